@@ -1,0 +1,91 @@
+# One command each. `make` alone lists them.
+#
+#   PYTHON   the interpreter to make the virtual environment with   (make test PYTHON=python3.12)
+#   VENV     where that environment is kept                         (make test VENV=.venv-3.12)
+#   ARGS     more words for pytest, or for the benchmarks           (make test ARGS="tests/net -k R5")
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+
+BIN := $(VENV)/bin
+# Which interpreter an environment was made with is in the name of a stamp inside it: another PYTHON is another
+# stamp, so the environment is made anew instead of being used with the wrong Python.
+MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
+
+# pyright's launcher asks the network for a newer release, unless told not to.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types docs bench clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@sed -n 's/^#   /  /p' Makefile
+
+demo: $(VENV)/.has-cli ## watch bytes move: a short story on loopback, each step checked
+	$(BIN)/python examples/demo.py
+
+test: $(VENV)/.has-test ## run the tests; all of them with branch coverage (95 % at least), or what ARGS says
+	$(BIN)/python -m pytest $(or $(ARGS),--cov)
+
+lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+format: $(VENV)/.has-dev ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
+	$(BIN)/mypy --strict
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes wireline --ignoreexternal
+
+docs: $(VENV)/.has-docs ## build the documentation, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+	@echo "docs: docs/_build/html/index.html"
+
+bench: $(VENV)/.has-bench ## measure, every byte checked
+	$(BIN)/python -m benchmarks $(ARGS)
+
+clean: ## remove what these commands made: environments, caches, built pages
+	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+		.ruff_cache build dist docs/_build htmlcov src/*.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# ----------------------------------------------------------------------------------------- the environment
+# `.has-EXTRA` says that the project and that extra are installed; it is done again when pyproject.toml changes.
+
+$(VENV)/.has-%: pyproject.toml $(MADE)
+	@echo "$(VENV): installing wireline[$*]"
+	@$(BIN)/python -m pip install --quiet --editable '.[$*]' || { \
+		echo "make: cannot install wireline[$*] into $(VENV); pip's own words are above." >&2; \
+		echo "      It needs a package index, or wheels of what pyproject.toml lists." >&2; exit 1; }
+	@touch $@
+
+.PRECIOUS: $(VENV)/.has-%
+
+# What is there already is kept when it is the same Python and works; else it is made again from nothing.
+VERSION := 'import sys; print(sys.version)'
+
+$(MADE):
+	@"$(PYTHON)" -c '' || { \
+		echo "make: there is no '$(PYTHON)' that runs. Install Python 3.11 or newer, or name one: make PYTHON=..." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make: '$(PYTHON)' is $$("$(PYTHON)" -V 2>&1); wireline needs 3.11 or newer: make PYTHON=python3.12" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+		echo "make: '$(PYTHON)' cannot make virtual environments: its modules venv and ensurepip are missing" >&2; \
+		echo "      (on Debian and Ubuntu they are in the package python3-venv)." >&2; exit 1; }
+	@test ! -e "$(VENV)" -o -f "$(VENV)/pyvenv.cfg" || { \
+		echo "make: '$(VENV)' is there and is no virtual environment; it is left alone. Say VENV=another" >&2; exit 1; }
+	@if test "$$("$(BIN)/python" -c $(VERSION) 2>&1)" = "$$("$(PYTHON)" -c $(VERSION))" \
+		&& "$(BIN)/python" -m pip --version >/dev/null 2>&1; then \
+		echo "$(VENV): using it as it is"; \
+	else \
+		echo "$(VENV): making it with $$("$(PYTHON)" -V)"; "$(PYTHON)" -m venv --clear "$(VENV)"; \
+	fi
+	@touch $@

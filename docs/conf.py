@@ -1,0 +1,73 @@
+"""How the documentation is built: Sphinx, the furo theme, pages in MyST Markdown, warnings are errors."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import tomllib
+from pathlib import Path
+
+from docutils import nodes
+from sphinx.addnodes import pending_xref
+from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.errors import NoUri
+
+ROOT = Path(__file__).resolve().parent.parent
+# What is documented is this checkout, whatever else is installed.
+sys.path.insert(0, str(ROOT / "src"))
+
+project = "wireline"
+author = "The wireline authors"
+copyright = "the wireline authors"
+release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+version = release
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+templates_path: list[str] = []
+html_theme = "furo"
+html_title = f"wireline {release}"
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
+autodoc_preserve_defaults = True
+python_maximum_signature_line_length = 90
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+
+# Links into the standard library would need its inventory from the network at every build, so they are plain text.
+# Whatever is ours, though, has to be on a page.
+nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
+
+DOORS = ("wireline", "wireline.net")
+"""The modules that users import from, in the order in which a name is looked for."""
+
+
+def link_to_the_door(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
+) -> nodes.Element | None:
+    """Resolve a name by the module that defines it (``wireline.options.SockOpt``) to the one that offers it."""
+    target: str = node.get("reftarget", "")
+    module, _, name = target.rpartition(".")
+    if not module.startswith("wireline."):
+        return None
+    for door in DOORS:
+        if module != door and name in importlib.import_module(door).__all__:
+            domain = env.get_domain("py")
+            try:
+                return domain.resolve_xref(
+                    env, node["refdoc"], app.builder, "obj", f"{door}.{name}", node, contnode
+                )
+            except NoUri:
+                return None
+    return None
+
+
+def setup(app: Sphinx) -> None:
+    """Called by Sphinx."""
+    app.connect("missing-reference", link_to_the_door)

@@ -1,0 +1,703 @@
+"""What a socket is before it waits for anything: everything that both flavours do in the same way.
+
+A flavour adds the waiting methods, and three hooks that this room calls: ``_use`` (hold the descriptor for the
+length of one call), ``_opened`` (the socket became connected) and ``_retire`` (wake whoever waits, close the
+descriptor). What to do at every turn is decided here or in the core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import socket
+import stat
+import threading
+import warnings
+from contextlib import AbstractContextManager
+from typing import ClassVar, NoReturn, Self
+
+from wireline._linger import dispose
+from wireline._sansio.deadline import check_timeout
+from wireline._sansio.race import AddrInfo
+from wireline._sansio.stream import StreamCore
+from wireline.address import (
+    Address,
+    IpAddress,
+    check_host,
+    check_port,
+    display_address,
+    unix_path,
+)
+from wireline.errors import ClosedError, SockAddr
+from wireline.options import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SAFE_DISCONN,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOMAXCONN,
+    SocketFlag,
+    SockOpt,
+    is_disconnection_error,
+)
+
+UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Buffer = bytes | bytearray | memoryview
+"""Data to send: ``bytes``, or anything else that supports the buffer protocol."""
+
+# accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
+_FAILED_BEFORE_ACCEPT = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED ECONNRESET EPROTO ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH ENETDOWN ENETUNREACH EPERM"
+    ).split()
+    if hasattr(errno, name)
+)
+
+CONNECTING = frozenset(
+    {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, getattr(errno, "WSAEWOULDBLOCK", errno.EAGAIN)}
+)
+"""What ``connect`` says when it was not allowed to wait and has begun."""
+
+_GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
+
+OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+"""What ``accept`` fails with when the process or the machine has no descriptor or memory left (S5)."""
+
+
+class State(enum.Enum):
+    """What a socket has become."""
+
+    FRESH = "unconnected"
+    LISTENING = "listening"
+    CONNECTED = "connected"
+
+
+class BaseSocket:
+    """The part of a socket that never waits."""
+
+    _module: ClassVar[str] = "wireline"
+    # Whether a connected stream's descriptor blocks, so that the flavour may wait inside one system call.
+    _kernel_waits: ClassVar[bool] = False
+
+    last_bytes_sent: int
+    """Bytes that the last ``send`` got out, however it ended."""
+
+    def __init__(
+        self,
+        domain: int = AF_INET,
+        sock_type: int = SOCK_STREAM,
+        protocol: int = IPPROTO_TCP,
+        *,
+        buffered: bool = True,
+        inheritable: bool = False,
+    ) -> None:
+        """Make a socket that is neither connected nor bound.
+
+        Args:
+            domain: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+            sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+            protocol: the default stands for what fits ``domain`` and ``sock_type``.
+            buffered: read from the kernel in large pieces and keep what was not asked for. Without it no read
+                takes more from the kernel than it returns, and lines cost a system call a byte.
+            inheritable: whether a program that this process executes gets the descriptor too.
+
+        Raises:
+            TypeError: an argument is not an integer.
+            OSError: the operating system has no such socket, or no descriptor left.
+        """
+        for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
+            require_int(name, value)
+        self._setup(_create(domain, sock_type, _fitting(domain, sock_type, protocol)), buffered, State.FRESH)
+        if inheritable:
+            self._sock.set_inheritable(True)
+
+    def _setup(
+        self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None
+    ) -> None:
+        """Own ``sock``. The only place where a socket's attributes are made."""
+        self._sock = sock
+        self._state = state
+        self._buffered = bool(buffered)
+        self._core: StreamCore | None = None
+        self._lines: list[bytes] = []
+        self._peer = peer
+        self._options: list[tuple[int, int, int]] = []
+        self._bound: SockAddr | None = None
+        self._unix_file: tuple[str | bytes, int, int] | None = None
+        self._write_shut = False
+        # Taken once, by the first `close`, and never let go.
+        self._closing = threading.Lock()
+        self.last_bytes_sent = 0
+        if state is State.CONNECTED:
+            self._connected(peer)
+        else:
+            sock.setblocking(False)
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket, *, buffered: bool = True) -> Self:
+        """Take over a standard library socket; the given object is left detached.
+
+        Non-blocking mode is set as needed. A connected socket may be read at once.
+
+        Raises:
+            TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``.
+            OSError: it is closed.
+        """
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
+        if hasattr(sock, "unwrap"):
+            raise TypeError("an ssl.SSLSocket has TLS of its own; take over the socket before it is wrapped")
+        sock.getsockname()  # fails with EBADF, before anything changed hands, if it is closed
+        return cls._adopt(
+            socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), buffered=buffered
+        )
+
+    @classmethod
+    def from_fd(
+        cls,
+        fd: int,
+        domain: int | None = None,
+        sock_type: int | None = None,
+        protocol: int | None = None,
+        *,
+        buffered: bool = True,
+    ) -> Self:
+        """Take over a descriptor. What is not given is asked of the operating system.
+
+        Raises:
+            TypeError: ``fd`` is not an int.
+            ValueError: ``fd`` is negative.
+            OSError: it is not an open socket.
+        """
+        require_int("fd", fd)
+        if fd < 0:
+            raise ValueError(f"a descriptor is not negative, got {fd}")
+        known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
+        os.fstat(fd)  # fails with EBADF, as `socket` does not where all three are given
+        return cls._adopt(socket.socket(known[0], known[1], known[2], fileno=fd), buffered=buffered)
+
+    @classmethod
+    def _adopt(
+        cls,
+        sock: socket.socket,
+        *,
+        buffered: bool,
+        state: State | None = None,
+        peer: SockAddr | None = None,
+    ) -> Self:
+        """Make an object around a descriptor; on failure the descriptor is closed."""
+        self = cls.__new__(cls)
+        try:
+            if state is None:
+                state, peer = _state_of(sock)
+            self._setup(sock, buffered, state, peer)
+        except BaseException:
+            sock.close()
+            raise
+        return self
+
+    # Hooks of the flavours.
+
+    def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
+        """Hold the descriptor for the length of one call, so that ``close`` cannot pull it away."""
+        return contextlib.nullcontext(self._open_sock(operation))
+
+    def _opened(self) -> None:
+        """The socket became a connected stream and ``_core`` is there."""
+
+    def _retire(self, linger: float | None) -> None:
+        """``close`` was called, for the first time: wake who waits and close the descriptor."""
+        raise NotImplementedError
+
+    # States.
+
+    def _open_sock(self, operation: str) -> socket.socket:
+        if self._closing.locked():
+            raise ClosedError(f"{operation}: the socket is closed")
+        return self._sock
+
+    def _connected(self, peer: SockAddr | None) -> None:
+        self._state = State.CONNECTED
+        self._peer = peer
+        if self._sock.type == SOCK_STREAM:
+            self._core = StreamCore(buffered=self._buffered)
+            self._lines = self._core.lines
+            self._sock.setblocking(self._kernel_waits)
+            self._opened()
+        else:
+            self._sock.setblocking(False)
+
+    def _renew(self) -> None:
+        """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
+        old = self._sock
+        fresh = _create(old.family, old.type, old.proto)
+        try:
+            fresh.set_inheritable(old.get_inheritable())
+            for level, number, value in self._options:
+                fresh.setsockopt(level, number, value)
+        except BaseException:
+            fresh.close()
+            raise
+        self._sock = fresh
+        old.close()  # before binding: the address is free only now
+        if self._bound is not None:
+            self._bind(fresh, self._bound)
+
+    @property
+    def _is_datagram(self) -> bool:
+        return self._sock.type == SOCK_DGRAM
+
+    def _require(self, operation: str, *, datagram: bool) -> None:
+        """Refuse a method that the other kind of socket has."""
+        if self._is_datagram is not datagram:
+            needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
+            raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
+
+    def _refuse(self, operation: str) -> NoReturn:
+        """Say why a stream operation cannot be done in the socket's state."""
+        self._open_sock(operation)
+        self._require(operation, datagram=False)
+        code = errno.EINVAL if self._state is State.LISTENING else errno.ENOTCONN
+        raise OSError(code, f"{operation}: the socket is {self._state.value}")
+
+    def _may_connect(self, operation: str) -> None:
+        self._open_sock(operation)
+        if self._state is State.LISTENING:
+            raise OSError(errno.EINVAL, f"{operation}: the socket is listening")
+        if self._state is State.CONNECTED and not self._is_datagram:
+            raise OSError(errno.EISCONN, f"{operation}: the socket is connected already")
+
+    # Addresses and binding.
+
+    def bind_addr(self, port: int = 0, address: str | IpAddress = "") -> None:
+        """Bind to a local address.
+
+        Args:
+            port: 0 lets the operating system choose.
+            address: an address, or a name, which is looked up at once; ``""`` is every interface of the
+                socket's family. An IPv6 wildcard takes IPv4 too where the operating system's default is so.
+
+        Raises:
+            TypeError, ValueError: bad arguments, or a Unix socket (see ``bind_unix``).
+            socket.gaierror: the name does not resolve.
+            OSError: the address is in use, not ours, not permitted, ...
+        """
+        port = check_port(port)
+        host = check_host(address)
+        with self._use("bind_addr") as sock:
+            if sock.family == AF_UNIX:
+                raise TypeError("bind_addr needs an IP socket, this is a Unix socket: see bind_unix")
+            try:
+                info = socket.getaddrinfo(
+                    host or None, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE
+                )
+            except socket.gaierror as error:
+                raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
+            self._bind(sock, info[0][4])
+
+    def bind_unix(self, path: UnixPath) -> None:
+        """Bind a Unix socket to a path, or on Linux to an abstract name (a leading NUL).
+
+        A socket file that nobody listens on is replaced. ``close`` removes the file again.
+
+        Raises:
+            TypeError: not a path, or not a Unix socket.
+            ValueError: the path is empty or too long.
+            OSError: ``EADDRINUSE`` if somebody listens there, or if it is no socket file.
+        """
+        where = unix_path(path)
+        with self._use("bind_unix") as sock:
+            if sock.family != AF_UNIX:
+                raise TypeError("bind_unix needs a Unix socket, this is an IP socket: see bind_addr")
+            try:
+                self._bind(sock, where)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE or not _remove_stale(where, sock.type):
+                    raise
+                self._bind(sock, where)
+            if os.fsencode(where)[:1] != b"\0":
+                made = os.stat(where)
+                self._unix_file = (where, made.st_dev, made.st_ino)
+
+    def _bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
+        try:
+            sock.bind(sockaddr)
+        except OSError as error:
+            error.add_note(f"while binding to {sockaddr!r}")
+            raise
+        self._bound = sockaddr
+
+    def listen(self, backlog: int = SOMAXCONN) -> None:
+        """Let peers connect.
+
+        Args:
+            backlog: how many connections may wait to be accepted; the operating system has a limit of its own.
+
+        Raises:
+            TypeError: a datagram socket, or ``backlog`` is not an int.
+            ValueError: ``backlog`` is negative.
+            OSError: the socket is connected, or the address is in use.
+        """
+        require_int("backlog", backlog)
+        if backlog < 0:
+            raise ValueError(f"backlog must not be negative, got {backlog}")
+        with self._use("listen") as sock:
+            self._require("listen", datagram=False)
+            if self._state is State.CONNECTED:
+                raise OSError(errno.EISCONN, "listen: the socket is connected")
+            sock.listen(backlog)
+            self._state = State.LISTENING
+
+    @property
+    def local_addr(self) -> Address:
+        """Where this socket is; for a Unix socket the path and port 0.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        with self._use("local_addr") as sock:
+            return display_address(sock.getsockname())
+
+    @property
+    def peer_addr(self) -> Address:
+        """Whom this socket talks to; it stays known after the peer has gone.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: ``ENOTCONN``.
+        """
+        with self._use("peer_addr") as sock:
+            if self._state is not State.CONNECTED:
+                raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._state.value}")
+            return display_address(sock.getpeername() if self._peer is None else self._peer)
+
+    # Options.
+
+    def get_sock_opt(self, opt: SockOpt, level: int | None = None) -> bool:
+        """Return a boolean option.
+
+        Args:
+            opt: the option.
+            level: the protocol level; by default the option's own.
+
+        Raises:
+            TypeError: ``opt`` is not a ``SockOpt``.
+            OSError: the operating system or this kind of socket does not have it.
+        """
+        number, level = _option(opt, level)
+        with self._use("get_sock_opt") as sock:
+            return bool(sock.getsockopt(level, number))
+
+    def set_sock_opt(self, opt: SockOpt, value: bool, level: int | None = None) -> None:
+        """Set a boolean option.
+
+        Args:
+            opt: the option.
+            value: on or off.
+            level: the protocol level; by default the option's own.
+
+        Raises:
+            TypeError: ``opt`` is not a ``SockOpt``.
+            OSError: the operating system or this kind of socket does not have it, or it cannot be set.
+        """
+        number, level = _option(opt, level)
+        with self._use("set_sock_opt") as sock:
+            sock.setsockopt(level, number, int(bool(value)))
+            self._options.append((level, number, int(bool(value))))
+
+    def get_socket_error(self) -> int:
+        """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""
+        with self._use("get_socket_error") as sock:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def socket_error(
+        self,
+        err: int = -1,
+        is_async: bool = False,
+        last_error: int = -1,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> None:
+        """Raise the error of a low-level call that was made on ``fileno()`` by hand.
+
+        Args:
+            err: what that call returned; nothing happens unless it is negative.
+            is_async: the call was not allowed to wait, so "it would have to wait" is no error.
+            last_error: the ``errno`` it left; by default the error pending on the socket.
+            flags: with ``SAFE_DISCONN`` a peer that is gone is no error either.
+
+        Raises:
+            OSError: with that ``errno``.
+        """
+        if err >= 0:
+            return
+        code = self.get_socket_error() if last_error < 0 else last_error
+        if is_disconnection_error(flags, code) or (is_async and code in (errno.EAGAIN, errno.EWOULDBLOCK)):
+            return
+        raise OSError(code, os.strerror(code)) if code else OSError("the call failed and left no error code")
+
+    # Life and death.
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side closed the socket."""
+        return self._closing.locked()
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether the socket speaks TLS."""
+        return False
+
+    @property
+    def has_data_buffered(self) -> bool:
+        """Whether a read could be answered, at least in part, without asking the kernel."""
+        return not self._closing.locked() and self._core is not None and len(self._core) > 0
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 from the moment the socket is closed.
+
+        ``connect`` may replace it when an address fails.
+        """
+        return -1 if self._closing.locked() else self._sock.fileno()
+
+    def detach(self) -> int:
+        """Give the descriptor up and return it; the object is closed from then on, the connection is not.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: ``EBUSY``: bytes were received that would be lost (see ``has_data_buffered``), or somebody
+                is using the socket.
+        """
+        self._open_sock("detach")
+        if self.has_data_buffered:
+            raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
+        return self._give_up()
+
+    def _give_up(self) -> int:
+        """The flavour's part of ``detach``."""
+        self._closing.acquire()
+        self._unix_file = None
+        return self._sock.detach()
+
+    def close(self, flags: SocketFlag = SAFE_DISCONN, *, linger: float | None = None) -> None:
+        """Close the socket. Whoever waits on it gets a ``ClosedError`` at once. Closing twice is fine.
+
+        It never waits. What was sent before still goes out, but a plain close while the peer is still sending
+        makes the operating system reset the connection, which may take the end of it away: see ``linger``.
+
+        Args:
+            flags: accepted for symmetry with the other methods.
+            linger: None closes as the operating system does. A number of seconds sends the end of the stream and
+                lets the peer finish in the background for at most that long, so that the last reply is not
+                lost. 0 aborts: the peer gets a reset, and what was not sent is dropped.
+
+        Raises:
+            TypeError, ValueError: ``linger`` is not a number, or negative.
+        """
+        linger = check_timeout(linger)
+        if not self._closing.acquire(blocking=False):
+            return
+        self._lines.clear()
+        self._remove_unix_file()
+        self._retire(linger)
+
+    def _dispose(self, linger: float | None) -> None:
+        """Close the descriptor; nobody uses it any more."""
+        dispose(self._sock, linger if self._core is not None else None)
+
+    def _remove_unix_file(self) -> None:
+        if self._unix_file is not None:
+            path, device, inode = self._unix_file
+            with contextlib.suppress(OSError):  # removed by somebody else: what we wanted
+                found = os.stat(path)
+                if (found.st_dev, found.st_ino) == (device, inode):
+                    os.unlink(path)
+
+    def __repr__(self) -> str:
+        kind = f"{_KINDS.get(self._sock.family, self._sock.family)} {_TYPES.get(self._sock.type, self._sock.type)}"
+        name = f"{self._module}.{type(self).__name__}"
+        if self._closing.locked():
+            return f"<{name} {kind}, closed>"
+        parts = [kind]
+        with contextlib.suppress(OSError):
+            parts.append(f"local={_spell(self.local_addr)}")
+            parts.append(f"peer={_spell(self.peer_addr)}")
+        return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
+
+    def __del__(self) -> None:
+        # `_setup` may not have got far enough for there to be a lock.
+        closing = getattr(self, "_closing", None)
+        if closing is not None and not closing.locked():
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+
+_KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}
+_TYPES = {SOCK_STREAM: "stream", SOCK_DGRAM: "datagram"}
+
+
+def _spell(address: Address) -> str:
+    if not address.port:
+        return repr(address.host)
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
+
+
+def require_int(name: str, value: object) -> None:
+    """Refuse anything but an int. ``bool`` is none here: it is always a mistake."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+
+
+def _fitting(domain: int, sock_type: int, protocol: int) -> int:
+    """What the default protocol, TCP, stands for."""
+    if protocol != IPPROTO_TCP:
+        return protocol
+    if domain not in (AF_INET, AF_INET6):
+        return 0
+    return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
+
+
+def _create(domain: int, sock_type: int, protocol: int) -> socket.socket:
+    """Make a descriptor. Every TCP stream has TCP_NODELAY from its first moment (C7)."""
+    sock = socket.socket(domain, sock_type, protocol)
+    try:
+        sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
+        no_delay(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
+    """Check what ``dial`` was given; return the host, the port and the type of socket.
+
+    Raises:
+        TypeError, ValueError: a bad host or port, or a protocol that is neither TCP nor UDP.
+    """
+    sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
+    if sock_type is None:
+        raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
+    return check_host(address), check_port(port), sock_type
+
+
+def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
+    """Make a socket and begin to connect it; also whether that is done already.
+
+    Raises:
+        OSError: it failed at once; the socket is closed again.
+    """
+    family, sock_type, protocol, _, sockaddr = info
+    sock = _create(family, sock_type, protocol)
+    try:
+        code = sock.connect_ex(sockaddr)
+        if code and code not in CONNECTING:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock, not code
+
+
+def connect_result(sock: socket.socket) -> OSError | None:
+    """What became of a connection attempt that is over."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError(code, os.strerror(code)) if code else None
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Set TCP_NODELAY on a TCP stream; of any other socket leave all as it is."""
+    if sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
+    """Ask the operating system what a descriptor from elsewhere has become."""
+    with contextlib.suppress(OSError):  # not everywhere, and not for every kind
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return State.LISTENING, None
+    try:
+        return State.CONNECTED, sock.getpeername()
+    except OSError:
+        return State.FRESH, None
+
+
+def _option(opt: SockOpt, level: int | None) -> tuple[int, int]:
+    if not isinstance(opt, SockOpt):
+        raise TypeError(f"opt is a SockOpt, not {type(opt).__name__}")
+    return opt.to_int(), opt.level if level is None else level
+
+
+def _remove_stale(path: str | bytes, sock_type: int) -> bool:
+    """Remove a socket file that nobody listens on; False if it is anything else (S8)."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(AF_UNIX, sock_type) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return True
+    except FileNotFoundError:  # gone in between
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
+    """Whether ``accept`` failed for a client that went away before, and should go on with the next one (S4)."""
+    return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
+
+
+def sendable(data: Buffer) -> bytes | memoryview:
+    """Return ``data`` as something whose ``len`` is its size in bytes.
+
+    Raises:
+        TypeError: it does not support the buffer protocol; ``str`` does not.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"data to send is bytes or another buffer, not {type(data).__name__}") from None
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
+    """Return the first ``size`` bytes of the caller's buffer.
+
+    Raises:
+        TypeError: it cannot be written to.
+        ValueError: it has fewer bytes, or is not contiguous.
+    """
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}") from None
+    if view.readonly:
+        raise TypeError(f"a writable buffer is needed, this {type(buffer).__name__} is read-only")
+    if not view.c_contiguous:
+        raise ValueError("the buffer is not contiguous")
+    view = view.cast("B")
+    if size is None:
+        return view
+    if not 0 <= size <= len(view):
+        raise ValueError(f"size is 0 to the {len(view)} bytes of the buffer, got {size}")
+    return view[:size]
+
+
+def shut_down_writing(sock: socket.socket) -> None:
+    """Half-close. A peer that is gone already needs no telling."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise

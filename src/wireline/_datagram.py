@@ -1,0 +1,74 @@
+"""One datagram: what a receive gives, and the one system call that gives it."""
+
+from __future__ import annotations
+
+import socket
+from typing import NamedTuple
+
+from wireline.address import Address, display_address
+from wireline.errors import SockAddr
+from wireline.options import SocketFlag
+
+__all__ = ["Datagram", "Received", "receive", "receive_into"]
+
+
+class _DatagramFields(NamedTuple):
+    data: bytes
+    address: Address
+
+
+class Datagram(_DatagramFields):
+    """One datagram: ``(data, address)``, and whether the operating system cut it.
+
+    Attributes:
+        data: what was received.
+        address: who sent it.
+        truncated: it was larger than the size that was asked for; the rest is gone.
+    """
+
+    truncated: bool = False
+
+
+class _ReceivedFields(NamedTuple):
+    size: int
+    address: Address
+
+
+class Received(_ReceivedFields):
+    """One datagram in the caller's buffer: ``(size, address)``, and whether the operating system cut it.
+
+    Attributes:
+        size: bytes that were received.
+        address: who sent them.
+        truncated: it was larger than the buffer; the rest is gone.
+    """
+
+    truncated: bool = False
+
+
+def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
+    """Receive one datagram of at most ``size`` bytes, without waiting if ``sock`` does not."""
+    data, cut, sender = _receive_cut(sock, size, flags.to_os_flags())
+    datagram = Datagram(data, display_address(sender))
+    if cut:
+        datagram.truncated = True
+    return datagram
+
+
+def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
+    """The same into the caller's buffer."""
+    data, cut, sender = _receive_cut(sock, len(target), flags.to_os_flags())
+    target[: len(data)] = data
+    received = Received(len(data), display_address(sender))
+    if cut:
+        received.truncated = True
+    return received
+
+
+def _receive_cut(sock: socket.socket, size: int, os_flags: int) -> tuple[bytes, bool, SockAddr | None]:
+    if hasattr(sock, "recvmsg"):
+        data, _, what_happened, sender = sock.recvmsg(size, 0, os_flags)
+        return data, bool(what_happened & socket.MSG_TRUNC), sender
+    # Windows has no recvmsg. One byte more than was asked for tells whether there was more.
+    data, sender = sock.recvfrom(size + 1, os_flags)
+    return data[:size], len(data) > size, sender

@@ -1,0 +1,183 @@
+"""How a descriptor is closed, so that closing never eats what was sent before.
+
+Linux answers with a reset, and throws away what it has not sent yet, when a descriptor is closed while unread input
+sits in the kernel, or when input arrives after the close. A peer that pipelines, or a TLS 1.3 client that never
+reads its session tickets, therefore loses the end of the last reply (200,000 bytes became 81,920).
+
+The cure is the lingering close of HTTP servers, here below HTTP: stop sending, go on reading and dropping until the
+peer is done or the time is up, then close. That must not hold up the caller, so one daemon thread does it for the
+whole process and both flavours. It exists only while there is something to linger for.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import selectors
+import socket
+import struct
+import threading
+import time
+
+from wireline._sansio.deadline import Deadline
+
+__all__ = ["DEFAULT_LINGER", "dispose"]
+
+DEFAULT_LINGER = 2.0
+"""Seconds that a lingering close may take unless told otherwise; also the most that interpreter exit waits.
+
+nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody's process takes the shorter.
+"""
+
+
+def dispose(sock: socket.socket, linger: float | None = None) -> None:
+    """Close ``sock`` without ever waiting.
+
+    Args:
+        sock: the descriptor's owner; nobody else uses it any more.
+        linger: None is the operating system's plain close; 0 an abortive one (reset, unsent data is dropped); else
+            the seconds in which the peer may finish before the descriptor is closed in any case.
+    """
+    if linger is None:
+        sock.close()
+    elif linger == 0:
+        with contextlib.suppress(OSError):  # gone already: then there is nothing to abort
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    elif _stop_sending(sock):
+        _lingerer.add(sock, linger)
+    else:
+        sock.close()
+
+
+def _stop_sending(sock: socket.socket) -> bool:
+    """Send FIN; False if the connection is gone and there is nothing to wait for."""
+    try:
+        sock.setblocking(False)
+        sock.shutdown(socket.SHUT_WR)
+    except OSError:
+        return False
+    return True
+
+
+class _Lingerer:
+    """One thread that reads and drops what the peers of half-closed sockets still send."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._arrivals: list[tuple[socket.socket, Deadline]] = []
+        self._waiting: dict[socket.socket, Deadline] = {}
+        self._thread: threading.Thread | None = None
+        self._wake: socket.socket | None = None
+
+    def add(self, sock: socket.socket, seconds: float) -> None:
+        """Take ``sock`` over; it is closed when its peer is done or ``seconds`` have passed."""
+        with self._lock:
+            self._arrivals.append((sock, Deadline(seconds, time.monotonic())))
+            if self._wake is not None:
+                self._wake.send(b"\0")
+                return
+            try:
+                self._start()
+            except (OSError, RuntimeError):
+                # No descriptor or no thread to be had. Closing at once is all that is left.
+                self._arrivals.pop()
+                sock.close()
+
+    def _start(self) -> None:
+        woken, self._wake = socket.socketpair()
+        try:
+            selector = selectors.DefaultSelector()
+            selector.register(woken, selectors.EVENT_READ)
+            self._thread = threading.Thread(
+                target=self._run, args=(selector, woken), name="wireline-linger", daemon=True
+            )
+            self._thread.start()
+        except BaseException:
+            woken.close()
+            self._wake.close()
+            self._wake = None
+            raise
+
+    def _run(self, selector: selectors.BaseSelector, woken: socket.socket) -> None:
+        scrap = bytearray(64 * 1024)
+        with selector, woken:
+            while self._welcome(selector):
+                now = time.monotonic()
+                nearest = min(deadline.at for deadline in self._waiting.values())
+                for key, _ in selector.select(max(0.0, nearest - now)):
+                    if key.fileobj is woken:
+                        woken.recv(4096)
+                    elif isinstance(key.fileobj, socket.socket) and _peer_is_done(key.fileobj, scrap):
+                        self._close(selector, key.fileobj)
+                now = time.monotonic()
+                for sock in [sock for sock, deadline in self._waiting.items() if deadline.passed(now)]:
+                    self._close(selector, sock)
+
+    def _welcome(self, selector: selectors.BaseSelector) -> bool:
+        """Begin to watch those that came; False, and the thread ends, when there is nobody left to watch."""
+        with self._lock:
+            for sock, deadline in self._arrivals:
+                selector.register(sock, selectors.EVENT_READ)
+                self._waiting[sock] = deadline
+            self._arrivals.clear()
+            if not self._waiting and self._wake is not None:
+                self._wake.close()
+                self._wake = None
+            return bool(self._waiting)
+
+    def _close(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
+        selector.unregister(sock)
+        del self._waiting[sock]
+        sock.close()
+
+    def wait_at_exit(self) -> None:
+        """Give what is not on the wire yet a last chance, ``DEFAULT_LINGER`` seconds at most."""
+        limit = time.monotonic() + DEFAULT_LINGER
+        thread = self._thread
+        while thread is not None and thread.is_alive() and time.monotonic() < limit:
+            with self._lock:
+                pending = [sock for sock, _ in self._arrivals] + list(self._waiting)
+            if not any(map(_has_unsent, pending)):
+                return
+            thread.join(0.02)
+
+    def forget(self) -> None:
+        """In a forked child: the parent lingers, we only drop our copies of its descriptors."""
+        self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
+        for sock in [sock for sock, _ in self._arrivals] + list(self._waiting):
+            sock.close()
+        self._arrivals.clear()
+        self._waiting.clear()
+        self._thread = None
+        if self._wake is not None:
+            self._wake.close()
+            self._wake = None
+
+
+def _peer_is_done(sock: socket.socket, scrap: bytearray) -> bool:
+    try:
+        return sock.recv_into(scrap) == 0
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True
+
+
+def _has_unsent(sock: socket.socket) -> bool:
+    """Whether the kernel still holds bytes that the peer has not acknowledged (Linux; elsewhere: not known, no)."""
+    try:
+        import fcntl
+        import termios
+
+        unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+    except (ImportError, OSError, ValueError):
+        return False
+    return bool(struct.unpack("i", unsent)[0])
+
+
+_lingerer = _Lingerer()
+atexit.register(_lingerer.wait_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_lingerer.forget)

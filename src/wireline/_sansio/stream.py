@@ -1,0 +1,210 @@
+"""One stream of bytes, and the answer to every kind of read. The one thing a socket talks to.
+
+A request (``recv``, ``recv_line``, ...) has exactly four outcomes: the bytes; ``None`` for "not yet", and then
+``want`` says how many bytes to ask the network for; the end, which each request words in its own way; or an
+exception. The socket only waits: ask, and while the answer is None, receive ``want`` bytes, ``feed`` them, ask again.
+
+Nothing is consumed before the request can be answered whole. That is the reason why a timeout or a cancellation
+loses nothing: the half-answered request leaves every byte where the next one finds it.
+
+The end is sticky. It may be an orderly one (``feed(b"")``) or an error (``fail``), and it is reported after
+everything that arrived before it, every time it is asked for (R12).
+"""
+
+from __future__ import annotations
+
+import operator
+
+from wireline._sansio.buffer import ReceiveBuffer
+from wireline._sansio.lines import EMPTY_LINE, Line, find_line
+from wireline.errors import EndOfStreamError, LineTooLongError
+from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, is_disconnection_error
+
+# The most that is asked of the network at once. A larger request comes in pieces, so that memory follows the bytes
+# that arrive and not the number that the caller wrote. A guess: large enough for a system call not to count.
+_LARGEST_WANT = 1024 * 1024
+
+
+class StreamCore:
+    """Bytes in, answers out.
+
+    Attributes:
+        want: bytes to ask the network for, valid after a request answered None.
+        lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
+    """
+
+    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "lines", "want")
+
+    def __init__(self, *, buffered: bool = True) -> None:
+        self._buffer = ReceiveBuffer()
+        self._buffered = buffered
+        self._ended = False
+        self._error: OSError | None = None
+        self.lines = self._buffer.lines
+        self.want = 0
+
+    def __len__(self) -> int:
+        """Bytes that can be read without the network."""
+        return len(self._buffer)
+
+    def __bool__(self) -> bool:
+        """Whether a byte can be read without the network."""
+        return bool(self._buffer)
+
+    @property
+    def ended(self) -> bool:
+        """Whether no more bytes will come."""
+        return self._ended
+
+    def feed(self, data: bytes) -> None:
+        """Take what the network gave; ``b""`` is the orderly end."""
+        if data:
+            self._buffer.feed(data)
+        else:
+            self._ended = True
+
+    def fail(self, error: OSError) -> None:
+        """Take the error that ended the stream."""
+        self._ended = True
+        self._error = error
+
+    # The requests. Each is named after the method of the socket that makes it.
+
+    def recv(self, size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
+        """``size`` bytes, fewer only at the end; of an unbuffered stream, what one system call gave."""
+        size = check_size(size)
+        have = len(self._buffer)
+        if have < size and not self._ended and (self._buffered or not have):
+            self._not_yet(size - have)
+            return None
+        return self._give(min(have, size), flags) if have or not size else self._at_end(flags)
+
+    def recv_some(self, max_size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
+        """At least one byte and at most ``max_size``."""
+        max_size = check_size(max_size, "max_size")
+        have = len(self._buffer)
+        if have or not max_size:
+            return self._give(min(have, max_size), flags)
+        if self._ended:
+            return self._at_end(flags)
+        self._not_yet(max_size)
+        return None
+
+    def recv_exactly(self, size: int) -> bytes | None:
+        """``size`` bytes, not one fewer."""
+        return self._exactly("recv_exactly", size)
+
+    def skip(self, size: int) -> bytes | None:
+        """The ``size`` bytes that are skipped. They are kept until they are all there (R5, R8)."""
+        return self._exactly("skip", size)
+
+    def recv_until(self, delimiter: bytes, max_length: int) -> bytes | None:
+        """Everything up to and including ``delimiter``, at most ``max_length`` bytes."""
+        max_length = check_size(max_length, "max_length")
+        if not isinstance(delimiter, bytes):
+            raise TypeError(f"the delimiter is bytes, not {type(delimiter).__name__}")
+        if not delimiter:
+            raise ValueError("the delimiter is empty")
+        found = self._buffer.find(delimiter, max_length)
+        if found >= 0:
+            return self._buffer.take(found + len(delimiter))
+        have = len(self._buffer)
+        if have >= max_length:
+            raise LineTooLongError("recv_until", max_length)
+        if self._ended:
+            raise self._too_short("recv_until", f"the delimiter {delimiter!r}")
+        self._not_yet(min(self._missing(delimiter), max_length - have))
+        return None
+
+    def recv_line(
+        self, max_length: int, on_long: str = "truncate", flags: SocketFlag = SAFE_DISCONN
+    ) -> bytes | None:
+        """One line, ``EMPTY_LINE`` for an empty one, ``b""`` at the end, even in the middle of a line (R8)."""
+        max_length = check_size(max_length, "max_length")
+        if max_length < 1:
+            raise ValueError("max_length must be at least 1 byte")
+        if on_long not in ("truncate", "raise"):
+            raise ValueError(f"on_long is 'truncate' or 'raise', not {on_long!r}")
+        line = find_line(self._buffer, max_length, self._ended)
+        if line is None:
+            if self._ended:
+                return self._at_end(flags)
+            self._not_yet(1)
+            return None
+        if line.too_long and on_long == "raise":
+            raise LineTooLongError("recv_line", max_length)
+        return self._give_line(line, flags) or EMPTY_LINE
+
+    def pending_line(self) -> bytes:
+        """A copy of the bytes of an unfinished line."""
+        return self._buffer.peek(len(self._buffer))
+
+    def _give(self, size: int, flags: SocketFlag) -> bytes:
+        peek = flags is not SAFE_DISCONN and SocketFlag.PEEK in flags
+        return self._buffer.peek(size) if peek else self._buffer.take(size)
+
+    def _give_line(self, line: Line, flags: SocketFlag) -> bytes:
+        if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
+            return self._buffer.peek(line.size)
+        return self._buffer.take_line(line.size, line.consumed)
+
+    def _exactly(self, operation: str, size: int) -> bytes | None:
+        size = check_size(size)
+        have = len(self._buffer)
+        if have >= size:
+            return self._buffer.take(size)
+        if self._ended:
+            raise self._too_short(operation, f"{size} bytes")
+        self._not_yet(size - have)
+        return None
+
+    def _not_yet(self, amount: int) -> None:
+        """Say how much to ask for: one big gulp, or of an unbuffered stream nothing that was not asked for."""
+        self.want = min(max(amount, BUFFER_SIZE) if self._buffered else amount, _LARGEST_WANT)
+
+    def _missing(self, delimiter: bytes) -> int:
+        """The fewest bytes that could complete ``delimiter``, given how much of it is there."""
+        last = self._buffer.last(len(delimiter) - 1) if len(delimiter) > 1 else b""
+        while not delimiter.startswith(last):
+            last = last[1:]
+        return len(delimiter) - len(last)
+
+    def _at_end(self, flags: SocketFlag) -> bytes:
+        if self._error is None or is_disconnection_error(flags, self._error):
+            return b""
+        raise self._fresh_error(self._error)
+
+    def _too_short(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
+        """The exception for a stream that ended inside a request which must be answered whole."""
+        if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
+            return self._fresh_error(self._error)
+        shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
+        shortfall.__cause__ = self._error
+        return shortfall
+
+    @staticmethod
+    def _fresh_error(error: OSError) -> OSError:
+        """A copy, so that the traceback of one report does not grow with the next."""
+        copy = type(error)(*error.args)
+        for note in getattr(error, "__notes__", ()):
+            copy.add_note(note)
+        return copy
+
+
+def check_size(size: int, name: str = "size") -> int:
+    """Return ``size`` as an int that is not negative.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is negative.
+    """
+    if type(size) is not int:
+        if isinstance(size, bool):
+            raise TypeError(f"{name} is a number of bytes, not a bool")
+        try:
+            size = operator.index(size)
+        except TypeError:
+            raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}") from None
+    if size < 0:
+        raise ValueError(f"{name} must not be negative, got {size}")
+    return size

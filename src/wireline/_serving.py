@@ -1,0 +1,134 @@
+"""The part of a server that never waits: what it was asked for, its listener, and its report at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+from wireline._base import BaseSocket, require_int
+from wireline._sansio.race import AddrInfo
+from wireline.address import IpAddress, check_host, check_port
+from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
+
+__all__ = ["ListenAt", "StopReport", "check_limit", "open_listener"]
+
+S = TypeVar("S", bound=BaseSocket)
+
+
+class StopReport(NamedTuple):
+    """How the connections ended that a server still had when it was stopped."""
+
+    drained: int
+    """Handlers that finished by themselves in time."""
+    forced: int
+    """Connections that were closed under their handler."""
+
+
+class ListenAt(NamedTuple):
+    """Where a server listens: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str | None
+
+    @classmethod
+    def checked(cls, address: str | IpAddress, port: int) -> ListenAt:
+        """Read the arguments of ``serve``.
+
+        Raises:
+            TypeError, ValueError: they are no address.
+        """
+        host = address if isinstance(address, str) and address.startswith("unix:") else check_host(address)
+        port = check_port(port)
+        if not host.startswith("unix:"):
+            return cls(host, port, None)
+        path = host.removeprefix("unix:")
+        return cls("", 0, "\0" + path[1:] if path.startswith("@") else path)
+
+    @property
+    def needs_lookup(self) -> bool:
+        """Whether ``host`` has to be resolved before ``open_listener``."""
+        return self.path is None and self.host != ""
+
+
+def check_limit(max_connections: int | None) -> int | None:
+    """Return ``max_connections``.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it would let nobody in.
+    """
+    if max_connections is None:
+        return None
+    require_int("max_connections", max_connections)
+    if max_connections < 1:
+        raise ValueError(f"max_connections must be at least 1, got {max_connections}")
+    return max_connections
+
+
+def open_listener(
+    kind: type[S],
+    where: ListenAt,
+    found: Sequence[AddrInfo],
+    *,
+    backlog: int,
+    reuse_port: bool,
+    buffered: bool,
+) -> S:
+    """Bind and listen at the first address that can be had.
+
+    Args:
+        kind: the flavour's socket.
+        where: what ``serve`` was asked for.
+        found: the addresses of ``where.host``, if it ``needs_lookup``.
+        backlog: as for ``listen``.
+        reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
+        buffered: what the accepted sockets inherit.
+
+    Raises:
+        OSError: the first failure, if no address can be had.
+    """
+    if where.path is not None:
+        return _open(kind, AF_UNIX, where.path, 0, backlog, reuse_port, buffered)
+    # Every interface: IPv6 and IPv4 with one socket where the machine can, else IPv4 alone.
+    wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [(AF_INET6, ""), (AF_INET, "")]
+    first_failure: OSError | None = None
+    for family, host in wanted:
+        try:
+            return _open(kind, family, host, where.port, backlog, reuse_port, buffered)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and not where.host:
+                raise
+            first_failure = first_failure or error
+    assert first_failure is not None
+    raise first_failure
+
+
+def _open(
+    kind: type[S], family: int, host: str, port: int, backlog: int, reuse_port: bool, buffered: bool
+) -> S:
+    listener = kind(family, SOCK_STREAM, buffered=buffered)
+    try:
+        if family == AF_UNIX:
+            listener.bind_unix(host)
+        else:
+            if os.name == "posix":  # on Windows it would let another program take the port away
+                listener.set_sock_opt(SockOpt.REUSE_ADDR, True)
+            if reuse_port:
+                listener.set_sock_opt(SockOpt.REUSE_PORT, True)
+            if family == AF_INET6 and not host:
+                _accept_ipv4_too(listener)
+            listener.bind_addr(port, host)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _accept_ipv4_too(listener: BaseSocket) -> None:
+    with listener._use("serve") as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -1,0 +1,112 @@
+"""The command line's spellings of where to go: ``host:port``, ``tls://host:port``, ``unix:/path``."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from wireline.address import MAX_PORT, Address, format_ip, parse_zoned_ip, unix_path
+
+__all__ = ["Target", "parse_target"]
+
+_SCHEMES = ("tcp", "tls", "udp")
+# What no host name holds and a mistyped target might: parts of URLs, brackets, blanks.
+_NOT_IN_A_HOST = re.compile(r"[\s/?#@\[\]\0]")
+# A host name has at most 253 characters, the path of a Unix socket about 100.
+_LONGEST_TARGET = 300
+
+
+class Target(NamedTuple):
+    """Where to connect to or to listen. ``str`` gives the canonical spelling, which ``parse_target`` takes.
+
+    Attributes:
+        scheme: ``"tcp"``, ``"tls"``, ``"udp"`` or ``"unix"``.
+        host: a name or an address, without brackets; ``""`` is every interface.
+        port: 0 for ``"unix"``.
+        path: for ``"unix"``; an abstract name begins with a NUL.
+    """
+
+    scheme: str
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return "unix:@" + self.path[1:] if self.path.startswith("\0") else "unix:" + self.path
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{'' if self.scheme == 'tcp' else self.scheme + '://'}{host}:{self.port}"
+
+
+def parse_target(text: str, *, listening: bool = False) -> Target:
+    """Parse the spelling of a target.
+
+    It is ``host:port`` or ``[v6]:port``, as they are or after ``tcp://``, ``tls://`` or ``udp://``; or
+    ``unix:/path``; or ``unix:@name`` for an abstract name.
+
+    Args:
+        text: what the user wrote.
+        listening: take also ``:port`` and a bare ``port``, which mean every interface, and port 0, which
+            means one that is free.
+
+    Raises:
+        TypeError: ``text`` is not a ``str``.
+        ValueError: it is no target; the message says to the user what to change.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"a target is a str, not {type(text).__name__}")
+    if len(text) > _LONGEST_TARGET:
+        raise ValueError(
+            f"a target has at most {_LONGEST_TARGET} characters, got {len(text)}: {text[:60]!r}..."
+        )
+    try:
+        if text[:5].lower() == "unix:":
+            return _unix_target(text[5:])
+        scheme, slashes, rest = text.partition("://")
+        if not slashes:
+            return Target("tcp", *_host_and_port(text, listening))
+        if scheme.lower() not in _SCHEMES:
+            raise ValueError(f"unknown scheme {scheme!r}, use {'://, '.join(_SCHEMES)}:// or unix:")
+        return Target(scheme.lower(), *_host_and_port(rest, listening))
+    except ValueError as error:
+        raise ValueError(f"{text!r} is no target: {error}") from None
+
+
+def _unix_target(rest: str) -> Target:
+    path = "\0" + rest[1:] if rest.startswith("@") else rest
+    unix_path(path)
+    return Target("unix", path=path)
+
+
+def _host_and_port(text: str, listening: bool) -> Address:
+    host, colon, port = text.rpartition(":")
+    if listening and not colon and port.isdigit():
+        return Address("", _parse_port(port, listening))
+    if not colon or not port or port.endswith("]"):
+        raise ValueError(f"the port is missing, write {text.rstrip(':') or 'host'}:port")
+    if not host and not listening:
+        raise ValueError(f"the host is missing, write host:{port}")
+    return Address(_parse_host(host), _parse_port(port, listening))
+
+
+def _parse_host(text: str) -> str:
+    if text.startswith("[") and text.endswith("]"):
+        ip = parse_zoned_ip(text[1:-1])
+        if ip.version != 6:
+            raise ValueError("brackets are for IPv6 addresses only")
+        return format_ip(ip)
+    if ":" in text:
+        raise ValueError(
+            "more than one colon; an IPv6 address needs brackets, [::1]:443, a scheme slashes, tls://host:443"
+        )
+    wrong = _NOT_IN_A_HOST.search(text)
+    if wrong:
+        raise ValueError(f"a host contains no {wrong[0]!r}")
+    return text
+
+
+def _parse_port(text: str, listening: bool) -> int:
+    lowest = 0 if listening else 1
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and lowest <= int(text) <= MAX_PORT):
+        raise ValueError(f"the port must be a number from {lowest} to {MAX_PORT}, not {text[:20]!r}")
+    return int(text)

@@ -1,0 +1,303 @@
+"""IP addresses, and what the ``socket`` module calls an address.
+
+Everything here is pure but for two functions: ``get_primary_ip_addr`` asks the kernel's routing table, and
+``to_sockaddr`` asks it for the number of a named interface. ``ipaddress`` does the parsing. What is added is
+strictness (RFC 6943 names the harm that lenient parsers do) and one text on every Python version (RFC 5952).
+
+Only the names in ``__all__`` are for users; the rest is for the rooms above.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import operator
+import os
+import socket
+import sys
+from typing import NamedTuple, SupportsIndex, TypeAlias
+
+from wireline.errors import SockAddr
+
+__all__ = [
+    "IPV4_ANY",
+    "IPV4_BROADCAST",
+    "IPV4_LOOPBACK",
+    "IPV6_ANY",
+    "IPV6_LOOPBACK",
+    "Address",
+    "IpAddress",
+    "IpAddressFamily",
+    "format_ip",
+    "from_sockaddr",
+    "get_primary_ip_addr",
+    "ip_family",
+    "is_ip_address",
+    "parse_ip_address",
+    "to_sockaddr",
+]
+
+IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+InetSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
+
+IPV4_ANY = ipaddress.IPv4Address("0.0.0.0")
+IPV4_LOOPBACK = ipaddress.IPv4Address("127.0.0.1")
+IPV4_BROADCAST = ipaddress.IPv4Address("255.255.255.255")
+IPV6_ANY = ipaddress.IPv6Address("::")
+IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
+
+MAX_PORT = 0xFFFF
+_MAX_SCOPE_ID = 0xFFFF_FFFF
+# "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255": nothing longer is an address, no message should repeat it.
+_LONGEST_IP_TEXT = 45
+# Linux allows 15 bytes in the name of an interface, Windows up to 256. 64 for all is a guess.
+_LONGEST_ZONE = 64
+_HAS_ABSTRACT_NAMES = sys.platform in ("linux", "android")
+# Bytes of `sun_path` in <sys/un.h>, on Linux and elsewhere (the BSDs, macOS). A path needs a NUL at its end.
+_SUN_PATH_SIZE = 108 if _HAS_ABSTRACT_NAMES else 104
+
+
+class Address(NamedTuple):
+    """Where a socket is or whom it talks to. A Unix socket has its path as ``host`` and 0 as ``port``."""
+
+    host: str
+    port: int
+
+
+class IpAddressFamily(enum.Enum):
+    """The two kinds of IP address."""
+
+    IPV4 = 4
+    IPV6 = 6
+
+
+class _MappedIPv6Address(ipaddress.IPv6Address):
+    """An IPv4-mapped address that says ``::ffff:1.2.3.4``, as those of ``ipaddress`` do from Python 3.13 on.
+
+    May go when 3.13 is the oldest Python supported.
+    """
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        return format_ip(self)
+
+    def __repr__(self) -> str:
+        return f"IPv6Address({str(self)!r})"
+
+
+def ip_family(ip: IpAddress) -> IpAddressFamily:
+    """Return the family of an address.
+
+    Raises:
+        TypeError: ``ip`` is not an ``ipaddress`` object.
+    """
+    return IpAddressFamily(_require_ip(ip).version)
+
+
+def format_ip(ip: IpAddress) -> str:
+    """Return the text of RFC 5952, the same on every Python version, a scope id included.
+
+    IPv4-mapped addresses end in dotted decimals (section 5). ``str`` says the same of every address that this
+    library makes, but of those made by ``ipaddress`` itself only from Python 3.13 on.
+    """
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped is None:
+        return ipaddress.IPv6Address.__str__(ip)
+    return f"::ffff:{ip.ipv4_mapped}" + (f"%{ip.scope_id}" if ip.scope_id else "")
+
+
+def parse_ip_address(text: str) -> IpAddress:
+    """Parse an IPv4 or IPv6 address, strictly: no blanks, no leading zeros, no zone id, no ``127.1``.
+
+    Raises:
+        TypeError: ``text`` is not a ``str``.
+        ValueError: ``text`` is not an address; the message says why.
+    """
+    ip = parse_zoned_ip(text)
+    if "%" in text:
+        raise ValueError(f"{text!r} is more than an IP address: it has a zone id")
+    return ip
+
+
+def is_ip_address(text: object) -> bool:
+    """Whether ``parse_ip_address`` takes ``text``. Never raises."""
+    if not isinstance(text, str):
+        return False
+    try:
+        parse_ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def parse_zoned_ip(text: str) -> IpAddress:
+    """Parse an address that may carry a zone id, as in ``fe80::1%eth0``."""
+    if not isinstance(text, str):
+        raise TypeError(f"an IP address is parsed from str, not {type(text).__name__}")
+    address, _, zone = text.partition("%")
+    if len(address) > _LONGEST_IP_TEXT or len(zone) > _LONGEST_ZONE:
+        raise ValueError(f"{text[:20]!r}... is too long for an IP address: {len(text)} characters")
+    try:
+        if ":" not in address:
+            return ipaddress.IPv4Address(text)
+        ip = ipaddress.IPv6Address(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an IP address: {error}") from None
+    return ip if ip.ipv4_mapped is None else _MappedIPv6Address(text)
+
+
+def _require_ip(ip: object) -> IpAddress:
+    if isinstance(ip, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return ip
+    raise TypeError(f"an IPv4Address or IPv6Address is needed, not {type(ip).__name__}")
+
+
+def to_sockaddr(ip: IpAddress, port: int) -> InetSockAddr:
+    """Return what the ``socket`` module's calls take: ``(host, port)``, or with flow and scope for IPv6.
+
+    Args:
+        ip: the address; its scope id may be a number or the name of an interface.
+        port: 0 to 65535.
+
+    Raises:
+        TypeError: ``ip`` is not an ``ipaddress`` object, or ``port`` not an int.
+        ValueError: the port or the scope id is out of range.
+        OSError: there is no interface of that name.
+    """
+    number = check_port(port)
+    ip = _require_ip(ip)
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip), number
+    return format_ip(ip).partition("%")[0], number, 0, _scope_number(ip.scope_id or "0")
+
+
+def _scope_number(zone: str) -> int:
+    if not (zone.isascii() and zone.isdigit()):
+        try:
+            return socket.if_nametoindex(zone)
+        except OSError as error:
+            error.add_note(f"looking for the interface {zone!r}")
+            raise
+    if len(zone) > 10 or int(zone) > _MAX_SCOPE_ID:
+        raise ValueError(f"a scope id is at most {_MAX_SCOPE_ID}, got {zone:.20}")
+    return int(zone)
+
+
+def from_sockaddr(sockaddr: SockAddr) -> tuple[IpAddress, int]:
+    """Return address and port of what the ``socket`` module's calls give; a scope id other than 0 is kept.
+
+    Raises:
+        ValueError: neither IPv4 nor IPv6 looks like this.
+    """
+    match sockaddr:
+        case (str(host), int(port)):
+            scope = 0
+        case (str(host), int(port), int(), int(scope)) if ":" in host and 0 <= scope <= _MAX_SCOPE_ID:
+            pass
+        case _:
+            raise ValueError(f"not the address of an IPv4 or IPv6 socket: {sockaddr!r}")
+    if scope:
+        host = f"{host.partition('%')[0]}%{scope}"
+    return parse_zoned_ip(host), check_port(port)
+
+
+def get_primary_ip_addr(dest: IpAddress | str = "8.8.8.8") -> IpAddress:
+    """Return the local address that packets to ``dest`` would leave from. None is sent.
+
+    Args:
+        dest: an IPv4 or IPv6 address, no name.
+
+    Raises:
+        ValueError: ``dest`` is not an IP address.
+        OSError: there is no route to it.
+    """
+    ip = parse_zoned_ip(dest) if isinstance(dest, str) else _require_ip(dest)
+    family = socket.AF_INET if isinstance(ip, ipaddress.IPv4Address) else socket.AF_INET6
+    # The kernel chooses the route when a UDP socket is connected. Any port but 0 will do.
+    sockaddr = to_sockaddr(ip, 80)
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(sockaddr)
+        except OSError as error:
+            error.add_note(f"looking for the route to {format_ip(ip)}")
+            raise
+        return from_sockaddr(probe.getsockname())[0]
+
+
+def display_address(sockaddr: SockAddr | None) -> Address:
+    """Show what ``accept``, ``getpeername`` or ``recvfrom`` of the ``socket`` module return.
+
+    IPv6 keeps a scope id as ``%<number>``; IPv4-mapped IPv6 is shown as the plain IPv4 that it is; a Unix
+    path is the host, with an abstract name's leading NUL; no address at all is ``("", 0)``.
+    """
+    if isinstance(sockaddr, tuple):
+        if len(sockaddr) == 2:
+            return Address._make(sockaddr)
+        host, port, _, scope = sockaddr
+        # Every platform's `inet_ntop` writes a mapped address, and no other one, like this.
+        if host.startswith("::ffff:") and "." in host:
+            return Address(host.removeprefix("::ffff:"), port)
+        return Address(f"{host}%{scope}" if scope else host, port)
+    return Address(os.fsdecode(sockaddr) if sockaddr else "", 0)
+
+
+def check_port(port: SupportsIndex) -> int:
+    """Return ``port`` as an int.
+
+    Raises:
+        TypeError: not an integer; a bool is none here.
+        ValueError: outside 0 to 65535.
+    """
+    if isinstance(port, bool):
+        raise TypeError("a port is an int, not bool")
+    try:
+        number = operator.index(port)
+    except TypeError:
+        raise TypeError(f"a port is an int, not {type(port).__name__}") from None
+    if not 0 <= number <= MAX_PORT:
+        raise ValueError(f"a port is 0 to {MAX_PORT}, got {number}")
+    return number
+
+
+def check_host(host: IpAddress | str) -> str:
+    """Return a host, given as a name, as an address's text or as an ``ipaddress`` object, as text.
+
+    Raises:
+        TypeError: anything else.
+        ValueError: a NUL inside, at which the operating system would cut the name off.
+    """
+    if not isinstance(host, str):
+        if not isinstance(host, ipaddress.IPv4Address | ipaddress.IPv6Address):
+            raise TypeError(f"a host is a str or an ipaddress object, not {type(host).__name__}")
+        return format_ip(host)
+    if "\0" in host:
+        raise ValueError(f"a host contains no NUL, got {host[:80]!r}")
+    return host
+
+
+def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:
+    """Return the path of a Unix socket as the ``socket`` module takes it.
+
+    Args:
+        path: a path, or on Linux an abstract name: a NUL, then the name.
+
+    Raises:
+        TypeError: not a path.
+        ValueError: empty, too long for the operating system, with a NUL inside, or an abstract name where
+            there are none.
+    """
+    text = os.fspath(path)
+    raw = os.fsencode(text)
+    abstract = raw.startswith(b"\0")
+    if abstract and not _HAS_ABSTRACT_NAMES:
+        raise ValueError("abstract names of Unix sockets exist on Linux only")
+    if not raw.removeprefix(b"\0"):
+        raise ValueError("a Unix socket's path cannot be empty")
+    if b"\0" in raw[abstract:]:
+        raise ValueError(f"a Unix socket's path has no NUL inside: {raw[:80]!r}")
+    allowed = _SUN_PATH_SIZE if abstract else _SUN_PATH_SIZE - 1
+    if len(raw) > allowed:
+        raise ValueError(f"a Unix socket's path has at most {allowed} bytes, got {len(raw)}: {raw[:60]!r}...")
+    return text

@@ -1,0 +1,186 @@
+"""The words of the command line, and what ``--help`` says about them."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from wireline import Target, parse_target
+from wireline.cli import _connect, _listen
+
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_DEBUG_HELP = "show the traceback of what went wrong"
+
+_ABOUT = """\
+Move bytes between standard input and output and a network peer.
+
+Targets: host:port, [v6]:port, unix:/path, unix:@abstract-name, udp://host:port.
+Standard output carries nothing but data; everything else goes to standard error."""
+
+_EXIT_CODES = """\
+exit codes:
+  0  everything was moved                4  time ran out
+  1  any other failure                   5  certificate or handshake (not in this version)
+  2  wrong usage                         6  cut off: reset, or the peer left before it had taken everything
+  3  refused, unreachable, unknown name  130, 143  ended by Ctrl-C, by SIGTERM
+"""
+
+_CONNECT_ABOUT = """\
+Connect, send standard input to the peer, and write what the peer sends to standard output.
+
+At the end of the input the peer is told (half-close), and what it still sends is waited for. If the peer ends first,
+a terminal is not waited for; a peer that never sent anything gets the input to its end; any other gets what comes
+without a pause of half a second.
+
+With udp:// every chunk that is read from the input, at most 65507 bytes, becomes one datagram. After the end of the
+input replies are waited for until none came for --timeout seconds (1 without it), and that is a good end."""
+
+_CONNECT_EXAMPLES = """\
+examples:
+  wireline connect example.com:80
+  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --timeout 10 example.com:80
+  tar c . | wireline connect '[::1]:9000'
+  wireline connect unix:/run/app.sock
+  echo ping | wireline connect udp://127.0.0.1:9000
+
+If the reader of standard output goes away (| head -1), the command ends quietly with exit code 1.
+"""
+
+_LISTEN_ABOUT = """\
+Wait for a connection, send standard input to it, write what comes to standard output, and end with it. The address
+is printed on standard error as 'listening on HOST:PORT'; port 0 is a free one, and ':PORT' is every interface.
+
+--echo and --discard serve one connection as well, or any number with --keep, and --chat any number in any case.
+What serves for ever ends with exit code 0 at Ctrl-C or SIGTERM, after half a second for the clients to finish.
+
+With udp:// there are no connections. --echo and --discard serve everybody until Ctrl-C, or until nothing came for
+--timeout seconds. Without them the first sender becomes the peer, as in 'connect'; with --keep the datagrams of every
+sender go to standard output."""
+
+_LISTEN_EXAMPLES = """\
+examples:
+  wireline listen 127.0.0.1:9000 > received.tar
+  wireline listen --echo --keep :7
+  wireline listen --chat '[::1]:9000'
+  wireline listen --keep unix:/tmp/log.sock >> log.txt
+  wireline listen --echo udp://127.0.0.1:9000
+"""
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the words after the program's name.
+
+    Returns:
+        The options. ``run`` is what runs the command, unless ``version`` was asked for.
+
+    Raises:
+        SystemExit: help was asked for (code 0), or the usage was wrong (2); argparse has said everything.
+    """
+    parser = _make_parser()
+    options = parser.parse_args(argv)
+    if options.run is None and not options.version:
+        parser.exit(2, parser.format_help())
+    if options.crlf and options.service:
+        parser.error(f"--crlf is for standard input, and with --{options.service} no client gets that")
+    return options
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wireline",
+        description=_ABOUT,
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="store_true", help="show the version and exit")
+    parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
+    parser.set_defaults(run=None, service=None)
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    _describe_connect(_add_command(commands, "connect", "talk to a peer", _CONNECT_ABOUT, _CONNECT_EXAMPLES))
+    _describe_listen(_add_command(commands, "listen", "wait for peers", _LISTEN_ABOUT, _LISTEN_EXAMPLES))
+    return parser
+
+
+def _add_command(
+    commands: _Commands, name: str, summary: str, about: str, examples: str
+) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=about,
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _describe_connect(connect: argparse.ArgumentParser) -> None:
+    connect.set_defaults(run=_connect.run)
+    connect.add_argument("target", metavar="TARGET", type=_target, help="where to connect to")
+    _add_common(
+        connect,
+        "for connecting, then for the peer to take something or, once the input has ended, to send something",
+    )
+
+
+def _describe_listen(listen: argparse.ArgumentParser) -> None:
+    listen.set_defaults(run=_listen.run)
+    listen.add_argument("target", metavar="ADDRESS", type=_address, help="where to listen")
+    service = listen.add_mutually_exclusive_group()
+    for name, text in (
+        ("echo", "send everything back"),
+        ("discard", "drop everything"),
+        (
+            "chat",
+            "send each client's lines to all others; who does not take them within --timeout (5) is put out",
+        ),
+    ):
+        service.add_argument(f"--{name}", dest="service", action="store_const", const=name, help=text)
+    listen.add_argument(
+        "--keep", action="store_true", help="go on after a connection; only the first one gets standard input"
+    )
+    _add_common(listen, "for a connection to come (without --keep), then for each peer as in 'connect'")
+
+
+def _add_common(command: argparse.ArgumentParser, timeout_help: str) -> None:
+    command.add_argument("--timeout", metavar="SECONDS", type=_seconds, help=f"time limit {timeout_help}")
+    command.add_argument(
+        "--crlf",
+        action="store_true",
+        help=r"end the input's lines with \r\n; those that do already stay as they are",
+    )
+    command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
+
+
+def _target(text: str) -> Target:
+    return _parse(text, listening=False)
+
+
+def _address(text: str) -> Target:
+    return _parse(text, listening=True)
+
+
+def _parse(text: str, *, listening: bool) -> Target:
+    try:
+        target = parse_target(text, listening=listening)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if target.scheme == "tls":
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: this version of wireline has no TLS yet; use host:port without"
+        )
+    return target
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds

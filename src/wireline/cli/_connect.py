@@ -1,0 +1,47 @@
+"""``wireline connect TARGET``."""
+
+from __future__ import annotations
+
+import argparse
+
+from wireline import AF_UNIX, IPPROTO_UDP, Target
+from wireline.cli._conversation import Conversation
+from wireline.cli._outcome import Stage, during
+from wireline.cli._peer import DEFAULT_SILENCE, DatagramPeer, Peer, StreamPeer
+from wireline.cli._stdio import Input, Output
+from wireline.net import Socket, dial
+
+
+def run(options: argparse.Namespace) -> None:
+    """Carry standard input to a peer, and the peer to standard output.
+
+    Raises:
+        Failure: it did not end well.
+    """
+    target: Target = options.target
+    timeout: float | None = options.timeout
+    with during(Stage.CONNECT, target):
+        peer = _open(target, timeout)
+    Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf).run()
+
+
+def _open(target: Target, timeout: float | None) -> Peer:
+    if target.scheme == "udp":
+        sock = dial(target.host, target.port, IPPROTO_UDP, timeout=timeout)
+        return DatagramPeer(sock, str(target), DEFAULT_SILENCE if timeout is None else timeout)
+    sock = (
+        _dial_unix(target.path, timeout)
+        if target.scheme == "unix"
+        else dial(target.host, target.port, timeout=timeout)
+    )
+    return StreamPeer(sock, str(target), timeout)
+
+
+def _dial_unix(path: str, timeout: float | None) -> Socket:
+    sock = Socket(AF_UNIX)
+    try:
+        sock.connect_unix(path, timeout)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

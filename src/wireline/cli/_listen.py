@@ -1,0 +1,192 @@
+"""``wireline listen ADDRESS``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+from collections.abc import Iterator
+
+from wireline import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    Address,
+    ClosedError,
+    SocketTimeout,
+    Target,
+)
+from wireline.cli._conversation import Conversation
+from wireline.cli._outcome import Failure, Stage, during, report, say
+from wireline.cli._peer import ANY_DATAGRAM, DEFAULT_SILENCE, NO_FLAGS, CallerPeer, StreamPeer
+from wireline.cli._services import ChatRoom, Service, discard, echo
+from wireline.cli._stdio import Input, NoInput, Output
+from wireline.net import Socket, serve
+
+_DRAIN = 0.5
+"""Seconds that clients get to finish after Ctrl-C. A guess: enough for an answer that is under way."""
+
+
+def run(options: argparse.Namespace) -> None:
+    """Wait for peers, and serve them as the options say.
+
+    Raises:
+        Failure: it did not end well.
+        KeyboardInterrupt: Ctrl-C or SIGTERM ended what would have ended by itself.
+    """
+    target: Target = options.target
+    datagrams = target.scheme == "udp"
+    try:
+        if datagrams:
+            _listen_for_datagrams(target, options)
+        elif options.service == "chat" or (options.service and options.keep):
+            _serve_at_once(target, _service(options), options.timeout)
+        else:
+            _serve_in_turn(target, _service(options), options)
+    except KeyboardInterrupt:
+        if not (options.keep or options.service == "chat" or (options.service and datagrams)):
+            raise
+
+
+def _service(options: argparse.Namespace) -> Service:
+    match options.service:
+        case "echo":
+            return echo
+        case "discard":
+            return discard
+        case "chat":
+            return ChatRoom().serve
+        case _:
+            return _StandardStreams(crlf=options.crlf).serve
+
+
+class _StandardStreams:
+    """Standard input and output for one client after the other. The first one gets the input."""
+
+    def __init__(self, *, crlf: bool) -> None:
+        self._crlf = crlf
+        self._source = Input()
+        self._output = Output()
+
+    def serve(self, client: Socket, name: str, timeout: float | None) -> None:
+        source, self._source = self._source, NoInput()
+        peer = StreamPeer(client, name, timeout)
+        Conversation(peer, source, self._output, timeout=timeout, crlf=self._crlf).run()
+
+
+def _serve_at_once(target: Target, service: Service, timeout: float | None) -> None:
+    """Serve any number of clients, each in a thread, until interrupted."""
+
+    def handle(client: Socket, address: Address) -> None:
+        _serve_one(service, client, _name(target, address), timeout)
+
+    where = str(target) if target.path else target.host
+    with during(Stage.LISTEN, target):
+        server = serve(handle, target.port, where)
+    try:
+        _announce(target, server.local_addr)
+        server.wait()
+    finally:
+        server.stop(drain=_DRAIN)
+
+
+def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace) -> None:
+    """Serve one client, or with ``--keep`` one after the other."""
+    with _bound(target, SOCK_STREAM) as listener:
+        while options.keep:
+            client, address = _accept(listener, target, None)
+            _serve_one(service, client, _name(target, address), options.timeout)
+        client, address = _accept(listener, target, options.timeout)
+        # Whoever comes now is refused, instead of waiting for an accept that never happens.
+        listener.close()
+        name = _name(target, address)
+        with client, during(Stage.TALK, name):
+            service(client, name, options.timeout)
+
+
+def _accept(listener: Socket, target: Target, timeout: float | None) -> tuple[Socket, Address]:
+    with during(Stage.ACCEPT, target):
+        return listener.accept_addr(timeout=timeout)
+
+
+def _serve_one(service: Service, client: Socket, name: str, timeout: float | None) -> None:
+    """Serve one client of many. What goes wrong with it is told, and hurts nobody else."""
+    try:
+        with client, during(Stage.TALK, name):
+            service(client, name, timeout)
+    except ClosedError:
+        # The server is being stopped, or the chat has put this client out and said so.
+        pass
+    except Failure as failure:
+        if failure.stage is not Stage.TALK:
+            raise
+        report(failure)
+
+
+def _listen_for_datagrams(target: Target, options: argparse.Namespace) -> None:
+    with _bound(target, SOCK_DGRAM) as sock, during(Stage.TALK, target):
+        if options.service:
+            _serve_datagrams(sock, options.timeout, answer=options.service == "echo")
+        elif options.keep:
+            output = Output()
+            while True:
+                output.write(sock.recv_from(ANY_DATAGRAM, NO_FLAGS).data)
+        else:
+            silence = DEFAULT_SILENCE if options.timeout is None else options.timeout
+            with during(Stage.ACCEPT, target):
+                peer = CallerPeer(sock, options.timeout, silence)
+            Conversation(peer, Input(), Output(), crlf=options.crlf).run()
+
+
+def _serve_datagrams(sock: Socket, timeout: float | None, *, answer: bool) -> None:
+    """Send every datagram back, or drop it, until none comes for ``timeout`` seconds."""
+    while True:
+        try:
+            data, sender = sock.recv_from(ANY_DATAGRAM, NO_FLAGS, timeout)
+        except SocketTimeout:
+            return
+        if answer:
+            try:
+                sock.send_to(*sender, data, NO_FLAGS)
+            except OSError as error:
+                report(Failure(Stage.TALK, error, str(Target("udp", *sender))))
+
+
+@contextlib.contextmanager
+def _bound(target: Target, kind: int) -> Iterator[Socket]:
+    """A socket at the address, announced."""
+    with during(Stage.LISTEN, target):
+        sock = Socket(_family(target), kind)
+    with sock:
+        with during(Stage.LISTEN, target):
+            if target.path:
+                sock.bind_unix(target.path)
+            else:
+                sock.bind_addr(target.port, target.host)
+            if kind == SOCK_STREAM:
+                sock.listen()
+        _announce(target, sock.local_addr)
+        yield sock
+
+
+def _family(target: Target) -> int:
+    if target.path:
+        return AF_UNIX
+    return AF_INET6 if ":" in target.host else AF_INET
+
+
+def _announce(target: Target, address: Address) -> None:
+    """Say where, in a spelling that ``wireline connect`` takes."""
+    say(f"listening on {_at(target, address)}")
+
+
+def _at(target: Target, address: Address) -> Target:
+    if target.path:
+        return target._replace(path=address.host)
+    return target._replace(host=address.host, port=address.port)
+
+
+def _name(target: Target, address: Address) -> str:
+    """What to call a client. Those of a Unix socket seldom have an address."""
+    return f"a client of {target}" if target.path else str(_at(target, address))

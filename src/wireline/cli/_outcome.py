@@ -1,0 +1,194 @@
+"""What can happen to a command, what that is worth as an exit code, and the one sentence that the user gets.
+
+Every ``OSError`` is raised to a `Failure` where it happens, because only there one knows what was being done: the
+same "no such file" is an unreachable server when connecting, and a wrong path when listening. `judge` looks a
+failure up in the one table below.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import socket
+import sys
+import traceback
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from wireline import ClosedError, DialError, LineTooLongError, Target
+
+
+class ExitCode(enum.IntEnum):
+    """What a script may act on. 128 + n is what a shell says of a program that signal n ended."""
+
+    CLEAN = 0
+    FAILED = 1
+    USAGE = 2
+    UNREACHABLE = 3
+    TIMEOUT = 4
+    HANDSHAKE = 5
+    TRUNCATED = 6
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class Stage(enum.Enum):
+    """What the command was doing when it failed."""
+
+    CONNECT = enum.auto()
+    LISTEN = enum.auto()
+    ACCEPT = enum.auto()
+    TALK = enum.auto()
+    INPUT = enum.auto()
+    OUTPUT = enum.auto()
+
+
+class Failure(Exception):
+    """Something that the system, the network, the peer or the user did.
+
+    Attributes:
+        stage: what was being done.
+        cause: the error that ended it.
+        subject: the target or the peer, as the user would write it.
+    """
+
+    def __init__(self, stage: Stage, cause: Exception, subject: str = "") -> None:
+        super().__init__(stage, cause, subject)
+        self.stage = stage
+        self.cause = _essence(cause)
+        self.subject = subject
+
+
+class InputRefused(ConnectionError):
+    """The peer closed the connection before it had taken all of the input."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: the same as Ctrl-C, but for the exit code."""
+
+
+class Outcome(NamedTuple):
+    """An exit code, and a sentence for standard error; no sentence where silence is what users expect."""
+
+    code: ExitCode
+    sentence: str = ""
+
+
+_REFUSED = (
+    "{subject} refused the connection: nothing listens there; check the address, or start the server first"
+)
+_UNKNOWN_NAME = "cannot find {subject}: {reason}; check the name"
+
+# The first row that fits counts. `{reason}` is the error's own words.
+_TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
+    (Stage.CONNECT, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
+    (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, "no answer from {subject}: {reason}"),
+    (Stage.CONNECT, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
+    (
+        Stage.CONNECT,
+        FileNotFoundError,
+        ExitCode.UNREACHABLE,
+        "{subject} does not exist; start the server first",
+    ),
+    (Stage.CONNECT, Exception, ExitCode.UNREACHABLE, "cannot connect to {subject}: {reason}"),
+    (Stage.LISTEN, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
+    (Stage.LISTEN, Exception, ExitCode.FAILED, "cannot listen on {subject}: {reason}"),
+    (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "nobody came to {subject}: {reason}"),
+    (Stage.ACCEPT, Exception, ExitCode.FAILED, "cannot accept a connection on {subject}: {reason}"),
+    (Stage.TALK, TimeoutError, ExitCode.TIMEOUT, "{subject} fell silent: {reason}"),
+    (Stage.TALK, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
+    (Stage.TALK, InputRefused, ExitCode.TRUNCATED, "{subject} hung up before it had taken all of the input"),
+    (
+        Stage.TALK,
+        ConnectionError,
+        ExitCode.TRUNCATED,
+        "{subject} broke off: {reason}; the data is incomplete",
+    ),
+    (Stage.TALK, LineTooLongError, ExitCode.FAILED, "{subject} sent a line that is too long: {reason}"),
+    (Stage.TALK, Exception, ExitCode.FAILED, "lost {subject}: {reason}"),
+    (Stage.INPUT, Exception, ExitCode.FAILED, "cannot read standard input: {reason}"),
+    # `| head -1` has what it wanted. curl says so and netcat dies of SIGPIPE; both are failures to a script.
+    (Stage.OUTPUT, BrokenPipeError, ExitCode.FAILED, ""),
+    (Stage.OUTPUT, Exception, ExitCode.FAILED, "cannot write to standard output: {reason}"),
+)
+
+_ADVICE = {
+    errno.EADDRINUSE: "end the program that has it, or listen on port 0 to be given a free one",
+    errno.EADDRNOTAVAIL: "use an address of this machine",
+    errno.EACCES: "ports below 1024 and other users' files need privileges",
+    errno.EMSGSIZE: "send less at a time",
+}
+
+
+def judge(error: BaseException) -> Outcome:
+    """Say what the end of a command by ``error`` is worth."""
+    match error:
+        case Terminated():
+            return Outcome(ExitCode.TERMINATED)
+        case KeyboardInterrupt():
+            return Outcome(ExitCode.INTERRUPTED)
+        case Failure():
+            return _look_up(error)
+        case _:
+            sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"
+            return Outcome(ExitCode.FAILED, sentence)
+
+
+def _look_up(failure: Failure) -> Outcome:
+    cause = failure.cause
+    code, template = next(
+        (code, template)
+        for stage, kind, code, template in _TABLE
+        if stage is failure.stage and isinstance(cause, kind)
+    )
+    return Outcome(code, template.format(subject=failure.subject, reason=_reason(cause)))
+
+
+def _essence(error: Exception) -> Exception:
+    """The error itself, or what all attempts of a dial agree on."""
+    if isinstance(error, DialError) and len({attempt.errno for _, attempt, _ in error.attempts}) == 1:
+        return error.attempts[0][1]
+    return error
+
+
+def _reason(error: Exception) -> str:
+    """An error in words: without its number, with advice where there is some."""
+    if isinstance(error, DialError):
+        return "; ".join(f"{sockaddr[0]}: {_reason(failed)}" for sockaddr, failed, _ in error.attempts)
+    if not isinstance(error, OSError):
+        return str(error)
+    words = error.strerror or str(error)
+    advice = _ADVICE.get(error.errno or 0)
+    return f"{words}; {advice}" if advice else words
+
+
+@contextlib.contextmanager
+def during(stage: Stage, subject: Target | str) -> Iterator[None]:
+    """Raise every ``OSError`` of the block to a `Failure`; a socket closed on this side is none."""
+    try:
+        yield
+    except ClosedError:
+        raise
+    except (OSError, LineTooLongError) as error:
+        raise Failure(stage, error, str(subject)) from error
+
+
+def report(error: BaseException, *, debug: bool = False) -> ExitCode:
+    """Tell the user on standard error, and return the exit code."""
+    code, sentence = judge(error)
+    if debug:
+        say("".join(traceback.format_exception(error)).rstrip())
+    if sentence:
+        say(f"wireline: {sentence}")
+    return code
+
+
+def say(line: str) -> None:
+    """Write a line to standard error, at once; to nobody if that is closed."""
+    try:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    except (AttributeError, OSError):
+        # `2>&-` makes `sys.stderr` None. There is no better place to complain, and the exit code still tells.
+        pass

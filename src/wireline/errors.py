@@ -1,0 +1,128 @@
+"""The library's own errors.
+
+::
+
+    WirelineError
+    ├── ClosedError         (OSError)       this side closed the socket
+    ├── DialError           (OSError)       no address of the name could be connected
+    ├── SocketTimeout       (TimeoutError)  the deadline of one call passed
+    ├── EndOfStreamError    (EOFError)      the peer was done before the request was answered
+    ├── LineTooLongError    (ValueError)    the peer sent more than the caller allowed
+    └── BusyError           (RuntimeError)  somebody else is reading this socket
+
+Each also inherits the nearest built-in, so ``except TimeoutError`` or ``except OSError`` do what a Python
+programmer expects. What the operating system reports (``ConnectionResetError``, ``socket.gaierror``, ...)
+passes through as it is; the operation and the peer are added as a note.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import Any
+
+__all__ = [
+    "BusyError",
+    "ClosedError",
+    "DialError",
+    "EndOfStreamError",
+    "LineTooLongError",
+    "SocketTimeout",
+    "WirelineError",
+]
+
+SockAddr = tuple[Any, ...] | str | bytes
+"""What the ``socket`` module takes and gives as an address: a tuple for IP, a path for Unix."""
+
+
+class WirelineError(Exception):
+    """Root of the library's own errors. They can be copied and pickled."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # The default calls the class with `args`: here the finished text, and not what `__init__` takes.
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(cls: type[WirelineError], args: tuple[object, ...]) -> WirelineError:
+    """Make an error from its ``args``, past the ``__init__`` of its class."""
+    error = cls.__new__(cls)
+    super(WirelineError, error).__init__(*args)
+    return error
+
+
+class ClosedError(WirelineError, OSError):
+    """The socket was closed on this side, before the call or while it waited. ``errno`` is ``EBADF``."""
+
+    def __init__(self, message: str = "the socket is closed") -> None:
+        super().__init__(errno.EBADF, message)
+
+
+class DialError(WirelineError, OSError):
+    """No address of the name could be connected.
+
+    Attributes:
+        attempts: ``(sockaddr, error, seconds)`` for every address tried, in the order in which they were
+            started; ``seconds`` is how long that attempt took.
+        errno: the first attempt's code.
+    """
+
+    def __init__(self, target: str, attempts: tuple[tuple[SockAddr, OSError, float], ...]) -> None:
+        self.attempts = attempts
+        code = attempts[0][1].errno if attempts else None
+        tried = "; ".join(
+            f"{sockaddr!r}: {_reason(error)} after {seconds:.3f} s" for sockaddr, error, seconds in attempts
+        )
+        message = f"cannot connect to {target} ({tried or 'no address to try'})"
+        super().__init__(code or errno.EHOSTUNREACH, message)
+
+
+def _reason(error: OSError) -> str:
+    """The operating system's words for an error, without the number."""
+    return error.strerror or (os.strerror(error.errno) if error.errno else str(error) or type(error).__name__)
+
+
+class SocketTimeout(WirelineError, TimeoutError):
+    """The deadline of one call passed. Nothing that was received is lost: the call may be made again.
+
+    Attributes:
+        operation: the method that ran out of time.
+        seconds: the timeout that was given.
+        bytes_sent: for a send, how many bytes went out before; otherwise ``None``.
+    """
+
+    def __init__(self, operation: str, seconds: float, bytes_sent: int | None = None) -> None:
+        self.operation = operation
+        self.seconds = seconds
+        self.bytes_sent = bytes_sent
+        sent = "" if bytes_sent is None else f", {bytes_sent} bytes had been sent"
+        super().__init__(errno.ETIMEDOUT, f"{operation} did not finish within {seconds:g} s{sent}")
+
+
+class EndOfStreamError(WirelineError, EOFError):
+    """The peer was done before the request was answered.
+
+    Attributes:
+        partial: the bytes that did arrive; they also stay readable.
+    """
+
+    def __init__(self, operation: str, partial: bytes, wanted: str) -> None:
+        self.partial = partial
+        super().__init__(f"{operation}: the stream ended after {len(partial)} bytes, {wanted} was asked for")
+
+
+class LineTooLongError(WirelineError, ValueError):
+    """The peer sent more than the caller allowed, without the end of line or delimiter it owed.
+
+    Nothing was consumed: the bytes stay readable.
+
+    Attributes:
+        limit: the ``max_length`` that was given, in bytes.
+    """
+
+    def __init__(self, operation: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{operation}: no end within the limit of {limit} bytes")
+
+
+class BusyError(WirelineError, RuntimeError):
+    """Another thread or task is reading this socket; its read is unharmed. Writers wait for their turn."""

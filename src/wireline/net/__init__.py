@@ -1,0 +1,17 @@
+"""The blocking flavour: ``Socket``, ``dial`` and ``serve``.
+
+Any of these may be used from several threads: one may read a socket while others write to it, and ``close`` from any
+thread wakes whoever waits.
+"""
+
+from wireline._datagram import Datagram as Datagram
+from wireline._datagram import Received as Received
+from wireline._serving import StopReport as StopReport
+from wireline.net._dial import dial as dial
+from wireline.net._serve import Handler as Handler
+from wireline.net._serve import Server as Server
+from wireline.net._serve import serve as serve
+from wireline.net._socket import Accepted as Accepted
+from wireline.net._socket import Socket as Socket
+
+__all__ = ["Accepted", "Datagram", "Handler", "Received", "Server", "Socket", "StopReport", "dial", "serve"]

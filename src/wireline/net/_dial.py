@@ -1,0 +1,101 @@
+"""``dial``: from a name and a port to a connected socket (RFC 8305), driven by one ``poll``."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import time
+
+from wireline._base import State, begin_connect, connect_result, dial_arguments
+from wireline._resolver import look_up
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.race import Race, interleave
+from wireline.address import IpAddress
+from wireline.errors import DialError, SocketTimeout
+from wireline.net._socket import Socket
+from wireline.net._wait import Waker, start_deadline, wait_for_lookup
+from wireline.options import IPPROTO_TCP
+
+__all__ = ["dial"]
+
+# One that needs no descriptor of its own: `dial` must work with the last one that is left.
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def dial(
+    address: str | IpAddress,
+    port: int,
+    protocol: int = IPPROTO_TCP,
+    *,
+    buffered: bool = True,
+    timeout: float | None = None,
+) -> Socket:
+    host, port, sock_type = dial_arguments(address, port, protocol)
+    deadline = start_deadline(check_timeout(timeout))
+    found = wait_for_lookup(look_up(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
+    race = Race(interleave(found or ()))
+    sock = _run(race, deadline)
+    if sock is None:
+        target = f"{host!r} port {port}"
+        if deadline is not None and not race.over:
+            raise _timed_out(race, deadline, target)
+        raise DialError(target, race.attempts)
+    assert race.winner is not None
+    return Socket._adopt(
+        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+    )
+
+
+def _timed_out(race: Race, deadline: Deadline, target: str) -> SocketTimeout:
+    timeout = SocketTimeout("dial", deadline.seconds)
+    timeout.add_note(f"while dialing {target}")
+    race.give_up(timeout, deadline.at)
+    for sockaddr, error, seconds in race.attempts:
+        timeout.add_note(f"{sockaddr!r}: {'no answer' if error is timeout else error} after {seconds:.3f} s")
+    return timeout
+
+
+def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:
+    """Connect to whatever answers first; None if nothing does, or the deadline passes. Losers are closed."""
+    with contextlib.ExitStack() as losers, _Selector() as selector:
+        while not race.over:
+            while (index := race.start_due(time.monotonic())) is not None:
+                try:
+                    sock, done = begin_connect(race.candidates[index])
+                except OSError as error:
+                    race.failed(index, error, time.monotonic())
+                    continue
+                if done and race.won(index):
+                    return sock
+                losers.enter_context(sock)
+                selector.register(sock, selectors.EVENT_WRITE, index)
+            now = time.monotonic()
+            if race.over:
+                break
+            winner = _await_one(race, selector, deadline, now)
+            if winner is not None:
+                return socket.socket(winner.family, winner.type, winner.proto, fileno=winner.detach())
+            if deadline is not None and deadline.passed(time.monotonic()):
+                break
+    return None
+
+
+def _await_one(
+    race: Race, selector: selectors.BaseSelector, deadline: Deadline | None, now: float
+) -> socket.socket | None:
+    """Wait until an attempt is over or the next one is due; return the winner if there is one."""
+    moments = [race.next_start(now), deadline.at if deadline is not None else None]
+    seconds = min((max(0.0, moment - now) for moment in moments if moment is not None), default=None)
+    for key, _ in selector.select(seconds):
+        sock = key.fileobj
+        assert isinstance(sock, socket.socket)
+        error = connect_result(sock)
+        if error is None:
+            if race.won(key.data):
+                return sock
+        else:
+            selector.unregister(sock)
+            sock.close()
+            race.failed(key.data, error, time.monotonic())
+    return None

@@ -1,0 +1,167 @@
+"""Who uses a descriptor, and who closes it.
+
+Theory of operation. A connected stream has one ``StreamCore``. It rests in ``_resting``, a list of at most one, and
+whoever reads takes it out (``list.pop`` is atomic): so an empty list is what tells a second reader that it is one,
+without a lock on the way. Writers queue for ``_turn``. Every other use of the descriptor is counted in ``_users``.
+
+``close`` may come from any thread at any moment. It marks the socket closed, wakes the waiters, and then
+*the last user out closes the descriptor*, as in Go's fdMutex: only who can take the core, the turn and finds no user
+left may do it. A number is therefore never given back to the system while somebody is about to use it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TypeVar
+
+from wireline._base import BaseSocket, State
+from wireline._sansio.deadline import Deadline
+from wireline._sansio.stream import StreamCore
+from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
+from wireline.net._turns import WriteTurn
+from wireline.net._wait import Readiness, Waker
+
+T = TypeVar("T")
+
+
+class GuardedSocket(BaseSocket):
+    """A socket whose descriptor several threads may use and one may close."""
+
+    def _setup(
+        self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None
+    ) -> None:
+        self._resting: list[StreamCore] = []
+        self._turn = WriteTurn()
+        self._lock = threading.Lock()
+        self._users = 0
+        self._one_at_a_time = threading.Lock()
+        self._waker = Waker()
+        self._readable: Readiness | None = None
+        self._writable: Readiness | None = None
+        self._disposal: Callable[[], None] | None = None
+        super()._setup(sock, buffered, state, peer)
+
+    def _opened(self) -> None:
+        assert self._core is not None
+        self._readable = self._writable = None
+        self._resting.append(self._core)
+        self._turn.release()
+
+    # Using and closing the descriptor.
+
+    def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
+        return _Use(self, operation)
+
+    @contextlib.contextmanager
+    def _alone(self, operation: str) -> Iterator[None]:
+        """Refuse a second thread that connects, or receives datagrams."""
+        if not self._one_at_a_time.acquire(blocking=False):
+            raise BusyError(f"{operation}: another thread is using this socket")
+        try:
+            yield
+        finally:
+            self._one_at_a_time.release()
+
+    def _retire(self, linger: float | None) -> None:
+        self._disposal = functools.partial(self._dispose, linger)
+        self._turn.send_away()
+        if not self._last_one_out():
+            self._wake()
+
+    def _wake(self) -> None:
+        self._waker.ring()
+        if self._core is not None:
+            try:
+                self._sock.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):
+                    raise
+
+    def _last_one_out(self) -> bool:
+        """After ``close``: dispose of the descriptor if nobody uses it any more."""
+        with self._lock:
+            if self._users or self._disposal is None:
+                return self._disposal is None
+            if self._core is not None:
+                if not self._resting or not self._turn.try_acquire():
+                    return False
+                self._resting.clear()
+            dispose, self._disposal = self._disposal, None
+        self._waker.close()
+        dispose()
+        return True
+
+    def _give_up(self) -> int:
+        # `detach` is a close that keeps the descriptor, and unlike `close` it does not send anybody away.
+        with self._lock:
+            if self._users or (self._core is not None and not self._resting):
+                raise OSError(errno.EBUSY, "detach: another thread is using the socket")
+            if self._core is not None and not self._turn.try_acquire():
+                raise OSError(errno.EBUSY, "detach: another thread is sending")
+            self._resting.clear()
+            fd = super()._give_up()
+        self._turn.send_away()
+        self._waker.close()
+        return fd
+
+    # Waiting.
+
+    def _raise_if_closed(self, operation: str) -> None:
+        if self._closing.locked():
+            raise ClosedError(f"{operation}: the socket was closed while it waited")
+
+    def _annotated(self, error: OSError, operation: str) -> OSError:
+        error.add_note(f"during {operation} on {self!r}")
+        return error
+
+    def _until_ready(
+        self, operation: str, deadline: Deadline | None, attempt: Callable[[], T], *, write: bool = False
+    ) -> T:
+        """Repeat a call that may not wait until it does not have to, for any socket but a connected stream."""
+        readiness: Readiness | None = None
+        while True:
+            try:
+                return attempt()
+            except BlockingIOError:
+                if readiness is None:
+                    readiness = Readiness(self._sock.fileno(), write=write, waker=self._waker)
+            except OSError as error:
+                self._raise_if_closed(operation)
+                raise self._annotated(error, operation) from error.__cause__
+            if not readiness.wait(deadline):
+                assert deadline is not None
+                raise SocketTimeout(operation, deadline.seconds)
+            self._raise_if_closed(operation)
+
+
+class _Use:
+    """One counted use of a descriptor."""
+
+    __slots__ = ("_operation", "_socket")
+
+    def __init__(self, guarded: GuardedSocket, operation: str) -> None:
+        self._socket = guarded
+        self._operation = operation
+
+    def __enter__(self) -> socket.socket:
+        guarded = self._socket
+        with guarded._lock:
+            sock = guarded._open_sock(self._operation)
+            guarded._users += 1
+        return sock
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        guarded = self._socket
+        with guarded._lock:
+            guarded._users -= 1
+        if guarded._disposal is not None:
+            guarded._last_one_out()

@@ -1,0 +1,195 @@
+"""``serve``: a thread accepts, and every connection gets a thread of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Self
+
+from wireline._resolver import look_up
+from wireline._sansio.backoff import Backoff
+from wireline._sansio.deadline import check_timeout
+from wireline._serving import ListenAt, StopReport, check_limit, open_listener
+from wireline.address import Address, IpAddress
+from wireline.errors import ClosedError, SocketTimeout
+from wireline.net._socket import Socket
+from wireline.net._wait import start_deadline
+from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+
+__all__ = ["Handler", "Server", "serve"]
+
+Handler = Callable[[Socket, Address], object]
+
+_log = logging.getLogger("wireline")
+
+# Seconds that handlers get to unwind once their connection was closed under them. A guess: they have nothing left to
+# wait for, and one that does not end is not waited for any longer.
+_UNWIND = 1.0
+
+
+def serve(
+    handler: Handler,
+    port: int,
+    address: str | IpAddress = "",
+    *,
+    max_connections: int | None = None,
+    backlog: int = SOMAXCONN,
+    reuse_port: bool = False,
+    buffered: bool = True,
+) -> Server:
+    if not callable(handler):
+        raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
+    where = ListenAt.checked(address, port)
+    limit = check_limit(max_connections)
+    found = (
+        look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
+    )
+    listener = open_listener(
+        Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
+    )
+    return Server(listener, handler, limit)
+
+
+class Server:
+    """A running server, made by ``serve``."""
+
+    def __init__(self, listener: Socket, handler: Handler, max_connections: int | None) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._limit = max_connections
+        self._active: dict[threading.Thread, Socket] = {}
+        self._changed = threading.Condition()
+        self._stopping = threading.Event()
+        self._report: StopReport | None = None
+        self._local_addr = listener.local_addr
+        self._acceptor = threading.Thread(
+            target=self._accept_loop, name=f"wireline-serve-{self._local_addr.port}", daemon=True
+        )
+        try:
+            self._acceptor.start()
+        except BaseException:
+            listener.close()
+            raise
+
+    @property
+    def local_addr(self) -> Address:
+        """Where the server listens; it stays known after ``stop``."""
+        return self._local_addr
+
+    @property
+    def connections(self) -> int:
+        """How many connections are being served now."""
+        return len(self._active)
+
+    def wait(self, timeout: float | None = None) -> None:
+        deadline = start_deadline(check_timeout(timeout))
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._report is not None, timeout) and deadline:
+                raise SocketTimeout("wait", deadline.seconds)
+
+    def stop(self, drain: float = 0.0) -> StopReport:
+        deadline = start_deadline(check_timeout(drain))
+        first = not self._stopping.is_set()
+        self._stopping.set()
+        self._listener.close()
+        with self._changed:
+            self._changed.notify_all()
+        self._acceptor.join()
+        if not first:
+            with self._changed:
+                self._changed.wait_for(lambda: self._report is not None)
+                assert self._report is not None
+                return self._report
+        return self._end(None if deadline is None else deadline.remaining(time.monotonic()))
+
+    def _end(self, seconds: float | None) -> StopReport:
+        me = threading.current_thread()  # a handler may stop its own server, and is not waited for
+
+        def others() -> list[Socket]:
+            return [client for thread, client in self._active.items() if thread is not me]
+
+        with self._changed:
+            before = len(others())
+            self._changed.wait_for(lambda: not others(), seconds)
+            left = others()
+        for client in left:
+            client.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not others(), _UNWIND)
+            self._report = StopReport(before - len(left), len(left))
+            self._changed.notify_all()
+        return self._report
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # The thread that accepts.
+
+    def _accept_loop(self) -> None:
+        backoff = Backoff()
+        while self._wait_for_room():
+            try:
+                client, address = self._listener.accept_addr()
+                self._start(client, address)
+            except ClosedError:
+                return
+            except (OSError, RuntimeError) as error:  # no descriptor, no memory, no thread to be had (S5)
+                delay, count = backoff.failed(time.monotonic())
+                if count:
+                    _log.error("cannot accept connections at %s (%d times): %s", self._local_addr, count, error)
+                self._stopping.wait(delay)
+            else:
+                backoff.succeeded()
+
+    def _wait_for_room(self) -> bool:
+        """Wait until another connection is allowed; False when the server is stopping."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._stopping.is_set() or self._limit is None or len(self._active) < self._limit
+            )
+        return not self._stopping.is_set()
+
+    def _start(self, client: Socket, address: Address) -> None:
+        thread = threading.Thread(
+            target=self._run, args=(client, address), name=f"wireline-client-{address.port}", daemon=True
+        )
+        with self._changed:
+            self._active[thread] = client
+        try:
+            thread.start()
+        except BaseException:
+            self._finish(thread, client)
+            raise
+
+    # The thread of one connection.
+
+    def _run(self, client: Socket, address: Address) -> None:
+        try:
+            self._handler(client, address)
+        except ClosedError:
+            # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
+            if not self._stopping.is_set():
+                _log.exception("the handler of %s used a closed socket", address)
+        except Exception:
+            _log.exception("the handler of %s failed", address)
+        finally:
+            self._finish(threading.current_thread(), client)
+
+    def _finish(self, thread: threading.Thread, client: Socket) -> None:
+        with contextlib.ExitStack() as finally_:
+            finally_.callback(self._forget, thread)
+            client.close()
+
+    def _forget(self, thread: threading.Thread) -> None:
+        with self._changed:
+            self._active.pop(thread, None)
+            self._changed.notify_all()

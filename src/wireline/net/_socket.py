@@ -1,0 +1,551 @@
+"""The blocking flavour: ask the core, and while it has no answer, wait and feed it.
+
+How a stream waits: without a timeout inside ``recv`` and ``send`` themselves, for the descriptor blocks and the
+kernel's wait is one system call instead of three. With a timeout in ``poll``, then ``MSG_DONTWAIT``. Where there is
+no such flag the descriptor does not block and every wait is a ``poll`` (or ``select``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from types import TracebackType
+from typing import Concatenate, NamedTuple, NoReturn, ParamSpec, Self, TypeVar
+
+from wireline import _datagram
+from wireline._base import (
+    CONNECTING,
+    Buffer,
+    State,
+    UnixPath,
+    is_failed_before_accept,
+    no_delay,
+    sendable,
+    shut_down_writing,
+    writable,
+)
+from wireline._datagram import Datagram, Received
+from wireline._resolver import look_up
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.lines import EMPTY_LINE
+from wireline._sansio.race import AddrInfo
+from wireline._sansio.stream import StreamCore, check_size
+from wireline.address import Address, IpAddress, check_host, check_port, display_address, unix_path
+from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
+from wireline.net._guard import GuardedSocket
+from wireline.net._wait import DONT_WAIT, Readiness, start_deadline, wait_for_lookup
+from wireline.options import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    BUFFER_SIZE,
+    MAX_LINE_LENGTH,
+    SAFE_DISCONN,
+    AcceptResult,
+    ReadLineResult,
+    SocketFlag,
+    is_disconnection_error,
+)
+
+__all__ = ["Accepted", "Socket"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
+_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
+
+# A Unix listener whose queue is full refuses a connect that may not wait, and no event tells when there is room.
+# Seconds between two attempts; both are guesses: short beside a human, long beside a system call.
+_UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
+
+
+class Socket(GuardedSocket):
+    """A blocking socket: TCP, UDP or Unix."""
+
+    _module = "wireline.net"
+    _kernel_waits = bool(DONT_WAIT)
+
+    # Waiting.
+
+    def _read(
+        self,
+        request: Callable[Concatenate[StreamCore, P], bytes | None],
+        timeout: float | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> bytes:
+        """Make one request of the core, and wait until it has an answer."""
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        try:
+            core = self._resting.pop()
+        except IndexError:
+            self._cannot_read(request.__name__)
+        try:
+            answer = request(core, *args, **kwargs)
+            if answer is None:
+                deadline = None if timeout is None else Deadline(timeout, time.monotonic())
+                while answer is None:
+                    self._fill(core, deadline, request.__name__)
+                    answer = request(core, *args, **kwargs)
+                    if answer is None and deadline is not None:
+                        self._give_up_when_passed(deadline, request.__name__)
+            return answer
+        finally:
+            self._resting.append(core)
+            if self._disposal is not None:
+                self._last_one_out()
+
+    @staticmethod
+    def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
+        # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is there.
+        if deadline.seconds and deadline.passed(time.monotonic()):
+            raise SocketTimeout(operation, deadline.seconds)
+
+    def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
+        """Receive once and big."""
+        try:
+            data = self._receive(core.want, deadline, operation)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            self._raise_if_closed(operation)
+            core.fail(self._annotated(error, operation))
+        else:
+            if not data:
+                self._raise_if_closed(operation)
+            core.feed(data)
+
+    def _receive(self, size: int, deadline: Deadline | None, operation: str) -> bytes:
+        if deadline is None and DONT_WAIT:
+            # More than a buffer is asked for only when all of it is needed: one system call, no joining of pieces.
+            return self._sock.recv(size, _WAIT_ALL if size > BUFFER_SIZE else 0)
+        if self._readable is None:
+            self._readable = Readiness(self._sock.fileno())
+        while True:
+            if not self._readable.wait(deadline):
+                assert deadline is not None
+                raise SocketTimeout(operation, deadline.seconds)
+            try:
+                return self._sock.recv(size, DONT_WAIT)
+            except BlockingIOError:
+                continue  # it looked readable and was not, as select(2) warns
+
+    def _cannot_read(self, operation: str) -> NoReturn:
+        if self._core is None:
+            self._refuse(operation)
+        self._open_sock(operation)
+        raise BusyError(f"{operation}: another thread is reading this socket")
+
+    # Reading.
+
+    def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+        if self._core is None and self._is_datagram:
+            return self.recv_from(size, flags, timeout).data
+        return self._read(StreamCore.recv, timeout, size, flags)
+
+    def recv_into(
+        self,
+        buffer: bytearray | memoryview,
+        size: int | None = None,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> int:
+        target = writable(buffer, size)
+        data = self.recv(len(target), timeout, flags)
+        target[: len(data)] = data
+        return len(data)
+
+    def recv_some(
+        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+    ) -> bytes:
+        if self._core is None and self._is_datagram:
+            return self.recv_from(max_size, flags, timeout).data
+        return self._read(StreamCore.recv_some, timeout, max_size, flags)
+
+    def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+        return self._read(StreamCore.recv_exactly, timeout, size)
+
+    def recv_until(
+        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+    ) -> bytes:
+        return self._read(StreamCore.recv_until, timeout, delimiter, max_length)
+
+    def recv_line(
+        self,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> bytes:
+        # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
+        if self._lines and timeout is None and flags is SAFE_DISCONN and max_length == MAX_LINE_LENGTH:
+            try:
+                return self._lines.pop()
+            except IndexError:  # another thread took the last one in between
+                pass
+        return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
+
+    def recv_line_into(
+        self,
+        buffer: bytearray,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> int:
+        if not isinstance(buffer, bytearray):
+            raise TypeError(f"the buffer is a bytearray, not {type(buffer).__name__}")
+        buffer[:] = self.recv_line(timeout, flags, max_length, on_long=on_long)
+        return len(buffer)
+
+    def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
+        try:
+            line = self.recv_line(0, max_length=max_length)
+        except SocketTimeout:
+            assert self._core is not None
+            partial = self._core.pending_line()
+            return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
+        if line:
+            return ReadLineResult.FULL_LINE, line
+        assert self._core is not None
+        return ReadLineResult.DISCONNECTED, self._core.pending_line()
+
+    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> Iterator[bytes]:
+        timeout = check_timeout(timeout)
+        if check_size(max_length, "max_length") < 1:
+            raise ValueError("max_length must be at least 1 byte")
+        if self._core is None:
+            self._refuse("lines")
+        return self._iterate_lines(max_length, timeout)
+
+    def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
+        ahead = self._lines
+        unlimited = max_length >= MAX_LINE_LENGTH
+        while True:
+            try:
+                line = ahead.pop() if ahead and unlimited else b""
+            except IndexError:  # another thread took the last one in between
+                line = b""
+            if not line:
+                line = self.recv_line(timeout, SAFE_DISCONN, max_length, on_long="raise")
+                if not line:
+                    return
+            yield b"" if line == EMPTY_LINE else line
+
+    def skip(self, size: int, timeout: float | None = None) -> None:
+        self._read(StreamCore.skip, timeout, size)
+
+    # Writing.
+
+    def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
+        payload = sendable(data)
+        deadline = None if timeout is None else start_deadline(check_timeout(timeout))
+        if self._core is None and self._is_datagram:
+            self.last_bytes_sent = self._send_datagram("send", payload, deadline)
+            return
+        if not self._turn.try_acquire():
+            self._queue_to_write("send", deadline)
+        sent = 0
+        try:
+            size = len(payload)
+            while sent < size:
+                rest = payload if not sent else memoryview(payload)[sent:]
+                sent += self._send_once("send", rest, deadline, sent)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            if self._is_real(error, flags, "send"):
+                raise
+        finally:
+            self.last_bytes_sent = sent
+            self._let_go_of_turn()
+
+    def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        payload = sendable(data)
+        deadline = start_deadline(check_timeout(timeout))
+        if self._core is None and self._is_datagram:
+            return self._send_datagram("send_some", payload, deadline)
+        self._take_turn("send_some", deadline)
+        try:
+            return self._send_once("send_some", payload, deadline, 0) if payload else 0
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            self._is_real(error, SocketFlag(0), "send_some")
+            raise
+        finally:
+            self._let_go_of_turn()
+
+    def try_send(self, data: Buffer) -> bool:
+        payload = sendable(data)
+        if self._core is None and self._is_datagram:
+            try:
+                return self._send_datagram("try_send", payload, start_deadline(0)) == len(payload)
+            except OSError:
+                return False
+        if not self._turn.try_acquire():
+            return False
+        try:
+            return not payload or self._sock.send(payload, DONT_WAIT | _NO_SIGNAL) == len(payload)
+        except OSError:
+            return False
+        finally:
+            self._let_go_of_turn()
+
+    def __iand__(self, data: Buffer) -> Self:
+        self.send(data)
+        return self
+
+    def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
+        if not self._turn.try_acquire():
+            self._queue_to_write(operation, deadline)
+
+    def _queue_to_write(self, operation: str, deadline: Deadline | None) -> None:
+        if self._core is None:
+            self._refuse(operation)
+        if not self._turn.acquire(deadline):
+            self._raise_if_closed(operation)
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, 0)
+
+    def _let_go_of_turn(self) -> None:
+        self._turn.release()
+        if self._disposal is not None:
+            self._last_one_out()
+
+    def _send_once(
+        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int
+    ) -> int:
+        """One low-level send, as soon as there is room."""
+        if deadline is None and DONT_WAIT:
+            return self._sock.send(data, _NO_SIGNAL)
+        while True:
+            try:
+                return self._sock.send(data, DONT_WAIT | _NO_SIGNAL)
+            except BlockingIOError:
+                if self._writable is None:
+                    self._writable = Readiness(self._sock.fileno(), write=True)
+            if not self._writable.wait(deadline):
+                assert deadline is not None
+                raise SocketTimeout(operation, deadline.seconds, sent)
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True
+
+    def shutdown_write(self, timeout: float | None = None) -> None:
+        deadline = start_deadline(check_timeout(timeout))
+        self._take_turn("shutdown_write", deadline)
+        try:
+            self._write_shut = True
+            shut_down_writing(self._sock)
+        finally:
+            self._let_go_of_turn()
+
+    # Datagrams.
+
+    def send_to(
+        self,
+        address: str | IpAddress,
+        port: int,
+        data: Buffer,
+        flags: SocketFlag = SAFE_DISCONN,
+        timeout: float | None = None,
+    ) -> int:
+        payload = sendable(data)
+        deadline = start_deadline(check_timeout(timeout))
+        self._require("send_to", datagram=True)
+        with self._use("send_to") as sock:
+            target = self._destination(address, port, deadline)
+            return self._until_ready("send_to", deadline, lambda: sock.sendto(payload, target), write=True)
+
+    def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
+        """Where a datagram goes: a path, or the first address of the name."""
+        if self._sock.family == AF_UNIX:
+            return unix_path(str(address))
+        return self._resolve("send_to", check_host(address), check_port(port), deadline)[0][4]
+
+    def recv_from(
+        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> Datagram:
+        size = check_size(size)
+        return self._receive_datagram(
+            "recv_from", timeout, lambda sock: _datagram.receive(sock, size, flags)
+        )
+
+    def recv_from_into(
+        self,
+        buffer: bytearray | memoryview,
+        size: int | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        timeout: float | None = None,
+    ) -> Received:
+        target = writable(buffer, size)
+        return self._receive_datagram(
+            "recv_from_into", timeout, lambda sock: _datagram.receive_into(sock, target, flags)
+        )
+
+    def _receive_datagram(
+        self, operation: str, timeout: float | None, receive: Callable[[socket.socket], T]
+    ) -> T:
+        deadline = start_deadline(check_timeout(timeout))
+        with self._use(operation) as sock, self._alone(operation):
+            self._require(operation, datagram=True)
+            return self._until_ready(operation, deadline, lambda: receive(sock))
+
+    def _send_datagram(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+        with self._use(operation) as sock:
+            if self._state is not State.CONNECTED:
+                raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+            return self._until_ready(
+                operation, deadline, lambda: sock.send(payload, _NO_SIGNAL), write=True
+            )
+
+    # Connecting.
+
+    def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
+        host = check_host(address)
+        port = check_port(port)
+        deadline = start_deadline(check_timeout(timeout))
+        with self._use("connect") as sock, self._alone("connect"):
+            if sock.family not in (AF_INET, AF_INET6):
+                raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
+            self._may_connect("connect")
+            found = self._resolve("connect", host, port, deadline)
+            self._connect_to_any("connect", [info[4] for info in found], deadline)
+
+    def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
+        where = unix_path(path)
+        deadline = start_deadline(check_timeout(timeout))
+        with self._use("connect_unix") as sock, self._alone("connect_unix"):
+            if sock.family != AF_UNIX:
+                raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
+            self._may_connect("connect_unix")
+            self._connect_to_any("connect_unix", [where], deadline)
+
+    def _resolve(
+        self, operation: str, host: str, port: int, deadline: Deadline | None
+    ) -> list[AddrInfo]:
+        sock = self._sock
+        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
+        found = wait_for_lookup(lookup, operation, deadline, self._waker)
+        self._raise_if_closed(operation)
+        assert found is not None
+        return found
+
+    def _connect_to_any(
+        self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None
+    ) -> None:
+        """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
+        try:
+            for position, target in enumerate(targets, 1):
+                try:
+                    self._connect_to(operation, target, deadline)
+                    return
+                except OSError as error:
+                    error.add_note(f"while connecting to {target!r}")
+                    if position == len(targets) or isinstance(error, WirelineError):
+                        raise
+                    self._renew()
+        except BaseException:
+            if not self._closing.locked():
+                # What has failed is not fit for another try. Without a descriptor to be had it stays as it is.
+                with contextlib.suppress(OSError):
+                    self._renew()
+            raise
+
+    def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
+        sock = self._sock
+        pause = _UNIX_RETRY_FIRST
+        while True:
+            code = sock.connect_ex(target)
+            if code in CONNECTING and sock.family != AF_UNIX:
+                if not Readiness(sock.fileno(), write=True, waker=self._waker).wait(deadline):
+                    assert deadline is not None
+                    raise SocketTimeout(operation, deadline.seconds)
+                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            self._raise_if_closed(operation)
+            if code == 0:
+                break
+            if code not in CONNECTING:
+                raise OSError(code, os.strerror(code))
+            self._pause(operation, pause, deadline)
+            pause = min(2 * pause, _UNIX_RETRY_LONGEST)
+        self._connected(target)
+
+    def _pause(self, operation: str, seconds: float, deadline: Deadline | None) -> None:
+        if deadline is not None:
+            seconds = min(seconds, deadline.remaining(time.monotonic()))
+            if not seconds:
+                raise SocketTimeout(operation, deadline.seconds)
+        self._waker.wait_for(threading.Event(), seconds)
+
+    # Accepting.
+
+    def accept_addr(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> Accepted:
+        deadline = start_deadline(check_timeout(timeout))
+        with self._use("accept") as listener:
+            self._require("accept", datagram=False)
+            if self._state is not State.LISTENING:
+                raise OSError(errno.EINVAL, f"accept: the socket is {self._state.value}, not listening")
+            while True:
+                try:
+                    sock, sockaddr = self._until_ready("accept", deadline, listener.accept)
+                    break
+                except OSError as error:
+                    if isinstance(error, WirelineError) or not is_failed_before_accept(flags, error):
+                        raise
+        return Accepted(self._accepted(sock, sockaddr, inheritable), display_address(sockaddr))
+
+    def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
+        try:
+            no_delay(sock)
+            if inheritable:
+                sock.set_inheritable(True)
+        except BaseException:
+            sock.close()
+            raise
+        return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
+
+    def accept(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> Socket:
+        return self.accept_addr(flags, inheritable, timeout).client
+
+    def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
+        try:
+            client, address = self.accept_addr(timeout=0)
+        except SocketTimeout:
+            return AcceptResult.NO_CLIENT, None, None
+        return AcceptResult.SUCCESS, client, address
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Accepted(NamedTuple):
+    """A connection that was accepted, and who made it."""
+
+    client: Socket
+    address: Address

@@ -1,0 +1,90 @@
+"""What holds for every test: nothing is left behind, and what hypothesis tried in CI can be tried again.
+
+A test that passes and leaves a descriptor or a thread fails here. Descriptors are compared by number and by what
+they refer to, so that one which was closed on somebody else and opened again is seen too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import threading
+import time
+from collections.abc import Generator, Iterator
+
+import pytest
+from hypothesis import settings
+
+from tests.tools import IN_CI
+
+settings.register_profile("default", deadline=None, max_examples=100)
+settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True)
+settings.load_profile("ci" if IN_CI else "default")
+
+PATIENCE = 4.0
+"""Seconds that threads and descriptors get to go once a test is over. Most are gone at once and only a leak waits for
+the end of it. A lingering close may take 2 s by itself; the rest is a guess for a loaded machine."""
+
+HELPERS = ("wireline-linger", "wireline-resolve")
+"""How the names of the library's own daemon threads begin. They belong to the process, not to one socket."""
+
+_DESCRIPTORS = "/proc/self/fd"
+_passed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep for the fixture below whether the test itself passed."""
+    report = yield
+    if report.when == "call":
+        item.stash[_passed] = report.passed
+    return report
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fail a test that passed and left a thread, or other descriptors than it found."""
+    threads = set(threading.enumerate())
+    descriptors = _descriptors()
+    yield
+    # The traceback of a failed test keeps its sockets alive: one failure is enough.
+    if request.node.stash.get(_passed, False):
+        left = _threads_left(threads)
+        assert not left, f"threads left behind: {left}"
+        opened, closed = _descriptors_changed(descriptors)
+        assert not opened, f"descriptors left open: {opened}"
+        assert not closed, f"descriptors closed on somebody else: {closed}"
+
+
+def _threads_left(before: set[threading.Thread]) -> list[str]:
+    """The names of the threads that are new and do not end in time."""
+    deadline = time.monotonic() + PATIENCE
+    new = [thread for thread in threading.enumerate() if thread not in before]
+    new = [thread for thread in new if not (thread.daemon and thread.name.startswith(HELPERS))]
+    for thread in new:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return [thread.name for thread in new if thread.is_alive()]
+
+
+def _descriptors() -> set[tuple[int, str]]:
+    """Every open descriptor with what it refers to; nothing where there is no /proc."""
+    found = set()
+    with contextlib.suppress(FileNotFoundError):
+        for name in sorted(os.listdir(_DESCRIPTORS), key=int):
+            # The one that was listing the directory is gone by now.
+            with contextlib.suppress(FileNotFoundError):
+                found.add((int(name), os.readlink(f"{_DESCRIPTORS}/{name}")))
+    return found
+
+
+def _descriptors_changed(before: set[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
+    """What is open now and was not, and the other way round, once it has settled."""
+    deadline = time.monotonic() + PATIENCE
+    while (after := _descriptors()) != before and time.monotonic() < deadline:
+        gc.collect()
+        # A descriptor may still be with a helper thread, and nothing tells when that closes it.
+        threading.Event().wait(0.01)
+    return sorted(after - before), sorted(before - after)

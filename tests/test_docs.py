@@ -1,0 +1,63 @@
+"""The documentation tells the truth: its programs run and print what it says, and it names what there is."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_PRINTS = re.compile(r"^#> ?(.*)$", re.MULTILINE)
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+def test_the_programs_of_a_page_print_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The blocks of a page are one program, each continues the one before."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    namespace: dict[str, object] = {"__name__": page}
+    expected: list[str] = []
+    for block in _BLOCK.finditer(text):
+        # As many newlines as there are above it, so that a traceback names the page's own line.
+        source = "\n" * text.count("\n", 0, block.start(1)) + block[1]
+        exec(compile(source, page, "exec"), namespace)
+        expected += _PRINTS.findall(block[1])
+    assert expected, f"{page} has no program"
+    assert capsys.readouterr().out.splitlines() == expected
+
+
+@pytest.mark.parametrize(
+    ("door", "page"), [("wireline", "docs/reference/wireline.md"), ("wireline.net", "docs/reference/net.md")]
+)
+def test_the_reference_has_every_public_name_and_no_other(door: str, page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    documented: list[str] = []
+    for entry in re.finditer(r"^\.\. (?:auto\w+|py:\w+):: (\w+(?:\n {13}\w+)*)$", text, re.MULTILINE):
+        documented += entry[1].split()
+    assert sorted(documented) == sorted(importlib.import_module(door).__all__)
+
+
+def test_the_page_of_the_command_has_every_option_and_no_other() -> None:
+    text = (ROOT / "docs/reference/command.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE))
+    offered = set()
+    for command in re.findall(r"^## wireline (\w+)", text, re.MULTILINE):
+        asked = [sys.executable, "-m", "wireline", command, "--help"]
+        helped = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
+        offered |= set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", helped.stdout, re.MULTILINE))
+    assert documented == offered - {"--help"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        if "://" not in link:
+            assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"

@@ -1,0 +1,78 @@
+"""The front door: exactly the shared names, and nothing heavy comes in with them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import pathlib
+import subprocess
+import sys
+import types
+
+import pytest
+
+import wireline
+from wireline import _targets, address, errors, options
+
+CONTRACT = """
+    BUFFER_SIZE MAX_LINE_LENGTH
+    AF_INET AF_INET6 AF_UNIX SOCK_STREAM SOCK_DGRAM IPPROTO_TCP IPPROTO_UDP SOMAXCONN
+    Address IpAddress IpAddressFamily ip_family parse_ip_address is_ip_address
+    IPV4_ANY IPV4_LOOPBACK IPV4_BROADCAST IPV6_ANY IPV6_LOOPBACK
+    to_sockaddr from_sockaddr get_primary_ip_addr
+    SockOpt SocketFlag ReadLineResult is_disconnection_error
+    WirelineError DialError ClosedError BusyError EndOfStreamError LineTooLongError SocketTimeout
+""".split()
+ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "format_ip", "parse_target"]
+
+SOURCE = pathlib.Path(wireline.__file__)
+
+
+def test_the_door_has_the_names_of_the_contract_and_those_that_were_added() -> None:
+    assert sorted(wireline.__all__) == sorted(CONTRACT + ADDED)
+
+
+def test_the_door_shows_what_all_says_and_no_more() -> None:
+    public = {name for name, value in vars(wireline).items() if not name.startswith("_")}
+    rooms = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
+    assert public - rooms - {"annotations"} == set(wireline.__all__)
+
+
+def test_the_door_shows_every_public_name_of_the_rooms_behind_it() -> None:
+    rooms = (_targets, address, errors, options)
+    assert sorted(wireline.__all__) == sorted(name for room in rooms for name in room.__all__)
+    for room in rooms:
+        for name in room.__all__:
+            assert getattr(wireline, name) is getattr(room, name)
+
+
+def test_every_name_is_exported_under_itself_for_type_checkers() -> None:
+    imports = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.ImportFrom)]
+    aliases = [alias for node in imports if node.module != "__future__" for alias in node.names]
+    assert all(alias.name == alias.asname for alias in aliases)
+    assert sorted(alias.name for alias in aliases) == sorted(wireline.__all__)
+
+
+@pytest.mark.parametrize("statement", ["import wireline", "from wireline import *"])
+def test_the_door_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
+    heavy = [
+        "asyncio",
+        "ssl",
+        "ctypes",
+        "threading",
+        "wireline.net",
+        "wireline.asyncnet",
+        "wireline.tls",
+        "wireline.cli",
+    ]
+    # -S: what `site` and .pth files load on this machine says nothing about the library.
+    code = f"import sys; {statement}; print([name for name in {heavy} if name in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(SOURCE.parents[1])}
+    result = subprocess.run(
+        [sys.executable, "-S", "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (result.stdout, result.stderr) == ("[]\n", "")

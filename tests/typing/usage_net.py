@@ -1,0 +1,130 @@
+"""How a typed program uses `wireline.net`. Type checkers read this file; nothing runs it."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+from collections.abc import Iterator
+from typing import assert_type
+
+from wireline import (
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_UDP,
+    SAFE_DISCONN,
+    SOCK_DGRAM,
+    Address,
+    ReadLineResult,
+    SocketFlag,
+    SockOpt,
+    parse_ip_address,
+)
+from wireline.net import Accepted, Datagram, Server, Socket, StopReport, dial, serve
+
+
+def make(plain: socket.socket) -> list[Socket]:
+    sockets = [
+        Socket(),
+        Socket(AF_INET6),
+        Socket(AF_UNIX, buffered=False),
+        Socket(sock_type=SOCK_DGRAM, inheritable=True),
+    ]
+    sockets.append(Socket.from_socket(plain))
+    sockets.append(Socket.from_fd(plain.detach(), buffered=False))
+    assert_type(sockets[0].detach(), int)
+    return sockets
+
+
+def connect(sock: Socket) -> None:
+    sock.connect("localhost", 80, timeout=1)
+    sock.connect(parse_ip_address("::1"), 80)
+    sock.connect_unix(pathlib.Path("/run/peer"), timeout=0.5)
+    assert_type(dial("localhost", 80, timeout=1.5), Socket)
+    assert_type(dial("localhost", 53, IPPROTO_UDP, buffered=False), Socket)
+
+
+def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
+    assert_type(sock.recv(10, 1.0, flags), bytes)
+    assert_type(sock.recv_some(), bytes)
+    assert_type(sock.recv_exactly(10, timeout=None), bytes)
+    assert_type(sock.recv_until(b"\0", max_length=100), bytes)
+    assert_type(sock.recv_line(1, flags, 100, on_long="raise"), bytes)
+    assert_type(sock.recv_into(bytearray(10)), int)
+    assert_type(sock.recv_into(memoryview(bytearray(10)), 5, timeout=1), int)
+    assert_type(sock.recv_line_into(bytearray()), int)
+    sock.skip(10, timeout=1)
+    outcome, line = sock.try_recv_line()
+    assert_type(outcome, ReadLineResult)
+    assert_type(line, bytes)
+    yield from sock.lines(max_length=100, timeout=1)
+
+
+def write(sock: Socket) -> None:
+    sock.send(b"data", timeout=1)
+    sock.send(bytearray(b"data"), SAFE_DISCONN)
+    sock.send(memoryview(b"data"))
+    sock &= b"data"
+    assert_type(sock, Socket)
+    assert_type(sock.send_some(b"data"), int)
+    assert_type(sock.try_send(b"data"), bool)
+    sock.shutdown_write(timeout=1)
+
+
+def datagrams(sock: Socket) -> None:
+    assert_type(sock.send_to("localhost", 53, b"data", timeout=1), int)
+    datagram = sock.recv_from(1500, timeout=1)
+    assert_type(datagram, Datagram)
+    data, address = datagram
+    assert_type(data, bytes)
+    assert_type(address, Address)
+    assert_type(datagram.truncated, bool)
+    size, address = sock.recv_from_into(bytearray(1500))
+    assert_type(size, int)
+
+
+def accept(listener: Socket) -> None:
+    listener.bind_addr(0, "::1")
+    listener.bind_unix("/run/here")
+    listener.listen(5)
+    accepted = listener.accept_addr(inheritable=True, timeout=1)
+    assert_type(accepted, Accepted)
+    client, address = accepted
+    assert_type(client, Socket)
+    assert_type(address, Address)
+    assert_type(listener.accept(timeout=0), Socket)
+    _, maybe, where = listener.try_accept_addr()
+    assert_type(maybe, Socket | None)
+    assert_type(where, Address | None)
+
+
+def look(sock: Socket) -> None:
+    assert_type(sock.local_addr, Address)
+    assert_type(sock.peer_addr.port, int)
+    assert_type(sock.is_closed or sock.is_ssl or sock.has_data_buffered, bool)
+    assert_type(sock.fileno(), int)
+    assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
+    sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
+    assert_type(sock.get_socket_error(), int)
+    sock.close(linger=1)
+
+
+def handler(client: Socket, address: Address) -> None:
+    client.send(address.host.encode())
+
+
+def server() -> StopReport:
+    with serve(
+        handler, 0, "localhost", max_connections=10, backlog=5, reuse_port=True, buffered=False
+    ) as one:
+        assert_type(one, Server)
+        assert_type(one.local_addr, Address)
+        assert_type(one.connections, int)
+        one.wait(timeout=1)
+        report = one.stop(drain=1.5)
+    assert_type(report.drained + report.forced, int)
+    return report
+
+
+def managed() -> bytes:
+    with dial("localhost", 80) as sock:
+        return sock.recv_some()

@@ -1,0 +1,94 @@
+"""How a typed program uses `wireline`. Type checkers read this file; nothing runs it."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import assert_type
+
+import wireline
+from wireline import (
+    Address,
+    BusyError,
+    ClosedError,
+    DialError,
+    EndOfStreamError,
+    IpAddress,
+    IpAddressFamily,
+    LineTooLongError,
+    ReadLineResult,
+    SocketFlag,
+    SocketTimeout,
+    SockOpt,
+    Target,
+    WirelineError,
+)
+
+
+def addresses(text: str) -> IpAddress:
+    ip = wireline.parse_ip_address(text)
+    assert_type(wireline.ip_family(ip), IpAddressFamily)
+    assert_type(wireline.is_ip_address(text), bool)
+    assert_type(wireline.format_ip(ip), str)
+    assert_type(wireline.get_primary_ip_addr(), IpAddress)
+    assert_type(wireline.get_primary_ip_addr("::1"), IpAddress)
+    assert_type(wireline.IPV4_ANY, ipaddress.IPv4Address)
+    assert_type(wireline.IPV6_LOOPBACK, ipaddress.IPv6Address)
+    back, port = wireline.from_sockaddr(wireline.to_sockaddr(ip, 80))
+    assert_type(back, IpAddress)
+    assert_type(port, int)
+    host, number = Address("localhost", 80)
+    assert_type(host, str)
+    assert_type(number, int)
+    target = wireline.parse_target("[::1]:80", listening=True)
+    assert_type(target, Target)
+    assert_type(target.path, str)
+    return ip
+
+
+def options(flags: SocketFlag, result: ReadLineResult) -> bool:
+    both = SocketFlag.PEEK | wireline.SAFE_DISCONN
+    assert_type(both, SocketFlag)
+    assert_type(both.to_os_flags(), int)
+    assert_type(SockOpt.NO_DELAY.level, int)
+    assert_type(SockOpt.NO_DELAY.to_int(), int)
+    assert_type(wireline.BUFFER_SIZE + wireline.MAX_LINE_LENGTH, int)
+    kinds: list[int] = [wireline.AF_INET, wireline.AF_INET6, wireline.AF_UNIX]
+    kinds += [
+        wireline.SOCK_STREAM,
+        wireline.SOCK_DGRAM,
+        wireline.IPPROTO_TCP,
+        wireline.IPPROTO_UDP,
+        wireline.SOMAXCONN,
+    ]
+    match result:
+        case ReadLineResult.FULL_LINE | ReadLineResult.PARTIAL_LINE:
+            return True
+        case ReadLineResult.DISCONNECTED | ReadLineResult.NONE:
+            return wireline.is_disconnection_error(flags, 32)
+
+
+def errors(error: WirelineError) -> OSError | None:
+    match error:
+        case DialError():
+            for _, reason, seconds in error.attempts:
+                assert_type(reason, OSError)
+                assert_type(seconds, float)
+        case EndOfStreamError():
+            assert_type(error.partial, bytes)
+        case LineTooLongError():
+            assert_type(error.limit, int)
+        case SocketTimeout():
+            assert_type(error.operation, str)
+            assert_type(error.seconds, float)
+            assert_type(error.bytes_sent, int | None)
+        case BusyError():
+            busy: RuntimeError = error
+            print(busy)
+        case _:
+            pass
+    built_in: tuple[type[OSError], type[EOFError], type[TimeoutError]] = (
+        ClosedError,
+        EndOfStreamError,
+        SocketTimeout,
+    )
+    return built_in[0]()
