@@ -42,8 +42,8 @@ format: $(VENV)/.has-dev ## let ruff put the code in order
 
 types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	$(BIN)/mypy --strict
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/pyright --pythonpath $(BIN)/python --verifytypes wireline --ignoreexternal
+	PATH="$(abspath $(BIN)):$$PATH" pyright
+	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes wireline --ignoreexternal
 
 docs: $(VENV)/.has-docs ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html

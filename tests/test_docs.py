@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from wireline.net import Server, Socket, dial, serve
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -43,6 +46,24 @@ def test_the_reference_has_every_public_name_and_no_other(door: str, page: str) 
     for entry in re.finditer(r"^\.\. (?:auto\w+|py:\w+):: (\w+(?:\n {13}\w+)*)$", text, re.MULTILINE):
         documented += entry[1].split()
     assert sorted(documented) == sorted(importlib.import_module(door).__all__)
+
+
+@pytest.mark.parametrize("subject", [Socket, Server], ids=lambda subject: subject.__name__)
+def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
+    text = (ROOT / "docs/reference/net.md").read_text(encoding="utf-8")
+    inside = re.search(rf"^\.\. autoclass:: {subject.__name__}$(.*?)^(?=\S)", text, re.DOTALL | re.MULTILINE)
+    assert inside is not None
+    documented = re.findall(r"^   \.\. auto\w+:: (\w+)$", inside[1], re.MULTILINE)
+    documented += re.findall(rf"^\.\. auto\w+:: {subject.__name__}\.(\w+)$", text, re.MULTILINE)
+    public = {name for room in subject.__mro__[:-1] for name in [*vars(room), *inspect.get_annotations(room)]}
+    assert sorted(documented) == sorted(name for name in public if not name.startswith("_"))
+
+
+@pytest.mark.parametrize("subject", [Socket, Server, dial, serve], ids=lambda subject: subject.__name__)
+def test_whatever_can_be_called_says_what_it_does(subject: object) -> None:
+    assert inspect.getdoc(subject)
+    public = [name for name in dir(subject) if not name.startswith("_")]
+    assert [name for name in public if not inspect.getdoc(getattr(subject, name))] == []
 
 
 def test_the_page_of_the_command_has_every_option_and_no_other() -> None:

@@ -8,35 +8,27 @@ descriptor). What to do at every turn is decided here or in the core.
 from __future__ import annotations
 
 import contextlib
-import enum
 import errno
 import os
 import socket
-import stat
 import threading
 import warnings
 from contextlib import AbstractContextManager
 from typing import ClassVar, NoReturn, Self
 
+from wireline._arguments import UnixPath, option_number, require_int
+from wireline._descriptor import State, create, fitting_protocol, remove_stale, state_of
 from wireline._linger import dispose
+from wireline._resolver import ask
 from wireline._sansio.deadline import check_timeout
-from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import StreamCore
-from wireline.address import (
-    Address,
-    IpAddress,
-    check_host,
-    check_port,
-    display_address,
-    unix_path,
-)
+from wireline.address import Address, IpAddress, check_host, check_port, display_address, unix_path
 from wireline.errors import ClosedError, SockAddr
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
     IPPROTO_TCP,
-    IPPROTO_UDP,
     SAFE_DISCONN,
     SOCK_DGRAM,
     SOCK_STREAM,
@@ -45,37 +37,6 @@ from wireline.options import (
     SockOpt,
     is_disconnection_error,
 )
-
-UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
-Buffer = bytes | bytearray | memoryview
-"""Data to send: ``bytes``, or anything else that supports the buffer protocol."""
-
-# accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
-_FAILED_BEFORE_ACCEPT = frozenset(
-    getattr(errno, name)
-    for name in (
-        "ECONNABORTED ECONNRESET EPROTO ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH ENETDOWN ENETUNREACH EPERM"
-    ).split()
-    if hasattr(errno, name)
-)
-
-CONNECTING = frozenset(
-    {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, getattr(errno, "WSAEWOULDBLOCK", errno.EAGAIN)}
-)
-"""What ``connect`` says when it was not allowed to wait and has begun."""
-
-_GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
-
-OUT_OF_RESOURCES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-"""What ``accept`` fails with when the process or the machine has no descriptor or memory left (S5)."""
-
-
-class State(enum.Enum):
-    """What a socket has become."""
-
-    FRESH = "unconnected"
-    LISTENING = "listening"
-    CONNECTED = "connected"
 
 
 class BaseSocket:
@@ -113,13 +74,13 @@ class BaseSocket:
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
-        self._setup(_create(domain, sock_type, _fitting(domain, sock_type, protocol)), buffered, State.FRESH)
+        self._setup(
+            create(domain, sock_type, fitting_protocol(domain, sock_type, protocol)), buffered, State.FRESH
+        )
         if inheritable:
             self._sock.set_inheritable(True)
 
-    def _setup(
-        self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None
-    ) -> None:
+    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         """Own ``sock``. The only place where a socket's attributes are made."""
         self._sock = sock
         self._state = state
@@ -195,7 +156,7 @@ class BaseSocket:
         self = cls.__new__(cls)
         try:
             if state is None:
-                state, peer = _state_of(sock)
+                state, peer = state_of(sock)
             self._setup(sock, buffered, state, peer)
         except BaseException:
             sock.close()
@@ -236,7 +197,7 @@ class BaseSocket:
     def _renew(self) -> None:
         """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
         old = self._sock
-        fresh = _create(old.family, old.type, old.proto)
+        fresh = create(old.family, old.type, old.proto)
         try:
             fresh.set_inheritable(old.get_inheritable())
             for level, number, value in self._options:
@@ -293,12 +254,7 @@ class BaseSocket:
         with self._use("bind_addr") as sock:
             if sock.family == AF_UNIX:
                 raise TypeError("bind_addr needs an IP socket, this is a Unix socket: see bind_unix")
-            try:
-                info = socket.getaddrinfo(
-                    host or None, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE
-                )
-            except socket.gaierror as error:
-                raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
+            info = ask(host, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE)
             self._bind(sock, info[0][4])
 
     def bind_unix(self, path: UnixPath) -> None:
@@ -318,7 +274,7 @@ class BaseSocket:
             try:
                 self._bind(sock, where)
             except OSError as error:
-                if error.errno != errno.EADDRINUSE or not _remove_stale(where, sock.type):
+                if error.errno != errno.EADDRINUSE or not remove_stale(where, sock.type):
                     raise
                 self._bind(sock, where)
             if os.fsencode(where)[:1] != b"\0":
@@ -390,7 +346,7 @@ class BaseSocket:
             TypeError: ``opt`` is not a ``SockOpt``.
             OSError: the operating system or this kind of socket does not have it.
         """
-        number, level = _option(opt, level)
+        number, level = option_number(opt, level)
         with self._use("get_sock_opt") as sock:
             return bool(sock.getsockopt(level, number))
 
@@ -406,7 +362,7 @@ class BaseSocket:
             TypeError: ``opt`` is not a ``SockOpt``.
             OSError: the operating system or this kind of socket does not have it, or it cannot be set.
         """
-        number, level = _option(opt, level)
+        number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             sock.setsockopt(level, number, int(bool(value)))
             self._options.append((level, number, int(bool(value))))
@@ -545,159 +501,3 @@ def _spell(address: Address) -> str:
     if not address.port:
         return repr(address.host)
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
-
-
-def require_int(name: str, value: object) -> None:
-    """Refuse anything but an int. ``bool`` is none here: it is always a mistake."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} is an int, not {type(value).__name__}")
-
-
-def _fitting(domain: int, sock_type: int, protocol: int) -> int:
-    """What the default protocol, TCP, stands for."""
-    if protocol != IPPROTO_TCP:
-        return protocol
-    if domain not in (AF_INET, AF_INET6):
-        return 0
-    return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
-
-
-def _create(domain: int, sock_type: int, protocol: int) -> socket.socket:
-    """Make a descriptor. Every TCP stream has TCP_NODELAY from its first moment (C7)."""
-    sock = socket.socket(domain, sock_type, protocol)
-    try:
-        sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
-        no_delay(sock)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
-    """Check what ``dial`` was given; return the host, the port and the type of socket.
-
-    Raises:
-        TypeError, ValueError: a bad host or port, or a protocol that is neither TCP nor UDP.
-    """
-    sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
-    if sock_type is None:
-        raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
-    return check_host(address), check_port(port), sock_type
-
-
-def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
-    """Make a socket and begin to connect it; also whether that is done already.
-
-    Raises:
-        OSError: it failed at once; the socket is closed again.
-    """
-    family, sock_type, protocol, _, sockaddr = info
-    sock = _create(family, sock_type, protocol)
-    try:
-        code = sock.connect_ex(sockaddr)
-        if code and code not in CONNECTING:
-            raise OSError(code, os.strerror(code))
-    except BaseException:
-        sock.close()
-        raise
-    return sock, not code
-
-
-def connect_result(sock: socket.socket) -> OSError | None:
-    """What became of a connection attempt that is over."""
-    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return OSError(code, os.strerror(code)) if code else None
-
-
-def no_delay(sock: socket.socket) -> None:
-    """Set TCP_NODELAY on a TCP stream; of any other socket leave all as it is."""
-    if sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
-        sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
-def _state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
-    """Ask the operating system what a descriptor from elsewhere has become."""
-    with contextlib.suppress(OSError):  # not everywhere, and not for every kind
-        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            return State.LISTENING, None
-    try:
-        return State.CONNECTED, sock.getpeername()
-    except OSError:
-        return State.FRESH, None
-
-
-def _option(opt: SockOpt, level: int | None) -> tuple[int, int]:
-    if not isinstance(opt, SockOpt):
-        raise TypeError(f"opt is a SockOpt, not {type(opt).__name__}")
-    return opt.to_int(), opt.level if level is None else level
-
-
-def _remove_stale(path: str | bytes, sock_type: int) -> bool:
-    """Remove a socket file that nobody listens on; False if it is anything else (S8)."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        with socket.socket(AF_UNIX, sock_type) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return True
-    except FileNotFoundError:  # gone in between
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
-    """Whether ``accept`` failed for a client that went away before, and should go on with the next one (S4)."""
-    return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
-
-
-def sendable(data: Buffer) -> bytes | memoryview:
-    """Return ``data`` as something whose ``len`` is its size in bytes.
-
-    Raises:
-        TypeError: it does not support the buffer protocol; ``str`` does not.
-    """
-    if type(data) is bytes:
-        return data
-    try:
-        view = memoryview(data)
-    except TypeError:
-        raise TypeError(f"data to send is bytes or another buffer, not {type(data).__name__}") from None
-    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
-
-
-def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
-    """Return the first ``size`` bytes of the caller's buffer.
-
-    Raises:
-        TypeError: it cannot be written to.
-        ValueError: it has fewer bytes, or is not contiguous.
-    """
-    try:
-        view = memoryview(buffer)
-    except TypeError:
-        raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}") from None
-    if view.readonly:
-        raise TypeError(f"a writable buffer is needed, this {type(buffer).__name__} is read-only")
-    if not view.c_contiguous:
-        raise ValueError("the buffer is not contiguous")
-    view = view.cast("B")
-    if size is None:
-        return view
-    if not 0 <= size <= len(view):
-        raise ValueError(f"size is 0 to the {len(view)} bytes of the buffer, got {size}")
-    return view[:size]
-
-
-def shut_down_writing(sock: socket.socket) -> None:
-    """Half-close. A peer that is gone already needs no telling."""
-    try:
-        sock.shutdown(socket.SHUT_WR)
-    except OSError as error:
-        if error.errno not in _GONE:
-            raise

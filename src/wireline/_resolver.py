@@ -12,11 +12,12 @@ import os
 import socket
 import threading
 from concurrent.futures import Future
+from typing import cast
 
 from wireline._sansio.race import AddrInfo
 from wireline.address import is_ip_address
 
-__all__ = ["look_up"]
+__all__ = ["ask", "look_up"]
 
 _Question = tuple[str, int, int, int, int]
 
@@ -58,17 +59,28 @@ def _work(future: Future[list[AddrInfo]], question: _Question) -> None:
 
 
 def _answer(future: Future[list[AddrInfo]], question: _Question, flags: int) -> None:
-    host, port, family, sock_type, protocol = question
     try:
-        found = socket.getaddrinfo(host, port, family, sock_type, protocol, flags)
-    except socket.gaierror as error:
-        future.set_exception(socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})"))
-    except UnicodeError as error:  # a label that is empty or too long for IDNA
-        future.set_exception(socket.gaierror(socket.EAI_NONAME, f"{error} (host name {host!r})"))
-    except BaseException as error:
+        found = ask(*question, flags)
+    except BaseException as error:  # noqa: BLE001 -- whatever it is, the callers are to get it
         future.set_exception(error)
     else:
-        future.set_result(list(found))
+        future.set_result(found)
+
+
+def ask(host: str, port: int, family: int, sock_type: int, protocol: int, flags: int) -> list[AddrInfo]:
+    """Call ``getaddrinfo`` here and now; ``""`` is no host at all.
+
+    Raises:
+        socket.gaierror: the host is named in its text (C6).
+    """
+    try:
+        found = socket.getaddrinfo(host or None, port, family, sock_type, protocol, flags)
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
+    except UnicodeError as error:  # a label that is empty or too long for IDNA
+        raise socket.gaierror(socket.EAI_NONAME, f"{error} (host name {host!r})") from None
+    # typeshed's other shape of a socket address is that of Pythons built without IPv6.
+    return cast("list[AddrInfo]", found)
 
 
 def _forget() -> None:

@@ -8,7 +8,8 @@ import socket
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-from wireline._base import BaseSocket, require_int
+from wireline._arguments import require_int
+from wireline._base import BaseSocket
 from wireline._sansio.race import AddrInfo
 from wireline.address import IpAddress, check_host, check_port
 from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
@@ -94,7 +95,10 @@ def open_listener(
     if where.path is not None:
         return _open(kind, AF_UNIX, where.path, 0, backlog, reuse_port, buffered)
     # Every interface: IPv6 and IPv4 with one socket where the machine can, else IPv4 alone.
-    wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [(AF_INET6, ""), (AF_INET, "")]
+    wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [
+        (AF_INET6, ""),
+        (AF_INET, ""),
+    ]
     first_failure: OSError | None = None
     for family, host in wanted:
         try:

@@ -17,7 +17,7 @@ import socket
 import sys
 from typing import NamedTuple, SupportsIndex, TypeAlias
 
-from wireline.errors import SockAddr
+from wireline.errors import InetSockAddr, SockAddr
 
 __all__ = [
     "IPV4_ANY",
@@ -38,7 +38,6 @@ __all__ = [
 ]
 
 IpAddress: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
-InetSockAddr: TypeAlias = tuple[str, int] | tuple[str, int, int, int]
 
 IPV4_ANY = ipaddress.IPv4Address("0.0.0.0")
 IPV4_LOOPBACK = ipaddress.IPv4Address("127.0.0.1")

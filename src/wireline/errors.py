@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import errno
 import os
-from typing import Any
 
 __all__ = [
     "BusyError",
@@ -31,7 +30,10 @@ __all__ = [
     "WirelineError",
 ]
 
-SockAddr = tuple[Any, ...] | str | bytes
+InetSockAddr = tuple[str, int] | tuple[str, int, int, int]
+"""What the ``socket`` module takes and gives for IPv4, and for IPv6 with flow information and scope id."""
+
+SockAddr = InetSockAddr | str | bytes
 """What the ``socket`` module takes and gives as an address: a tuple for IP, a path for Unix."""
 
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 PATIENCE = 20.0
@@ -34,15 +33,27 @@ class Command:
         stdin: Stream = subprocess.PIPE,
         stdout: Stream = subprocess.PIPE,
         stderr: Stream = subprocess.PIPE,
-        before_exec: Callable[[], None] | None = None,
+        redirect: str = "",
     ) -> None:
+        """Start it.
+
+        Args:
+            words: the command line after the program's name.
+            stdin: as for ``subprocess.Popen``.
+            stdout: likewise.
+            stderr: likewise.
+            redirect: what a shell does on top of that, ``<&-`` for example.
+        """
+        argv = [sys.executable, "-m", "wireline", *words]
+        if redirect:
+            argv = ["sh", "-c", f'exec "$@" {redirect}', "sh", *argv]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "wireline", *words],
+            argv,
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
             bufsize=0,
-            preexec_fn=before_exec,
+            start_new_session=True,
         )
 
     def type(self, data: bytes) -> None:
@@ -80,10 +91,9 @@ class Command:
 
     def end(self) -> Result:
         """Wait for the end while standard input stays open."""
-        code = self.process.wait(PATIENCE)
+        self.process.wait(PATIENCE)
         out = self.process.stdout.read() if self.process.stdout else b""
         err = self.process.stderr.read() if self.process.stderr else b""
-        assert code == self.process.returncode
         return self._result(out, err)
 
     def _result(self, out: bytes | None, err: bytes | None) -> Result:
@@ -135,6 +145,22 @@ def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
     return socket.create_connection((host, port), PATIENCE)
 
 
+def connect_unix(path: str) -> socket.socket:
+    """The same to the path of a Unix socket."""
+    sock = socket.socket(socket.AF_UNIX)
+    sock.settimeout(PATIENCE)
+    sock.connect(path)
+    return sock
+
+
+def receive(peer: socket.socket, size: int) -> bytes:
+    """Receive ``size`` bytes, or fewer at the end of the stream."""
+    data = b""
+    while len(data) < size and (piece := peer.recv(size - len(data))):
+        data += piece
+    return data
+
+
 def read_all(peer: socket.socket) -> bytes:
     """Read to the end of the stream."""
     pieces = []
@@ -147,8 +173,3 @@ def reset(peer: socket.socket) -> None:
     """Close a connection so that the other side gets a reset."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     peer.close()
-
-
-def in_new_session() -> None:
-    """Leave the terminal of the tests, so that the command cannot take it for its own."""
-    os.setsid()

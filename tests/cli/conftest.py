@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +16,9 @@ Start = Callable[..., Command]
 def start() -> Iterator[Start]:
     """Start commands. Those that are still running at the end are ended."""
     commands: list[Command] = []
+    # A test run in the background of a shell has Ctrl-C ignored, and its children would inherit that.
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def starter(*words: str, **streams: object) -> Command:
         command = Command(*words, **streams)  # type: ignore[arg-type]
@@ -22,5 +26,6 @@ def start() -> Iterator[Start]:
         return command
 
     yield starter
+    signal.signal(signal.SIGINT, before)
     for command in commands:
         command.abandon()

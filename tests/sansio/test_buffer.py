@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -12,8 +12,6 @@ from hypothesis import strategies as st
 from tests.sansio.model import (
     PLAIN_LINE,
     TEXTS,
-    Failure,
-    Outcome,
     Pair,
     Request,
     Work,
@@ -21,12 +19,18 @@ from tests.sansio.model import (
     cut,
     many_lines,
     plain_line,
+    splitting_ahead_soon,
 )
 from wireline._sansio.buffer import ReceiveBuffer
 from wireline._sansio.stream import StreamCore
 from wireline.options import BUFFER_SIZE, MAX_LINE_LENGTH, SocketFlag
 
 PEEK = SocketFlag.PEEK
+
+
+LF_LINES = many_lines([b"\n"], 18, 30_000)
+CRLF_LINES = many_lines([b"\r\n"], 18, 30_000)
+BOTH_LINES = many_lines([b"\n", b"\r\n"], 18, 30_000)
 
 
 def buffer_with(*pieces: bytes) -> ReceiveBuffer:
@@ -111,20 +115,27 @@ def test_taking_starts_the_search_again() -> None:
 def test_any_script_agrees_with_a_bytes_object(data: bytes, places: list[int], draw: st.DataObject) -> None:
     buffer = ReceiveBuffer()
     model = b""
-    for piece in cut(data, [place % (len(data) + 1) for place in places]):
-        buffer.feed(piece)
-        model += piece
-        delimiter = draw.draw(st.sampled_from([b"\n", b"\r\n", b"END", b"a"]))
-        limit, size = draw.draw(st.integers(0, 700)), draw.draw(st.integers(0, len(model)))
+    with splitting_ahead_soon():
+        for piece in cut(data, [place % (len(data) + 1) for place in places]):
+            buffer.feed(piece)
+            model += piece
+            for _ in range(draw.draw(st.sampled_from([0, 1, 5, 60]))):
+                model = check_next_line(buffer, model)
+            model = check_every_view(
+                buffer, model, draw.draw(st.integers(0, 700)), draw.draw(st.integers(0, 50))
+            )
+
+
+def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int) -> bytes:
+    """Compare everything else that ``buffer`` can do; what is left of ``model``."""
+    size = min(size, len(model))
+    assert len(buffer) == len(model)
+    assert buffer.peek(size) == model[:size]
+    for delimiter in (b"\r\n", b"END", b"\n")[: limit % 4]:
         assert buffer.find(delimiter, limit) == model[:limit].find(delimiter)
         assert buffer.last(size + 1) == model[-size - 1 :]
-        assert buffer.peek(size) == model[:size]
-        for _ in range(draw.draw(st.integers(0, 40))):
-            model = check_next_line(buffer, model)
-        size = min(size, len(model))
-        assert len(buffer) == len(model)
-        assert buffer.take(size) == model[:size]
-        model = model[size:]
+    assert buffer.take(size) == model[:size]
+    return model[size:]
 
 
 def check_next_line(buffer: ReceiveBuffer, model: bytes) -> bytes:
@@ -167,7 +178,7 @@ def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    "other", [Request("recv", 3), Request("recv_until", 40), Request("recv_line", 40, PEEK)], ids=str
+    "other", [Request("recv", 3), Request("recv_until", 40), Request("skip", 3)], ids=str
 )
 def test_whoever_alternates_lines_with_other_reads_stays_on_the_plain_path(other: Request) -> None:
     pair = Pair()
@@ -196,6 +207,32 @@ def test_what_arrives_while_lines_are_split_ahead_comes_after_them() -> None:
     assert pair.model.data == b""
 
 
+@pytest.mark.parametrize("taken", [0, 1, 3])
+@pytest.mark.parametrize("size", [0, 1, 5, 100])
+def test_every_other_view_begins_with_the_lines_that_nobody_took(taken: int, size: int) -> None:
+    def after_lines() -> tuple[ReceiveBuffer, bytes]:
+        buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
+        while not buffer.lines:
+            left = check_next_line(buffer, left)
+        for _ in range(taken):
+            left = check_next_line(buffer, left)
+        return buffer, left
+
+    buffer, left = after_lines()
+    assert len(buffer) == len(left)
+    assert buffer.peek(size) == left[:size]
+    buffer, left = after_lines()
+    assert buffer.take(size) == left[:size]
+    assert buffer.take(100) == left[size : size + 100]
+    buffer, left = after_lines()
+    assert buffer.find(b"\n", size) == left[:size].find(b"\n")
+    assert len(buffer) == len(left)
+    buffer, left = after_lines()
+    buffer.feed(b"more")
+    assert buffer.take(len(left) + 4) == left + b"more"
+    assert not buffer
+
+
 def test_R9_no_line_of_the_fast_lane_is_longer_than_a_plain_recv_line_may_return() -> None:
     core = StreamCore()
     # As much as this is there at once after a large request was given up.
@@ -216,7 +253,7 @@ def test_the_fast_lane_is_short_even_when_lines_are_empty() -> None:
     assert 1000 < longest <= BUFFER_SIZE
 
 
-# ------------------------------------------------------------------------------------------------ linear time
+# ----------------------------------------------------------------------------------------------- linear time
 
 
 @pytest.fixture
@@ -224,17 +261,136 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
     return Work(monkeypatch)
 
 
-def serve(work: Work, data: bytes, piece_size: int, request: Request) -> int:
-    """What it costs to answer ``request`` over and over, until ``data``, which comes in pieces, is used up."""
+def cost_of(work: Work, data: bytes, piece_size: int, request: Request) -> int:
+    """Bytes searched and copied until ``request``, made over and over, has handed out all of ``data``."""
     core = StreamCore()
-    pieces: Iterator[bytes] = (data[at : at + piece_size] for at in range(0, len(data), piece_size))
     before = work.done
-    while True:
-        outcome = ask(core, request)
-        if outcome is None:
-            piece = next(pieces, b"")
-            if not piece:
-                return work.done - before
-            core.feed(work.bytes(piece))
+    for piece in cut(data, range(piece_size, len(data), piece_size)):
+        core.feed(work.bytes(piece))
+        while ask(core, request):
+            pass
+    assert len(core) == 0
+    return work.done - before
+
+
+def one_line(size: int) -> bytes:
+    return b"x" * (size - 1) + b"\n"
+
+
+def near_misses(size: int) -> bytes:
+    """Data that ends with ``\\r\\n\\r\\n`` and has three quarters of it everywhere."""
+    return b"\r\n\ra" * (size // 4 - 1) + b"\r\n\r\n"
+
+
+@pytest.mark.parametrize("kind", ["recv_line", "recv_until", "recv_exactly", "recv", "skip"])
+def test_R9_10_MB_in_1_KiB_pieces_cost_no_more_than_ten_times_1_MB(kind: str, work: Work) -> None:
+    make = near_misses if kind == "recv_until" else one_line
+    small, large = (
+        cost_of(work, make(size), 1024, Request(kind, size, delimiter=b"\r\n\r\n"))
+        for size in (1_000_000, 10_000_000)
+    )
+    assert small >= 1_000_000
+    assert large <= 10 * small
+
+
+@pytest.mark.parametrize(
+    ("data", "piece_size", "request_"),
+    [
+        pytest.param(one_line(30_000), 1, Request("recv_line"), id="a line in pieces of 1 byte"),
+        pytest.param(
+            one_line(30_000), 1, Request("recv_exactly", 30_000), id="recv_exactly in pieces of 1 byte"
+        ),
+        pytest.param(
+            near_misses(30_000),
+            1,
+            Request("recv_until", delimiter=b"\r\n\r\n"),
+            id="recv_until in pieces of 1 byte",
+        ),
+        pytest.param(LF_LINES[:30_000] + b"\n", 1, PLAIN_LINE, id="short lines in pieces of 1 byte"),
+        pytest.param(LF_LINES, BUFFER_SIZE, PLAIN_LINE, id="short lines, a buffer at a time"),
+        pytest.param(CRLF_LINES, 1_000_000, PLAIN_LINE, id="short lines, all there at once"),
+        pytest.param(BOTH_LINES, 1_000_000, PLAIN_LINE, id="short lines with both terminators"),
+        pytest.param(LF_LINES, 1_000_000, Request("recv_line", 90), id="short lines with a limit"),
+        pytest.param(one_line(300_000), 1_000_000, Request("recv_line", 8), id="a long line in small parts"),
+        pytest.param(one_line(300_000), 1_000_000, Request("recv", 10), id="small reads of much"),
+    ],
+)
+def test_R9_every_byte_is_searched_and_copied_a_bounded_number_of_times(
+    data: bytes, piece_size: int, request_: Request, work: Work
+) -> None:
+    assert cost_of(work, data, piece_size, request_) <= 20 * len(data)
+
+
+def test_to_know_whether_there_is_anything_costs_nothing(work: Work) -> None:
+    core = StreamCore()
+    core.feed(work.bytes(LF_LINES))
+    while len(core.lines) < 1000:
+        plain_line(core)
+    before = work.done
+    assert core
+    assert work.done - before < 10
+
+
+# ---------------------------------------------------------------------------------------------------- memory
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        Request("recv_line", 200_000),
+        Request("recv_line", 200_000, on_long="raise"),
+        Request("recv_line", 200_000, PEEK),
+        Request("recv_until", 200_000, delimiter=b"\r\n\r\n"),
+    ],
+    ids=str,
+)
+def test_R9_a_peer_that_never_ends_its_line_costs_max_length_and_one_buffer(request_: Request) -> None:
+    core = StreamCore()
+    answers = 0
+    while answers < 3:
+        if ask(core, request_) is None:
+            assert core.want <= BUFFER_SIZE
+            core.feed(b"x" * core.want)
         else:
-            assert isinstance(outcome, bytes)
+            answers += 1
+        assert len(core) <= request_.size + BUFFER_SIZE
+
+
+def held_by(job: Callable[[], object]) -> int:
+    """Bytes of memory that are still held by the result of ``job``."""
+    tracemalloc.start()
+    try:
+        result = job()
+        held = tracemalloc.get_traced_memory()[0]
+        del result
+        return held
+    finally:
+        tracemalloc.stop()
+
+
+def test_R9_the_memory_is_that_of_the_bytes() -> None:
+    limit = 500_000
+
+    def refuse_a_line() -> StreamCore:
+        core = StreamCore()
+        while ask(core, Request("recv_line", limit, on_long="raise")) is None:
+            core.feed(b"x" * core.want)
+        return core
+
+    # A bytearray that grows keeps an eighth in reserve.
+    assert limit < held_by(refuse_a_line) < (limit + BUFFER_SIZE) * 9 / 8 + 4096
+
+
+@pytest.mark.parametrize(
+    "request_", [PLAIN_LINE, Request("recv", 1000), Request("recv_until", delimiter=b"\n")], ids=str
+)
+def test_a_core_that_waits_with_nothing_unread_holds_no_memory(request_: Request) -> None:
+    def read_all() -> StreamCore:
+        core = StreamCore()
+        for _ in range(10):
+            core.feed((b"x" * 99 + b"\n") * 1000)
+            while ask(core, request_):
+                pass
+        return core
+
+    assert held_by(read_all) < 8192

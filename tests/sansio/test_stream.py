@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -26,6 +26,7 @@ from tests.sansio.model import (
     cut,
     many_lines,
     scripts,
+    splitting_ahead_soon,
 )
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.errors import EndOfStreamError
@@ -36,6 +37,12 @@ UNSAFE = SocketFlag(0)
 
 PLACES = st.lists(st.integers(0, 4000), max_size=20)
 """Where data is cut, before it is known how long it is."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def small_examples_reach_the_fast_lane() -> Iterator[None]:
+    with splitting_ahead_soon():
+        yield
 
 
 def core_with(data: bytes, *, ended: bool = False, buffered: bool = True) -> StreamCore:
@@ -143,6 +150,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
 
 TestCoreAndModel = CoreAndModel.TestCase
+TestCoreAndModel.settings = settings(max_examples=40, stateful_step_count=40)
 
 EVERY_KIND = [
     Request("recv", 700),
@@ -267,7 +275,9 @@ def test_R5_the_same_request_made_again_gets_every_byte(request_: Request) -> No
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
-    "request_", [Request("recv", 4, PEEK), Request("recv_some", 4, PEEK), Request("recv_line", 4, PEEK)], ids=str
+    "request_",
+    [Request("recv", 4, PEEK), Request("recv_some", 4, PEEK), Request("recv_line", 4, PEEK)],
+    ids=str,
 )
 def test_R10_peek_consumes_nothing_and_fills_a_drained_buffer(request_: Request, buffered: bool) -> None:
     core = core_with(b"x", buffered=buffered)
@@ -458,7 +468,7 @@ def test_a_bad_size_is_refused_and_takes_nothing(
     method: str, size: int, error: type[Exception], ended: bool
 ) -> None:
     core = core_with(b"data\n", ended=ended)
-    with pytest.raises(error, match="size|max_length"):
+    with pytest.raises(error, match=r"size|max_length"):
         SIZED[method](core, size)
     assert len(core) == 5
 
@@ -472,7 +482,13 @@ class Three:
 
 @pytest.mark.parametrize(
     ("method", "answer"),
-    [("recv", b"dat"), ("recv_some", b"dat"), ("recv_exactly", b"dat"), ("skip", b"dat"), ("recv_line", b"dat")],
+    [
+        ("recv", b"dat"),
+        ("recv_some", b"dat"),
+        ("recv_exactly", b"dat"),
+        ("skip", b"dat"),
+        ("recv_line", b"dat"),
+    ],
 )
 def test_a_size_may_be_anything_that_is_an_integer(method: str, answer: bytes) -> None:
     assert SIZED[method](core_with(b"data\n"), Three()) == answer  # type: ignore[arg-type]
@@ -481,9 +497,9 @@ def test_a_size_may_be_anything_that_is_an_integer(method: str, answer: bytes) -
 def test_check_size_names_the_parameter() -> None:
     assert check_size(0) == 0
     assert type(check_size(Three())) is int  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="^max_length must not be negative, got -2$"):
+    with pytest.raises(ValueError, match=r"^max_length must not be negative, got -2$"):
         check_size(-2, "max_length")
-    with pytest.raises(TypeError, match="^size is a number of bytes, not str$"):
+    with pytest.raises(TypeError, match=r"^size is a number of bytes, not str$"):
         check_size("2")  # type: ignore[arg-type]
 
 
@@ -502,7 +518,14 @@ def test_a_bad_on_long_is_refused(on_long: str) -> None:
 
 @pytest.mark.parametrize(
     ("delimiter", "error"),
-    [(b"", ValueError), ("\n", TypeError), ("", TypeError), (10, TypeError), (0, TypeError), (None, TypeError)],
+    [
+        (b"", ValueError),
+        ("\n", TypeError),
+        ("", TypeError),
+        (10, TypeError),
+        (0, TypeError),
+        (None, TypeError),
+    ],
 )
 @pytest.mark.parametrize("data", [b"", b"data\n"])
 def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[Exception]) -> None:
@@ -510,5 +533,3 @@ def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[E
     with pytest.raises(error, match="the delimiter is"):
         core.recv_until(delimiter, 9)
     assert len(core) == len(data)
-
-

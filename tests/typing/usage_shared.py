@@ -51,8 +51,8 @@ def options(flags: SocketFlag, result: ReadLineResult) -> bool:
     assert_type(both.to_os_flags(), int)
     assert_type(SockOpt.NO_DELAY.level, int)
     assert_type(SockOpt.NO_DELAY.to_int(), int)
-    assert_type(wireline.BUFFER_SIZE + wireline.MAX_LINE_LENGTH, int)
-    kinds: list[int] = [wireline.AF_INET, wireline.AF_INET6, wireline.AF_UNIX]
+    limits: int = wireline.BUFFER_SIZE + wireline.MAX_LINE_LENGTH
+    kinds: list[int] = [limits, wireline.AF_INET, wireline.AF_INET6, wireline.AF_UNIX]
     kinds += [
         wireline.SOCK_STREAM,
         wireline.SOCK_DGRAM,

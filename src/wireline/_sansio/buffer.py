@@ -33,9 +33,24 @@ _AHEAD_AT_MOST = 64 * 1024
 
 
 class ReceiveBuffer:
-    """A queue of bytes that can be searched, peeked at and taken from the front."""
+    """A queue of bytes that can be searched, peeked at and taken from the front.
 
-    __slots__ = ("_head", "_run", "_searched", "_sought", "_start", "_tail", "_terminator_size", "lines")
+    Attributes:
+        lines: whole lines split off ahead, the next one last.
+        size: unread bytes besides these lines: all of them after ``give_back``.
+    """
+
+    __slots__ = (
+        "_head",
+        "_run",
+        "_searched",
+        "_sought",
+        "_start",
+        "_tail",
+        "_terminator_size",
+        "lines",
+        "size",
+    )
 
     def __init__(self) -> None:
         self._head = b""
@@ -46,24 +61,27 @@ class ReceiveBuffer:
         self._run = 0
         self._terminator_size = 0
         self.lines: list[bytes] = []
+        self.size = 0
 
     def __len__(self) -> int:
-        return len(self._tail) or len(self._head) - self._start + self._size_of_lines()
+        return self.size + self._size_of_lines()
 
     def __bool__(self) -> bool:
         """Whether there is anything. Unlike the length, it does not walk along the lines split ahead."""
-        return bool(self.lines or self._tail or self._start < len(self._head))
+        return bool(self.lines or self.size)
 
     def feed(self, data: bytes) -> None:
         """Append what arrived."""
         if self.lines:
-            self._give_back()
-        if self._tail:
-            self._tail += data
-        elif self._start == len(self._head):
+            self.give_back()
+        unread = self.size
+        self.size += len(data)
+        if not unread:
             self._head = data
             self._start = 0
-        elif len(self._head) - self._start <= len(data):
+        elif self._tail:
+            self._tail += data
+        elif unread <= len(data):
             self._head = self._head[self._start :] + data
             self._start = 0
         else:
@@ -75,23 +93,21 @@ class ReceiveBuffer:
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
         if self.lines:
-            self._give_back()
+            self.give_back()
         if delimiter != self._sought:
             self._sought = delimiter
             self._searched = 0
         if self._tail:
             found = self._tail.find(delimiter, self._searched, limit)
-            size = len(self._tail)
         else:
             start = self._start
             found = self._head.find(delimiter, start + self._searched, start + limit)
-            size = len(self._head) - start
             if found >= 0:
                 return found - start
-            if not size:  # the caller is about to wait: let go of the memory
+            if not self.size:  # the caller is about to wait: let go of the memory
                 self._drop(0)
         if found < 0:
-            self._searched = max(0, min(size, limit) - len(delimiter) + 1)
+            self._searched = max(0, min(self.size, limit) - len(delimiter) + 1)
         return found
 
     def last(self, count: int) -> bytes:
@@ -107,21 +123,25 @@ class ReceiveBuffer:
     def peek(self, size: int) -> bytes:
         """The first ``size`` bytes, which must be there. They stay."""
         if self.lines:
-            self._give_back()
+            self.give_back()
         if self._tail:
             self._head = bytes(self._tail)
             self._start = 0
             self._tail = bytearray()
         start = self._start
-        head = self._head
-        # The commonest case of a large read: all of what one system call brought. No copy then.
-        return head if start == 0 and size == len(head) else head[start : start + size]
+        return self._head[start : start + size]
 
     def take(self, size: int) -> bytes:
         """Remove and return the first ``size`` bytes, which must be there."""
+        self._run = 0
+        if size == self.size and not self._start and not self._tail:
+            # The commonest case: all of what one system call brought. No copy then, and no more calls.
+            data = self._head
+            self._head = b""
+            self.size = self._searched = 0
+            return data
         data = self.peek(size)
         self._drop(size)
-        self._run = 0
         return data
 
     def take_line(self, size: int, consumed: int) -> bytes:
@@ -135,8 +155,9 @@ class ReceiveBuffer:
 
     def _drop(self, size: int) -> None:
         self._start += size
+        self.size -= size
         self._searched = 0
-        if self._start == len(self._head):  # let go of the memory
+        if not self.size:  # let go of the memory
             self._head = b""
             self._start = 0
 
@@ -150,13 +171,16 @@ class ReceiveBuffer:
             return
         lines, self._terminator_size = split
         self._run += end - self._start
-        self._start = end  # and the head stays, for `_give_back`
+        self.size -= end - self._start
+        self._start = end  # and the head stays, for `give_back`
         lines.reverse()
         self.lines.extend(lines)
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
         """Undo ``_split_ahead`` for the lines that nobody took."""
-        self._start -= self._size_of_lines()
+        size = self._size_of_lines()
+        self._start -= size
+        self.size += size
         self._run = 0
         self.lines.clear()
 

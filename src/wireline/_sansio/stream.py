@@ -20,6 +20,10 @@ from wireline._sansio.lines import EMPTY_LINE, Line, find_line
 from wireline.errors import EndOfStreamError, LineTooLongError
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, is_disconnection_error
 
+# A request that lacks as many bytes as this asks for just these: they need not be copied out of a larger piece, and
+# reading ahead would not save a system call. A guess: a quarter of a buffer.
+_LARGE = BUFFER_SIZE // 4
+
 # The most that is asked of the network at once. A larger request comes in pieces, so that memory follows the bytes
 # that arrive and not the number that the caller wrote. A guess: large enough for a system call not to count.
 _LARGEST_WANT = 1024 * 1024
@@ -30,10 +34,11 @@ class StreamCore:
 
     Attributes:
         want: bytes to ask the network for, valid after a request answered None.
+        want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """
 
-    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "lines", "want")
+    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "lines", "want", "want_whole")
 
     def __init__(self, *, buffered: bool = True) -> None:
         self._buffer = ReceiveBuffer()
@@ -42,6 +47,7 @@ class StreamCore:
         self._error: OSError | None = None
         self.lines = self._buffer.lines
         self.want = 0
+        self.want_whole = False
 
     def __len__(self) -> int:
         """Bytes that can be read without the network."""
@@ -72,31 +78,50 @@ class StreamCore:
 
     def recv(self, size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
         """``size`` bytes, fewer only at the end; of an unbuffered stream, what one system call gave."""
-        size = check_size(size)
-        have = len(self._buffer)
+        if type(size) is not int or size < 0:
+            size = check_size(size)
+        buffer = self._buffer
+        if buffer.lines:
+            buffer.give_back()
+        have = buffer.size
         if have < size and not self._ended and (self._buffered or not have):
-            self._not_yet(size - have)
+            self._not_yet(size - have, all_needed=self._buffered)
             return None
         return self._give(min(have, size), flags) if have or not size else self._at_end(flags)
 
     def recv_some(self, max_size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
         """At least one byte and at most ``max_size``."""
-        max_size = check_size(max_size, "max_size")
-        have = len(self._buffer)
+        if type(max_size) is not int or max_size < 0:
+            max_size = check_size(max_size, "max_size")
+        buffer = self._buffer
+        if buffer.lines:
+            buffer.give_back()
+        have = buffer.size
         if have or not max_size:
-            return self._give(min(have, max_size), flags)
+            return self._give(max_size if max_size < have else have, flags)
         if self._ended:
             return self._at_end(flags)
         self._not_yet(max_size)
         return None
 
-    def recv_exactly(self, size: int) -> bytes | None:
+    def recv_exactly(self, size: int, operation: str = "recv_exactly") -> bytes | None:
         """``size`` bytes, not one fewer."""
-        return self._exactly("recv_exactly", size)
+        if type(size) is not int or size < 0:
+            size = check_size(size)
+        buffer = self._buffer
+        if buffer.lines:
+            buffer.give_back()
+        have = buffer.size
+        if have >= size:
+            return buffer.take(size)
+        if self._ended:
+            raise self._too_short(operation, f"{size} bytes")
+        self._not_yet(size - have, all_needed=True)
+        return None
 
     def skip(self, size: int) -> bytes | None:
         """The ``size`` bytes that are skipped. They are kept until they are all there (R5, R8)."""
-        return self._exactly("skip", size)
+        return self.recv_exactly(size, "skip")
 
     def recv_until(self, delimiter: bytes, max_length: int) -> bytes | None:
         """Everything up to and including ``delimiter``, at most ``max_length`` bytes."""
@@ -108,7 +133,7 @@ class StreamCore:
         found = self._buffer.find(delimiter, max_length)
         if found >= 0:
             return self._buffer.take(found + len(delimiter))
-        have = len(self._buffer)
+        have = self._buffer.size
         if have >= max_length:
             raise LineTooLongError("recv_until", max_length)
         if self._ended:
@@ -140,27 +165,22 @@ class StreamCore:
         return self._buffer.peek(len(self._buffer))
 
     def _give(self, size: int, flags: SocketFlag) -> bytes:
-        peek = flags is not SAFE_DISCONN and SocketFlag.PEEK in flags
-        return self._buffer.peek(size) if peek else self._buffer.take(size)
+        if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
+            return self._buffer.peek(size)
+        return self._buffer.take(size)
 
     def _give_line(self, line: Line, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
             return self._buffer.peek(line.size)
         return self._buffer.take_line(line.size, line.consumed)
 
-    def _exactly(self, operation: str, size: int) -> bytes | None:
-        size = check_size(size)
-        have = len(self._buffer)
-        if have >= size:
-            return self._buffer.take(size)
-        if self._ended:
-            raise self._too_short(operation, f"{size} bytes")
-        self._not_yet(size - have)
-        return None
-
-    def _not_yet(self, amount: int) -> None:
+    def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
         """Say how much to ask for: one big gulp, or of an unbuffered stream nothing that was not asked for."""
-        self.want = min(max(amount, BUFFER_SIZE) if self._buffered else amount, _LARGEST_WANT)
+        self.want_whole = all_needed and amount >= _LARGE
+        if self._buffered and not self.want_whole:
+            self.want = BUFFER_SIZE
+        else:
+            self.want = min(amount, _LARGEST_WANT)
 
     def _missing(self, delimiter: bytes) -> int:
         """The fewest bytes that could complete ``delimiter``, given how much of it is there."""

@@ -98,7 +98,7 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
-    parser.set_defaults(run=None, service=None)
+    parser.set_defaults(run=None, service=None, crlf=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     _describe_connect(_add_command(commands, "connect", "talk to a peer", _CONNECT_ABOUT, _CONNECT_EXAMPLES))
     _describe_listen(_add_command(commands, "listen", "wait for peers", _LISTEN_ABOUT, _LISTEN_EXAMPLES))

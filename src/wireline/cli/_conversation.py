@@ -62,10 +62,12 @@ class Conversation:
             Failure: whatever ended it otherwise.
         """
         try:
-            with during(Stage.TALK, self._peer.name), show_progress(self._counters) as clear_line:
-                # Two things on one screen: what the peer says goes first, and what somebody types.
-                if self._output.is_terminal and self._source.is_terminal:
-                    clear_line()
+            # Nothing may be drawn between what somebody types and what the peer answers.
+            dialogue = self._source.is_terminal and self._output.is_terminal
+            with (
+                during(Stage.TALK, self._peer.name),
+                show_progress(self._counters, wanted=not dialogue) as clear_line,
+            ):
                 self._upload.start()
                 self._talk(clear_line)
         except BaseException:

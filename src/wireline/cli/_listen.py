@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
 
-from wireline import (
-    AF_INET,
-    AF_INET6,
-    AF_UNIX,
-    SOCK_DGRAM,
-    SOCK_STREAM,
-    Address,
-    ClosedError,
-    SocketTimeout,
-    Target,
-)
+from wireline import SOCK_DGRAM, SOCK_STREAM, Address, ClosedError, SocketTimeout, Target
+from wireline.cli._binding import announce, bound, client_name
 from wireline.cli._conversation import Conversation
-from wireline.cli._outcome import Failure, Stage, during, report, say
+from wireline.cli._outcome import Failure, Stage, during, report
 from wireline.cli._peer import ANY_DATAGRAM, DEFAULT_SILENCE, NO_FLAGS, CallerPeer, StreamPeer
 from wireline.cli._services import ChatRoom, Service, discard, echo
 from wireline.cli._stdio import Input, NoInput, Output
@@ -79,13 +68,13 @@ def _serve_at_once(target: Target, service: Service, timeout: float | None) -> N
     """Serve any number of clients, each in a thread, until interrupted."""
 
     def handle(client: Socket, address: Address) -> None:
-        _serve_one(service, client, _name(target, address), timeout)
+        _serve_one(service, client, client_name(target, address), timeout)
 
     where = str(target) if target.path else target.host
     with during(Stage.LISTEN, target):
         server = serve(handle, target.port, where)
     try:
-        _announce(target, server.local_addr)
+        announce(target, server.local_addr)
         server.wait()
     finally:
         server.stop(drain=_DRAIN)
@@ -93,14 +82,14 @@ def _serve_at_once(target: Target, service: Service, timeout: float | None) -> N
 
 def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace) -> None:
     """Serve one client, or with ``--keep`` one after the other."""
-    with _bound(target, SOCK_STREAM) as listener:
+    with bound(target, SOCK_STREAM) as listener:
         while options.keep:
             client, address = _accept(listener, target, None)
-            _serve_one(service, client, _name(target, address), options.timeout)
+            _serve_one(service, client, client_name(target, address), options.timeout)
         client, address = _accept(listener, target, options.timeout)
         # Whoever comes now is refused, instead of waiting for an accept that never happens.
         listener.close()
-        name = _name(target, address)
+        name = client_name(target, address)
         with client, during(Stage.TALK, name):
             service(client, name, options.timeout)
 
@@ -125,7 +114,7 @@ def _serve_one(service: Service, client: Socket, name: str, timeout: float | Non
 
 
 def _listen_for_datagrams(target: Target, options: argparse.Namespace) -> None:
-    with _bound(target, SOCK_DGRAM) as sock, during(Stage.TALK, target):
+    with bound(target, SOCK_DGRAM) as sock, during(Stage.TALK, target):
         if options.service:
             _serve_datagrams(sock, options.timeout, answer=options.service == "echo")
         elif options.keep:
@@ -151,42 +140,3 @@ def _serve_datagrams(sock: Socket, timeout: float | None, *, answer: bool) -> No
                 sock.send_to(*sender, data, NO_FLAGS)
             except OSError as error:
                 report(Failure(Stage.TALK, error, str(Target("udp", *sender))))
-
-
-@contextlib.contextmanager
-def _bound(target: Target, kind: int) -> Iterator[Socket]:
-    """A socket at the address, announced."""
-    with during(Stage.LISTEN, target):
-        sock = Socket(_family(target), kind)
-    with sock:
-        with during(Stage.LISTEN, target):
-            if target.path:
-                sock.bind_unix(target.path)
-            else:
-                sock.bind_addr(target.port, target.host)
-            if kind == SOCK_STREAM:
-                sock.listen()
-        _announce(target, sock.local_addr)
-        yield sock
-
-
-def _family(target: Target) -> int:
-    if target.path:
-        return AF_UNIX
-    return AF_INET6 if ":" in target.host else AF_INET
-
-
-def _announce(target: Target, address: Address) -> None:
-    """Say where, in a spelling that ``wireline connect`` takes."""
-    say(f"listening on {_at(target, address)}")
-
-
-def _at(target: Target, address: Address) -> Target:
-    if target.path:
-        return target._replace(path=address.host)
-    return target._replace(host=address.host, port=address.port)
-
-
-def _name(target: Target, address: Address) -> str:
-    """What to call a client. Those of a Unix socket seldom have an address."""
-    return f"a client of {target}" if target.path else str(_at(target, address))

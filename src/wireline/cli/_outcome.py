@@ -93,6 +93,8 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     ),
     (Stage.CONNECT, Exception, ExitCode.UNREACHABLE, "cannot connect to {subject}: {reason}"),
     (Stage.LISTEN, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
+    # No name at all: a label that is empty or too long.
+    (Stage.LISTEN, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, Exception, ExitCode.FAILED, "cannot listen on {subject}: {reason}"),
     (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "nobody came to {subject}: {reason}"),
     (Stage.ACCEPT, Exception, ExitCode.FAILED, "cannot accept a connection on {subject}: {reason}"),
@@ -165,12 +167,15 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def during(stage: Stage, subject: Target | str) -> Iterator[None]:
-    """Raise every ``OSError`` of the block to a `Failure`; a socket closed on this side is none."""
+    """Raise an ``OSError`` of the block to a `Failure`, and a ``ValueError``, which is what a host may be refused with.
+
+    A socket that was closed on this side is no failure.
+    """
     try:
         yield
     except ClosedError:
         raise
-    except (OSError, LineTooLongError) as error:
+    except (OSError, ValueError) as error:
         raise Failure(stage, error, str(subject)) from error
 
 

@@ -50,13 +50,13 @@ class Counters:
 
 
 @contextlib.contextmanager
-def show_progress(counters: Counters) -> Iterator[Callable[[], None]]:
-    """Keep a line on standard error up to date while the block runs, if that is a terminal.
+def show_progress(counters: Counters, *, wanted: bool = True) -> Iterator[Callable[[], None]]:
+    """Keep a line on standard error up to date while the block runs, if it is wanted and that is a terminal.
 
     Yields:
         What takes the line away for good, because something else is about to be written there.
     """
-    if not os.isatty(2):
+    if not (wanted and os.isatty(2)):
         yield _nothing_to_clear
         return
     try:

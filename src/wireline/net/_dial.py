@@ -7,7 +7,9 @@ import selectors
 import socket
 import time
 
-from wireline._base import State, begin_connect, connect_result, dial_arguments
+from wireline import _promises
+from wireline._arguments import dial_arguments
+from wireline._descriptor import State, begin_connect, connect_result
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import Race, interleave
@@ -23,6 +25,7 @@ __all__ = ["dial"]
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+@_promises.documented(_promises.dial)
 def dial(
     address: str | IpAddress,
     port: int,
@@ -42,9 +45,7 @@ def dial(
             raise _timed_out(race, deadline, target)
         raise DialError(target, race.attempts)
     assert race.winner is not None
-    return Socket._adopt(
-        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
-    )
+    return Socket._adopt(sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4])
 
 
 def _timed_out(race: Race, deadline: Deadline, target: str) -> SocketTimeout:

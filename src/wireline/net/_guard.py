@@ -21,7 +21,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
 
-from wireline._base import BaseSocket, State
+from wireline._base import BaseSocket
+from wireline._descriptor import State
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
@@ -34,9 +35,7 @@ T = TypeVar("T")
 class GuardedSocket(BaseSocket):
     """A socket whose descriptor several threads may use and one may close."""
 
-    def _setup(
-        self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None
-    ) -> None:
+    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._resting: list[StreamCore] = []
         self._turn = WriteTurn()
         self._lock = threading.Lock()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from wireline import _promises
 from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
@@ -31,6 +32,7 @@ _log = logging.getLogger("wireline")
 _UNWIND = 1.0
 
 
+@_promises.documented(_promises.serve)
 def serve(
     handler: Handler,
     port: int,
@@ -48,12 +50,11 @@ def serve(
     found = (
         look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
     )
-    listener = open_listener(
-        Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
-    )
+    listener = open_listener(Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered)
     return Server(listener, handler, limit)
 
 
+@_promises.documented(_promises.ServerPromises)
 class Server:
     """A running server, made by ``serve``."""
 
@@ -77,12 +78,10 @@ class Server:
 
     @property
     def local_addr(self) -> Address:
-        """Where the server listens; it stays known after ``stop``."""
         return self._local_addr
 
     @property
     def connections(self) -> int:
-        """How many connections are being served now."""
         return len(self._active)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -145,7 +144,9 @@ class Server:
             except (OSError, RuntimeError) as error:  # no descriptor, no memory, no thread to be had (S5)
                 delay, count = backoff.failed(time.monotonic())
                 if count:
-                    _log.error("cannot accept connections at %s (%d times): %s", self._local_addr, count, error)
+                    _log.error(
+                        "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
+                    )
                 self._stopping.wait(delay)
             else:
                 backoff.succeeded()
@@ -179,7 +180,7 @@ class Server:
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
             if not self._stopping.is_set():
                 _log.exception("the handler of %s used a closed socket", address)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- the handler's, whatever it is; it is logged and ends one connection
             _log.exception("the handler of %s failed", address)
         finally:
             self._finish(threading.current_thread(), client)

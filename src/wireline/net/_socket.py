@@ -15,27 +15,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Concatenate, NamedTuple, NoReturn, ParamSpec, Self, TypeVar
+from typing import NamedTuple, NoReturn, Self, TypeVar, TypeVarTuple
 
-from wireline import _datagram
-from wireline._base import (
-    CONNECTING,
-    Buffer,
-    State,
-    UnixPath,
-    is_failed_before_accept,
-    no_delay,
-    sendable,
-    shut_down_writing,
-    writable,
-)
+from wireline import _datagram, _promises
+from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
+from wireline._descriptor import CONNECTING, State, is_failed_before_accept, no_delay, shut_down_writing
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.address import Address, IpAddress, check_host, check_port, display_address, unix_path
+from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import DONT_WAIT, Readiness, start_deadline, wait_for_lookup
@@ -54,8 +45,8 @@ from wireline.options import (
 
 __all__ = ["Accepted", "Socket"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 # A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
 _NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
@@ -66,6 +57,7 @@ _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
+@_promises.documented(_promises.SocketPromises)
 class Socket(GuardedSocket):
     """A blocking socket: TCP, UDP or Unix."""
 
@@ -76,10 +68,9 @@ class Socket(GuardedSocket):
 
     def _read(
         self,
-        request: Callable[Concatenate[StreamCore, P], bytes | None],
+        request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
-        *args: P.args,
-        **kwargs: P.kwargs,
+        *args: *Ts,
     ) -> bytes:
         """Make one request of the core, and wait until it has an answer."""
         if timeout is not None:
@@ -89,13 +80,15 @@ class Socket(GuardedSocket):
         except IndexError:
             self._cannot_read(request.__name__)
         try:
-            answer = request(core, *args, **kwargs)
+            answer = request(core, *args)
             if answer is None:
                 deadline = None if timeout is None else Deadline(timeout, time.monotonic())
-                while answer is None:
+                while True:
                     self._fill(core, deadline, request.__name__)
-                    answer = request(core, *args, **kwargs)
-                    if answer is None and deadline is not None:
+                    answer = request(core, *args)
+                    if answer is not None:
+                        break
+                    if deadline is not None:
                         self._give_up_when_passed(deadline, request.__name__)
             return answer
         finally:
@@ -103,16 +96,16 @@ class Socket(GuardedSocket):
             if self._disposal is not None:
                 self._last_one_out()
 
-    @staticmethod
-    def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
-        # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is there.
-        if deadline.seconds and deadline.passed(time.monotonic()):
-            raise SocketTimeout(operation, deadline.seconds)
-
     def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
-        """Receive once and big."""
+        """Receive once and big, waiting in the kernel if there is no deadline."""
         try:
-            data = self._receive(core.want, deadline, operation)
+            if deadline is not None or not DONT_WAIT:
+                data = self._receive_by(deadline, core.want, operation)
+            elif core.want_whole:
+                # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
+                data = self._sock.recv(core.want, _WAIT_ALL)
+            else:
+                data = self._sock.recv(core.want)
         except SocketTimeout:
             raise
         except OSError as error:
@@ -123,10 +116,7 @@ class Socket(GuardedSocket):
                 self._raise_if_closed(operation)
             core.feed(data)
 
-    def _receive(self, size: int, deadline: Deadline | None, operation: str) -> bytes:
-        if deadline is None and DONT_WAIT:
-            # More than a buffer is asked for only when all of it is needed: one system call, no joining of pieces.
-            return self._sock.recv(size, _WAIT_ALL if size > BUFFER_SIZE else 0)
+    def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
         if self._readable is None:
             self._readable = Readiness(self._sock.fileno())
         while True:
@@ -137,6 +127,12 @@ class Socket(GuardedSocket):
                 return self._sock.recv(size, DONT_WAIT)
             except BlockingIOError:
                 continue  # it looked readable and was not, as select(2) warns
+
+    @staticmethod
+    def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
+        # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is there.
+        if deadline.seconds and deadline.passed(time.monotonic()):
+            raise SocketTimeout(operation, deadline.seconds)
 
     def _cannot_read(self, operation: str) -> NoReturn:
         if self._core is None:
@@ -187,11 +183,18 @@ class Socket(GuardedSocket):
         on_long: str = "truncate",
     ) -> bytes:
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
-        if self._lines and timeout is None and flags is SAFE_DISCONN and max_length == MAX_LINE_LENGTH:
+        lines = self._lines
+        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+            if timeout is not None:
+                check_timeout(timeout)
             try:
-                return self._lines.pop()
+                line = lines.pop()
             except IndexError:  # another thread took the last one in between
-                pass
+                line = b""
+            if line:
+                if len(line) <= max_length:
+                    return line
+                lines.append(line)
         return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
 
     def recv_line_into(
@@ -248,18 +251,20 @@ class Socket(GuardedSocket):
     # Writing.
 
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
-        payload = sendable(data)
+        payload = data if type(data) is bytes else sendable(data)
         deadline = None if timeout is None else start_deadline(check_timeout(timeout))
-        if self._core is None and self._is_datagram:
-            self.last_bytes_sent = self._send_datagram("send", payload, deadline)
-            return
-        if not self._turn.try_acquire():
+        turn = self._turn
+        if turn.queue or not turn.held.acquire(False):  # what `try_acquire` does, without the call
+            if self._core is None and self._is_datagram:
+                self.last_bytes_sent = self._send_datagram("send", payload, deadline)
+                return
             self._queue_to_write("send", deadline)
         sent = 0
         try:
-            size = len(payload)
-            while sent < size:
-                rest = payload if not sent else memoryview(payload)[sent:]
+            if deadline is None and DONT_WAIT and payload:
+                sent = self._sock.send(payload, _NO_SIGNAL)
+            while sent < len(payload):
+                rest = memoryview(payload)[sent:] if sent else payload
                 sent += self._send_once("send", rest, deadline, sent)
         except SocketTimeout:
             raise
@@ -268,7 +273,9 @@ class Socket(GuardedSocket):
                 raise
         finally:
             self.last_bytes_sent = sent
-            self._let_go_of_turn()
+            turn.held.release()
+            if turn.queue or self._disposal is not None:
+                self._after_writing()
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)
@@ -319,7 +326,12 @@ class Socket(GuardedSocket):
             raise SocketTimeout(operation, deadline.seconds, 0)
 
     def _let_go_of_turn(self) -> None:
-        self._turn.release()
+        self._turn.held.release()
+        self._after_writing()
+
+    def _after_writing(self) -> None:
+        if self._turn.queue:
+            self._turn.pass_on()
         if self._disposal is not None:
             self._last_one_out()
 
@@ -376,16 +388,14 @@ class Socket(GuardedSocket):
     def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
         """Where a datagram goes: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
-            return unix_path(str(address))
-        return self._resolve("send_to", check_host(address), check_port(port), deadline)[0][4]
+            return unix_path(str(address) if isinstance(address, IpAddress) else address)
+        return self._resolve("send_to", *peer_arguments(address, port), deadline)[0][4]
 
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
         size = check_size(size)
-        return self._receive_datagram(
-            "recv_from", timeout, lambda sock: _datagram.receive(sock, size, flags)
-        )
+        return self._receive_datagram("recv_from", timeout, lambda sock: _datagram.receive(sock, size, flags))
 
     def recv_from_into(
         self,
@@ -411,15 +421,12 @@ class Socket(GuardedSocket):
         with self._use(operation) as sock:
             if self._state is not State.CONNECTED:
                 raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-            return self._until_ready(
-                operation, deadline, lambda: sock.send(payload, _NO_SIGNAL), write=True
-            )
+            return self._until_ready(operation, deadline, lambda: sock.send(payload, _NO_SIGNAL), write=True)
 
     # Connecting.
 
     def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
-        host = check_host(address)
-        port = check_port(port)
+        host, port = peer_arguments(address, port)
         deadline = start_deadline(check_timeout(timeout))
         with self._use("connect") as sock, self._alone("connect"):
             if sock.family not in (AF_INET, AF_INET6):
@@ -437,9 +444,7 @@ class Socket(GuardedSocket):
             self._may_connect("connect_unix")
             self._connect_to_any("connect_unix", [where], deadline)
 
-    def _resolve(
-        self, operation: str, host: str, port: int, deadline: Deadline | None
-    ) -> list[AddrInfo]:
+    def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
         sock = self._sock
         lookup = look_up(host, port, sock.family, sock.type, sock.proto)
         found = wait_for_lookup(lookup, operation, deadline, self._waker)
@@ -447,9 +452,7 @@ class Socket(GuardedSocket):
         assert found is not None
         return found
 
-    def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None
-    ) -> None:
+    def _connect_to_any(self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
         try:
             for position, target in enumerate(targets, 1):

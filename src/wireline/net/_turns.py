@@ -32,23 +32,28 @@ class _Ticket:
 class WriteTurn:
     """A fair lock with a deadline. It begins taken: a socket is not writable before it is connected.
 
-    The turn is handed from one thread to the next without being let go, so nobody can jump the queue. A thread that
-    queues does so *before* it looks whether the turn is free, and one that lets go looks at the queue *after* it:
-    so one of the two sees the other.
+    Whoever finds nobody in ``queue`` may take ``held``, without more ado: that is the fast path of every send. With
+    somebody in the queue everybody joins it, and who lets go of ``held`` calls the next (``pass_on``). A thread joins
+    the queue *before* it looks whether the turn is free, and one that lets go looks at the queue *after* it: so
+    one of the two sees the other.
+
+    Attributes:
+        held: the lock itself.
+        queue: those who wait, first come first.
     """
 
-    __slots__ = ("_held", "_mutex", "_over", "_queue")
+    __slots__ = ("_mutex", "_over", "held", "queue")
 
     def __init__(self) -> None:
-        self._held = threading.Lock()
-        self._held.acquire()
+        self.held = threading.Lock()
+        self.held.acquire()
+        self.queue: deque[_Ticket] = deque()
         self._mutex = threading.Lock()
-        self._queue: deque[_Ticket] = deque()
         self._over = False
 
     def try_acquire(self) -> bool:
         """Take the turn if it is free and nobody queues for it."""
-        return not self._queue and self._held.acquire(blocking=False)
+        return not self.queue and self.held.acquire(False)
 
     def acquire(self, deadline: Deadline | None) -> bool:
         """Queue for the turn; False if the deadline passed first, or the queue was sent away."""
@@ -56,34 +61,32 @@ class WriteTurn:
         with self._mutex:
             if self._over:
                 return False
-            self._queue.append(ticket)
-            if self._queue[0] is ticket and self._held.acquire(blocking=False):
-                self._queue.popleft()
+            self.queue.append(ticket)
+            if self.queue[0] is ticket and self.held.acquire(False):
+                self.queue.popleft()
                 return True
         seconds = -1 if deadline is None else deadline.remaining(time.monotonic())
         if not ticket.called.acquire(timeout=min(seconds, threading.TIMEOUT_MAX)):
             with self._mutex:
-                if ticket in self._queue:  # else it was called at the last moment
-                    self._queue.remove(ticket)
+                if ticket in self.queue:  # else it was called at the last moment
+                    self.queue.remove(ticket)
         return ticket.granted
 
     def release(self) -> None:
-        """Hand the turn to the next in the queue, or let it go."""
-        if not self._queue:
-            self._held.release()
-            if not self._queue:
-                return
-            if not self._held.acquire(blocking=False):
-                return  # whoever has it now will see the queue
+        """Let the turn go, to the next in the queue if there is one."""
+        self.held.release()
+        if self.queue:
+            self.pass_on()
+
+    def pass_on(self) -> None:
+        """Give the turn, if it is still free, to the first in the queue."""
         with self._mutex:
-            if self._queue:
-                self._queue.popleft().call(True)
-            else:
-                self._held.release()
+            if self.queue and self.held.acquire(False):
+                self.queue.popleft().call(True)
 
     def send_away(self) -> None:
         """Refuse everybody who queues, now and later. Who has the turn keeps it."""
         with self._mutex:
             self._over = True
-            while self._queue:
-                self._queue.popleft().call(False)
+            while self.queue:
+                self.queue.popleft().call(False)

@@ -1,0 +1,66 @@
+"""``python -m benchmarks``: what to measure, how long, and where the numbers go."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks._catalogue import CONTESTANTS, ROWS, Contestant
+from benchmarks._driver import run
+from benchmarks._report import circumstances, show, show_progress, write_json
+from benchmarks._rows import Row
+
+_DESCRIPTION = "Measure wireline against its peers, every byte checked."
+_EPILOG = """exit codes: 0, all contestants did their work, whether or not a target was reached;
+1, one returned wrong bytes, or too few, or failed; 2, usage"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only rows with one of these in their name")
+    parser.add_argument("--list", action="store_true", help="list the rows and stop")
+    parser.add_argument("--rounds", type=int, metavar="N", help="rounds (default: 7, or 5 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="less work in a round")
+    parser.add_argument("--scale", type=float, metavar="X", help="X times the work in a round (default: 1)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every reading there too")
+    return parser
+
+
+def main(
+    arguments: Sequence[str] | None = None,
+    contestants: Sequence[Contestant] = CONTESTANTS,
+    rows: Sequence[Row] = ROWS,
+) -> int:
+    """Measure, print, and return the exit code."""
+    parser = _parser()
+    chosen = parser.parse_args(arguments)
+    rounds = (5 if chosen.quick else 7) if chosen.rounds is None else chosen.rounds
+    scale = (0.25 if chosen.quick else 1.0) if chosen.scale is None else chosen.scale
+    if rounds < 1 or not scale > 0:
+        parser.error("there must be at least one round, with something to do")
+    rows = [row for row in rows if not chosen.words or any(word in row.name for word in chosen.words)]
+    if not rows:
+        parser.error("no row has such a name; --list shows all")
+    if chosen.list:
+        print("\n".join(row.name for row in rows))
+        return 0
+    needed = {name for row in rows for name in row.contestants}
+    running = [each for each in contestants if each.name in needed]
+    results = run(running, rounds, scale, show_progress)
+    show_progress(0, 0, "")
+    facts = circumstances(rounds, scale)
+    show(rows, results, facts)
+    if chosen.json:
+        write_json(chosen.json, rows, results, facts)
+    return 1 if results.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

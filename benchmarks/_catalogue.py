@@ -1,0 +1,109 @@
+"""What is measured: the works, the contestants, and which of them are compared, against what target."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+from benchmarks._payload import Payload
+from benchmarks._rows import DurationRow, ExtraRow, RateRow, Row
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be done, the same for all its contestants."""
+
+    payload: Payload
+    load: str | None
+    """The role in ``_load``; None if there is no other end."""
+    pieces: int
+    """How many are measured in a round: as many as take about half a second."""
+    warm_up: int
+
+    def scaled(self, factor: float) -> Work:
+        """The same work, more or less of it."""
+        return Work(
+            self.payload, self.load, max(1, round(self.pieces * factor)), max(1, round(self.warm_up * factor))
+        )
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A program that can do a work."""
+
+    name: str
+    work: Work
+    function: str
+    """``module:function``, see ``_contestant``."""
+
+    def command(self, work: Work) -> list[str]:
+        """How to start it."""
+        program = [sys.executable, "-m", "benchmarks._contestant", self.function]
+        return [*program, work.payload.name, str(work.pieces), str(work.warm_up)]
+
+
+PING_PONG = Work(Payload.MESSAGE, "echo", 20_000, 1_000)
+LINES = Work(Payload.LINES, "feed", 6_000, 100)
+SLOW_LINES = Work(Payload.LINES, "feed", 1_200, 40)
+BULK_OUT = Work(Payload.BLOCK, "drain", 15_000, 500)
+BULK_IN = Work(Payload.BLOCK, "feed", 15_000, 500)
+IMPORT = Work(Payload.MESSAGE, None, 5, 1)
+
+CONTESTANTS = [
+    Contestant("socket echo", PING_PONG, "benchmarks.blocking:socket_echo"),
+    Contestant("socket echo, settimeout", PING_PONG, "benchmarks.blocking:socket_echo_timeout"),
+    Contestant("wireline recv_some echo", PING_PONG, "benchmarks.blocking:recv_some_echo"),
+    Contestant("wireline recv_some echo, timeout", PING_PONG, "benchmarks.blocking:recv_some_echo_timeout"),
+    Contestant("wireline recv_exactly echo", PING_PONG, "benchmarks.blocking:recv_exactly_echo"),
+    Contestant("asyncio echo", PING_PONG, "benchmarks.asyncio_streams:echo"),
+    Contestant("asyncio echo, timeout", PING_PONG, "benchmarks.asyncio_streams:echo_timeout"),
+    Contestant("makefile iteration", LINES, "benchmarks.blocking:makefile_iteration"),
+    Contestant("makefile readline", LINES, "benchmarks.blocking:makefile_readline"),
+    Contestant("wireline lines", LINES, "benchmarks.blocking:lines"),
+    Contestant("wireline recv_line", LINES, "benchmarks.blocking:recv_line"),
+    Contestant("wireline recv_line, timeout", LINES, "benchmarks.blocking:recv_line_timeout"),
+    Contestant("asyncio readline", SLOW_LINES, "benchmarks.asyncio_streams:readline"),
+    Contestant("asyncio readline, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readline_timeout"),
+    Contestant("socket sendall", BULK_OUT, "benchmarks.blocking:socket_sendall"),
+    Contestant("wireline send", BULK_OUT, "benchmarks.blocking:send"),
+    Contestant("socket recv", BULK_IN, "benchmarks.blocking:socket_recv"),
+    Contestant("wireline recv_some", BULK_IN, "benchmarks.blocking:recv_some"),
+    Contestant("wireline recv", BULK_IN, "benchmarks.blocking:recv"),
+    Contestant("import wireline", IMPORT, "benchmarks.imports:front_door"),
+    Contestant("import wireline.net", IMPORT, "benchmarks.imports:net"),
+    Contestant("import wireline, not compiled", IMPORT, "benchmarks.imports:front_door_uncompiled"),
+    Contestant("import wireline.net, not compiled", IMPORT, "benchmarks.imports:net_uncompiled"),
+]
+
+ROWS: list[Row] = [
+    RateRow("ping-pong 64 B: recv_some", "wireline recv_some echo", "socket echo", 0.9),
+    RateRow("ping-pong 64 B: recv_exactly", "wireline recv_exactly echo", "socket echo", 0.9),
+    RateRow(
+        "ping-pong 64 B: recv_some, timeout", "wireline recv_some echo, timeout", "socket echo, settimeout"
+    ),
+    RateRow("lines 64 B: lines()", "wireline lines", "makefile iteration", 0.5),
+    RateRow("lines 64 B: recv_line", "wireline recv_line", "makefile readline", 0.5),
+    RateRow("bulk 64 KiB: send", "wireline send", "socket sendall", 0.95),
+    RateRow("bulk 64 KiB: recv_some", "wireline recv_some", "socket recv", 0.95),
+    RateRow("bulk 64 KiB: recv", "wireline recv", "socket recv", 0.95),
+    ExtraRow(
+        "unused timeout: recv_line, buffered",
+        "wireline recv_line, timeout",
+        "wireline recv_line",
+        "asyncio readline, timeout",
+        "asyncio readline",
+        0.1,
+    ),
+    ExtraRow(
+        "unused timeout: recv_some, waiting",
+        "wireline recv_some echo, timeout",
+        "wireline recv_some echo",
+        "asyncio echo, timeout",
+        "asyncio echo",
+        0.1,
+    ),
+    DurationRow("import wireline", "import wireline", 100),
+    DurationRow("import wireline.net", "import wireline.net", 100),
+    DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
+    DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
+]

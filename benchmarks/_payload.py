@@ -1,0 +1,46 @@
+"""The bytes that are sent, the same in every process: pieces that differ, so that a wrong order is seen too."""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import random
+from collections.abc import Iterator
+
+MESSAGE_SIZE = 64
+LINES_PER_PIECE = 256
+BLOCK_SIZE = 64 * 1024
+
+# The pieces repeat; a prime, so that the period fits no buffer.
+_DIFFERENT_MESSAGES = 1009
+_DIFFERENT_BLOCKS = 13
+
+
+class Payload(enum.Enum):
+    """What one piece is."""
+
+    MESSAGE = "64-byte message"
+    LINES = "256 lines of 64 bytes"
+    BLOCK = "64 KiB block"
+
+    @property
+    def messages(self) -> int:
+        """Messages in a piece: what rates and costs are given for."""
+        return LINES_PER_PIECE if self is Payload.LINES else 1
+
+    def pieces(self) -> Iterator[bytes]:
+        """One piece after the other, for ever."""
+        source = random.Random(7)
+        if self is Payload.MESSAGE:
+            return itertools.cycle([source.randbytes(MESSAGE_SIZE) for _ in range(_DIFFERENT_MESSAGES)])
+        if self is Payload.BLOCK:
+            return itertools.cycle([source.randbytes(BLOCK_SIZE) for _ in range(_DIFFERENT_BLOCKS)])
+        lines = (_line(number, source) for number in itertools.count())
+        return itertools.cycle(
+            [b"".join(itertools.islice(lines, LINES_PER_PIECE)) for _ in range(_DIFFERENT_BLOCKS)]
+        )
+
+
+def _line(number: int, source: random.Random) -> bytes:
+    text = f"{number} {source.randbytes(MESSAGE_SIZE).hex()}"
+    return text[: MESSAGE_SIZE - 1].encode() + b"\n"

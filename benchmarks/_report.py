@@ -1,0 +1,157 @@
+"""What is shown: a progress line, tables, and JSON for who wants to do more with it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+from benchmarks._driver import Cores, Results
+from benchmarks._rows import Outcome, Row
+
+try:
+    from rich.console import Console
+    from rich.table import Table
+except ImportError:  # then the tables are plain
+    HAVE_RICH = False
+else:
+    HAVE_RICH = True
+
+_COMPARISONS = ["work", "against", "median", "min - max", "CPU us", "theirs", "target", ""]
+_CONTESTANTS = ["contestant", "per second", "min - max", "CPU us", "user", "system"]
+_TEXT_COLUMNS = {"work", "against", "contestant", "target", ""}
+_COLOURS = {"reached": "green", "missed": "yellow", "FAILED": "red"}
+
+
+class Circumstances(TypedDict):
+    """What the numbers depend on."""
+
+    python: str
+    platform: str
+    rounds: int
+    scale: float
+    contestant_core: int | None
+    load_core: int | None
+
+
+def circumstances(rounds: int, scale: float) -> Circumstances:
+    """Say where and how it was measured."""
+    cores = Cores.choose()
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "rounds": rounds,
+        "scale": scale,
+        "contestant_core": cores.contestant,
+        "load_core": cores.load,
+    }
+
+
+def show_progress(done: int, total: int, name: str) -> None:
+    """Say on a terminal what is going on; ``name`` is empty when all is done."""
+    if sys.stderr.isatty():
+        words = f"{done}/{total}  {name}" if name else ""
+        print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
+
+
+def show(rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
+    """Print everything."""
+    where = "no core pinned"
+    if facts["contestant_core"] is not None:
+        where = f"contestants on core {facts['contestant_core']}, loads on core {facts['load_core']}"
+    print(f"{facts['python']}, {facts['platform']}, {where}")
+    print(f"medians of {facts['rounds']} rounds; CPU time is that of the contestant, a message")
+    if facts["rounds"] < 5:
+        print("fewer than five rounds: the medians mean little")
+    _table(_CONTESTANTS, [_contestant_cells(name, results) for name in results.readings])
+    _table(_COMPARISONS, [_row_cells(row, results) for row in rows])
+    for name, reason in results.failures.items():
+        print(f"FAILED: {name}: {reason}")
+
+
+def _contestant_cells(name: str, results: Results) -> list[str]:
+    readings = results.readings[name]
+    rates = [reading.rate for reading in readings]
+    times = [
+        [reading.cpu for reading in readings],
+        [reading.user / reading.messages for reading in readings],
+        [reading.system / reading.messages for reading in readings],
+    ]
+    spread = f"{_short(min(rates))} - {_short(max(rates))}"
+    return [name, _short(statistics.median(rates)), spread, *(_us(statistics.median(each)) for each in times)]
+
+
+def outcome(row: Row, results: Results) -> Outcome | None:
+    """Compute a row; None if one of its contestants failed."""
+    if any(name in results.failures for name in row.contestants):
+        return None
+    return row.outcome(results.readings)
+
+
+def _row_cells(row: Row, results: Results) -> list[str]:
+    found = outcome(row, results)
+    if found is None:
+        return [row.name, row.against, "", "", "", "", "", "FAILED"]
+    digits = 2 if found.unit == "x" else 1
+    median, low, high = (f"{value:.{digits}f}" for value in (found.value, *_ends(found.values)))
+    verdict = "" if found.reached is None else "reached" if found.reached else "missed"
+    theirs = "" if found.theirs is None else _us(found.theirs)
+    unit = "x" if found.unit == "x" else f" {found.unit}"
+    return [
+        row.name, row.against, median + unit, f"{low} - {high}", _us(found.ours), theirs, found.target, verdict
+    ]  # fmt: skip
+
+
+def _ends(values: Sequence[float]) -> tuple[float, float]:
+    return min(values), max(values)
+
+
+def _us(seconds: float) -> str:
+    return f"{1e6 * seconds:,.{3 if abs(seconds) < 1e-6 else 2 if abs(seconds) < 1e-4 else 0}f}"
+
+
+def _short(rate: float) -> str:
+    for size, suffix in ((1e6, "M"), (1e3, "k")):
+        if rate >= size:
+            return f"{rate / size:.2f} {suffix}" if rate < 100 * size else f"{rate / size:.0f} {suffix}"
+    return f"{rate:.1f}"
+
+
+def _table(headings: list[str], lines: list[list[str]]) -> None:
+    print()
+    if HAVE_RICH and sys.stdout.isatty():
+        table = Table(*headings)
+        for column in table.columns:
+            column.justify = "left" if column.header in _TEXT_COLUMNS else "right"
+        for line in lines:
+            table.add_row(*line, style=_COLOURS.get(line[-1]))
+        Console().print(table)
+        return
+    widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    for line in (headings, ["-" * width for width in widths], *lines):
+        cells = [
+            cell.ljust(width) if heading in _TEXT_COLUMNS else cell.rjust(width)
+            for cell, width, heading in zip(line, widths, headings, strict=True)
+        ]
+        print("  ".join(cells).rstrip())
+
+
+def write_json(path: Path, rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
+    """Write everything, every round of it."""
+    found = {row.name: outcome(row, results) for row in rows}
+    document = {
+        "circumstances": facts,
+        "contestants": {
+            name: [reading._asdict() for reading in readings] for name, readings in results.readings.items()
+        },
+        "rows": {
+            name: None if each is None else {"median": each.value, **each._asdict()}
+            for name, each in found.items()
+        },
+        "failures": results.failures,
+    }
+    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,155 @@
+"""From readings to what is reported: one value a round, their median, how far they spread, and the target."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+
+class Reading(NamedTuple):
+    """What one contestant needed in one round. Times are in seconds, CPU time is that of its own process."""
+
+    messages: int
+    seconds: float
+    user: float
+    system: float
+
+    @property
+    def rate(self) -> float:
+        """Messages a second."""
+        return self.messages / self.seconds
+
+    @property
+    def cpu(self) -> float:
+        """Seconds of CPU time, user and system, a message."""
+        return (self.user + self.system) / self.messages
+
+
+Readings = Mapping[str, Sequence[Reading]]
+"""For every contestant what it needed, round by round."""
+
+
+class Outcome(NamedTuple):
+    """What a row came to."""
+
+    values: list[float]
+    """One a round, in the row's unit."""
+    unit: str
+    """``x`` or ``ms``."""
+    ours: float
+    """Seconds of CPU time a message, median."""
+    theirs: float | None
+    """The same of whom we are compared with."""
+    target: str
+    """In words, empty for a row without one."""
+    reached: bool | None
+    """Whether the median reaches the target; None where there is none."""
+
+    @property
+    def value(self) -> float:
+        """The median of the rounds."""
+        return statistics.median(self.values)
+
+
+class Row(Protocol):
+    """A line of the table."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def against(self) -> str:
+        """Whom we are compared with."""
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        """The names of who must run for it."""
+
+    def outcome(self, readings: Readings) -> Outcome:
+        """Compute the row, from as many rounds as there are."""
+
+
+@dataclass(frozen=True)
+class RateRow:
+    """Our rate, divided by theirs."""
+
+    name: str
+    ours: str
+    against: str
+    at_least: float | None = None
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return self.against, self.ours
+
+    def outcome(self, readings: Readings) -> Outcome:
+        ours, theirs = readings[self.ours], readings[self.against]
+        values = [one.rate / other.rate for one, other in zip(ours, theirs, strict=True)]
+        return Outcome(
+            values,
+            "x",
+            statistics.median(reading.cpu for reading in ours),
+            statistics.median(reading.cpu for reading in theirs),
+            "" if self.at_least is None else f"at least {self.at_least:g}x",
+            None if self.at_least is None else statistics.median(values) >= self.at_least,
+        )
+
+
+@dataclass(frozen=True)
+class ExtraRow:
+    """What an extra costs us, divided by what it costs them, in CPU time: waiting would drown it."""
+
+    name: str
+    ours: str
+    ours_without: str
+    against: str
+    against_without: str
+    at_most: float
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return self.against_without, self.against, self.ours_without, self.ours
+
+    def outcome(self, readings: Readings) -> Outcome:
+        ours = _extra(readings[self.ours], readings[self.ours_without])
+        theirs = _extra(readings[self.against], readings[self.against_without])
+        values = [one / other for one, other in zip(ours, theirs, strict=True)]
+        return Outcome(
+            values,
+            "x",
+            statistics.median(ours),
+            statistics.median(theirs),
+            f"at most {self.at_most:g}x",
+            statistics.median(values) <= self.at_most,
+        )
+
+
+def _extra(with_it: Sequence[Reading], without: Sequence[Reading]) -> list[float]:
+    return [one.cpu - other.cpu for one, other in zip(with_it, without, strict=True)]
+
+
+@dataclass(frozen=True)
+class DurationRow:
+    """Milliseconds, with a limit on them."""
+
+    name: str
+    ours: str
+    at_most: float
+    against: str = ""
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return (self.ours,)
+
+    def outcome(self, readings: Readings) -> Outcome:
+        values = [1e3 * reading.seconds / reading.messages for reading in readings[self.ours]]
+        return Outcome(
+            values,
+            "ms",
+            statistics.median(reading.cpu for reading in readings[self.ours]),
+            None,
+            f"at most {self.at_most:g} ms",
+            statistics.median(values) <= self.at_most,
+        )

@@ -1,0 +1,140 @@
+"""What a contestant is given: how much to do, a clock, and somebody who checks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from benchmarks._payload import Payload
+
+if sys.platform != "win32":
+    import resource
+
+
+class WrongBytesError(Exception):
+    """What was received is not what was sent."""
+
+
+def cpu_seconds() -> tuple[float, float]:
+    """User and system time of this process so far. The sum is exact; Linux estimates how it divides."""
+    if sys.platform != "win32":
+        usage = resource.getrusage(resource.RUSAGE_SELF)
+        return usage.ru_utime, usage.ru_stime
+    spent = os.times()
+    return spent.user, spent.system
+
+
+class Stopwatch:
+    """Adds up the time of this process between each ``start`` and ``stop``."""
+
+    def __init__(self) -> None:
+        self.seconds = self.user = self.system = 0.0
+        self._running: tuple[float, float, float] | None = None
+
+    def start(self) -> None:
+        """Begin to count."""
+        user, system = cpu_seconds()
+        self._running = (time.perf_counter(), user, system)
+
+    def stop(self) -> None:
+        """Add what went by since ``start``; nothing if it does not run."""
+        if self._running is not None:
+            now = time.perf_counter()
+            user, system = cpu_seconds()
+            started, user_before, system_before = self._running
+            self._running = None
+            self.add(now - started, user - user_before, system - system_before)
+
+    def add(self, seconds: float, user: float, system: float) -> None:
+        """Add what was measured elsewhere."""
+        self.seconds += seconds
+        self.user += user
+        self.system += system
+
+
+class Trial:
+    """One run of one contestant.
+
+    Attributes:
+        watch: what it took. Nothing of the warm-up counts.
+        total: pieces to do, the warm-up included.
+    """
+
+    def __init__(self, payload: Payload, pieces: int, warm_up: int) -> None:
+        """Prepare a run.
+
+        Args:
+            payload: what a piece is.
+            pieces: how many are measured.
+            warm_up: how many come before those.
+        """
+        self.watch = Stopwatch()
+        self.total = pieces + warm_up
+        self._payload = payload
+        self._pieces = pieces
+        self._warm_up = warm_up
+        self._expected = payload.pieces()
+        self._checked = 0
+
+    def announce(self, port: int) -> None:
+        """Say where the contestant listens, on 127.0.0.1."""
+        _say({"port": port})
+
+    def laps(self) -> Iterator[int]:
+        """How many pieces to do: first to warm up, then, with the clock running, to be measured."""
+        yield self._warm_up
+        self.watch.start()
+        yield self._pieces
+        self.watch.stop()
+
+    def outgoing(self, count: int) -> Iterator[bytes]:
+        """The next ``count`` pieces to send. The load checks them."""
+        return itertools.islice(self._expected, count)
+
+    def incoming(self) -> Iterator[int]:
+        """Messages of each piece to receive. The clock runs until the piece is given to ``check``."""
+        for number in range(self.total):
+            if number >= self._warm_up:
+                self.watch.start()
+            yield self._payload.messages
+
+    def check(self, parts: Iterable[bytes], terminator: bytes = b"") -> None:
+        """Stop the clock and compare what was received, each part with ``terminator`` behind it, with a piece.
+
+        Raises:
+            WrongBytesError: they differ.
+        """
+        self.watch.stop()
+        received = b"".join(part + terminator for part in parts) if terminator else b"".join(parts)
+        expected = next(self._expected)
+        if received != expected:
+            raise WrongBytesError(describe_difference(received, expected, self._checked))
+        self._checked += 1
+
+    def passed(self, seconds: float, user: float, system: float) -> None:
+        """Count a piece that was measured and checked elsewhere."""
+        if self._checked >= self._warm_up:
+            self.watch.add(seconds, user, system)
+        self._checked += 1
+
+    def report(self) -> None:
+        """Say what it took, and how many pieces were seen to be right on this side."""
+        watch = self.watch
+        spent = {"seconds": watch.seconds, "user": watch.user, "system": watch.system}
+        _say({**spent, "checked": self._checked})
+
+
+def describe_difference(received: bytes, expected: bytes, number: int) -> str:
+    """Say where a piece began to be wrong."""
+    same = len(os.path.commonprefix([received, expected]))
+    if len(received) == same:
+        return f"piece {number} has {same} bytes, {len(expected)} were sent"
+    return f"piece {number} is wrong from byte {same} on: {received[same : same + 8]!r}"
+
+
+def _say(words: dict[str, int | float]) -> None:
+    print(json.dumps(words), flush=True)

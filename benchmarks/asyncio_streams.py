@@ -1,0 +1,86 @@
+"""asyncio's streams."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from benchmarks._payload import MESSAGE_SIZE
+from benchmarks._trial import Trial
+
+TIMEOUT = 5.0
+"""Seconds. It never fires."""
+
+Talk = Callable[[Trial, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+def _serve(trial: Trial, talk: Talk) -> None:
+    asyncio.run(_serve_one(trial, talk))
+
+
+async def _serve_one(trial: Trial, talk: Talk) -> None:
+    over = asyncio.get_running_loop().create_future()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await talk(trial, reader, writer)
+        except Exception as error:  # noqa: BLE001 - it is raised where `over` is awaited
+            over.set_exception(error)
+        else:
+            over.set_result(None)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    async with server:
+        trial.announce(server.sockets[0].getsockname()[1])
+        await over
+
+
+async def _echo(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for count in trial.laps():
+        for _ in range(count):
+            writer.write(await reader.read(MESSAGE_SIZE))
+            await writer.drain()
+
+
+async def _echo_timeout(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for count in trial.laps():
+        for _ in range(count):
+            async with asyncio.timeout(TIMEOUT):
+                data = await reader.read(MESSAGE_SIZE)
+            writer.write(data)
+            await writer.drain()
+
+
+async def _readline(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    for count in trial.incoming():
+        lines = []
+        for _unused in range(count):
+            lines.append(await reader.readline())
+        trial.check(lines)
+
+
+async def _readline_timeout(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    for count in trial.incoming():
+        lines = []
+        for _unused in range(count):
+            async with asyncio.timeout(TIMEOUT):
+                lines.append(await reader.readline())
+        trial.check(lines)
+
+
+def echo(trial: Trial) -> None:
+    _serve(trial, _echo)
+
+
+def echo_timeout(trial: Trial) -> None:
+    _serve(trial, _echo_timeout)
+
+
+def readline(trial: Trial) -> None:
+    _serve(trial, _readline)
+
+
+def readline_timeout(trial: Trial) -> None:
+    _serve(trial, _readline_timeout)

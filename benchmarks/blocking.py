@@ -1,0 +1,162 @@
+"""The blocking contestants: ``wireline.net`` and the standard library's ``socket``."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+from collections.abc import Iterator
+
+from benchmarks._payload import BLOCK_SIZE, MESSAGE_SIZE
+from benchmarks._trial import Trial
+from wireline.net import Socket
+
+TIMEOUT = 5.0
+"""Seconds. It never fires."""
+
+
+@contextlib.contextmanager
+def wireline_connection(trial: Trial) -> Iterator[Socket]:
+    """Listen, and accept the load's connection."""
+    with Socket() as listener:
+        listener.bind_addr(0, "127.0.0.1")
+        listener.listen()
+        trial.announce(listener.local_addr.port)
+        sock = listener.accept()
+    with sock:
+        yield sock
+
+
+@contextlib.contextmanager
+def socket_connection(trial: Trial) -> Iterator[socket.socket]:
+    """Listen, and accept the load's connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        trial.announce(listener.getsockname()[1])
+        sock, _ = listener.accept()
+    with sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        yield sock
+
+
+# Ping-pong.
+
+
+def socket_echo(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for count in trial.laps():
+            for _ in range(count):
+                sock.sendall(sock.recv(4096))
+
+
+def socket_echo_timeout(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        sock.settimeout(TIMEOUT)
+        for count in trial.laps():
+            for _ in range(count):
+                sock.sendall(sock.recv(4096))
+
+
+def recv_some_echo(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            for _ in range(count):
+                sock.send(sock.recv_some())
+
+
+def recv_some_echo_timeout(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            for _ in range(count):
+                sock.send(sock.recv_some(timeout=TIMEOUT))
+
+
+def recv_exactly_echo(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            for _ in range(count):
+                sock.send(sock.recv_exactly(MESSAGE_SIZE))
+
+
+# Lines. `islice` and the comprehension add as little as can be to the reading itself.
+
+
+def makefile_iteration(trial: Trial) -> None:
+    with socket_connection(trial) as sock, sock.makefile("rb") as file:
+        for count in trial.incoming():
+            trial.check(list(itertools.islice(file, count)))
+
+
+def makefile_readline(trial: Trial) -> None:
+    with socket_connection(trial) as sock, sock.makefile("rb") as file:
+        for count in trial.incoming():
+            trial.check([file.readline() for _ in range(count)])
+
+
+def lines(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        iterator = sock.lines()
+        for count in trial.incoming():
+            trial.check(list(itertools.islice(iterator, count)), b"\n")
+
+
+def recv_line(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.incoming():
+            trial.check([sock.recv_line() for _ in range(count)], b"\n")
+
+
+def recv_line_timeout(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.incoming():
+            trial.check([sock.recv_line(timeout=TIMEOUT) for _ in range(count)], b"\n")
+
+
+# Bulk.
+
+
+def socket_sendall(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for count in trial.laps():
+            for block in trial.outgoing(count):
+                sock.sendall(block)
+            sock.recv(1)
+
+
+def send(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            for block in trial.outgoing(count):
+                sock.send(block)
+            sock.recv_exactly(1)
+
+
+def socket_recv(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for _ in trial.incoming():
+            parts, missing = [], BLOCK_SIZE
+            while missing:
+                part = sock.recv(missing)
+                if not part:
+                    break
+                parts.append(part)
+                missing -= len(part)
+            trial.check(parts)
+
+
+def recv_some(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for _ in trial.incoming():
+            parts, missing = [], BLOCK_SIZE
+            while missing:
+                part = sock.recv_some(missing)
+                if not part:
+                    break
+                parts.append(part)
+                missing -= len(part)
+            trial.check(parts)
+
+
+def recv(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        for _ in trial.incoming():
+            trial.check([sock.recv(BLOCK_SIZE)])

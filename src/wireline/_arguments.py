@@ -1,0 +1,87 @@
+"""What callers give: checked, and turned into what the rooms below take. Nothing here touches a descriptor."""
+
+from __future__ import annotations
+
+import os
+
+from wireline.address import IpAddress, check_host, check_port
+from wireline.options import IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, SockOpt
+
+UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+Buffer = bytes | bytearray | memoryview
+"""Data to send: ``bytes``, or anything else that supports the buffer protocol."""
+
+
+def require_int(name: str, value: object) -> None:
+    """Refuse anything but an int. ``bool`` is none here: it is always a mistake."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} is an int, not {type(value).__name__}")
+
+
+def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
+    """Check what ``dial`` was given; return the host, the port and the type of socket.
+
+    Raises:
+        TypeError, ValueError: a bad host or port, or a protocol that is neither TCP nor UDP.
+    """
+    sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
+    if sock_type is None:
+        raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
+    return *peer_arguments(address, port), sock_type
+
+
+def peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
+    """Check a host and a port that are to be connected or sent to.
+
+    Raises:
+        TypeError, ValueError: they are none; ``""``, which means "every interface" to a listener, is no peer.
+    """
+    host = check_host(address)
+    if not host:
+        raise ValueError("the host is empty")
+    return host, check_port(port)
+
+
+def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
+    """Return the operating system's number and level of a boolean option."""
+    if not isinstance(opt, SockOpt):
+        raise TypeError(f"opt is a SockOpt, not {type(opt).__name__}")
+    return opt.to_int(), opt.level if level is None else level
+
+
+def sendable(data: Buffer) -> bytes | memoryview:
+    """Return ``data`` as something whose ``len`` is its size in bytes.
+
+    Raises:
+        TypeError: it does not support the buffer protocol; ``str`` does not.
+    """
+    if type(data) is bytes:
+        return data
+    try:
+        view = memoryview(data)
+    except TypeError:
+        raise TypeError(f"data to send is bytes or another buffer, not {type(data).__name__}") from None
+    return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
+    """Return the first ``size`` bytes of the caller's buffer.
+
+    Raises:
+        TypeError: it cannot be written to.
+        ValueError: it has fewer bytes, or is not contiguous.
+    """
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        raise TypeError(f"a writable buffer is needed, not {type(buffer).__name__}") from None
+    if view.readonly:
+        raise TypeError(f"a writable buffer is needed, this {type(buffer).__name__} is read-only")
+    if not view.c_contiguous:
+        raise ValueError("the buffer is not contiguous")
+    view = view.cast("B")
+    if size is None:
+        return view
+    if not 0 <= size <= len(view):
+        raise ValueError(f"size is 0 to the {len(view)} bytes of the buffer, got {size}")
+    return view[:size]

@@ -1,0 +1,141 @@
+"""What is done to a bare descriptor, and what its errors mean. None of it waits."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import errno
+import os
+import socket
+import stat
+
+from wireline._sansio.race import AddrInfo
+from wireline.errors import SockAddr
+from wireline.options import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SocketFlag,
+)
+
+# accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
+_FAILED_BEFORE_ACCEPT = frozenset(
+    getattr(errno, name)
+    for name in (
+        "ECONNABORTED ECONNRESET EPROTO ENOPROTOOPT EHOSTDOWN ENONET EHOSTUNREACH ENETDOWN ENETUNREACH EPERM"
+    ).split()
+    if hasattr(errno, name)
+)
+
+CONNECTING = frozenset(
+    {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, getattr(errno, "WSAEWOULDBLOCK", errno.EAGAIN)}
+)
+"""What ``connect`` says when it was not allowed to wait and has begun."""
+
+_GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
+
+
+class State(enum.Enum):
+    """What a socket has become."""
+
+    FRESH = "unconnected"
+    LISTENING = "listening"
+    CONNECTED = "connected"
+
+
+def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
+    """What the default protocol, TCP, stands for."""
+    if protocol != IPPROTO_TCP:
+        return protocol
+    if domain not in (AF_INET, AF_INET6):
+        return 0
+    return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
+
+
+def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
+    """Make a descriptor. Every TCP stream has TCP_NODELAY from its first moment (C7)."""
+    sock = socket.socket(domain, sock_type, protocol)
+    try:
+        sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
+        no_delay(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
+    """Make a socket and begin to connect it; also whether that is done already.
+
+    Raises:
+        OSError: it failed at once; the socket is closed again.
+    """
+    family, sock_type, protocol, _, sockaddr = info
+    sock = create(family, sock_type, protocol)
+    try:
+        code = sock.connect_ex(sockaddr)
+        if code and code not in CONNECTING:
+            raise OSError(code, os.strerror(code))
+    except BaseException:
+        sock.close()
+        raise
+    return sock, not code
+
+
+def connect_result(sock: socket.socket) -> OSError | None:
+    """What became of a connection attempt that is over."""
+    code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    return OSError(code, os.strerror(code)) if code else None
+
+
+def no_delay(sock: socket.socket) -> None:
+    """Set TCP_NODELAY on a TCP stream; of any other socket leave all as it is."""
+    if sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
+        sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
+    """Ask the operating system what a descriptor from elsewhere has become."""
+    with contextlib.suppress(OSError):  # not everywhere, and not for every kind
+        if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            return State.LISTENING, None
+    try:
+        return State.CONNECTED, sock.getpeername()
+    except OSError:
+        return State.FRESH, None
+
+
+def remove_stale(path: str | bytes, sock_type: int) -> bool:
+    """Remove a socket file that nobody listens on; False if it is anything else (S8)."""
+    try:
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            return False
+        with socket.socket(AF_UNIX, sock_type) as probe:
+            probe.setblocking(False)
+            probe.connect(path)
+    except ConnectionRefusedError:
+        os.unlink(path)
+        return True
+    except FileNotFoundError:  # gone in between
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
+    """Whether ``accept`` failed for a client that went away before, and should go on with the next one (S4)."""
+    return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
+
+
+def shut_down_writing(sock: socket.socket) -> None:
+    """Half-close. A peer that is gone already needs no telling."""
+    try:
+        sock.shutdown(socket.SHUT_WR)
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise

@@ -1,0 +1,102 @@
+"""``wireline listen --chat``: the lines of each to all the others."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive
+from tests.cli.conftest import Start
+
+
+def meet(*peers: socket.socket) -> None:
+    """Wait until everybody is in the room: who hears something is, and so is who was heard."""
+    first, second, *others = peers
+    first.settimeout(0.05)
+    heard = b""
+    probes = 0
+    while not heard:
+        probes += 1
+        second.sendall(b"%d\n" % probes)
+        with contextlib.suppress(TimeoutError):
+            heard = first.recv(1000)
+    first.settimeout(PATIENCE)
+    while not heard.endswith(b"%d\n" % probes):
+        heard += first.recv(1000)
+    present = [first, second]
+    for newcomer in others:
+        newcomer.sendall(b"me\n")
+        for peer in present:
+            assert receive(peer, 3) == b"me\n"
+        present.append(newcomer)
+
+
+def test_everybody_else_gets_the_line_as_it_was_sent(start: Start) -> None:
+    command = start("listen", "--chat", "127.0.0.1:0")
+    port = command.port()
+    with connect(port) as ann, connect(port) as bob, connect(port) as cyd:
+        meet(ann, bob, cyd)
+        ann.sendall(b"hello\r\n\nthere\n")
+        for other in (bob, cyd):
+            assert receive(other, 14) == b"hello\r\n\nthere\n"
+        bob.sendall(b"in two ")
+        bob.sendall(b"parts\n")
+        for other in (ann, cyd):
+            assert receive(other, 13) == b"in two parts\n"
+        # A last line without an end gets one.
+        cyd.sendall(b"bye")
+        cyd.shutdown(socket.SHUT_WR)
+        assert cyd.recv(1) == b""
+        for other in (ann, bob):
+            assert receive(other, 4) == b"bye\n"
+        command.send_signal(signal.SIGINT)
+        assert command.end() == (0, b"", "")
+
+
+def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
+    start: Start, tmp_path: Path
+) -> None:
+    path = str(tmp_path / "socket")
+    lines = b"".join(b"%0999d\n" % number for number in range(1000))
+    command = start("listen", "--chat", "--timeout", "0.2", f"unix:{path}")
+    command.listening_on()
+    with connect_unix(path) as ann, connect_unix(path) as bob, connect_unix(path) as slow:
+        meet(ann, bob, slow)
+        talking = threading.Thread(target=ann.sendall, args=(lines,))
+        talking.start()
+        assert receive(bob, len(lines)) == lines
+        talking.join()
+        # What it had been sent before is still there, then it is over.
+        with contextlib.suppress(ConnectionResetError):
+            assert lines.startswith(read_all(slow))
+        bob.sendall(b"still here\n")
+        assert receive(ann, 11) == b"still here\n"
+        command.send_signal(signal.SIGINT)
+        result = command.end()
+    assert result.code == 0
+    assert result.err.count("\n") == 1
+    assert result.err.startswith(
+        f"wireline: a client of unix:{path} fell silent: send did not finish within 0.2 s"
+    )
+
+
+def test_who_never_ends_a_line_is_put_out(start: Start) -> None:
+    command = start("listen", "--chat", "127.0.0.1:0")
+    port = command.port()
+    with connect(port) as ann, connect(port) as bob, connect(port) as endless:
+        meet(ann, bob, endless)
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            endless.sendall(bytes(1_100_000))
+            read_all(endless)
+            endless.sendall(bytes(100_000))
+        ann.sendall(b"quiet now\n")
+        assert receive(bob, 10) == b"quiet now\n"
+        command.send_signal(signal.SIGINT)
+        result = command.end()
+    assert result.code == 0
+    assert "sent a line that is too long" in result.err

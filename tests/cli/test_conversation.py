@@ -1,0 +1,289 @@
+"""Who ends first, who waits for whom, and what is made of failures; the peer is a fake."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import queue
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from wireline import ClosedError, SocketTimeout
+from wireline.cli._conversation import Conversation
+from wireline.cli._outcome import ExitCode, Failure, Stage, judge
+from wireline.cli._stdio import Input, NoInput, Output
+
+
+class FakePeer:
+    """Says what it is given to say, and remembers what it was told."""
+
+    name = "fake"
+    chunk = 1000
+
+    def __init__(self, *says: bytes | Exception | None, silence: float | None = None) -> None:
+        self.silence = silence
+        self.heard = b""
+        self.input_ended = threading.Event()
+        self.aborted: bool | None = None
+        self.send_error: Exception | None = None
+        self._says: queue.Queue[bytes | Exception | None] = queue.Queue()
+        for word in says:
+            self._says.put(word)
+
+    def receive(self, timeout: float | None) -> bytes | None:
+        try:
+            word = self._says.get(timeout=timeout)
+        except queue.Empty:
+            raise SocketTimeout("recv_some", timeout or 0.0) from None
+        if isinstance(word, Exception):
+            raise word
+        return word
+
+    def say(self, *words: bytes | Exception | None) -> None:
+        for word in words:
+            self._says.put(word)
+
+    def send(self, data: bytes) -> None:
+        if self.send_error:
+            raise self.send_error
+        self.heard += data
+
+    def end_input(self) -> None:
+        self.input_ended.set()
+
+    def close(self, *, abort: bool = False) -> None:
+        if self.aborted is None:
+            self.aborted = abort
+            self.say(ClosedError())
+
+
+class Pipes:
+    """Standard input and output of a conversation under test, and the other ends of both."""
+
+    def __init__(self) -> None:
+        self._source, self._typing = os.pipe()
+        self._screen, self._output = os.pipe()
+        self.input = Input(self._source)
+        self.output = Output(self._output)
+
+    def type(self, data: bytes) -> None:
+        os.write(self._typing, data)
+
+    def end_input(self) -> None:
+        os.close(self._typing)
+
+    def shown(self) -> bytes:
+        """Everything written so far; there must be something."""
+        return os.read(self._screen, 1 << 16)
+
+    def stop_reading(self) -> None:
+        os.close(self._screen)
+
+    def close(self) -> None:
+        for fd in (self._typing, self._screen, self._output, self._source):
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+@pytest.fixture
+def pipes() -> Iterator[Pipes]:
+    pipes = Pipes()
+    yield pipes
+    with contextlib.suppress(OSError):
+        pipes.end_input()
+    # The upload of some conversation may still be reading: it sees the end before its descriptor goes.
+    for thread in threading.enumerate():
+        if thread.name == "wireline-upload":
+            thread.join()
+    pipes.close()
+
+
+def talk(peer: FakePeer, pipes: Pipes, **options: float | bool) -> None:
+    Conversation(peer, pipes.input, pipes.output, **options).run()  # type: ignore[arg-type]
+
+
+def failing(peer: FakePeer, pipes: Pipes, **options: float | bool) -> Failure:
+    with pytest.raises(Failure) as caught:
+        talk(peer, pipes, **options)
+    return caught.value
+
+
+def test_both_directions_and_the_half_close(pipes: Pipes) -> None:
+    peer = FakePeer()
+    conversation = threading.Thread(target=talk, args=(peer, pipes))
+    conversation.start()
+    pipes.type(b"question")
+    pipes.end_input()
+    assert peer.input_ended.wait(5)
+    peer.say(b"answer", None)
+    conversation.join()
+    assert peer.heard == b"question"
+    assert pipes.shown() == b"answer"
+    assert peer.aborted is False
+
+
+def test_crlf(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.type(b"a\nb\r\n")
+    pipes.end_input()
+    peer.say(None)
+    talk(peer, pipes, crlf=True)
+    assert peer.heard == b"a\r\nb\r\n"
+
+
+def test_crlf_never_makes_a_chunk_too_long_for_the_peer(pipes: Pipes) -> None:
+    peer = FakePeer()
+    sizes = []
+    peer.send = lambda data: sizes.append(len(data))  # type: ignore[method-assign]
+    pipes.type(b"\n" * 1500)
+    pipes.end_input()
+    peer.say(None)
+    talk(peer, pipes, crlf=True)
+    assert max(sizes) == peer.chunk
+    assert sum(sizes) == 3000
+
+
+def test_a_peer_that_spoke_and_left_is_not_kept_waiting_for(pipes: Pipes) -> None:
+    peer = FakePeer(b"bye", None)
+    talk(peer, pipes)  # the input stays open, and nothing comes
+    assert peer.aborted is False
+    assert not peer.input_ended.is_set()
+
+
+def test_a_peer_that_ended_still_gets_what_is_there(pipes: Pipes) -> None:
+    class SlowPeer(FakePeer):
+        def send(self, data: bytes) -> None:
+            # Longer than the pause in which input has to come: what is being sent counts.
+            threading.Event().wait(0.3)
+            super().send(data)
+
+    peer = SlowPeer(b"hello", None)
+    pipes.type(b"x" * 2500)
+    pipes.end_input()
+    talk(peer, pipes)
+    assert len(peer.heard) == 2500
+    assert peer.input_ended.is_set()
+
+
+def test_a_peer_that_only_receives_gets_the_input_to_its_end(pipes: Pipes) -> None:
+    peer = FakePeer(None)
+    conversation = threading.Thread(target=talk, args=(peer, pipes))
+    conversation.start()
+    # More than the pause that a peer which has spoken would have been granted.
+    conversation.join(0.7)
+    assert conversation.is_alive()
+    pipes.type(b"late")
+    pipes.end_input()
+    conversation.join()
+    assert peer.heard == b"late"
+    assert peer.aborted is False
+
+
+def test_a_terminal_is_not_waited_for(pipes: Pipes) -> None:
+    pipes.input.is_terminal = True
+    talk(FakePeer(None), pipes)
+
+
+def test_input_that_cannot_be_delivered_is_told(pipes: Pipes) -> None:
+    peer = FakePeer(b"no more", None)
+    peer.send_error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    pipes.type(b"data")
+    outcome = judge(failing(peer, pipes))
+    assert outcome.code is ExitCode.TRUNCATED
+    assert "before it had taken all of the input" in outcome.sentence
+    # What it had said before is not lost.
+    assert pipes.shown() == b"no more"
+    assert peer.aborted is True
+
+
+def test_a_reset_is_told_and_the_data_before_it_delivered(pipes: Pipes) -> None:
+    peer = FakePeer(b"half of", ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+    pipes.end_input()
+    assert judge(failing(peer, pipes)).code is ExitCode.TRUNCATED
+    assert pipes.shown() == b"half of"
+
+
+def test_a_peer_that_takes_nothing_in_time(pipes: Pipes) -> None:
+    peer = FakePeer()
+    peer.send_error = SocketTimeout("send", 3, 0)
+    pipes.type(b"data")
+    assert judge(failing(peer, pipes, timeout=3.0)).code is ExitCode.TIMEOUT
+    assert peer.aborted is True
+
+
+def test_a_peer_that_says_nothing_in_time_once_the_input_has_ended(pipes: Pipes) -> None:
+    pipes.end_input()
+    outcome = judge(failing(FakePeer(), pipes, timeout=0.05))
+    assert outcome == (ExitCode.TIMEOUT, "fake fell silent: nothing came for 0.05 s")
+
+
+def test_the_time_limit_does_not_count_while_somebody_may_still_type(pipes: Pipes) -> None:
+    peer = FakePeer()
+    conversation = threading.Thread(target=talk, args=(peer, pipes), kwargs={"timeout": 0.05})
+    conversation.start()
+    conversation.join(0.3)
+    assert conversation.is_alive()
+    peer.say(b"done", None)
+    conversation.join()
+
+
+def test_the_time_limit_counts_from_the_last_byte(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.end_input()
+    conversation = threading.Thread(target=talk, args=(peer, pipes), kwargs={"timeout": 0.4})
+    conversation.start()
+    for _ in range(3):
+        conversation.join(0.2)
+        peer.say(b".")
+    peer.say(None)
+    conversation.join()
+    assert pipes.shown() == b"..."
+
+
+def test_a_peer_without_an_end_ends_by_silence(pipes: Pipes) -> None:
+    peer = FakePeer(b"reply", silence=0.05)
+    pipes.type(b"ask")
+    pipes.end_input()
+    talk(peer, pipes)
+    assert pipes.shown() == b"reply"
+    assert peer.heard == b"ask"
+
+
+def test_an_empty_datagram_is_not_an_end(pipes: Pipes) -> None:
+    peer = FakePeer(b"", b"more", silence=0.05)
+    pipes.end_input()
+    talk(peer, pipes)
+    assert pipes.shown() == b"more"
+
+
+def test_input_that_breaks_off_is_not_passed_off_as_whole(tmp_path: os.PathLike[str], pipes: Pipes) -> None:
+    directory = os.open(tmp_path, os.O_RDONLY)
+    peer = FakePeer()
+    try:
+        with pytest.raises(Failure) as caught:
+            Conversation(peer, Input(directory), pipes.output).run()
+    finally:
+        os.close(directory)
+    assert caught.value.stage is Stage.INPUT
+    assert peer.aborted is True
+    assert not peer.input_ended.is_set()
+
+
+def test_output_that_cannot_be_written(pipes: Pipes) -> None:
+    pipes.stop_reading()
+    assert failing(FakePeer(b"data"), pipes).stage is Stage.OUTPUT
+
+
+def test_without_input_the_peer_is_told_at_once(pipes: Pipes) -> None:
+    peer = FakePeer(b"data", None)
+    Conversation(peer, NoInput(), pipes.output).run()
+    assert peer.input_ended.is_set()
+    assert pipes.shown() == b"data"
+
+
+def test_a_socket_closed_by_somebody_else_is_no_failure_of_the_peer(pipes: Pipes) -> None:
+    with pytest.raises(ClosedError):
+        talk(FakePeer(ClosedError()), pipes)

@@ -1,0 +1,77 @@
+"""What a test says to a program through its standard streams, with a socket of ours at the other end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from tests.interop.programs import PATIENCE, Program
+from wireline import Address
+from wireline.net import Socket
+
+THEIRS = bytes(range(256)) * 1024
+"""What the program sends: 256 KiB, more than one buffer of anybody."""
+OURS = THEIRS[::-1] + b"the end"
+
+
+@contextmanager
+def listening(sock: Socket) -> Iterator[Socket]:
+    """Let peers connect to a socket that is bound already."""
+    with sock:
+        sock.listen()
+        yield sock
+
+
+def hold_a_conversation(program: Program, sock: Socket) -> None:
+    """Lines in turn, then everything in both directions at once, then both half-close."""
+    for number in range(10):
+        program.type(b"question %d\r\n" % number)
+        assert sock.recv_line(PATIENCE) == b"question %d" % number
+        sock.send(b"answer %d\n" % number, timeout=PATIENCE)
+        assert program.says(rb"^answer %d\n$" % number, on_stdout=True)
+    with ThreadPoolExecutor(2) as pool:
+        out = pool.submit(program.finish, THEIRS)
+        sent = pool.submit(_send_and_half_close, sock)
+        assert _read_to_the_end(sock) == THEIRS
+        sent.result()
+        assert out.result() == OURS
+
+
+def _send_and_half_close(sock: Socket) -> None:
+    sock.send(OURS, timeout=PATIENCE)
+    sock.shutdown_write()
+
+
+def _read_to_the_end(sock: Socket) -> bytes:
+    pieces = []
+    while piece := sock.recv_some(timeout=PATIENCE):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def exchange_datagrams(program: Program, sock: Socket, peer: Address | None = None) -> Address:
+    """Datagrams in turn; the program speaks first unless ``peer`` says where to find it. Returns where it is."""
+    if peer is not None:
+        sock.send_to(peer.host, peer.port, b"who is there?\n", timeout=PATIENCE)
+        assert program.says(rb"^who is there\?\n$", on_stdout=True)
+    for number in range(5):
+        program.type(b"question %d\n" % number)
+        datagram = sock.recv_from(1500, timeout=PATIENCE)
+        assert datagram.data == b"question %d\n" % number
+        assert peer in (None, datagram.address)
+        peer = datagram.address
+        answer = b"answer %d\n" % number
+        assert sock.send_to(peer.host, peer.port, answer, timeout=PATIENCE) == len(answer)
+        assert program.says(rb"^answer %d\n$" % number, on_stdout=True)
+    assert peer is not None
+    return peer
+
+
+def exchange_connected_datagrams(program: Program, sock: Socket) -> None:
+    """The same with a socket from ``dial``."""
+    for number in range(5):
+        sock.send(b"question %d\n" % number, timeout=PATIENCE)
+        assert program.says(rb"^question %d\n$" % number, on_stdout=True)
+        program.type(b"answer %d\n" % number)
+        assert sock.recv_some(timeout=PATIENCE) == b"answer %d\n" % number

@@ -1,0 +1,333 @@
+"""The stage of a scenario: one flavour, one transport, and the peers that misbehave on it on purpose."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import itertools
+import os
+import select
+import socket
+import struct
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any, NamedTuple, Self, TypeVar
+
+import pytest
+
+from tests.scenarios.flavours import Flavour, Handler, Sock, in_thread
+from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Address
+
+T = TypeVar("T")
+
+PATIENCE = 10.0
+"""Seconds after which something that should have happened at once counts as never."""
+
+A_MOMENT = 0.02
+"""Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
+
+
+class Transport(NamedTuple):
+    """A kind of stream, or of datagrams."""
+
+    name: str
+    family: int
+    sock_type: int
+    host: str
+
+    @property
+    def is_unix(self) -> bool:
+        return self.family == AF_UNIX
+
+
+STREAMS = {
+    "tcp4": Transport("tcp4", AF_INET, SOCK_STREAM, "127.0.0.1"),
+    "tcp6": Transport("tcp6", AF_INET6, SOCK_STREAM, "::1"),
+    "unix": Transport("unix", AF_UNIX, SOCK_STREAM, ""),
+}
+DATAGRAMS = {
+    "udp4": Transport("udp4", AF_INET, SOCK_DGRAM, "127.0.0.1"),
+    "udp6": Transport("udp6", AF_INET6, SOCK_DGRAM, "::1"),
+    "unixgram": Transport("unixgram", AF_UNIX, SOCK_DGRAM, ""),
+}
+
+
+def over(*transports: str) -> pytest.MarkDecorator:
+    """Run a scenario over these transports instead of every kind of stream."""
+    return pytest.mark.parametrize("transport", transports, indirect=True)
+
+
+class Wire(NamedTuple):
+    """One of our sockets, connected to one of the standard library's, which does exactly what it is told."""
+
+    sock: Sock
+    peer: socket.socket
+
+
+class Pair(NamedTuple):
+    """Two of our sockets, connected."""
+
+    client: Sock
+    server: Sock
+
+
+class Scene:
+    """Makes what a scenario needs of one flavour and transport. What it made is closed when it ends."""
+
+    def __init__(self, flavour: Flavour, transport: Transport) -> None:
+        self.flavour = flavour
+        self.transport = transport
+        self._stack = contextlib.AsyncExitStack()
+        self._numbers = itertools.count()
+
+    async def __aenter__(self) -> Self:
+        # Short: a Unix socket's path has 108 bytes at most, on some systems fewer.
+        self._directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wl-"))
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._stack.aclose()
+
+    def path(self) -> str:
+        """A path where nothing is yet."""
+        return os.path.join(self._directory, f"s{next(self._numbers)}")
+
+    def closed_at_the_end(self, sock: T) -> T:
+        self._stack.callback(sock.close)  # type: ignore[attr-defined]
+        return sock
+
+    # Ours.
+
+    def socket(self, **options: Any) -> Sock:
+        """A fresh socket of the flavour."""
+        family, sock_type = self.transport.family, self.transport.sock_type
+        return self.closed_at_the_end(self.flavour.socket(family, sock_type, **options))
+
+    def bound(self, **options: Any) -> Sock:
+        """One that is bound."""
+        sock = self.socket(**options)
+        if self.transport.is_unix:
+            sock.bind_unix(self.path())
+        else:
+            sock.bind_addr(0, self.transport.host)
+        return sock
+
+    def listener(self, **options: Any) -> Sock:
+        """One that listens."""
+        sock = self.bound(**options)
+        sock.listen()
+        return sock
+
+    async def connect(self, sock: Sock, where: Address, timeout: float | None = PATIENCE) -> None:
+        """Connect one of ours."""
+        if self.transport.is_unix:
+            await sock.connect_unix(where.host, timeout)
+        else:
+            await sock.connect(where.host, where.port, timeout)
+
+    async def connected(self, where: Address, **options: Any) -> Sock:
+        sock = self.socket(**options)
+        await self.connect(sock, where)
+        return sock
+
+    async def dial(self, *args: Any, **options: Any) -> Sock:
+        return self.closed_at_the_end(await self.flavour.dial(*args, **options))
+
+    async def accept(self, listener: Sock) -> Sock:
+        return self.closed_at_the_end(await listener.accept(timeout=PATIENCE))
+
+    async def pair(self, **options: Any) -> Pair:
+        listener = self.listener(**options)
+        client = await self.connected(listener.local_addr, **options)
+        return Pair(client, await self.accept(listener))
+
+    async def wire(self, **options: Any) -> Wire:
+        listener = self.raw_listener()
+        sock = await self.connected(address_of(listener), **options)
+        return Wire(sock, self.raw_accept(listener))
+
+    async def serve(self, handler: Handler, **options: Any) -> Any:
+        """A running server, stopped at the end."""
+        if self.transport.is_unix:
+            server = await self.flavour.serve(handler, 0, f"unix:{self.path()}", **options)
+        else:
+            server = await self.flavour.serve(handler, 0, self.transport.host, **options)
+        self._stack.push_async_callback(server.stop)
+        return server
+
+    # The standard library's.
+
+    def raw(self) -> socket.socket:
+        sock = self.closed_at_the_end(socket.socket(self.transport.family, self.transport.sock_type))
+        sock.settimeout(PATIENCE)
+        return sock
+
+    def raw_bound(self) -> socket.socket:
+        sock = self.raw()
+        sock.bind(self.path() if self.transport.is_unix else (self.transport.host, 0))
+        return sock
+
+    def raw_listener(self, backlog: int = 16) -> socket.socket:
+        sock = self.raw_bound()
+        sock.listen(backlog)
+        return sock
+
+    def raw_accept(self, listener: socket.socket) -> socket.socket:
+        peer = self.closed_at_the_end(listener.accept()[0])
+        peer.settimeout(PATIENCE)
+        return peer
+
+    def raw_connect(self, where: Address) -> socket.socket:
+        sock = self.raw()
+        sock.connect(where.host if self.transport.is_unix else where)
+        return sock
+
+    def black_hole(self) -> Address:
+        """An address that answers nothing: a listener whose queue is full. (Linux drops what does not fit.)"""
+        listener = self.raw_listener(backlog=0)
+        where = address_of(listener)
+        self.raw_connect(where)
+        return where
+
+    async def reset(self, wire: Wire) -> None:
+        """Let the peer go away with a reset, after what it has sent before."""
+        if self.transport.is_unix:  # there a reset is a peer that closes and has not read everything
+            await wire.sock.send(b"unread")
+        reset(wire.peer)
+
+
+# ----------------------------------------------------------------------------------------- waiting
+
+
+async def begin(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start a call, and give it a moment to begin to wait.
+
+    What is promised of a call that waits holds for one that is about to, too: should the moment be too short, the test
+    is weaker, and never wrong.
+    """
+    task = asyncio.ensure_future(call)
+    await asyncio.sleep(A_MOMENT)
+    return task
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """The result of what must not take long."""
+    return await asyncio.wait_for(awaitable, PATIENCE)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Wait for something that nothing announces."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        await asyncio.sleep(0.001)
+
+
+async def arrived(sock: Sock, size: int) -> None:
+    """Wait until the kernel has that many bytes for ``sock``, so that a call that may not wait can have them."""
+    count = array.array("i", [0])
+
+    def all_there() -> bool:
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, count)
+        return count[0] >= size
+
+    await eventually(all_there)
+
+
+async def readable(sock: Sock) -> None:
+    """Wait until there is something to read or to accept, or the end."""
+    await eventually(lambda: select.select([sock.fileno()], [], [], 0)[0])
+
+
+class Stopwatch:
+    """``with Stopwatch() as took: ...`` and then ``took.seconds``."""
+
+    seconds = 0.0
+
+    def __enter__(self) -> Self:
+        self._start = time.monotonic()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.seconds = time.monotonic() - self._start
+
+
+# ------------------------------------------------------------------------------------- raw sockets
+
+
+def address_of(sock: socket.socket) -> Address:
+    name = sock.getsockname()
+    return Address(name, 0) if isinstance(name, str) else Address(*name[:2])
+
+
+def reset(sock: socket.socket) -> None:
+    """Close with a reset instead of an end."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    sock.close()
+
+
+def raw_option(sock: Sock, level: int, option: int, value: int | None = None) -> int:
+    """Ask the kernel for an option of one of our sockets, behind its back; set it first if there is a value."""
+    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        if value is not None:
+            twin.setsockopt(level, option, value)
+        return twin.getsockopt(level, option)
+
+
+def read_all(peer: socket.socket, piece: int = 65536) -> bytes:
+    """Everything up to the end, in pieces of at most that size."""
+    return b"".join(iter(lambda: peer.recv(piece), b""))
+
+
+def read_exactly(peer: socket.socket, size: int) -> bytes:
+    data = bytearray()
+    while len(data) < size:
+        piece = peer.recv(size - len(data))
+        assert piece, f"the stream ended after {len(data)} of {size} bytes"
+        data += piece
+    return bytes(data)
+
+
+async def all_of(peer: socket.socket, piece: int = 65536) -> bytes:
+    return await in_thread(read_all, peer, piece)
+
+
+def fill(sock: socket.socket | Sock) -> int:
+    """Write zeroes until not one byte more fits into the connection; return how many did."""
+    size = 0
+    with socket.socket(fileno=os.dup(sock.fileno())) as twin:
+        for _ in range(3):  # the kernel moves bytes from one end to the other, which may make room once more
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    size += twin.send(bytes(65536), socket.MSG_DONTWAIT)
+            select.select([], [twin], [], 0.005)
+    return size
+
+
+@contextlib.contextmanager
+def dripping(peer: socket.socket, byte: bytes = b"x", every: float = 0.03) -> Iterator[None]:
+    """Send one byte and again one byte, for as long as the block takes."""
+    enough = threading.Event()
+
+    def drip() -> None:
+        while not enough.wait(every):
+            peer.send(byte)
+
+    dripper = threading.Thread(target=drip, name="dripper")
+    dripper.start()
+    try:
+        yield
+    finally:
+        enough.set()
+        dripper.join()
+
+
+def pattern(size: int) -> bytes:
+    """Bytes of which no part looks like another, so that one that is lost, doubled or moved is seen."""
+    numbers = array.array("I", range(size // 4 + 1))
+    return numbers.tobytes()[:size]

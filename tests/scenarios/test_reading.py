@@ -1,0 +1,268 @@
+"""R1 to R4, R11: how much a read returns, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from tests.scenarios.flavours import Sock
+from tests.scenarios.scene import Pair, Scene, Stopwatch, Wire, arrived, begin, dripping, pattern, soon
+from wireline import BUFFER_SIZE, BusyError, SocketFlag, SocketTimeout
+
+pytestmark = pytest.mark.anyio
+
+MANY = 100_000
+"""More bytes than a buffer has, fewer than the kernel holds for a peer that does not read."""
+
+
+async def first_of_lines(sock: Sock, timeout: float | None) -> bytes:
+    async for line in sock.lines(timeout=timeout):
+        return bytes(line)
+    return b""
+
+
+# Every read that waits, each asking for more than a peer that sends a few bytes without a newline will give.
+READS: dict[str, Callable[[Sock, float | None], Awaitable[object]]] = {
+    "recv": lambda sock, timeout: sock.recv(MANY, timeout),
+    "recv_into": lambda sock, timeout: sock.recv_into(bytearray(MANY), timeout=timeout),
+    "recv_exactly": lambda sock, timeout: sock.recv_exactly(MANY, timeout),
+    "recv_until": lambda sock, timeout: sock.recv_until(b"\0", timeout=timeout),
+    "recv_line": lambda sock, timeout: sock.recv_line(timeout),
+    "recv_line_into": lambda sock, timeout: sock.recv_line_into(bytearray(), timeout),
+    "lines": first_of_lines,
+    "skip": lambda sock, timeout: sock.skip(MANY, timeout),
+}
+every_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
+
+
+# R1.
+
+
+async def test_R1_recv_waits_until_all_the_bytes_are_there(wire: Wire) -> None:
+    sock, peer = wire
+    peer.sendall(b"ab")
+    reading = await begin(sock.recv(5))
+    peer.sendall(b"c")
+    assert not reading.done()
+    peer.sendall(b"def")
+    assert await soon(reading) == b"abcde"
+    assert await sock.recv(1) == b"f"
+
+
+async def test_R1_recv_returns_fewer_bytes_only_at_the_end(wire: Wire) -> None:
+    sock, peer = wire
+    peer.sendall(b"abc")
+    peer.close()
+    assert await soon(sock.recv(5)) == b"abc"
+    assert await soon(sock.recv(5)) == b""
+
+
+async def test_R1_unbuffered_recv_returns_what_one_system_call_gives(scene: Scene) -> None:
+    sock, peer = await scene.wire(buffered=False)
+    peer.sendall(b"abc")
+    await arrived(sock, 3)
+    assert await soon(sock.recv(5)) == b"abc"
+    peer.sendall(b"defgh")
+    await arrived(sock, 5)
+    assert await soon(sock.recv(2)) == b"de"
+    assert not sock.has_data_buffered, "the rest stays in the kernel"
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+async def test_R1_a_timeout_changes_neither(scene: Scene, buffered: bool) -> None:
+    sock, peer = await scene.wire(buffered=buffered)
+    peer.sendall(b"abc")
+    await arrived(sock, 3)
+    if buffered:
+        with pytest.raises(TimeoutError):
+            await sock.recv(5, timeout=0.02)
+        peer.sendall(b"de")
+        assert await soon(sock.recv(5, timeout=5)) == b"abcde"
+    else:
+        assert await soon(sock.recv(5, timeout=5)) == b"abc"
+
+
+@pytest.mark.parametrize("timeout", [None, 0, 5])
+async def test_R1_recv_of_no_bytes_returns_at_once(wire: Wire, timeout: float | None) -> None:
+    sock, peer = wire
+    assert await soon(sock.recv(0, timeout)) == b""
+    peer.sendall(b"x")
+    assert await soon(sock.recv(0, timeout)) == b""
+    assert await soon(sock.recv(1, timeout=5)) == b"x"
+    peer.close()
+    assert await soon(sock.recv(0, timeout)) == b""
+
+
+async def test_R1_recv_into_is_recv_into_the_callers_buffer(wire: Wire) -> None:
+    sock, peer = wire
+    buffer = bytearray(b"........")
+    peer.sendall(b"abcdef")
+    assert await soon(sock.recv_into(buffer, 4)) == 4
+    assert buffer == b"abcd...."
+    peer.close()
+    assert await soon(sock.recv_into(memoryview(buffer)[6:])) == 2
+    assert buffer == b"abcd..ef"
+    assert await soon(sock.recv_into(buffer)) == 0
+
+
+async def test_R1_much_more_than_a_buffer(wire: Wire) -> None:
+    sock, peer = wire
+    data = pattern(40 * BUFFER_SIZE + 17)
+    sender = threading.Thread(target=peer.sendall, args=(data,))
+    sender.start()
+    assert await soon(sock.recv(len(data))) == data
+    sender.join()
+
+
+# R2.
+
+
+async def test_R2_recv_some_returns_as_soon_as_one_byte_is_there(wire: Wire) -> None:
+    sock, peer = wire
+    reading = await begin(sock.recv_some())
+    assert not reading.done()
+    peer.sendall(b"x")
+    assert await soon(reading) == b"x"
+
+
+async def test_R2_recv_some_looks_into_the_buffer_first(wire: Wire) -> None:
+    sock, peer = wire
+    peer.sendall(b"one\ntwo")
+    await arrived(sock, 7)
+    assert await soon(sock.recv_line()) == b"one"
+    assert sock.has_data_buffered
+    peer.sendall(b" more")
+    await arrived(sock, 5)
+    assert await soon(sock.recv_some(2)) == b"tw"
+    assert await soon(sock.recv_some()) == b"o"
+    assert await soon(sock.recv_some()) == b" more"
+
+
+# R3.
+
+
+@every_read
+async def test_R3_a_peer_that_drips_cannot_stretch_a_timeout(
+    wire: Wire, read: Callable[[Sock, float | None], Awaitable[object]]
+) -> None:
+    sock, peer = wire
+    with dripping(peer), Stopwatch() as took:
+        with pytest.raises(SocketTimeout) as caught:
+            await read(sock, 0.2)
+    assert 0.19 < took.seconds < 0.6
+    assert caught.value.seconds == 0.2
+    assert await sock.recv_some(timeout=1) != b"", "and what was dripped is not lost"
+
+
+async def test_R3_a_reader_that_drips_cannot_stretch_the_timeout_of_send(wire: Wire) -> None:
+    sock, peer = wire
+    enough = threading.Event()
+
+    def sip() -> None:
+        while not enough.wait(0.02):
+            peer.recv(100_000)
+
+    reader = threading.Thread(target=sip)
+    reader.start()
+    try:
+        with Stopwatch() as took, pytest.raises(SocketTimeout):
+            await sock.send(bytes(50_000_000), timeout=0.2)
+    finally:
+        enough.set()
+        reader.join()
+    assert 0.19 < took.seconds < 0.6
+
+
+# R4.
+
+
+@every_read
+async def test_R4_a_timeout_of_zero_never_waits(
+    wire: Wire, read: Callable[[Sock, float | None], Awaitable[object]]
+) -> None:
+    sock, peer = wire
+    for sent in (b"", b"abc"):
+        peer.sendall(sent)
+        await arrived(sock, len(sent))
+        with Stopwatch() as took, pytest.raises(SocketTimeout):
+            await read(sock, 0)
+        assert took.seconds < 0.2
+
+
+@pytest.mark.parametrize("size", [1, BUFFER_SIZE, MANY])
+async def test_R4_a_timeout_of_zero_returns_what_the_kernel_has(scene: Scene, size: int) -> None:
+    data = pattern(size).replace(b"\n", b"-")
+    reads: list[Callable[[Sock], Awaitable[bytes]]] = [
+        lambda sock: sock.recv(size, 0),
+        lambda sock: sock.recv_exactly(size, 0),
+        lambda sock: sock.recv_until(b"\n", timeout=0),
+        lambda sock: sock.recv_line(0),
+        lambda sock: first_of_lines(sock, 0),
+    ]
+    for read in reads:
+        sock, peer = await scene.wire()
+        peer.sendall(data + b"\n")
+        await arrived(sock, size + 1)
+        assert (await read(sock)).rstrip(b"\n") == data
+        sock.close()
+        peer.close()
+
+
+async def test_R4_a_timeout_of_zero_returns_what_is_in_both_buffers(wire: Wire) -> None:
+    sock, peer = wire
+    peer.sendall(b"first\nin our ")
+    await arrived(sock, 13)
+    assert await sock.recv_line() == b"first"
+    peer.sendall(b"buffer, and in the kernel's\n")
+    await arrived(sock, 28)
+    assert await sock.recv_line(0) == b"in our buffer, and in the kernel's"
+
+
+async def test_R4_a_timeout_of_zero_sees_the_end(wire: Wire) -> None:
+    sock, peer = wire
+    peer.sendall(b"last")
+    peer.close()
+    await arrived(sock, 4)
+    assert await sock.recv_line(0) == b""
+    assert await sock.recv(9, 0) == b"last"
+
+
+# R11.
+
+
+@every_read
+async def test_R11_a_second_reader_is_refused_and_the_first_is_unharmed(
+    wire: Wire, read: Callable[[Sock, float | None], Awaitable[object]]
+) -> None:
+    sock, peer = wire
+    first = await begin(sock.recv_line())
+    for timeout in (None, 0, 5):
+        with pytest.raises(BusyError):
+            await soon(read(sock, timeout))
+    with pytest.raises(BusyError):
+        sock.try_recv_line()
+    peer.sendall(b"mine\nnobody's\n")
+    assert await soon(first) == b"mine"
+    assert await soon(sock.recv_line()) == b"nobody's"
+
+
+async def test_R11_one_reads_while_another_writes(pair: Pair) -> None:
+    client, server = pair
+    data = pattern(1_000_000)
+    both = asyncio.gather(
+        client.send(data), server.send(data), client.recv_exactly(len(data)), server.recv_exactly(len(data))
+    )
+    assert (await soon(both))[2:] == [data, data]
+
+
+async def test_R11_peeking_is_reading(wire: Wire) -> None:
+    sock, peer = wire
+    first = await begin(sock.recv(1, flags=SocketFlag.PEEK))
+    with pytest.raises(BusyError):
+        await soon(sock.recv_some())
+    peer.sendall(b"x")
+    assert await soon(first) == b"x"
+    assert await soon(sock.recv(1)) == b"x"
