@@ -42,12 +42,12 @@ class Contestant:
         return [*program, work.payload.name, str(work.pieces), str(work.warm_up)]
 
 
-PING_PONG = Work(Payload.MESSAGE, "echo", 20_000, 1_000)
+PING_PONG = Work(Payload.MESSAGE, "echo", 5_000, 500)
 LINES = Work(Payload.LINES, "feed", 6_000, 100)
 SLOW_LINES = Work(Payload.LINES, "feed", 1_200, 40)
-BULK_OUT = Work(Payload.BLOCK, "drain", 15_000, 500)
-BULK_IN = Work(Payload.BLOCK, "feed", 15_000, 500)
-IMPORT = Work(Payload.MESSAGE, None, 5, 1)
+BULK_OUT = Work(Payload.BLOCK, "drain", 8_000, 400)
+BULK_IN = Work(Payload.BLOCK, "feed", 8_000, 400)
+IMPORT = Work(Payload.MESSAGE, None, 3, 1)
 
 CONTESTANTS = [
     Contestant("socket echo", PING_PONG, "benchmarks.blocking:socket_echo"),

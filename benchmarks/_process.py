@@ -33,7 +33,8 @@ class Process:
             command: the program and its words; it runs in the root of the checkout.
             core: the core it is kept on; None leaves that to the operating system.
         """
-        self._errors = tempfile.TemporaryFile()
+        # A file and not a pipe: nobody reads it before the end, and a pipe that is full would stop the child.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
         self._popen = subprocess.Popen(
             command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
         )

@@ -96,14 +96,15 @@ def _row_cells(row: Row, results: Results) -> list[str]:
     found = outcome(row, results)
     if found is None:
         return [row.name, row.against, "", "", "", "", "", "FAILED"]
-    digits = 2 if found.unit == "x" else 1
-    median, low, high = (f"{value:.{digits}f}" for value in (found.value, *_ends(found.values)))
-    verdict = "" if found.reached is None else "reached" if found.reached else "missed"
-    theirs = "" if found.theirs is None else _us(found.theirs)
+    median, low, high = (_value(value, found.unit) for value in (found.value, *_ends(found.values)))
     unit = "x" if found.unit == "x" else f" {found.unit}"
-    return [
-        row.name, row.against, median + unit, f"{low} - {high}", _us(found.ours), theirs, found.target, verdict
-    ]  # fmt: skip
+    cpu = [_us(found.ours), "" if found.theirs is None else _us(found.theirs)]
+    verdict = {True: "reached", False: "missed", None: ""}[found.reached]
+    return [row.name, row.against, median + unit, f"{low} - {high}", *cpu, found.target, verdict]
+
+
+def _value(value: float, unit: str) -> str:
+    return f"{value:.2f}" if unit == "x" else f"{value:.1f}"
 
 
 def _ends(values: Sequence[float]) -> tuple[float, float]:

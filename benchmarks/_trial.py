@@ -130,7 +130,8 @@ class Trial:
 
 def describe_difference(received: bytes, expected: bytes, number: int) -> str:
     """Say where a piece began to be wrong."""
-    same = len(os.path.commonprefix([received, expected]))
+    pairs = zip(received, expected, strict=False)
+    same = next((place for place, (one, other) in enumerate(pairs) if one != other), len(received))
     if len(received) == same:
         return f"piece {number} has {same} bytes, {len(expected)} were sent"
     return f"piece {number} is wrong from byte {same} on: {received[same : same + 8]!r}"

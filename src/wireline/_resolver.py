@@ -73,6 +73,9 @@ def ask(host: str, port: int, family: int, sock_type: int, protocol: int, flags:
     Raises:
         socket.gaierror: the host is named in its text (C6).
     """
+    if family == socket.AF_INET6 and host:
+        # A sender whose IPv4 address came out of an IPv6 socket can be answered through it (W8).
+        flags |= getattr(socket, "AI_V4MAPPED", 0)
     try:
         found = socket.getaddrinfo(host or None, port, family, sock_type, protocol, flags)
     except socket.gaierror as error:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 from tests.interop.programs import PATIENCE, Program
 from wireline import Address
@@ -15,16 +13,14 @@ THEIRS = bytes(range(256)) * 1024
 OURS = THEIRS[::-1] + b"the end"
 
 
-@contextmanager
-def listening(sock: Socket) -> Iterator[Socket]:
-    """Let peers connect to a socket that is bound already."""
-    with sock:
-        sock.listen()
-        yield sock
+def hold_a_conversation(program: Program, sock: Socket, *, may_half_close: bool = True) -> None:
+    """Lines in turn, then everything in both directions at once, then both half-close.
 
-
-def hold_a_conversation(program: Program, sock: Socket) -> None:
-    """Lines in turn, then everything in both directions at once, then both half-close."""
+    Args:
+        program: relays between its standard streams and ``sock``.
+        sock: the other end.
+        may_half_close: the program goes on sending when we have half-closed; else we do it after it has.
+    """
     for number in range(10):
         program.type(b"question %d\r\n" % number)
         assert sock.recv_line(PATIENCE) == b"question %d" % number
@@ -32,18 +28,22 @@ def hold_a_conversation(program: Program, sock: Socket) -> None:
         assert program.says(rb"^answer %d\n$" % number, on_stdout=True)
     with ThreadPoolExecutor(2) as pool:
         out = pool.submit(program.finish, THEIRS)
-        sent = pool.submit(_send_and_half_close, sock)
-        assert _read_to_the_end(sock) == THEIRS
+        sent = pool.submit(_send, sock, may_half_close)
+        received = read_to_the_end(sock)
         sent.result()
+        sock.shutdown_write()
         assert out.result() == OURS
+    assert received == THEIRS
 
 
-def _send_and_half_close(sock: Socket) -> None:
+def _send(sock: Socket, half_close: bool) -> None:
     sock.send(OURS, timeout=PATIENCE)
-    sock.shutdown_write()
+    if half_close:
+        sock.shutdown_write()
 
 
-def _read_to_the_end(sock: Socket) -> bytes:
+def read_to_the_end(sock: Socket) -> bytes:
+    """Everything until the peer is done."""
     pieces = []
     while piece := sock.recv_some(timeout=PATIENCE):
         pieces.append(piece)

@@ -19,7 +19,7 @@ from tests.sansio.model import (
     cut,
     many_lines,
     plain_line,
-    splitting_ahead_soon,
+    small_thresholds,
 )
 from wireline._sansio.buffer import ReceiveBuffer
 from wireline._sansio.stream import StreamCore
@@ -112,18 +112,16 @@ def test_taking_starts_the_search_again() -> None:
 
 
 @given(TEXTS, st.lists(st.integers(0, 4000), max_size=20), st.data())
+@small_thresholds()
 def test_any_script_agrees_with_a_bytes_object(data: bytes, places: list[int], draw: st.DataObject) -> None:
     buffer = ReceiveBuffer()
     model = b""
-    with splitting_ahead_soon():
-        for piece in cut(data, [place % (len(data) + 1) for place in places]):
-            buffer.feed(piece)
-            model += piece
-            for _ in range(draw.draw(st.sampled_from([0, 1, 5, 60]))):
-                model = check_next_line(buffer, model)
-            model = check_every_view(
-                buffer, model, draw.draw(st.integers(0, 700)), draw.draw(st.integers(0, 50))
-            )
+    for piece in cut(data, [place % (len(data) + 1) for place in places]):
+        buffer.feed(piece)
+        model += piece
+        for _ in range(draw.draw(st.sampled_from([0, 1, 5, 60]))):
+            model = check_next_line(buffer, model)
+        model = check_every_view(buffer, model, draw.draw(st.integers(0, 700)), draw.draw(st.integers(0, 50)))
 
 
 def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int) -> bytes:

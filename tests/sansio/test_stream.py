@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +27,7 @@ from tests.sansio.model import (
     cut,
     many_lines,
     scripts,
-    splitting_ahead_soon,
+    small_thresholds,
 )
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.errors import EndOfStreamError
@@ -37,12 +38,6 @@ UNSAFE = SocketFlag(0)
 
 PLACES = st.lists(st.integers(0, 4000), max_size=20)
 """Where data is cut, before it is known how long it is."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_examples_reach_the_fast_lane() -> Iterator[None]:
-    with splitting_ahead_soon():
-        yield
 
 
 def core_with(data: bytes, *, ended: bool = False, buffered: bool = True) -> StreamCore:
@@ -73,6 +68,7 @@ def drive(pieces: list[bytes], end: OSError | None, script: list[Request]) -> li
 
 
 @given(TEXTS, ENDS, scripts(REQUESTS), PLACES)
+@small_thresholds()
 def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
     data: bytes, end: OSError | None, script: list[Request], places: list[int]
 ) -> None:
@@ -84,6 +80,7 @@ def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
 
 
 @given(TEXTS, ENDS, st.lists(st.tuples(scripts(REQUESTS | SOME), st.integers(0, 3)), max_size=6), PLACES)
+@small_thresholds()
 def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
     data: bytes, end: OSError | None, parts: list[tuple[list[Request], int]], places: list[int]
 ) -> None:
@@ -102,6 +99,7 @@ def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
 
 
 @given(TEXTS, ENDS, scripts(REQUESTS | SOME), st.integers(1, 1000))
+@small_thresholds()
 def test_unbuffered_never_wants_more_than_the_request_may_consume(
     data: bytes, end: OSError | None, script: list[Request], one_call: int
 ) -> None:
@@ -124,6 +122,11 @@ class CoreAndModel(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.pair = Pair()
+        self.patched = contextlib.ExitStack()
+        self.patched.enter_context(small_thresholds())
+
+    def teardown(self) -> None:
+        self.patched.close()
 
     @precondition(lambda self: not self.pair.model.ended)
     @rule(data=TEXTS)
@@ -150,7 +153,7 @@ class CoreAndModel(RuleBasedStateMachine):
 
 
 TestCoreAndModel = CoreAndModel.TestCase
-TestCoreAndModel.settings = settings(max_examples=40, stateful_step_count=40)
+TestCoreAndModel.settings = settings(max_examples=60, stateful_step_count=40)
 
 EVERY_KIND = [
     Request("recv", 700),
@@ -428,11 +431,35 @@ def test_what_an_unbuffered_core_wants(data: bytes, request_: Request, want: int
     assert core.want == want
 
 
-def test_a_buffered_core_wants_a_buffer_or_what_is_missing_up_to_a_limit() -> None:
-    core = core_with(b"abc")
-    for size, want in [(4, BUFFER_SIZE), (200_003, 200_000), (10**12, 2**20)]:
-        assert core.recv_exactly(size) is None
-        assert core.want == want
+@pytest.mark.parametrize(
+    ("data", "request_", "want", "whole"),
+    [
+        (b"", Request("recv_line"), BUFFER_SIZE, False),
+        (b"", Request("recv_until"), BUFFER_SIZE, False),
+        (b"", Request("recv_some", 2**30), BUFFER_SIZE, False),
+        (b"abc", Request("recv", 100), BUFFER_SIZE, False),
+        (b"abc", Request("recv_exactly", 100), BUFFER_SIZE, False),
+        (b"abc", Request("recv", 200_003), 200_000, True),
+        (b"abc", Request("recv", 200_003, PEEK), 200_000, True),
+        (b"abc", Request("recv_exactly", 200_003), 200_000, True),
+        (b"abc", Request("skip", 200_003), 200_000, True),
+        (b"abc", Request("recv_exactly", 10**12), 2**20, True),
+    ],
+    ids=str,
+)
+def test_what_a_buffered_core_wants(data: bytes, request_: Request, want: int, whole: bool) -> None:
+    core = core_with(data)
+    assert ask(core, Request("skip", 10**6)) is None  # what this wanted was given up with it
+    assert ask(core, request_) is None
+    assert (core.want, core.want_whole) == (want, whole)
+
+
+def test_an_unbuffered_recv_never_needs_all_that_it_wants() -> None:
+    core = StreamCore(buffered=False)
+    assert core.recv(2**20) is None
+    assert not core.want_whole
+    assert core.recv_exactly(2**20) is None
+    assert core.want_whole
 
 
 # ------------------------------------------------------------------------------------------------ bad input

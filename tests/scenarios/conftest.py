@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from tests.scenarios.flavours import FLAVOURS, Flavour
+from tests.scenarios.names import Names
 from tests.scenarios.scene import DATAGRAMS, STREAMS, Pair, Scene, Transport, Wire
 
 
@@ -44,3 +45,10 @@ async def wire(scene: Scene) -> Wire:
 async def pair(scene: Scene) -> Pair:
     """A client and a server, both ours."""
     return await scene.pair()
+
+
+@pytest.fixture
+def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
+    """Names that resolve to what the scenario says."""
+    with Names().in_place(monkeypatch) as names:
+        yield names

@@ -41,6 +41,8 @@ class Flavour(Protocol):
     name: str
     backend: object
     """The event loop to run the scenarios on, as ``anyio_backend`` takes it."""
+    socket_type: type
+    """The class behind ``socket``."""
 
     def socket(self, *args: Any, **options: Any) -> Sock: ...
 
@@ -207,6 +209,7 @@ class Blocking:
 
     name = "blocking"
     backend = "asyncio"
+    socket_type = Socket
 
     def socket(self, *args: Any, **options: Any) -> Sock:
         return Face(Socket(*args, **options))

@@ -83,11 +83,10 @@ class Scene:
         self.flavour = flavour
         self.transport = transport
         self._stack = contextlib.AsyncExitStack()
+        self._directory = ""
         self._numbers = itertools.count()
 
     async def __aenter__(self) -> Self:
-        # Short: a Unix socket's path has 108 bytes at most, on some systems fewer.
-        self._directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wl-"))
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -95,6 +94,8 @@ class Scene:
 
     def path(self) -> str:
         """A path where nothing is yet."""
+        if not self._directory:  # short: a Unix socket's path has 108 bytes at most, on some systems fewer
+            self._directory = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="wl-"))
         return os.path.join(self._directory, f"s{next(self._numbers)}")
 
     def closed_at_the_end(self, sock: T) -> T:

@@ -72,7 +72,7 @@ class StreamCore:
     def fail(self, error: OSError) -> None:
         """Take the error that ended the stream."""
         self._ended = True
-        self._error = error
+        self._error = error.with_traceback(None)  # its frames would keep the socket alive
 
     # The requests. Each is named after the method of the socket that makes it.
 

@@ -77,18 +77,16 @@ class _PlainFormatter(logging.Formatter):
 @contextlib.contextmanager
 def _sigterm_as_exception() -> Iterator[None]:
     """Let SIGTERM unwind the stack as Ctrl-C does, so that socket files are removed and the cursor is shown again."""
+    before = signal.getsignal(signal.SIGTERM)
     # A program that is started with a signal ignored leaves it so; only the main thread may set handlers.
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL
-    ):
+    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:

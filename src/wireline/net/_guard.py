@@ -45,11 +45,14 @@ class GuardedSocket(BaseSocket):
         self._readable: Readiness | None = None
         self._writable: Readiness | None = None
         self._disposal: Callable[[], None] | None = None
+        self._no_reader = self._no_writer = True
         super()._setup(sock, buffered, state, peer)
 
     def _opened(self) -> None:
         assert self._core is not None
         self._readable = self._writable = None
+        self._waker.close()  # it was for `connect`; `shutdown` wakes whoever waits on a stream
+        self._no_reader = self._no_writer = False
         self._resting.append(self._core)
         self._turn.release()
 
@@ -74,28 +77,30 @@ class GuardedSocket(BaseSocket):
         if not self._last_one_out():
             self._wake()
 
-    def _wake(self) -> None:
-        self._waker.ring()
-        if self._core is not None:
-            try:
-                self._sock.shutdown(socket.SHUT_RDWR)
-            except OSError as error:
-                if error.errno not in (errno.ENOTCONN, errno.EBADF, errno.EINVAL):
-                    raise
-
     def _last_one_out(self) -> bool:
-        """After ``close``: dispose of the descriptor if nobody uses it any more."""
+        """After ``close``: dispose of the descriptor if nobody uses it any more. Nobody new may begin."""
         with self._lock:
-            if self._users or self._disposal is None:
-                return self._disposal is None
             if self._core is not None:
-                if not self._resting or not self._turn.try_acquire():
-                    return False
-                self._resting.clear()
+                with contextlib.suppress(IndexError):  # a reader has it, and will come by here
+                    self._resting.pop()
+                    self._no_reader = True
+                self._no_writer = self._no_writer or self._turn.held.acquire(False)
+            if self._users or not (self._no_reader and self._no_writer) or self._disposal is None:
+                return self._disposal is None
             dispose, self._disposal = self._disposal, None
         self._waker.close()
         dispose()
         return True
+
+    def _wake(self) -> None:
+        self._waker.ring()
+        # Under the lock, and only while the disposal is still to be done: else the number may be somebody else's.
+        # Only the direction that somebody waits in: shutting down writing sends FIN, which an abortive close must not.
+        with self._lock, contextlib.suppress(OSError):  # the peer is gone, and with it the reason to wait
+            if self._disposal is not None and not self._no_reader:
+                self._sock.shutdown(socket.SHUT_RD)
+            if self._disposal is not None and not self._no_writer:
+                self._sock.shutdown(socket.SHUT_WR)
 
     def _give_up(self) -> int:
         # `detach` is a close that keeps the descriptor, and unlike `close` it does not send anybody away.

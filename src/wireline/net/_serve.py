@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -186,11 +185,9 @@ class Server:
             self._finish(threading.current_thread(), client)
 
     def _finish(self, thread: threading.Thread, client: Socket) -> None:
-        with contextlib.ExitStack() as finally_:
-            finally_.callback(self._forget, thread)
+        try:
             client.close()
-
-    def _forget(self, thread: threading.Thread) -> None:
-        with self._changed:
-            self._active.pop(thread, None)
-            self._changed.notify_all()
+        finally:
+            with self._changed:
+                self._active.pop(thread, None)
+                self._changed.notify_all()

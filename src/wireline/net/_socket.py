@@ -227,6 +227,7 @@ class Socket(GuardedSocket):
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
             raise ValueError("max_length must be at least 1 byte")
+        self._open_sock("lines")
         if self._core is None:
             self._refuse("lines")
         return self._iterate_lines(max_length, timeout)

@@ -1,0 +1,123 @@
+"""An HTTP client over a plain socket: what a protocol of lines and counted bytes looks like.
+
+It gets one page and knows the three ways in which HTTP/1.1 says where a body ends. For real work there are real HTTP
+clients; this one follows no redirects, has no TLS, and keeps the whole page in memory::
+
+    python examples/http_client.py http://localhost:8000/
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from wireline import SocketFlag
+from wireline.net import Socket, dial
+
+# Guesses: more than any server sends.
+LONGEST_LINE = 8192  # bytes
+MOST_HEADERS = 100
+
+
+class Response(NamedTuple):
+    """What the server answered. The names of the headers are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def get(url: str, timeout: float = 10.0) -> Response:
+    """Get a page.
+
+    Args:
+        url: ``http://host[:port]/path``.
+        timeout: seconds for each step: connecting, a header, a piece of the body.
+
+    Raises:
+        ValueError: this is no such URL, or what came is no HTTP.
+        EOFError: the page was cut off.
+        OSError: the network failed; it is a TimeoutError if the server was too slow.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or " " in url:
+        raise ValueError(f"{url!r} is not http://host/path")
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    host = parts.netloc.rpartition("@")[2]  # with the port, without a name and password
+    with dial(parts.hostname, parts.port or 80, timeout=timeout) as sock:
+        request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+        sock.send(request.encode("ascii"), timeout=timeout)
+        status = _read_status(sock, timeout)
+        while 100 <= status < 200:  # "wait for it"
+            _read_headers(sock, timeout)
+            status = _read_status(sock, timeout)
+        headers = _read_headers(sock, timeout)
+        return Response(status, headers, _read_body(sock, status, headers, timeout))
+
+
+def _read_status(sock: Socket, timeout: float) -> int:
+    line = sock.recv_line(timeout, max_length=LONGEST_LINE, on_long="raise")
+    version, _, rest = line.partition(b" ")
+    if not version.startswith(b"HTTP/1.") or not rest[:3].isdigit():
+        raise ValueError(f"this is no HTTP: {line[:60]!r}")
+    return int(rest[:3])
+
+
+def _read_headers(sock: Socket, timeout: float) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    for line in sock.lines(LONGEST_LINE, timeout):
+        if not line:
+            return headers
+        name, colon, value = line.decode("latin-1").partition(":")
+        if not colon or len(headers) == MOST_HEADERS:
+            raise ValueError(f"this is no header, or one too many: {line[:60]!r}")
+        headers[name.lower()] = value.strip()
+    raise EOFError("the server left in the middle of the headers")
+
+
+def _read_body(sock: Socket, status: int, headers: dict[str, str], timeout: float) -> bytes:
+    if status in (204, 304):  # these have none, whatever the headers say
+        return b""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        return b"".join(_chunks(sock, timeout))
+    if "content-length" in headers:
+        return sock.recv_exactly(int(headers["content-length"]), timeout)
+    # It ends with the connection. Without flags a reset is an error, and is not taken for that end.
+    pieces = []
+    while piece := sock.recv_some(timeout=timeout, flags=SocketFlag(0)):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _chunks(sock: Socket, timeout: float) -> Iterator[bytes]:
+    """Each chunk is its size in hexadecimal on a line, the bytes, and an empty line. The last one has size 0."""
+    while size := int(sock.recv_until(b"\r\n", LONGEST_LINE, timeout).partition(b";")[0], 16):
+        yield sock.recv_exactly(size, timeout)
+        if sock.recv_exactly(2, timeout) != b"\r\n":
+            raise ValueError("a chunk is longer than it says")
+    _read_headers(sock, timeout)  # nobody needs these, but the end of them is the end of the page
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write a page to standard output, and its headers to standard error."""
+    parser = argparse.ArgumentParser(description="Get a page by HTTP.")
+    parser.add_argument("url")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each step (10)")
+    options = parser.parse_args(argv)
+
+    try:
+        response = get(options.url, options.timeout)
+    except (OSError, EOFError, ValueError) as error:
+        print(f"http_client: {error}", file=sys.stderr)
+        return 1
+    for name, value in response.headers.items():
+        print(f"{name}: {value}", file=sys.stderr)
+    sys.stdout.buffer.write(response.body)
+    return 0 if response.status < 400 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

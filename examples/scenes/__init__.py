@@ -1,0 +1,20 @@
+"""The scenes of the demonstration.
+
+A new one is a file beside this, with a function that takes a ``Stage``, and a line in ``STORY``. It shows what it
+does with ``stage.show``, checks every claim with ``stage.check``, and leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+from examples.scenes import datagrams, lines, names, patience, transfer, unix, web
+from examples.scenes.stage import Scene
+
+STORY = (
+    Scene("An echo server, and a client that talks in lines", lines.play),
+    Scene("A large file from one process to another", transfer.play),
+    Scene("A Unix socket", unix.play),
+    Scene("Datagrams", datagrams.play),
+    Scene("A web page, over a plain socket", web.play),
+    Scene("A name with a dead and a live address", names.play),
+    Scene("A timeout that loses nothing", patience.play),
+)

@@ -1,0 +1,43 @@
+"""An example gets a page from Python's own web server."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from examples import http_client
+from examples.scenes.stage import Stage, example
+
+
+def play(stage: Stage) -> None:
+    """Get a page and compare it with the file it was made from."""
+    page = Path(http_client.__file__).read_bytes()
+    (stage.directory / "page.txt").write_bytes(page)
+    with _web_server(stage.directory) as port:
+        with example(stage, "http_client.py", f"http://127.0.0.1:{port}/page.txt") as client:
+            stage.check_bytes(client.finish(), page, f"the page has its {len(page)} bytes")
+        missing = http_client.get(f"http://127.0.0.1:{port}/nothing")
+        stage.check(missing.status == 404, "what is not there is not found", missing.status)
+
+
+@contextlib.contextmanager
+def _web_server(directory: Path) -> Iterator[int]:
+    """Serve a directory; gives the port."""
+    handler = functools.partial(_SilentHandler, directory=str(directory))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        try:
+            yield server.server_address[1]
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _SilentHandler(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""

@@ -1,0 +1,226 @@
+"""R13, R14: closing wakes whoever waits, and what comes later is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.scenarios.calls import READS, Call
+from tests.scenarios.flavours import Flavour, Sock
+from tests.scenarios.names import Names
+from tests.scenarios.scene import Pair, Scene, Stopwatch, Wire, begin, fill, over, read_all, soon
+from wireline import (
+    AF_INET,
+    SAFE_DISCONN,
+    SOCK_DGRAM,
+    Address,
+    ClosedError,
+    SocketFlag,
+    SockOpt,
+    parse_ip_address,
+)
+
+pytestmark = pytest.mark.anyio
+
+for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
+"""The two ways to wait: for ever, and with a deadline."""
+
+
+async def assert_close_wakes(sock: Sock, *calls: Any) -> None:
+    """Close the socket under calls that wait; each must end with ``ClosedError``, at once."""
+    waiting = [await begin(call) for call in calls]
+    assert not any(task.done() for task in waiting), "they do not wait"
+    with Stopwatch() as took:
+        sock.close()
+        for task in waiting:
+            with pytest.raises(ClosedError):
+                await soon(task)
+    assert took.seconds < 1
+    assert sock.is_closed
+    assert sock.fileno() == -1
+
+
+# R13.
+
+
+@pytest.mark.parametrize(
+    "read", [*READS.values(), lambda sock, timeout: sock.recv_some(1, timeout)], ids=[*READS, "recv_some"]
+)
+@for_ever_or_long
+async def test_R13_close_wakes_a_read(wire: Wire, read: Call, timeout: float | None) -> None:
+    wire.peer.sendall(b"a beginning")
+    if read is not READS["recv_line"]:  # some bytes in the buffer, or none
+        assert await soon(wire.sock.recv(11)) == b"a beginning"
+    await assert_close_wakes(wire.sock, read(wire.sock, timeout))
+
+
+@for_ever_or_long
+async def test_R13_close_wakes_an_unbuffered_read(scene: Scene, timeout: float | None) -> None:
+    sock, _ = await scene.wire(buffered=False)
+    await assert_close_wakes(sock, sock.recv(5, timeout))
+
+
+@for_ever_or_long
+@pytest.mark.parametrize("method", ["accept", "accept_addr"])
+async def test_R13_close_wakes_accept(scene: Scene, method: str, timeout: float | None) -> None:
+    listener = scene.listener()
+    await assert_close_wakes(listener, getattr(listener, method)(timeout=timeout))
+
+
+@for_ever_or_long
+async def test_R13_close_wakes_every_accept(scene: Scene, timeout: float | None) -> None:
+    listener = scene.listener()
+    await assert_close_wakes(listener, *(listener.accept(timeout=timeout) for _ in range(3)))
+
+
+@for_ever_or_long
+async def test_R13_close_wakes_a_connect_that_nobody_answers(scene: Scene, timeout: float | None) -> None:
+    where = scene.black_hole()
+    sock = scene.socket()
+    await assert_close_wakes(sock, scene.connect(sock, where, timeout))
+
+
+@over("tcp4", "tcp6")
+@for_ever_or_long
+async def test_R13_close_wakes_a_connect_that_waits_for_a_name(
+    scene: Scene, names: Names, timeout: float | None
+) -> None:
+    sock = scene.socket()
+    await assert_close_wakes(sock, sock.connect(names.add_silent("silent.test"), 80, timeout))
+
+
+@for_ever_or_long
+@pytest.mark.parametrize("method", ["send", "send_some"])
+async def test_R13_close_wakes_a_send_to_a_peer_that_does_not_read(
+    wire: Wire, method: str, timeout: float | None
+) -> None:
+    fill(wire.sock)
+    data = bytes(10_000_000)
+    await assert_close_wakes(wire.sock, getattr(wire.sock, method)(data, timeout=timeout))
+
+
+@for_ever_or_long
+async def test_R13_close_wakes_who_waits_for_a_turn_to_write(wire: Wire, timeout: float | None) -> None:
+    sock = wire.sock
+    fill(sock)
+    await assert_close_wakes(
+        sock,
+        sock.send(bytes(10_000_000)),
+        sock.send(b"second", timeout=timeout),
+        sock.send_some(b"third", timeout),
+        sock.shutdown_write(timeout),
+    )
+
+
+@for_ever_or_long
+async def test_R13_close_wakes_reader_and_writer_together(wire: Wire, timeout: float | None) -> None:
+    sock = wire.sock
+    fill(sock)
+    await assert_close_wakes(sock, sock.recv_line(timeout), sock.send(bytes(10_000_000), timeout=timeout))
+
+
+@over("udp4", "udp6", "unixgram")
+@for_ever_or_long
+@pytest.mark.parametrize(
+    "receive",
+    [
+        lambda sock, timeout: sock.recv_from(10, timeout=timeout),
+        lambda sock, timeout: sock.recv_from_into(bytearray(10), timeout=timeout),
+        lambda sock, timeout: sock.recv(10, timeout),
+        lambda sock, timeout: sock.recv_some(10, timeout),
+    ],
+    ids=["recv_from", "recv_from_into", "recv", "recv_some"],
+)
+async def test_R13_close_wakes_who_waits_for_a_datagram(
+    scene: Scene, receive: Call, timeout: float | None
+) -> None:
+    sock = scene.bound()
+    await assert_close_wakes(sock, receive(sock, timeout))
+
+
+@over("unixgram")
+@for_ever_or_long
+async def test_R13_close_wakes_who_sends_a_datagram_to_a_full_queue(
+    scene: Scene, timeout: float | None
+) -> None:
+    receiver = scene.raw_bound()
+    sock = scene.socket()
+
+    async def send_on() -> None:
+        while True:
+            await sock.send_to(receiver.getsockname(), 0, b"datagram", timeout=timeout)
+
+    await assert_close_wakes(sock, send_on())
+
+
+@over("udp4", "udp6")
+@for_ever_or_long
+async def test_R13_close_wakes_a_datagram_that_waits_for_a_name(
+    scene: Scene, names: Names, timeout: float | None
+) -> None:
+    sock = scene.socket()
+    await assert_close_wakes(sock, sock.send_to(names.add_silent("silent.test"), 9, b"x", timeout=timeout))
+
+
+async def test_R13_what_was_sent_before_arrives(wire: Wire) -> None:
+    await soon(wire.sock.send(b"last words"))
+    wire.sock.close()
+    assert read_all(wire.peer) == b"last words"
+
+
+async def test_R13_the_other_side_of_a_pair_sees_the_end(pair: Pair) -> None:
+    reading = await begin(pair.client.recv_line())
+    pair.server.close()
+    assert await soon(reading) == b""
+
+
+# R14.
+
+PORT = 9
+STREAM_CALLS: dict[str, Callable[[Sock], Any]] = {
+    "accept": lambda sock: sock.accept(),
+    "accept_addr": lambda sock: sock.accept_addr(),
+    "bind_addr": lambda sock: sock.bind_addr(0, "127.0.0.1"),
+    "bind_unix": lambda sock: sock.bind_unix("/nowhere/at/all"),
+    "connect": lambda sock: sock.connect("127.0.0.1", PORT),
+    "connect_unix": lambda sock: sock.connect_unix("/nowhere/at/all"),
+    "detach": lambda sock: sock.detach(),
+    "get_sock_opt": lambda sock: sock.get_sock_opt(SockOpt.KEEP_ALIVE),
+    "get_socket_error": lambda sock: sock.get_socket_error(),
+    "lines": lambda sock: anext(sock.lines().__aiter__()),
+    "listen": lambda sock: sock.listen(),
+    "local_addr": lambda sock: sock.local_addr,
+    "peer_addr": lambda sock: sock.peer_addr,
+    "recv": lambda sock: sock.recv(1),
+    "recv_exactly": lambda sock: sock.recv_exactly(1),
+    "recv_from": lambda sock: sock.recv_from(1),
+    "recv_from_into": lambda sock: sock.recv_from_into(bytearray(1)),
+    "recv_into": lambda sock: sock.recv_into(bytearray(1)),
+    "recv_line": lambda sock: sock.recv_line(),
+    "recv_line_into": lambda sock: sock.recv_line_into(bytearray()),
+    "recv_some": lambda sock: sock.recv_some(),
+    "recv_until": lambda sock: sock.recv_until(b"\n"),
+    "send": lambda sock: sock.send(b"x"),
+    "send_some": lambda sock: sock.send_some(b"x"),
+    "send_to": lambda sock: sock.send_to("127.0.0.1", PORT, b"x"),
+    "set_sock_opt": lambda sock: sock.set_sock_opt(SockOpt.KEEP_ALIVE, True),
+    "shutdown_write": lambda sock: sock.shutdown_write(),
+    "skip": lambda sock: sock.skip(1),
+    "socket_error": lambda sock: sock.socket_error(),
+    "try_accept_addr": lambda sock: sock.try_accept_addr(),
+    "try_recv_line": lambda sock: sock.try_recv_line(),
+}
+"""Every public method, and the properties that ask the operating system."""
+
+ANSWERED_WHEN_CLOSED = {"close", "fileno", "has_data_buffered", "is_closed", "is_ssl", "last_bytes_sent", "try_send"}
+CONSTRUCTORS = {"from_fd", "from_socket"}
+
+
+def test_R14_every_public_name_is_looked_at(flavour: Flavour) -> None:
+    public = {name for name in dir(flavour.socket_type) if not name.startswith("_")}
+    assert public == set(STREAM_CALLS) | ANSWERED_WHEN_CLOSED - {"last_bytes_sent"} | CONSTRUCTORS
+"""(``last_bytes_sent`` is an attribute, which a class does not show.)"""
