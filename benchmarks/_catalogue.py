@@ -17,7 +17,8 @@ class Work:
     load: str | None
     """The role in ``_load``; None if there is no other end."""
     pieces: int
-    """How many are measured in a round: as many as take about half a second."""
+    """How many are measured in a round: as many as take about half a second. The rounds are many rather than long,
+    for what disturbs a machine often lasts longer than that."""
     warm_up: int
 
     def scaled(self, factor: float) -> Work:

@@ -36,7 +36,9 @@ class Room:
         """Pass on what one client says until it leaves. ``serve`` calls this in a thread of the client's own."""
         with self._lock:
             self._people.add(client)
+            count = len(self._people)
         try:
+            client.send(b"* welcome, you are one of %d\r\n" % count, timeout=self._patience)
             for line in client.lines(max_length=LONGEST):
                 self._tell_others(client, line + b"\r\n")
         except LineTooLongError:
@@ -74,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
     with start(options.port, options.host) as server:
-        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         try:
+            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
             server.wait()
         except KeyboardInterrupt:
             pass

@@ -18,7 +18,7 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from examples.scenes import STORY
-from examples.scenes.stage import Scene, Stage, make_printer
+from examples.scenes.stage import Failed, Scene, Stage, make_printer
 
 MIB = 1024 * 1024
 
@@ -42,7 +42,7 @@ def perform(story: Sequence[Scene], size: int = 64 * MIB) -> None:
             try:
                 scene.play(stage)
             except Exception as error:
-                error.add_note(f"This was step {number}: {scene.title}.")
+                error.add_note(f"step {number}: {scene.title}")
                 raise
     tell(
         f"\ndemo: {len(story)} steps, {stage.moved / MIB:.1f} MiB moved and verified, every one of {stage.checks} "
@@ -60,9 +60,8 @@ def main(argv: Sequence[str] | None = None, story: Sequence[Scene] = STORY) -> i
         perform(story, options.size * MIB)
     except KeyboardInterrupt:
         return 130
-    except Exception as error:  # noqa: BLE001 - whatever it was, the story is over, and this is its last line
-        notes = " ".join(getattr(error, "__notes__", ()))
-        print(f"\ndemo: FAILED: {type(error).__name__}: {error}. {notes}", file=sys.stderr)
+    except Failed as failure:
+        print(f"\ndemo: FAILED: {failure} ({'; '.join(failure.__notes__)})", file=sys.stderr)
         return 1
     return 0
 

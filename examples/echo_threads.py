@@ -41,8 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
     with start(options.port, options.host) as server:
-        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         try:
+            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
             server.wait()
         except KeyboardInterrupt:
             report = server.stop(drain=1.0)

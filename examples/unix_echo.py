@@ -75,8 +75,8 @@ def _serve(path: str) -> int:
         signal.SIGTERM, signal.default_int_handler
     )  # else `kill` would leave the socket file behind
     with start(path) as server:
-        print(f"listening on {server.local_addr.host}", flush=True)
         try:
+            print(f"listening on {server.local_addr.host}", flush=True)
             server.wait()
         except KeyboardInterrupt:
             pass

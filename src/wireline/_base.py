@@ -74,11 +74,14 @@ class BaseSocket:
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
-        self._setup(
-            create(domain, sock_type, fitting_protocol(domain, sock_type, protocol)), buffered, State.FRESH
-        )
-        if inheritable:
-            self._sock.set_inheritable(True)
+        sock = create(domain, sock_type, fitting_protocol(domain, sock_type, protocol))
+        try:
+            self._setup(sock, buffered, State.FRESH)
+            if inheritable:
+                sock.set_inheritable(True)
+        except BaseException:
+            sock.close()
+            raise
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         """Own ``sock``. The only place where a socket's attributes are made."""
@@ -92,6 +95,7 @@ class BaseSocket:
         self._bound: SockAddr | None = None
         self._unix_file: tuple[str | bytes, int, int] | None = None
         self._write_shut = False
+        self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
         # Taken once, by the first `close`, and never let go.
         self._closing = threading.Lock()
         self.last_bytes_sent = 0
@@ -184,15 +188,14 @@ class BaseSocket:
         return self._sock
 
     def _connected(self, peer: SockAddr | None) -> None:
+        is_stream = self._sock.type == SOCK_STREAM
+        self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
         self._peer = peer
-        if self._sock.type == SOCK_STREAM:
+        if is_stream:
             self._core = StreamCore(buffered=self._buffered)
             self._lines = self._core.lines
-            self._sock.setblocking(self._kernel_waits)
             self._opened()
-        else:
-            self._sock.setblocking(False)
 
     def _renew(self) -> None:
         """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
@@ -206,6 +209,7 @@ class BaseSocket:
             fresh.close()
             raise
         self._sock = fresh
+        self._spoiled = False
         old.close()  # before binding: the address is free only now
         if self._bound is not None:
             self._bind(fresh, self._bound)
@@ -459,8 +463,10 @@ class BaseSocket:
         if not self._closing.acquire(blocking=False):
             return
         self._lines.clear()
-        self._remove_unix_file()
-        self._retire(linger)
+        try:
+            self._remove_unix_file()
+        finally:
+            self._retire(linger)
 
     def _dispose(self, linger: float | None) -> None:
         """Close the descriptor; nobody uses it any more."""
@@ -486,9 +492,9 @@ class BaseSocket:
         return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
 
     def __del__(self) -> None:
-        # `_setup` may not have got far enough for there to be a lock.
+        # `_setup` may not have got far enough for there to be a lock, or have failed after that.
         closing = getattr(self, "_closing", None)
-        if closing is not None and not closing.locked():
+        if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
 

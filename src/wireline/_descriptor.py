@@ -32,9 +32,11 @@ _FAILED_BEFORE_ACCEPT = frozenset(
 )
 
 CONNECTING = frozenset(
-    {errno.EINPROGRESS, errno.EWOULDBLOCK, errno.EAGAIN, getattr(errno, "WSAEWOULDBLOCK", errno.EAGAIN)}
+    getattr(errno, name)
+    for name in "EINPROGRESS EWOULDBLOCK EAGAIN EINTR WSAEWOULDBLOCK".split()
+    if hasattr(errno, name)
 )
-"""What ``connect`` says when it was not allowed to wait and has begun."""
+"""What ``connect`` says when it was not allowed to wait and has begun. Interrupted by a signal it goes on, too."""
 
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 

@@ -133,6 +133,20 @@ def udp_socket(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
         yield sock, f"udp://[{host}]:{port}" if ":" in host else f"udp://{host}:{port}"
 
 
+@contextlib.contextmanager
+def deaf_listener() -> Iterator[tuple[int, str]]:
+    """A listener that answers no further connection, its port, and the target that leads there."""
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        # When the queue is full, what else comes is dropped; Linux lets one more in than it is told.
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        port = full.getsockname()[1]
+        yield port, f"127.0.0.1:{port}"
+
+
 def accept(server: socket.socket) -> socket.socket:
     """Accept the next connection; whatever waits on it has a limit."""
     peer, _ = server.accept()

@@ -6,6 +6,7 @@ import contextlib
 import signal
 import socket
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,33 +15,38 @@ from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive
 from tests.cli.conftest import Start
 
 
-def meet(*peers: socket.socket) -> None:
-    """Wait until everybody is in the room: who hears something is, and so is who was heard."""
-    first, second, *others = peers
-    first.settimeout(0.05)
-    heard = b""
-    probes = 0
-    while not heard:
-        probes += 1
-        second.sendall(b"%d\n" % probes)
-        with contextlib.suppress(TimeoutError):
-            heard = first.recv(1000)
-    first.settimeout(PATIENCE)
-    while not heard.endswith(b"%d\n" % probes):
-        heard += first.recv(1000)
-    present = [first, second]
-    for newcomer in others:
-        newcomer.sendall(b"me\n")
-        for peer in present:
-            assert receive(peer, 3) == b"me\n"
-        present.append(newcomer)
+@contextlib.contextmanager
+def room(enter: Callable[[], socket.socket], people: int) -> Iterator[list[socket.socket]]:
+    """Let people enter one after the other, each one when it is sure that the last one is in.
+
+    Who hears something is in the room, and so is who was heard.
+    """
+    with contextlib.ExitStack() as stack:
+        first, second = present = [stack.enter_context(enter()), stack.enter_context(enter())]
+        first.settimeout(0.05)
+        heard = b""
+        probes = 0
+        while not heard:
+            probes += 1
+            second.sendall(b"%d\n" % probes)
+            with contextlib.suppress(TimeoutError):
+                heard = first.recv(1000)
+        first.settimeout(PATIENCE)
+        while not heard.endswith(b"%d\n" % probes):
+            heard += first.recv(1000)
+        while len(present) < people:
+            newcomer = stack.enter_context(enter())
+            newcomer.sendall(b"me\n")
+            for peer in present:
+                assert receive(peer, 3) == b"me\n"
+            present.append(newcomer)
+        yield present
 
 
 def test_everybody_else_gets_the_line_as_it_was_sent(start: Start) -> None:
     command = start("listen", "--chat", "127.0.0.1:0")
     port = command.port()
-    with connect(port) as ann, connect(port) as bob, connect(port) as cyd:
-        meet(ann, bob, cyd)
+    with room(lambda: connect(port), 3) as (ann, bob, cyd):
         ann.sendall(b"hello\r\n\nthere\n")
         for other in (bob, cyd):
             assert receive(other, 14) == b"hello\r\n\nthere\n"
@@ -65,8 +71,7 @@ def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
     lines = b"".join(b"%0999d\n" % number for number in range(1000))
     command = start("listen", "--chat", "--timeout", "0.2", f"unix:{path}")
     command.listening_on()
-    with connect_unix(path) as ann, connect_unix(path) as bob, connect_unix(path) as slow:
-        meet(ann, bob, slow)
+    with room(lambda: connect_unix(path), 3) as (ann, bob, slow):
         talking = threading.Thread(target=ann.sendall, args=(lines,))
         talking.start()
         assert receive(bob, len(lines)) == lines
@@ -88,8 +93,7 @@ def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
 def test_who_never_ends_a_line_is_put_out(start: Start) -> None:
     command = start("listen", "--chat", "127.0.0.1:0")
     port = command.port()
-    with connect(port) as ann, connect(port) as bob, connect(port) as endless:
-        meet(ann, bob, endless)
+    with room(lambda: connect(port), 3) as (ann, bob, endless):
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             endless.sendall(bytes(1_100_000))
             read_all(endless)

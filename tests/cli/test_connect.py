@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import PATIENCE, accept, connect, read_all, reset, tcp_server
+from tests.cli.command import PATIENCE, accept, connect, deaf_listener, read_all, reset, tcp_server
 from tests.cli.conftest import Start
 
 
@@ -153,14 +153,7 @@ def test_no_answer_in_time_is_4(start: Start) -> None:
 
 
 def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> None:
-    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        # A listener whose queue is full drops what else comes; Linux lets one more in than it is told.
-        full.bind(("127.0.0.1", 0))
-        full.listen(0)
-        for filler in (first, second):
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
-        target = f"127.0.0.1:{full.getsockname()[1]}"
+    with deaf_listener() as (_, target):
         result = start("connect", "--timeout", "0.2", target).finish(b"")
     assert result.code == 4
     assert result.err.startswith(f"wireline: no answer from {target}: ")

@@ -14,6 +14,7 @@ import pytest
 from wireline import ClosedError, SocketTimeout
 from wireline.cli._conversation import Conversation
 from wireline.cli._outcome import ExitCode, Failure, Stage, judge
+from wireline.cli._signals import Signals
 from wireline.cli._stdio import Input, NoInput, Output
 
 
@@ -102,7 +103,7 @@ def pipes() -> Iterator[Pipes]:
 
 
 def talk(peer: FakePeer, pipes: Pipes, **options: float | bool) -> None:
-    Conversation(peer, pipes.input, pipes.output, **options).run()  # type: ignore[arg-type]
+    Conversation(peer, pipes.input, pipes.output, **options).run(Signals())  # type: ignore[arg-type]
 
 
 def failing(peer: FakePeer, pipes: Pipes, **options: float | bool) -> Failure:
@@ -264,7 +265,7 @@ def test_input_that_breaks_off_is_not_passed_off_as_whole(tmp_path: os.PathLike[
     peer = FakePeer()
     try:
         with pytest.raises(Failure) as caught:
-            Conversation(peer, Input(directory), pipes.output).run()
+            Conversation(peer, Input(directory), pipes.output).run(Signals())
     finally:
         os.close(directory)
     assert caught.value.stage is Stage.INPUT
@@ -279,7 +280,7 @@ def test_output_that_cannot_be_written(pipes: Pipes) -> None:
 
 def test_without_input_the_peer_is_told_at_once(pipes: Pipes) -> None:
     peer = FakePeer(b"data", None)
-    Conversation(peer, NoInput(), pipes.output).run()
+    Conversation(peer, NoInput(), pipes.output).run(Signals())
     assert peer.input_ended.is_set()
     assert pipes.shown() == b"data"
 
@@ -287,3 +288,15 @@ def test_without_input_the_peer_is_told_at_once(pipes: Pipes) -> None:
 def test_a_socket_closed_by_somebody_else_is_no_failure_of_the_peer(pipes: Pipes) -> None:
     with pytest.raises(ClosedError):
         talk(FakePeer(ClosedError()), pipes)
+
+
+@pytest.mark.parametrize("says", [(), (None,)], ids=["the peer", "the input"])
+def test_a_signal_ends_the_wait_for(says: tuple[None, ...], pipes: Pipes) -> None:
+    peer = FakePeer(*says)
+    signals = Signals()
+    # It came just before: what is begun now must end at once.
+    with signals.ended_by(lambda: None):
+        signals.end(2)
+    with pytest.raises(ClosedError):
+        Conversation(peer, pipes.input, pipes.output).run(signals)
+    assert peer.aborted is True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -268,6 +269,22 @@ def test_echo_keep_serves_many_at_once_and_tells_of_the_one_that_broke_off(
     assert result.code == 0
     assert result.err.count(f"wireline: a client of unix:{path} fell silent: ") == 2
     assert not Path(path).exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets limits of another process")
+def test_what_the_library_logs_is_one_line_without_a_traceback(start: Start) -> None:
+    command = start("listen", "--echo", "--keep", "127.0.0.1:0")
+    port = command.port()
+    pid = command.process.pid
+    used = len(os.listdir(f"/proc/{pid}/fd"))
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (used, used))
+    assert command.process.stderr is not None
+    with connect(port):
+        line = command.process.stderr.readline().decode()
+    assert line.startswith("wireline: cannot accept connections")
+    assert "Too many open files" in line
+    command.send_signal(signal.SIGINT)
+    assert command.end().code == 0
 
 
 def test_at_ctrl_c_a_client_may_finish_and_one_that_does_not_is_closed(start: Start) -> None:

@@ -7,8 +7,8 @@ method of a socket was forgotten. Closing a descriptor and what the interpreter 
 
 Sockets that were made before, or through ``Syscalls.plain``, are left alone: those are the test's own peers.
 
-``Syscalls.torture`` runs a scenario once to learn which calls it makes, and then once for every way in which each of
-these may fail. That is how paths are reached which nobody sees until a machine is in trouble.
+The way to use it is to run a scenario once under ``recording`` to learn which calls it makes, and then under
+``failing`` once for each of ``faults_of(calls)``. That reaches paths which nobody sees until a machine is in trouble.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ERRORS: dict[str, Sequence[int]] = {
     "_accept": (*OUT_OF_RESOURCES, errno.ECONNABORTED, errno.EPROTO, errno.EPERM),
     "bind": (errno.EACCES, errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ENOMEM),
     "listen": (errno.EADDRINUSE, errno.ENOBUFS),
-    "connect": (errno.EINTR, errno.ENOBUFS),
+    "connect": (errno.ENETUNREACH, errno.ENOBUFS),
     "connect_ex": (
         errno.EINTR,
         errno.ECONNREFUSED,
@@ -88,7 +88,12 @@ class Fault(NamedTuple):
 
 
 class Syscalls:
-    """The shim. It does nothing but while it is ``recording`` or ``failing``."""
+    """The shim. It does nothing but while it is ``recording`` or ``failing``.
+
+    Attributes:
+        calls: what was called since the last ``recording`` began.
+        fired: whether the last ``failing`` had its call.
+    """
 
     plain = socket.socket
     """A socket class that passes by the shim."""
@@ -154,20 +159,18 @@ class Syscalls:
         finally:
             self._fault = None
 
-    def torture(self, scenario: Callable[[], object]) -> Iterator[Fault]:
-        """Run ``scenario`` to learn its calls; then give every fault that these may have, for the caller to try.
 
-        The caller runs the scenario under ``failing`` for each. A call that was not made that time (``fired`` says so)
-        is no failure: how often a socket has to be polled is up to the kernel.
-        """
-        with self.recording() as calls:
-            scenario()
-        for position, call in enumerate(list(calls), 1):
-            yield Fault(position, call, KeyboardInterrupt(f"at call {position}, {call}"))
-            if call == "thread":
-                yield Fault(position, call, RuntimeError("can't start new thread"))
-            for code in ERRORS.get(call, ()):
-                yield Fault(position, call, OSError(code, os.strerror(code)))
+def faults_of(calls: Sequence[str]) -> Iterator[Fault]:
+    """Every way in which one of ``calls`` may fail, or be interrupted by the user.
+
+    How often a descriptor has to be polled is up to the kernel: a call that is not made the next time is no mistake.
+    """
+    for position, call in enumerate(calls, 1):
+        yield Fault(position, call, KeyboardInterrupt(f"at call {position}, {call}"))
+        if call == "thread":
+            yield Fault(position, call, RuntimeError("can't start new thread"))
+        for code in ERRORS.get(call, ()):
+            yield Fault(position, call, OSError(code, os.strerror(code)))
 
 
 class _AnySocket(type):
@@ -189,6 +192,8 @@ def _spying_on(syscalls: Syscalls) -> type[socket.socket]:
                 syscalls.report("connect_ex")
             except OSError as error:
                 assert error.errno is not None
+                if error.errno == errno.EINTR and self.family in (socket.AF_INET, socket.AF_INET6):
+                    super().connect_ex(address)  # it goes on by itself, says connect(2)
                 return error.errno
             return super().connect_ex(address)
 

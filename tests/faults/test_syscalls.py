@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.faults.syscalls import COUNTED, UNCOUNTED, Fault, Syscalls
+from tests.faults.syscalls import COUNTED, UNCOUNTED, Fault, Syscalls, faults_of
 
 
 @pytest.fixture
@@ -62,15 +62,10 @@ def test_peers_of_the_test_pass_by(syscalls: Syscalls) -> None:
     assert calls == []
 
 
-def test_torture_names_every_way_in_which_a_scenario_may_fail(syscalls: Syscalls) -> None:
-    def scenario() -> None:
-        with socket.socket() as sock:
-            sock.listen()
-
-    faults = list(syscalls.torture(scenario))
-    assert {(fault.position, fault.call) for fault in faults} == {(1, "socket"), (2, "listen")}
-    assert [type(fault.error) for fault in faults].count(KeyboardInterrupt) == 2
-    assert {fault.error.errno for fault in faults if isinstance(fault.error, OSError)} >= {
-        errno.EMFILE,
-        errno.EADDRINUSE,
-    }
+def test_it_names_every_way_in_which_a_call_may_fail() -> None:
+    faults = list(faults_of(["socket", "listen", "thread"]))
+    assert {(fault.position, fault.call) for fault in faults} == {(1, "socket"), (2, "listen"), (3, "thread")}
+    assert [type(fault.error) for fault in faults].count(KeyboardInterrupt) == 3
+    assert [type(fault.error) for fault in faults].count(RuntimeError) == 1
+    codes = {fault.error.errno for fault in faults if isinstance(fault.error, OSError)}
+    assert codes >= {errno.EMFILE, errno.EADDRINUSE}

@@ -103,12 +103,13 @@ def test_a_search_with_a_small_limit_does_not_hide_what_lies_behind_it() -> None
     assert [buffer.find(b"\n", limit) for limit in (2, 3, 4, 99, 3, 4)] == [-1, -1, 3, 3, -1, 3]
 
 
-def test_taking_starts_the_search_again() -> None:
+@pytest.mark.parametrize("taken", [1, 5, 6])
+def test_taking_starts_the_search_again(taken: int) -> None:
     buffer = buffer_with(b"abcdef")
     assert buffer.find(b"\n", 99) == -1
-    buffer.take(5)
+    buffer.take(taken)
     buffer.feed(b"\n")
-    assert buffer.find(b"\n", 99) == 1
+    assert buffer.find(b"\n", 99) == 6 - taken
 
 
 @given(TEXTS, st.lists(st.integers(0, 4000), max_size=20), st.data())
@@ -237,8 +238,9 @@ def test_R9_no_line_of_the_fast_lane_is_longer_than_a_plain_recv_line_may_return
     core.feed(b"a short line\n" * 100_000 + (b"x" * (MAX_LINE_LENGTH + 1) + b"\n") * 3 + b"last\n")
     for _ in range(100_000):
         assert plain_line(core) == b"a short line"
-    lines = [plain_line(core) for _ in range(8)]
-    assert lines == [b"x" * MAX_LINE_LENGTH, b"x"] * 3 + [b"last", None]
+    for expected in [b"x" * MAX_LINE_LENGTH, b"x"] * 3 + [b"last", None]:
+        assert max(map(len, core.lines), default=0) <= MAX_LINE_LENGTH
+        assert plain_line(core) == expected
 
 
 def test_the_fast_lane_is_short_even_when_lines_are_empty() -> None:

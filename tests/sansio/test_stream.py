@@ -68,6 +68,7 @@ def drive(pieces: list[bytes], end: OSError | None, script: list[Request]) -> li
 
 
 @given(TEXTS, ENDS, scripts(REQUESTS), PLACES)
+@settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
     data: bytes, end: OSError | None, script: list[Request], places: list[int]
@@ -80,6 +81,7 @@ def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
 
 
 @given(TEXTS, ENDS, st.lists(st.tuples(scripts(REQUESTS | SOME), st.integers(0, 3)), max_size=6), PLACES)
+@settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
     data: bytes, end: OSError | None, parts: list[tuple[list[Request], int]], places: list[int]
@@ -99,6 +101,7 @@ def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
 
 
 @given(TEXTS, ENDS, scripts(REQUESTS | SOME), st.integers(1, 1000))
+@settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_unbuffered_never_wants_more_than_the_request_may_consume(
     data: bytes, end: OSError | None, script: list[Request], one_call: int
@@ -153,12 +156,14 @@ class CoreAndModel(RuleBasedStateMachine):
 
 
 TestCoreAndModel = CoreAndModel.TestCase
-TestCoreAndModel.settings = settings(max_examples=60, stateful_step_count=40)
+TestCoreAndModel.settings = settings(max_examples=50, stateful_step_count=40)
 
 EVERY_KIND = [
     Request("recv", 700),
     Request("recv", 7, PEEK),
     Request("recv_some", 7),
+    Request("recv_some", 10_000),
+    Request("recv_some", 10_000, PEEK),
     Request("recv_some", 0),
     Request("recv_exactly", 9),
     Request("recv_until", 200, delimiter=b"c\n"),
@@ -186,6 +191,19 @@ def test_the_fast_lane_agrees_with_every_other_request(terminator: bytes, reques
         pair.ask(Request("recv", 10, PEEK))
     pair.end()
     pair.ask(Request("recv", 1_000_000))
+
+
+@pytest.mark.parametrize("request_", EVERY_KIND, ids=str)
+@pytest.mark.parametrize("taken", [0, 1])
+def test_every_request_sees_what_is_in_the_fast_lane_alone(taken: int, request_: Request) -> None:
+    pair = Pair()
+    pair.feed(b"x" * 600 + b"\n" + b"a line\n" * 50)
+    pair.ask(PLAIN_LINE)
+    assert len(pair.core.lines) == 50
+    for _ in range(taken):
+        pair.ask(PLAIN_LINE)
+    pair.ask(request_)
+    pair.ask(Request("recv", 20))
 
 
 # ------------------------------------------------------------------------------------------------ R1 and R2

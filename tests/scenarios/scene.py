@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import itertools
 import os
+import random
 import select
 import socket
 import struct
@@ -330,5 +331,4 @@ def dripping(peer: socket.socket, byte: bytes = b"x", every: float = 0.03) -> It
 
 def pattern(size: int) -> bytes:
     """Bytes of which no part looks like another, so that one that is lost, doubled or moved is seen."""
-    numbers = array.array("I", range(size // 4 + 1))
-    return numbers.tobytes()[:size]
+    return random.Random(size).randbytes(size)

@@ -10,17 +10,18 @@ from collections.abc import Iterator
 
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Address, SockOpt, Target
 from wireline.cli._outcome import Stage, during, say
+from wireline.cli._signals import Signals
 from wireline.net import Socket
 
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 @contextlib.contextmanager
-def bound(target: Target, kind: int) -> Iterator[Socket]:
-    """A socket at the address, announced and, if it is a stream socket, listening."""
+def bound(target: Target, kind: int, signals: Signals) -> Iterator[Socket]:
+    """A socket at the address, announced and, if it is a stream socket, listening. A signal closes it."""
     with during(Stage.LISTEN, target):
         sock = _open(target, kind)
-    with sock:
+    with sock, signals.ended_by(sock.close):
         announce(target, sock.local_addr)
         yield sock
 

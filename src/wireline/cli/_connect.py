@@ -8,11 +8,12 @@ from wireline import AF_UNIX, IPPROTO_UDP, Target
 from wireline.cli._conversation import Conversation
 from wireline.cli._outcome import Stage, during
 from wireline.cli._peer import DEFAULT_SILENCE, DatagramPeer, Peer, StreamPeer
+from wireline.cli._signals import Signals
 from wireline.cli._stdio import Input, Output
 from wireline.net import Socket, dial
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, signals: Signals) -> None:
     """Carry standard input to a peer, and the peer to standard output.
 
     Raises:
@@ -22,7 +23,7 @@ def run(options: argparse.Namespace) -> None:
     timeout: float | None = options.timeout
     with during(Stage.CONNECT, target):
         peer = _open(target, timeout)
-    Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf).run()
+    Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf).run(signals)
 
 
 def _open(target: Target, timeout: float | None) -> Peer:

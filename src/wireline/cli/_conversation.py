@@ -1,7 +1,7 @@
 """Standard input to the peer, the peer to standard output, both ways at once.
 
-The main thread carries what the peer sends; a daemon thread, `_Upload`, carries the input. So Ctrl-C reaches the
-waiting reader, and a terminal at which nobody types does not keep the command from ending.
+The main thread carries what the peer sends; a daemon thread, `_Upload`, carries the input. So a terminal at which
+nobody types does not keep the command from ending.
 
 Who ends first:
 
@@ -23,6 +23,7 @@ from wireline import ClosedError, SocketTimeout
 from wireline.cli._outcome import InputRefused, Stage, during
 from wireline.cli._peer import Peer
 from wireline.cli._progress import Counters, show_progress
+from wireline.cli._signals import Signals
 from wireline.cli._stdio import CrlfTranslator, Input, Output
 
 # Seconds in which input has to come once the peer has ended; the value is socat's. At a terminal it is only the time
@@ -55,23 +56,25 @@ class Conversation:
         self._counters = Counters(source.size)
         self._upload = _Upload(peer, source, self._counters, crlf=crlf)
 
-    def run(self) -> None:
+    def run(self, signals: Signals) -> None:
         """Move bytes until both sides are done.
 
         Raises:
             Failure: whatever ended it otherwise.
+            ClosedError: a signal did.
         """
         try:
             # Nothing may be drawn between what somebody types and what the peer answers.
             dialogue = self._source.is_terminal and self._output.is_terminal
             with (
                 during(Stage.TALK, self._peer.name),
+                signals.ended_by(self._stop),
                 show_progress(self._counters, wanted=not dialogue) as clear_line,
             ):
                 self._upload.start()
                 self._talk(clear_line)
         except BaseException:
-            self._peer.close(abort=not self._upload.complete)
+            self._stop()
             raise
         self._peer.close()
 
@@ -84,9 +87,13 @@ class Conversation:
                 self._counters.received += len(data)
             self._upload.settle(self._pause())
         except ClosedError:
-            # Only the upload closes the peer while we read from it, and it knows why.
+            # The upload may have closed the peer, and then it knows why.
             self._upload.check()
             raise
+
+    def _stop(self) -> None:
+        self._peer.close(abort=not self._upload.complete)
+        self._upload.cancel()
 
     def _receive(self) -> bytes | None:
         """Wait for bytes. The limit counts from the last ones, and not before the input has ended."""
@@ -141,6 +148,11 @@ class _Upload:
     def complete(self) -> bool:
         """Whether the peer got all of the input, as far as one can know."""
         return self._done.is_set() and self._error is None
+
+    def cancel(self) -> None:
+        """Let nobody wait for the input any more. What is being read of it is not sent."""
+        self._error = self._error or ClosedError()
+        self._done.set()
 
     def check(self) -> None:
         """Raise what kept the input from reaching the peer, if anything did."""

@@ -10,6 +10,7 @@ from wireline.cli._conversation import Conversation
 from wireline.cli._outcome import Failure, Stage, during, report
 from wireline.cli._peer import ANY_DATAGRAM, DEFAULT_SILENCE, NO_FLAGS, CallerPeer, StreamPeer
 from wireline.cli._services import ChatRoom, Service, discard, echo
+from wireline.cli._signals import Signals
 from wireline.cli._stdio import Input, NoInput, Output
 from wireline.net import Socket, serve
 
@@ -17,28 +18,26 @@ _DRAIN = 0.5
 """Seconds that clients get to finish after Ctrl-C. A guess: enough for an answer that is under way."""
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace, signals: Signals) -> None:
     """Wait for peers, and serve them as the options say.
 
     Raises:
         Failure: it did not end well.
-        KeyboardInterrupt: Ctrl-C or SIGTERM ended what would have ended by itself.
+        ClosedError: a signal ended it.
     """
     target: Target = options.target
     datagrams = target.scheme == "udp"
-    try:
-        if datagrams:
-            _listen_for_datagrams(target, options)
-        elif options.service == "chat" or (options.service and options.keep):
-            _serve_at_once(target, _service(options), options.timeout)
-        else:
-            _serve_in_turn(target, _service(options), options)
-    except KeyboardInterrupt:
-        if not (options.keep or options.service == "chat" or (options.service and datagrams)):
-            raise
+    many = options.keep or options.service == "chat"
+    signals.expected = many or (datagrams and options.service is not None)
+    if datagrams:
+        _listen_for_datagrams(target, options, signals)
+    elif many and options.service:
+        _serve_at_once(target, _service(options, signals), options.timeout, signals)
+    else:
+        _serve_in_turn(target, _service(options, signals), options, signals)
 
 
-def _service(options: argparse.Namespace) -> Service:
+def _service(options: argparse.Namespace, signals: Signals) -> Service:
     match options.service:
         case "echo":
             return echo
@@ -47,13 +46,14 @@ def _service(options: argparse.Namespace) -> Service:
         case "chat":
             return ChatRoom().serve
         case _:
-            return _StandardStreams(crlf=options.crlf).serve
+            return _StandardStreams(signals, crlf=options.crlf).serve
 
 
 class _StandardStreams:
     """Standard input and output for one client after the other. The first one gets the input."""
 
-    def __init__(self, *, crlf: bool) -> None:
+    def __init__(self, signals: Signals, *, crlf: bool) -> None:
+        self._signals = signals
         self._crlf = crlf
         self._source = Input()
         self._output = Output()
@@ -61,11 +61,11 @@ class _StandardStreams:
     def serve(self, client: Socket, name: str, timeout: float | None) -> None:
         source, self._source = self._source, NoInput()
         peer = StreamPeer(client, name, timeout)
-        Conversation(peer, source, self._output, timeout=timeout, crlf=self._crlf).run()
+        Conversation(peer, source, self._output, timeout=timeout, crlf=self._crlf).run(self._signals)
 
 
-def _serve_at_once(target: Target, service: Service, timeout: float | None) -> None:
-    """Serve any number of clients, each in a thread, until interrupted."""
+def _serve_at_once(target: Target, service: Service, timeout: float | None, signals: Signals) -> None:
+    """Serve any number of clients, each in a thread, until a signal comes."""
 
     def handle(client: Socket, address: Address) -> None:
         _serve_one(service, client, client_name(target, address), timeout)
@@ -73,16 +73,14 @@ def _serve_at_once(target: Target, service: Service, timeout: float | None) -> N
     where = str(target) if target.path else target.host
     with during(Stage.LISTEN, target):
         server = serve(handle, target.port, where)
-    try:
+    with server, signals.ended_by(lambda: server.stop(drain=_DRAIN)):
         announce(target, server.local_addr)
         server.wait()
-    finally:
-        server.stop(drain=_DRAIN)
 
 
-def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace) -> None:
+def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace, signals: Signals) -> None:
     """Serve one client, or with ``--keep`` one after the other."""
-    with bound(target, SOCK_STREAM) as listener:
+    with bound(target, SOCK_STREAM, signals) as listener:
         while options.keep:
             client, address = _accept(listener, target, None)
             _serve_one(service, client, client_name(target, address), options.timeout)
@@ -90,7 +88,7 @@ def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace
         # Whoever comes now is refused, instead of waiting for an accept that never happens.
         listener.close()
         name = client_name(target, address)
-        with client, during(Stage.TALK, name):
+        with client, during(Stage.TALK, name), signals.ended_by(client.close):
             service(client, name, options.timeout)
 
 
@@ -105,7 +103,7 @@ def _serve_one(service: Service, client: Socket, name: str, timeout: float | Non
         with client, during(Stage.TALK, name):
             service(client, name, timeout)
     except ClosedError:
-        # The server is being stopped, or the chat has put this client out and said so.
+        # We are being stopped, or the chat has put this client out and said so.
         pass
     except Failure as failure:
         if failure.stage is not Stage.TALK:
@@ -113,8 +111,8 @@ def _serve_one(service: Service, client: Socket, name: str, timeout: float | Non
         report(failure)
 
 
-def _listen_for_datagrams(target: Target, options: argparse.Namespace) -> None:
-    with bound(target, SOCK_DGRAM) as sock, during(Stage.TALK, target):
+def _listen_for_datagrams(target: Target, options: argparse.Namespace, signals: Signals) -> None:
+    with bound(target, SOCK_DGRAM, signals) as sock, during(Stage.TALK, target):
         if options.service:
             _serve_datagrams(sock, options.timeout, answer=options.service == "echo")
         elif options.keep:
@@ -125,7 +123,7 @@ def _listen_for_datagrams(target: Target, options: argparse.Namespace) -> None:
             silence = DEFAULT_SILENCE if options.timeout is None else options.timeout
             with during(Stage.ACCEPT, target):
                 peer = CallerPeer(sock, options.timeout, silence)
-            Conversation(peer, Input(), Output(), crlf=options.crlf).run()
+            Conversation(peer, Input(), Output(), crlf=options.crlf).run(signals)
 
 
 def _serve_datagrams(sock: Socket, timeout: float | None, *, answer: bool) -> None:
@@ -137,6 +135,7 @@ def _serve_datagrams(sock: Socket, timeout: float | None, *, answer: bool) -> No
             return
         if answer:
             try:
-                sock.send_to(*sender, data, NO_FLAGS)
-            except OSError as error:
-                report(Failure(Stage.TALK, error, str(Target("udp", *sender))))
+                with during(Stage.TALK, Target("udp", *sender)):
+                    sock.send_to(*sender, data, NO_FLAGS)
+            except Failure as failure:
+                report(failure)

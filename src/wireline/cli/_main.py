@@ -5,14 +5,11 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
-import threading
 from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import NoReturn
 
 from wireline.cli._arguments import parse
-from wireline.cli._outcome import ExitCode, Failure, Stage, Terminated, report
+from wireline.cli._outcome import ExitCode, Failure, Stage, report
+from wireline.cli._signals import signals_caught
 from wireline.cli._stdio import occupy_standard_descriptors
 
 
@@ -32,13 +29,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE if end.code else _print("")
     if options.version:
         return _print(f"wireline {_version()}\n")
-    _log_plainly()
-    try:
-        with _sigterm_as_exception():
-            options.run(options)
-    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - every outcome is an exit code
-        return report(error, debug=options.debug)
-    return ExitCode.CLEAN
+    with _plain_log(), signals_caught() as signals:
+        try:
+            options.run(options, signals)
+        except Exception as error:  # noqa: BLE001 - every outcome is an exit code
+            # What follows a signal is only the noise of things being closed.
+            if signals.received is None:
+                return report(error, debug=options.debug)
+        return ExitCode.CLEAN if signals.received is None else signals.exit_code
 
 
 def _version() -> str:
@@ -62,32 +60,19 @@ def _print(text: str) -> int:
     return ExitCode.CLEAN
 
 
-def _log_plainly() -> None:
+@contextlib.contextmanager
+def _plain_log() -> Iterator[None]:
     """Let what the library logs look like the command's own messages: one line, no traceback."""
     handler = logging.StreamHandler()
     handler.setFormatter(_PlainFormatter())
-    logging.getLogger("wireline").addHandler(handler)
+    log = logging.getLogger("wireline")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 class _PlainFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return f"wireline: {record.getMessage()}"
-
-
-@contextlib.contextmanager
-def _sigterm_as_exception() -> Iterator[None]:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that socket files are removed and the cursor is shown again."""
-    before = signal.getsignal(signal.SIGTERM)
-    # A program that is started with a signal ignored leaves it so; only the main thread may set handlers.
-    if before in (signal.SIG_IGN, None) or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    signal.signal(signal.SIGTERM, _raise_terminated)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _raise_terminated(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated

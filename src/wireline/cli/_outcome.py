@@ -20,7 +20,7 @@ from wireline import ClosedError, DialError, LineTooLongError, Target
 
 
 class ExitCode(enum.IntEnum):
-    """What a script may act on. 128 + n is what a shell says of a program that signal n ended."""
+    """What a script may act on."""
 
     CLEAN = 0
     FAILED = 1
@@ -29,8 +29,6 @@ class ExitCode(enum.IntEnum):
     TIMEOUT = 4
     HANDSHAKE = 5
     TRUNCATED = 6
-    INTERRUPTED = 130
-    TERMINATED = 143
 
 
 class Stage(enum.Enum):
@@ -62,10 +60,6 @@ class Failure(Exception):
 
 class InputRefused(ConnectionError):
     """The peer closed the connection before it had taken all of the input."""
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: the same as Ctrl-C, but for the exit code."""
 
 
 class Outcome(NamedTuple):
@@ -123,18 +117,12 @@ _ADVICE = {
 }
 
 
-def judge(error: BaseException) -> Outcome:
+def judge(error: Exception) -> Outcome:
     """Say what the end of a command by ``error`` is worth."""
-    match error:
-        case Terminated():
-            return Outcome(ExitCode.TERMINATED)
-        case KeyboardInterrupt():
-            return Outcome(ExitCode.INTERRUPTED)
-        case Failure():
-            return _look_up(error)
-        case _:
-            sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"
-            return Outcome(ExitCode.FAILED, sentence)
+    if isinstance(error, Failure):
+        return _look_up(error)
+    sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"
+    return Outcome(ExitCode.FAILED, sentence)
 
 
 def _look_up(failure: Failure) -> Outcome:
@@ -179,7 +167,7 @@ def during(stage: Stage, subject: Target | str) -> Iterator[None]:
         raise Failure(stage, error, str(subject)) from error
 
 
-def report(error: BaseException, *, debug: bool = False) -> ExitCode:
+def report(error: Exception, *, debug: bool = False) -> ExitCode:
     """Tell the user on standard error, and return the exit code."""
     code, sentence = judge(error)
     if debug:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 from time import monotonic
 from typing import Protocol
 
 from wireline import (
     BUFFER_SIZE,
-    SAFE_DISCONN,
     Address,
     SocketFlag,
     SocketTimeout,
     Target,
-    is_disconnection_error,
 )
 from wireline.net import Socket
 
@@ -72,7 +69,7 @@ class StreamPeer:
 
     def send(self, data: bytes) -> None:
         left = memoryview(data)
-        while left:
+        while True:
             try:
                 self._sock.send(left, NO_FLAGS, self._timeout)
                 return
@@ -83,12 +80,7 @@ class StreamPeer:
                 left = left[error.bytes_sent :]
 
     def end_input(self) -> None:
-        try:
-            self._sock.shutdown_write(self._timeout)
-        except OSError as error:
-            # A peer that is gone needs no telling. Whether that is an end or a reset, the reader finds out.
-            if error.errno != errno.ENOTCONN and not is_disconnection_error(SAFE_DISCONN, error):
-                raise
+        self._sock.shutdown_write(self._timeout)
 
     def close(self, *, abort: bool = False) -> None:
         self._sock.close(linger=0 if abort else None)

@@ -28,6 +28,7 @@ from wireline._sansio.stream import StreamCore
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.net._turns import WriteTurn
 from wireline.net._wait import Readiness, Waker
+from wireline.options import AF_UNIX
 
 T = TypeVar("T")
 
@@ -100,7 +101,8 @@ class GuardedSocket(BaseSocket):
             if self._disposal is not None and not self._no_reader:
                 self._sock.shutdown(socket.SHUT_RD)
             if self._disposal is not None and not self._no_writer:
-                self._sock.shutdown(socket.SHUT_WR)
+                # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
+                self._sock.shutdown(socket.SHUT_RDWR if self._sock.family == AF_UNIX else socket.SHUT_WR)
 
     def _give_up(self) -> int:
         # `detach` is a close that keeps the descriptor, and unlike `close` it does not send anybody away.

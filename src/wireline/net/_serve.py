@@ -65,11 +65,11 @@ class Server:
         self._changed = threading.Condition()
         self._stopping = threading.Event()
         self._report: StopReport | None = None
-        self._local_addr = listener.local_addr
-        self._acceptor = threading.Thread(
-            target=self._accept_loop, name=f"wireline-serve-{self._local_addr.port}", daemon=True
-        )
         try:
+            self._local_addr = listener.local_addr
+            self._acceptor = threading.Thread(
+                target=self._accept_loop, name=f"wireline-serve-{self._local_addr.port}", daemon=True
+            )
             self._acceptor.start()
         except BaseException:
             listener.close()

@@ -455,6 +455,8 @@ class Socket(GuardedSocket):
 
     def _connect_to_any(self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
+        if self._spoiled:
+            self._renew()
         try:
             for position, target in enumerate(targets, 1):
                 try:
@@ -467,7 +469,8 @@ class Socket(GuardedSocket):
                     self._renew()
         except BaseException:
             if not self._closing.locked():
-                # What has failed is not fit for another try. Without a descriptor to be had it stays as it is.
+                # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
+                self._spoiled = True
                 with contextlib.suppress(OSError):
                     self._renew()
             raise

@@ -1,0 +1,219 @@
+"""What a task may wait for on a socket: bytes, room, a client, a datagram, a connection."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple
+
+from wireline._descriptor import CONNECTING, connect_result
+from wireline._sansio.stream import StreamCore
+from wireline.asyncnet._asyncio import NOT_YET, Job, NotYet
+from wireline.errors import SockAddr
+from wireline.options import AF_UNIX
+
+__all__ = ["Accept", "Connect", "Read", "ReceiveDatagram", "Send", "SendDatagram"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+
+# Bytes that an operation of the loop sends at once. It is never cancelled, so what it has counts as sent: a piece that
+# is small beside any message for which it matters, and large beside the cost of an operation. A guess.
+_PORTABLE_PIECE = 64 * 1024
+
+# Bytes of the largest UDP datagram, rounded up.
+_ANY_DATAGRAM = 64 * 1024
+
+
+class Read(Job[bytes]):
+    """The answer to a request of the core. One object a socket: there is only one reader at a time."""
+
+    __slots__ = ("_args", "_core", "_note", "_request", "_sock")
+
+    def __init__(
+        self, sock: socket.socket, core: StreamCore, note: Callable[[OSError, str], OSError]
+    ) -> None:
+        self._sock = sock
+        self._core = core
+        self._note = note
+
+    def ask(self, request: Callable[[StreamCore, *Ts], bytes | None], args: tuple[*Ts]) -> Read:
+        """Become the job for this request."""
+        self._request: Callable[..., bytes | None] = request
+        self._args = args
+        return self
+
+    def attempt(self) -> bytes | NotYet:
+        core = self._core
+        try:
+            data = self._sock.recv(core.want)
+        except BlockingIOError:
+            return NOT_YET
+        except OSError as error:
+            return self.failed(error)
+        core.feed(data)
+        answer = self._request(core, *self._args)
+        return NOT_YET if answer is None else answer
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[bytes]:
+        return loop.sock_recv(self._sock, self._core.want)
+
+    def conclude(self, result: bytes) -> bytes | NotYet:
+        self._core.feed(result)
+        return self._answer()
+
+    def failed(self, error: OSError) -> bytes | NotYet:
+        self._core.fail(self._note(error, self._request.__name__))
+        return self._answer()
+
+    def _answer(self) -> bytes | NotYet:
+        answer = self._request(self._core, *self._args)
+        return NOT_YET if answer is None else answer
+
+
+class Send(Job[int]):
+    """All of some bytes on their way, or with ``once`` some of them.
+
+    Attributes:
+        sent: bytes that went out so far.
+    """
+
+    __slots__ = ("_data", "_once", "_piece", "_sock", "sent")
+
+    transferable = False
+
+    def __init__(self, sock: socket.socket, data: bytes | memoryview, sent: int, *, once: bool = False) -> None:
+        self._sock = sock
+        self._data = memoryview(data)
+        self._once = once
+        self._piece = 0
+        self.sent = sent
+
+    def attempt(self) -> int | NotYet:
+        return self._done(self._sock.send(self._data[self.sent :], NO_SIGNAL))
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+        # A copy: the operation goes on when the caller has left, and then the buffer is the caller's again (W4).
+        piece = bytes(self._data[self.sent : self.sent + _PORTABLE_PIECE])
+        self._piece = len(piece)
+        self.sent += self._piece
+        return loop.sock_sendall(self._sock, piece)
+
+    def conclude(self, result: None) -> int | NotYet:
+        return self._done(0)
+
+    def failed(self, error: OSError) -> int | NotYet:
+        self.sent -= self._piece
+        raise error
+
+    def _done(self, more: int) -> int | NotYet:
+        self.sent += more
+        return self.sent if self._once or self.sent == len(self._data) else NOT_YET
+
+
+class Accept(Job[tuple[socket.socket, SockAddr]]):
+    """The next client of a listener."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def attempt(self) -> tuple[socket.socket, SockAddr]:
+        return self._sock.accept()
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[tuple[socket.socket, SockAddr]]:
+        return loop.sock_accept(self._sock)
+
+    def conclude(self, result: tuple[socket.socket, SockAddr]) -> tuple[socket.socket, SockAddr]:
+        return result
+
+
+class ReceiveDatagram(Job[T]):
+    """The next datagram, by ``_datagram.receive`` or its like."""
+
+    __slots__ = ("_finish", "_receive", "_sock")
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        receive: Callable[[socket.socket], T],
+        finish: Callable[[bytes, SockAddr], T],
+    ) -> None:
+        self._sock = sock
+        self._receive = receive
+        self._finish = finish
+
+    def attempt(self) -> T:
+        return self._receive(self._sock)
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[tuple[bytes, SockAddr]]:
+        return loop.sock_recvfrom(self._sock, _ANY_DATAGRAM)
+
+    def conclude(self, result: tuple[bytes, SockAddr]) -> T:
+        return self._finish(*result)
+
+
+class SendDatagram(Job[int]):
+    """One datagram on its way; ``target`` is None on a connected socket."""
+
+    __slots__ = ("_data", "_sock", "_target")
+
+    transferable = False
+
+    def __init__(self, sock: socket.socket, data: bytes | memoryview, target: SockAddr | None) -> None:
+        self._sock = sock
+        self._data = data
+        self._target = target
+
+    def attempt(self) -> int:
+        if self._target is None:
+            return self._sock.send(self._data, NO_SIGNAL)
+        return self._sock.sendto(self._data, self._target)
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[object]:
+        piece = bytes(self._data)
+        if self._target is None:
+            return loop.sock_sendall(self._sock, piece)
+        return loop.sock_sendto(self._sock, piece, self._target)
+
+    def conclude(self, result: object) -> int:
+        return len(self._data)
+
+
+class Connect(Job[None]):
+    """A connection attempt, begun by the first try."""
+
+    __slots__ = ("_begun", "_sock", "_target")
+
+    transferable = False
+
+    def __init__(self, sock: socket.socket, target: SockAddr) -> None:
+        self._sock = sock
+        self._target = target
+        self._begun = False
+
+    def attempt(self) -> None | NotYet:
+        if self._begun:
+            error = connect_result(self._sock)
+            if error is not None:
+                raise error
+            return None
+        code = self._sock.connect_ex(self._target)
+        if code in CONNECTING:
+            self._begun = self._sock.family != AF_UNIX
+            raise BlockingIOError(code, os.strerror(code))
+        if code:
+            raise OSError(code, os.strerror(code))
+        return None
+
+    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+        return loop.sock_connect(self._sock, self._target)
+
+    def conclude(self, result: None) -> None:
+        return None

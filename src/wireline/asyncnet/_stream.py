@@ -1,0 +1,333 @@
+"""The async flavour's stream: ask the core, and while it has no answer, let a job wait for it."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import NoReturn, Self, TypeVar, TypeVarTuple
+
+from wireline._arguments import Buffer, sendable, writable
+from wireline._base import BaseSocket
+from wireline._descriptor import State, shut_down_writing
+from wireline._sansio.deadline import check_timeout
+from wireline._sansio.lines import EMPTY_LINE
+from wireline._sansio.stream import StreamCore, check_size
+from wireline.asyncnet._asyncio import (
+    NOT_YET,
+    Channel,
+    Job,
+    Loop,
+    PortableChannel,
+    WriteTurn,
+    is_running,
+    open_channel,
+    pause,
+    running_loop,
+)
+from wireline.asyncnet._jobs import NO_SIGNAL, Read, Send
+from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
+from wireline.options import (
+    BUFFER_SIZE,
+    MAX_LINE_LENGTH,
+    SAFE_DISCONN,
+    ReadLineResult,
+    SocketFlag,
+    is_disconnection_error,
+)
+
+__all__ = ["AsyncStream"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# How many times a reader may receive without a turn of the loop, while the kernel always has more, before the other
+# tasks get theirs. A guess: half a megabyte, which takes about as long as a hundred small exchanges.
+_RECEIVES_IN_A_ROW = 8
+
+# Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has.
+_TURNS_OF_AN_OPERATION = 3
+
+
+class AsyncStream(BaseSocket):
+    """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
+
+    _module = "wireline.asyncnet"
+
+    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+        self._loop: Loop | None = None
+        self._thread = 0
+        self._reader: Channel | None = None
+        self._writer: Channel | None = None
+        self._turn = WriteTurn()
+        # The core, while nobody waits for it: so its absence is what tells a second reader that it is one.
+        self._idle: StreamCore | None = None
+        super()._setup(sock, buffered, state, peer)
+
+    def _opened(self) -> None:
+        self._close_channels("connect")  # of the descriptor before, or for `connect`
+        core = self._core
+        assert core is not None
+        self._idle = core
+        self._job = Read(self._sock, core, self._annotated)
+
+    # Belonging to a loop.
+
+    def _enter(self) -> Loop:
+        """The running loop, which the socket belongs to from its first await on."""
+        loop = running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                raise RuntimeError(f"{self!r} belongs to another event loop")
+            self._loop = loop
+            self._thread = threading.get_ident()
+        return loop
+
+    def _read_channel(self) -> Channel:
+        loop = self._enter()
+        if self._reader is None:
+            self._reader = open_channel(loop, self._sock)
+        return self._reader
+
+    def _write_channel(self) -> Channel:
+        loop = self._enter()
+        if self._writer is None:
+            self._writer = open_channel(loop, self._sock, write=True)
+        return self._writer
+
+    def _close_channels(self, operation: str) -> None:
+        for channel in (self._reader, self._writer):
+            if channel is not None:
+                channel.close(lambda operation: ClosedError(f"{operation}: the socket was closed while it waited"))
+        self._reader = self._writer = None
+
+    def _retire(self, linger: float | None) -> None:
+        self._idle = None
+        loop = self._loop
+        if loop is None or loop.is_closed() or self._thread == threading.get_ident():
+            self._end(linger)
+        else:
+            # From another thread: what belongs to the loop is touched inside it. The socket is closed already.
+            loop.call_soon_threadsafe(self._end, linger)
+
+    def _end(self, linger: float | None) -> None:
+        self._turn.send_away()
+        self._close_channels("close")
+        self._dispose(linger)
+
+    def _give_up(self) -> int:
+        if self._turn.held or any(channel and channel.busy for channel in (self._reader, self._writer)):
+            raise OSError(errno.EBUSY, "detach: another task is using the socket")
+        self._close_channels("detach")
+        self._idle = None
+        return super()._give_up()
+
+    def _annotated(self, error: OSError, operation: str) -> OSError:
+        error.add_note(f"during {operation} on {self!r}")
+        return error
+
+    def _raise_if_closed(self, operation: str) -> None:
+        if self._closing.locked():
+            raise ClosedError(f"{operation}: the socket was closed while it waited")
+
+    # Waiting.
+
+    def _ask(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> bytes | None:
+        """Make one request of the core; None if it has no answer yet."""
+        if timeout is not None:
+            check_timeout(timeout)
+        core = self._idle
+        if core is None:
+            self._cannot_read(request.__name__)
+        return request(core, *args)
+
+    async def _wait_for(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> bytes:
+        """Wait until the core has an answer."""
+        if timeout is not None and check_timeout(timeout) == 0:
+            return await self._read_at_once(request, *args)
+        channel = self._read_channel()
+        core, self._idle = self._idle, None
+        try:
+            return await channel.wait(self._job.ask(request, args), request.__name__, check_timeout(timeout))
+        finally:
+            if not self._closing.locked():
+                self._idle = core
+
+    async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
+        """Answer from what the kernel has, and do not wait for more (R4)."""
+        for _ in range(_TURNS_OF_AN_OPERATION):
+            if not (isinstance(self._reader, PortableChannel) and self._reader.in_flight):
+                break
+            await pause(0)
+        answer = self._read_now(request, *args)
+        if answer is None:
+            raise SocketTimeout(request.__name__, 0)
+        return answer
+
+    def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
+        """Feed the core all that the kernel has, until it can answer; None if it cannot."""
+        core = self._idle
+        assert core is not None
+        while (answer := request(core, *args)) is None:
+            if isinstance(self._reader, PortableChannel) and self._reader.in_flight:
+                return None  # what the kernel has may already be on its way
+            try:
+                core.feed(self._sock.recv(core.want))
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                core.fail(self._annotated(error, request.__name__))
+        return answer
+
+    def _cannot_read(self, operation: str) -> NoReturn:
+        if self._core is None:
+            self._refuse(operation)
+        self._open_sock(operation)
+        raise BusyError(f"{operation}: another task is reading this socket")
+
+    async def _do(
+        self, channel: Channel, job: Job[T], operation: str, timeout: float | None, *, alone: bool = False
+    ) -> T:
+        """Do a job now if that is possible, else wait for it."""
+        if not channel.busy and not (isinstance(channel, PortableChannel)):
+            try:
+                answer = job.attempt()
+            except BlockingIOError:
+                pass
+            else:
+                if not isinstance(answer, NotYet):
+                    return answer
+            if timeout == 0:
+                raise SocketTimeout(operation, 0)
+        return await channel.wait(job, operation, timeout, alone=alone)
+
+    # Reading.
+
+    async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+        answer = self._ask(StreamCore.recv, timeout, size, flags)
+        return await self._wait_for(StreamCore.recv, timeout, size, flags) if answer is None else answer
+
+    async def recv_into(
+        self,
+        buffer: bytearray | memoryview,
+        size: int | None = None,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> int:
+        target = writable(buffer, size)
+        data = await self.recv(len(target), timeout, flags)
+        target[: len(data)] = data
+        return len(data)
+
+    async def recv_some(
+        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+    ) -> bytes:
+        answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
+        if answer is None:
+            answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags)
+        return answer
+
+    async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+        answer = self._ask(StreamCore.recv_exactly, timeout, size)
+        return await self._wait_for(StreamCore.recv_exactly, timeout, size) if answer is None else answer
+
+    async def recv_until(
+        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+    ) -> bytes:
+        answer = self._ask(StreamCore.recv_until, timeout, delimiter, max_length)
+        if answer is None:
+            answer = await self._wait_for(StreamCore.recv_until, timeout, delimiter, max_length)
+        return answer
+
+    async def recv_line(
+        self,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> bytes:
+        # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
+        lines = self._lines
+        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+            if timeout is not None:
+                check_timeout(timeout)
+            line = lines.pop()
+            if len(line) <= max_length:
+                return line
+            lines.append(line)
+        answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
+        if answer is None:
+            answer = await self._wait_for(StreamCore.recv_line, timeout, max_length, on_long, flags)
+        return answer
+
+    async def recv_line_into(
+        self,
+        buffer: bytearray,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> int:
+        if not isinstance(buffer, bytearray):
+            raise TypeError(f"the buffer is a bytearray, not {type(buffer).__name__}")
+        buffer[:] = await self.recv_line(timeout, flags, max_length, on_long=on_long)
+        return len(buffer)
+
+    def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
+        self._ask(StreamCore.recv_line, 0, max_length, "truncate", SocketFlag.PEEK | SAFE_DISCONN)
+        line = self._read_now(StreamCore.recv_line, max_length, "truncate", SAFE_DISCONN)
+        if line:
+            return ReadLineResult.FULL_LINE, line
+        assert self._core is not None
+        partial = self._core.pending_line()
+        if line is not None:
+            return ReadLineResult.DISCONNECTED, partial
+        return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
+
+    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> AsyncIterator[bytes]:
+        timeout = check_timeout(timeout)
+        if check_size(max_length, "max_length") < 1:
+            raise ValueError("max_length must be at least 1 byte")
+        self._open_sock("lines")
+        if self._core is None:
+            self._refuse("lines")
+        return _Lines(self, max_length, timeout)
+
+    async def skip(self, size: int, timeout: float | None = None) -> None:
+        if self._ask(StreamCore.skip, timeout, size) is None:
+            await self._wait_for(StreamCore.skip, timeout, size)
+
+    # Writing.
+
+    async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
+        payload = data if type(data) is bytes else sendable(data)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        await self._take_turn("send", timeout)
+        job: Send | None = None
+        sent = 0
+        try:
+            if payload and not self._write_in_flight():
+                try:
+                    sent = self._sock.send(payload, NO_SIGNAL)
+                except BlockingIOError:
+                    pass
+            if sent < len(payload):
+                job = Send(self._sock, payload, sent)
+                sent = await self._finish_sending("send", job, timeout)
+        except SocketTimeout as error:
+            assert job is not None
+            raise SocketTimeout("send", error.seconds, job.sent) from None
+        except OSError as error:
+            if self._is_real(error, flags, "send"):
+                raise
+        finally:
+            self.last_bytes_sent = sent if job is None else job.sent
+            self._turn.release()

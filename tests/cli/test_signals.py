@@ -1,0 +1,139 @@
+"""How a signal makes the command end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from tests.cli.command import PATIENCE, accept, connect, deaf_listener, tcp_server
+from tests.cli.conftest import Start
+from wireline.cli._signals import Signals, signals_caught
+
+
+def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
+    called: list[str] = []
+    ended = threading.Event()
+
+    def outer() -> None:
+        called.append("outer")
+        ended.set()
+
+    handler = signal.getsignal(signal.SIGTERM)
+    with (
+        signals_caught() as signals,
+        signals.ended_by(outer),
+        signals.ended_by(lambda: called.append("inner")),
+    ):
+        with signals.ended_by(lambda: called.append("over already")):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert ended.wait(5)
+        assert signals.received == signal.SIGTERM
+        assert signals.exit_code == 143
+    assert called == ["inner", "outer"]
+    assert signal.getsignal(signal.SIGTERM) is handler
+
+
+def test_what_begins_after_the_signal_is_ended_at_once() -> None:
+    called: list[str] = []
+    signals = Signals()
+    with signals.ended_by(lambda: called.append("first")):
+        signals.end(signal.SIGINT)
+        with signals.ended_by(lambda: called.append("late")):
+            assert called == ["first", "late"]
+
+
+def test_where_a_signal_is_expected_it_is_a_good_end() -> None:
+    signals = Signals()
+    signals.expected = True
+    with signals.ended_by(lambda: None):
+        signals.end(signal.SIGINT)
+    assert signals.exit_code == 0
+
+
+def test_other_signals_are_none_of_its_business() -> None:
+    seen = threading.Event()
+    before = signal.signal(signal.SIGUSR1, lambda *_: seen.set())
+    try:
+        with signals_caught() as signals:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert seen.wait(5)
+        assert signals.received is None
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_outside_of_the_main_thread_there_are_none() -> None:
+    handlers: list[object] = []
+
+    def look() -> None:
+        with signals_caught():
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert handlers == [signal.getsignal(signal.SIGINT)]
+
+
+def test_what_is_ignored_stays_ignored(start: Start) -> None:
+    with tcp_server() as (server, target):
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            command = start("connect", target)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        with accept(server) as peer:
+            command.type(b"x")
+            assert peer.recv(1) == b"x"
+            command.send_signal(signal.SIGINT)
+            command.type(b"y")
+            assert peer.recv(1) == b"y"
+        assert command.finish(b"").code == 0
+
+
+def unanswered(port: int) -> int:
+    """How many have asked for a connection to this port and got no answer yet."""
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in table]
+    # The columns are number, local address, remote address, state. 02 is SYN_SENT.
+    return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
+
+
+def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
+    with deaf_listener() as (port, target):
+        before = unanswered(port)
+        command = start("connect", target)
+        deadline = time.monotonic() + PATIENCE
+        while unanswered(port) == before and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        command.send_signal(signal.SIGINT)
+        assert command.end() == (130, b"", "")
+
+
+def test_an_output_that_nobody_reads_does_not_keep_it_from_ending(start: Start) -> None:
+    read, write = os.pipe()
+    command = start("listen", "127.0.0.1:0", stdout=write)
+    os.close(write)
+    with connect(command.port()) as peer:
+        peer.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            while True:
+                peer.sendall(bytes(1 << 20))
+        command.send_signal(signal.SIGTERM)
+        assert command.end() == (143, b"", "")
+    os.close(read)
+
+
+def test_the_second_signal_does_not_wait_for_clients(start: Start) -> None:
+    command = start("listen", "--echo", "--keep", "127.0.0.1:0")
+    with connect(command.port()) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        command.send_signal(signal.SIGINT)
+        command.send_signal(signal.SIGTERM)
+        assert command.process.wait(PATIENCE) == 0

@@ -1,0 +1,299 @@
+"""W1 to W7: everything is sent, whole and in order, or an error says how much was."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+
+import pytest
+
+from tests.scenarios.flavours import Sock, in_thread
+from tests.scenarios.scene import (
+    Scene,
+    Stopwatch,
+    Wire,
+    all_of,
+    begin,
+    eventually,
+    fill,
+    pattern,
+    raw_option,
+    read_all,
+    read_exactly,
+    soon,
+)
+from wireline import Address, ClosedError, SocketFlag, SocketTimeout
+
+pytestmark = pytest.mark.anyio
+
+NO_FLAGS = SocketFlag(0)
+for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
+
+
+# W1.
+
+
+@for_ever_or_long
+@pytest.mark.parametrize("piece", [1_000, 300_000])
+async def test_W1_send_survives_short_writes_and_a_slow_reader(
+    wire: Wire, timeout: float | None, piece: int
+) -> None:
+    """The original starts again from byte 0 after a short write."""
+    raw_option(wire.sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+    data = pattern(1_000_000)
+    sending = await begin(wire.sock.send(data, timeout=timeout))
+    assert not sending.done(), "it waits for the reader"
+    assert read_exactly(wire.peer, 10) == data[:10]
+    got = await begin(all_of(wire.peer, piece))
+    await soon(sending)
+    assert wire.sock.last_bytes_sent == len(data)
+    wire.sock.close()
+    assert await soon(got) == data[10:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"bytes", bytearray(b"bytes"), memoryview(b"-bytes-")[1:6], memoryview(b"b-y-t-e-s-")[::2]],
+    ids=["bytes", "bytearray", "slice", "strided"],
+)
+async def test_W1_everything_with_the_buffer_protocol_is_data(wire: Wire, data: bytes) -> None:
+    await soon(wire.sock.send(data))
+    assert await soon(wire.sock.send_some(data)) == 5
+    assert await soon(wire.sock.try_send(data)) is True
+    assert read_exactly(wire.peer, 15) == b"bytes" * 3
+
+
+async def test_W1_send_counts_bytes_and_not_items(wire: Wire) -> None:
+    numbers = memoryview(struct.pack("4i", 1, 2, 3, 4)).cast("i")
+    await soon(wire.sock.send(numbers, timeout=5))
+    assert wire.sock.last_bytes_sent == 16
+    assert struct.unpack("4i", read_exactly(wire.peer, 16)) == (1, 2, 3, 4)
+
+
+async def test_W1_send_some_sends_what_fits(wire: Wire) -> None:
+    data = pattern(20_000_000)
+    sent = await soon(wire.sock.send_some(data, timeout=5))
+    assert 0 < sent < len(data)
+    fill(wire.sock)
+    with pytest.raises(SocketTimeout):
+        await wire.sock.send_some(data, timeout=0)
+    with pytest.raises(SocketTimeout):
+        await wire.sock.send_some(data, timeout=0.02)
+    assert await soon(in_thread(read_exactly, wire.peer, min(sent, 100_000))) == data[: min(sent, 100_000)]
+
+
+# W2.
+
+
+async def peer_is_gone(wire: Wire) -> None:
+    """Let the peer close, and send once: that is answered with a reset, so the next send knows."""
+    wire.peer.close()
+    await soon(wire.sock.try_send(b"first"))
+
+
+@for_ever_or_long
+async def test_W2_the_second_send_after_the_peer_closed_returns(wire: Wire, timeout: float | None) -> None:
+    """The original spins for ever."""
+    await peer_is_gone(wire)
+    with Stopwatch() as took:
+        for _ in range(5):
+            await soon(wire.sock.send(bytes(1_000_000), timeout=timeout))
+    assert took.seconds < 2
+    assert wire.sock.last_bytes_sent == 0
+
+
+@for_ever_or_long
+async def test_W2_without_safe_disconn_it_raises_every_time(wire: Wire, timeout: float | None) -> None:
+    await peer_is_gone(wire)
+    with pytest.raises((BrokenPipeError, ConnectionResetError)) as caught:
+        for _ in range(3):
+            await soon(wire.sock.send(bytes(1_000_000), NO_FLAGS, timeout))
+    assert any("send" in note for note in caught.value.__notes__), "the operation is in a note"
+    for _ in range(3):
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            await soon(wire.sock.send(b"again", NO_FLAGS, timeout))
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            await soon(wire.sock.send_some(b"again", timeout))
+        assert await wire.sock.try_send(b"again") is False
+
+
+@pytest.mark.parametrize("flags", [SocketFlag.SAFE_DISCONN, NO_FLAGS])
+async def test_W2_a_peer_that_goes_away_while_send_waits(scene: Scene, flags: SocketFlag) -> None:
+    wire = await scene.wire()
+    sending = await begin(wire.sock.send(bytes(20_000_000), flags))
+    assert not sending.done()
+    wire.peer.close()  # with unread bytes, which resets the connection
+    if flags:
+        await soon(sending)
+    else:
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            await soon(sending)
+
+
+# W3.
+
+
+@pytest.mark.parametrize("timeout", [0, 0.05])
+async def test_W3_a_send_that_ran_out_of_time_says_how_much_went_out(wire: Wire, timeout: float) -> None:
+    data = pattern(20_000_000)
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.send(data, timeout=timeout)
+    sent = caught.value.bytes_sent
+    assert 0 < sent < len(data)
+    assert wire.sock.last_bytes_sent == sent
+    rest = await begin(wire.sock.send(data[sent:]))
+    got = await soon(in_thread(read_exactly, wire.peer, len(data)))
+    await soon(rest)
+    assert got == data
+
+
+async def test_W3_who_never_got_a_turn_has_sent_nothing(wire: Wire) -> None:
+    first = await begin(wire.sock.send(bytes(20_000_000)))
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.send(b"second", timeout=0.02)
+    assert caught.value.bytes_sent == 0
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.send_some(b"second", timeout=0)
+    assert caught.value.bytes_sent == 0
+    got = await soon(in_thread(read_exactly, wire.peer, 20_000_000))
+    await soon(first)
+    assert not any(got)
+
+
+# W4.
+
+
+async def test_W4_the_buffer_may_be_changed_as_soon_as_send_returns(wire: Wire) -> None:
+    buffer = bytearray(50_000)
+    reading = asyncio.ensure_future(all_of(wire.peer))
+    for number in range(100):
+        buffer[:] = bytes([number]) * len(buffer)
+        await soon(wire.sock.send(buffer))
+        buffer[:] = b"\xff" * len(buffer)
+        buffer.extend(b"!")  # and it is not held on to
+        del buffer[-1]
+    wire.sock.close()
+    assert await soon(reading) == b"".join(bytes([number]) * len(buffer) for number in range(100))
+
+
+# W5.
+
+
+@for_ever_or_long
+async def test_W5_what_several_send_comes_out_whole_and_in_order(wire: Wire, timeout: float | None) -> None:
+    writers, messages, size = 6, 12, 60_000
+    raw_option(wire.sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+
+    async def write(writer: int) -> None:
+        for number in range(messages):
+            await wire.sock.send(bytes([writer, number]) * (size // 2), timeout=timeout)
+
+    writing = [asyncio.ensure_future(write(writer)) for writer in range(writers)]
+    counts = [0] * writers
+    for _ in range(writers * messages):
+        message = await soon(in_thread(read_exactly, wire.peer, size))
+        writer, number = message[:2]
+        assert message == bytes([writer, number]) * (size // 2), "whole"
+        assert number == counts[writer], "and in order"
+        counts[writer] += 1
+    await soon(asyncio.gather(*writing))
+
+
+async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
+    data = pattern(5_000_000)
+    sending = await begin(wire.sock.send(data))
+    closing = await begin(wire.sock.shutdown_write())
+    assert not sending.done()
+    assert not closing.done()
+    assert await soon(all_of(wire.peer)) == data
+    await soon(asyncio.gather(sending, closing))
+    with pytest.raises(SocketTimeout):
+        await wire.sock.recv(1, timeout=0)
+
+
+async def test_W5_writers_who_run_out_of_time_are_left_out_and_harm_nobody(wire: Wire) -> None:
+    first = await begin(wire.sock.send(bytes(5_000_000)))
+    second = await begin(wire.sock.send(b"left out", timeout=0.05))
+    third = await begin(wire.sock.send(b"third"))
+    with pytest.raises(SocketTimeout):
+        await second
+    got = await soon(in_thread(read_exactly, wire.peer, 5_000_005))
+    await soon(asyncio.gather(first, third))
+    assert got[5_000_000:] == b"third"
+
+
+# W6.
+
+
+@pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
+async def test_W6_sending_nothing_is_nothing(wire: Wire, empty: bytes) -> None:
+    sock = wire.sock
+    await soon(sock.send(empty))
+    await soon(sock.send(empty, timeout=0))
+    assert await soon(sock.send_some(empty)) == 0
+    assert await soon(sock.try_send(empty)) is True
+    fill(sock)
+    await soon(sock.send(empty, timeout=0))
+    assert await soon(sock.try_send(empty)) is True
+    wire.peer.close()
+    await soon(sock.send(empty, NO_FLAGS))
+
+
+async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> None:
+    sock = wire.sock
+    assert await soon(sock.try_send(b"whole")) is True
+    assert read_exactly(wire.peer, 5) == b"whole"
+    with Stopwatch() as took:
+        assert await soon(sock.try_send(bytes(50_000_000))) is False, "a part"
+        fill(sock)
+        assert await soon(sock.try_send(b"nothing")) is False
+    assert took.seconds < 2
+
+
+async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
+    sending = await begin(wire.sock.send(bytes(20_000_000)))
+    assert await soon(wire.sock.try_send(b"x")) is False
+    wire.sock.close()
+    with pytest.raises(ClosedError):
+        await soon(sending)
+
+
+async def test_W6_try_send_never_raises_for_a_socket_error(scene: Scene) -> None:
+    unconnected = scene.socket()
+    listener = scene.listener()
+    wire = await scene.wire()
+    await peer_is_gone(wire)
+    shut = (await scene.wire()).sock
+    await soon(shut.shutdown_write())
+    for sock in (unconnected, listener, wire.sock, shut):
+        assert await soon(sock.try_send(b"x")) is False
+        sock.close()
+        assert await soon(sock.try_send(b"x")) is False
+
+
+# W7.
+
+
+async def test_W7_a_server_is_held_back_by_a_client_that_does_not_read(scene: Scene) -> None:
+    accepted = 0
+    enough = threading.Event()
+
+    async def pour(client: Sock, _: Address) -> None:
+        nonlocal accepted
+        while not enough.is_set():
+            await client.send(bytes(100_000))
+            accepted += 100_000
+
+    server = await scene.serve(pour)
+    client = scene.raw_connect(server.local_addr)
+    last = -1
+    while accepted != last:  # until it stands still
+        last = accepted
+        await asyncio.sleep(0.1)
+    assert 0 < accepted < 50_000_000, "no more than the kernel holds"
+    enough.set()
+    sizes = await soon(in_thread(read_all, client))
+    assert len(sizes) == accepted >= last + 100_000
+    await eventually(lambda: not server.connections)

@@ -1,0 +1,236 @@
+"""The benchmarks do the work that they measure, and say by name who does not. Nothing here looks at a time."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import _report
+from benchmarks.__main__ import main
+from benchmarks._catalogue import CONTESTANTS, ROWS, Contestant, Work
+from benchmarks._driver import Results
+from benchmarks._payload import Payload
+from benchmarks._rows import DurationRow, ExtraRow, RateRow, Reading, Row
+from benchmarks._trial import Trial, WrongBytesError
+from benchmarks.blocking import socket_connection
+
+TINY = ["--rounds", "1", "--scale", "0.001"]
+ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
+FEED = Work(Payload.LINES, "feed", 3, 1)
+DRAIN = Work(Payload.BLOCK, "drain", 3, 1)
+
+
+def is_in(row: Row, table: str) -> bool:
+    """Whether a table has a line for ``row`` with something measured in it."""
+    return any(re.match(rf"{re.escape(row.name)}  .*\d", line) for line in table.splitlines())
+
+
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_every_row_is_measured_and_named(
+    row: Row, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "numbers.json"
+    code = main([*TINY, "--json", str(file)], CONTESTANTS, [row])
+    shown = capsys.readouterr()
+    assert (code, shown.err) == (0, ""), shown.out
+    assert is_in(row, shown.out)
+    assert "FAILED" not in shown.out
+    document = json.loads(file.read_text())
+    assert list(document["rows"]) == [row.name]
+    assert sorted(document["contestants"]) == sorted(row.contestants)
+    assert all(len(readings) == 1 for readings in document["contestants"].values())
+
+
+def test_what_a_row_compares_is_the_same_work() -> None:
+    works = {each.name: each.work for each in CONTESTANTS}
+    assert len(works) == len(CONTESTANTS), "a name twice"
+    assert {name for row in ROWS for name in row.contestants} == set(works), "nobody runs for nothing"
+    for row in ROWS:
+        if isinstance(row, RateRow):
+            assert len({works[name] for name in row.contestants}) == 1
+        if isinstance(row, ExtraRow):
+            assert works[row.ours] == works[row.ours_without]
+            assert works[row.against] == works[row.against_without]
+
+
+# Contestants that do not do their work. Each runs in a process of its own, which imports this module.
+
+
+def echo_wrong_byte(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for number in range(trial.total):
+            data = sock.recv(64)
+            sock.sendall(bytes(64) if number == 7 else data)
+
+
+def echo_too_few(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for _ in range(trial.total - 1):
+            sock.sendall(sock.recv(64))
+        sock.recv(64)
+
+
+def echo_in_another_order(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for piece in reversed(list(trial.outgoing(trial.total))):
+            sock.recv(64)
+            sock.sendall(piece)
+
+
+def lines_without_looking(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        while sock.recv(65536):
+            pass
+
+
+def lines_made_up(trial: Trial) -> None:
+    with socket_connection(trial):
+        for count in trial.incoming():
+            trial.check([b"line"] * count, b"\n")
+
+
+def blocks_cut_short(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        for count in trial.laps():
+            for block in trial.outgoing(count):
+                sock.sendall(block[:-1])
+        sock.recv(1)
+
+
+def no_listener(trial: Trial) -> None:
+    raise RuntimeError("I would rather not")
+
+
+CHEATS = [
+    (echo_wrong_byte, ECHO, "piece 7 is wrong from byte 0 on"),
+    (echo_too_few, ECHO, "piece 21 has 0 bytes, 64 were sent"),
+    (echo_in_another_order, ECHO, "piece 0 is wrong from byte 0 on"),
+    (lines_without_looking, FEED, "0 pieces were right, of 4"),
+    (lines_made_up, FEED, "piece 0 is wrong from byte 0 on: b'line"),
+    (blocks_cut_short, DRAIN, "piece 0 is wrong from byte 65535 on"),
+    (no_listener, ECHO, "RuntimeError: I would rather not"),
+]
+
+
+@pytest.mark.parametrize(
+    ("cheat", "work", "reason"), CHEATS, ids=lambda value: getattr(value, "__name__", "")
+)
+def test_who_does_not_do_the_work_fails_the_run_by_name(
+    cheat: object, work: Work, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    name = getattr(cheat, "__name__", "")
+    contestant = Contestant(f"cheat {name}", work, f"tests.test_benchmarks:{name}")
+    row = DurationRow("the cheat's row", contestant.name, 1e9)
+    file = tmp_path / "numbers.json"
+    code = main(["--rounds", "1", "--json", str(file)], [contestant], [row])
+    shown = capsys.readouterr().out
+    assert code == 1
+    (verdict,) = [line for line in shown.splitlines() if line.startswith(f"FAILED: cheat {name}: ")]
+    assert reason in verdict
+    assert re.search(r"^the cheat's row .*FAILED$", shown, re.MULTILINE)
+    document = json.loads(file.read_text())
+    assert document["rows"] == {"the cheat's row": None}
+    assert list(document["failures"]) == [contestant.name]
+
+
+def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+    honest = Contestant("honest", ECHO, "benchmarks.blocking:socket_echo")
+    cheat = Contestant("cheat", ECHO, "tests.test_benchmarks:no_listener")
+    rows: list[Row] = [RateRow("a", "cheat", "honest"), DurationRow("b", "honest", 1e9)]
+    code = main(["--rounds", "2"], [honest, cheat], rows)
+    shown = capsys.readouterr().out
+    assert code == 1
+    assert shown.count("I would rather not") == 1
+    assert is_in(rows[1], shown)
+    assert not is_in(rows[0], shown)
+
+
+# Arithmetic and words, without a process.
+
+
+def readings(*seconds: float, cpu: float = 1.0) -> list[Reading]:
+    return [Reading(10, each, cpu, 0.0) for each in seconds]
+
+
+def test_a_ratio_is_taken_round_by_round() -> None:
+    both = {"ours": readings(1, 4, 10), "theirs": readings(1, 2, 30)}
+    found = RateRow("row", "ours", "theirs", 0.5).outcome(both)
+    assert found.values == [1, 0.5, 3]
+    assert (found.value, found.reached, found.target) == (1, True, "at least 0.5x")
+
+
+@pytest.mark.parametrize(("target", "reached"), [(1.0, True), (1.01, False), (None, None)])
+def test_a_target_is_reached_by_the_median(target: float | None, reached: bool | None) -> None:
+    row = RateRow("row", "ours", "theirs", target)
+    assert row.outcome({"ours": readings(1, 1, 9), "theirs": readings(1, 1, 1)}).reached is reached
+
+
+def test_an_extra_is_what_it_adds_to_the_cpu_time() -> None:
+    row = ExtraRow("row", "with", "without", "theirs with", "theirs without", 0.1)
+    spent = {"with": 2.5, "without": 2.0, "theirs with": 9.0, "theirs without": 4.0}
+    found = row.outcome({name: readings(1, cpu=cpu) for name, cpu in spent.items()})
+    assert found.value == pytest.approx(0.1)
+    assert math.isclose(found.ours, 0.05)
+    assert found.theirs is not None
+    assert math.isclose(found.theirs, 0.5)
+
+
+def test_what_comes_in_is_compared_with_what_was_sent() -> None:
+    trial = Trial(Payload.LINES, 2, 1)
+    pieces = list(Trial(Payload.LINES, 2, 1).outgoing(3))
+    sizes = []
+    for piece, count in zip(pieces[:2], trial.incoming(), strict=False):
+        sizes.append(count)
+        trial.check(piece.splitlines(), b"\n")
+    assert sizes == [256, 256]
+    assert trial.watch.seconds > 0
+    with pytest.raises(WrongBytesError, match="piece 2 has 16383 bytes, 16384 were sent"):
+        trial.check([pieces[2][:-1]])
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["no such row"], "no row has such a name"),
+        (["--rounds", "0"], "at least one round"),
+        (["--scale", "0"], "something to do"),
+        (["--scale", "nan"], "something to do"),
+    ],
+)
+def test_wrong_words_are_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(words)
+    assert stopped.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+def test_rows_are_chosen_by_a_part_of_their_name(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list", "lines()", "wireline.net"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "lines 64 B: lines()",
+        "import wireline.net",
+        "import wireline.net, not compiled",
+    ]
+
+
+@pytest.mark.parametrize("have_rich", [True, False])
+def test_a_terminal_gets_a_table_and_a_progress_line(
+    have_rich: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_report, "HAVE_RICH", have_rich)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    rows: list[Row] = [RateRow("row", "ours", "theirs", 2), DurationRow("late", "lost", 1)]
+    results = Results({"ours": readings(1), "theirs": readings(1)}, {"lost": "why"})
+    _report.show_progress(3, 7, "ours")
+    _report.show(rows, results, _report.circumstances(1, 1.0))
+    shown = capsys.readouterr()
+    assert shown.err == "\r\x1b[K3/7  ours"
+    assert re.search(r"row\b.*theirs\b.*1\.00x.*at least 2x.*missed", shown.out)
+    assert re.search(r"late\b.*FAILED", shown.out)
+    assert "FAILED: lost: why" in shown.out

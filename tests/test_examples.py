@@ -1,0 +1,471 @@
+"""Every example runs, alone and against the standard library, and the demonstration tells its story."""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from examples import (
+    chat_server,
+    demo,
+    echo_threads,
+    http_client,
+    tcp_client,
+    tcp_server,
+    udp_exchange,
+    unix_echo,
+)
+from examples.scenes.stage import Scene, Stage
+from wireline import SocketTimeout
+
+EXAMPLES = Path(demo.__file__).resolve().parent
+PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
+
+PATIENCE = 10.0
+"""Seconds after which something that should have come counts as lost."""
+
+
+def run(name: str, *words: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run an example to its end."""
+    return subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *words],
+        input=typed,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
+@contextlib.contextmanager
+def running(name: str, *words: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run an example that serves; gives the process and its address. It has to end well when it is asked to."""
+    process = subprocess.Popen(
+        [sys.executable, str(EXAMPLES / name), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            assert process.stdout is not None
+            announced = re.fullmatch(r"listening on (\S+)\n", process.stdout.readline())
+            assert announced, process.communicate()
+            yield process, announced[1]
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(PATIENCE) == 0, process.communicate()
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def peer(talk: Callable[[socket.socket], None]) -> Iterator[int]:
+    """A server of the standard library that serves one client; gives the port."""
+
+    def serve_one() -> None:
+        client, _ = listener.accept()
+        with client:
+            client.settimeout(PATIENCE)
+            talk(client)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE)
+        thread = threading.Thread(target=serve_one)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            thread.join()
+
+
+@contextlib.contextmanager
+def client(port: int) -> Iterator[socket.socket]:
+    """A client of the standard library."""
+    with socket.create_connection(("127.0.0.1", port), PATIENCE) as sock:
+        yield sock
+
+
+def read_line(sock: socket.socket) -> bytes:
+    """Read one line byte by byte, so that nothing is lost between two calls."""
+    line = b""
+    while not line.endswith(b"\n") and (byte := sock.recv(1)):
+        line += byte
+    return line
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A directory whose path leaves room for the name of a socket: all of it has about 100 bytes."""
+    with tempfile.TemporaryDirectory(prefix="wl-") as directory:
+        yield Path(directory)
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_the_recipes_are_all_here() -> None:
+    recipes = "tcp_client tcp_server echo_threads udp_exchange unix_echo http_client chat_server".split()
+    assert {f"{name}.py" for name in recipes} <= set(PROGRAMS)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_an_example_explains_itself(name: str) -> None:
+    result = run(name, "--help")
+    assert result.stdout.startswith("usage: ")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+# TCP.
+
+
+def test_the_tcp_client_talks_to_the_tcp_server() -> None:
+    with running("tcp_server.py", "0") as (server, address):
+        host, _, port = address.rpartition(":")
+        for _ in range(2):
+            result = run("tcp_client.py", host, port, "good morning", "", "good night")
+            assert (result.stdout, result.stderr) == ("GOOD MORNING\n\nGOOD NIGHT\n", "")
+            assert server.stdout is not None
+            assert re.fullmatch(r"client connected from 127\.0\.0\.1:\d+\n", server.stdout.readline())
+
+
+def test_the_tcp_server_goes_on_after_somebody_who_says_too_much() -> None:
+    with running("tcp_server.py", "0") as (_, address):
+        port = int(address.rpartition(":")[2])
+        with client(port) as loud, contextlib.suppress(ConnectionResetError):
+            loud.sendall(b"x" * 5000)
+            assert loud.recv(1) == b""
+        assert list(tcp_client.ask("127.0.0.1", port, [b"next"])) == [b"NEXT"]
+
+
+def test_the_tcp_server_listens_where_it_is_told() -> None:
+    with tcp_server.listen(0, "127.0.0.1") as listener:
+        assert listener.local_addr.host == "127.0.0.1"
+        with pytest.raises(OSError, match="in use"):
+            tcp_server.listen(listener.local_addr.port, "127.0.0.1")
+
+
+def test_the_tcp_client_sends_what_is_typed() -> None:
+    with echo_threads.start(0) as server:
+        result = run("tcp_client.py", "127.0.0.1", str(server.local_addr.port), typed="one\ntwo\n")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "one\ntwo\n", "")
+
+
+def test_the_tcp_client_ends_with_the_server() -> None:
+    def answer_once(sock: socket.socket) -> None:
+        assert read_line(sock) == b"one\r\n"
+        sock.sendall(b"1\n")
+
+    with peer(answer_once) as port:
+        assert list(tcp_client.ask("127.0.0.1", port, [b"one", b"two", b"three"])) == [b"1"]
+
+
+def test_the_tcp_client_says_when_nobody_is_there(unused_port: int) -> None:
+    result = run("tcp_client.py", "127.0.0.1", str(unused_port), "hello")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"tcp_client: .*refused.*\n", result.stderr)
+
+
+def test_the_threaded_echo_serves_everybody_at_once() -> None:
+    with echo_threads.start(0) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client(server.local_addr.port)) for _ in range(8)]
+        for number, sock in enumerate(clients):
+            sock.sendall(b"this is %d\n" % number)
+        for number, sock in reversed(list(enumerate(clients))):
+            assert read_line(sock) == b"this is %d\n" % number
+
+
+def test_the_threaded_echo_says_how_everybody_ended() -> None:
+    with running("echo_threads.py", "0") as (server, address):
+        with client(int(address.rpartition(":")[2])) as sock:
+            sock.sendall(b"hello\n")
+            assert read_line(sock) == b"hello\n"
+            server.send_signal(signal.SIGTERM)
+            assert server.stdout is not None
+            assert server.stdout.readline() == "0 clients finished, 1 were cut off\n"
+            assert sock.recv(1) == b""
+            assert server.wait(PATIENCE) == 0
+
+
+# UDP and Unix.
+
+
+def test_udp_asks_and_answers() -> None:
+    with running("udp_exchange.py", "answer", "0") as (_, address):
+        host, _, port = address.rpartition(":")
+        result = run("udp_exchange.py", "ask", host, port, "anybody there?")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "ANYBODY THERE?\n", "")
+        assert udp_exchange.ask(host, int(port), b"") == b""
+
+
+def test_udp_asks_again_when_a_datagram_is_lost() -> None:
+    def lose_the_first(sock: socket.socket) -> None:
+        assert sock.recvfrom(100)[0] == b"hello"
+        question, sender = sock.recvfrom(100)
+        sock.sendto(question * 2, sender)
+
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.settimeout(PATIENCE)
+        thread = threading.Thread(target=lose_the_first, args=(sock,))
+        thread.start()
+        answer = udp_exchange.ask("127.0.0.1", sock.getsockname()[1], b"hello", tries=2, timeout=0.2)
+        thread.join()
+    assert answer == b"hellohello"
+
+
+def test_udp_gives_up_when_nobody_answers() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        with pytest.raises(SocketTimeout):
+            udp_exchange.ask("127.0.0.1", silent.getsockname()[1], b"hello", tries=2, timeout=0.05)
+
+
+def test_udp_says_when_nobody_is_there() -> None:
+    with socket.socket(type=socket.SOCK_DGRAM) as gone:
+        gone.bind(("127.0.0.1", 0))
+        port = gone.getsockname()[1]
+    result = run("udp_exchange.py", "ask", "127.0.0.1", str(port), "hello")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"udp_exchange: .*refused.*\n", result.stderr)
+
+
+def test_the_unix_echo_serves_its_own_client_and_another(short_directory: Path) -> None:
+    path = short_directory / "echo"
+    with running("unix_echo.py", "serve", str(path)) as (_, address):
+        assert address == str(path)
+        result = run("unix_echo.py", "ask", address, "is this me?")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "is this me?\n", "")
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.settimeout(PATIENCE)
+            plain.connect(address)
+            plain.sendall(b"plain\n")
+            assert read_line(plain) == b"plain\n"
+    assert not path.exists()
+
+
+def test_the_unix_echo_sends_back_more_than_the_buffers_hold(short_directory: Path) -> None:
+    message = bytes(range(256)) * 64
+    with unix_echo.start(str(short_directory / "echo")):
+        assert unix_echo.ask(str(short_directory / "echo"), message) == message
+
+
+def test_the_unix_client_says_when_nobody_is_there(short_directory: Path) -> None:
+    result = run("unix_echo.py", "ask", str(short_directory / "none"), "hello")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"unix_echo: .*No such file.*\n", result.stderr)
+
+
+# HTTP.
+
+
+@contextlib.contextmanager
+def web(answer: bytes) -> Iterator[str]:
+    """A server that sends one answer, whatever it is asked; gives a URL."""
+
+    def talk(sock: socket.socket) -> None:
+        while read_line(sock) != b"\r\n":
+            pass
+        sock.sendall(answer)
+
+    with peer(talk) as port:
+        yield f"http://127.0.0.1:{port}/page?of=1"
+
+
+PAGES = {
+    "counted": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nX-Two:a:b \r\n\r\nhello, and more",
+    "to the end": b"HTTP/1.0 200 OK\n\nhello",
+    "chunked": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n"
+    b"2\r\nhe\r\n3;colour=blue\r\nllo\r\n0\r\nTrailer: 1\r\n\r\n",
+    "after a moment": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200\r\ncontent-length: 5\r\n\r\nhello",
+}
+
+
+@pytest.mark.parametrize("answer", PAGES.values(), ids=PAGES)
+def test_http_finds_the_end_of_a_page(answer: bytes) -> None:
+    with web(answer) as url:
+        response = http_client.get(url)
+    assert (response.status, response.body) == (200, b"hello")
+
+
+def test_http_gives_headers_and_knows_pages_without_a_body() -> None:
+    with web(b"HTTP/1.1 204 No Content\r\nX-Two:  a:b \r\nContent-Length: 5\r\n\r\n") as url:
+        assert http_client.get(url) == (204, {"x-two": "a:b", "content-length": "5"}, b"")
+
+
+BROKEN = {
+    "cut off in the headers": (b"HTTP/1.1 200 OK\r\nContent-", EOFError),
+    "cut off in the body": (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhello", EOFError),
+    "cut off in a chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nhello", EOFError),
+    "cut off between chunks": (
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        EOFError,
+    ),
+    "a wrong chunk": (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhello\r\n", ValueError),
+    "no number": (b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", ValueError),
+    "no header": (b"HTTP/1.1 200 OK\r\nhello\r\n\r\n", ValueError),
+    "no end of headers": (
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"x%d: 1\r\n" % n for n in range(200)),
+        ValueError,
+    ),
+    "a long header": (b"HTTP/1.1 200 OK\r\nx: " + b"x" * 10_000 + b"\r\n\r\n", ValueError),
+    "no HTTP": (b"SSH-2.0-Server\r\n", ValueError),
+    "nothing": (b"", ValueError),
+}
+
+
+@pytest.mark.parametrize(("answer", "error"), BROKEN.values(), ids=BROKEN)
+def test_http_does_not_take_a_broken_page_for_a_whole_one(answer: bytes, error: type[Exception]) -> None:
+    with web(answer) as url, pytest.raises(error):
+        http_client.get(url)
+
+
+def test_http_does_not_take_a_reset_for_the_end_of_a_page() -> None:
+    def break_off(sock: socket.socket) -> None:
+        while read_line(sock) != b"\r\n":
+            pass
+        sock.sendall(b"HTTP/1.0 200 OK\r\n\r\nhel")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+    with peer(break_off) as port, pytest.raises(ConnectionResetError):
+        http_client.get(f"http://127.0.0.1:{port}/")
+
+
+@pytest.mark.parametrize("url", ["https://localhost/", "localhost", "http:///", "http://localhost/a b"])
+def test_http_refuses_what_is_no_address_of_a_page(url: str) -> None:
+    with pytest.raises(ValueError, match="is not http://host/path"):
+        http_client.get(url)
+
+
+def test_http_gets_a_file_from_the_standard_librarys_server(tmp_path: Path) -> None:
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__(*args, directory=str(tmp_path), **options)  # type: ignore[arg-type]
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    (tmp_path / "page.bin").write_bytes(bytes(range(256)) * 100)
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            url = f"http://127.0.0.1:{server.server_address[1]}"
+            response = http_client.get(f"{url}/page.bin")
+            found = run("http_client.py", f"{url}/")
+            missing = run("http_client.py", f"{url}/none")
+        finally:
+            server.shutdown()
+            thread.join()
+    assert response.body == bytes(range(256)) * 100
+    assert (found.returncode, "page.bin" in found.stdout) == (0, True)
+    assert "content-type: text/html" in found.stderr
+    assert missing.returncode == 1
+
+
+# Chat.
+
+
+@contextlib.contextmanager
+def people(port: int, count: int) -> Iterator[list[socket.socket]]:
+    """Clients that have been welcomed."""
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number in range(1, count + 1):
+            clients.append(stack.enter_context(client(port)))
+            assert read_line(clients[-1]) == b"* welcome, you are one of %d\r\n" % number
+        yield clients
+
+
+def test_chat_passes_lines_on_to_everybody_else() -> None:
+    with running("chat_server.py", "0") as (_, address):
+        with people(int(address.rpartition(":")[2]), 3) as (ann, bob, eve):
+            ann.sendall(b"hello\n")
+            assert (read_line(bob), read_line(eve)) == (b"hello\r\n", b"hello\r\n")
+            bob.sendall(b"hi ann\r\n")
+            assert (read_line(ann), read_line(eve)) == (b"hi ann\r\n", b"hi ann\r\n")
+
+
+def test_chat_puts_out_who_does_not_listen() -> None:
+    line = b"x" * 3999 + b"\n"
+    with chat_server.start(0, patience=0.3) as server, contextlib.ExitStack() as stack:
+        deaf = stack.enter_context(socket.socket())
+        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        deaf.connect(("127.0.0.1", server.local_addr.port))
+        assert read_line(deaf) == b"* welcome, you are one of 1\r\n"
+        ann = stack.enter_context(client(server.local_addr.port))
+        bob = stack.enter_context(client(server.local_addr.port))
+        assert read_line(ann) + read_line(bob)
+        # More than all the buffers on the way to somebody who does not read.
+        talk = threading.Thread(target=ann.sendall, args=(line * 3000,))
+        talk.start()
+        heard = 0
+        while heard < 3000 * (len(line) + 1) and (data := bob.recv(1 << 20)):
+            heard += len(data)
+        talk.join()
+        assert heard == 3000 * (len(line) + 1)
+        deaf.settimeout(PATIENCE)
+        while deaf.recv(1 << 20):  # what had been sent before; then the end
+            pass
+
+
+def test_chat_tells_who_says_too_much_at_once() -> None:
+    with chat_server.start(0) as server, people(server.local_addr.port, 1) as (ann,):
+        ann.sendall(b"x" * 100_000)
+        assert read_line(ann) == b"that was too much at once\r\n"
+        assert ann.recv(1) == b""
+
+
+# The demonstration.
+
+
+@pytest.mark.stress
+def test_the_demonstration_moves_bytes_and_leaves_nothing_behind(short_directory: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(EXAMPLES / "demo.py"), "--size", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(short_directory)},
+        start_new_session=True,
+    )
+    out, err = process.communicate(timeout=25)
+    assert (process.returncode, err) == (0, "")
+    assert re.fullmatch(
+        r"demo: 7 steps, 1\.\d MiB moved and verified, every one of \d+ checks passed, \d+\.\d s",
+        out.splitlines()[-1],
+    )
+    assert list(short_directory.iterdir()) == []
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+
+
+def test_the_demonstration_ends_at_the_first_check_that_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    def holds(stage: Stage) -> None:
+        stage.check(True, "water is wet")
+        stage.check(False, "the moon is made of cheese", "stone")
+
+    def is_never_played(stage: Stage) -> None:
+        raise AssertionError
+
+    assert demo.main([], [Scene("Truths", holds), Scene("Never", is_never_played)]) == 1
+    out, err = capsys.readouterr()
+    assert "ok: water is wet" in out
+    claim = "it is not true that the moon is made of cheese; there was 'stone'"
+    assert err == f"\ndemo: FAILED: {claim} (step 1: Truths)\n"
