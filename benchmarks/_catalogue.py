@@ -46,8 +46,8 @@ class Contestant:
 PING_PONG = Work(Payload.MESSAGE, "echo", 5_000, 500)
 LINES = Work(Payload.LINES, "feed", 6_000, 100)
 SLOW_LINES = Work(Payload.LINES, "feed", 1_200, 40)
-BULK_OUT = Work(Payload.BLOCK, "drain", 8_000, 400)
-BULK_IN = Work(Payload.BLOCK, "feed", 8_000, 400)
+BULK_OUT = Work(Payload.BLOCK, "drain", 12_000, 400)
+BULK_IN = Work(Payload.BLOCK, "feed", 12_000, 400)
 IMPORT = Work(Payload.MESSAGE, None, 3, 1)
 
 CONTESTANTS = [
@@ -56,8 +56,6 @@ CONTESTANTS = [
     Contestant("wireline recv_some echo", PING_PONG, "benchmarks.blocking:recv_some_echo"),
     Contestant("wireline recv_some echo, timeout", PING_PONG, "benchmarks.blocking:recv_some_echo_timeout"),
     Contestant("wireline recv_exactly echo", PING_PONG, "benchmarks.blocking:recv_exactly_echo"),
-    Contestant("asyncio echo", PING_PONG, "benchmarks.asyncio_streams:echo"),
-    Contestant("asyncio echo, timeout", PING_PONG, "benchmarks.asyncio_streams:echo_timeout"),
     Contestant("makefile iteration", LINES, "benchmarks.blocking:makefile_iteration"),
     Contestant("makefile readline", LINES, "benchmarks.blocking:makefile_readline"),
     Contestant("wireline lines", LINES, "benchmarks.blocking:lines"),
@@ -65,6 +63,10 @@ CONTESTANTS = [
     Contestant("wireline recv_line, timeout", LINES, "benchmarks.blocking:recv_line_timeout"),
     Contestant("asyncio readline", SLOW_LINES, "benchmarks.asyncio_streams:readline"),
     Contestant("asyncio readline, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readline_timeout"),
+    Contestant("wireline recv_exactly", SLOW_LINES, "benchmarks.blocking:recv_exactly"),
+    Contestant("wireline recv_exactly, timeout", SLOW_LINES, "benchmarks.blocking:recv_exactly_timeout"),
+    Contestant("asyncio readexactly", SLOW_LINES, "benchmarks.asyncio_streams:readexactly"),
+    Contestant("asyncio readexactly, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readexactly_timeout"),
     Contestant("socket sendall", BULK_OUT, "benchmarks.blocking:socket_sendall"),
     Contestant("wireline send", BULK_OUT, "benchmarks.blocking:send"),
     Contestant("socket recv", BULK_IN, "benchmarks.blocking:socket_recv"),
@@ -96,11 +98,11 @@ ROWS: list[Row] = [
         0.1,
     ),
     ExtraRow(
-        "unused timeout: recv_some, waiting",
-        "wireline recv_some echo, timeout",
-        "wireline recv_some echo",
-        "asyncio echo, timeout",
-        "asyncio echo",
+        "unused timeout: recv_exactly, from the kernel",
+        "wireline recv_exactly, timeout",
+        "wireline recv_exactly",
+        "asyncio readexactly, timeout",
+        "asyncio readexactly",
         0.1,
     ),
     DurationRow("import wireline", "import wireline", 100),

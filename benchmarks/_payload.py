@@ -28,6 +28,11 @@ class Payload(enum.Enum):
         """Messages in a piece: what rates and costs are given for."""
         return LINES_PER_PIECE if self is Payload.LINES else 1
 
+    @property
+    def size(self) -> int:
+        """Bytes in a piece."""
+        return BLOCK_SIZE if self is Payload.BLOCK else MESSAGE_SIZE * self.messages
+
     def pieces(self) -> Iterator[bytes]:
         """One piece after the other, for ever."""
         source = random.Random(7)

@@ -14,6 +14,7 @@ from benchmarks._driver import Cores, Results
 from benchmarks._rows import Outcome, Row
 
 try:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 except ImportError:  # then the tables are plain
@@ -124,21 +125,26 @@ def _short(rate: float) -> str:
 
 def _table(headings: list[str], lines: list[list[str]]) -> None:
     print()
-    if HAVE_RICH and sys.stdout.isatty():
-        table = Table(*headings)
-        for column in table.columns:
-            column.justify = "left" if column.header in _TEXT_COLUMNS else "right"
-        for line in lines:
-            table.add_row(*line, style=_COLOURS.get(line[-1]))
-        Console().print(table)
-        return
     widths = [max(map(len, column)) for column in zip(headings, *lines, strict=True)]
+    # Better lines that wrap on a narrow terminal than names that are cut.
+    if HAVE_RICH and sys.stdout.isatty() and sum(widths) + 2 * len(widths) <= Console().width:
+        _rich_table(headings, lines)
+        return
     for line in (headings, ["-" * width for width in widths], *lines):
         cells = [
             cell.ljust(width) if heading in _TEXT_COLUMNS else cell.rjust(width)
             for cell, width, heading in zip(line, widths, headings, strict=True)
         ]
         print("  ".join(cells).rstrip())
+
+
+def _rich_table(headings: list[str], lines: list[list[str]]) -> None:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*line, style=_COLOURS.get(line[-1]))
+    Console().print(table)
 
 
 def write_json(path: Path, rows: Sequence[Row], results: Results, facts: Circumstances) -> None:

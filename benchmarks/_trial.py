@@ -5,14 +5,29 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import select
+import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
+
+from typing import Protocol
 
 from benchmarks._payload import Payload
 
 if sys.platform != "win32":
     import resource
+
+
+READS_PER_FILL = 16
+"""How much of what is read without a pause is waiting for it: a MiB, which the kernel's buffers hold."""
+
+
+class SupportsFileno(Protocol):
+    """What has a descriptor."""
+
+    def fileno(self) -> int:
+        """The descriptor."""
 
 
 class WrongBytesError(Exception):
@@ -79,6 +94,8 @@ class Trial:
         self._warm_up = warm_up
         self._expected = payload.pieces()
         self._checked = 0
+        self._rest = b""
+        self._taken = 0
 
     def announce(self, port: int) -> None:
         """Say where the contestant listens, on 127.0.0.1."""
@@ -115,6 +132,41 @@ class Trial:
             raise WrongBytesError(describe_difference(received, expected, self._checked))
         self._checked += 1
 
+    def reads(self, sock: SupportsFileno) -> Iterator[None]:
+        """As often as something is to be received, of any size. The clock runs until it is given to ``take``.
+
+        Sending takes longer than receiving. So that waiting for the load is not what is measured, every now and then
+        the load gets the time to fill the kernel's buffer again.
+
+        Args:
+            sock: what is read.
+        """
+        for number in itertools.count():
+            if self._checked >= self.total:
+                return
+            if number % READS_PER_FILL == 0:
+                _wait_until_full(sock.fileno(), READS_PER_FILL * self._payload.size)
+            if self._checked >= self._warm_up:
+                self.watch.start()
+            yield
+
+    def take(self, received: bytes) -> None:
+        """Stop the clock and compare what was received with the pieces it may reach across.
+
+        Raises:
+            WrongBytesError: they differ, or nothing was received.
+        """
+        self.watch.stop()
+        if not received:
+            raise WrongBytesError(f"the end came after {self._checked} of {self.total} pieces")
+        while len(self._rest) < len(received):
+            self._rest += next(self._expected)
+        expected, self._rest = self._rest[: len(received)], self._rest[len(received) :]
+        if received != expected:
+            raise WrongBytesError(describe_difference(received, expected, self._checked))
+        self._taken += len(received)
+        self._checked = self._taken // self._payload.size
+
     def passed(self, seconds: float, user: float, system: float) -> None:
         """Count a piece that was measured and checked elsewhere."""
         if self._checked >= self._warm_up:
@@ -126,6 +178,15 @@ class Trial:
         watch = self.watch
         spent = {"seconds": watch.seconds, "user": watch.user, "system": watch.system}
         _say({**spent, "checked": self._checked})
+
+
+def _wait_until_full(descriptor: int, size: int) -> None:
+    """Wait until ``size`` bytes can be received, or no more come. Without SO_RCVLOWAT one byte is enough."""
+    with socket.socket(fileno=os.dup(descriptor)) as same:
+        for lowest in (size, 1):
+            if sys.platform != "win32":
+                same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, lowest)
+            select.select([same], [], [])
 
 
 def describe_difference(received: bytes, expected: bytes, number: int) -> str:

@@ -37,22 +37,6 @@ async def _serve_one(trial: Trial, talk: Talk) -> None:
         await over
 
 
-async def _echo(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    for count in trial.laps():
-        for _ in range(count):
-            writer.write(await reader.read(MESSAGE_SIZE))
-            await writer.drain()
-
-
-async def _echo_timeout(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    for count in trial.laps():
-        for _ in range(count):
-            async with asyncio.timeout(TIMEOUT):
-                data = await reader.read(MESSAGE_SIZE)
-            writer.write(data)
-            await writer.drain()
-
-
 async def _readline(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     for count in trial.incoming():
         lines = []
@@ -70,12 +54,21 @@ async def _readline_timeout(trial: Trial, reader: asyncio.StreamReader, _: async
         trial.check(lines)
 
 
-def echo(trial: Trial) -> None:
-    _serve(trial, _echo)
+async def _readexactly(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    for count in trial.incoming():
+        messages = []
+        for _unused in range(count):
+            messages.append(await reader.readexactly(MESSAGE_SIZE))
+        trial.check(messages)
 
 
-def echo_timeout(trial: Trial) -> None:
-    _serve(trial, _echo_timeout)
+async def _readexactly_timeout(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    for count in trial.incoming():
+        messages = []
+        for _unused in range(count):
+            async with asyncio.timeout(TIMEOUT):
+                messages.append(await reader.readexactly(MESSAGE_SIZE))
+        trial.check(messages)
 
 
 def readline(trial: Trial) -> None:
@@ -84,3 +77,11 @@ def readline(trial: Trial) -> None:
 
 def readline_timeout(trial: Trial) -> None:
     _serve(trial, _readline_timeout)
+
+
+def readexactly(trial: Trial) -> None:
+    _serve(trial, _readexactly)
+
+
+def readexactly_timeout(trial: Trial) -> None:
+    _serve(trial, _readexactly_timeout)

@@ -16,9 +16,9 @@ TIMEOUT = 5.0
 
 
 @contextlib.contextmanager
-def wireline_connection(trial: Trial) -> Iterator[Socket]:
+def wireline_connection(trial: Trial, *, buffered: bool = True) -> Iterator[Socket]:
     """Listen, and accept the load's connection."""
-    with Socket() as listener:
+    with Socket(buffered=buffered) as listener:
         listener.bind_addr(0, "127.0.0.1")
         listener.listen()
         trial.announce(listener.local_addr.port)
@@ -111,6 +111,22 @@ def recv_line_timeout(trial: Trial) -> None:
             trial.check([sock.recv_line(timeout=TIMEOUT) for _ in range(count)], b"\n")
 
 
+# Messages without a buffer: each read goes to the kernel, which has the bytes. What a timeout adds there is too little
+# to be seen in a ping-pong, where most of the CPU time goes into waking the other side.
+
+
+def recv_exactly(trial: Trial) -> None:
+    with wireline_connection(trial, buffered=False) as sock:
+        for count in trial.incoming():
+            trial.check([sock.recv_exactly(MESSAGE_SIZE) for _ in range(count)])
+
+
+def recv_exactly_timeout(trial: Trial) -> None:
+    with wireline_connection(trial, buffered=False) as sock:
+        for count in trial.incoming():
+            trial.check([sock.recv_exactly(MESSAGE_SIZE, timeout=TIMEOUT) for _ in range(count)])
+
+
 # Bulk.
 
 
@@ -132,31 +148,17 @@ def send(trial: Trial) -> None:
 
 def socket_recv(trial: Trial) -> None:
     with socket_connection(trial) as sock:
-        for _ in trial.incoming():
-            parts, missing = [], BLOCK_SIZE
-            while missing:
-                part = sock.recv(missing)
-                if not part:
-                    break
-                parts.append(part)
-                missing -= len(part)
-            trial.check(parts)
+        for _ in trial.reads(sock):
+            trial.take(sock.recv(BLOCK_SIZE))
 
 
 def recv_some(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
-        for _ in trial.incoming():
-            parts, missing = [], BLOCK_SIZE
-            while missing:
-                part = sock.recv_some(missing)
-                if not part:
-                    break
-                parts.append(part)
-                missing -= len(part)
-            trial.check(parts)
+        for _ in trial.reads(sock):
+            trial.take(sock.recv_some(BLOCK_SIZE))
 
 
 def recv(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
-        for _ in trial.incoming():
-            trial.check([sock.recv(BLOCK_SIZE)])
+        for _ in trial.reads(sock):
+            trial.take(sock.recv(BLOCK_SIZE))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import socket
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,22 @@ def test_what_comes_in_is_compared_with_what_was_sent() -> None:
         trial.check([pieces[2][:-1]])
 
 
+def test_a_read_may_reach_across_pieces() -> None:
+    trial = Trial(Payload.LINES, 2, 1)
+    whole = b"".join(Trial(Payload.LINES, 2, 1).outgoing(3))
+    cuts = [0, 1, 16383, 16385, 49151, 49152]
+    sock, peer = socket.socketpair()
+    with sock, peer:
+        peer.shutdown(socket.SHUT_WR)  # no more comes: nobody waits for it
+        for _, start, end in zip(trial.reads(sock), cuts, cuts[1:], strict=False):
+            trial.take(whole[start:end])
+        assert list(trial.reads(sock)) == []
+    with pytest.raises(WrongBytesError, match="the end came after 3 of 3 pieces"):
+        trial.take(b"")
+    with pytest.raises(WrongBytesError, match="piece 3 is wrong from byte 0 on"):
+        trial.take(b"?")
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
@@ -217,12 +234,12 @@ def test_rows_are_chosen_by_a_part_of_their_name(capsys: pytest.CaptureFixture[s
     ]
 
 
-@pytest.mark.parametrize("have_rich", [True, False])
+@pytest.mark.parametrize(("have_rich", "columns"), [(True, "160"), (True, "20"), (False, "160")])
 def test_a_terminal_gets_a_table_and_a_progress_line(
-    have_rich: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    have_rich: bool, columns: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_report, "HAVE_RICH", have_rich)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", columns)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     rows: list[Row] = [RateRow("row", "ours", "theirs", 2), DurationRow("late", "lost", 1)]

@@ -12,10 +12,19 @@ Buffer = bytes | bytearray | memoryview
 """Data to send: ``bytes``, or anything else that supports the buffer protocol."""
 
 
+_LARGEST_INT = 2**31 - 1
+
+
 def require_int(name: str, value: object) -> None:
-    """Refuse anything but an int. ``bool`` is none here: it is always a mistake."""
+    """Refuse anything but an int that is not negative and that C has room for. ``bool`` is always a mistake.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
+    if not 0 <= value <= _LARGEST_INT:
+        raise ValueError(f"{name} is 0 to {_LARGEST_INT}, got {value}")
 
 
 def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
@@ -24,6 +33,7 @@ def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[
     Raises:
         TypeError, ValueError: a bad host or port, or a protocol that is neither TCP nor UDP.
     """
+    require_int("protocol", protocol)
     sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
     if sock_type is None:
         raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
@@ -46,6 +56,8 @@ def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
     """Return the operating system's number and level of a boolean option."""
     if not isinstance(opt, SockOpt):
         raise TypeError(f"opt is a SockOpt, not {type(opt).__name__}")
+    if level is not None:
+        require_int("level", level)
     return opt.to_int(), opt.level if level is None else level
 
 
@@ -82,6 +94,20 @@ def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
     view = view.cast("B")
     if size is None:
         return view
-    if not 0 <= size <= len(view):
+    require_int("size", size)
+    if size > len(view):
         raise ValueError(f"size is 0 to the {len(view)} bytes of the buffer, got {size}")
     return view[:size]
+
+
+def require_resizable(buffer: bytearray) -> None:
+    """Refuse a buffer whose content cannot be replaced, before anything is received for it.
+
+    Raises:
+        TypeError: it is not a bytearray.
+        BufferError: a ``memoryview`` of it exists.
+    """
+    if not isinstance(buffer, bytearray):
+        raise TypeError(f"the buffer is a bytearray, not {type(buffer).__name__}")
+    buffer.append(0)
+    buffer.pop()

@@ -17,7 +17,7 @@ from contextlib import AbstractContextManager
 from typing import ClassVar, NoReturn, Self
 
 from wireline._arguments import UnixPath, option_number, require_int
-from wireline._descriptor import State, create, fitting_protocol, remove_stale, state_of
+from wireline._descriptor import State, create, fitting_protocol, no_delay, remove_stale, state_of
 from wireline._linger import dispose
 from wireline._resolver import ask
 from wireline._sansio.deadline import check_timeout
@@ -35,6 +35,7 @@ from wireline.options import (
     SOMAXCONN,
     SocketFlag,
     SockOpt,
+    check_flags,
     is_disconnection_error,
 )
 
@@ -69,7 +70,7 @@ class BaseSocket:
             inheritable: whether a program that this process executes gets the descriptor too.
 
         Raises:
-            TypeError: an argument is not an integer.
+            TypeError, ValueError: an argument is not an int, or negative.
             OSError: the operating system has no such socket, or no descriptor left.
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
@@ -136,13 +137,13 @@ class BaseSocket:
         """Take over a descriptor. What is not given is asked of the operating system.
 
         Raises:
-            TypeError: ``fd`` is not an int.
-            ValueError: ``fd`` is negative.
+            TypeError, ValueError: an argument is not an int, or negative.
             OSError: it is not an open socket.
         """
         require_int("fd", fd)
-        if fd < 0:
-            raise ValueError(f"a descriptor is not negative, got {fd}")
+        for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
+            if value is not None:
+                require_int(name, value)
         known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
         os.fstat(fd)  # fails with EBADF, as `socket` does not where all three are given
         return cls._adopt(socket.socket(known[0], known[1], known[2], fileno=fd), buffered=buffered)
@@ -166,6 +167,17 @@ class BaseSocket:
             sock.close()
             raise
         return self
+
+    def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
+        """Make a socket of what ``accept`` gave; on failure the descriptor is closed."""
+        try:
+            no_delay(sock)
+            if inheritable:
+                sock.set_inheritable(True)
+        except BaseException:
+            sock.close()
+            raise
+        return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
 
     # Hooks of the flavours.
 
@@ -305,8 +317,6 @@ class BaseSocket:
             OSError: the socket is connected, or the address is in use.
         """
         require_int("backlog", backlog)
-        if backlog < 0:
-            raise ValueError(f"backlog must not be negative, got {backlog}")
         with self._use("listen") as sock:
             self._require("listen", datagram=False)
             if self._state is State.CONNECTED:
@@ -416,7 +426,7 @@ class BaseSocket:
     @property
     def has_data_buffered(self) -> bool:
         """Whether a read could be answered, at least in part, without asking the kernel."""
-        return not self._closing.locked() and self._core is not None and len(self._core) > 0
+        return not self._closing.locked() and self._core is not None and bool(self._core)
 
     def fileno(self) -> int:
         """Return the descriptor, -1 from the moment the socket is closed.
@@ -457,8 +467,9 @@ class BaseSocket:
                 lost. 0 aborts: the peer gets a reset, and what was not sent is dropped.
 
         Raises:
-            TypeError, ValueError: ``linger`` is not a number, or negative.
+            TypeError, ValueError: ``linger`` is not a number, or negative; ``flags`` is no ``SocketFlag``.
         """
+        check_flags(flags)
         linger = check_timeout(linger)
         if not self._closing.acquire(blocking=False):
             return

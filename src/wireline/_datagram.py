@@ -9,7 +9,7 @@ from wireline.address import Address, display_address
 from wireline.errors import SockAddr
 from wireline.options import SocketFlag
 
-__all__ = ["Datagram", "Received", "receive", "receive_into"]
+__all__ = ["Datagram", "Received", "cut", "cut_into", "receive", "receive_into"]
 
 
 class _DatagramFields(NamedTuple):
@@ -48,19 +48,35 @@ class Received(_ReceivedFields):
 
 def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
     """Receive one datagram of at most ``size`` bytes, without waiting if ``sock`` does not."""
-    data, cut, sender = _receive_cut(sock, size, flags.to_os_flags())
-    datagram = Datagram(data, display_address(sender))
-    if cut:
-        datagram.truncated = True
-    return datagram
+    return _datagram(*_receive_cut(sock, size, flags.to_os_flags()))
 
 
 def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
     """The same into the caller's buffer."""
-    data, cut, sender = _receive_cut(sock, len(target), flags.to_os_flags())
+    return _received(target, *_receive_cut(sock, len(target), flags.to_os_flags()))
+
+
+def cut(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
+    """Make of a whole datagram what ``receive`` would have given."""
+    return _datagram(data[:size], len(data) > size, sender)
+
+
+def cut_into(data: bytes, sender: SockAddr | None, target: memoryview) -> Received:
+    """Make of a whole datagram what ``receive_into`` would have given."""
+    return _received(target, data[: len(target)], len(data) > len(target), sender)
+
+
+def _datagram(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
+    datagram = Datagram(data, display_address(sender))
+    if truncated:
+        datagram.truncated = True
+    return datagram
+
+
+def _received(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> Received:
     target[: len(data)] = data
     received = Received(len(data), display_address(sender))
-    if cut:
+    if truncated:
         received.truncated = True
     return received
 

@@ -86,19 +86,16 @@ class _Lingerer:
                 sock.close()
 
     def _start(self) -> None:
-        woken, self._wake = socket.socketpair()
-        try:
-            selector = selectors.DefaultSelector()
+        with contextlib.ExitStack() as unless_it_runs:
+            woken, wake = map(unless_it_runs.enter_context, socket.socketpair())
+            selector = unless_it_runs.enter_context(selectors.DefaultSelector())
             selector.register(woken, selectors.EVENT_READ)
-            self._thread = threading.Thread(
+            thread = threading.Thread(
                 target=self._run, args=(selector, woken), name="wireline-linger", daemon=True
             )
-            self._thread.start()
-        except BaseException:
-            woken.close()
-            self._wake.close()
-            self._wake = None
-            raise
+            thread.start()
+            unless_it_runs.pop_all()
+        self._wake, self._thread = wake, thread  # it waits for our lock before it looks
 
     def _run(self, selector: selectors.BaseSelector, woken: socket.socket) -> None:
         scrap = bytearray(64 * 1024)

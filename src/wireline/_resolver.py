@@ -8,6 +8,7 @@ under way share one lookup, so a program that retries against a dead name server
 
 from __future__ import annotations
 
+import copy
 import os
 import socket
 import threading
@@ -17,7 +18,7 @@ from typing import cast
 from wireline._sansio.race import AddrInfo
 from wireline.address import is_ip_address
 
-__all__ = ["ask", "look_up"]
+__all__ = ["ask", "look_up", "outcome"]
 
 _Question = tuple[str, int, int, int, int]
 
@@ -84,6 +85,14 @@ def ask(host: str, port: int, family: int, sock_type: int, protocol: int, flags:
         raise socket.gaierror(socket.EAI_NONAME, f"{error} (host name {host!r})") from None
     # typeshed's other shape of a socket address is that of Pythons built without IPv6.
     return cast("list[AddrInfo]", found)
+
+
+def outcome(lookup: Future[list[AddrInfo]]) -> list[AddrInfo]:
+    """Return what a lookup that is done found, or raise why it failed: a copy for each of its callers."""
+    error = lookup.exception()
+    if error is not None:
+        raise copy.copy(error)
+    return lookup.result()
 
 
 def _forget() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 from wireline._arguments import require_int
 from wireline._base import BaseSocket
 from wireline._sansio.race import AddrInfo
-from wireline.address import IpAddress, check_host, check_port
+from wireline.address import IpAddress, check_host, check_port, unix_path
 from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
 
 __all__ = ["ListenAt", "StopReport", "check_limit", "open_listener"]
@@ -47,7 +47,9 @@ class ListenAt(NamedTuple):
         if not host.startswith("unix:"):
             return cls(host, port, None)
         path = host.removeprefix("unix:")
-        return cls("", 0, "\0" + path[1:] if path.startswith("@") else path)
+        path = "\0" + path[1:] if path.startswith("@") else path
+        unix_path(path)
+        return cls("", 0, path)
 
     @property
     def needs_lookup(self) -> bool:

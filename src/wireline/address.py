@@ -99,7 +99,11 @@ def format_ip(ip: IpAddress) -> str:
 
     IPv4-mapped addresses end in dotted decimals (section 5). ``str`` says the same of every address that this
     library makes, but of those made by ``ipaddress`` itself only from Python 3.13 on.
+
+    Raises:
+        TypeError: ``ip`` is not an ``ipaddress`` object.
     """
+    ip = _require_ip(ip)
     if isinstance(ip, ipaddress.IPv4Address):
         return str(ip)
     if ip.ipv4_mapped is None:

@@ -64,6 +64,16 @@ SAFE_DISCONN = SocketFlag.SAFE_DISCONN
 """The default of every ``flags`` parameter."""
 
 
+def check_flags(flags: SocketFlag) -> None:
+    """Refuse flags of another kind: ``MSG_*`` bits, for example.
+
+    Raises:
+        TypeError: ``flags`` is not a ``SocketFlag``.
+    """
+    if not isinstance(flags, SocketFlag):
+        raise TypeError(f"flags is a SocketFlag, not {type(flags).__name__}")
+
+
 class SockOpt(enum.Enum):
     """Boolean socket options. ``level`` is the protocol level that the option belongs to."""
 
@@ -144,6 +154,12 @@ def is_disconnection_error(flags: SocketFlag, error: OSError | int) -> bool:
     Args:
         flags: the flags of the call that failed; without ``SAFE_DISCONN`` the answer is always False.
         error: the exception, or its ``errno``.
+
+    Raises:
+        TypeError: one of them is something else.
     """
+    check_flags(flags)
+    if not isinstance(error, int | OSError):
+        raise TypeError(f"error is an OSError or an errno, not {type(error).__name__}")
     code = error if isinstance(error, int) else error.errno
     return SocketFlag.SAFE_DISCONN in flags and code in _DISCONNECTIONS

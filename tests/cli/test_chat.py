@@ -13,6 +13,8 @@ import pytest
 
 from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive
 from tests.cli.conftest import Start
+from wireline import ClosedError, EndOfStreamError
+from wireline.cli._services import ChatRoom
 
 
 @contextlib.contextmanager
@@ -104,3 +106,56 @@ def test_who_never_ends_a_line_is_put_out(start: Start) -> None:
         result = command.end()
     assert result.code == 0
     assert "sent a line that is too long" in result.err
+
+
+class LeavingClient:
+    """Leaves at the very moment when it is sent something."""
+
+    def __init__(self) -> None:
+        self.is_in = threading.Event()
+        self.leaves = threading.Event()
+        self.has_left = threading.Event()
+        self.closed = False
+
+    def recv_until(self, delimiter: bytes) -> bytes:
+        self.is_in.set()
+        assert self.leaves.wait(PATIENCE)
+        raise EndOfStreamError("recv_until", b"", "a line")
+
+    def send(self, data: bytes, flags: object, timeout: float) -> None:
+        self.leaves.set()
+        assert self.has_left.wait(PATIENCE)
+        raise ClosedError
+
+    def close(self, **_: float) -> None:
+        self.closed = True
+
+
+class OneLineClient(LeavingClient):
+    """Says one line and leaves."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines = [b"hello\n"]
+
+    def recv_until(self, delimiter: bytes) -> bytes:
+        if self._lines:
+            return self._lines.pop()
+        raise EndOfStreamError("recv_until", b"", "a line")
+
+
+def test_who_leaves_while_being_told_something_is_not_put_out(capsys: pytest.CaptureFixture[str]) -> None:
+    chat = ChatRoom()
+    leaving = LeavingClient()
+
+    def attend() -> None:
+        chat.serve(leaving, "leaving", None)  # type: ignore[arg-type]
+        leaving.has_left.set()
+
+    thread = threading.Thread(target=attend)
+    thread.start()
+    assert leaving.is_in.wait(PATIENCE)
+    chat.serve(OneLineClient(), "talking", None)  # type: ignore[arg-type]
+    thread.join()
+    assert not leaving.closed
+    assert capsys.readouterr() == ("", "")

@@ -34,7 +34,9 @@ def none_left() -> Iterator[None]:
     while (after := open_descriptors()) != before and time.monotonic() < deadline:
         # An exception that was caught may hold what it came through in a circle.
         gc.collect()
-    assert after == before, f"left open: {after.keys() - before.keys()}, closed: {before.keys() - after.keys()}"
+    assert after == before, (
+        f"left open: {after.keys() - before.keys()}, closed: {before.keys() - after.keys()}"
+    )
 
 
 @contextlib.contextmanager

@@ -87,8 +87,12 @@ class Fault(NamedTuple):
         return f"call {self.position}, {self.call}: {self.error!r}"
 
 
+class Forbidden(AssertionError):
+    """A call was made that should not have been."""
+
+
 class Syscalls:
-    """The shim. It does nothing but while it is ``recording`` or ``failing``.
+    """The shim. It does nothing but while it is ``recording``, ``failing`` or ``forbidding``.
 
     Attributes:
         calls: what was called since the last ``recording`` began.
@@ -104,6 +108,7 @@ class Syscalls:
         self._recording = False
         self._thread: int | None = None
         self._fault: Fault | None = None
+        self._forbidding = False
         kind = _spying_on(self)
         patch.setattr(socket, "socket", kind)
         for module, name in (
@@ -133,6 +138,8 @@ class Syscalls:
         if not self._recording or self._thread not in (None, threading.get_ident()):
             return
         self.calls.append(name)
+        if self._forbidding:
+            raise Forbidden(f"{name} was called")
         fault = self._fault
         if fault is not None and (len(self.calls), name) == (fault.position, fault.call):
             self.fired = True
@@ -148,6 +155,18 @@ class Syscalls:
             yield self.calls
         finally:
             self._recording = False
+
+    @contextlib.contextmanager
+    def forbidding(self) -> Iterator[None]:
+        """Make every call fail, in any thread, and say so at the end even if nobody noticed."""
+        self._forbidding = True
+        try:
+            with self.recording(everywhere=True) as calls:
+                yield
+        finally:
+            self._forbidding = False
+        if calls:
+            raise Forbidden(f"called: {calls}")
 
     @contextlib.contextmanager
     def failing(self, fault: Fault) -> Iterator[None]:
@@ -182,7 +201,9 @@ class _AnySocket(type):
 
 def _spying_on(syscalls: Syscalls) -> type[socket.socket]:
     class SpiedSocket(socket.socket, metaclass=_AnySocket):
-        def __init__(self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None) -> None:
+        def __init__(
+            self, family: int = -1, type: int = -1, proto: int = -1, fileno: int | None = None
+        ) -> None:
             if fileno is None:
                 syscalls.report("socket")
             super().__init__(family, type, proto, fileno)
@@ -191,10 +212,9 @@ def _spying_on(syscalls: Syscalls) -> type[socket.socket]:
             try:
                 syscalls.report("connect_ex")
             except OSError as error:
-                assert error.errno is not None
                 if error.errno == errno.EINTR and self.family in (socket.AF_INET, socket.AF_INET6):
                     super().connect_ex(address)  # it goes on by itself, says connect(2)
-                return error.errno
+                return error.errno or 0
             return super().connect_ex(address)
 
     for name in COUNTED - {"connect_ex"}:

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from tests.faults.syscalls import COUNTED, UNCOUNTED, Fault, Syscalls, faults_of
+from tests.faults.syscalls import COUNTED, UNCOUNTED, Fault, Forbidden, Syscalls, faults_of
 
 
 @pytest.fixture
@@ -19,7 +19,9 @@ def syscalls(monkeypatch: pytest.MonkeyPatch) -> Syscalls:
 def test_no_method_of_a_socket_was_forgotten() -> None:
     # The methods that Python adds are made of those that the C class has. Those that begin with one underscore count.
     made_in_c = socket.socket.__mro__[1]
-    methods = {name for name in vars(made_in_c) if callable(getattr(made_in_c, name)) and not name.startswith("__")}
+    methods = {
+        name for name in vars(made_in_c) if callable(getattr(made_in_c, name)) and not name.startswith("__")
+    }
     assert methods - {"ioctl", "share"} <= COUNTED | UNCOUNTED
 
 
@@ -53,6 +55,15 @@ def test_it_fails_the_call_it_was_told_to(syscalls: Syscalls) -> None:
         assert syscalls.fired
         with syscalls.failing(Fault(1, "connect_ex", OSError(errno.EINTR, "no"))):
             assert sock.connect_ex(("127.0.0.1", 1)) == errno.EINTR
+
+
+def test_it_forbids_every_call_and_says_so_even_if_nobody_noticed(syscalls: Syscalls) -> None:
+    with syscalls.forbidding():
+        pass
+    with socket.socket() as sock, pytest.raises(Forbidden, match="getsockname"):
+        with syscalls.forbidding():
+            with pytest.raises(Forbidden, match="getsockname"):
+                sock.getsockname()
 
 
 def test_peers_of_the_test_pass_by(syscalls: Syscalls) -> None:

@@ -102,7 +102,9 @@ def _free_port() -> int:
     """A port that was free for IPv4 and IPv6, TCP and UDP, a moment ago."""
     while True:
         with contextlib.ExitStack() as held:
-            tcp = held.enter_context(socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+            tcp = held.enter_context(
+                socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+            )
             port: int = tcp.getsockname()[1]
             udp = held.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM))
             with contextlib.suppress(OSError):

@@ -27,7 +27,15 @@ def base(server: Server) -> str:
 
 
 def curl(*words: str, code: int = 0) -> bytes:
-    argv = [require_tool("curl", "curl"), "--http1.0", "--silent", "--show-error", "--globoff", "--noproxy", "*"]
+    argv = [
+        require_tool("curl", "curl"),
+        "--http1.0",
+        "--silent",
+        "--show-error",
+        "--globoff",
+        "--noproxy",
+        "*",
+    ]
     done = subprocess.run([*argv, *words], capture_output=True, timeout=PATIENCE)
     assert done.returncode == code, done.stderr.decode()
     return done.stdout

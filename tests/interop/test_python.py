@@ -152,7 +152,10 @@ def test_a_socketserver_echoes_our_datagrams() -> None:
         with Socket(sock_type=SOCK_DGRAM) as sock:
             for number in range(20):
                 sock.send_to("127.0.0.1", port, b"datagram %d" % number)
-                assert sock.recv_from(1500, timeout=PATIENCE) == (b"datagram %d" % number, ("127.0.0.1", port))
+                assert sock.recv_from(1500, timeout=PATIENCE) == (
+                    b"datagram %d" % number,
+                    ("127.0.0.1", port),
+                )
 
 
 def test_many_clients_of_a_server_made_by_serve() -> None:

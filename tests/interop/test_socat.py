@@ -21,7 +21,8 @@ UDP = [pytest.param("127.0.0.1", AF_INET, "4", id="udp4"), pytest.param("::1", A
 UNIX = [
     "unix",
     pytest.param(
-        "abstract", marks=pytest.mark.skipif(sys.platform != "linux", reason="abstract names exist on Linux only")
+        "abstract",
+        marks=pytest.mark.skipif(sys.platform != "linux", reason="abstract names exist on Linux only"),
     ),
 ]
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from wireline._sansio.deadline import Deadline, check_timeout
 
 
-@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, 1, 0.3, 1e-9, 86_400, 1e300])
+@pytest.mark.parametrize("timeout", [0, 0.0, -0.0, 1, 0.3, 1e-9, 86_400])
 def test_a_timeout_is_seconds(timeout: float) -> None:
     assert check_timeout(timeout) == timeout
 

@@ -196,6 +196,10 @@ class Scene:
         self.raw_connect(where)
         return where
 
+    def refusing(self) -> socket.socket:
+        """A socket whose address refuses every connection, for as long as it is open."""
+        return self.raw_bound()
+
     async def reset(self, wire: Wire) -> None:
         """Let the peer go away with a reset, after what it has sent before."""
         if self.transport.is_unix:  # there a reset is a peer that closes and has not read everything
@@ -244,6 +248,14 @@ async def arrived(sock: Sock, size: int) -> None:
 async def readable(sock: Sock) -> None:
     """Wait until there is something to read or to accept, or the end."""
     await eventually(lambda: select.select([sock.fileno()], [], [], 0)[0])
+
+
+@contextlib.contextmanager
+def no_descriptor_is_lost() -> Iterator[None]:
+    """Count descriptors before the block and right after it."""
+    before = len(os.listdir("/proc/self/fd"))
+    yield
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 class Stopwatch:

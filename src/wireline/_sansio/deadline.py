@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 __all__ = ["Deadline", "check_timeout"]
+
+# Seconds, a century. The system calls and locks that wait take less than three (`threading.TIMEOUT_MAX`).
+_FOREVER = 100 * 365.25 * 24 * 3600
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """Return ``timeout`` as seconds, or None for "wait for ever" (``None`` or infinity).
+    """Return ``timeout`` as seconds, or None for "wait for ever" (``None``, infinity, or more than a century).
 
     Raises:
         TypeError: it is not a number.
@@ -20,7 +21,7 @@ def check_timeout(timeout: float | None) -> float | None:
         raise TypeError(f"timeout is seconds (int, float) or None, not {type(timeout).__name__}")
     if not timeout >= 0:  # NaN is not >= 0 either
         raise ValueError(f"timeout must not be negative, got {timeout!r}")
-    return None if timeout == math.inf else timeout
+    return None if timeout > _FOREVER else timeout
 
 
 class Deadline:

@@ -13,12 +13,13 @@ everything that arrived before it, every time it is asked for (R12).
 
 from __future__ import annotations
 
+import copy
 import operator
 
 from wireline._sansio.buffer import ReceiveBuffer
 from wireline._sansio.lines import EMPTY_LINE, Line, find_line
 from wireline.errors import EndOfStreamError, LineTooLongError
-from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, is_disconnection_error
+from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
 
 # A request that lacks as many bytes as this asks for just these: they need not be copied out of a larger piece, and
 # reading ahead would not save a system call. A guess: a quarter of a buffer.
@@ -78,6 +79,8 @@ class StreamCore:
 
     def recv(self, size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
         """``size`` bytes, fewer only at the end; of an unbuffered stream, what one system call gave."""
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
         if type(size) is not int or size < 0:
             size = check_size(size)
         buffer = self._buffer
@@ -91,6 +94,8 @@ class StreamCore:
 
     def recv_some(self, max_size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
         """At least one byte and at most ``max_size``."""
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
         if type(max_size) is not int or max_size < 0:
             max_size = check_size(max_size, "max_size")
         buffer = self._buffer
@@ -145,6 +150,7 @@ class StreamCore:
         self, max_length: int, on_long: str = "truncate", flags: SocketFlag = SAFE_DISCONN
     ) -> bytes | None:
         """One line, ``EMPTY_LINE`` for an empty one, ``b""`` at the end, even in the middle of a line (R8)."""
+        check_flags(flags)
         max_length = check_size(max_length, "max_length")
         if max_length < 1:
             raise ValueError("max_length must be at least 1 byte")
@@ -192,23 +198,15 @@ class StreamCore:
     def _at_end(self, flags: SocketFlag) -> bytes:
         if self._error is None or is_disconnection_error(flags, self._error):
             return b""
-        raise self._fresh_error(self._error)
+        raise copy.copy(self._error)  # a copy: the traceback of one report is not to grow with the next
 
     def _too_short(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
         if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
-            return self._fresh_error(self._error)
+            return copy.copy(self._error)
         shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
         shortfall.__cause__ = self._error
         return shortfall
-
-    @staticmethod
-    def _fresh_error(error: OSError) -> OSError:
-        """A copy, so that the traceback of one report does not grow with the next."""
-        copy = type(error)(*error.args)
-        for note in getattr(error, "__notes__", ()):
-            copy.add_note(note)
-        return copy
 
 
 def check_size(size: int, name: str = "size") -> int:

@@ -1,9 +1,9 @@
 """The one file that knows asyncio: how a task waits for a descriptor.
 
-Theory of operation. What a task waits for is a ``Job``, and it lies with a ``Channel``: one direction of one descriptor.
-When the loop says that the descriptor is ready, the callback attempts the job right there, from the kernel into the
-core with no await in between, which is why a cancellation cannot lose a byte. Not yet: the task sleeps on.
-Done: the result is handed over and the task goes on at once, from inside the callback. So a reader is woken when its
+Theory of operation. What a task waits for is a ``Job``, and it lies with a ``Channel``: one direction of one
+descriptor. When the loop says that the descriptor is ready, the callback attempts the job right there, from the
+kernel into the core with no await in between, which is why a cancellation cannot lose a byte. Not yet: the task
+sleeps on. Done: the result is handed over and the task goes on at once, from inside the callback. So a reader is woken when its
 request can be answered, not whenever bytes arrive.
 
 What makes it fast, each measured (docs/decisions):
@@ -15,8 +15,8 @@ What makes it fast, each measured (docs/decisions):
 * Timeouts share one timer a channel. It is set for the earliest deadline and looks for itself, when it goes off,
   whether there is a later one by now: a timeout that never fires makes no timer.
 
-A loop without ``add_reader`` (Windows' default one) has a second way in: ``loop.sock_recv`` and its kin, which lose bytes
-when they are cancelled. So there they never are: an operation goes on when its task has left, and what it brings
+A loop without ``add_reader`` (Windows' default one) has a second way in: ``loop.sock_recv`` and its kin, which lose
+bytes when they are cancelled. So there they never are: an operation goes on when its task has left, and what it brings
 is kept for the next.
 """
 
@@ -27,16 +27,41 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import Future as ConcurrentFuture
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar, cast
 
-from wireline.errors import BusyError, ClosedError, SocketTimeout
+from wireline._descriptor import CONNECTING, connect_result
+from wireline._sansio.deadline import Deadline
+from wireline.errors import BusyError, SockAddr, SocketTimeout
 
-__all__ = ["NOT_YET", "Channel", "Job", "NotYet", "PolledChannel", "PortableChannel", "Waiting", "open_channel"]
+__all__ = [
+    "NOT_YET",
+    "Attempts",
+    "Channel",
+    "Job",
+    "Loop",
+    "NotYet",
+    "PolledChannel",
+    "PortableChannel",
+    "Signal",
+    "Task",
+    "Waiting",
+    "WriteTurn",
+    "can_poll",
+    "current_task",
+    "lookup_result",
+    "open_channel",
+    "pause",
+    "running_loop",
+    "spawn",
+]
 
 T = TypeVar("T")
+
+Loop = asyncio.AbstractEventLoop
+Task = asyncio.Task[None]
 
 
 class NotYet:
@@ -65,7 +90,7 @@ class Job(Generic[T]):
         """
         raise NotImplementedError
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[object]:
+    def operate(self, loop: Loop) -> Awaitable[object]:
         """The same call as an operation of the loop."""
         raise NotImplementedError
 
@@ -77,12 +102,15 @@ class Job(Generic[T]):
         """Look how an operation failed."""
         raise error
 
+    def discard(self, result: Any) -> None:
+        """Nobody will ever want what an operation gave."""
+
 
 class Waiting(Generic[T]):
     """A task's sleep; what ``asyncio.Task`` takes for a future.
 
-    ``Task`` looks for ``_asyncio_future_blocking``, registers its wake-up by ``add_done_callback``, may ``cancel``, and asks for
-    the ``result`` when it is woken. This is the protocol by which asyncio recognizes futures of others
+    ``Task`` looks for ``_asyncio_future_blocking``, registers its wake-up by ``add_done_callback``, may ``cancel``, and
+    asks for the ``result`` when it is woken. This is the protocol by which asyncio recognizes futures of others
     (``asyncio.isfuture``); uvloop runs the same tasks.
     """
 
@@ -101,7 +129,7 @@ class Waiting(Generic[T]):
         "seconds",
     )
 
-    def __init__(self, channel: Channel, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, channel: Channel, loop: Loop) -> None:
         self._asyncio_future_blocking = False
         self._channel = channel
         self._loop = loop
@@ -151,7 +179,7 @@ class Waiting(Generic[T]):
 
     # What `asyncio.Task` calls.
 
-    def get_loop(self) -> asyncio.AbstractEventLoop:
+    def get_loop(self) -> Loop:
         return self._loop
 
     def add_done_callback(
@@ -185,7 +213,7 @@ class Channel:
         spare: a ``Waiting`` that nobody uses.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
         self._loop = loop
         self._sock = sock
         self._queue: deque[Waiting[Any]] = deque()
@@ -232,9 +260,9 @@ class Channel:
             self._timer = None
         if not self._loop.is_closed():
             self._unwatch()
-            while self._queue:
-                waiting = self._queue.popleft()
+            for waiting in self._queue:
                 waiting.resolve_soon(error(waiting.operation))
+            self._queue.clear()
 
     def _watch(self) -> None:
         """See to it that the jobs are attempted when the time comes."""
@@ -252,12 +280,12 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return False
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-            self._queue.popleft()
+            del self._queue[0]
             waiting.resolve_with(error)
             return True
         if answer is NOT_YET:
             return False
-        self._queue.popleft()
+        del self._queue[0]
         waiting.answer = answer
         waiting.resolve()
         return True
@@ -287,7 +315,7 @@ class Channel:
 class PolledChannel(Channel):
     """The way in by ``add_reader`` and ``add_writer``."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket, *, write: bool) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket, *, write: bool) -> None:
         super().__init__(loop, sock)
         self._fd = sock.fileno()
         self._write = write
@@ -314,9 +342,9 @@ class PolledChannel(Channel):
 
 
 class PortableChannel(Channel):
-    """The way in by ``loop.sock_recv`` and its kin, one operation at a time, none of them ever cancelled but by ``close``."""
+    """The way in by ``loop.sock_recv`` and its kin, one operation at a time, cancelled only by ``close``."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, sock: socket.socket) -> None:
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
         super().__init__(loop, sock)
         self._operation: asyncio.Future[object] | None = None
         self._for: Job[Any] | None = None
@@ -341,6 +369,8 @@ class PortableChannel(Channel):
     def _unwatch(self) -> None:
         if self._operation is not None:
             self._operation.cancel()
+        if self._kept is not None and self._for is not None and self._kept.exception() is None:
+            self._for.discard(self._kept.result())
         self._kept = None
 
     def _on_done(self, operation: asyncio.Future[object]) -> None:
@@ -365,7 +395,7 @@ class PortableChannel(Channel):
 class Signal:
     """Something happened: what a task waits for when it waits for several things at once."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._waiters: set[asyncio.Future[None]] = set()
         self._rung = False
@@ -376,6 +406,15 @@ class Signal:
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
+
+    def ring_from_thread(self) -> None:
+        """The same from any thread, and when the loop is no more."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.ring)
+
+    def now(self) -> float:
+        """What the loop's clock shows."""
+        return self._loop.time()
 
     async def wait(self, until: float | None) -> None:
         """Sleep until the signal is rung, or until the loop's clock shows ``until``."""
@@ -412,7 +451,8 @@ class WriteTurn:
         timer = None if seconds is None else loop.call_later(seconds, _call, ticket, False)
         self.queue.append(ticket)
         try:
-            return await ticket
+            granted: bool = await ticket
+            return granted
         except asyncio.CancelledError:
             if ticket.done() and not ticket.cancelled() and ticket.result():
                 self.release()  # the turn came in the same moment as the cancellation
@@ -442,26 +482,90 @@ def _call(ticket: asyncio.Future[bool], granted: bool) -> bool:
     return True
 
 
-def open_channel(loop: asyncio.AbstractEventLoop, sock: socket.socket, *, write: bool = False) -> Channel:
+def open_channel(loop: Loop, sock: socket.socket, *, write: bool = False) -> Channel:
     """Open the best way in that the loop has."""
-    if FORCE_PORTABLE or not _can_poll(loop):
+    if not can_poll(loop):
         return PortableChannel(loop, sock)
     return PolledChannel(loop, sock, write=write)
 
 
-def _can_poll(loop: asyncio.AbstractEventLoop) -> bool:
+def can_poll(loop: Loop) -> bool:
     """Whether the loop has ``add_reader``: all have the name, Windows' default one only that."""
-    return type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
+    return not FORCE_PORTABLE and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
-def running_loop() -> asyncio.AbstractEventLoop:
+class Attempts:
+    """Connections that are being attempted side by side; ``signal`` is rung when one is over."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._loop = running_loop()
+        self._polls = can_poll(self._loop)
+        self._running: dict[int, socket.socket] = {}
+        self._operations: dict[int, asyncio.Future[None]] = {}
+        self._over: list[int] = []
+
+    def begin(self, sock: socket.socket, target: SockAddr, index: int) -> None:
+        """Start an attempt, and own ``sock`` from now on.
+
+        Raises:
+            OSError: it failed at once; the socket is closed again.
+        """
+        try:
+            if self._polls:
+                code = sock.connect_ex(target)
+                if code and code not in CONNECTING:
+                    raise OSError(code, os.strerror(code))
+                self._loop.add_writer(sock.fileno(), self._ready, index)
+            else:
+                operation = asyncio.ensure_future(self._loop.sock_connect(sock, target), loop=self._loop)
+                operation.add_done_callback(lambda _: self._ready(index))
+                self._operations[index] = operation
+        except BaseException:
+            sock.close()
+            raise
+        self._running[index] = sock
+
+    def _ready(self, index: int) -> None:
+        self._over.append(index)
+        if self._polls and index in self._running:
+            self._loop.remove_writer(self._running[index].fileno())
+        self._signal.ring()
+
+    def over(self) -> Iterator[tuple[int, OSError | None]]:
+        """Yield the attempts that are over, with their errors; those that failed are closed."""
+        while self._over:
+            index = self._over.pop(0)
+            sock = self._running[index]
+            if self._polls:
+                error: BaseException | None = connect_result(sock)
+            else:
+                error = self._operations.pop(index).exception()
+            if error is not None:
+                del self._running[index]
+                sock.close()
+            if error is not None and not isinstance(error, OSError):
+                raise error
+            yield index, error
+
+    def winner(self, index: int) -> socket.socket:
+        """Give up the socket of an attempt."""
+        return self._running.pop(index)
+
+    def close(self) -> None:
+        """Give up the attempts that still run."""
+        for operation in self._operations.values():
+            operation.cancel()
+        for sock in self._running.values():
+            if self._polls:
+                self._loop.remove_writer(sock.fileno())
+            sock.close()
+        self._running.clear()
+
+
+def running_loop() -> Loop:
     """The loop that runs the calling task."""
     return asyncio.get_running_loop()
-
-
-def is_running(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the caller is inside ``loop``, so that it may touch what belongs to it."""
-    return asyncio._get_running_loop() is loop
 
 
 async def pause(seconds: float) -> None:
@@ -469,14 +573,31 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-async def result_of(future: ConcurrentFuture[T]) -> T:
-    """Wait for what a thread works at. The thread goes on when the task has left."""
-    return await asyncio.wrap_future(future)
+async def lookup_result(
+    lookup: ConcurrentFuture[T], signal: Signal, operation: str, deadline: Deadline | None
+) -> bool:
+    """Wait until a lookup is done; False if ``signal`` was rung by somebody else first.
+
+    Raises:
+        SocketTimeout: the deadline passed first. The lookup goes on by itself.
+    """
+    lookup.add_done_callback(lambda _: signal.ring_from_thread())
+    if not lookup.done():
+        await signal.wait(None if deadline is None else deadline.at)
+    if not lookup.done() and deadline is not None and deadline.passed(signal.now()):
+        raise SocketTimeout(operation, deadline.seconds)
+    return lookup.done()
 
 
-def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+def current_task() -> Task | None:
+    """The task that is running."""
+    return asyncio.current_task()
+
+
+def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> Task:
     """Start a task."""
     return asyncio.get_running_loop().create_task(coroutine, name=name)
 
 
-_attempt = Job.attempt
+def _attempt(job: Job[Any]) -> object:
+    return job.attempt()

@@ -87,7 +87,9 @@ class Send(Job[int]):
 
     transferable = False
 
-    def __init__(self, sock: socket.socket, data: bytes | memoryview, sent: int, *, once: bool = False) -> None:
+    def __init__(
+        self, sock: socket.socket, data: bytes | memoryview, sent: int, *, once: bool = False
+    ) -> None:
         self._sock = sock
         self._data = memoryview(data)
         self._once = once
@@ -132,6 +134,9 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
 
     def conclude(self, result: tuple[socket.socket, SockAddr]) -> tuple[socket.socket, SockAddr]:
         return result
+
+    def discard(self, result: tuple[socket.socket, SockAddr]) -> None:
+        result[0].close()
 
 
 class ReceiveDatagram(Job[T]):
@@ -198,7 +203,7 @@ class Connect(Job[None]):
         self._target = target
         self._begun = False
 
-    def attempt(self) -> None | NotYet:
+    def attempt(self) -> NotYet | None:
         if self._begun:
             error = connect_result(self._sock)
             if error is not None:

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import functools
+import socket
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, TypeVarTuple
 
-from wireline._arguments import Buffer, sendable, writable
+from wireline._arguments import Buffer, require_resizable, sendable, writable
 from wireline._base import BaseSocket
+from wireline._datagram import Datagram
 from wireline._descriptor import State, shut_down_writing
-from wireline._sansio.deadline import check_timeout
+from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.asyncnet._asyncio import (
-    NOT_YET,
     Channel,
     Job,
     Loop,
+    NotYet,
     PortableChannel,
+    Signal,
     WriteTurn,
-    is_running,
     open_channel,
     pause,
     running_loop,
@@ -63,14 +67,26 @@ class AsyncStream(BaseSocket):
         self._turn = WriteTurn()
         # The core, while nobody waits for it: so its absence is what tells a second reader that it is one.
         self._idle: StreamCore | None = None
+        self._is_connecting = False
+        self._signals: set[Signal] = set()
         super()._setup(sock, buffered, state, peer)
 
     def _opened(self) -> None:
-        self._close_channels("connect")  # of the descriptor before, or for `connect`
+        self._close_channels()  # of the descriptor before, or for `connect`
         core = self._core
         assert core is not None
         self._idle = core
         self._job = Read(self._sock, core, self._annotated)
+
+    # What a datagram socket does instead, in the class below.
+
+    async def recv_from(
+        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> Datagram:
+        raise NotImplementedError
+
+    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
+        raise NotImplementedError
 
     # Belonging to a loop.
 
@@ -96,11 +112,31 @@ class AsyncStream(BaseSocket):
             self._writer = open_channel(loop, self._sock, write=True)
         return self._writer
 
-    def _close_channels(self, operation: str) -> None:
+    def _close_channels(self) -> None:
         for channel in (self._reader, self._writer):
             if channel is not None:
-                channel.close(lambda operation: ClosedError(f"{operation}: the socket was closed while it waited"))
+                channel.close(_closed_meanwhile)
         self._reader = self._writer = None
+
+    def _renew(self) -> None:
+        self._close_channels()
+        super()._renew()
+
+    @contextlib.contextmanager
+    def _signal(self) -> Iterator[Signal]:
+        """Something to wait for that ``close`` rings, too."""
+        signal = Signal(self._enter())
+        self._signals.add(signal)
+        try:
+            yield signal
+        finally:
+            self._signals.discard(signal)
+
+    def _deadline(self, timeout: float | None) -> Deadline | None:
+        return None if timeout is None else Deadline(timeout, self._enter().time())
+
+    def _remaining(self, deadline: Deadline | None) -> float | None:
+        return None if deadline is None else deadline.remaining(self._enter().time())
 
     def _retire(self, linger: float | None) -> None:
         self._idle = None
@@ -113,13 +149,15 @@ class AsyncStream(BaseSocket):
 
     def _end(self, linger: float | None) -> None:
         self._turn.send_away()
-        self._close_channels("close")
+        for signal in self._signals:
+            signal.ring()
+        self._close_channels()
         self._dispose(linger)
 
     def _give_up(self) -> int:
         if self._turn.held or any(channel and channel.busy for channel in (self._reader, self._writer)):
             raise OSError(errno.EBUSY, "detach: another task is using the socket")
-        self._close_channels("detach")
+        self._close_channels()
         self._idle = None
         return super()._give_up()
 
@@ -129,7 +167,7 @@ class AsyncStream(BaseSocket):
 
     def _raise_if_closed(self, operation: str) -> None:
         if self._closing.locked():
-            raise ClosedError(f"{operation}: the socket was closed while it waited")
+            raise _closed_meanwhile(operation)
 
     # Waiting.
 
@@ -209,6 +247,8 @@ class AsyncStream(BaseSocket):
     # Reading.
 
     async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+        if self._core is None and self._is_datagram:
+            return (await self.recv_from(size, flags, timeout)).data
         answer = self._ask(StreamCore.recv, timeout, size, flags)
         return await self._wait_for(StreamCore.recv, timeout, size, flags) if answer is None else answer
 
@@ -227,6 +267,8 @@ class AsyncStream(BaseSocket):
     async def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
+        if self._core is None and self._is_datagram:
+            return (await self.recv_from(max_size, flags, timeout)).data
         answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
             answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags)
@@ -257,6 +299,8 @@ class AsyncStream(BaseSocket):
         if lines and flags is SAFE_DISCONN and on_long == "truncate":
             if timeout is not None:
                 check_timeout(timeout)
+            if max_length is not MAX_LINE_LENGTH:
+                max_length = check_size(max_length, "max_length")
             line = lines.pop()
             if len(line) <= max_length:
                 return line
@@ -275,8 +319,7 @@ class AsyncStream(BaseSocket):
         *,
         on_long: str = "truncate",
     ) -> int:
-        if not isinstance(buffer, bytearray):
-            raise TypeError(f"the buffer is a bytearray, not {type(buffer).__name__}")
+        require_resizable(buffer)
         buffer[:] = await self.recv_line(timeout, flags, max_length, on_long=on_long)
         return len(buffer)
 
@@ -306,28 +349,146 @@ class AsyncStream(BaseSocket):
 
     # Writing.
 
-    async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
+    async def send(
+        self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
         payload = data if type(data) is bytes else sendable(data)
         if timeout is not None:
             timeout = check_timeout(timeout)
-        await self._take_turn("send", timeout)
-        job: Send | None = None
+        if self._core is None and self._is_datagram:
+            self.last_bytes_sent = await self._send_datagram("send", payload, timeout)
+            return
+        turn = self._turn
+        if turn.held or self._core is None or self._closing.locked():
+            await self._take_turn("send", timeout)
+        turn.held = True
         sent = 0
+        job: Send | None = None
         try:
             if payload and not self._write_in_flight():
-                try:
+                with contextlib.suppress(BlockingIOError):
                     sent = self._sock.send(payload, NO_SIGNAL)
-                except BlockingIOError:
-                    pass
             if sent < len(payload):
                 job = Send(self._sock, payload, sent)
-                sent = await self._finish_sending("send", job, timeout)
-        except SocketTimeout as error:
-            assert job is not None
-            raise SocketTimeout("send", error.seconds, job.sent) from None
+                await self._send_rest("send", job, timeout)
+                sent = job.sent
+        except SocketTimeout:
+            raise
         except OSError as error:
             if self._is_real(error, flags, "send"):
                 raise
         finally:
             self.last_bytes_sent = sent if job is None else job.sent
+            turn.release()
+
+    async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        payload = sendable(data)
+        timeout = check_timeout(timeout)
+        if self._core is None and self._is_datagram:
+            return await self._send_datagram("send_some", payload, timeout)
+        await self._take_turn("send_some", timeout)
+        try:
+            return await self._send_once("send_some", payload, timeout) if payload else 0
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            self._is_real(error, SocketFlag(0), "send_some")
+            raise
+        finally:
             self._turn.release()
+
+    async def try_send(self, data: Buffer) -> bool:
+        payload = sendable(data)
+        if self._core is None and self._is_datagram:
+            try:
+                return await self._send_datagram("try_send", payload, 0) == len(payload)
+            except OSError:
+                return False
+        if self._core is None or self._turn.held or self._closing.locked() or self._write_in_flight():
+            return False
+        try:
+            return not payload or self._sock.send(payload, NO_SIGNAL) == len(payload)
+        except OSError:
+            return False
+
+    async def _take_turn(self, operation: str, timeout: float | None) -> None:
+        turn = self._turn
+        if self._core is None or self._closing.locked():
+            self._refuse(operation)
+        if not turn.held:
+            turn.held = True
+            return
+        self._enter()
+        if not await turn.acquire(timeout):
+            self._raise_if_closed(operation)
+            assert timeout is not None
+            raise SocketTimeout(operation, timeout, 0)
+
+    def _write_in_flight(self) -> bool:
+        """Whether an operation, begun for a send that was given up, is still at work."""
+        return isinstance(self._writer, PortableChannel) and self._writer.in_flight
+
+    async def _send_rest(self, operation: str, job: Send, timeout: float | None) -> None:
+        """Wait for room until all is sent, or for ``once`` something."""
+        try:
+            await self._write_channel().wait(job, operation, timeout)
+        except SocketTimeout as error:
+            raise SocketTimeout(operation, error.seconds, job.sent) from None
+
+    async def _send_once(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
+        if not self._write_in_flight():
+            with contextlib.suppress(BlockingIOError):
+                return self._sock.send(payload, NO_SIGNAL)
+        job = Send(self._sock, payload, 0, once=True)
+        await self._send_rest(operation, job, timeout)
+        return job.sent
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True
+
+    async def shutdown_write(self, timeout: float | None = None) -> None:
+        await self._take_turn("shutdown_write", check_timeout(timeout))
+        try:
+            self._write_shut = True
+            shut_down_writing(self._sock)
+        finally:
+            self._turn.release()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _closed_meanwhile(operation: str) -> ClosedError:
+    return ClosedError(f"{operation}: the socket was closed while it waited")
+
+
+class _Lines:
+    """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
+
+    __slots__ = ("_ahead", "_recv_line")
+
+    def __init__(self, stream: AsyncStream, max_length: int, timeout: float | None) -> None:
+        # No line is split off ahead that is longer than a buffer.
+        self._ahead = stream._lines if max_length >= BUFFER_SIZE else []
+        self._recv_line = functools.partial(
+            stream.recv_line, timeout, SAFE_DISCONN, max_length, on_long="raise"
+        )
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = self._ahead.pop() if self._ahead else await self._recv_line()
+        if not line:
+            raise StopAsyncIteration
+        return b"" if line == EMPTY_LINE else line

@@ -10,11 +10,11 @@ import time
 from wireline import _promises
 from wireline._arguments import dial_arguments
 from wireline._descriptor import State, begin_connect, connect_result
+from wireline._dialing import failure
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import Race, interleave
 from wireline.address import IpAddress
-from wireline.errors import DialError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.net._wait import Waker, start_deadline, wait_for_lookup
 from wireline.options import IPPROTO_TCP
@@ -40,21 +40,9 @@ def dial(
     race = Race(interleave(found or ()))
     sock = _run(race, deadline)
     if sock is None:
-        target = f"{host!r} port {port}"
-        if deadline is not None and not race.over:
-            raise _timed_out(race, deadline, target)
-        raise DialError(target, race.attempts)
+        raise failure(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
     return Socket._adopt(sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4])
-
-
-def _timed_out(race: Race, deadline: Deadline, target: str) -> SocketTimeout:
-    timeout = SocketTimeout("dial", deadline.seconds)
-    timeout.add_note(f"while dialing {target}")
-    race.give_up(timeout, deadline.at)
-    for sockaddr, error, seconds in race.attempts:
-        timeout.add_note(f"{sockaddr!r}: {'no answer' if error is timeout else error} after {seconds:.3f} s")
-    return timeout
 
 
 def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:

@@ -16,6 +16,7 @@ import errno
 import functools
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from types import TracebackType
@@ -31,6 +32,10 @@ from wireline.net._wait import Readiness, Waker
 from wireline.options import AF_UNIX
 
 T = TypeVar("T")
+
+# Seconds between two attempts where no event tells when the next one may succeed. Guesses: short beside a human, long
+# beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 class GuardedSocket(BaseSocket):
@@ -132,19 +137,30 @@ class GuardedSocket(BaseSocket):
     ) -> T:
         """Repeat a call that may not wait until it does not have to, for any socket but a connected stream."""
         readiness: Readiness | None = None
+        pause = 0.0
         while True:
             try:
                 return attempt()
             except BlockingIOError:
                 if readiness is None:
                     readiness = Readiness(self._sock.fileno(), write=write, waker=self._waker)
+                elif write:
+                    pause = self._ready_and_yet_refused(pause, deadline)
             except OSError as error:
                 self._raise_if_closed(operation)
                 raise self._annotated(error, operation) from error.__cause__
-            if not readiness.wait(deadline):
+            late = pause and deadline is not None and deadline.passed(time.monotonic())
+            if late or not readiness.wait(deadline):
                 assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds)
+                raise SocketTimeout(operation, deadline.seconds, 0 if write else None)
             self._raise_if_closed(operation)
+
+    def _ready_and_yet_refused(self, pause: float, deadline: Deadline | None) -> float:
+        """Wait a little: the system reports that a Unix socket may send, but not that its receiver's queue is full."""
+        pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+        seconds = pause if deadline is None else min(pause, deadline.remaining(time.monotonic()))
+        self._waker.wait_for(threading.Event(), seconds)
+        return pause
 
 
 class _Use:

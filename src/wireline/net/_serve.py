@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from wireline import _promises
+from wireline._arguments import require_int
 from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
@@ -46,6 +47,7 @@ def serve(
         raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
+    require_int("backlog", backlog)
     found = (
         look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
     )
@@ -64,6 +66,7 @@ class Server:
         self._active: dict[threading.Thread, Socket] = {}
         self._changed = threading.Condition()
         self._stopping = threading.Event()
+        self._ending = threading.Lock()
         self._report: StopReport | None = None
         try:
             self._local_addr = listener.local_addr
@@ -91,18 +94,22 @@ class Server:
 
     def stop(self, drain: float = 0.0) -> StopReport:
         deadline = start_deadline(check_timeout(drain))
-        first = not self._stopping.is_set()
         self._stopping.set()
         self._listener.close()
         with self._changed:
             self._changed.notify_all()
         self._acceptor.join()
-        if not first:
-            with self._changed:
-                self._changed.wait_for(lambda: self._report is not None)
-                assert self._report is not None
-                return self._report
-        return self._end(None if deadline is None else deadline.remaining(time.monotonic()))
+        # A handler that stops its own server must not wait for who is waiting for it.
+        if not self._ending.acquire(blocking=threading.current_thread() not in self._active):
+            return StopReport(0, 0)
+        try:
+            if self._report is None:
+                self._report = self._end(None if deadline is None else deadline.remaining(time.monotonic()))
+                with self._changed:
+                    self._changed.notify_all()
+            return self._report
+        finally:
+            self._ending.release()
 
     def _end(self, seconds: float | None) -> StopReport:
         me = threading.current_thread()  # a handler may stop its own server, and is not waited for
@@ -118,9 +125,7 @@ class Server:
             client.close()
         with self._changed:
             self._changed.wait_for(lambda: not others(), _UNWIND)
-            self._report = StopReport(before - len(left), len(left))
-            self._changed.notify_all()
-        return self._report
+        return StopReport(before - len(left), len(left))
 
     def __enter__(self) -> Self:
         return self

@@ -18,9 +18,9 @@ from types import TracebackType
 from typing import NamedTuple, NoReturn, Self, TypeVar, TypeVarTuple
 
 from wireline import _datagram, _promises
-from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
+from wireline._arguments import Buffer, UnixPath, peer_arguments, require_resizable, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, is_failed_before_accept, no_delay, shut_down_writing
+from wireline._descriptor import CONNECTING, State, is_failed_before_accept, shut_down_writing
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
@@ -40,6 +40,7 @@ from wireline.options import (
     AcceptResult,
     ReadLineResult,
     SocketFlag,
+    check_flags,
     is_disconnection_error,
 )
 
@@ -187,6 +188,8 @@ class Socket(GuardedSocket):
         if lines and flags is SAFE_DISCONN and on_long == "truncate":
             if timeout is not None:
                 check_timeout(timeout)
+            if max_length is not MAX_LINE_LENGTH:
+                max_length = check_size(max_length, "max_length")
             try:
                 line = lines.pop()
             except IndexError:  # another thread took the last one in between
@@ -206,8 +209,7 @@ class Socket(GuardedSocket):
         *,
         on_long: str = "truncate",
     ) -> int:
-        if not isinstance(buffer, bytearray):
-            raise TypeError(f"the buffer is a bytearray, not {type(buffer).__name__}")
+        require_resizable(buffer)
         buffer[:] = self.recv_line(timeout, flags, max_length, on_long=on_long)
         return len(buffer)
 
@@ -234,7 +236,7 @@ class Socket(GuardedSocket):
 
     def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
         ahead = self._lines
-        unlimited = max_length >= MAX_LINE_LENGTH
+        unlimited = max_length >= BUFFER_SIZE  # no line is split off ahead that is longer
         while True:
             try:
                 line = ahead.pop() if ahead and unlimited else b""
@@ -253,6 +255,8 @@ class Socket(GuardedSocket):
 
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
         payload = data if type(data) is bytes else sendable(data)
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
         deadline = None if timeout is None else start_deadline(check_timeout(timeout))
         turn = self._turn
         if turn.queue or not turn.held.acquire(False):  # what `try_acquire` does, without the call
@@ -311,6 +315,7 @@ class Socket(GuardedSocket):
             self._let_go_of_turn()
 
     def __iand__(self, data: Buffer) -> Self:
+        """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""
         self.send(data)
         return self
 
@@ -380,6 +385,7 @@ class Socket(GuardedSocket):
         timeout: float | None = None,
     ) -> int:
         payload = sendable(data)
+        check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
         self._require("send_to", datagram=True)
         with self._use("send_to") as sock:
@@ -396,6 +402,7 @@ class Socket(GuardedSocket):
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
         size = check_size(size)
+        check_flags(flags)
         return self._receive_datagram("recv_from", timeout, lambda sock: _datagram.receive(sock, size, flags))
 
     def recv_from_into(
@@ -406,6 +413,7 @@ class Socket(GuardedSocket):
         timeout: float | None = None,
     ) -> Received:
         target = writable(buffer, size)
+        check_flags(flags)
         return self._receive_datagram(
             "recv_from_into", timeout, lambda sock: _datagram.receive_into(sock, target, flags)
         )
@@ -506,6 +514,7 @@ class Socket(GuardedSocket):
     def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
+        check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
         with self._use("accept") as listener:
             self._require("accept", datagram=False)
@@ -519,16 +528,6 @@ class Socket(GuardedSocket):
                     if isinstance(error, WirelineError) or not is_failed_before_accept(flags, error):
                         raise
         return Accepted(self._accepted(sock, sockaddr, inheritable), display_address(sockaddr))
-
-    def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
-        try:
-            no_delay(sock)
-            if inheritable:
-                sock.set_inheritable(True)
-        except BaseException:
-            sock.close()
-            raise
-        return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
 
     def accept(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None

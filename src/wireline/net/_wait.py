@@ -15,6 +15,7 @@ import time
 from concurrent.futures import Future
 from typing import Final
 
+from wireline._resolver import outcome
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
@@ -97,11 +98,7 @@ def wait_for_lookup(
     lookup.add_done_callback(lambda _: done.set())
     waker.wait_for(done, None if deadline is None else deadline.remaining(time.monotonic()))
     if lookup.done():
-        error = lookup.exception()
-        if error is None:
-            return lookup.result()
-        # A lookup may have several callers: each gets an exception of its own.
-        raise type(error)(*error.args)
+        return outcome(lookup)
     if done.is_set() or deadline is None:
         return None
     raise SocketTimeout(operation, deadline.seconds)

@@ -1,0 +1,29 @@
+"""The async flavour: ``AsyncSocket``, ``dial`` and ``serve``, on asyncio's loop or uvloop's.
+
+The same methods, errors and promises as ``wireline.net``; what waits is awaited. Nothing here is for several
+threads, but ``close``, which any thread may call.
+"""
+
+from wireline._datagram import Datagram as Datagram
+from wireline._datagram import Received as Received
+from wireline._serving import StopReport as StopReport
+from wireline.asyncnet._dial import dial as dial
+from wireline.asyncnet._serve import Handler as Handler
+from wireline.asyncnet._serve import Server as Server
+from wireline.asyncnet._serve import Starting as Starting
+from wireline.asyncnet._serve import serve as serve
+from wireline.asyncnet._socket import Accepted as Accepted
+from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
+
+__all__ = [
+    "Accepted",
+    "AsyncSocket",
+    "Datagram",
+    "Handler",
+    "Received",
+    "Server",
+    "Starting",
+    "StopReport",
+    "dial",
+    "serve",
+]

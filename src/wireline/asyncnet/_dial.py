@@ -1,0 +1,74 @@
+"""``dial``: from a name and a port to a connected socket (RFC 8305), one task for all attempts."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+
+from wireline import _promises
+from wireline._arguments import dial_arguments
+from wireline._descriptor import State, create
+from wireline._dialing import failure
+from wireline._resolver import look_up, outcome
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.race import Race, interleave
+from wireline.address import IpAddress
+from wireline.asyncnet._asyncio import Attempts, Signal, lookup_result, running_loop
+from wireline.asyncnet._socket import AsyncSocket
+from wireline.options import IPPROTO_TCP
+
+__all__ = ["dial"]
+
+
+@_promises.documented(_promises.dial)
+async def dial(
+    address: str | IpAddress,
+    port: int,
+    protocol: int = IPPROTO_TCP,
+    *,
+    buffered: bool = True,
+    timeout: float | None = None,
+) -> AsyncSocket:
+    host, port, sock_type = dial_arguments(address, port, protocol)
+    timeout = check_timeout(timeout)
+    signal = Signal(running_loop())
+    deadline = None if timeout is None else Deadline(timeout, signal.now())
+    lookup = look_up(host, port, 0, sock_type, protocol)
+    await lookup_result(lookup, signal, "dial", deadline)
+    race = Race(interleave(outcome(lookup)))
+    sock = await _run(race, deadline, signal)
+    if sock is None:
+        raise failure(race, f"{host!r} port {port}", deadline)
+    assert race.winner is not None
+    return AsyncSocket._adopt(
+        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+    )
+
+
+async def _run(race: Race, deadline: Deadline | None, signal: Signal) -> socket.socket | None:
+    """Connect to whatever answers first; None if nothing does, or the deadline passes. Losers are closed."""
+    with contextlib.closing(Attempts(signal)) as attempts:
+        while not race.over:
+            while (index := race.start_due(signal.now())) is not None:
+                family, sock_type, protocol, _, sockaddr = race.candidates[index]
+                try:
+                    attempts.begin(create(family, sock_type, protocol), sockaddr, index)
+                except OSError as error:
+                    race.failed(index, error, signal.now())
+            for index, failed in attempts.over():
+                if failed is not None:
+                    race.failed(index, failed, signal.now())
+                elif race.won(index):
+                    return attempts.winner(index)
+            if deadline is not None and deadline.passed(signal.now()):
+                break
+            await _wait(race, deadline, signal)
+    return None
+
+
+async def _wait(race: Race, deadline: Deadline | None, signal: Signal) -> None:
+    """Wait until an attempt is over, the next one is due, or the time is up."""
+    if race.over:
+        return
+    moments = [race.next_start(signal.now()), deadline.at if deadline is not None else None]
+    await signal.wait(min((moment for moment in moments if moment is not None), default=None))

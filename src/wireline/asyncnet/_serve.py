@@ -1,0 +1,231 @@
+"""``serve``: one task accepts, and every connection gets a task of its own."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Generator
+from types import TracebackType
+from typing import Self
+
+from wireline import _promises
+from wireline._resolver import look_up, outcome
+from wireline._sansio.backoff import Backoff
+from wireline._sansio.deadline import check_timeout
+from wireline._serving import ListenAt, StopReport, check_limit, open_listener
+from wireline.address import Address, IpAddress
+from wireline.asyncnet._asyncio import Signal, Task, current_task, lookup_result, pause, running_loop, spawn
+from wireline.asyncnet._socket import AsyncSocket
+from wireline.errors import ClosedError, SocketTimeout
+from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+
+__all__ = ["Handler", "Server", "serve"]
+
+Handler = Callable[[AsyncSocket, Address], Awaitable[object]]
+
+_log = logging.getLogger("wireline")
+
+# Seconds that handlers get to unwind once their connection was closed under them and they were cancelled. A guess: they
+# have nothing left to wait for, and one that does not end is not waited for any longer.
+_UNWIND = 1.0
+
+# Clients that are accepted in a row before the other tasks get a turn. A guess; asyncio takes the backlog, 100.
+_ACCEPTS_IN_A_ROW = 64
+
+
+@_promises.documented(_promises.serve)
+def serve(
+    handler: Handler,
+    port: int,
+    address: str | IpAddress = "",
+    *,
+    max_connections: int | None = None,
+    backlog: int = SOMAXCONN,
+    reuse_port: bool = False,
+    buffered: bool = True,
+) -> Starting:
+    if not callable(handler):
+        raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
+    where = ListenAt.checked(address, port)
+    limit = check_limit(max_connections)
+
+    async def start() -> Server:
+        found = []
+        if where.needs_lookup:
+            lookup = look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
+            await lookup_result(lookup, Signal(running_loop()), "serve", None)
+            found = outcome(lookup)
+        listener = open_listener(
+            AsyncSocket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
+        )
+        return Server(listener, handler, limit)
+
+    return Starting(start)
+
+
+class Starting:
+    """What ``serve`` returns: ``server = await serve(...)``, or ``async with serve(...) as server:``."""
+
+    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+        self._start = start
+        self._server: Server | None = None
+
+    def __await__(self) -> Generator[object, None, Server]:
+        return self._start().__await__()
+
+    async def __aenter__(self) -> Server:
+        self._server = await self._start()
+        return self._server
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        await self._server.stop()
+
+
+@_promises.documented(_promises.ServerPromises)
+class Server:
+    """A running server, made by ``serve``."""
+
+    def __init__(self, listener: AsyncSocket, handler: Handler, max_connections: int | None) -> None:
+        self._listener = listener
+        self._handler = handler
+        self._limit = max_connections
+        self._active: dict[AsyncSocket, Task | None] = {}
+        self._loop = running_loop()
+        self._changed = Signal(self._loop)
+        self._stopping = False
+        self._ending = False
+        self._report: StopReport | None = None
+        try:
+            self._local_addr = listener.local_addr
+            self._acceptor = spawn(self._accept_loop(), f"wireline-serve-{self._local_addr.port}")
+        except BaseException:
+            listener.close()
+            raise
+
+    @property
+    def local_addr(self) -> Address:
+        return self._local_addr
+
+    @property
+    def connections(self) -> int:
+        return len(self._active)
+
+    async def wait(self, timeout: float | None = None) -> None:
+        timeout = check_timeout(timeout)
+        await self._until(lambda: self._report is not None, timeout)
+        if self._report is None and timeout is not None:
+            raise SocketTimeout("wait", timeout)
+
+    async def stop(self, drain: float = 0.0) -> StopReport:
+        seconds = check_timeout(drain)
+        self._stopping = True
+        self._listener.close()
+        self._changed.ring()
+        me = current_task()
+        while self._ending:
+            # A handler that stops its own server must not wait for who is waiting for it.
+            if me in self._active.values():
+                return StopReport(0, 0)
+            await self._changed.wait(None)
+        if self._report is None:
+            self._ending = True
+            try:
+                self._report = await self._end(seconds, me)
+            finally:
+                self._ending = False
+                self._changed.ring()
+        return self._report
+
+    async def _end(self, seconds: float | None, me: Task | None) -> StopReport:
+        def others() -> list[AsyncSocket]:
+            return [client for client, task in self._active.items() if task is not me]
+
+        before = len(others())
+        await self._until(lambda: not others() and self._acceptor.done(), seconds)
+        left = others()
+        for client in left:
+            client.close()
+        # The handlers get their `ClosedError`. Who waits for something else than the client is cancelled.
+        await pause(0)
+        await pause(0)
+        for client in others():
+            task = self._active[client]
+            if task is not None:
+                task.cancel()
+        await self._until(lambda: not others() and self._acceptor.done(), _UNWIND)
+        return StopReport(before - len(left), len(left))
+
+    async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
+        """Wait until ``condition`` is true, at most for so many seconds."""
+        until = None if seconds is None else self._loop.time() + seconds
+        while not condition() and (until is None or self._loop.time() < until):
+            await self._changed.wait(until)
+
+    # The task that accepts.
+
+    async def _accept_loop(self) -> None:
+        try:
+            backoff = Backoff()
+            in_a_row = 0
+            while not self._stopping:
+                await self._until(self._has_room, None)
+                try:
+                    client, address = await self._listener.accept_addr()
+                except ClosedError:
+                    return
+                except OSError as error:  # no descriptor, no memory to be had (S5)
+                    delay, count = backoff.failed(self._loop.time())
+                    if count:
+                        _log.error(
+                            "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
+                        )
+                    await self._until(lambda: self._stopping, delay)
+                    continue
+                backoff.succeeded()
+                self._start(client, address)
+                in_a_row += 1
+                if in_a_row % _ACCEPTS_IN_A_ROW == 0:
+                    await pause(0)
+        finally:
+            self._listener.close()
+            self._changed.ring()
+
+    def _has_room(self) -> bool:
+        return self._stopping or self._limit is None or len(self._active) < self._limit
+
+    def _start(self, client: AsyncSocket, address: Address) -> None:
+        self._active[client] = None
+        task = spawn(self._run(client, address), f"wireline-client-{address.port}")
+        if client in self._active:  # an eager task may be over by now
+            self._active[client] = task
+        # A task that is cancelled before its first step never runs, and so cannot clean up.
+        task.add_done_callback(lambda _: self._finish(client))
+
+    # The task of one connection.
+
+    async def _run(self, client: AsyncSocket, address: Address) -> None:
+        try:
+            await self._handler(client, address)
+        except ClosedError:
+            # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
+            if not self._stopping:
+                _log.exception("the handler of %s used a closed socket", address)
+        except Exception:  # noqa: BLE001 -- the handler's, whatever it is; it is logged and ends one connection
+            _log.exception("the handler of %s failed", address)
+        finally:
+            self._finish(client)
+
+    def _finish(self, client: AsyncSocket) -> None:
+        client.close()
+        self._active.pop(client, None)
+        self._changed.ring()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.stop()

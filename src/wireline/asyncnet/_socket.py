@@ -1,0 +1,281 @@
+"""The async flavour's socket: a stream, and what comes before it is one (connecting, accepting), and datagrams."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple, TypeVar
+
+from wireline import _datagram, _promises
+from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
+from wireline._datagram import Datagram, Received
+from wireline._descriptor import State, is_failed_before_accept
+from wireline._resolver import look_up, outcome
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.race import AddrInfo
+from wireline._sansio.stream import check_size
+from wireline.address import Address, IpAddress, display_address, unix_path
+from wireline.asyncnet._asyncio import Job, NotYet, PortableChannel, lookup_result
+from wireline.asyncnet._jobs import Accept, Connect, ReceiveDatagram, SendDatagram
+from wireline.asyncnet._stream import AsyncStream
+from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
+from wireline.options import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    SAFE_DISCONN,
+    AcceptResult,
+    SocketFlag,
+)
+
+__all__ = ["Accepted", "AsyncSocket"]
+
+T = TypeVar("T")
+
+# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
+# queue is full. Guesses: short beside a human, long beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+@_promises.documented(_promises.SocketPromises)
+class AsyncSocket(AsyncStream):
+    """An asynchronous socket: TCP, UDP or Unix."""
+
+    # Datagrams.
+
+    async def send_to(
+        self,
+        address: str | IpAddress,
+        port: int,
+        data: Buffer,
+        flags: SocketFlag = SAFE_DISCONN,
+        timeout: float | None = None,
+    ) -> int:
+        payload = sendable(data)
+        timeout = check_timeout(timeout)
+        sock = self._open_sock("send_to")
+        self._require("send_to", datagram=True)
+        deadline = self._deadline(timeout)
+        target: SockAddr
+        if sock.family == AF_UNIX:
+            target = unix_path(str(address) if isinstance(address, IpAddress) else address)
+        else:
+            target = (await self._resolve("send_to", *peer_arguments(address, port), deadline))[0][4]
+        return await self._push("send_to", SendDatagram(sock, payload, target), deadline)
+
+    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
+        sock = self._open_sock(operation)
+        if self._state is not State.CONNECTED:
+            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        return await self._push(operation, SendDatagram(sock, payload, None), self._deadline(timeout))
+
+    async def _push(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
+        try:
+            with contextlib.suppress(BlockingIOError):
+                return job.attempt()
+            if self._sock.family != AF_UNIX:
+                return await self._write_channel().wait(job, operation, self._remaining(deadline))
+            return await self._again_and_again(operation, job, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout(operation, error.seconds, 0) from None
+        except OSError as error:
+            raise self._annotated(error, operation) from error.__cause__
+
+    async def recv_from(
+        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> Datagram:
+        size = check_size(size)
+        return await self._receive_datagram(
+            "recv_from",
+            timeout,
+            flags,
+            lambda sock: _datagram.receive(sock, size, flags),
+            lambda data, sender: _datagram.cut(data, sender, size),
+        )
+
+    async def recv_from_into(
+        self,
+        buffer: bytearray | memoryview,
+        size: int | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        timeout: float | None = None,
+    ) -> Received:
+        target = writable(buffer, size)
+        return await self._receive_datagram(
+            "recv_from_into",
+            timeout,
+            flags,
+            lambda sock: _datagram.receive_into(sock, target, flags),
+            lambda data, sender: _datagram.cut_into(data, sender, target),
+        )
+
+    async def _receive_datagram(
+        self,
+        operation: str,
+        timeout: float | None,
+        flags: SocketFlag,
+        receive: Callable[[socket.socket], T],
+        finish: Callable[[bytes, SockAddr], T],
+    ) -> T:
+        timeout = check_timeout(timeout)
+        sock = self._open_sock(operation)
+        self._require(operation, datagram=True)
+        channel = self._read_channel()
+        if channel.busy:
+            raise BusyError(f"{operation}: another task is using this socket")
+        if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
+            raise NotImplementedError("this event loop has no add_reader, and without it there is no PEEK")
+        try:
+            return await self._do(channel, ReceiveDatagram(sock, receive, finish), operation, timeout)
+        except OSError as error:
+            raise self._annotated(error, operation) from error.__cause__
+
+    # Connecting.
+
+    async def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
+        host, port = peer_arguments(address, port)
+        timeout = check_timeout(timeout)
+        sock = self._open_sock("connect")
+        if sock.family not in (AF_INET, AF_INET6):
+            raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
+        with self._connecting("connect"):
+            deadline = self._deadline(timeout)
+            found = await self._resolve("connect", host, port, deadline)
+            await self._connect_to_any("connect", [info[4] for info in found], deadline)
+
+    async def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
+        where = unix_path(path)
+        timeout = check_timeout(timeout)
+        sock = self._open_sock("connect_unix")
+        if sock.family != AF_UNIX:
+            raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
+        with self._connecting("connect_unix"):
+            await self._connect_to_any("connect_unix", [where], self._deadline(timeout))
+
+    @contextlib.contextmanager
+    def _connecting(self, operation: str) -> Iterator[None]:
+        """Refuse a second task that connects."""
+        self._may_connect(operation)
+        if self._is_connecting:
+            raise BusyError(f"{operation}: another task is connecting this socket")
+        self._is_connecting = True
+        try:
+            yield
+        finally:
+            self._is_connecting = False
+
+    async def _resolve(
+        self, operation: str, host: str, port: int, deadline: Deadline | None
+    ) -> list[AddrInfo]:
+        sock = self._sock
+        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
+        if not lookup.done():
+            with self._signal() as signal:
+                await lookup_result(lookup, signal, operation, deadline)
+            self._raise_if_closed(operation)
+        return outcome(lookup)
+
+    async def _connect_to_any(
+        self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None
+    ) -> None:
+        """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
+        try:
+            for position, target in enumerate(targets, 1):
+                try:
+                    await self._connect_to(operation, target, deadline)
+                    return
+                except OSError as error:
+                    error.add_note(f"while connecting to {target!r}")
+                    if position == len(targets) or isinstance(error, WirelineError):
+                        raise
+                    self._renew()
+        except BaseException:
+            if not self._closing.locked():
+                # What has failed is not fit for another try. Without a descriptor to be had it stays as it is.
+                with contextlib.suppress(OSError):
+                    self._renew()
+            raise
+
+    async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
+        job = Connect(self._sock, target)
+        channel = self._write_channel()
+        if self._sock.family == AF_UNIX and not isinstance(channel, PortableChannel):
+            await self._again_and_again(operation, job, deadline)
+        else:
+            await self._do(channel, job, operation, self._remaining(deadline))
+        self._raise_if_closed(operation)
+        self._connected(target)
+
+    async def _again_and_again(self, operation: str, job: Job[T], deadline: Deadline | None) -> T:
+        """Try, where no event tells when to, with pauses that ``close`` can end."""
+        pause = _FIRST_PAUSE
+        with self._signal() as signal:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    answer = job.attempt()
+                    assert not isinstance(answer, NotYet)
+                    return answer
+                until = signal.now() + pause
+                if deadline is not None:
+                    if deadline.passed(signal.now()):
+                        raise SocketTimeout(operation, deadline.seconds)
+                    until = min(until, deadline.at)
+                await signal.wait(until)
+                self._raise_if_closed(operation)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # Accepting.
+
+    async def accept_addr(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> Accepted:
+        timeout = check_timeout(timeout)
+        listener = self._listener()
+        deadline = self._deadline(timeout)
+        while True:
+            try:
+                sock, sockaddr = await self._do(
+                    self._read_channel(), Accept(listener), "accept", self._remaining(deadline)
+                )
+                break
+            except OSError as error:
+                if isinstance(error, WirelineError):
+                    raise
+                if not is_failed_before_accept(flags, error):
+                    raise self._annotated(error, "accept") from error.__cause__
+        return Accepted(self._accepted(sock, sockaddr, inheritable), display_address(sockaddr))
+
+    async def accept(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> AsyncSocket:
+        return (await self.accept_addr(flags, inheritable, timeout)).client
+
+    def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
+        listener = self._listener()
+        while True:
+            try:
+                sock, sockaddr = listener.accept()
+            except BlockingIOError:
+                return AcceptResult.NO_CLIENT, None, None
+            except OSError as error:
+                if not is_failed_before_accept(SAFE_DISCONN, error):
+                    raise self._annotated(error, "accept") from error.__cause__
+            else:
+                client = self._accepted(sock, sockaddr, False)
+                return AcceptResult.SUCCESS, client, display_address(sockaddr)
+
+    def _listener(self) -> socket.socket:
+        listener = self._open_sock("accept")
+        self._require("accept", datagram=False)
+        if self._state is not State.LISTENING:
+            raise OSError(errno.EINVAL, f"accept: the socket is {self._state.value}, not listening")
+        return listener
+
+
+class Accepted(NamedTuple):
+    """A connection that was accepted, and who made it."""
+
+    client: AsyncSocket
+    address: Address

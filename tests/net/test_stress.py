@@ -1,0 +1,369 @@
+"""One socket and many threads, at full speed and for seconds: what is only wrong once in a million times."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import struct
+import sys
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from wireline import AF_UNIX, SOCK_DGRAM, Address, ClosedError, SocketFlag
+from wireline.net import Socket, dial, serve
+
+pytestmark = pytest.mark.stress
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 15.0
+"""Seconds after which something that should have happened counts as hanging."""
+
+PERIOD = 65521
+"""Bytes after which the pattern repeats: a prime, so that a piece of any usual size that is lost or doubled shows."""
+_BLOCK = random.Random(1).randbytes(PERIOD)
+PATTERN = _BLOCK * (2 + 2**21 // PERIOD)
+
+
+def pattern(position: int, size: int) -> bytes:
+    """What the stream consists of at a position; ``size`` is 2 MiB at most."""
+    start = position % PERIOD
+    return PATTERN[start : start + size]
+
+
+@pytest.fixture(autouse=True)
+def switch_often() -> Iterator[None]:
+    """Let another thread run every 50 us instead of every 5 ms: more ways to get in between."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(50e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@contextmanager
+def pair(kind: str = "tcp") -> Iterator[tuple[Socket, Socket]]:
+    """Two connected sockets of ours."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(Socket(AF_UNIX) if kind == "unix" else Socket())
+        if kind == "unix":
+            listener.bind_unix(f"\0wireline-{random.randbytes(8).hex()}")
+            one = stack.enter_context(Socket(AF_UNIX))
+        else:
+            listener.bind_addr(0, LOOPBACK)
+            one = stack.enter_context(Socket())
+        listener.listen()
+        if kind == "unix":
+            one.connect_unix(listener.local_addr.host, timeout=PATIENCE)
+        else:
+            one.connect(*listener.local_addr, timeout=PATIENCE)
+        yield one, stack.enter_context(listener.accept(timeout=PATIENCE))
+
+
+# Both directions at full speed.
+
+
+def write_for(seconds: float, sock: Socket, timeout: float | None) -> int:
+    """Send the pattern in pieces of many sizes until the time is up, then half-close; how much it was."""
+    end = time.monotonic() + seconds
+    sent = 0
+    for size in itertools.cycle((1, 100, 4096, 65536, 200_000, 17, 1_000_000)):
+        if time.monotonic() > end:
+            break
+        sock.send(pattern(sent, size), timeout=timeout)
+        sent += size
+    sock.shutdown_write()
+    return sent
+
+
+def read_all(sock: Socket, timeout: float | None) -> int:
+    """Read the pattern in many ways until the end, and check every byte; how much it was."""
+    target = bytearray(70_000)
+
+    def into() -> bytes:
+        return bytes(target[: sock.recv_into(target, timeout=timeout)])
+
+    ways: list[Callable[[], bytes]] = [
+        lambda: sock.recv_some(timeout=timeout),
+        lambda: sock.recv(300_000, timeout),
+        lambda: sock.recv_some(1000, timeout),
+        lambda: sock.recv(1, timeout),
+        into,
+    ]
+    received = 0
+    for way in itertools.cycle(ways):
+        data = way()
+        if not data:
+            return received
+        assert data == pattern(received, len(data)), f"after {received} bytes"
+        received += len(data)
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("kind", "timeout", "seconds"),
+    [("tcp", None, 5.0), ("tcp", PATIENCE, 5.0), ("unix", None, 2.0), ("unix", PATIENCE, 2.0)],
+)
+def test_two_threads_read_and_write_one_socket_and_every_byte_arrives_in_order(
+    kind: str, timeout: float | None, seconds: float
+) -> None:
+    with pair(kind) as (one, other), ThreadPoolExecutor(4) as pool:
+        reading = [pool.submit(read_all, sock, timeout) for sock in (one, other)]
+        writing = [pool.submit(write_for, seconds, sock, timeout) for sock in (other, one)]
+        sent = [future.result() for future in writing]
+        assert [future.result() for future in reading] == sent
+        assert min(sent) > 10_000_000
+
+
+# Many writers.
+
+HEADER = struct.Struct("!HHI")
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_W5_the_messages_of_fifty_writers_arrive_whole_and_in_order(timeout: float | None) -> None:
+    writers, messages = 50, 40
+
+    def write(number: int, sock: Socket) -> None:
+        sizes = random.Random(number)
+        for count in range(messages):
+            size = sizes.choice((0, 1, 50, 5000, 70_000, 150_000))
+            sock.send(HEADER.pack(number, count, size) + bytes([number]) * size, timeout=timeout)
+
+    with pair() as (one, other), ThreadPoolExecutor(writers) as pool:
+        writing = [pool.submit(write, number, one) for number in range(writers)]
+        seen: dict[int, int] = defaultdict(int)
+        for _ in range(writers * messages):
+            number, count, size = HEADER.unpack(other.recv_exactly(HEADER.size, PATIENCE))
+            assert count == seen[number]
+            assert other.recv_exactly(size, PATIENCE) == bytes([number]) * size
+            seen[number] += 1
+        for future in writing:
+            future.result()
+        assert not other.has_data_buffered
+
+
+# Closing from another thread at random moments, while the descriptor's number is given to somebody else at once.
+
+LANES = 4
+"""Threads that open and close at the same time. What one closes, another opens."""
+
+
+def in_lanes(lane: Callable[[random.Random], None], seconds: float) -> None:
+    """Run ``lane`` again and again, in several threads, until the time is up or one of them fails."""
+    end = time.monotonic() + seconds
+
+    def run(number: int) -> int:
+        rounds = 0
+        while time.monotonic() < end:
+            lane(random.Random(number * 1_000_000 + rounds))
+            rounds += 1
+        return rounds
+
+    with ThreadPoolExecutor(LANES) as pool:
+        assert sum(pool.map(run, range(LANES))) > 5 * LANES
+
+
+class Doing:
+    """A thread that does the same until the socket is closed under it, and must then end at once."""
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        self._outcome: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(step,))
+        self._thread.start()
+
+    def _run(self, step: Callable[[], object]) -> None:
+        try:
+            while True:
+                step()
+        except ClosedError:
+            self._outcome.set_result(None)
+        except BaseException as error:  # noqa: BLE001 -- whatever it is, the test is to fail with it
+            self._outcome.set_exception(error)
+
+    def must_end(self) -> None:
+        """Raise what it failed with, or that it hangs."""
+        self._outcome.result(PATIENCE)
+        self._thread.join()
+
+
+def at_a_random_moment(moments: random.Random) -> None:
+    """Let up to 3 ms pass."""
+    threading.Event().wait(moments.random() * 0.003)
+
+
+class Streams:
+    """A server at which every connection says its tag, and gets and gives nothing but this tag from then on."""
+
+    SIZE = 8
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+        self.received = 0
+
+    def handle(self, client: Socket, _: Address) -> None:
+        tag = client.recv_exactly(self.SIZE, PATIENCE)
+        sender = threading.Thread(target=self._send, args=(client, tag))
+        sender.start()
+        position = 0
+        while data := client.recv_some(timeout=PATIENCE):
+            if not is_tag(data, tag, position):
+                self.problems.append(f"the connection {tag!r} got {data[:40]!r}")
+            position += len(data)
+        self.received += position
+        client.close()
+        sender.join()
+
+    @staticmethod
+    def _send(client: Socket, tag: bytes) -> None:
+        try:
+            for size in itertools.cycle((1, 30, 1000)):
+                client.send(tag * size, SocketFlag(0))
+        except OSError:
+            pass  # the peer is gone: that is how each of them ends
+
+
+def is_tag(data: bytes, tag: bytes, position: int) -> bool:
+    """Whether ``data`` is what a repeated tag has at a position."""
+    start = position % len(tag)
+    return (tag * (len(data) // len(tag) + 2))[start : start + len(data)] == data
+
+
+tags = itertools.count(1)
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_R13_R14_closed_while_reading_and_writing_and_no_byte_goes_astray(timeout: float | None) -> None:
+    streams = Streams()
+    with serve(streams.handle, 0, LOOPBACK) as server:
+
+        def lane(moments: random.Random) -> None:
+            tag = b"<%06d>" % (next(tags) % 1_000_000)
+            with dial(*server.local_addr, timeout=PATIENCE) as sock:
+                sock.send(tag)
+                position = 0
+
+                def read() -> None:
+                    nonlocal position
+                    data = sock.recv_some(timeout=timeout)
+                    assert data, "an end of the stream where ClosedError belongs"
+                    assert is_tag(data, tag, position), f"the connection {tag!r} got {data[:40]!r}"
+                    position += len(data)
+
+                threads = [Doing(read), Doing(lambda: sock.send(tag * 20, timeout=timeout))]
+                at_a_random_moment(moments)
+                sock.close()
+                for thread in threads:
+                    thread.must_end()
+
+        in_lanes(lane, 3.0)
+        server.stop(drain=PATIENCE)
+    assert streams.problems == []
+    assert streams.received > 100_000
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_R13_R14_closed_while_accepting_and_no_client_lands_elsewhere(timeout: float | None) -> None:
+    landed = 0
+
+    def lane(moments: random.Random) -> None:
+        nonlocal landed
+        with Socket() as listener:
+            listener.bind_addr(0, LOOPBACK)
+            listener.listen()
+            where = listener.local_addr
+
+            def accept() -> None:
+                with listener.accept(timeout=timeout) as client:
+                    client.send(b"%d\n" % where.port)
+
+            accepting = [Doing(accept), Doing(accept)]
+            for _ in range(3):
+                with dial(*where, timeout=PATIENCE) as client:
+                    assert client.recv_line(PATIENCE) == b"%d" % where.port
+                    landed += 1
+            at_a_random_moment(moments)
+            listener.close()
+            for thread in accepting:
+                thread.must_end()
+
+    in_lanes(lane, 2.0)
+    assert landed > 30
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(timeout: float | None) -> None:
+    landed = 0
+    with Socket(sock_type=SOCK_DGRAM) as sender:
+
+        def lane(moments: random.Random) -> None:
+            nonlocal landed
+            with Socket(sock_type=SOCK_DGRAM) as sock:
+                sock.bind_addr(0, LOOPBACK)
+                port = sock.local_addr.port
+                arrived = threading.Event()
+
+                def receive() -> None:
+                    data = sock.recv_from(100, timeout=timeout).data
+                    assert data == b"%d" % port
+                    arrived.set()
+
+                receiving = Doing(receive)
+                sender.send_to(LOOPBACK, port, b"%d" % port)
+                assert arrived.wait(PATIENCE)
+                landed += 1
+                at_a_random_moment(moments)
+                sock.close()
+                receiving.must_end()
+
+        in_lanes(lane, 2.0)
+    assert landed > 30
+
+
+def test_R13_closed_while_connecting() -> None:
+    with Socket() as listener:
+        listener.bind_addr(0, LOOPBACK)
+        listener.listen()
+
+        def lane(moments: random.Random) -> None:
+            sock = Socket()
+
+            def connect() -> None:
+                sock.connect(*listener.local_addr, timeout=PATIENCE)
+                sock.recv_some(timeout=PATIENCE)  # nobody answers
+
+            connecting = Doing(connect)
+            at_a_random_moment(moments)
+            sock.close()
+            connecting.must_end()
+
+        def accept() -> None:
+            listener.accept(timeout=PATIENCE).close(linger=0) if False else accepted.append(listener.accept())
+
+        accepted: list[Socket] = []
+        accepting = Doing(accept)
+        in_lanes(lane, 2.0)
+        listener.close()
+        accepting.must_end()
+        for client in accepted:
+            client.close()
+
+
+@pytest.mark.parametrize("timeout", [None, PATIENCE])
+def test_R13_a_reader_that_is_never_starved_is_woken_too(timeout: float | None) -> None:
+    # A reader that always finds something never comes to wait, and so is not woken by what wakes those who wait.
+    with pair() as (one, other):
+        flooding = Doing(lambda: other.send(PATTERN, SocketFlag(0)))
+        reading = Doing(lambda: one.recv_exactly(10**10, timeout))
+        while not one.is_closed:
+            at_a_random_moment(random.Random())
+            started = time.monotonic()
+            one.close()
+        reading.must_end()
+        assert time.monotonic() - started < 1.0
+        other.close()
+        flooding.must_end()

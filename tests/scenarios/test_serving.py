@@ -1,0 +1,436 @@
+"""S7, and what ``serve`` promises besides: a handler for every connection, and an orderly end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.flavours import Sock, in_thread
+from tests.scenarios.scene import (
+    PATIENCE,
+    Scene,
+    Stopwatch,
+    all_of,
+    begin,
+    eventually,
+    no_descriptor_is_lost,
+    over,
+    pattern,
+    read_all,
+    read_exactly,
+    soon,
+)
+from wireline import Address, BusyError, SocketTimeout, parse_ip_address
+
+pytestmark = pytest.mark.anyio
+
+tcp = over("tcp4", "tcp6")
+unix = over("unix")
+
+
+async def echo(client: Sock, _: Address) -> None:
+    while data := await client.recv_some():
+        await client.send(data)
+
+
+async def echo_lines(client: Sock, _: Address) -> None:
+    async for line in client.lines():
+        await client.send(line + b"\n")
+
+
+class Held:
+    """A handler that answers ``hello``, and then stays until it is let go."""
+
+    def __init__(self) -> None:
+        self.let_go = asyncio.Event()
+        self.begun = 0
+        self.ended = 0
+
+    async def __call__(self, client: Sock, _: Address) -> None:
+        self.begun += 1
+        await client.send(b"hello")
+        await self.let_go.wait()
+        self.ended += 1
+
+
+# What a server does.
+
+
+async def test_serve_calls_the_handler_for_every_connection(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(10)]
+    for number, peer in enumerate(peers):
+        peer.sendall(b"%d" % number)
+    for number, peer in enumerate(peers):
+        assert await soon(in_thread(read_exactly, peer, 1)) == b"%d" % number
+    assert server.connections == 10
+    for peer in peers:
+        peer.shutdown(socket.SHUT_WR)
+        assert await soon(all_of(peer)) == b""
+    await eventually(lambda: server.connections == 0)
+
+
+async def test_serve_is_there_when_it_returns_and_tells_where(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    assert isinstance(server.local_addr, Address)
+    scene.raw_connect(server.local_addr)
+    where = server.local_addr
+    await soon(server.stop())
+    assert server.local_addr == where
+
+
+async def test_S2_the_handler_gets_the_true_peer(scene: Scene) -> None:
+    seen = asyncio.Queue()
+
+    async def handler(client: Sock, address: Address) -> None:
+        await seen.put((address, client.peer_addr))
+
+    server = await scene.serve(handler)
+    sock = scene.bound()
+    await scene.connect(sock, server.local_addr)
+    assert await soon(seen.get()) == (sock.local_addr, sock.local_addr)
+
+
+async def test_S3_what_is_served_is_not_inheritable(scene: Scene) -> None:
+    seen = asyncio.Queue()
+
+    async def handler(client: Sock, _: Address) -> None:
+        await seen.put(os.get_inheritable(client.fileno()))
+
+    server = await scene.serve(handler)
+    scene.raw_connect(server.local_addr)
+    assert await soon(seen.get()) is False
+
+
+async def test_S1_many_clients_at_once_get_their_own_bytes(scene: Scene) -> None:
+    server = await scene.serve(echo_lines)
+
+    async def talk(number: int) -> None:
+        sock = await scene.connected(server.local_addr)
+        for count in range(10):
+            await sock.send(b"%d-%d\n" % (number, count))
+            assert await sock.recv_line() == b"%d-%d" % (number, count)
+        sock.close()
+
+    await soon(asyncio.gather(*(talk(number) for number in range(10))))
+
+
+async def test_the_client_is_closed_when_the_handler_returns(scene: Scene) -> None:
+    clients: list[Sock] = []
+
+    async def handler(client: Sock, _: Address) -> None:
+        clients.append(client)
+        await client.send(b"bye")
+
+    server = await scene.serve(handler)
+    assert await soon(all_of(scene.raw_connect(server.local_addr))) == b"bye"
+    assert clients[0].is_closed
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+async def test_buffering_is_as_it_was_asked_for(scene: Scene, buffered: bool) -> None:
+    seen = asyncio.Queue()
+
+    async def handler(client: Sock, _: Address) -> None:
+        await client.recv(1)
+        await seen.put(client.has_data_buffered)
+
+    server = await scene.serve(handler, buffered=buffered)
+    scene.raw_connect(server.local_addr).sendall(b"abc")
+    assert await soon(seen.get()) is buffered
+
+
+# Handlers that fail.
+
+
+async def test_S7_an_exception_of_a_handler_closes_its_connection_and_is_logged(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        line = await client.recv_line()
+        if line == b"fail":
+            raise ZeroDivisionError("a mistake in the handler")
+        await client.send(line)
+
+    server = await scene.serve(handler)
+    bystander = scene.raw_connect(server.local_addr)
+    failing = scene.raw_connect(server.local_addr)
+    failing.sendall(b"fail\n")
+    assert await soon(all_of(failing)) == b""
+    await eventually(lambda: server.connections == 1)
+    (record,) = caplog.records
+    assert record.name == "wireline"
+    assert record.levelno == logging.ERROR
+    assert "a mistake in the handler" in (record.exc_text or "")
+    bystander.sendall(b"fine\n")
+    assert await soon(all_of(bystander)) == b"fine"
+    another = scene.raw_connect(server.local_addr)
+    another.sendall(b"as before\n")
+    assert await soon(all_of(another)) == b"as before"
+    assert len(caplog.records) == 1
+
+
+async def test_S7_a_peer_that_resets_harms_nobody_else(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    peer = scene.raw_connect(server.local_addr)
+    peer.sendall(b"x")
+    await soon(in_thread(peer.recv, 1))
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    peer.close()
+    await eventually(lambda: server.connections == 0)
+    other = scene.raw_connect(server.local_addr)
+    other.sendall(b"y")
+    assert await soon(in_thread(read_exactly, other, 1)) == b"y"
+
+
+# Stopping.
+
+
+async def test_S7_stop_lets_handlers_finish(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
+    for peer in peers:
+        assert await soon(in_thread(read_exactly, peer, 5)) == b"hello"
+    stopping = await begin(server.stop(drain=PATIENCE))
+    assert not stopping.done()
+    with pytest.raises(OSError):
+        scene.raw_connect(server.local_addr)
+    held.let_go.set()
+    assert await soon(stopping) == (3, 0)
+    assert held.ended == 3
+    for peer in peers:
+        assert await soon(all_of(peer)) == b""
+
+
+@pytest.mark.parametrize("drain", [0.0, 0.05])
+async def test_S7_stop_closes_what_is_left_at_the_deadline(scene: Scene, drain: float) -> None:
+    server = await scene.serve(echo)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
+    for peer in peers:
+        peer.sendall(b"x")
+        assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+    with Stopwatch() as took:
+        report = await soon(server.stop(drain))
+    assert report == (0, 3)
+    assert (report.drained, report.forced) == (0, 3)
+    assert took.seconds < drain + 1
+    assert server.connections == 0
+    for peer in peers:
+        assert await soon(all_of(peer)) == b""
+
+
+async def test_S7_some_finish_and_some_do_not(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    server = await scene.serve(echo)
+    done, stays = (scene.raw_connect(server.local_addr) for _ in range(2))
+    for peer in (done, stays):
+        peer.sendall(b"x")
+        assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+    stopping = await begin(server.stop(0.2))
+    done.close()
+    assert await soon(stopping) == (1, 1)
+    assert caplog.records == [], "what stop closed under its handler is no mistake of the handler's"
+
+
+async def test_S7_stopping_a_server_without_connections(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    with Stopwatch() as took:
+        assert await soon(server.stop(drain=5)) == (0, 0)
+    assert took.seconds < 1
+    assert await soon(server.stop()) == (0, 0)
+
+
+async def test_S7_everybody_who_stops_gets_the_same_report(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held)
+    peer = scene.raw_connect(server.local_addr)
+    await soon(in_thread(read_exactly, peer, 5))
+    first = await begin(server.stop(PATIENCE))
+    second = await begin(server.stop())
+    assert not first.done()
+    assert not second.done()
+    held.let_go.set()
+    assert await soon(first) == await soon(second) == (1, 0)
+
+
+async def test_S7_a_handler_may_stop_its_own_server(scene: Scene) -> None:
+    reports = asyncio.Queue()
+
+    async def handler(client: Sock, _: Address) -> None:
+        if await client.recv_line() == b"stop":
+            await reports.put(await server.stop(drain=0.05))
+            await client.send(b"stopped")
+
+    server = await scene.serve(handler)
+    other, stopper = (scene.raw_connect(server.local_addr) for _ in range(2))
+    await eventually(lambda: server.connections == 2)
+    stopper.sendall(b"stop\n")
+    assert await soon(all_of(stopper)) == b"stopped"
+    assert await soon(reports.get()) == (0, 1)
+    assert await soon(all_of(other)) == b""
+    await soon(server.wait())
+
+
+async def test_S7_the_end_of_a_block_stops_the_server(scene: Scene) -> None:
+    async with await scene.serve(echo) as server:
+        peer = scene.raw_connect(server.local_addr)
+        peer.sendall(b"x")
+        assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+    assert await soon(all_of(peer)) == b""
+    with pytest.raises(OSError):
+        scene.raw_connect(server.local_addr)
+
+
+async def test_S7_wait_lasts_until_the_server_is_stopped(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    for timeout in (0, 0.02):
+        with pytest.raises(SocketTimeout) as caught:
+            await server.wait(timeout)
+        assert caught.value.seconds == timeout
+    waiting = await begin(server.wait())
+    assert not waiting.done()
+    await soon(server.stop())
+    await soon(waiting)
+    await soon(server.wait(0))
+
+
+async def test_S7_clients_that_nobody_accepted_see_the_end(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held, max_connections=1)
+    first = scene.raw_connect(server.local_addr)
+    await soon(in_thread(read_exactly, first, 5))
+    queued = scene.raw_connect(server.local_addr)
+    held.let_go.set()
+    await soon(server.stop(1))
+    with contextlib.suppress(ConnectionResetError):  # that is an end too
+        assert read_all(queued) in (b"", b"hello")
+
+
+# Limits.
+
+
+async def test_max_connections_holds_back_who_comes_next(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held, max_connections=2)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
+    for peer in peers[:2]:
+        assert await soon(in_thread(read_exactly, peer, 5)) == b"hello"
+    third = await begin(in_thread(read_exactly, peers[2], 5))
+    assert held.begun == server.connections == 2
+    assert not third.done()
+    held.let_go.set()
+    assert await soon(third) == b"hello"
+    await eventually(lambda: server.connections == 0)
+
+
+async def test_a_server_loses_no_descriptor(scene: Scene) -> None:
+    with no_descriptor_is_lost():
+        server = await scene.serve(echo)
+        for _ in range(5):
+            peer = scene.raw_connect(server.local_addr)
+            peer.sendall(b"x")
+            assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+            peer.close()
+        await soon(server.stop(1))
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_a_limit_that_lets_nobody_in_is_a_value_error(scene: Scene, limit: int) -> None:
+    with no_descriptor_is_lost(), pytest.raises(ValueError):
+        await scene.serve(echo, max_connections=limit)
+
+
+# Where it listens.
+
+
+@tcp
+async def test_an_address_that_is_taken_is_the_operating_systems_error(scene: Scene) -> None:
+    taken = scene.raw_listener()
+    with no_descriptor_is_lost(), pytest.raises(OSError, match="in use"):
+        await scene.flavour.serve(echo, taken.getsockname()[1], scene.transport.host)
+
+
+@tcp
+async def test_an_address_object_is_an_address(scene: Scene) -> None:
+    server = await scene.flavour.serve(echo, 0, parse_ip_address(scene.transport.host))
+    async with server:
+        assert server.local_addr.host == scene.transport.host
+
+
+@tcp
+async def test_reuse_port_lets_several_listen_on_one_port(scene: Scene) -> None:
+    first = await scene.serve(echo, reuse_port=True)
+    second = await scene.flavour.serve(echo, first.local_addr.port, scene.transport.host, reuse_port=True)
+    async with second:
+        assert second.local_addr == first.local_addr
+
+
+@over("tcp4", "tcp6")
+async def test_A3_the_empty_address_is_every_interface(scene: Scene) -> None:
+    async with await scene.flavour.serve(echo, 0) as server:
+        sock = scene.socket()
+        await soon(sock.connect(scene.transport.host, server.local_addr.port))
+        await soon(sock.send(b"x"))
+        assert await soon(sock.recv(1)) == b"x"
+
+
+@unix
+async def test_S8_a_server_at_a_path_removes_it(scene: Scene) -> None:
+    server = await scene.serve(echo)
+    path = Path(server.local_addr.host)
+    assert path.is_socket()  # noqa: ASYNC240 - a look at a path holds up no test
+    with pytest.raises(OSError, match="in use"):
+        await scene.flavour.serve(echo, 0, f"unix:{path}")
+    await soon(server.stop())
+    assert not path.exists()  # noqa: ASYNC240
+
+
+@unix
+async def test_a_server_at_an_abstract_name(scene: Scene) -> None:
+    name = scene.path()
+    async with await scene.flavour.serve(echo, 0, f"unix:@{name}") as server:
+        assert server.local_addr == (f"\0{name}", 0)
+        sock = scene.socket()
+        await soon(sock.connect_unix(f"\0{name}"))
+        await soon(sock.send(b"x"))
+        assert await soon(sock.recv(1)) == b"x"
+
+
+# What a handler may do with its connection.
+
+
+async def test_R11_a_handler_reads_and_writes_at_the_same_time(scene: Scene) -> None:
+    data = pattern(2_000_000)
+
+    async def handler(client: Sock, _: Address) -> None:
+        got, _ = await asyncio.gather(client.recv_exactly(len(data)), client.send(data))
+        await client.send(b"as sent" if got == data else b"spoiled")
+
+    server = await scene.serve(handler)
+    peer = scene.raw_connect(server.local_addr)
+    sending = await begin(in_thread(peer.sendall, data))
+    assert await soon(in_thread(read_exactly, peer, len(data))) == data
+    await soon(sending)
+    assert await soon(all_of(peer)) == b"as sent"
+
+
+async def test_R11_two_tasks_of_a_handler_that_read_are_one_too_many(scene: Scene) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        first = asyncio.ensure_future(client.recv_line())
+        await asyncio.sleep(0.02)
+        with pytest.raises(BusyError):
+            await client.recv_line()
+        await client.send(b"busy with " + await first)
+
+    server = await scene.serve(handler)
+    peer = scene.raw_connect(server.local_addr)
+    reading = await begin(all_of(peer))
+    await asyncio.sleep(0.05)
+    peer.sendall(b"this\n")
+    assert await soon(reading) == b"busy with this"

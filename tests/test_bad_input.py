@@ -1,0 +1,593 @@
+"""Bad input of every kind gets the error that the documentation names, before any system call, and does no harm.
+
+Three tables: the arguments of every method and function, each with what may not be given for it; the states of a
+socket, each with the methods that cannot be used in it; and what is left out of these, with the reason. Every public
+name and every parameter must be in one of them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import inspect
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+import wireline
+import wireline.net
+from tests.faults.syscalls import Syscalls
+from wireline import AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, ClosedError, SocketFlag, SockOpt
+from wireline.net import Server, Socket, dial, serve
+
+NAN = float("nan")
+LOOPBACK = "127.0.0.1"
+HUGE = 2**70
+"""More than any integer of C."""
+
+# What may not be given, and the error for it.
+
+Bad = list[tuple[object, type[Exception]]]
+
+
+def bad(error: type[Exception], *values: object) -> Bad:
+    return [(value, error) for value in values]
+
+
+NO_INTS = bad(TypeError, "1", b"1", 1.5, None, [], True)
+TIMEOUTS = bad(TypeError, "1", b"1", [], True, 1j) + bad(ValueError, -1, -0.001, -HUGE, NAN, -float("inf"))
+SIZES = NO_INTS + bad(ValueError, -1, -HUGE)
+LENGTHS = SIZES + bad(ValueError, 0)
+PORTS = NO_INTS + bad(ValueError, -1, 65536, HUGE)
+HOSTS = bad(TypeError, None, 5, b"localhost", ["localhost"], (LOOPBACK, 80)) + bad(
+    ValueError, "local\0host", "\0"
+)
+PEERS = HOSTS + bad(ValueError, "")
+PATHS = bad(TypeError, None, 5, ["path"]) + bad(
+    ValueError, "", b"", "a\0b", b"a\0b", "\0", "\0a\0b", "x" * 200
+)
+DATA = bad(TypeError, "text", None, 5, 1.5, [1, 2], {}, object())
+FLAGS = bad(TypeError, 1, 0, "PEEK", None, [], SocketFlag, SockOpt.NO_DELAY)
+C_INTS = NO_INTS + bad(ValueError, -1, 2**31, HUGE)
+OPTIONAL_C_INTS = [(value, error) for value, error in C_INTS if value is not None]
+OPTIONS = bad(TypeError, "NO_DELAY", 1, None, SocketFlag.PEEK, SockOpt)
+ON_LONG = bad(ValueError, "cut", "", "RAISE", None)
+SPARSE = memoryview(bytearray(20))[::2]
+BUFFERS = bad(TypeError, b"read-only", memoryview(b"read-only"), "text", None, 5, []) + bad(
+    ValueError, SPARSE
+)
+BUFFER_SIZES = [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, 11, HUGE)
+
+
+class Call(NamedTuple):
+    """A method or function, arguments that would do, and for each parameter those that do not."""
+
+    good: dict[str, object]
+    bad: dict[str, Bad]
+    on: tuple[str, ...] = ("stream", "stream with lines")
+    """The kinds of socket it is tried on."""
+
+
+READ = {"timeout": TIMEOUTS, "flags": FLAGS}
+LINE = {**READ, "max_length": LENGTHS, "on_long": ON_LONG}
+WAIT = {"timeout": TIMEOUTS}
+DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("listening",)
+ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
+
+METHODS = {
+    "__init__": Call({}, {"domain": C_INTS, "sock_type": C_INTS, "protocol": C_INTS}, ("no",)),
+    "from_fd": Call(
+        {"fd": 0},
+        {"fd": C_INTS, "domain": OPTIONAL_C_INTS, "sock_type": OPTIONAL_C_INTS, "protocol": OPTIONAL_C_INTS},
+        ("no",),
+    ),
+    "from_socket": Call({}, {"sock": bad(TypeError, None, 5, "sock", Socket)}, ("no",)),
+    "bind_addr": Call({}, {"port": PORTS, "address": HOSTS}, FRESH),
+    "bind_unix": Call({"path": "/nowhere/at/all"}, {"path": PATHS}, UNIX),
+    "listen": Call({}, {"backlog": C_INTS}, FRESH),
+    "connect": Call({"address": LOOPBACK, "port": 1}, {"address": PEERS, "port": PORTS, **WAIT}, FRESH),
+    "connect_unix": Call({"path": "/nowhere"}, {"path": PATHS, **WAIT}, UNIX),
+    "accept": Call({}, READ, LISTENER),
+    "accept_addr": Call({}, READ, LISTENER),
+    "recv": Call({"size": 1}, {"size": SIZES, **READ}, ("stream", "stream with lines", "connected datagram")),
+    "recv_some": Call({}, {"max_size": SIZES, **READ}, ("stream", "stream with lines", "connected datagram")),
+    "recv_into": Call(
+        {"buffer": bytearray(10)},
+        {"buffer": BUFFERS, "size": BUFFER_SIZES, **READ},
+        ("stream", "stream with lines", "connected datagram"),
+    ),
+    "recv_exactly": Call({"size": 1}, {"size": SIZES, **WAIT}),
+    "recv_until": Call(
+        {"delimiter": b"x"},
+        {
+            "delimiter": bad(TypeError, "x", None, 5, bytearray(b"x"), memoryview(b"x"))
+            + bad(ValueError, b""),
+            "max_length": SIZES,
+            **WAIT,
+        },
+    ),
+    "recv_line": Call({}, LINE),
+    "recv_line_into": Call(
+        {"buffer": bytearray()}, {"buffer": bad(TypeError, b"", "", None, SPARSE), **LINE}
+    ),
+    "try_recv_line": Call({}, {"max_length": LENGTHS}),
+    "lines": Call({}, {"max_length": LENGTHS, **WAIT}),
+    "skip": Call({"size": 1}, {"size": SIZES, **WAIT}),
+    "send": Call({"data": b"x"}, {"data": DATA, **READ}, ("stream", "connected datagram")),
+    "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
+    "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "shutdown_write": Call({}, WAIT, ("stream",)),
+    "send_to": Call(
+        {"address": LOOPBACK, "port": 1, "data": b"x"},
+        {"address": PEERS, "port": PORTS, "data": DATA, **READ},
+        DATAGRAM,
+    ),
+    "recv_from": Call({"size": 1}, {"size": SIZES, **READ}, DATAGRAM),
+    "recv_from_into": Call(
+        {"buffer": bytearray(10)}, {"buffer": BUFFERS, "size": BUFFER_SIZES, **READ}, DATAGRAM
+    ),
+    "get_sock_opt": Call({"opt": SockOpt.REUSE_ADDR}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY),
+    "set_sock_opt": Call(
+        {"opt": SockOpt.REUSE_ADDR, "value": True}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY
+    ),
+    "socket_error": Call(
+        {"err": -1, "last_error": errno.ECONNRESET},
+        {"err": bad(TypeError, "1", None), "last_error": bad(TypeError, "1", None), "flags": FLAGS},
+        ANY,
+    ),
+    "close": Call({}, {"linger": TIMEOUTS, "flags": FLAGS}, ANY),
+}
+
+TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
+"""Parameters of which only the truth is asked, as usual in Python."""
+
+TAKES_NOTHING = set(
+    "detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
+    " peer_addr".split()
+)
+"""Methods without parameters, and properties."""
+
+
+# Sockets of every kind. Those that are connected have a peer of the standard library, past the shim.
+
+
+@contextmanager
+def no_socket() -> Iterator[type[Socket]]:
+    yield Socket
+
+
+@contextmanager
+def unconnected() -> Iterator[Socket]:
+    with Socket() as sock:
+        yield sock
+
+
+@contextmanager
+def listening() -> Iterator[Socket]:
+    with Socket() as sock:
+        sock.bind_addr(0, LOOPBACK)
+        sock.listen()
+        yield sock
+
+
+@contextmanager
+def connected(received: bytes = b"") -> Iterator[Socket]:
+    with listening() as listener, Syscalls.plain() as peer:
+        peer.connect(listener.local_addr)
+        with listener.accept(timeout=5) as sock:
+            peer.sendall(received)
+            yield sock
+
+
+@contextmanager
+def with_lines() -> Iterator[Socket]:
+    with connected(b"first\nsecond\nthird\n") as sock:
+        assert sock.recv_line(5) == b"first"
+        yield sock
+        if not sock.is_closed:
+            # Nothing was lost to the call that failed.
+            assert [sock.recv_line(5), sock.recv_line(5)] == [b"second", b"third"]
+
+
+@contextmanager
+def datagram() -> Iterator[Socket]:
+    with Socket(AF_INET, SOCK_DGRAM) as sock:
+        sock.bind_addr(0, LOOPBACK)
+        yield sock
+
+
+@contextmanager
+def connected_datagram() -> Iterator[Socket]:
+    with datagram() as sock:
+        sock.connect(LOOPBACK, sock.local_addr.port)
+        yield sock
+
+
+@contextmanager
+def unix() -> Iterator[Socket]:
+    with Socket(AF_UNIX, SOCK_STREAM) as sock:
+        yield sock
+
+
+@contextmanager
+def unix_datagram() -> Iterator[Socket]:
+    with Socket(AF_UNIX, SOCK_DGRAM) as sock:
+        yield sock
+
+
+@contextmanager
+def closed(kind: Callable[[], contextlib.AbstractContextManager[Socket]]) -> Iterator[Socket]:
+    with kind() as sock:
+        sock.close()
+        yield sock
+
+
+@contextmanager
+def detached() -> Iterator[Socket]:
+    with connected() as sock, Syscalls.plain(fileno=sock.detach()):
+        yield sock
+
+
+SOCKETS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "no": no_socket,
+    "unconnected": unconnected,
+    "listening": listening,
+    "stream": connected,
+    "stream with lines": with_lines,
+    "datagram": datagram,
+    "connected datagram": connected_datagram,
+    "Unix": unix,
+    "Unix datagram": unix_datagram,
+    "closed": lambda: closed(unconnected),
+    "closed listener": lambda: closed(listening),
+    "closed stream": lambda: closed(connected),
+    "closed stream with lines": lambda: closed(with_lines),
+    "closed datagram": lambda: closed(connected_datagram),
+    "closed Unix": lambda: closed(unix),
+    "detached": detached,
+}
+
+
+@pytest.fixture
+def syscalls(monkeypatch: pytest.MonkeyPatch) -> Syscalls:
+    return Syscalls(monkeypatch)
+
+
+def bound(sock: Any, name: str) -> Callable[..., object]:
+    """The method of a socket; of the class, the call that makes one."""
+    method: Callable[..., object] = sock if name == "__init__" else getattr(sock, name)
+    return method
+
+
+def refusal(
+    syscalls: Syscalls, error: type[Exception], function: Callable[..., object], /, **arguments: object
+) -> Exception:
+    """Call it and return the error that it must raise without asking anything of the operating system."""
+    with syscalls.forbidding(), pytest.raises(error) as caught:
+        function(**arguments)
+    assert str(caught.value)
+    return caught.value
+
+
+def cases() -> Iterator[Any]:
+    for name, call in METHODS.items():
+        for parameter, values in call.bad.items():
+            for kind in call.on:
+                yield pytest.param(name, parameter, values, kind, id=f"{name}-{parameter}-{kind}")
+
+
+@pytest.mark.parametrize(("name", "parameter", "values", "kind"), list(cases()))
+def test_bad_arguments_are_refused_before_any_system_call(
+    name: str, parameter: str, values: Bad, kind: str, syscalls: Syscalls
+) -> None:
+    good = METHODS[name].good
+    with SOCKETS[kind]() as sock:
+        for value, error in values:
+            with noted(value):
+                refusal(syscalls, error, bound(sock, name), **{**good, parameter: value})
+        assert kind == "no" or not sock.is_closed
+
+
+@contextmanager
+def noted(value: object) -> Iterator[None]:
+    """Say which value it was."""
+    try:
+        yield
+    except BaseException as problem:
+        problem.add_note(f"with {value!r}")
+        raise
+
+
+# What cannot be done in which state.
+
+State = dict[str, tuple[type[Exception], int | None]]
+
+
+def refusing(error: type[Exception], code: int | None, *kinds: str) -> State:
+    return dict.fromkeys(kinds, (error, code))
+
+
+ENDED = refusing(
+    ClosedError, errno.EBADF, *(kind for kind in SOCKETS if kind.startswith("closed") or kind == "detached")
+)
+ENDED_DATAGRAM = refusing(ClosedError, errno.EBADF, "closed datagram")
+ENDED_STREAM = {kind: refusal for kind, refusal in ENDED.items() if kind not in ENDED_DATAGRAM}
+NO_STREAM = refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | refusing(
+    OSError, errno.EINVAL, "listening"
+)
+NO_STREAM |= ENDED
+NO_DATAGRAMS = refusing(TypeError, None, "datagram", "connected datagram", "Unix datagram")
+NO_LISTENER = (
+    refusing(OSError, errno.EINVAL, "unconnected", "stream", "stream with lines", "Unix") | ENDED_STREAM
+)
+NO_PEER = refusing(OSError, errno.ENOTCONN, "unconnected", "listening", "Unix", "datagram")
+NO_DESTINATION = refusing(OSError, errno.EDESTADDRREQ, "datagram", "Unix datagram")
+NO_STREAMS = refusing(TypeError, None, "unconnected", "listening", "stream", "Unix") | ENDED_DATAGRAM
+NO_IP = refusing(TypeError, None, "unconnected", "listening", "stream", "datagram") | ENDED
+NO_UNIX = refusing(TypeError, None, "Unix", "Unix datagram") | ENDED
+
+STATES: dict[str, State] = {
+    "recv": NO_STREAM,
+    "recv_some": NO_STREAM,
+    "recv_into": NO_STREAM,
+    "recv_exactly": NO_STREAM | NO_DATAGRAMS,
+    "recv_until": NO_STREAM | NO_DATAGRAMS,
+    "recv_line": NO_STREAM | NO_DATAGRAMS,
+    "recv_line_into": NO_STREAM | NO_DATAGRAMS,
+    "try_recv_line": NO_STREAM | NO_DATAGRAMS,
+    "lines": NO_STREAM | NO_DATAGRAMS,
+    "skip": NO_STREAM | NO_DATAGRAMS,
+    "send": NO_STREAM | NO_DESTINATION,
+    "send_some": NO_STREAM | NO_DESTINATION,
+    "__iand__": NO_STREAM | NO_DESTINATION,
+    "shutdown_write": NO_STREAM | NO_DATAGRAMS,
+    "send_to": NO_STREAMS,
+    "recv_from": NO_STREAMS,
+    "recv_from_into": NO_STREAMS,
+    "accept": NO_LISTENER | NO_DATAGRAMS,
+    "accept_addr": NO_LISTENER | NO_DATAGRAMS,
+    "try_accept_addr": NO_LISTENER | NO_DATAGRAMS,
+    "listen": NO_DATAGRAMS | ENDED | refusing(OSError, errno.EISCONN, "stream"),
+    "connect": NO_UNIX
+    | refusing(OSError, errno.EINVAL, "listening")
+    | refusing(OSError, errno.EISCONN, "stream", "stream with lines"),
+    "connect_unix": NO_IP,
+    "bind_addr": NO_UNIX,
+    "bind_unix": NO_IP,
+    "local_addr": ENDED,
+    "peer_addr": NO_PEER | ENDED,
+    "get_sock_opt": ENDED,
+    "set_sock_opt": ENDED,
+    "get_socket_error": ENDED,
+    "detach": ENDED | refusing(OSError, errno.EBUSY, "stream with lines"),
+}
+
+WORKS_IN_EVERY_STATE = {
+    "__init__",
+    "from_fd",
+    "from_socket",
+    "close",
+    "fileno",
+    "has_data_buffered",
+    "is_closed",
+    "is_ssl",
+    "last_bytes_sent",
+    "socket_error",
+    "try_send",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [pytest.param(name, kind, id=f"{name}-{kind}") for name in STATES for kind in STATES[name]],
+)
+def test_the_wrong_state_is_refused_before_any_system_call(name: str, kind: str, syscalls: Syscalls) -> None:
+    error, code = STATES[name][kind]
+    good = METHODS[name].good if name in METHODS else {}
+    with SOCKETS[kind]() as sock:
+        if isinstance(inspect.getattr_static(sock, name), property):
+            caught = refusal(syscalls, error, lambda: getattr(sock, name))
+        else:
+            caught = refusal(syscalls, error, getattr(sock, name), **good)
+    assert code is None or (isinstance(caught, OSError) and caught.errno == code)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SOCKETS if kind != "no"])
+def test_what_works_in_every_state(kind: str, syscalls: Syscalls) -> None:
+    with SOCKETS[kind]() as sock:
+        ended = kind in ENDED
+        assert sock.is_closed is ended
+        assert (sock.fileno() == -1) is ended
+        assert sock.is_ssl is False
+        assert sock.last_bytes_sent == 0
+        assert sock.has_data_buffered is (kind == "stream with lines")
+        with pytest.raises(ConnectionResetError):
+            sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
+        with syscalls.recording(everywhere=True) as calls:
+            assert sock.try_send(b"x") is (kind in ("stream", "stream with lines", "connected datagram"))
+        assert (calls != []) is (kind in ("stream", "stream with lines", "connected datagram"))
+        if kind != "stream with lines":
+            sock.close()
+            sock.close()
+
+
+@pytest.mark.parametrize("kind", list(ENDED))
+def test_closing_what_is_closed_still_looks_at_its_arguments(kind: str, syscalls: Syscalls) -> None:
+    with SOCKETS[kind]() as sock:
+        refusal(syscalls, ValueError, sock.close, linger=-1)
+        refusal(syscalls, TypeError, sock.close, linger="1")
+
+
+def test_a_socket_of_the_standard_library_that_is_closed_or_does_tls_is_not_taken_over(
+    syscalls: Syscalls,
+) -> None:
+    import ssl
+
+    one, other = socket.socketpair()
+    one.close()
+    with pytest.raises(OSError, match="Bad file descriptor") as caught:
+        Socket.from_socket(one)
+    assert caught.value.errno == errno.EBADF
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with Syscalls.plain() as plain:
+        with context.wrap_socket(
+            plain, server_hostname="localhost", do_handshake_on_connect=False
+        ) as wrapped:
+            refusal(syscalls, TypeError, Socket.from_socket, sock=wrapped)
+            assert wrapped.fileno() >= 0
+    other.close()
+
+
+# Unix sockets take a path where others take a host.
+
+
+def test_a_destination_of_a_unix_datagram_socket_is_a_path(syscalls: Syscalls) -> None:
+    with unix_datagram() as sock:
+        for value, error in PATHS:
+            with noted(value):
+                refusal(syscalls, error, sock.send_to, address=value, port=0, data=b"x")
+
+
+# The functions of `wireline.net`, and what `serve` returns.
+
+UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
+FUNCTIONS = {
+    "dial": Call(
+        {"address": LOOPBACK, "port": 1},
+        {
+            "address": PEERS,
+            "port": PORTS,
+            "protocol": bad(TypeError, "tcp", None, 6.0, True, [])
+            + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
+            **WAIT,
+        },
+    ),
+    "serve": Call(
+        {"handler": print, "port": 0, "address": LOOPBACK},
+        {
+            "handler": bad(TypeError, None, 5, "handler", []),
+            "port": PORTS,
+            "address": HOSTS + UNIX_PATHS,
+            "max_connections": bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1),
+            "backlog": C_INTS,
+        },
+    ),
+}
+SERVER = {"wait": Call({}, WAIT), "stop": Call({}, {"drain": TIMEOUTS})}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [(name, parameter) for name in FUNCTIONS for parameter in FUNCTIONS[name].bad]
+)
+def test_bad_arguments_of_a_function_are_refused_before_any_system_call(
+    name: str, parameter: str, syscalls: Syscalls
+) -> None:
+    good, values, _ = FUNCTIONS[name]
+    for value, error in values[parameter]:
+        with noted(value):
+            refusal(syscalls, error, getattr(wireline.net, name), **{**good, parameter: value})
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
+def test_bad_arguments_of_a_server_are_refused_and_it_goes_on(name: str, parameter: str) -> None:
+    with serve(lambda client, address: None, 0, LOOPBACK) as server:
+        for value, error in SERVER[name].bad[parameter]:
+            with noted(value), pytest.raises(error):
+                getattr(server, name)(**{parameter: value})
+        with dial(*server.local_addr, timeout=5) as client:
+            assert client.recv_some(timeout=5) == b""
+
+
+# The functions of the front door.
+
+IPS = bad(TypeError, None, 5, LOOPBACK, b"\x7f\0\0\1")
+ADDRESSES = bad(TypeError, None, 5, b"1.2.3.4", [])
+ADDRESSES += bad(ValueError, "", " ", "localhost", "1.2.3", "1.2.3.4.5", "01.2.3.4", " 1.2.3.4", "1.2.3.4\0")
+ADDRESSES += bad(ValueError, "::1::", "[::1]", "00001::", "1" * 5000)
+ZONES = bad(ValueError, "fe80::1%1", "1.2.3.4%1")
+SOCKADDRS = bad(ValueError, None, 5, "path", b"path", (), (LOOPBACK,), (LOOPBACK, "80"), (LOOPBACK, -1))
+SOCKADDRS += bad(ValueError, ("name", 1), ("::1", 1, 0))
+TARGETS = bad(TypeError, None, 5, b"localhost:1") + bad(
+    ValueError, "", "localhost", "localhost:", ":1", "h:0"
+)
+TARGETS += bad(ValueError, "h:65536", "::1:80", "http://h:1", "unix:", "x" * 999)
+FRONT_DOOR = {
+    "format_ip": Call({}, {"ip": IPS}),
+    "from_sockaddr": Call({}, {"sockaddr": SOCKADDRS}),
+    "get_primary_ip_addr": Call({}, {"dest": ADDRESSES}),
+    "ip_family": Call({}, {"ip": IPS}),
+    "is_disconnection_error": Call(
+        {"flags": SocketFlag.SAFE_DISCONN, "error": errno.EPIPE},
+        {"flags": FLAGS, "error": bad(TypeError, None, "EPIPE", ValueError("no OSError"))},
+    ),
+    "parse_ip_address": Call({}, {"text": ADDRESSES + ZONES}),
+    "parse_target": Call({}, {"text": TARGETS}),
+    "to_sockaddr": Call({"ip": wireline.IPV4_LOOPBACK, "port": 1}, {"ip": IPS, "port": PORTS}),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "parameter"), [(name, parameter) for name in FRONT_DOOR for parameter in FRONT_DOOR[name].bad]
+)
+def test_bad_arguments_at_the_front_door(name: str, parameter: str, syscalls: Syscalls) -> None:
+    good, values, _ = FRONT_DOOR[name]
+    for value, error in values[parameter]:
+        with noted(value):
+            refusal(syscalls, error, getattr(wireline, name), **{**good, parameter: value})
+
+
+def test_is_ip_address_never_raises() -> None:
+    values = [value for value, _ in ADDRESSES + ZONES + IPS if value != LOOPBACK]
+    assert not any(wireline.is_ip_address(value) for value in values)
+
+
+# Nothing was forgotten.
+
+
+def public(kind: type) -> set[str]:
+    return {name for name in dir(kind) if not name.startswith("_")}
+
+
+def parameters(function: Callable[..., object]) -> set[str]:
+    return set(inspect.signature(function).parameters) - {"self", "cls"}
+
+
+def test_every_method_of_a_socket_is_in_the_tables() -> None:
+    names = public(Socket) | {"__init__", "__iand__", "last_bytes_sent"}
+    assert names == METHODS.keys() | TAKES_NOTHING
+    assert names == STATES.keys() | WORKS_IN_EVERY_STATE
+    assert not METHODS.keys() & TAKES_NOTHING
+    assert not STATES.keys() & WORKS_IN_EVERY_STATE
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_parameter_of_a_method_is_in_the_table(name: str) -> None:
+    assert parameters(getattr(Socket, name)) - METHODS[name].bad.keys() <= TRUTH_VALUES
+    assert METHODS[name].bad.keys() <= parameters(getattr(Socket, name))
+
+
+@pytest.mark.parametrize("name", sorted(TAKES_NOTHING - {"last_bytes_sent"}))
+def test_what_takes_nothing_has_no_parameter(name: str) -> None:
+    found = getattr(Socket, name)
+    assert isinstance(found, property) or not parameters(found)
+
+
+def test_every_function_and_parameter_of_the_net_room_is_in_the_tables() -> None:
+    functions = {name for name in wireline.net.__all__ if inspect.isfunction(getattr(wireline.net, name))}
+    assert functions == FUNCTIONS.keys()
+    for name, call in FUNCTIONS.items():
+        assert parameters(getattr(wireline.net, name)) - call.bad.keys() <= TRUTH_VALUES
+    methods = {name for name in public(Server) if inspect.isfunction(getattr(Server, name))}
+    assert methods == SERVER.keys()
+    assert all(parameters(getattr(Server, name)) == call.bad.keys() for name, call in SERVER.items())
+
+
+def test_every_function_of_the_front_door_is_in_the_table() -> None:
+    functions = {name for name in wireline.__all__ if inspect.isfunction(getattr(wireline, name))}
+    assert functions - {"is_ip_address"} == FRONT_DOOR.keys()
+    for name, call in FRONT_DOOR.items():
+        assert parameters(getattr(wireline, name)) - {"listening"} == call.bad.keys()
