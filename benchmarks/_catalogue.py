@@ -72,6 +72,8 @@ CONTESTANTS = [
     Contestant("socket recv", BULK_IN, "benchmarks.blocking:socket_recv"),
     Contestant("wireline recv_some", BULK_IN, "benchmarks.blocking:recv_some"),
     Contestant("wireline recv", BULK_IN, "benchmarks.blocking:recv"),
+    Contestant("socket recv, ready", BULK_IN, "benchmarks.blocking:socket_recv_ready"),
+    Contestant("wireline recv_some, ready", BULK_IN, "benchmarks.blocking:recv_some_ready"),
     Contestant("import wireline", IMPORT, "benchmarks.imports:front_door"),
     Contestant("import wireline.net", IMPORT, "benchmarks.imports:net"),
     Contestant("import wireline, not compiled", IMPORT, "benchmarks.imports:front_door_uncompiled"),
@@ -89,6 +91,7 @@ ROWS: list[Row] = [
     RateRow("bulk 64 KiB: send", "wireline send", "socket sendall", 0.95),
     RateRow("bulk 64 KiB: recv_some", "wireline recv_some", "socket recv", 0.95),
     RateRow("bulk 64 KiB: recv", "wireline recv", "socket recv", 0.95),
+    RateRow("bulk 64 KiB: recv_some, ready", "wireline recv_some, ready", "socket recv, ready"),
     ExtraRow(
         "unused timeout: recv_line, buffered",
         "wireline recv_line, timeout",

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterable, Iterator
-
 from typing import Protocol
 
 from benchmarks._payload import Payload
@@ -20,7 +19,7 @@ if sys.platform != "win32":
 
 
 READS_PER_FILL = 16
-"""How much of what is read without a pause is waiting for it: a MiB, which the kernel's buffers hold."""
+"""Blocks that a contestant reads before the load gets time to fill the buffer again: a MiB, which the kernel holds."""
 
 
 class SupportsFileno(Protocol):
@@ -132,15 +131,21 @@ class Trial:
             raise WrongBytesError(describe_difference(received, expected, self._checked))
         self._checked += 1
 
-    def reads(self, sock: SupportsFileno) -> Iterator[None]:
-        """As often as something is to be received, of any size. The clock runs until it is given to ``take``.
+    def reads(self) -> Iterator[None]:
+        """As often as something is to be received, of any size, and then given to ``take``.
 
-        Sending takes longer than receiving. So that waiting for the load is not what is measured, every now and then
-        the load gets the time to fill the kernel's buffer again.
-
-        Args:
-            sock: what is read.
+        The load sends all the time, so the clock never stands: what is left out is the CPU time of checking.
         """
+        began = 0.0
+        while self._checked < self.total:
+            if self._checked >= self._warm_up:
+                began = began or time.perf_counter()
+                self.watch.start()
+            yield
+        self.watch.seconds = time.perf_counter() - began
+
+    def ready_reads(self, sock: SupportsFileno) -> Iterator[None]:
+        """The same, of bytes that have arrived before: neither waiting for the load nor checking counts."""
         for number in itertools.count():
             if self._checked >= self.total:
                 return

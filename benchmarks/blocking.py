@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks._payload import BLOCK_SIZE, MESSAGE_SIZE
 from benchmarks._trial import Trial
@@ -146,19 +146,31 @@ def send(trial: Trial) -> None:
             sock.recv_exactly(1)
 
 
+def _receive(trial: Trial, reads: Iterator[None], read: Callable[[int], bytes]) -> None:
+    for _ in reads:
+        trial.take(read(BLOCK_SIZE))
+
+
 def socket_recv(trial: Trial) -> None:
     with socket_connection(trial) as sock:
-        for _ in trial.reads(sock):
-            trial.take(sock.recv(BLOCK_SIZE))
+        _receive(trial, trial.reads(), sock.recv)
+
+
+def socket_recv_ready(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        _receive(trial, trial.ready_reads(sock), sock.recv)
 
 
 def recv_some(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
-        for _ in trial.reads(sock):
-            trial.take(sock.recv_some(BLOCK_SIZE))
+        _receive(trial, trial.reads(), sock.recv_some)
+
+
+def recv_some_ready(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        _receive(trial, trial.ready_reads(sock), sock.recv_some)
 
 
 def recv(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
-        for _ in trial.reads(sock):
-            trial.take(sock.recv(BLOCK_SIZE))
+        _receive(trial, trial.reads(), sock.recv)

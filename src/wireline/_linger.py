@@ -30,6 +30,9 @@ DEFAULT_LINGER = 2.0
 nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody's process takes the shorter.
 """
 
+# Seconds. A selector refuses to wait for much more than three weeks at once.
+_LONGEST_WAIT = 86_400.0
+
 
 def dispose(sock: socket.socket, linger: float | None = None) -> None:
     """Close ``sock`` without ever waiting.
@@ -103,7 +106,7 @@ class _Lingerer:
             while self._welcome(selector):
                 now = time.monotonic()
                 nearest = min(deadline.at for deadline in self._waiting.values())
-                for key, _ in selector.select(max(0.0, nearest - now)):
+                for key, _ in selector.select(min(max(0.0, nearest - now), _LONGEST_WAIT)):
                     if key.fileobj is woken:
                         woken.recv(4096)
                     elif isinstance(key.fileobj, socket.socket) and _peer_is_done(key.fileobj, scrap):

@@ -107,13 +107,13 @@ def test_datagrams(host: str, family: int) -> None:
 
 
 @contextmanager
-def running(server: socketserver.BaseServer) -> Iterator[int]:
+def running(server: socketserver.UDPServer | socketserver.TCPServer) -> Iterator[int]:
     """Run a server of the standard library in a thread; yield its port."""
     # The interval at which it looks whether it should stop; by default half a second.
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield server.server_address[1]
+        yield server.socket.getsockname()[1]
     finally:
         server.shutdown()
         thread.join()

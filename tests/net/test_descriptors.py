@@ -825,9 +825,9 @@ def test_C5_connections_that_nobody_accepted_are_closed_with_the_listener() -> N
                 clients.enter_context(socket.create_connection(sock.local_addr, PATIENCE))
 
 
-@pytest.mark.parametrize("how", [{}, {"linger": 0}, {"linger": 0.05}])
+@pytest.mark.parametrize("linger", [None, 0, 0.05])
 def test_C5_closing_when_every_call_fails_leaves_no_descriptor(
-    how: dict[str, float], syscalls: Syscalls
+    linger: float | None, syscalls: Syscalls
 ) -> None:
     @contextmanager
     def connected() -> Iterator[Socket]:
@@ -839,12 +839,12 @@ def test_C5_closing_when_every_call_fails_leaves_no_descriptor(
                 thread.join(PATIENCE)
 
     with connected() as sock, syscalls.recording() as calls:
-        sock.close(**how)
+        sock.close(linger=linger)
     for fault in faults_of(calls):
         if not isinstance(fault.error, KeyboardInterrupt):
             with noted(fault), none_left(), nothing_unclosed(), connected() as sock:
                 with syscalls.failing(fault):
-                    sock.close(**how)
+                    sock.close(linger=linger)
                 assert sock.is_closed
 
 

@@ -48,6 +48,8 @@ class Flavour(Protocol):
 
     def from_socket(self, sock: socket.socket, **options: Any) -> Sock: ...
 
+    def from_fd(self, fd: int, *args: Any, **options: Any) -> Sock: ...
+
     async def dial(self, *args: Any, **options: Any) -> Sock: ...
 
     async def serve(self, handler: Handler, *args: Any, **options: Any) -> Any: ...
@@ -216,6 +218,9 @@ class Blocking:
 
     def from_socket(self, sock: socket.socket, **options: Any) -> Sock:
         return Face(Socket.from_socket(sock, **options))
+
+    def from_fd(self, fd: int, *args: Any, **options: Any) -> Sock:
+        return Face(Socket.from_fd(fd, *args, **options))
 
     async def dial(self, *args: Any, **options: Any) -> Sock:
         return Face(await in_thread(dial, *args, **options))

@@ -29,7 +29,7 @@ T = TypeVar("T")
 PATIENCE = 10.0
 """Seconds after which something that should have happened at once counts as never."""
 
-A_MOMENT = 0.02
+A_MOMENT = 0.01
 """Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
 
 

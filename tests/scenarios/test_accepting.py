@@ -16,6 +16,7 @@ from tests.scenarios.scene import (
     address_of,
     arrived,
     begin,
+    no_descriptor_is_lost,
     over,
     raw_option,
     read_exactly,
@@ -467,3 +468,55 @@ async def test_a_socket_of_the_standard_library_is_taken_over(scene: Scene) -> N
     scene.closed_at_the_end(await soon(waiting))
     fresh = scene.closed_at_the_end(scene.flavour.from_socket(scene.raw()))
     await scene.connect(fresh, accepting.local_addr)
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["all said", "nothing said"])
+async def test_a_descriptor_is_taken_over(scene: Scene, said: bool) -> None:
+    listener = scene.raw_listener()
+    peer = scene.raw_connect(address_of(listener))
+    peer.sendall(b"hello\n")
+    theirs = scene.raw_accept(listener)
+    kind = (theirs.family, theirs.type, theirs.proto) if said else ()
+    ours = scene.closed_at_the_end(scene.flavour.from_fd(theirs.detach(), *kind))
+    assert await soon(ours.recv_line(timeout=5)) == b"hello"
+    assert ours.peer_addr == address_of(peer)
+    again = scene.closed_at_the_end(scene.flavour.from_fd(ours.detach(), buffered=False))
+    peer.sendall(b"and again")
+    await arrived(again, 9)
+    assert await soon(again.recv(3)) == b"and"
+    assert not again.has_data_buffered
+
+
+async def test_what_is_no_open_socket_is_not_taken_over(scene: Scene) -> None:
+    with open(os.devnull) as no_socket, no_descriptor_is_lost():  # noqa: ASYNC230 - it holds up nothing
+        with pytest.raises(OSError):
+            scene.flavour.from_fd(no_socket.fileno())
+    closed = scene.raw()
+    number = closed.fileno()
+    closed.close()
+    with pytest.raises(OSError) as caught:
+        scene.flavour.from_fd(number, socket.AF_INET, socket.SOCK_STREAM, 0)
+    assert caught.value.errno == errno.EBADF
+
+
+async def test_a_stream_that_is_not_connected_neither_reads_nor_writes(scene: Scene) -> None:
+    for sock, code in ((scene.socket(), errno.ENOTCONN), (scene.listener(), errno.EINVAL)):
+        for call in (
+            sock.recv(1),
+            sock.recv_line(),
+            sock.send(b"x"),
+            sock.send_some(b"x"),
+            sock.shutdown_write(),
+        ):
+            with pytest.raises(OSError) as caught:
+                await soon(call)
+            assert caught.value.errno == code
+        with pytest.raises(OSError):
+            sock.lines()
+        with pytest.raises(OSError):
+            sock.peer_addr  # noqa: B018 - looking is what raises
+
+
+async def test_a_connected_socket_does_not_listen(scene: Scene) -> None:
+    with pytest.raises(OSError, match="connected"):
+        (await scene.wire()).sock.listen()

@@ -67,6 +67,22 @@ async def test_R13_close_wakes_a_read_that_has_nothing(wire: Wire, timeout: floa
 
 
 @for_ever_or_long
+@pytest.mark.parametrize("read", ["recv_exactly", "recv_line"])
+async def test_R13_close_ends_a_read_that_always_finds_something(
+    wire: Wire, read: str, timeout: float | None
+) -> None:
+    sock, peer = wire
+    flood = await begin(in_thread(peer.sendall, bytes(200_000_000)))
+    reads = {
+        "recv_exactly": lambda: sock.recv_exactly(10**9, timeout),
+        "recv_line": lambda: sock.recv_line(timeout, max_length=10**9),
+    }
+    await assert_close_wakes(sock, reads[read]())
+    with pytest.raises(ConnectionError):
+        await soon(flood)
+
+
+@for_ever_or_long
 async def test_R13_close_wakes_an_unbuffered_read(scene: Scene, timeout: float | None) -> None:
     sock, _ = await scene.wire(buffered=False)
     await assert_close_wakes(sock, sock.recv(5, timeout))

@@ -143,6 +143,39 @@ async def test_R7_a_line_of_exactly_the_longest_length_does_not_wait_either(wire
 # R9.
 
 
+@pytest.mark.parametrize("timeout", [None, 5])
+async def test_R9_every_line_of_many_obeys_its_own_limit(wire: Wire, timeout: float | None) -> None:
+    """Lines come in bulk, and are asked for one by one with whatever limit."""
+    sock, peer = wire
+    lines = [b"%02d%s" % (number, b"x" * (number % 7)) for number in range(200)]
+    peer.sendall(b"".join(line + b"\n" for line in lines))
+    for number, line in enumerate(lines):
+        if number % 5:
+            assert await soon(sock.recv_line(timeout)) == line
+        elif number % 10:
+            with pytest.raises(LineTooLongError):
+                await soon(sock.recv_line(timeout, max_length=1, on_long="raise"))
+            assert await soon(sock.recv_line(timeout, max_length=len(line), on_long="raise")) == line
+        else:
+            pieces = [line[start : start + 2] for start in range(0, len(line), 2)]
+            assert [await soon(sock.recv_line(timeout, max_length=2)) for _ in pieces] == pieces
+    with pytest.raises(SocketTimeout):
+        await sock.recv_line(0)
+
+
+@pytest.mark.parametrize("max_length", [3, 100, MAX_LINE_LENGTH])
+async def test_R9_lines_obeys_its_limit(wire: Wire, max_length: int) -> None:
+    sock, peer = wire
+    peer.sendall(b"123\n\r\n" * 120 + b"1234\n")
+    got = []
+    with pytest.raises((LineTooLongError, SocketTimeout)) as caught:
+        async for line in sock.lines(max_length, timeout=0.05):
+            got.append(line)
+    assert got[:240] == [b"123", b""] * 120
+    assert got[240:] == ([] if max_length == 3 else [b"1234"])
+    assert isinstance(caught.value, LineTooLongError) is (max_length == 3)
+
+
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 9, 10, 11])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])

@@ -176,7 +176,11 @@ async def test_linger_the_end_of_the_interpreter_waits_for_what_is_not_sent_yet(
     listener = scene.raw_listener()
     host, port = (listener.getsockname(), 0) if scene.transport.is_unix else listener.getsockname()[:2]
     program = textwrap.dedent(PROGRAM).format(
-        family=int(scene.transport.family), unix=scene.transport.is_unix, host=host, port=port, size=len(REPLY)
+        family=int(scene.transport.family),
+        unix=scene.transport.is_unix,
+        host=host,
+        port=port,
+        size=len(REPLY),
     )
     child = await in_thread(subprocess.Popen, [sys.executable, "-c", program])
     try:

@@ -13,7 +13,8 @@ from wireline._resolver import look_up, outcome
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import Race, interleave
 from wireline.address import IpAddress
-from wireline.asyncnet._asyncio import Attempts, Signal, lookup_result, running_loop
+from wireline.asyncnet._asyncio import running_loop
+from wireline.asyncnet._signals import Attempts, Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.options import IPPROTO_TCP
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -10,7 +9,8 @@ from typing import TypeVar, TypeVarTuple
 
 from wireline._descriptor import CONNECTING, connect_result
 from wireline._sansio.stream import StreamCore
-from wireline.asyncnet._asyncio import NOT_YET, Job, NotYet
+from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX
 
@@ -31,36 +31,25 @@ _ANY_DATAGRAM = 64 * 1024
 
 
 class Read(Job[bytes]):
-    """The answer to a request of the core. One object a socket: there is only one reader at a time."""
+    """The answer to a request of the core, on a loop without ``add_reader`` (elsewhere: ``StreamReader``)."""
 
     __slots__ = ("_args", "_core", "_note", "_request", "_sock")
 
     def __init__(
-        self, sock: socket.socket, core: StreamCore, note: Callable[[OSError, str], OSError]
+        self,
+        sock: socket.socket,
+        core: StreamCore,
+        note: Callable[[OSError, str], OSError],
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        args: tuple[*Ts],
     ) -> None:
         self._sock = sock
         self._core = core
         self._note = note
-
-    def ask(self, request: Callable[[StreamCore, *Ts], bytes | None], args: tuple[*Ts]) -> Read:
-        """Become the job for this request."""
         self._request: Callable[..., bytes | None] = request
         self._args = args
-        return self
 
-    def attempt(self) -> bytes | NotYet:
-        core = self._core
-        try:
-            data = self._sock.recv(core.want)
-        except BlockingIOError:
-            return NOT_YET
-        except OSError as error:
-            return self.failed(error)
-        core.feed(data)
-        answer = self._request(core, *self._args)
-        return NOT_YET if answer is None else answer
-
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[bytes]:
+    def operate(self, loop: Loop) -> Awaitable[bytes]:
         return loop.sock_recv(self._sock, self._core.want)
 
     def conclude(self, result: bytes) -> bytes | NotYet:
@@ -99,7 +88,7 @@ class Send(Job[int]):
     def attempt(self) -> int | NotYet:
         return self._done(self._sock.send(self._data[self.sent :], NO_SIGNAL))
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+    def operate(self, loop: Loop) -> Awaitable[None]:
         # A copy: the operation goes on when the caller has left, and then the buffer is the caller's again (W4).
         piece = bytes(self._data[self.sent : self.sent + _PORTABLE_PIECE])
         self._piece = len(piece)
@@ -129,7 +118,7 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
     def attempt(self) -> tuple[socket.socket, SockAddr]:
         return self._sock.accept()
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[tuple[socket.socket, SockAddr]]:
+    def operate(self, loop: Loop) -> Awaitable[tuple[socket.socket, SockAddr]]:
         return loop.sock_accept(self._sock)
 
     def conclude(self, result: tuple[socket.socket, SockAddr]) -> tuple[socket.socket, SockAddr]:
@@ -157,7 +146,7 @@ class ReceiveDatagram(Job[T]):
     def attempt(self) -> T:
         return self._receive(self._sock)
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[tuple[bytes, SockAddr]]:
+    def operate(self, loop: Loop) -> Awaitable[tuple[bytes, SockAddr]]:
         return loop.sock_recvfrom(self._sock, _ANY_DATAGRAM)
 
     def conclude(self, result: tuple[bytes, SockAddr]) -> T:
@@ -181,7 +170,7 @@ class SendDatagram(Job[int]):
             return self._sock.send(self._data, NO_SIGNAL)
         return self._sock.sendto(self._data, self._target)
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[object]:
+    def operate(self, loop: Loop) -> Awaitable[object]:
         piece = bytes(self._data)
         if self._target is None:
             return loop.sock_sendall(self._sock, piece)
@@ -217,7 +206,7 @@ class Connect(Job[None]):
             raise OSError(code, os.strerror(code))
         return None
 
-    def operate(self, loop: asyncio.AbstractEventLoop) -> Awaitable[None]:
+    def operate(self, loop: Loop) -> Awaitable[None]:
         return loop.sock_connect(self._sock, self._target)
 
     def conclude(self, result: None) -> None:

@@ -13,7 +13,8 @@ from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
 from wireline._serving import ListenAt, StopReport, check_limit, open_listener
 from wireline.address import Address, IpAddress
-from wireline.asyncnet._asyncio import Signal, Task, current_task, lookup_result, pause, running_loop, spawn
+from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
+from wireline.asyncnet._signals import Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN

@@ -7,7 +7,7 @@ import errno
 import functools
 import socket
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, TypeVarTuple
 
@@ -18,19 +18,11 @@ from wireline._descriptor import State, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.asyncnet._asyncio import (
-    Channel,
-    Job,
-    Loop,
-    NotYet,
-    PortableChannel,
-    Signal,
-    WriteTurn,
-    open_channel,
-    pause,
-    running_loop,
-)
+from wireline.asyncnet._asyncio import Loop, can_poll, pause, running_loop
+from wireline.asyncnet._channel import Channel, Job, NotYet, PortableChannel, open_channel
 from wireline.asyncnet._jobs import NO_SIGNAL, Read, Send
+from wireline.asyncnet._reader import StreamReader
+from wireline.asyncnet._signals import Signal, WriteTurn
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.options import (
     BUFFER_SIZE,
@@ -45,10 +37,6 @@ __all__ = ["AsyncStream"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-# How many times a reader may receive without a turn of the loop, while the kernel always has more, before the other
-# tasks get theirs. A guess: half a megabyte, which takes about as long as a hundred small exchanges.
-_RECEIVES_IN_A_ROW = 8
 
 # Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has.
 _TURNS_OF_AN_OPERATION = 3
@@ -65,8 +53,9 @@ class AsyncStream(BaseSocket):
         self._reader: Channel | None = None
         self._writer: Channel | None = None
         self._turn = WriteTurn()
-        # The core, while nobody waits for it: so its absence is what tells a second reader that it is one.
-        self._idle: StreamCore | None = None
+        # The core, while nobody waits for it: so an empty list is what tells a second reader that it is one.
+        self._resting: list[StreamCore] = []
+        self._stream_reader: StreamReader | None = None
         self._is_connecting = False
         self._signals: set[Signal] = set()
         super()._setup(sock, buffered, state, peer)
@@ -75,8 +64,8 @@ class AsyncStream(BaseSocket):
         self._close_channels()  # of the descriptor before, or for `connect`
         core = self._core
         assert core is not None
-        self._idle = core
-        self._job = Read(self._sock, core, self._annotated)
+        self._resting = [core]
+        self._turn.held = False
 
     # What a datagram socket does instead, in the class below.
 
@@ -116,7 +105,9 @@ class AsyncStream(BaseSocket):
         for channel in (self._reader, self._writer):
             if channel is not None:
                 channel.close(_closed_meanwhile)
-        self._reader = self._writer = None
+        if self._stream_reader is not None:
+            self._stream_reader.close(_closed_meanwhile)
+        self._reader = self._writer = self._stream_reader = None
 
     def _renew(self) -> None:
         self._close_channels()
@@ -139,7 +130,7 @@ class AsyncStream(BaseSocket):
         return None if deadline is None else deadline.remaining(self._enter().time())
 
     def _retire(self, linger: float | None) -> None:
-        self._idle = None
+        self._resting.clear()
         loop = self._loop
         if loop is None or loop.is_closed() or self._thread == threading.get_ident():
             self._end(linger)
@@ -155,10 +146,12 @@ class AsyncStream(BaseSocket):
         self._dispose(linger)
 
     def _give_up(self) -> int:
-        if self._turn.held or any(channel and channel.busy for channel in (self._reader, self._writer)):
+        channels = [channel for channel in (self._reader, self._writer) if channel is not None]
+        in_use = self._core is not None and (self._turn.held or not self._resting)
+        if in_use or any(channel.busy for channel in channels):
             raise OSError(errno.EBUSY, "detach: another task is using the socket")
         self._close_channels()
-        self._idle = None
+        self._resting.clear()
         return super()._give_up()
 
     def _annotated(self, error: OSError, operation: str) -> OSError:
@@ -177,24 +170,37 @@ class AsyncStream(BaseSocket):
         """Make one request of the core; None if it has no answer yet."""
         if timeout is not None:
             check_timeout(timeout)
-        core = self._idle
-        if core is None:
+        if not self._resting:
             self._cannot_read(request.__name__)
-        return request(core, *args)
+        return request(self._resting[0], *args)
 
-    async def _wait_for(
+    def _wait_for(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> Awaitable[bytes]:
+        """What to await until the core has an answer."""
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+            if timeout == 0:
+                return self._read_at_once(request, *args)
+        reader = self._stream_reader
+        if reader is None or self._loop is not running_loop():
+            loop = self._enter()
+            if not can_poll(loop):
+                return self._read_portably(request, timeout, *args)
+            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, self._annotated)
+        return reader.begin(request, args, timeout)
+
+    async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes:
-        """Wait until the core has an answer."""
-        if timeout is not None and check_timeout(timeout) == 0:
-            return await self._read_at_once(request, *args)
         channel = self._read_channel()
-        core, self._idle = self._idle, None
+        core = self._resting.pop()
         try:
-            return await channel.wait(self._job.ask(request, args), request.__name__, check_timeout(timeout))
+            job = Read(self._sock, core, self._annotated, request, args)
+            return await channel.wait(job, request.__name__, timeout)
         finally:
             if not self._closing.locked():
-                self._idle = core
+                self._resting.append(core)
 
     async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
@@ -209,8 +215,7 @@ class AsyncStream(BaseSocket):
 
     def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
-        core = self._idle
-        assert core is not None
+        core = self._resting[0]
         while (answer := request(core, *args)) is None:
             if isinstance(self._reader, PortableChannel) and self._reader.in_flight:
                 return None  # what the kernel has may already be on its way
@@ -355,23 +360,24 @@ class AsyncStream(BaseSocket):
         payload = data if type(data) is bytes else sendable(data)
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._core is None and self._is_datagram:
-            self.last_bytes_sent = await self._send_datagram("send", payload, timeout)
-            return
         turn = self._turn
-        if turn.held or self._core is None or self._closing.locked():
+        if turn.held:
+            if self._core is None and self._is_datagram:
+                self.last_bytes_sent = await self._send_datagram("send", payload, timeout)
+                return
             await self._take_turn("send", timeout)
         turn.held = True
         sent = 0
         job: Send | None = None
         try:
-            if payload and not self._write_in_flight():
-                with contextlib.suppress(BlockingIOError):
+            if payload and (self._writer is None or not self._write_in_flight()):
+                try:
                     sent = self._sock.send(payload, NO_SIGNAL)
+                except BlockingIOError:
+                    sent = 0
             if sent < len(payload):
                 job = Send(self._sock, payload, sent)
                 await self._send_rest("send", job, timeout)
-                sent = job.sent
         except SocketTimeout:
             raise
         except OSError as error:
@@ -379,7 +385,10 @@ class AsyncStream(BaseSocket):
                 raise
         finally:
             self.last_bytes_sent = sent if job is None else job.sent
-            turn.release()
+            if turn.queue:
+                turn.release()
+            else:
+                turn.held = False
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)

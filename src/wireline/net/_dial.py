@@ -24,6 +24,9 @@ __all__ = ["dial"]
 # One that needs no descriptor of its own: `dial` must work with the last one that is left.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
+# Seconds. A selector refuses to wait for much more than three weeks at once; a deadline may be further away.
+_LONGEST_WAIT = 86_400.0
+
 
 @_promises.documented(_promises.dial)
 def dial(
@@ -74,8 +77,8 @@ def _await_one(
     race: Race, selector: selectors.BaseSelector, deadline: Deadline | None, now: float
 ) -> socket.socket | None:
     """Wait until an attempt is over or the next one is due; return the winner if there is one."""
-    moments = [race.next_start(now), deadline.at if deadline is not None else None]
-    seconds = min((max(0.0, moment - now) for moment in moments if moment is not None), default=None)
+    moments = [race.next_start(now), deadline.at if deadline is not None else None, now + _LONGEST_WAIT]
+    seconds = min(max(0.0, moment - now) for moment in moments if moment is not None)
     for key, _ in selector.select(seconds):
         sock = key.fileobj
         assert isinstance(sock, socket.socket)

@@ -90,6 +90,7 @@ class GuardedSocket(BaseSocket):
                 with contextlib.suppress(IndexError):  # a reader has it, and will come by here
                     self._resting.pop()
                     self._no_reader = True
+                    self._lines.clear()  # a reader that was in between may have split some off since
                 self._no_writer = self._no_writer or self._turn.held.acquire(False)
             if self._users or not (self._no_reader and self._no_writer) or self._disposal is None:
                 return self._disposal is None
@@ -112,15 +113,24 @@ class GuardedSocket(BaseSocket):
     def _give_up(self) -> int:
         # `detach` is a close that keeps the descriptor, and unlike `close` it does not send anybody away.
         with self._lock:
-            if self._users or (self._core is not None and not self._resting):
+            if self._users:
                 raise OSError(errno.EBUSY, "detach: another thread is using the socket")
-            if self._core is not None and not self._turn.try_acquire():
-                raise OSError(errno.EBUSY, "detach: another thread is sending")
-            self._resting.clear()
+            if self._core is not None:
+                self._take_core_and_turn()
             fd = super()._give_up()
         self._turn.send_away()
         self._waker.close()
         return fd
+
+    def _take_core_and_turn(self) -> None:
+        try:
+            core = self._resting.pop()
+        except IndexError:
+            raise OSError(errno.EBUSY, "detach: another thread is reading") from None
+        # A reader may have left something since `detach` looked.
+        if core or not self._turn.try_acquire():
+            self._resting.append(core)
+            raise OSError(errno.EBUSY, "detach: another thread is reading or sending")
 
     # Waiting.
 

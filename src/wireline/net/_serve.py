@@ -87,10 +87,11 @@ class Server:
         return len(self._active)
 
     def wait(self, timeout: float | None = None) -> None:
-        deadline = start_deadline(check_timeout(timeout))
+        timeout = check_timeout(timeout)
         with self._changed:
-            if not self._changed.wait_for(lambda: self._report is not None, timeout) and deadline:
-                raise SocketTimeout("wait", deadline.seconds)
+            if not self._changed.wait_for(lambda: self._report is not None, timeout):
+                assert timeout is not None
+                raise SocketTimeout("wait", timeout)
 
     def stop(self, drain: float = 0.0) -> StopReport:
         deadline = start_deadline(check_timeout(drain))

@@ -89,6 +89,8 @@ class Socket(GuardedSocket):
                     answer = request(core, *args)
                     if answer is not None:
                         break
+                    if self._disposal is not None:  # who always finds something is not woken by `close`
+                        self._raise_if_closed(request.__name__)
                     if deadline is not None:
                         self._give_up_when_passed(deadline, request.__name__)
             return answer

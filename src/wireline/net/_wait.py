@@ -65,9 +65,10 @@ class Waker:
                 self._pair[1].send(b"\0")
 
     def wait_for(self, event: threading.Event, seconds: float | None) -> None:
-        """Wait until ``event`` is set or the waker is rung, at most for ``seconds``."""
+        """Wait until ``event`` is set, at most for ``seconds``; the waker sets it when it is rung."""
         with self._lock:
             if self._rung:
+                event.set()
                 return
             self._events.add(event)
         try:

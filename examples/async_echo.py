@@ -1,0 +1,65 @@
+"""An echo server that serves everybody at once, in one thread: ``serve`` gives every connection a task of its own.
+
+It is ``echo_threads.py`` with ``await`` in it. Try it with ``wireline connect localhost:7000``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+from wireline import Address
+from wireline.asyncnet import AsyncSocket, Starting, serve
+
+PATIENCE = 60.0
+"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+
+
+async def echo(client: AsyncSocket, address: Address) -> None:
+    """Send back whatever comes, as it comes, until the client is done."""
+    try:
+        while data := await client.recv_some(timeout=PATIENCE):
+            # Not taken yet: this task waits, reads no more, and the client is held back.
+            await client.send(data, timeout=PATIENCE)
+    except TimeoutError:
+        print(f"{address.host}:{address.port} has fallen asleep", flush=True)
+    # `serve` closes the client when this returns.
+
+
+def start(port: int, host: str = "127.0.0.1", max_connections: int = 1000) -> Starting:
+    """Return a server to be started: ``async with start(0) as server``, or ``server = await start(0)``."""
+    return serve(echo, port, host, max_connections=max_connections)
+
+
+async def run(port: int, host: str) -> None:
+    """Serve until the task is cancelled, which is what Ctrl-C does; then let those who are connected finish."""
+    async with start(port, host) as server:
+        try:
+            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+            await server.wait()
+        except asyncio.CancelledError:
+            report = await server.stop(drain=1.0)
+            print(f"{report.drained} clients finished, {report.forced} were cut off", flush=True)
+            raise
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Send everybody's bytes back.")
+    parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
+    options = parser.parse_args(argv)
+
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    try:
+        asyncio.run(run(options.port, options.host))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

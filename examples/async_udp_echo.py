@@ -1,0 +1,115 @@
+"""UDP, asynchronously: send every datagram back to whoever sent it, and a client that asks many things at once.
+
+Datagrams may be lost, so whoever asks has to ask again::
+
+    python examples/async_udp_echo.py serve 7000
+    python examples/async_udp_echo.py ask localhost 7000 "anybody there?" "and you?"
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+from wireline import IPPROTO_UDP, SOCK_DGRAM, SocketTimeout
+from wireline.asyncnet import AsyncSocket, dial
+
+LARGEST = 65535
+"""Bytes that no datagram exceeds."""
+
+
+def listen(port: int, host: str = "127.0.0.1") -> AsyncSocket:
+    """Return a datagram socket with an address of its own; port 0 lets the operating system choose."""
+    sock = AsyncSocket(sock_type=SOCK_DGRAM)
+    try:
+        sock.bind_addr(port, host)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def echo(sock: AsyncSocket) -> None:
+    """Send every datagram back, until the task is cancelled."""
+    while True:
+        data, sender = await sock.recv_from(LARGEST)
+        await sock.send_to(sender.host, sender.port, data)
+
+
+async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 1.0) -> bytes:
+    """Send a datagram and return the one that comes back.
+
+    Args:
+        host: a name or an address.
+        port: 1 to 65535.
+        question: the datagram; it may be empty.
+        tries: how often to ask.
+        timeout: seconds to wait for an answer each time.
+
+    Raises:
+        SocketTimeout: nobody answered.
+        ConnectionRefusedError: nobody is there, and that machine says so.
+    """
+    # A connected datagram socket takes datagrams from its peer only, and hears when the peer is not there.
+    async with await dial(host, port, IPPROTO_UDP, timeout=timeout) as sock:
+        while True:
+            await sock.send(question)
+            try:
+                return (await sock.recv_from(LARGEST, timeout=timeout)).data
+            except SocketTimeout:
+                tries -= 1
+                if tries < 1:
+                    raise
+
+
+async def ask_all(host: str, port: int, questions: Sequence[bytes]) -> list[bytes]:
+    """Ask everything at once, each from a socket of its own; the answers are in the order of the questions."""
+    return await asyncio.gather(*(ask(host, port, question) for question in questions))
+
+
+async def serve(port: int) -> None:
+    """Echo until the task is cancelled, which is what Ctrl-C does."""
+    async with listen(port) as sock:
+        print(f"listening on {sock.local_addr.host}:{sock.local_addr.port}", flush=True)
+        await echo(sock)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ask, or echo until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="An echo by UDP.")
+    roles = parser.add_subparsers(dest="role", required=True)
+    serving = roles.add_parser("serve", help="send everything back, until Ctrl-C")
+    serving.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
+    asking = roles.add_parser("ask", help="send questions and show what comes back")
+    asking.add_argument("host")
+    asking.add_argument("port", type=int)
+    asking.add_argument("questions", metavar="question", nargs="+")
+    options = parser.parse_args(argv)
+
+    if options.role == "serve":
+        return _serve(options.port)
+    questions = [question.encode() for question in options.questions]
+    try:
+        answers = asyncio.run(ask_all(options.host, options.port, questions))
+    except OSError as error:
+        print(f"async_udp_echo: {error}", file=sys.stderr)
+        return 1
+    for answer in answers:
+        print(answer.decode(errors="replace"))
+    return 0
+
+
+def _serve(port: int) -> int:
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    try:
+        asyncio.run(serve(port))
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

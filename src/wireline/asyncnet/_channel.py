@@ -1,0 +1,306 @@
+"""What a task may wait for on a descriptor, and who is first in the queue.
+
+Theory of operation. What a task waits for is a ``Job``, and it lies with a ``Channel``: one direction of one
+descriptor. When the loop says that the descriptor is ready, the callback attempts the job right there. Not yet: the
+task sleeps on. Done: the result is handed over and the task goes on at once, from inside the callback. So nothing is
+taken from the kernel that is not in somebody's hands, and a cancellation can lose nothing.
+
+Timeouts share one timer a channel. It is set for the earliest deadline and looks for itself, when it goes off, whether
+there is a later one by now: a timeout that never fires makes no timer.
+
+A loop without ``add_reader`` (Windows' default one) has a second way in: ``loop.sock_recv`` and its kin, which lose
+bytes when they are cancelled. So there they never are: an operation goes on when its task has left, and what it
+brings is kept for the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Awaitable, Callable, Generator
+from typing import Any, Final, Generic, TypeVar, cast
+
+from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
+from wireline.errors import BusyError, SocketTimeout
+
+__all__ = [
+    "NOT_YET",
+    "Channel",
+    "Job",
+    "NotYet",
+    "PolledChannel",
+    "PortableChannel",
+    "Waiting",
+    "open_channel",
+]
+
+T = TypeVar("T")
+
+
+class NotYet:
+    """The type of ``NOT_YET``: a job is not done, and its task sleeps on."""
+
+
+NOT_YET: Final = NotYet()
+
+
+class Job(Generic[T]):
+    """One thing that a task waits for."""
+
+    __slots__ = ()
+
+    transferable = True
+    """Whether what an operation brought may go to the next job, when the task that asked for it has left."""
+
+    def attempt(self) -> T | NotYet:
+        """Make one system call that does not wait, and look what it gave.
+
+        Raises:
+            BlockingIOError: it would have to wait.
+        """
+        raise NotImplementedError
+
+    def operate(self, loop: Loop) -> Awaitable[object]:
+        """The same call as an operation of the loop."""
+        raise NotImplementedError
+
+    def conclude(self, result: Any) -> T | NotYet:
+        """Look what an operation gave."""
+        raise NotImplementedError
+
+    def failed(self, error: OSError) -> T | NotYet:
+        """Look how an operation failed."""
+        raise error
+
+    def discard(self, result: Any) -> None:
+        """Nobody will ever want what an operation gave."""
+
+
+class Waiting(Sleep, Generic[T]):
+    """One job, and the task that sleeps until it is done."""
+
+    __slots__ = ("_channel", "answer", "at", "job", "seconds")
+
+    def __init__(self, channel: Channel, loop: Loop) -> None:
+        super().__init__(loop)
+        self._channel = channel
+        self.answer: T | None = None
+
+    def __await__(self) -> Generator[Waiting[T], None, T]:
+        self._asyncio_future_blocking = True
+        yield self
+        # Only here is it certain that the task has taken what it was woken with.
+        answer = cast(T, self.answer)
+        self.answer = None
+        self._channel.spare = self
+        return answer
+
+    def begin(self, job: Job[T], operation: str, seconds: float | None) -> None:
+        """Get ready for a new sleep."""
+        self.job = job
+        self.operation = operation
+        self.seconds = seconds
+        self.at = None if seconds is None else self._loop.time() + seconds
+        self._error = None
+        self.pending = True
+
+    def left(self) -> None:
+        self._channel.forget(self)
+
+
+class Channel:
+    """One direction of one descriptor, and the jobs that wait for it, first come first served.
+
+    Attributes:
+        spare: a ``Waiting`` that nobody uses.
+    """
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        self._loop = loop
+        self._sock = sock
+        self._queue: deque[Waiting[Any]] = deque()
+        self._timer: Timer | None = None
+        self.spare: Waiting[Any] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job waits."""
+        return bool(self._queue)
+
+    def wait(self, job: Job[T], operation: str, seconds: float | None, *, alone: bool = False) -> Waiting[T]:
+        """Queue a job; await what is returned, at once.
+
+        Args:
+            job: what to wait for.
+            operation: its name in errors.
+            seconds: the timeout, if there is one.
+            alone: refuse to be the second.
+
+        Raises:
+            BusyError: see ``alone``.
+        """
+        if alone and self._queue:
+            raise BusyError(f"{operation}: another task is reading this socket")
+        waiting = self.spare or Waiting(self, self._loop)
+        self.spare = None
+        waiting.begin(job, operation, seconds)
+        self._queue.append(waiting)
+        if waiting.at is not None:
+            self._set_timer(waiting.at)
+        self._watch()
+        return waiting
+
+    def forget(self, waiting: Waiting[Any]) -> None:
+        """Take a job out of the queue whose task was cancelled."""
+        with contextlib.suppress(ValueError):  # its time was up in the same moment
+            self._queue.remove(waiting)
+
+    def close(self, error: Callable[[str], BaseException]) -> None:
+        """Wake everybody with an error, and let go of the descriptor."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._loop.is_closed():
+            self._unwatch()
+            for waiting in self._queue:
+                waiting.wake_soon(error(waiting.operation))
+            self._queue.clear()
+
+    def _watch(self) -> None:
+        """See to it that the jobs are attempted when the time comes."""
+        raise NotImplementedError
+
+    def _unwatch(self) -> None:
+        """Leave the descriptor alone from now on."""
+        raise NotImplementedError
+
+    def _conclude(self, conclusion: Callable[[Job[Any]], object]) -> bool:
+        """Let the first job come to its conclusion; False if it was not done yet."""
+        waiting = self._queue[0]
+        try:
+            answer = conclusion(waiting.job)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+            del self._queue[0]
+            waiting.wake_with(error)
+            return True
+        if answer is NOT_YET:
+            return False
+        del self._queue[0]
+        waiting.answer = answer
+        waiting.wake()
+        return True
+
+    def _set_timer(self, at: float) -> None:
+        timer = self._timer
+        if timer is not None:
+            if timer.when() <= at:
+                return
+            timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        late = [waiting for waiting in self._queue if waiting.at is not None and waiting.at <= now]
+        later = [waiting.at for waiting in self._queue if waiting.at is not None and waiting.at > now]
+        if later:
+            self._set_timer(min(later))
+        for waiting in late:
+            self._queue.remove(waiting)
+        for waiting in late:
+            if waiting.pending and waiting.seconds is not None:
+                waiting.wake_with(SocketTimeout(waiting.operation, waiting.seconds))
+
+
+class PolledChannel(Channel):
+    """The way in by ``add_reader`` and ``add_writer``."""
+
+    def __init__(self, loop: Loop, sock: socket.socket, *, write: bool) -> None:
+        super().__init__(loop, sock)
+        self._fd = sock.fileno()
+        self._write = write
+        self._registered = False
+
+    def _watch(self) -> None:
+        if not self._registered:
+            add = self._loop.add_writer if self._write else self._loop.add_reader
+            add(self._fd, self._on_ready)
+            self._registered = True
+
+    def _unwatch(self) -> None:
+        if self._registered:
+            self._registered = False
+            remove = self._loop.remove_writer if self._write else self._loop.remove_reader
+            remove(self._fd)
+
+    def _on_ready(self) -> None:
+        if self._queue:
+            self._conclude(_attempt)
+        else:
+            # Bytes that nobody waits for: they stay in the kernel, and the peer is held back.
+            self._unwatch()
+
+
+class PortableChannel(Channel):
+    """The way in by ``loop.sock_recv`` and its kin, one operation at a time, cancelled only by ``close``."""
+
+    def __init__(self, loop: Loop, sock: socket.socket) -> None:
+        super().__init__(loop, sock)
+        self._operation: Operation | None = None
+        self._for: Job[Any] | None = None
+        self._kept: Operation | None = None
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an operation may be holding something that is not in the core yet."""
+        return self._operation is not None or self._kept is not None
+
+    def _watch(self) -> None:
+        if self._operation is not None:
+            return
+        if self._kept is not None:
+            self._operation, self._kept = self._kept, None
+            self._loop.call_soon(self._on_done, self._operation)
+            return
+        self._for = self._queue[0].job
+        self._operation = operate(self._for.operate(self._loop), self._loop)
+        self._operation.add_done_callback(self._on_done)
+
+    def _unwatch(self) -> None:
+        if self._operation is not None:
+            self._operation.cancel()
+        if self._kept is not None and self._for is not None and self._kept.exception() is None:
+            self._for.discard(self._kept.result())
+        self._kept = None
+
+    def _on_done(self, operation: Operation) -> None:
+        self._operation = None
+        if operation.cancelled():
+            return
+        error = operation.exception()
+        asked_for, self._for = self._for, None
+        if not self._queue:
+            if asked_for is not None and asked_for.transferable:
+                self._for, self._kept = asked_for, operation
+            return
+        if self._queue[0].job is asked_for or (asked_for is not None and asked_for.transferable):
+            if isinstance(error, OSError):
+                self._conclude(lambda job: job.failed(error))
+            else:
+                self._conclude(lambda job: job.conclude(operation.result()))
+        if self._queue and self._operation is None:
+            self._watch()
+
+
+def open_channel(loop: Loop, sock: socket.socket, *, write: bool = False) -> Channel:
+    """Open the best way in that the loop has."""
+    if not can_poll(loop):
+        return PortableChannel(loop, sock)
+    return PolledChannel(loop, sock, write=write)
+
+
+def _attempt(job: Job[Any]) -> object:
+    return job.attempt()

@@ -1,0 +1,167 @@
+"""How a task waits for the bytes of a stream. This is the hot path of the async flavour; the object folds what
+``_channel`` does for any job into one, because a stream has one reader at a time.
+
+Theory of operation. A waiting read is a *request* of the core, and it lies here. When the loop says that the descriptor
+is readable, the callback receives straight into the core and asks the request. Not yet: the task sleeps on. An answer:
+it is handed over and the task goes on at once, from inside the callback. So a reader is woken when its request can be
+answered, not whenever bytes arrive; and there is no await between the kernel and the buffer, which is why a
+cancellation cannot lose any.
+
+The registration with the loop stays from one read to the next. It is dropped when bytes arrive that nobody waits for:
+they stay in the kernel, and a slow consumer holds its peer back.
+
+The core rests in ``resting``, a list of at most one, which the socket shares: an empty list is what tells a second
+reader that it is one.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Generator
+from typing import Any, TypeVarTuple
+
+from wireline._sansio.stream import StreamCore
+from wireline.asyncnet._asyncio import Loop, Sleep, Timer
+from wireline.errors import SocketTimeout
+
+__all__ = ["StreamReader"]
+
+Ts = TypeVarTuple("Ts")
+
+
+class StreamReader(Sleep):
+    """The one reader of a stream, on a loop with ``add_reader``."""
+
+    __slots__ = (
+        "_answer",
+        "_args",
+        "_at",
+        "_closed",
+        "_core",
+        "_fd",
+        "_note",
+        "_receive",
+        "_registered",
+        "_request",
+        "_resting",
+        "_seconds",
+        "_timer",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        sock: socket.socket,
+        resting: list[StreamCore],
+        note: Callable[[OSError, str], OSError],
+    ) -> None:
+        super().__init__(loop)
+        self._fd = sock.fileno()
+        self._receive = sock.recv
+        self._core = resting[0]
+        self._resting = resting
+        self._note = note
+        self._request: Callable[..., bytes | None] | None = None
+        self._answer = b""
+        self._registered = False
+        self._closed = False
+        self._timer: Timer | None = None
+        self._at: float | None = None
+
+    def begin(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], args: tuple[*Ts], timeout: float | None
+    ) -> StreamReader:
+        """Take the core, and lie in wait for the answer to a request; await what is returned, at once."""
+        self._resting.clear()
+        self._request = request
+        self._args: tuple[Any, ...] = args
+        self.pending = True
+        if not self._registered:
+            self._loop.add_reader(self._fd, self._on_readable)
+            self._registered = True
+        if timeout is None:
+            self._at = None
+        else:
+            self._seconds = timeout
+            self._at = at = self._loop.time() + timeout
+            if self._timer is None or self._timer.when() > at:
+                self._set_timer(at)
+        return self
+
+    def __await__(self) -> Generator[StreamReader, None, bytes]:
+        self._asyncio_future_blocking = True
+        try:
+            yield self
+            return self._answer
+        finally:
+            self._answer = b""
+            if not self._closed:
+                self._resting.append(self._core)
+
+    def _on_readable(self) -> None:
+        request = self._request
+        if request is None:
+            self._unwatch()
+            return
+        core = self._core
+        try:
+            data = self._receive(core.want)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            core.fail(self._note(error, request.__name__))
+        else:
+            core.feed(data)
+        try:
+            answer = request(core, *self._args)
+        except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+            self._error = error
+        else:
+            if answer is None:
+                return
+            self._answer = answer
+        self._request = None
+        # What `wake` does, without the call: this is where every message comes by.
+        self.pending = False
+        callback, self._callback = self._callback, None
+        if callback is not None and self._context is not None:
+            self._context.run(callback, self)
+
+    def left(self) -> None:
+        self._request = None
+
+    def close(self, error: Callable[[str], BaseException]) -> None:
+        """Wake the reader with an error, and let go of the descriptor."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        request, self._request = self._request, None
+        if not self._loop.is_closed():
+            self._unwatch()
+            if request is not None:
+                self.wake_soon(error(request.__name__))
+
+    def _unwatch(self) -> None:
+        if self._registered:
+            self._registered = False
+            self._loop.remove_reader(self._fd)
+
+    # One timer for all reads: it is set for the earliest deadline, and looks for itself whether there is a later one
+    # by now. So a timeout that never fires makes no timer.
+
+    def _set_timer(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(at, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        request = self._request
+        if request is None or self._at is None:
+            return
+        if self._loop.time() < self._at:
+            self._set_timer(self._at)
+            return
+        self._request = None
+        self.wake_with(SocketTimeout(request.__name__, self._seconds))

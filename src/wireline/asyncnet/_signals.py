@@ -1,0 +1,199 @@
+"""Waiting for one of several things: signals, the turn to write, connections that are attempted side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future as ConcurrentFuture
+from typing import TypeVar
+
+from wireline._descriptor import CONNECTING, connect_result
+from wireline._sansio.deadline import Deadline
+from wireline.asyncnet._asyncio import Cancelled, Loop, Operation, Ticket, can_poll, operate, running_loop
+from wireline.errors import SockAddr, SocketTimeout
+
+__all__ = ["Attempts", "Signal", "WriteTurn", "lookup_result"]
+
+T = TypeVar("T")
+
+
+class Signal:
+    """Something happened: what a task waits for when it waits for several things at once."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._waiters: set[Operation] = set()
+        self._rung = False
+
+    def ring(self) -> None:
+        """Wake who waits now, or, if nobody does, the next who does."""
+        self._rung = not self._waiters
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def ring_from_thread(self) -> None:
+        """The same from any thread, and when the loop is no more."""
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self.ring)
+
+    def now(self) -> float:
+        """What the loop's clock shows."""
+        return self._loop.time()
+
+    async def wait(self, until: float | None) -> None:
+        """Sleep until the signal is rung, or until the loop's clock shows ``until``."""
+        if self._rung:
+            self._rung = False
+            return
+        waiter = self._loop.create_future()
+        timer = None if until is None else self._loop.call_at(until, _wake, waiter)
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
+            if timer is not None:
+                timer.cancel()
+
+
+def _wake(waiter: Operation) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class WriteTurn:
+    """Who may write: one task at a time, in the order in which they came (W5).
+
+    Whoever finds it not ``held`` may set that, without more ado: the fast path of every send. It begins held, for a
+    socket is not writable before it is connected.
+    """
+
+    def __init__(self) -> None:
+        self.held = True
+        self.queue: deque[Ticket] = deque()
+
+    async def acquire(self, seconds: float | None) -> bool:
+        """Queue for the turn; False if the time was up first, or the queue was sent away."""
+        loop = running_loop()
+        ticket = loop.create_future()
+        timer = None if seconds is None else loop.call_later(seconds, _call, ticket, False)
+        self.queue.append(ticket)
+        try:
+            granted: bool = await ticket
+            return granted
+        except Cancelled:
+            if ticket.done() and not ticket.cancelled() and ticket.result():
+                self.release()  # the turn came in the same moment as the cancellation
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+
+    def release(self) -> None:
+        """Hand the turn to the next in the queue, or let it go."""
+        while self.queue:
+            if _call(self.queue.popleft(), True):
+                return
+        self.held = False
+
+    def send_away(self) -> None:
+        """Refuse everybody who queues."""
+        while self.queue:
+            _call(self.queue.popleft(), False)
+
+
+def _call(ticket: Ticket, granted: bool) -> bool:
+    """Tell a ticket's holder; False if it has left."""
+    if ticket.done():
+        return False
+    ticket.set_result(granted)
+    return True
+
+
+class Attempts:
+    """Connections that are being attempted side by side; ``signal`` is rung when one is over."""
+
+    def __init__(self, signal: Signal) -> None:
+        self._signal = signal
+        self._loop = running_loop()
+        self._polls = can_poll(self._loop)
+        self._running: dict[int, socket.socket] = {}
+        self._operations: dict[int, Operation] = {}
+        self._over: list[int] = []
+
+    def begin(self, sock: socket.socket, target: SockAddr, index: int) -> None:
+        """Start an attempt, and own ``sock`` from now on.
+
+        Raises:
+            OSError: it failed at once; the socket is closed again.
+        """
+        try:
+            if self._polls:
+                code = sock.connect_ex(target)
+                if code and code not in CONNECTING:
+                    raise OSError(code, os.strerror(code))
+                self._loop.add_writer(sock.fileno(), self._ready, index)
+            else:
+                operation = operate(self._loop.sock_connect(sock, target), self._loop)
+                operation.add_done_callback(lambda _: self._ready(index))
+                self._operations[index] = operation
+        except BaseException:
+            sock.close()
+            raise
+        self._running[index] = sock
+
+    def _ready(self, index: int) -> None:
+        self._over.append(index)
+        if self._polls and index in self._running:
+            self._loop.remove_writer(self._running[index].fileno())
+        self._signal.ring()
+
+    def over(self) -> Iterator[tuple[int, OSError | None]]:
+        """Yield the attempts that are over, with their errors; those that failed are closed."""
+        while self._over:
+            index = self._over.pop(0)
+            sock = self._running[index]
+            if self._polls:
+                error: BaseException | None = connect_result(sock)
+            else:
+                error = self._operations.pop(index).exception()
+            if error is not None:
+                del self._running[index]
+                sock.close()
+            if error is not None and not isinstance(error, OSError):
+                raise error
+            yield index, error
+
+    def winner(self, index: int) -> socket.socket:
+        """Give up the socket of an attempt."""
+        return self._running.pop(index)
+
+    def close(self) -> None:
+        """Give up the attempts that still run."""
+        for operation in self._operations.values():
+            operation.cancel()
+        for sock in self._running.values():
+            if self._polls:
+                self._loop.remove_writer(sock.fileno())
+            sock.close()
+        self._running.clear()
+
+
+async def lookup_result(
+    lookup: ConcurrentFuture[T], signal: Signal, operation: str, deadline: Deadline | None
+) -> bool:
+    """Wait until a lookup is done; False if ``signal`` was rung by somebody else first.
+
+    Raises:
+        SocketTimeout: the deadline passed first. The lookup goes on by itself.
+    """
+    lookup.add_done_callback(lambda _: signal.ring_from_thread())
+    if not lookup.done():
+        await signal.wait(None if deadline is None else deadline.at)
+    if not lookup.done() and deadline is not None and deadline.passed(signal.now()):
+        raise SocketTimeout(operation, deadline.seconds)
+    return lookup.done()

@@ -1,0 +1,241 @@
+"""R13, R14: the last one who uses a descriptor closes it, so that nobody ever uses somebody else's."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import gc
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from wireline import BusyError, ClosedError, SockOpt
+from wireline.net import Socket
+
+Pair = tuple[Socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    here, there = socket.socketpair()
+    there.settimeout(5)
+    with Socket.from_socket(here) as sock, there:
+        yield sock, there
+
+
+def is_open(fd: int) -> bool:
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+# Three ways to use a descriptor.
+
+
+def by_a_call(sock: Socket) -> AbstractContextManager[object]:
+    return sock._use("a call")
+
+
+@contextlib.contextmanager
+def by_reading(sock: Socket) -> Iterator[None]:
+    core = sock._resting.pop()
+    yield
+    sock._resting.append(core)
+    if sock._disposal is not None:
+        sock._last_one_out()
+
+
+@contextlib.contextmanager
+def by_writing(sock: Socket) -> Iterator[None]:
+    assert sock._turn.try_acquire()
+    yield
+    sock._let_go_of_turn()
+
+
+USES: list[Callable[[Socket], AbstractContextManager[object]]] = [by_a_call, by_reading, by_writing]
+
+
+@pytest.mark.parametrize("use", USES)
+def test_R14_the_descriptor_stays_open_while_somebody_uses_it(
+    pair: Pair, use: Callable[[Socket], AbstractContextManager[object]]
+) -> None:
+    sock, _ = pair
+    fd = sock.fileno()
+    with use(sock):
+        sock.close()
+        assert sock.is_closed
+        assert sock.fileno() == -1
+        assert is_open(fd)
+        with pytest.raises(ClosedError):
+            sock.recv(1)
+        with pytest.raises(ClosedError):
+            sock.send(b"x")
+        assert is_open(fd)
+    assert not is_open(fd)
+
+
+def test_R14_it_is_the_last_of_several_who_closes_it(pair: Pair) -> None:
+    sock, _ = pair
+    fd = sock.fileno()
+    with by_a_call(sock):
+        with by_writing(sock):
+            with by_reading(sock), by_a_call(sock):
+                sock.close()
+            assert is_open(fd)
+        assert is_open(fd)
+    assert not is_open(fd)
+
+
+def test_R14_nobody_uses_it_and_close_closes_it(pair: Pair) -> None:
+    sock, _ = pair
+    fd = sock.fileno()
+    with by_a_call(sock), by_reading(sock), by_writing(sock):
+        pass
+    sock.close()
+    assert not is_open(fd)
+
+
+def test_R14_a_listener_and_a_datagram_socket_too() -> None:
+    for sock in (Socket(), Socket(socket.AF_UNIX, socket.SOCK_DGRAM)):
+        fd = sock.fileno()
+        with by_a_call(sock):
+            sock.close()
+            assert is_open(fd)
+        assert not is_open(fd)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_descriptor_in_use_is_not_given_away(
+    pair: Pair, use: Callable[[Socket], AbstractContextManager[object]]
+) -> None:
+    sock, there = pair
+    with use(sock), pytest.raises(OSError, match="detach") as caught:
+        sock.detach()
+    assert caught.value.errno == errno.EBUSY
+    assert not sock.is_closed
+    sock.send(b"unharmed")
+    assert there.recv(8) == b"unharmed"
+    there.send(b"unharmed")
+    assert sock.recv(8) == b"unharmed"
+
+
+def test_detach_sends_those_away_who_come_later(pair: Pair) -> None:
+    sock, there = pair
+    with socket.socket(fileno=sock.detach()) as raw:
+        for call in (lambda: sock.send(b"x"), lambda: sock.recv(1), lambda: sock.local_addr, sock.detach):
+            with pytest.raises(ClosedError):
+                call()
+        sock.close()
+        raw.send(b"alive")
+        assert there.recv(5) == b"alive"
+
+
+def test_two_at_a_time_are_one_too_many(pair: Pair) -> None:
+    sock, _ = pair
+    with sock._alone("connect"):
+        with pytest.raises(BusyError, match="recv_from"), sock._alone("recv_from"):
+            raise AssertionError("not reached")
+    with sock._alone("connect"):
+        pass
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_R14_nobody_gets_the_bytes_of_who_has_the_number_next(timeout: float | None) -> None:
+    for _ in range(40):
+        here, there = socket.socketpair()
+        sock = Socket.from_socket(here)
+        number = sock.fileno()
+        outcome: list[object] = []
+
+        def read(sock: Socket = sock, outcome: list[object] = outcome) -> None:
+            try:
+                outcome.append(sock.recv(1, timeout))
+            except ClosedError as error:
+                outcome.append(error)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        sock.close()
+        while True:  # until somebody else has the number
+            other, peer = socket.socketpair()
+            with other, peer:
+                peer.send(b"!")
+                has_it = number in (other.fileno(), peer.fileno())
+                reader.join(0 if not has_it else 5)
+                assert other.recv(1) == b"!"
+            if has_it or not reader.is_alive():
+                break
+        reader.join(5)
+        there.close()
+        assert isinstance(outcome[0], ClosedError)
+
+
+def test_R14_calls_and_closing_at_the_same_time() -> None:
+    strange: list[BaseException] = []
+
+    def keep_on(call: Callable[[], object], go: threading.Barrier) -> None:
+        go.wait()
+        try:
+            while True:
+                call()
+        except ClosedError:
+            pass
+        except BaseException as error:  # noqa: BLE001 - anything else is what this test looks for
+            strange.append(error)
+
+    for _ in range(20):
+        here, there = socket.socketpair()
+        sock = Socket.from_socket(here)
+        calls: list[Callable[[], object]] = [
+            functools.partial(getattr, sock, "local_addr"),
+            sock.try_recv_line,
+            functools.partial(sock.get_sock_opt, SockOpt.KEEP_ALIVE),
+        ]
+        go = threading.Barrier(len(calls) + 1)
+        threads = [threading.Thread(target=keep_on, args=(call, go)) for call in calls]
+        for thread in threads:
+            thread.start()
+        go.wait()
+        sock.close()
+        for thread in threads:
+            thread.join(5)
+        there.close()
+    assert strange == []
+
+
+# Sockets that are forgotten.
+
+
+def test_a_socket_that_is_forgotten_open_is_closed_with_a_warning() -> None:
+    sock = Socket()
+    fd = sock.fileno()
+    with pytest.warns(ResourceWarning, match=r"unclosed <wireline.net.Socket fd="):  # noqa: PT031 - both make it go
+        del sock
+        gc.collect()
+    assert not is_open(fd)
+
+
+def test_a_socket_that_never_came_to_be_is_forgotten_silently() -> None:
+    with pytest.raises(OSError):
+        Socket(99)
+    gc.collect()
+
+
+def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError
+
+    here, there = socket.socketpair()
+    fd = here.fileno()
+    monkeypatch.setattr(Socket, "_opened", fail)
+    with pytest.raises(ZeroDivisionError):
+        Socket.from_socket(here)
+    assert not is_open(fd)
+    there.close()

@@ -1,0 +1,280 @@
+"""S5, S7: what ``serve`` does when the machine has nothing left, and how it comes to an end."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from wireline import AF_INET6, Address, ClosedError
+from wireline._serving import ListenAt, open_listener
+from wireline.net import Server, Socket, StopReport, _serve, serve
+
+LOCALHOST = "127.0.0.1"
+PATIENCE = 5.0
+
+
+def echo(client: Socket, _: Address) -> None:
+    while data := client.recv_some():
+        client.send(data)
+
+
+def connect(server: Server) -> socket.socket:
+    return socket.create_connection(server.local_addr, PATIENCE)
+
+
+def eventually(condition: Callable[[], object]) -> None:
+    """Wait for something that nothing announces."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        threading.Event().wait(0.001)
+
+
+class FailingAccept:
+    """Lets ``accept`` fail for as long as it is told to."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: BaseException | None = None
+        self.attempts = 0
+        accept = socket.socket.accept
+
+        def failing(sock: socket.socket) -> Any:
+            self.attempts += 1
+            if self.error is not None:
+                raise self.error
+            return accept(sock)
+
+        monkeypatch.setattr(socket.socket, "accept", failing)
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> FailingAccept:
+    return FailingAccept(monkeypatch)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with serve(echo, 0, LOCALHOST) as server:
+        yield server
+
+
+# S5.
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+def test_S5_out_of_resources_it_keeps_what_it_has_and_comes_back(
+    failing: FailingAccept, server: Server, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    with connect(server) as kept:
+        kept.sendall(b"1")
+        assert kept.recv(1) == b"1"
+        failing.error = OSError(code, "none left")
+        before = failing.attempts
+        with connect(server) as waiting:
+            eventually(lambda: failing.attempts >= before + 4)
+            kept.sendall(b"2")
+            assert kept.recv(1) == b"2"
+            (record,) = caplog.records
+            assert record.levelno == logging.ERROR
+            assert "none left" in record.getMessage()
+            assert str(server.local_addr.port) in record.getMessage()
+            failing.error = None
+            waiting.sendall(b"3")
+            assert waiting.recv(1) == b"3"
+            assert len(caplog.records) == 1
+
+
+def test_S5_it_tries_less_and_less_often_and_reports_once_a_second(
+    failing: FailingAccept, server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    eventually(lambda: failing.attempts)
+    failing.error = OSError(errno.EMFILE, "none left")
+    with connect(server):
+        start = time.process_time()
+        threading.Event().wait(0.4)  # 5, 10, 20, 40, 80, 160 ms: the time itself is what is tested
+        assert failing.attempts <= 12
+        assert time.process_time() - start < 0.2
+        assert len(caplog.records) == 1
+        stop = time.monotonic()
+        server.stop()
+        assert time.monotonic() - stop < 1, "a server that waits is stopped like any other"
+
+
+def test_S5_accept_itself_raises_it(failing: FailingAccept) -> None:
+    failing.error = OSError(errno.EMFILE, "none left")
+    with Socket() as listener:
+        listener.bind_addr(0, LOCALHOST)
+        listener.listen()
+        for _ in range(2):
+            with pytest.raises(OSError, match="none left") as caught:
+                listener.accept(timeout=0)
+            assert caught.value.errno == errno.EMFILE
+
+
+def test_S5_without_a_thread_to_be_had_the_connection_is_closed_and_the_next_one_served(
+    server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    start = threading.Thread.start
+
+    def no_client_thread(thread: threading.Thread) -> None:
+        if thread.name.startswith("wireline-client"):
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    with monkeypatch.context() as without, connect(server) as refused:
+        without.setattr(threading.Thread, "start", no_client_thread)
+        assert refused.recv(1) == b""
+    assert server.connections == 0
+    assert "new thread" in caplog.text
+    with connect(server) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+
+
+def test_C5_a_server_that_cannot_start_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with pytest.raises(RuntimeError, match="new thread"):
+        serve(echo, 0, LOCALHOST)
+
+
+# S7: handlers.
+
+
+def test_S7_a_handler_that_uses_its_own_closed_socket_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    def careless(client: Socket, _: Address) -> None:
+        client.close()
+        client.recv(1)
+
+    with serve(careless, 0, LOCALHOST) as server:
+        with connect(server) as peer:
+            assert peer.recv(1) == b""
+        eventually(lambda: not server.connections)
+    (record,) = caplog.records
+    assert "closed socket" in record.getMessage()
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ClosedError
+
+
+def test_S7_a_handler_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_serve, "_UNWIND", 0.02)
+    let_go = threading.Event()
+    server = serve(lambda client, address: let_go.wait(PATIENCE), 0, LOCALHOST)
+    with connect(server) as peer:
+        eventually(lambda: server.connections)
+        start = time.monotonic()
+        assert server.stop() == StopReport(drained=0, forced=1)
+        assert time.monotonic() - start < 1
+        assert peer.recv(1) == b"", "but its connection is closed"
+    let_go.set()
+    eventually(lambda: not server.connections)
+
+
+def test_S7_handlers_that_unwind_are_waited_for() -> None:
+    unwound = threading.Event()
+
+    def handler(client: Socket, _: Address) -> None:
+        try:
+            client.recv(1)
+        finally:
+            threading.Event().wait(0.03)
+            unwound.set()
+
+    server = serve(handler, 0, LOCALHOST)
+    with connect(server):
+        eventually(lambda: server.connections)
+        server.stop()
+    assert unwound.is_set()
+
+
+def test_S7_several_handlers_stop_the_server_at_once() -> None:
+    all_here = threading.Barrier(3)
+    reports: list[StopReport] = []
+
+    def handler(client: Socket, _: Address) -> None:
+        all_here.wait(PATIENCE)
+        reports.append(server.stop(drain=PATIENCE))
+
+    server = serve(handler, 0, LOCALHOST)
+    peers = [connect(server) for _ in range(3)]
+    server.wait(PATIENCE)
+    for peer in peers:
+        assert peer.recv(1) == b""
+        peer.close()
+    eventually(lambda: len(reports) == 3)
+    assert all(report.forced == 0 for report in reports)
+
+
+def test_S7_stop_may_wait_for_ever(server: Server) -> None:
+    with connect(server) as peer:
+        eventually(lambda: server.connections)
+        closer = threading.Timer(0.03, peer.shutdown, [socket.SHUT_WR])
+        closer.start()
+        assert server.stop(float("inf")) == (1, 0)
+        closer.join()
+
+
+@pytest.mark.parametrize("timeout", [1e12, float("inf"), None])
+def test_wait_may_last_very_long(server: Server, timeout: float | None) -> None:
+    stopper = threading.Timer(0.02, server.stop)
+    stopper.start()
+    server.wait(timeout)
+    stopper.join()
+
+
+def test_threads_say_what_they_are_for(server: Server) -> None:
+    with connect(server) as peer:
+        eventually(lambda: server.connections)
+        names = {thread.name for thread in threading.enumerate()}
+        assert {
+            f"wireline-serve-{server.local_addr.port}",
+            f"wireline-client-{peer.getsockname()[1]}",
+        } <= names
+
+
+@pytest.mark.parametrize("handler", [None, "echo", 1])
+def test_what_is_no_handler_is_a_type_error(handler: object) -> None:
+    with pytest.raises(TypeError):
+        serve(handler, 0)  # type: ignore[arg-type]
+
+
+# Where it listens.
+
+
+def test_without_ipv6_every_interface_is_every_interface_of_ipv4() -> None:
+    class OnlyFour(Socket):
+        def __init__(self, domain: int, sock_type: int, **options: Any) -> None:
+            if domain == AF_INET6:
+                raise OSError(errno.EAFNOSUPPORT, "no such family")
+            super().__init__(domain, sock_type, **options)
+
+    where = ListenAt.checked("", 0)
+    with open_listener(OnlyFour, where, [], backlog=5, reuse_port=False, buffered=True) as listener:
+        assert listener.local_addr.host == "0.0.0.0"
+
+
+def test_the_first_address_that_can_be_had_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = ["192.0.2.1", LOCALHOST]
+    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *_: found if host == "some.test" else real(host, *_)
+    )
+    with serve(echo, 0, "some.test") as server:
+        assert server.local_addr.host == LOCALHOST
+    found.pop()
+    eventually(
+        lambda: not [each for each in threading.enumerate() if each.name.startswith("wireline-resolve")]
+    )
+    with pytest.raises(OSError, match="assign") as caught:
+        serve(echo, 0, "some.test")
+    assert caught.value.errno == errno.EADDRNOTAVAIL

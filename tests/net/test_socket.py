@@ -1,0 +1,323 @@
+"""What ``net._socket`` does on platforms that lack something, and what no peer can be made to do."""
+
+from __future__ import annotations
+
+import errno
+import select
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.faults.descriptors import only
+from wireline import AF_UNIX, SOCK_DGRAM, ClosedError, SocketFlag, SocketTimeout
+from wireline.net import Socket, _socket
+
+NO_FLAGS = SocketFlag(0)
+
+
+class Wire:
+    """A socket of ours and one of the standard library, connected."""
+
+    def __init__(self) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            here = socket.create_connection(listener.getsockname())
+            self.peer, _ = listener.accept()
+        self.peer.settimeout(5)
+        self.sock = Socket.from_socket(here)
+
+    def close(self) -> None:
+        self.sock.close()
+        self.peer.close()
+
+
+def later(call: Callable[..., Any], *args: Any) -> threading.Timer:
+    """Make a call soon, from another thread."""
+    timer = threading.Timer(0.02, call, args)
+    timer.start()
+    return timer
+
+
+@pytest.fixture
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+# Platforms.
+
+
+@pytest.fixture(params=["everything", "no MSG_DONTWAIT", "no poll", "neither"])
+def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
+    if request.param in ("no MSG_DONTWAIT", "neither"):
+        monkeypatch.setattr(_socket, "DONT_WAIT", 0)
+        monkeypatch.setattr(Socket, "_kernel_waits", False)
+    if request.param in ("no poll", "neither"):
+        monkeypatch.delattr(select, "poll")
+
+
+@pytest.fixture
+def anywhere(platform: None) -> Iterator[Wire]:
+    """A wire on each platform."""
+    wire = Wire()
+    yield wire
+    wire.close()
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_reading_on_every_platform(anywhere: Wire, timeout: float | None) -> None:
+    sock, peer = anywhere.sock, anywhere.peer
+    with pytest.raises(SocketTimeout):
+        sock.recv(1, timeout=0)
+    with pytest.raises(SocketTimeout):
+        sock.recv(1, timeout=0.02)
+    timer = later(peer.send, b"line\nrest")
+    assert sock.recv_line(timeout) == b"line"
+    timer.join()
+    assert sock.recv(4, timeout) == b"rest"
+    data = bytes(300_000)
+    sender = later(peer.sendall, data)
+    assert sock.recv_exactly(len(data), timeout) == data
+    sender.join()
+    timer = later(peer.close)
+    assert sock.recv_some(timeout=timeout) == b""
+    timer.join()
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_writing_on_every_platform(anywhere: Wire, timeout: float | None) -> None:
+    sock, peer = anywhere.sock, anywhere.peer
+    data = bytes(range(256)) * 40_000
+    got = bytearray()
+
+    def read() -> None:
+        while len(got) < len(data):
+            got.extend(peer.recv(100_000))
+
+    reader = later(read)
+    sock.send(data, timeout=timeout)
+    reader.join()
+    assert got == data
+    with pytest.raises(SocketTimeout) as caught:
+        sock.send(data, timeout=0.02)
+    assert 0 < (caught.value.bytes_sent or 0) < len(data)
+    assert sock.try_send(data) is False
+    peer.close()
+    sock.send(data, timeout=timeout)
+    with pytest.raises(BrokenPipeError):
+        sock.send(data, NO_FLAGS, timeout)
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_R13_closing_on_every_platform(platform: None, timeout: float | None) -> None:
+    calls: list[Callable[[Socket], object]] = [
+        lambda sock: sock.recv(1, timeout),
+        lambda sock: next(sock.lines(timeout=timeout)),
+        lambda sock: sock.send(bytes(20_000_000), timeout=timeout),
+    ]
+    for call in calls:
+        wire = Wire()
+        timer = later(wire.sock.close)
+        with pytest.raises(ClosedError):
+            call(wire.sock)
+        timer.join()
+        wire.close()
+    for make in (lambda: Socket(AF_UNIX, SOCK_DGRAM), listener):
+        sock = make()
+        timer = later(sock.close)
+        with pytest.raises(ClosedError):
+            if sock._is_datagram:
+                sock.recv_from(10, timeout=timeout)
+            else:
+                sock.accept(timeout=timeout)
+        timer.join()
+
+
+def listener() -> Socket:
+    sock = Socket()
+    sock.bind_addr(0, "127.0.0.1")
+    sock.listen()
+    return sock
+
+
+def test_connecting_and_accepting_on_every_platform(platform: None) -> None:
+    with listener() as here, Socket() as sock:
+        with pytest.raises(SocketTimeout):
+            here.accept(timeout=0.02)
+        sock.connect("127.0.0.1", here.local_addr.port, timeout=5)
+        with here.accept(timeout=5) as client:
+            client.send(b"hello\n")
+            assert sock.recv_line() == b"hello"
+    with Socket() as bound, Socket() as sock:
+        bound.bind_addr(0, "127.0.0.1")
+        with pytest.raises(ConnectionRefusedError):
+            sock.connect("127.0.0.1", bound.local_addr.port, timeout=5)
+
+
+# A kernel that says one thing and does another.
+
+
+class Once:
+    """Replaces a method of every standard library socket: the first calls raise, the others are as they were."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, *errors: OSError) -> None:
+        self.errors = list(errors)
+        real = getattr(socket.socket, name)
+
+        def method(sock: socket.socket, *args: Any) -> Any:
+            if self.errors:
+                raise self.errors.pop(0)
+            return real(sock, *args)
+
+        monkeypatch.setattr(socket.socket, name, method)
+
+
+def test_a_descriptor_that_only_looked_readable(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire.peer.send(b"line\n")
+    once = Once(monkeypatch, "recv", BlockingIOError(errno.EAGAIN, "not yet"))
+    assert wire.sock.recv_line(timeout=5) == b"line"
+    assert not once.errors
+
+
+def test_a_descriptor_that_only_looked_writable(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    once = Once(monkeypatch, "send", BlockingIOError(errno.EAGAIN, "not yet"))
+    wire.sock.send(b"whole", timeout=5)
+    assert not once.errors
+    assert wire.peer.recv(9) == b"whole"
+
+
+@pytest.mark.parametrize("timeout", [None, 5])
+def test_R12_any_other_failure_is_an_error_every_time(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch, timeout: float | None
+) -> None:
+    wire.peer.send(b"before")
+    assert wire.sock.recv(3, timeout) == b"bef"
+    wire.peer.send(b"unread")
+    Once(monkeypatch, "recv", OSError(errno.ETIMEDOUT, "the network is gone"))
+    with pytest.raises(OSError, match="the network is gone"):
+        wire.sock.recv_exactly(9, timeout)
+    assert wire.sock.recv(9, timeout) == b"ore"
+    for _ in range(2):
+        for read in (wire.sock.recv, wire.sock.recv_exactly, wire.sock.skip):
+            with pytest.raises(OSError, match="the network is gone") as caught:
+                read(1, timeout)
+            assert caught.value.errno == errno.ETIMEDOUT
+
+
+def test_W2_any_other_failure_of_send_is_raised(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    for flags in (SocketFlag.SAFE_DISCONN, NO_FLAGS):
+        Once(monkeypatch, "send", OSError(errno.ENOBUFS, "no room"))
+        with pytest.raises(OSError, match="no room") as caught:
+            wire.sock.send(b"x", flags)
+        assert any("send" in note for note in caught.value.__notes__)
+        monkeypatch.undo()
+    assert wire.sock.try_send(b"x") is True
+    Once(monkeypatch, "send", OSError(errno.ENOBUFS, "no room"))
+    assert wire.sock.try_send(b"x") is False
+
+
+def test_a_half_close_that_fails_is_raised_and_of_a_peer_that_is_gone_is_not(
+    wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for code in (errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE):
+        Once(monkeypatch, "shutdown", OSError(code, "gone"))
+        wire.sock.shutdown_write()
+        monkeypatch.undo()
+    Once(monkeypatch, "shutdown", OSError(errno.EIO, "broken"))
+    with pytest.raises(OSError, match="broken"):
+        wire.sock.shutdown_write()
+    monkeypatch.undo()
+
+
+def test_a_connect_that_is_interrupted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener() as here, Socket() as sock:
+        monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: errno.ENETUNREACH)
+        with pytest.raises(OSError, match="unreachable"):
+            sock.connect("127.0.0.1", here.local_addr.port)
+        monkeypatch.undo()
+        sock.connect("127.0.0.1", here.local_addr.port)
+
+
+def test_C3_without_a_descriptor_to_be_had_it_is_the_failure_that_is_reported() -> None:
+    with Socket() as bound, listener() as here, Socket() as sock:
+        bound.bind_addr(0, "127.0.0.1")
+        with only(0), pytest.raises(ConnectionRefusedError):
+            sock.connect("127.0.0.1", bound.local_addr.port)
+        sock.connect("127.0.0.1", here.local_addr.port, timeout=5)
+
+
+def test_the_accepted_descriptor_is_closed_when_it_cannot_be_prepared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with listener() as here, socket.create_connection(here.local_addr) as peer:
+        Once(monkeypatch, "setsockopt", OSError(errno.EINVAL, "no such option"))
+        with pytest.raises(OSError, match="no such option"):
+            here.accept(timeout=5)
+        assert peer.recv(1) == b""
+
+
+class JustEmptied(list[bytes]):
+    """The lines that were split off ahead, at the moment when another thread takes the last one."""
+
+    def pop(self, *_: object) -> bytes:  # type: ignore[override]
+        self.clear()
+        raise IndexError
+
+
+@pytest.mark.parametrize("read", [Socket.recv_line, lambda sock: next(sock.lines())])
+def test_another_thread_takes_the_line_that_was_just_there(
+    wire: Wire, read: Callable[[Socket], bytes]
+) -> None:
+    wire.peer.send(b"next\n")
+    wire.sock._lines = JustEmptied([b"gone"])
+    assert read(wire.sock) == b"next"
+
+
+def test_the_alias_of_send(wire: Wire) -> None:
+    sock = wire.sock
+    sock &= b"by operator"
+    assert sock is wire.sock
+    assert wire.peer.recv(99) == b"by operator"
+
+
+def test_socket_error_is_for_calls_made_by_hand(wire: Wire) -> None:
+    sock = wire.sock
+    sock.socket_error(0)
+    sock.socket_error(5)
+    with pytest.raises(OSError, match="no error code"):
+        sock.socket_error()
+    with pytest.raises(ConnectionRefusedError):
+        sock.socket_error(-1, last_error=errno.ECONNREFUSED)
+    sock.socket_error(-1, last_error=errno.EPIPE)
+    with pytest.raises(BrokenPipeError):
+        sock.socket_error(-1, last_error=errno.EPIPE, flags=NO_FLAGS)
+    sock.socket_error(-1, True, errno.EAGAIN)
+    with pytest.raises(BlockingIOError):
+        sock.socket_error(-1, False, errno.EAGAIN)
+
+
+def test_the_pending_error_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as bound, socket.socket() as raw:
+        bound.bind(("127.0.0.1", 0))
+        raw.setblocking(False)
+        raw.connect_ex(bound.getsockname())
+        select.select([], [raw], [], 5)
+        with Socket.from_socket(raw) as sock:
+            assert sock.get_socket_error() == errno.ECONNREFUSED
+            assert sock.get_socket_error() == 0
+
+
+def test_names_of_sockets() -> None:
+    with Socket(socket.AF_INET6, SOCK_DGRAM) as udp, listener() as here, Socket(AF_UNIX) as unix:
+        udp.bind_addr(0, "::1")
+        assert f"IPv6 datagram, local=[::1]:{udp.local_addr.port}, unconnected" in repr(udp)
+        assert f"IPv4 stream, local=127.0.0.1:{here.local_addr.port}, listening" in repr(here)
+        assert "Unix stream" in repr(unix)
+        with Socket() as sock:
+            sock.connect(*here.local_addr)
+            assert f"peer=127.0.0.1:{here.local_addr.port}, connected" in repr(sock)
+        assert repr(sock) == "<wireline.net.Socket IPv4 stream, closed>"

@@ -1,0 +1,247 @@
+"""Waiting for a descriptor: by ``poll``, or ``select`` where there is none; with a deadline; woken by ``close``."""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from wireline._sansio.deadline import Deadline
+from wireline._sansio.race import AddrInfo
+from wireline.errors import SocketTimeout
+from wireline.net._wait import Readiness, Waker, start_deadline, wait_for_lookup
+
+Pair = tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture(params=["poll", "select"])
+def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "select":
+        monkeypatch.delattr(select, "poll")
+
+
+either_way = pytest.mark.usefixtures("_way")
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    here, there = socket.socketpair()
+    with here, there:
+        yield here, there
+
+
+@pytest.fixture
+def waker() -> Iterator[Waker]:
+    waker = Waker()
+    yield waker
+    waker.close()
+
+
+def within(seconds: float) -> Deadline:
+    return Deadline(seconds, time.monotonic())
+
+
+def fill(sock: socket.socket) -> None:
+    try:
+        while True:
+            sock.send(bytes(65536), socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return
+
+
+def ring_soon(waker: Waker) -> threading.Timer:
+    timer = threading.Timer(0.02, waker.ring)
+    timer.start()
+    return timer
+
+
+# Readiness.
+
+
+@either_way
+@pytest.mark.parametrize("seconds", [0, 5, None])
+def test_what_is_there_is_there(pair: Pair, waker: Waker, seconds: float | None) -> None:
+    here, there = pair
+    there.send(b"x")
+    for readiness in (Readiness(here.fileno()), Readiness(here.fileno(), waker=waker)):
+        for _ in range(3):
+            assert readiness.wait(start_deadline(seconds))
+    assert Readiness(here.fileno(), write=True).wait(start_deadline(seconds))
+
+
+@either_way
+@pytest.mark.parametrize("seconds", [0, 0.02])
+@pytest.mark.parametrize("write", [False, True])
+def test_a_deadline_passes(pair: Pair, waker: Waker, seconds: float, write: bool) -> None:
+    here, _ = pair
+    fill(here)
+    start = time.monotonic()
+    assert not Readiness(here.fileno(), write=write).wait(within(seconds))
+    assert not Readiness(here.fileno(), write=write, waker=waker).wait(within(seconds))
+    assert 2 * seconds * 0.9 <= time.monotonic() - start < 1
+
+
+@either_way
+def test_a_deadline_that_has_passed_still_asks_once(pair: Pair) -> None:
+    here, there = pair
+    there.send(b"x")
+    assert Readiness(here.fileno()).wait(Deadline(1, time.monotonic() - 100))
+
+
+@either_way
+def test_a_broken_connection_is_ready(pair: Pair) -> None:
+    here, there = pair
+    fill(here)
+    there.close()
+    assert Readiness(here.fileno()).wait(within(5))
+    assert Readiness(here.fileno(), write=True).wait(within(5))
+
+
+@either_way
+def test_a_connection_that_failed_is_ready_to_write() -> None:
+    with socket.socket() as bound, socket.socket() as sock:
+        bound.bind(("127.0.0.1", 0))
+        sock.setblocking(False)
+        sock.connect_ex(bound.getsockname())
+        assert Readiness(sock.fileno(), write=True).wait(within(5))
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+
+@either_way
+def test_a_very_long_deadline_is_not_too_long(pair: Pair) -> None:
+    here, there = pair
+    there.send(b"x")
+    assert Readiness(here.fileno()).wait(within(3e9))
+
+
+@either_way
+@pytest.mark.parametrize("seconds", [5, None])
+@pytest.mark.parametrize("write", [False, True])
+def test_R13_the_waker_ends_a_wait(pair: Pair, waker: Waker, seconds: float | None, write: bool) -> None:
+    here, _ = pair
+    fill(here)
+    timer = ring_soon(waker)
+    assert Readiness(here.fileno(), write=write, waker=waker).wait(start_deadline(seconds))
+    timer.join()
+    assert Readiness(here.fileno(), write=write, waker=waker).wait(within(5)), "and those that come later"
+
+
+@either_way
+def test_R13_the_waker_ends_the_next_wait_of_who_waited_before(pair: Pair, waker: Waker) -> None:
+    here, _ = pair
+    readiness = Readiness(here.fileno(), waker=waker)
+    assert not readiness.wait(within(0.01))
+    timer = ring_soon(waker)
+    assert readiness.wait(within(5))
+    timer.join()
+
+
+@either_way
+def test_who_does_not_have_to_wait_costs_no_descriptors(pair: Pair, waker: Waker) -> None:
+    here, there = pair
+    there.send(b"x")
+    assert Readiness(here.fileno(), waker=waker).wait(None)
+    here.recv(1)
+    assert not Readiness(here.fileno(), waker=waker).wait(within(0))
+    assert waker._pair is None
+
+
+# Waker.
+
+
+def test_a_waker_wakes_everybody(waker: Waker) -> None:
+    events = [threading.Event() for _ in range(3)]
+    threads = [threading.Thread(target=waker.wait_for, args=(event, 5)) for event in events]
+    for thread in threads:
+        thread.start()
+    waker.ring()
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_waker_that_was_rung_stays_rung(waker: Waker) -> None:
+    waker.ring()
+    start = time.monotonic()
+    waker.wait_for(threading.Event(), 5)
+    assert time.monotonic() - start < 1
+    assert Readiness(waker.fileno()).wait(within(0))
+    waker.ring()
+
+
+def test_a_waker_lets_the_time_pass(waker: Waker) -> None:
+    start = time.monotonic()
+    waker.wait_for(threading.Event(), 0.02)
+    assert 0.018 <= time.monotonic() - start < 1
+
+
+def test_a_waker_closes_what_it_opened(waker: Waker) -> None:
+    first = waker.fileno()
+    assert waker.fileno() == first
+    waker.close()
+    waker.close()
+    with pytest.raises(OSError):
+        socket.socket(fileno=first).getsockname()
+
+
+# Deadlines and lookups.
+
+
+def test_a_deadline_begins_now() -> None:
+    assert start_deadline(None) is None
+    deadline = start_deadline(2)
+    assert deadline is not None
+    assert deadline.seconds == 2
+    assert 1.9 < deadline.remaining(time.monotonic()) <= 2
+
+
+FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
+
+
+def test_a_lookup_that_is_done_needs_no_wait(waker: Waker) -> None:
+    lookup: Future[list[AddrInfo]] = Future()
+    lookup.set_result(FOUND)
+    assert wait_for_lookup(lookup, "dial", within(0), waker) == FOUND
+
+
+def test_a_lookup_that_gets_done(waker: Waker) -> None:
+    lookup: Future[list[AddrInfo]] = Future()
+    timer = threading.Timer(0.02, lookup.set_result, [FOUND])
+    timer.start()
+    assert wait_for_lookup(lookup, "dial", None, waker) == FOUND
+    timer.join()
+
+
+def test_each_who_waits_for_a_lookup_gets_an_error_of_its_own(waker: Waker) -> None:
+    lookup: Future[list[AddrInfo]] = Future()
+    lookup.set_exception(socket.gaierror(socket.EAI_NONAME, "unknown"))
+    errors = []
+    for _ in range(2):
+        with pytest.raises(socket.gaierror, match="unknown") as caught:
+            wait_for_lookup(lookup, "dial", None, waker)
+        errors.append(caught.value)
+    assert errors[0] is not errors[1]
+
+
+def test_C2_the_deadline_of_a_lookup_passes(waker: Waker) -> None:
+    lookup: Future[list[AddrInfo]] = Future()
+    for seconds in (0, 0.02):
+        with pytest.raises(SocketTimeout) as caught:
+            wait_for_lookup(lookup, "connect", within(seconds), waker)
+        assert (caught.value.operation, caught.value.seconds) == ("connect", seconds)
+
+
+@pytest.mark.parametrize("seconds", [5, None])
+def test_R13_the_waker_ends_the_wait_for_a_lookup(waker: Waker, seconds: float | None) -> None:
+    lookup: Future[list[AddrInfo]] = Future()
+    timer = ring_soon(waker)
+    assert wait_for_lookup(lookup, "connect", start_deadline(seconds), waker) is None
+    timer.join()
+    start = time.monotonic()
+    assert wait_for_lookup(lookup, "connect", start_deadline(seconds), waker) is None, "and before it begins"
+    assert time.monotonic() - start < 1

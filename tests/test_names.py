@@ -1,0 +1,175 @@
+"""The contract: every public name of a flavour, with these parameters, in this order, with these defaults.
+
+The table says it once. A flavour joins with one row in ``FLAVOURS``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+
+import wireline
+from tests.scenarios.flavours import WAITING
+from wireline import net
+
+
+class Flavour(NamedTuple):
+    """What a flavour calls its socket, and how it waits."""
+
+    module: ModuleType
+    socket: str
+    awaits: bool
+
+
+FLAVOURS = [
+    Flavour(net, "Socket", awaits=False),
+]
+
+
+class Entry(NamedTuple):
+    """One function or method: its parameters as they are written, and whether it waits."""
+
+    parameters: str
+    waits: bool = False
+
+
+FLAGS = "flags=SAFE_DISCONN"
+LINE = f"timeout=None, {FLAGS}, max_length=MAX_LINE_LENGTH, *, on_long='truncate'"
+
+# `...` stands for a default that is the flavour's own business.
+METHODS = {
+    "__init__": Entry(
+        "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False"
+    ),
+    "from_fd": Entry("fd, domain=..., sock_type=..., protocol=..., *, buffered=True"),
+    "from_socket": Entry("sock, *, buffered=True"),
+    "detach": Entry(""),
+    "connect": Entry("address, port=0, timeout=None", waits=True),
+    "connect_unix": Entry("path, timeout=None", waits=True),
+    "bind_unix": Entry("path"),
+    "bind_addr": Entry("port=0, address=''"),
+    "listen": Entry("backlog=SOMAXCONN"),
+    "accept_addr": Entry(f"{FLAGS}, inheritable=False, timeout=None", waits=True),
+    "accept": Entry(f"{FLAGS}, inheritable=False, timeout=None", waits=True),
+    "try_accept_addr": Entry(""),
+    "send": Entry(f"data, {FLAGS}, timeout=None", waits=True),
+    "send_some": Entry("data, timeout=None", waits=True),
+    "try_send": Entry("data", waits=True),
+    "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),
+    "recv": Entry(f"size, timeout=None, {FLAGS}", waits=True),
+    "recv_into": Entry(f"buffer, size=None, timeout=None, {FLAGS}", waits=True),
+    "recv_some": Entry(f"max_size=BUFFER_SIZE, timeout=None, {FLAGS}", waits=True),
+    "recv_exactly": Entry("size, timeout=None", waits=True),
+    "recv_until": Entry("delimiter, max_length=MAX_LINE_LENGTH, timeout=None", waits=True),
+    "recv_line": Entry(LINE, waits=True),
+    "recv_line_into": Entry(f"buffer, {LINE}", waits=True),
+    "try_recv_line": Entry("max_length=MAX_LINE_LENGTH"),
+    "lines": Entry("max_length=MAX_LINE_LENGTH, timeout=None"),
+    "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
+    "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
+    "skip": Entry("size, timeout=None", waits=True),
+    "close": Entry(f"{FLAGS}, *, linger=None"),
+    "shutdown_write": Entry("timeout=None", waits=True),
+    "fileno": Entry(""),
+    "get_sock_opt": Entry("opt, level=None"),
+    "set_sock_opt": Entry("opt, value, level=None"),
+    "get_socket_error": Entry(""),
+    "socket_error": Entry(f"err=-1, is_async=False, last_error=-1, {FLAGS}"),
+}
+PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+
+FUNCTIONS = {
+    "dial": Entry("address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None", waits=True),
+    "serve": Entry(
+        "handler, port, address='', *,"
+        "max_connections=None, backlog=SOMAXCONN, reuse_port=False, buffered=True",
+        waits=True,
+    ),
+}
+SERVER_METHODS = {"wait": Entry("timeout=None", waits=True), "stop": Entry("drain=0.0", waits=True)}
+SERVER_PROPERTIES = {"connections", "local_addr"}
+
+TUPLES = {
+    "Accepted": ("client", "address"),
+    "Datagram": ("data", "address"),
+    "Received": ("size", "address"),
+    "StopReport": ("drained", "forced"),
+}
+
+every_flavour = pytest.mark.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.module.__name__)
+
+
+def parameters_of(function: Any) -> list[inspect.Parameter]:
+    """The parameters of a function without the object it is a method of."""
+    parameters = list(inspect.signature(function).parameters.values())
+    return [each for each in parameters if each.name not in ("self", "cls")]
+
+
+def check(name: str, function: Any, entry: Entry, flavour: Flavour) -> None:
+    written: list[inspect.Parameter] = parameters_of(
+        eval(f"lambda {entry.parameters}: 0", vars(wireline) | {})
+    )
+    found = parameters_of(function)
+    assert [(each.name, each.kind) for each in found] == [(each.name, each.kind) for each in written], name
+    for ours, theirs in zip(found, written, strict=True):
+        if theirs.default is not ...:
+            assert ours.default == theirs.default, f"{name}({ours.name})"
+    assert inspect.iscoroutinefunction(function) == (entry.waits and flavour.awaits), name
+
+
+def check_class(cls: type, methods: Mapping[str, Entry], properties: set[str], flavour: Flavour) -> None:
+    for name, entry in methods.items():
+        check(f"{cls.__name__}.{name}", getattr(cls, name), entry, flavour)
+    for name in properties:
+        assert isinstance(inspect.getattr_static(cls, name), property), name
+    public = {name for name in dir(cls) if not name.startswith("_")}
+    assert public == {*methods, *properties} - {"__init__"}
+
+
+@every_flavour
+def test_the_socket_has_every_method_of_the_contract_and_no_other(flavour: Flavour) -> None:
+    check_class(getattr(flavour.module, flavour.socket), METHODS, PROPERTIES, flavour)
+
+
+@every_flavour
+def test_the_server_has_every_method_of_the_contract_and_no_other(flavour: Flavour) -> None:
+    check_class(flavour.module.Server, SERVER_METHODS, SERVER_PROPERTIES, flavour)
+
+
+@every_flavour
+def test_the_functions_of_the_module(flavour: Flavour) -> None:
+    for name, entry in FUNCTIONS.items():
+        check(name, getattr(flavour.module, name), entry, flavour)
+
+
+@every_flavour
+def test_what_is_returned_is_named(flavour: Flavour) -> None:
+    for name, fields in TUPLES.items():
+        assert getattr(flavour.module, name)._fields == fields
+    assert flavour.module.Datagram.truncated is flavour.module.Received.truncated is False
+
+
+@every_flavour
+def test_both_can_be_used_in_a_block(flavour: Flavour) -> None:
+    enter, leave = ("__aenter__", "__aexit__") if flavour.awaits else ("__enter__", "__exit__")
+    for cls in (getattr(flavour.module, flavour.socket), flavour.module.Server):
+        assert hasattr(cls, enter)
+        assert hasattr(cls, leave)
+
+
+@every_flavour
+def test_the_alias_of_send_is_for_who_does_not_await(flavour: Flavour) -> None:
+    assert hasattr(getattr(flavour.module, flavour.socket), "__iand__") is not flavour.awaits
+
+
+@every_flavour
+def test_the_door_shows_these_names(flavour: Flavour) -> None:
+    assert set(flavour.module.__all__) == {flavour.socket, "Server", "Handler", *FUNCTIONS, *TUPLES}
+
+
+def test_the_scenarios_await_what_waits() -> None:
+    assert {name for name, entry in METHODS.items() if entry.waits} == WAITING
