@@ -20,7 +20,16 @@ import pytest
 import wireline
 import wireline.net
 from tests.faults.syscalls import Syscalls
-from wireline import AF_INET, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, ClosedError, SocketFlag, SockOpt
+from wireline import (
+    AF_INET,
+    AF_UNIX,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    ClosedError,
+    SocketFlag,
+    SocketTimeout,
+    SockOpt,
+)
 from wireline.net import Server, Socket, dial, serve
 
 NAN = float("nan")
@@ -440,6 +449,19 @@ def test_a_socket_of_the_standard_library_that_is_closed_or_does_tls_is_not_take
             refusal(syscalls, TypeError, Socket.from_socket, sock=wrapped)
             assert wrapped.fileno() >= 0
     other.close()
+
+
+def test_sizes_that_are_only_large_are_not_bad() -> None:
+    with connected_datagram() as sock, connected(b"line\n") as stream:
+        for size in (2**40, HUGE):
+            sock.send(b"datagram")
+            assert sock.recv_from(size, timeout=5).data == b"datagram"
+            sock.send(b"datagram")
+            assert sock.recv(size, timeout=5) == b"datagram"
+            assert stream.recv_some(size, timeout=5, flags=SocketFlag.PEEK) == b"line\n"
+            assert stream.recv_line(5, SocketFlag.PEEK, size) == b"line"
+            with pytest.raises(SocketTimeout):
+                stream.recv_exactly(size, timeout=0)
 
 
 # Unix sockets take a path where others take a host.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import http.server
 import os
@@ -13,12 +14,15 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import pytest
 
 from examples import (
+    async_http_client,
+    async_udp_echo,
     chat_server,
     demo,
     echo_threads,
@@ -30,6 +34,9 @@ from examples import (
 )
 from examples.scenes.stage import Scene, Stage
 from wireline import SocketTimeout
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 EXAMPLES = Path(demo.__file__).resolve().parent
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
@@ -48,6 +55,15 @@ def run(name: str, *words: str, typed: str | None = None) -> subprocess.Complete
         timeout=PATIENCE,
         check=False,
     )
+
+
+def awaited(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, T]:
+    """Make a plain function of one that is awaited."""
+
+    def call_and_wait(*args: P.args, **options: P.kwargs) -> T:
+        return asyncio.run(call(*args, **options))
+
+    return call_and_wait
 
 
 @contextlib.contextmanager
@@ -122,6 +138,7 @@ def unused_port() -> int:
 
 def test_the_recipes_are_all_here() -> None:
     recipes = "tcp_client tcp_server echo_threads udp_exchange unix_echo http_client chat_server".split()
+    recipes += "async_echo async_chat async_http_client async_udp_echo".split()
     assert {f"{name}.py" for name in recipes} <= set(PROGRAMS)
 
 
@@ -182,17 +199,22 @@ def test_the_tcp_client_says_when_nobody_is_there(unused_port: int) -> None:
     assert re.fullmatch(r"tcp_client: .*refused.*\n", result.stderr)
 
 
-def test_the_threaded_echo_serves_everybody_at_once() -> None:
-    with echo_threads.start(0) as server, contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(client(server.local_addr.port)) for _ in range(8)]
+ECHOES = ["echo_threads.py", "async_echo.py"]
+
+
+@pytest.mark.parametrize("name", ECHOES)
+def test_an_echo_serves_everybody_at_once(name: str) -> None:
+    with running(name, "0") as (_, address), contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(client(int(address.rpartition(":")[2]))) for _ in range(8)]
         for number, sock in enumerate(clients):
             sock.sendall(b"this is %d\n" % number)
         for number, sock in reversed(list(enumerate(clients))):
             assert read_line(sock) == b"this is %d\n" % number
 
 
-def test_the_threaded_echo_says_how_everybody_ended() -> None:
-    with running("echo_threads.py", "0") as (server, address):
+@pytest.mark.parametrize("name", ECHOES)
+def test_an_echo_says_how_everybody_ended(name: str) -> None:
+    with running(name, "0") as (server, address):
         with client(int(address.rpartition(":")[2])) as sock:
             sock.sendall(b"hello\n")
             assert read_line(sock) == b"hello\n"
@@ -214,7 +236,20 @@ def test_udp_asks_and_answers() -> None:
         assert udp_exchange.ask(host, int(port), b"") == b""
 
 
-def test_udp_asks_again_when_a_datagram_is_lost() -> None:
+def test_udp_asks_many_things_at_once() -> None:
+    with running("async_udp_echo.py", "serve", "0") as (_, address):
+        host, _, port = address.rpartition(":")
+        result = run("async_udp_echo.py", "ask", host, port, "anybody there?", "and you?")
+        assert (result.returncode, result.stdout, result.stderr) == (0, "anybody there?\nand you?\n", "")
+        questions = [b"", *[b"%d" % number * number for number in range(1, 50)]]
+        assert awaited(async_udp_echo.ask_all)(host, int(port), questions) == questions
+
+
+UDP_ASK = {"blocking": udp_exchange.ask, "async": awaited(async_udp_echo.ask)}
+
+
+@pytest.mark.parametrize("ask", UDP_ASK.values(), ids=UDP_ASK)
+def test_udp_asks_again_when_a_datagram_is_lost(ask: Callable[..., bytes]) -> None:
     def lose_the_first(sock: socket.socket) -> None:
         assert sock.recvfrom(100)[0] == b"hello"
         question, sender = sock.recvfrom(100)
@@ -225,25 +260,27 @@ def test_udp_asks_again_when_a_datagram_is_lost() -> None:
         sock.settimeout(PATIENCE)
         thread = threading.Thread(target=lose_the_first, args=(sock,))
         thread.start()
-        answer = udp_exchange.ask("127.0.0.1", sock.getsockname()[1], b"hello", tries=2, timeout=0.2)
+        answer = ask("127.0.0.1", sock.getsockname()[1], b"hello", tries=2, timeout=0.2)
         thread.join()
     assert answer == b"hellohello"
 
 
-def test_udp_gives_up_when_nobody_answers() -> None:
+@pytest.mark.parametrize("ask", UDP_ASK.values(), ids=UDP_ASK)
+def test_udp_gives_up_when_nobody_answers(ask: Callable[..., bytes]) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(SocketTimeout):
-            udp_exchange.ask("127.0.0.1", silent.getsockname()[1], b"hello", tries=2, timeout=0.05)
+            ask("127.0.0.1", silent.getsockname()[1], b"hello", tries=2, timeout=0.05)
 
 
-def test_udp_says_when_nobody_is_there() -> None:
+@pytest.mark.parametrize("name", ["udp_exchange.py", "async_udp_echo.py"])
+def test_udp_says_when_nobody_is_there(name: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
         port = gone.getsockname()[1]
-    result = run("udp_exchange.py", "ask", "127.0.0.1", str(port), "hello")
+    result = run(name, "ask", "127.0.0.1", str(port), "hello")
     assert (result.returncode, result.stdout) == (1, "")
-    assert re.fullmatch(r"udp_exchange: .*refused.*\n", result.stderr)
+    assert re.fullmatch(rf"{name.removesuffix('.py')}: .*refused.*\n", result.stderr)
 
 
 def test_the_unix_echo_serves_its_own_client_and_another(short_directory: Path) -> None:

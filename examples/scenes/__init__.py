@@ -6,7 +6,7 @@ does with ``stage.show``, checks every claim with ``stage.check``, and leaves no
 
 from __future__ import annotations
 
-from examples.scenes import datagrams, lines, names, patience, transfer, unix, web
+from examples.scenes import crowd, datagrams, flavours, lines, names, patience, transfer, unix, web
 from examples.scenes.stage import Scene
 
 STORY = (
@@ -17,4 +17,6 @@ STORY = (
     Scene("A web page, over a plain socket", web.play),
     Scene("A name with a dead and a live address", names.play),
     Scene("A timeout that loses nothing", patience.play),
+    Scene("Both flavours, talking to each other", flavours.play),
+    Scene("A thousand clients chat", crowd.play),
 )

@@ -107,10 +107,15 @@ class Program:
             self.process.kill()
             self.process.communicate()  # closes the pipes and waits
 
-    def listening_on(self) -> str:
-        """Wait for the line that says where a server listens, and return the address in it."""
-        assert self.process.stderr is not None
-        line = self.process.stderr.readline().decode()
+    def listening_on(self, *, on_stdout: bool = False) -> str:
+        """Wait for the line that says where a server listens, and return the address in it.
+
+        Args:
+            on_stdout: it is on standard output, as with the examples. The command keeps that for data.
+        """
+        stream = self.process.stdout if on_stdout else self.process.stderr
+        assert stream is not None
+        line = stream.readline().decode()
         match = re.fullmatch(r"listening on (\S+)\s*", line)
         if match is None:
             raise Failed(f"the server does not say where it listens, but {line!r}")

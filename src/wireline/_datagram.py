@@ -11,6 +11,10 @@ from wireline.options import SocketFlag
 
 __all__ = ["Datagram", "Received", "cut", "cut_into", "receive", "receive_into"]
 
+# Bytes. The system's call takes its memory before it knows what comes. A UDP datagram has 64 KiB at most, one of a Unix
+# socket as much as its send buffer holds. A guess: much more than the buffers that systems are set up with.
+_LARGEST = 16 * 1024 * 1024
+
 
 class _DatagramFields(NamedTuple):
     data: bytes
@@ -82,6 +86,7 @@ def _received(target: memoryview, data: bytes, truncated: bool, sender: SockAddr
 
 
 def _receive_cut(sock: socket.socket, size: int, os_flags: int) -> tuple[bytes, bool, SockAddr | None]:
+    size = min(size, _LARGEST)
     if hasattr(sock, "recvmsg"):
         data, _, what_happened, sender = sock.recvmsg(size, 0, os_flags)
         return data, bool(what_happened & socket.MSG_TRUNC), sender

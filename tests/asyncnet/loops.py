@@ -40,7 +40,7 @@ class Spy:
         self.watched: set[tuple[str, int]] = set()
         self.unhandled: list[dict[str, Any]] = []
         self.ahead = 0.0
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: list[tuple[float, asyncio.Handle]] = []
         super().__init__()
         self.set_exception_handler(lambda _, context: self.unhandled.append(context))  # type: ignore[attr-defined]
 
@@ -66,16 +66,17 @@ class Spy:
         self.watched.discard(("writer", fd))
         return bool(super().remove_writer(fd))  # type: ignore[misc]
 
-    def call_at(self, when: float, *callback: Any, **options: Any) -> asyncio.TimerHandle:
+    def call_at(self, when: float, *callback: Any, **options: Any) -> asyncio.Handle:
         self.calls["call_at"] += 1
-        timer: asyncio.TimerHandle = super().call_at(when, *callback, **options)  # type: ignore[misc]
-        self._timers.append(timer)
+        # Of uvloop it may be a handle that does not know when, if that is at once.
+        timer: asyncio.Handle = super().call_at(when, *callback, **options)  # type: ignore[misc]
+        self._timers.append((when, timer))
         return timer
 
-    def timers(self) -> list[asyncio.TimerHandle]:
+    def timers(self) -> list[tuple[float, asyncio.Handle]]:
         """The timers that will still go off."""
         now = self.time()  # type: ignore[attr-defined]
-        self._timers = [timer for timer in self._timers if not timer.cancelled() and timer.when() > now]
+        self._timers = [(when, timer) for when, timer in self._timers if not timer.cancelled() and when > now]
         return self._timers
 
 

@@ -17,11 +17,7 @@ Call: TypeAlias = Callable[[Sock, float | None], Awaitable[object]]
 
 
 async def first_of_lines(sock: Sock, timeout: float | None) -> bytes:
-    iterator = sock.lines(timeout=timeout).__aiter__()
-    try:
-        return bytes(await anext(iterator, b""))
-    finally:
-        await iterator.aclose()
+    return bytes(await anext(aiter(sock.lines(timeout=timeout)), b""))
 
 
 READS: dict[str, Call] = {

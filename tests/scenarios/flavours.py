@@ -12,7 +12,7 @@ import contextvars
 import queue
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from wireline import Address
@@ -157,13 +157,7 @@ class Face:
         return result, _with_face(client), address
 
     def lines(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        lines = self._sock.lines(*args, **kwargs)
-
-        async def iterate() -> AsyncIterator[bytes]:
-            while (line := await in_thread(next, lines, None)) is not None:
-                yield line
-
-        return iterate()
+        return _Lines(self._sock.lines(*args, **kwargs))
 
     async def __aenter__(self) -> Face:
         self._sock.__enter__()
@@ -174,6 +168,22 @@ class Face:
 
     def __repr__(self) -> str:
         return repr(self._sock)
+
+
+class _Lines:
+    """The lines of a blocking socket, likewise."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines = lines
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        line = await in_thread(next, self._lines, None)
+        if line is None:
+            raise StopAsyncIteration
+        return line
 
 
 class ServerFace:

@@ -33,6 +33,10 @@ A_MOMENT = 0.01
 """Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
 
 
+A_DELAYED_ACK = 0.05
+"""Seconds after which TCP has acknowledged what it has got, which makes room at the sender: 40 ms on Linux."""
+
+
 class Transport(NamedTuple):
     """A kind of stream, or of datagrams."""
 
@@ -311,16 +315,17 @@ async def all_of(peer: socket.socket, piece: int = 65536) -> bytes:
     return await in_thread(read_all, peer, piece)
 
 
-def fill(sock: socket.socket | Sock) -> int:
-    """Write zeroes until not one byte more fits into the connection; return how many did."""
-    size = 0
+def fill(sock: socket.socket | Sock) -> None:
+    """Write zeroes until not one byte more fits into the connection."""
     with socket.socket(fileno=os.dup(sock.fileno())) as twin:
-        for _ in range(3):  # the kernel moves bytes from one end to the other, which may make room once more
+        progress = True
+        while progress:
+            progress = False
             with contextlib.suppress(BlockingIOError):
-                while True:
-                    size += twin.send(bytes(65536), socket.MSG_DONTWAIT)
-            select.select([], [twin], [], 0.005)
-    return size
+                while twin.send(bytes(65536), socket.MSG_DONTWAIT):
+                    progress = True
+            if progress and twin.family != AF_UNIX:
+                select.select([], [twin], [], A_DELAYED_ACK)
 
 
 @contextlib.contextmanager

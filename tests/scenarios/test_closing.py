@@ -215,7 +215,7 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "detach": lambda sock: sock.detach(),
     "get_sock_opt": lambda sock: sock.get_sock_opt(SockOpt.KEEP_ALIVE),
     "get_socket_error": lambda sock: sock.get_socket_error(),
-    "lines": lambda sock: anext(sock.lines().__aiter__()),
+    "lines": lambda sock: anext(aiter(sock.lines())),
     "listen": lambda sock: sock.listen(),
     "local_addr": lambda sock: sock.local_addr,
     "peer_addr": lambda sock: sock.peer_addr,

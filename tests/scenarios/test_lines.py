@@ -127,10 +127,9 @@ async def test_R7_a_complete_line_does_not_wait_for_what_comes_after_it(
     assert await soon(reading) == (line or b"\r\n")
     peer.sendall(line + terminator + b"the begi")
     assert await soon(sock.recv_line()) == (line or b"\r\n")
-    iterator = sock.lines().__aiter__()
+    iterator = aiter(sock.lines())
     peer.sendall(b"nning" + terminator)
     assert await soon(anext(iterator)) == b"the beginning"
-    await iterator.aclose()
 
 
 async def test_R7_a_line_of_exactly_the_longest_length_does_not_wait_either(wire: Wire) -> None:

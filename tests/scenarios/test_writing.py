@@ -202,7 +202,7 @@ async def test_W5_what_several_send_comes_out_whole_and_in_order(wire: Wire, tim
 
 
 async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
-    data = pattern(5_000_000)
+    data = pattern(20_000_000)
     sending = await begin(wire.sock.send(data))
     closing = await begin(wire.sock.shutdown_write())
     assert not sending.done()
@@ -214,14 +214,14 @@ async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
 
 
 async def test_W5_writers_who_run_out_of_time_are_left_out_and_harm_nobody(wire: Wire) -> None:
-    first = await begin(wire.sock.send(bytes(5_000_000)))
+    first = await begin(wire.sock.send(bytes(20_000_000)))
     second = await begin(wire.sock.send(b"left out", timeout=0.05))
     third = await begin(wire.sock.send(b"third"))
     with pytest.raises(SocketTimeout):
         await second
-    got = await soon(in_thread(read_exactly, wire.peer, 5_000_005))
+    got = await soon(in_thread(read_exactly, wire.peer, 20_000_005))
     await soon(asyncio.gather(first, third))
-    assert got[5_000_000:] == b"third"
+    assert got[20_000_000:] == b"third"
 
 
 # W6.
