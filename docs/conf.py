@@ -44,19 +44,26 @@ napoleon_use_ivar = True
 # Whatever is ours, though, has to be on a page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
 
-DOORS = ("wireline", "wireline.net")
+DOORS = ("wireline", "wireline.net", "wireline.asyncnet")
 """The modules that users import from, in the order in which a name is looked for."""
 
 
 def link_to_the_door(
     app: Sphinx, env: BuildEnvironment, node: pending_xref, contnode: nodes.Element
 ) -> nodes.Element | None:
-    """Resolve a name by the module that defines it (``wireline.options.SockOpt``) to the one that offers it."""
+    """Resolve a name by the module that defines it (``wireline.options.SockOpt``) to the one that offers it.
+
+    What both flavours offer is looked for in the one that is being talked about first.
+    """
     target: str = node.get("reftarget", "")
     module, _, name = target.rpartition(".")
     if not module.startswith("wireline."):
         return None
-    for door in DOORS:
+
+    def is_near(door: str) -> bool:
+        return any(f"{place}.".startswith(f"{door}.") for place in (module, node.get("py:module") or ""))
+
+    for door in sorted(DOORS, key=is_near, reverse=True):
         if module != door and name in importlib.import_module(door).__all__:
             domain = env.get_domain("py")
             try:

@@ -77,6 +77,8 @@ async def _read_headers(sock: AsyncSocket) -> dict[str, str]:
 
 
 async def _read_body(sock: AsyncSocket, headers: dict[str, str]) -> bytes:
+    if "transfer-encoding" in headers:
+        raise ValueError("this body is encoded as only HTTP/1.1 knows, and nobody asked for that")
     if "content-length" in headers:
         return await sock.recv_exactly(int(headers["content-length"]))
     # It ends with the connection. Without flags a reset is an error, and is not taken for that end.

@@ -18,6 +18,12 @@ from hypothesis import settings
 
 from tests.tools import IN_CI
 
+# The first loop that uvloop makes opens a pipe for signals, which stays for the life of the process.
+with contextlib.suppress(ImportError):
+    import uvloop
+
+    uvloop.new_event_loop().close()
+
 settings.register_profile("default", deadline=None, max_examples=100)
 settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True)
 settings.load_profile("ci" if IN_CI else "default")

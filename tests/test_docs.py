@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from wireline.net import Server, Socket, dial, serve
+from wireline import asyncnet, net
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -37,9 +37,19 @@ def test_the_programs_of_a_page_print_what_it_says(page: str, capsys: pytest.Cap
     assert capsys.readouterr().out.splitlines() == expected
 
 
-@pytest.mark.parametrize(
-    ("door", "page"), [("wireline", "docs/reference/wireline.md"), ("wireline.net", "docs/reference/net.md")]
-)
+DOORS = {
+    "wireline": "docs/reference/wireline.md",
+    "wireline.net": "docs/reference/net.md",
+    "wireline.asyncnet": "docs/reference/asyncnet.md",
+}
+CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server]
+
+
+def name_of(subject: type) -> str:
+    return f"{subject.__module__}.{subject.__qualname__}"
+
+
+@pytest.mark.parametrize(("door", "page"), DOORS.items(), ids=DOORS)
 def test_the_reference_has_every_public_name_and_no_other(door: str, page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     documented: list[str] = []
@@ -48,9 +58,10 @@ def test_the_reference_has_every_public_name_and_no_other(door: str, page: str) 
     assert sorted(documented) == sorted(importlib.import_module(door).__all__)
 
 
-@pytest.mark.parametrize("subject", [Socket, Server], ids=lambda subject: subject.__name__)
+@pytest.mark.parametrize("subject", CLASSES, ids=name_of)
 def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
-    text = (ROOT / "docs/reference/net.md").read_text(encoding="utf-8")
+    door = subject.__module__.rpartition(".")[0]
+    text = (ROOT / DOORS[door]).read_text(encoding="utf-8")
     inside = re.search(rf"^\.\. autoclass:: {subject.__name__}$(.*?)^(?=\S)", text, re.DOTALL | re.MULTILINE)
     assert inside is not None
     documented = re.findall(r"^   \.\. auto\w+:: (\w+)$", inside[1], re.MULTILINE)
@@ -59,7 +70,10 @@ def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
     assert sorted(documented) == sorted(name for name in public if not name.startswith("_"))
 
 
-@pytest.mark.parametrize("subject", [Socket, Server, dial, serve], ids=lambda subject: subject.__name__)
+CALLABLES = [*CLASSES, net.dial, net.serve, asyncnet.dial, asyncnet.serve]
+
+
+@pytest.mark.parametrize("subject", CALLABLES, ids=name_of)
 def test_whatever_can_be_called_says_what_it_does(subject: object) -> None:
     assert inspect.getdoc(subject)
     public = [name for name in dir(subject) if not name.startswith("_")]

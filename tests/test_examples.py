@@ -45,13 +45,15 @@ PATIENCE = 10.0
 """Seconds after which something that should have come counts as lost."""
 
 
-def run(name: str, *words: str, typed: str | None = None) -> subprocess.CompletedProcess[str]:
+def run(
+    name: str, *words: str, typed: str | None = None, text: bool = True
+) -> subprocess.CompletedProcess[Any]:
     """Run an example to its end."""
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *words],
         input=typed,
         capture_output=True,
-        text=True,
+        text=text,
         timeout=PATIENCE,
         check=False,
     )
@@ -334,11 +336,26 @@ PAGES = {
 }
 
 
+HTTP_GET = {"blocking": http_client.get, "async": awaited(async_http_client.get)}
+
+
 @pytest.mark.parametrize("answer", PAGES.values(), ids=PAGES)
 def test_http_finds_the_end_of_a_page(answer: bytes) -> None:
     with web(answer) as url:
         response = http_client.get(url)
     assert (response.status, response.body) == (200, b"hello")
+
+
+@pytest.mark.parametrize("page", ["counted", "to the end"])
+def test_http_finds_the_end_of_a_page_of_http_1_0(page: str) -> None:
+    with web(PAGES[page]) as url:
+        response = HTTP_GET["async"](url)
+    assert (response.status, response.body) == (200, b"hello")
+
+
+def test_http_1_0_does_not_take_chunks_for_a_page() -> None:
+    with web(PAGES["chunked"]) as url, pytest.raises(ValueError, match="only HTTP/1"):
+        HTTP_GET["async"](url)
 
 
 def test_http_gives_headers_and_knows_pages_without_a_body() -> None:
@@ -373,7 +390,15 @@ def test_http_does_not_take_a_broken_page_for_a_whole_one(answer: bytes, error: 
         http_client.get(url)
 
 
-def test_http_does_not_take_a_reset_for_the_end_of_a_page() -> None:
+@pytest.mark.parametrize("page", [page for page in BROKEN if "chunk" not in page])
+def test_http_1_0_does_not_take_a_broken_page_for_a_whole_one(page: str) -> None:
+    answer, error = BROKEN[page]
+    with web(answer) as url, pytest.raises(error):
+        HTTP_GET["async"](url)
+
+
+@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+def test_http_does_not_take_a_reset_for_the_end_of_a_page(get: Callable[..., object]) -> None:
     def break_off(sock: socket.socket) -> None:
         while read_line(sock) != b"\r\n":
             pass
@@ -381,13 +406,22 @@ def test_http_does_not_take_a_reset_for_the_end_of_a_page() -> None:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     with peer(break_off) as port, pytest.raises(ConnectionResetError):
-        http_client.get(f"http://127.0.0.1:{port}/")
+        get(f"http://127.0.0.1:{port}/")
 
 
+@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
 @pytest.mark.parametrize("url", ["https://localhost/", "localhost", "http:///", "http://localhost/a b"])
-def test_http_refuses_what_is_no_address_of_a_page(url: str) -> None:
+def test_http_refuses_what_is_no_address_of_a_page(url: str, get: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="is not http://host/path"):
-        http_client.get(url)
+        get(url)
+
+
+def test_http_gives_up_on_a_page_that_takes_too_long() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        result = run("async_http_client.py", "--timeout", "0.1", url)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr == f"async_http_client: {url}: it took too long\n"
 
 
 def test_http_gets_a_file_from_the_standard_librarys_server(tmp_path: Path) -> None:
@@ -407,6 +441,7 @@ def test_http_gets_a_file_from_the_standard_librarys_server(tmp_path: Path) -> N
             response = http_client.get(f"{url}/page.bin")
             found = run("http_client.py", f"{url}/")
             missing = run("http_client.py", f"{url}/none")
+            both = run("async_http_client.py", f"{url}/page.bin", f"{url}/none", text=False)
         finally:
             server.shutdown()
             thread.join()
@@ -414,6 +449,9 @@ def test_http_gets_a_file_from_the_standard_librarys_server(tmp_path: Path) -> N
     assert (found.returncode, "page.bin" in found.stdout) == (0, True)
     assert "content-type: text/html" in found.stderr
     assert missing.returncode == 1
+    assert both.stdout.startswith(bytes(range(256)) * 100)
+    assert both.stderr.startswith(f"{url}/page.bin: 200, 25600 bytes\n{url}/none: 404, ".encode())
+    assert both.returncode == 1
 
 
 # Chat.
@@ -430,8 +468,25 @@ def people(port: int, count: int) -> Iterator[list[socket.socket]]:
         yield clients
 
 
-def test_chat_passes_lines_on_to_everybody_else() -> None:
-    with running("chat_server.py", "0") as (_, address):
+@contextlib.contextmanager
+def blocking_chat(patience: float = 2.0) -> Iterator[int]:
+    with chat_server.start(0, patience=patience) as server:
+        yield server.local_addr.port
+
+
+@contextlib.contextmanager
+def async_chat(patience: float = 2.0) -> Iterator[int]:
+    with running("async_chat.py", "0", "--patience", str(patience)) as (_, address):
+        yield int(address.rpartition(":")[2])
+
+
+Chat = Callable[..., contextlib.AbstractContextManager[int]]
+CHATS = {"blocking": blocking_chat, "async": async_chat}
+
+
+@pytest.mark.parametrize("name", ["chat_server.py", "async_chat.py"])
+def test_chat_passes_lines_on_to_everybody_else(name: str) -> None:
+    with running(name, "0") as (_, address):
         with people(int(address.rpartition(":")[2]), 3) as (ann, bob, eve):
             ann.sendall(b"hello\n")
             assert (read_line(bob), read_line(eve)) == (b"hello\r\n", b"hello\r\n")
@@ -439,15 +494,16 @@ def test_chat_passes_lines_on_to_everybody_else() -> None:
             assert (read_line(ann), read_line(eve)) == (b"hi ann\r\n", b"hi ann\r\n")
 
 
-def test_chat_puts_out_who_does_not_listen() -> None:
+@pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
+def test_chat_puts_out_who_does_not_listen(chat: Chat) -> None:
     line = b"x" * 3999 + b"\n"
-    with chat_server.start(0, patience=0.3) as server, contextlib.ExitStack() as stack:
+    with chat(patience=0.3) as port, contextlib.ExitStack() as stack:
         deaf = stack.enter_context(socket.socket())
         deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        deaf.connect(("127.0.0.1", server.local_addr.port))
+        deaf.connect(("127.0.0.1", port))
         assert read_line(deaf) == b"* welcome, you are one of 1\r\n"
-        ann = stack.enter_context(client(server.local_addr.port))
-        bob = stack.enter_context(client(server.local_addr.port))
+        ann = stack.enter_context(client(port))
+        bob = stack.enter_context(client(port))
         assert read_line(ann) + read_line(bob)
         # More than all the buffers on the way to somebody who does not read.
         talk = threading.Thread(target=ann.sendall, args=(line * 3000,))
@@ -462,8 +518,9 @@ def test_chat_puts_out_who_does_not_listen() -> None:
             pass
 
 
-def test_chat_tells_who_says_too_much_at_once() -> None:
-    with chat_server.start(0) as server, people(server.local_addr.port, 1) as (ann,):
+@pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
+def test_chat_tells_who_says_too_much_at_once(chat: Chat) -> None:
+    with chat() as port, people(port, 1) as (ann,):
         ann.sendall(b"x" * 100_000)
         assert read_line(ann) == b"that was too much at once\r\n"
         assert ann.recv(1) == b""
@@ -485,7 +542,7 @@ def test_the_demonstration_moves_bytes_and_leaves_nothing_behind(short_directory
     out, err = process.communicate(timeout=25)
     assert (process.returncode, err) == (0, "")
     assert re.fullmatch(
-        r"demo: 7 steps, 1\.\d MiB moved and verified, every one of \d+ checks passed, \d+\.\d s",
+        r"demo: 9 steps, \d\.\d MiB moved and verified, every one of \d+ checks passed, \d+\.\d s",
         out.splitlines()[-1],
     )
     assert list(short_directory.iterdir()) == []

@@ -42,7 +42,12 @@ class Spy:
         self.ahead = 0.0
         self._timers: list[tuple[float, asyncio.Handle]] = []
         super().__init__()
-        self.set_exception_handler(lambda _, context: self.unhandled.append(context))  # type: ignore[attr-defined]
+        self.set_exception_handler(self._note)  # type: ignore[attr-defined]
+
+    def _note(self, _: object, context: dict[str, Any]) -> None:
+        self.unhandled.append(context)
+        if not isinstance(context.get("exception"), Exception | None):
+            self.stop()  # type: ignore[attr-defined]  # it is not for the loop: pytest's timeout, for example
 
     def add_reader(self, fd: Any, *callback: Any) -> Any:
         self.calls["add_reader"] += 1
@@ -131,9 +136,11 @@ class Way:
             thorough: collect garbage, which may tell of more of them. It takes a few milliseconds.
         """
         with self.chosen(), asyncio.Runner(debug=self.debug, loop_factory=self.new_loop) as runner:
-            result = runner.run(_nothing_left(main, thorough))
-            assert not spy(runner.get_loop()).unhandled
-            return result
+            loop = spy(runner.get_loop())
+            try:
+                return runner.run(_nothing_left(main, thorough))
+            finally:
+                assert not loop.unhandled, loop.unhandled
 
     def chosen(self) -> Portable:
         """A block in which sockets are opened this way."""

@@ -135,6 +135,7 @@ class GivenUp:
         self._seconds = LONG if self._clock else SHORT
         self._abort = asyncio.Event()
         self._scope = asyncio.timeout(None)
+        self._begun = False
         self._result: Any = LEFT
         self._error: Exception | None = None
         self._task = asyncio.create_task(getattr(self, f"_by_{how}")())
@@ -147,7 +148,10 @@ class GivenUp:
         """Stop waiting, now."""
         if self._how == "cancel":
             self._task.cancel()
-        elif self._how == "timeout":
+            return
+        while not self._begun:
+            await turns(1)
+        if self._how == "timeout":
             with contextlib.suppress(RuntimeError):  # it has left the block
                 self._scope.reschedule(self._loop.time())
         elif self._how == "group":
@@ -159,7 +163,8 @@ class GivenUp:
 
     async def outcome(self) -> Any:
         """What the call has given, ``LEFT`` if nothing; what it has raised is raised, but for the giving up itself."""
-        await asyncio.wait([self._task])
+        await asyncio.wait([self._task], timeout=PATIENCE)
+        assert self._task.done(), f"{self._how} does not end {self._task}"
         if not self._task.cancelled():
             self._task.exception()  # seen
         if self._error is not None:
@@ -167,6 +172,7 @@ class GivenUp:
         return self._result
 
     async def _made(self, timeout: float | None) -> None:
+        self._begun = True
         # What the call gave counts, even if whoever was to have it is gone a moment later.
         try:
             self._result = await self._call(timeout)

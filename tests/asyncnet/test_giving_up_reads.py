@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
@@ -83,33 +83,30 @@ async def read_on(sock: AsyncSocket, peer: socket.socket, rest: bytes) -> bytes:
 
 @every_way
 @every_read
-@pytest.mark.parametrize("pieces", PIECES, ids=len)
-async def test_R5_a_read_that_is_given_up_at_any_moment_loses_nothing(
-    way: Way, read: Read, pieces: tuple[bytes, ...]
-) -> None:
+async def test_R5_a_read_that_is_given_up_at_any_moment_loses_nothing(way: Way, read: Read) -> None:
     # A timeout that passes by itself costs real time: there the moments are fewer.
     moments = TURNS if way.has_a_clock_to_put_forward else TURNS[::3]
-    for how, stage, count in itertools.product(HOWS, range(len(pieces) + 1), moments):
-        with wire() as (sock, peer):
-            call = GivenUp(how, lambda timeout, sock=sock: read(sock, timeout))
-            await turns(3)
-            for piece in pieces[:stage]:
-                peer.send(piece)
-                await turns(count)
-            await call.give_up()
-            taken = await call.outcome()
-            rest = await read_on(sock, peer, b"".join(pieces[stage:]) + TAIL)
-            sent = b"".join(pieces) + TAIL
-            assert (b"" if taken is LEFT else taken) + rest == sent, (how, stage, count)
+    for how, pieces, count in itertools.product(HOWS, PIECES, moments):
+        for stage in range(len(pieces) + 1):
+            with wire() as (sock, peer):
+                call = GivenUp(how, lambda timeout, sock=sock: read(sock, timeout))
+                await turns(3)
+                for piece in pieces[:stage]:
+                    peer.send(piece)
+                    await turns(count)
+                await call.give_up()
+                taken = await call.outcome()
+                rest = await read_on(sock, peer, b"".join(pieces[stage:]) + TAIL)
+                sent = b"".join(pieces) + TAIL
+                assert (b"" if taken is LEFT else taken) + rest == sent, (how, stage, count)
 
 
 @every_way
 @every_read
-@pytest.mark.parametrize("soon", [False, True], ids=["now", "soon"])
 async def test_R5_a_read_that_is_cancelled_at_its_first_suspension_loses_nothing(
-    way: Way, read: Read, soon: bool
+    way: Way, read: Read
 ) -> None:
-    for arrived in range(len(HEAD) + 1):
+    for arrived, soon in itertools.product(range(len(HEAD) + 1), (False, True)):
         with wire() as (sock, peer):
             peer.send(HEAD[:arrived])
             taken, _ = await cancelled_at(1, soon, read(sock, None))
@@ -140,10 +137,7 @@ REQUESTS = st.one_of(
 TEXTS = st.lists(st.sampled_from([b"\r\n", b"\n", b"a\r", b"some words"]), max_size=8).map(b"".join)
 
 
-class Step(tuple[Request, str, int, int]):
-    """One call: the request, the way in which it is given up, pieces that arrive before, and turns after each."""
-
-
+# One call: the request, the way in which it is given up, pieces that arrive before, and turns after each.
 STEPS = st.lists(
     st.tuples(REQUESTS, st.sampled_from(HOWS), st.integers(0, 3), st.integers(0, 6)), min_size=1, max_size=6
 )
@@ -176,7 +170,6 @@ def agree(model: NaiveStream, request: Request, outcome: bytes | Failure) -> Non
 
 
 @pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(text=TEXTS, places=st.lists(st.integers(0, 80)), steps=STEPS, after=st.lists(REQUESTS, max_size=6))
 def test_R5_reads_given_up_at_random_while_bytes_drip_in_any_cut(
     way: Way, text: bytes, places: list[int], steps: list[tuple[Request, str, int, int]], after: list[Request]

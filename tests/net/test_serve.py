@@ -128,9 +128,10 @@ def test_S5_without_a_thread_to_be_had_the_connection_is_closed_and_the_next_one
             raise RuntimeError("can't start new thread")
         start(thread)
 
-    with monkeypatch.context() as without, connect(server) as refused:
+    with monkeypatch.context() as without:
         without.setattr(threading.Thread, "start", no_client_thread)
-        assert refused.recv(1) == b""
+        with connect(server) as refused:
+            assert refused.recv(1) == b""
     assert server.connections == 0
     assert "new thread" in caplog.text
     with connect(server) as peer:

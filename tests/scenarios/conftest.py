@@ -12,9 +12,10 @@ from tests.scenarios.scene import DATAGRAMS, STREAMS, Pair, Scene, Transport, Wi
 
 
 @pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
-def flavour(request: pytest.FixtureRequest) -> Flavour:
+def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
     chosen: Flavour = request.param
-    return chosen
+    with chosen.in_place():
+        yield chosen
 
 
 @pytest.fixture

@@ -15,13 +15,17 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeAlias, TypeVar
 
-from wireline import Address
-from wireline.net import Accepted, Server, Socket, dial, serve
+from tests.scenarios.asynchronous import ASYNCHRONOUS
+from wireline import Address, net
+from wireline.net import Accepted, Socket
 
 T = TypeVar("T")
 
 Sock: TypeAlias = Any
 """A socket of the flavour under test. Its methods are those of the contract, and what waits is awaited."""
+
+Server: TypeAlias = Any
+"""A server of that flavour, likewise."""
 
 Handler: TypeAlias = Callable[[Sock, Address], Awaitable[object]]
 
@@ -43,6 +47,9 @@ class Flavour(Protocol):
     """The event loop to run the scenarios on, as ``anyio_backend`` takes it."""
     socket_type: type
     """The class behind ``socket``."""
+
+    def in_place(self) -> contextlib.AbstractContextManager[None]:
+        """What has to be so while a scenario runs."""
 
     def socket(self, *args: Any, **options: Any) -> Sock: ...
 
@@ -189,7 +196,7 @@ class _Lines:
 class ServerFace:
     """A blocking server, likewise."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: net.Server) -> None:
         self._server = server
 
     def __getattr__(self, name: str) -> Any:
@@ -223,6 +230,9 @@ class Blocking:
     backend = "asyncio"
     socket_type = Socket
 
+    def in_place(self) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
     def socket(self, *args: Any, **options: Any) -> Sock:
         return Face(Socket(*args, **options))
 
@@ -233,7 +243,7 @@ class Blocking:
         return Face(Socket.from_fd(fd, *args, **options))
 
     async def dial(self, *args: Any, **options: Any) -> Sock:
-        return Face(await in_thread(dial, *args, **options))
+        return Face(await in_thread(net.dial, *args, **options))
 
     async def serve(self, handler: Handler, *args: Any, **options: Any) -> Any:
         loop = asyncio.get_running_loop()
@@ -241,7 +251,7 @@ class Blocking:
         def in_its_thread(client: Socket, address: Address) -> object:
             return _OwnThread(loop).run(handler(Face(client), address))
 
-        return ServerFace(await in_thread(serve, in_its_thread, *args, **options))
+        return ServerFace(await in_thread(net.serve, in_its_thread, *args, **options))
 
 
-FLAVOURS: tuple[Flavour, ...] = (Blocking(),)
+FLAVOURS: tuple[Flavour, ...] = (Blocking(), *ASYNCHRONOUS)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.flavours import Sock, in_thread
+from tests.scenarios.flavours import Server, Sock, in_thread
 from tests.scenarios.scene import (
     PATIENCE,
     Scene,
@@ -57,6 +57,14 @@ class Held:
         await client.send(b"hello")
         await self.let_go.wait()
         self.ended += 1
+
+
+async def begin_to_stop(server: Server, drain: float) -> asyncio.Task[tuple[int, int]]:
+    """Let ``stop`` get as far as counting those whom it waits for. Nothing tells when; this is long enough."""
+    stopping = await begin(server.stop(drain=drain))
+    await asyncio.sleep(0.1)
+    assert not stopping.done()
+    return stopping
 
 
 # What a server does.
@@ -198,8 +206,7 @@ async def test_S7_stop_lets_handlers_finish(scene: Scene) -> None:
     peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
     for peer in peers:
         assert await soon(in_thread(read_exactly, peer, 5)) == b"hello"
-    stopping = await begin(server.stop(drain=PATIENCE))
-    assert not stopping.done()
+    stopping = await begin_to_stop(server, PATIENCE)
     with pytest.raises(OSError):
         scene.raw_connect(server.local_addr)
     held.let_go.set()
@@ -232,7 +239,7 @@ async def test_S7_some_finish_and_some_do_not(scene: Scene, caplog: pytest.LogCa
     for peer in (done, stays):
         peer.sendall(b"x")
         assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
-    stopping = await begin(server.stop(0.2))
+    stopping = await begin_to_stop(server, 0.4)
     done.close()
     assert await soon(stopping) == (1, 1)
     assert caplog.records == [], "what stop closed under its handler is no mistake of the handler's"
@@ -251,7 +258,7 @@ async def test_S7_everybody_who_stops_gets_the_same_report(scene: Scene) -> None
     server = await scene.serve(held)
     peer = scene.raw_connect(server.local_addr)
     await soon(in_thread(read_exactly, peer, 5))
-    first = await begin(server.stop(PATIENCE))
+    first = await begin_to_stop(server, PATIENCE)
     second = await begin(server.stop())
     assert not first.done()
     assert not second.done()

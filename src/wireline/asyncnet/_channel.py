@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Generic, TypeVar, cast
 
+from wireline._sansio.deadline import Deadline
 from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
 from wireline.errors import BusyError, SocketTimeout
 
@@ -80,7 +81,7 @@ class Job(Generic[T]):
 class Waiting(Sleep, Generic[T]):
     """One job, and the task that sleeps until it is done."""
 
-    __slots__ = ("_channel", "answer", "at", "job", "seconds")
+    __slots__ = ("_channel", "answer", "deadline", "job")
 
     def __init__(self, channel: Channel, loop: Loop) -> None:
         super().__init__(loop)
@@ -96,12 +97,11 @@ class Waiting(Sleep, Generic[T]):
         self._channel.spare = self
         return answer
 
-    def begin(self, job: Job[T], operation: str, seconds: float | None) -> None:
+    def begin(self, job: Job[T], operation: str, deadline: Deadline | None) -> None:
         """Get ready for a new sleep."""
         self.job = job
         self.operation = operation
-        self.seconds = seconds
-        self.at = None if seconds is None else self._loop.time() + seconds
+        self.deadline = deadline
         self._error = None
         self.pending = True
 
@@ -128,13 +128,15 @@ class Channel:
         """Whether a job waits."""
         return bool(self._queue)
 
-    def wait(self, job: Job[T], operation: str, seconds: float | None, *, alone: bool = False) -> Waiting[T]:
+    def wait(
+        self, job: Job[T], operation: str, deadline: Deadline | None, *, alone: bool = False
+    ) -> Waiting[T]:
         """Queue a job; await what is returned, at once.
 
         Args:
             job: what to wait for.
             operation: its name in errors.
-            seconds: the timeout, if there is one.
+            deadline: on the loop's clock, if there is one.
             alone: refuse to be the second.
 
         Raises:
@@ -144,10 +146,10 @@ class Channel:
             raise BusyError(f"{operation}: another task is reading this socket")
         waiting = self.spare or Waiting(self, self._loop)
         self.spare = None
-        waiting.begin(job, operation, seconds)
+        waiting.begin(job, operation, deadline)
         self._queue.append(waiting)
-        if waiting.at is not None:
-            self._set_timer(waiting.at)
+        if deadline is not None:
+            self._set_timer(deadline.at)
         self._watch()
         return waiting
 
@@ -204,15 +206,16 @@ class Channel:
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        late = [waiting for waiting in self._queue if waiting.at is not None and waiting.at <= now]
-        later = [waiting.at for waiting in self._queue if waiting.at is not None and waiting.at > now]
+        timed = [(waiting, waiting.deadline) for waiting in self._queue if waiting.deadline is not None]
+        late = [(waiting, deadline) for waiting, deadline in timed if deadline.passed(now)]
+        later = [deadline.at for _, deadline in timed if not deadline.passed(now)]
         if later:
             self._set_timer(min(later))
-        for waiting in late:
+        for waiting, _ in late:
             self._queue.remove(waiting)
-        for waiting in late:
-            if waiting.pending and waiting.seconds is not None:
-                waiting.wake_with(SocketTimeout(waiting.operation, waiting.seconds))
+        for waiting, deadline in late:
+            if waiting.pending:
+                waiting.wake_with(SocketTimeout(waiting.operation, deadline.seconds))
 
 
 class PolledChannel(Channel):

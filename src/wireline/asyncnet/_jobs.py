@@ -102,6 +102,10 @@ class Send(Job[int]):
         self.sent -= self._piece
         raise error
 
+    def release(self) -> None:
+        """Let go of the caller's buffer (W4)."""
+        self._data.release()
+
     def _done(self, more: int) -> int | NotYet:
         self.sent += more
         return self.sent if self._once or self.sent == len(self._data) else NOT_YET

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from wireline import _promises
+from wireline._arguments import require_int
 from wireline._resolver import look_up, outcome
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
@@ -48,6 +49,7 @@ def serve(
         raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
+    require_int("backlog", backlog)
 
     async def start() -> Server:
         found = []

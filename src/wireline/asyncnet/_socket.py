@@ -29,6 +29,7 @@ from wireline.options import (
     SAFE_DISCONN,
     AcceptResult,
     SocketFlag,
+    check_flags,
 )
 
 __all__ = ["Accepted", "AsyncSocket"]
@@ -55,6 +56,7 @@ class AsyncSocket(AsyncStream):
         timeout: float | None = None,
     ) -> int:
         payload = sendable(data)
+        check_flags(flags)
         timeout = check_timeout(timeout)
         sock = self._open_sock("send_to")
         self._require("send_to", datagram=True)
@@ -77,7 +79,7 @@ class AsyncSocket(AsyncStream):
             with contextlib.suppress(BlockingIOError):
                 return job.attempt()
             if self._sock.family != AF_UNIX:
-                return await self._write_channel().wait(job, operation, self._remaining(deadline))
+                return await self._write_channel().wait(job, operation, deadline)
             return await self._again_and_again(operation, job, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
@@ -120,6 +122,7 @@ class AsyncSocket(AsyncStream):
         receive: Callable[[socket.socket], T],
         finish: Callable[[bytes, SockAddr], T],
     ) -> T:
+        check_flags(flags)
         timeout = check_timeout(timeout)
         sock = self._open_sock(operation)
         self._require(operation, datagram=True)
@@ -129,7 +132,9 @@ class AsyncSocket(AsyncStream):
         if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
             raise NotImplementedError("this event loop has no add_reader, and without it there is no PEEK")
         try:
-            return await self._do(channel, ReceiveDatagram(sock, receive, finish), operation, timeout)
+            return await self._do(
+                channel, ReceiveDatagram(sock, receive, finish), operation, self._deadline(timeout)
+            )
         except OSError as error:
             raise self._annotated(error, operation) from error.__cause__
 
@@ -182,6 +187,8 @@ class AsyncSocket(AsyncStream):
         self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None
     ) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
+        if self._spoiled:
+            self._renew()
         try:
             for position, target in enumerate(targets, 1):
                 try:
@@ -194,7 +201,8 @@ class AsyncSocket(AsyncStream):
                     self._renew()
         except BaseException:
             if not self._closing.locked():
-                # What has failed is not fit for another try. Without a descriptor to be had it stays as it is.
+                # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
+                self._spoiled = True
                 with contextlib.suppress(OSError):
                     self._renew()
             raise
@@ -205,7 +213,7 @@ class AsyncSocket(AsyncStream):
         if self._sock.family == AF_UNIX and not isinstance(channel, PortableChannel):
             await self._again_and_again(operation, job, deadline)
         else:
-            await self._do(channel, job, operation, self._remaining(deadline))
+            await self._do(channel, job, operation, deadline)
         self._raise_if_closed(operation)
         self._connected(target)
 
@@ -232,14 +240,13 @@ class AsyncSocket(AsyncStream):
     async def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
+        check_flags(flags)
         timeout = check_timeout(timeout)
         listener = self._listener()
         deadline = self._deadline(timeout)
         while True:
             try:
-                sock, sockaddr = await self._do(
-                    self._read_channel(), Accept(listener), "accept", self._remaining(deadline)
-                )
+                sock, sockaddr = await self._do(self._read_channel(), Accept(listener), "accept", deadline)
                 break
             except OSError as error:
                 if isinstance(error, WirelineError):

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, TypeVarTuple
 
+from wireline import _promises
 from wireline._arguments import Buffer, require_resizable, sendable, writable
 from wireline._base import BaseSocket
 from wireline._datagram import Datagram
@@ -30,6 +31,7 @@ from wireline.options import (
     SAFE_DISCONN,
     ReadLineResult,
     SocketFlag,
+    check_flags,
     is_disconnection_error,
 )
 
@@ -42,6 +44,7 @@ Ts = TypeVarTuple("Ts")
 _TURNS_OF_AN_OPERATION = 3
 
 
+@_promises.documented(_promises.SocketPromises)
 class AsyncStream(BaseSocket):
     """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
 
@@ -126,9 +129,6 @@ class AsyncStream(BaseSocket):
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
 
-    def _remaining(self, deadline: Deadline | None) -> float | None:
-        return None if deadline is None else deadline.remaining(self._enter().time())
-
     def _retire(self, linger: float | None) -> None:
         self._resting.clear()
         loop = self._loop
@@ -197,7 +197,7 @@ class AsyncStream(BaseSocket):
         core = self._resting.pop()
         try:
             job = Read(self._sock, core, self._annotated, request, args)
-            return await channel.wait(job, request.__name__, timeout)
+            return await channel.wait(job, request.__name__, self._deadline(timeout))
         finally:
             if not self._closing.locked():
                 self._resting.append(core)
@@ -234,7 +234,7 @@ class AsyncStream(BaseSocket):
         raise BusyError(f"{operation}: another task is reading this socket")
 
     async def _do(
-        self, channel: Channel, job: Job[T], operation: str, timeout: float | None, *, alone: bool = False
+        self, channel: Channel, job: Job[T], operation: str, deadline: Deadline | None, *, alone: bool = False
     ) -> T:
         """Do a job now if that is possible, else wait for it."""
         if not channel.busy and not (isinstance(channel, PortableChannel)):
@@ -245,9 +245,9 @@ class AsyncStream(BaseSocket):
             else:
                 if not isinstance(answer, NotYet):
                     return answer
-            if timeout == 0:
+            if deadline is not None and deadline.seconds == 0:
                 raise SocketTimeout(operation, 0)
-        return await channel.wait(job, operation, timeout, alone=alone)
+        return await channel.wait(job, operation, deadline, alone=alone)
 
     # Reading.
 
@@ -358,6 +358,8 @@ class AsyncStream(BaseSocket):
         self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
         payload = data if type(data) is bytes else sendable(data)
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
         if timeout is not None:
             timeout = check_timeout(timeout)
         turn = self._turn
@@ -384,7 +386,10 @@ class AsyncStream(BaseSocket):
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self.last_bytes_sent = sent if job is None else job.sent
+            self.last_bytes_sent = sent
+            if job is not None:
+                self.last_bytes_sent = job.sent
+                job.release()
             if turn.queue:
                 turn.release()
             else:
@@ -440,7 +445,7 @@ class AsyncStream(BaseSocket):
     async def _send_rest(self, operation: str, job: Send, timeout: float | None) -> None:
         """Wait for room until all is sent, or for ``once`` something."""
         try:
-            await self._write_channel().wait(job, operation, timeout)
+            await self._write_channel().wait(job, operation, self._deadline(timeout))
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, job.sent) from None
 
@@ -449,8 +454,11 @@ class AsyncStream(BaseSocket):
             with contextlib.suppress(BlockingIOError):
                 return self._sock.send(payload, NO_SIGNAL)
         job = Send(self._sock, payload, 0, once=True)
-        await self._send_rest(operation, job, timeout)
-        return job.sent
+        try:
+            await self._send_rest(operation, job, timeout)
+            return job.sent
+        finally:
+            job.release()
 
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
