@@ -98,9 +98,6 @@ class Uvloop(Spy, uvloop.Loop):
 
 AnyLoop = AsyncioLoop | Uvloop
 
-# The first loop of libuv opens a pipe for signals, once for the process. No test is to be blamed for it.
-Uvloop().close()
-
 
 def eager(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
     """Make a task that starts at once. (``asyncio.eager_task_factory`` refuses an option that uvloop gives.)"""

@@ -6,6 +6,7 @@ import errno
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -189,6 +190,15 @@ def test_a_descriptor_that_only_looked_writable(wire: Wire, monkeypatch: pytest.
     wire.sock.send(b"whole", timeout=5)
     assert not once.errors
     assert wire.peer.recv(9) == b"whole"
+
+
+def test_R3_a_kernel_that_always_has_one_byte_more(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    wire.peer.send(b"ready")
+    monkeypatch.setattr(socket.socket, "recv", lambda *_: b"x")
+    start = time.monotonic()
+    with pytest.raises(SocketTimeout):
+        wire.sock.recv_exactly(10**9, timeout=0.05)
+    assert 0.04 < time.monotonic() - start < 1
 
 
 @pytest.mark.parametrize("timeout", [None, 5])

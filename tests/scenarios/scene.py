@@ -32,6 +32,9 @@ PATIENCE = 10.0
 A_MOMENT = 0.01
 """Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
 
+A_WHILE = 0.05
+"""Seconds for the same where what comes next must come second."""
+
 
 A_DELAYED_ACK = 0.05
 """Seconds after which TCP has acknowledged what it has got, which makes room at the sender: 40 ms on Linux."""
@@ -214,14 +217,14 @@ class Scene:
 # ----------------------------------------------------------------------------------------- waiting
 
 
-async def begin(call: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> asyncio.Task[T]:
     """Start a call, and give it a moment to begin to wait.
 
     What is promised of a call that waits holds for one that is about to, too: should the moment be too short, the test
-    is weaker, and never wrong.
+    is weaker, and not wrong. Where the order does matter, say ``A_WHILE``.
     """
     task = asyncio.ensure_future(call)
-    await asyncio.sleep(A_MOMENT)
+    await asyncio.sleep(moment)
     return task
 
 

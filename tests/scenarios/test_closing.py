@@ -14,6 +14,8 @@ from tests.scenarios.calls import READS, Call
 from tests.scenarios.flavours import Flavour, Sock, in_thread
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
+    A_MOMENT,
+    A_WHILE,
     PATIENCE,
     Pair,
     Scene,
@@ -36,7 +38,7 @@ for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeo
 
 async def assert_close_wakes(sock: Sock, *calls: Any) -> None:
     """Close the socket under calls that wait; each must end with ``ClosedError``, at once."""
-    waiting = [await begin(call) for call in calls]
+    waiting = [await begin(call, A_WHILE if len(calls) > 1 else A_MOMENT) for call in calls]
     assert not any(task.done() for task in waiting), "they do not wait"
     with Stopwatch() as took:
         sock.close()

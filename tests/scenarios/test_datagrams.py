@@ -10,6 +10,7 @@ import pytest
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
+    A_WHILE,
     DATAGRAMS,
     STREAMS,
     Scene,
@@ -136,7 +137,7 @@ async def test_W8_R4_a_timeout_of_zero_takes_what_is_there(scene: Scene) -> None
 
 async def test_W8_R11_a_second_receiver_is_refused(scene: Scene) -> None:
     here, there = scene.bound(), scene.bound()
-    first = await begin(there.recv_from(10))
+    first = await begin(there.recv_from(10), A_WHILE)
     with pytest.raises(BusyError):
         await soon(there.recv_from(10))
     with pytest.raises(BusyError):

@@ -9,8 +9,19 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.scenarios.calls import MANY, Call, every_read, first_of_lines
-from tests.scenarios.flavours import Sock
-from tests.scenarios.scene import Pair, Scene, Stopwatch, Wire, arrived, begin, dripping, pattern, soon
+from tests.scenarios.flavours import Sock, in_thread
+from tests.scenarios.scene import (
+    A_WHILE,
+    Pair,
+    Scene,
+    Stopwatch,
+    Wire,
+    arrived,
+    begin,
+    dripping,
+    pattern,
+    soon,
+)
 from wireline import BUFFER_SIZE, BusyError, SocketFlag, SocketTimeout
 
 pytestmark = pytest.mark.anyio
@@ -132,6 +143,22 @@ async def test_R3_a_peer_that_drips_cannot_stretch_a_timeout(wire: Wire, read: C
     assert await sock.recv_some(timeout=1) != b"", "and what was dripped is not lost"
 
 
+@pytest.mark.parametrize("read", ["recv_exactly", "recv_line"])
+async def test_R3_a_peer_that_never_pauses_cannot_either(wire: Wire, read: str) -> None:
+    sock, peer = wire
+    reads = {
+        "recv_exactly": lambda: sock.recv_exactly(10**9, 0.12),
+        "recv_line": lambda: sock.recv_line(0.12, max_length=10**9),
+    }
+    flood = await begin(in_thread(peer.sendall, bytes(500_000_000)))
+    with Stopwatch() as took, pytest.raises(SocketTimeout):
+        await soon(reads[read]())
+    assert 0.11 < took.seconds < 1.0
+    sock.close()
+    with pytest.raises(ConnectionError):
+        await soon(flood)
+
+
 async def test_R3_a_reader_that_drips_cannot_stretch_the_timeout_of_send(wire: Wire) -> None:
     sock, peer = wire
     enough = threading.Event()
@@ -209,7 +236,7 @@ async def test_R4_a_timeout_of_zero_sees_the_end(wire: Wire) -> None:
 @every_read
 async def test_R11_a_second_reader_is_refused_and_the_first_is_unharmed(wire: Wire, read: Call) -> None:
     sock, peer = wire
-    first = await begin(sock.recv_line())
+    first = await begin(sock.recv_line(), A_WHILE)
     for timeout in (None, 0, 5):
         with pytest.raises(BusyError):
             await soon(read(sock, timeout))
@@ -231,7 +258,7 @@ async def test_R11_one_reads_while_another_writes(pair: Pair) -> None:
 
 async def test_R11_peeking_is_reading(wire: Wire) -> None:
     sock, peer = wire
-    first = await begin(sock.recv(1, flags=SocketFlag.PEEK))
+    first = await begin(sock.recv(1, flags=SocketFlag.PEEK), A_WHILE)
     with pytest.raises(BusyError):
         await soon(sock.recv_some())
     peer.sendall(b"x")

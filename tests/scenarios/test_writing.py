@@ -11,6 +11,7 @@ import pytest
 
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
+    A_WHILE,
     Scene,
     Stopwatch,
     Wire,
@@ -150,7 +151,7 @@ async def test_W3_a_send_that_ran_out_of_time_says_how_much_went_out(wire: Wire,
 
 
 async def test_W3_who_never_got_a_turn_has_sent_nothing(wire: Wire) -> None:
-    first = await begin(wire.sock.send(bytes(20_000_000)))
+    first = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
     with pytest.raises(SocketTimeout) as caught:
         await wire.sock.send(b"second", timeout=0.02)
     assert caught.value.bytes_sent == 0
@@ -203,7 +204,7 @@ async def test_W5_what_several_send_comes_out_whole_and_in_order(wire: Wire, tim
 
 async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
     data = pattern(20_000_000)
-    sending = await begin(wire.sock.send(data))
+    sending = await begin(wire.sock.send(data), A_WHILE)
     closing = await begin(wire.sock.shutdown_write())
     assert not sending.done()
     assert not closing.done()
@@ -214,8 +215,8 @@ async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
 
 
 async def test_W5_writers_who_run_out_of_time_are_left_out_and_harm_nobody(wire: Wire) -> None:
-    first = await begin(wire.sock.send(bytes(20_000_000)))
-    second = await begin(wire.sock.send(b"left out", timeout=0.05))
+    first = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
+    second = await begin(wire.sock.send(b"left out", timeout=0.2), A_WHILE)
     third = await begin(wire.sock.send(b"third"))
     with pytest.raises(SocketTimeout):
         await second
@@ -253,7 +254,7 @@ async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> 
 
 
 async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
-    sending = await begin(wire.sock.send(bytes(20_000_000)))
+    sending = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
     assert await soon(wire.sock.try_send(b"x")) is False
     wire.sock.close()
     with pytest.raises(ClosedError):

@@ -23,6 +23,7 @@ from typing import Any, Final, Generic, TypeVar, cast
 
 from wireline._sansio.deadline import Deadline
 from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
+from wireline.asyncnet._poller import unwatch, watch
 from wireline.errors import BusyError, SocketTimeout
 
 __all__ = [
@@ -163,11 +164,11 @@ class Channel:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._unwatch()
         if not self._loop.is_closed():
-            self._unwatch()
             for waiting in self._queue:
                 waiting.wake_soon(error(waiting.operation))
-            self._queue.clear()
+        self._queue.clear()
 
     def _watch(self) -> None:
         """See to it that the jobs are attempted when the time comes."""
@@ -229,15 +230,19 @@ class PolledChannel(Channel):
 
     def _watch(self) -> None:
         if not self._registered:
-            add = self._loop.add_writer if self._write else self._loop.add_reader
-            add(self._fd, self._on_ready)
+            if self._write:
+                self._loop.add_writer(self._fd, self._on_ready)
+            else:
+                watch(self._loop, self._fd, self._on_ready)
             self._registered = True
 
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            remove = self._loop.remove_writer if self._write else self._loop.remove_reader
-            remove(self._fd)
+            if not self._write:
+                unwatch(self._loop, self._fd)
+            elif not self._loop.is_closed():
+                self._loop.remove_writer(self._fd)
 
     def _on_ready(self) -> None:
         if self._queue:
@@ -273,7 +278,7 @@ class PortableChannel(Channel):
         self._operation.add_done_callback(self._on_done)
 
     def _unwatch(self) -> None:
-        if self._operation is not None:
+        if self._operation is not None and not self._loop.is_closed():
             self._operation.cancel()
         if self._kept is not None and self._for is not None and self._kept.exception() is None:
             self._for.discard(self._kept.result())

@@ -22,6 +22,7 @@ from typing import Any, TypeVarTuple
 
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
+from wireline.asyncnet._poller import unwatch, watch
 from wireline.errors import SocketTimeout
 
 __all__ = ["StreamReader"]
@@ -77,7 +78,7 @@ class StreamReader(Sleep):
         self._args: tuple[Any, ...] = args
         self.pending = True
         if not self._registered:
-            self._loop.add_reader(self._fd, self._on_readable)
+            watch(self._loop, self._fd, self._on_readable)
             self._registered = True
         if timeout is None:
             self._at = None
@@ -137,15 +138,14 @@ class StreamReader(Sleep):
             self._timer.cancel()
             self._timer = None
         request, self._request = self._request, None
-        if not self._loop.is_closed():
-            self._unwatch()
-            if request is not None:
-                self.wake_soon(error(request.__name__))
+        self._unwatch()
+        if request is not None and not self._loop.is_closed():
+            self.wake_soon(error(request.__name__))
 
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            self._loop.remove_reader(self._fd)
+            unwatch(self._loop, self._fd)
 
     # One timer for all reads: it is set for the earliest deadline, and looks for itself whether there is a later one
     # by now. So a timeout that never fires makes no timer.

@@ -25,15 +25,14 @@ class Signal:
 
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
-        self._waiters: set[Operation] = set()
+        self._waiters: set[Ticket] = set()
         self._rung = False
 
     def ring(self) -> None:
         """Wake who waits now, or, if nobody does, the next who does."""
         self._rung = not self._waiters
         for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _call(waiter, True)
 
     def ring_from_thread(self) -> None:
         """The same from any thread, and when the loop is no more."""
@@ -44,25 +43,20 @@ class Signal:
         """What the loop's clock shows."""
         return self._loop.time()
 
-    async def wait(self, until: float | None) -> None:
-        """Sleep until the signal is rung, or until the loop's clock shows ``until``."""
+    async def wait(self, until: float | None) -> bool:
+        """Sleep until the signal is rung, or until the loop's clock shows ``until``; whether it was rung."""
         if self._rung:
             self._rung = False
-            return
-        waiter = self._loop.create_future()
-        timer = None if until is None else self._loop.call_at(until, _wake, waiter)
+            return True
+        waiter: Ticket = self._loop.create_future()
+        timer = None if until is None else self._loop.call_at(until, _call, waiter, False)
         self._waiters.add(waiter)
         try:
-            await waiter
+            return await waiter
         finally:
             self._waiters.discard(waiter)
             if timer is not None:
                 timer.cancel()
-
-
-def _wake(waiter: Operation) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 class WriteTurn:
@@ -185,15 +179,15 @@ class Attempts:
 
 async def lookup_result(
     lookup: ConcurrentFuture[T], signal: Signal, operation: str, deadline: Deadline | None
-) -> bool:
-    """Wait until a lookup is done; False if ``signal`` was rung by somebody else first.
+) -> None:
+    """Wait until a lookup is done, or ``signal`` is rung by somebody else.
 
     Raises:
         SocketTimeout: the deadline passed first. The lookup goes on by itself.
     """
     lookup.add_done_callback(lambda _: signal.ring_from_thread())
-    if not lookup.done():
-        await signal.wait(None if deadline is None else deadline.at)
-    if not lookup.done() and deadline is not None and deadline.passed(signal.now()):
+    if lookup.done():
+        return
+    rung = await signal.wait(None if deadline is None else deadline.at)
+    if not rung and deadline is not None:
         raise SocketTimeout(operation, deadline.seconds)
-    return lookup.done()

@@ -1,0 +1,344 @@
+"""A differential test: both flavours and a plain model of a byte stream agree on every result and every error.
+
+Hypothesis draws a script of what the peer does and what we ask. The same script is played to the blocking flavour, to
+the async flavour and to ``World``, which knows nothing but the bytes. A request that cannot be answered yet is made
+without waiting, and then all three say so; every other is made without a timeout, too, and nobody hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple, Protocol
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.asyncnet.loops import ALL_WAYS, Way
+from tests.asyncnet.streams import drain
+from tests.sansio.model import (
+    PLAIN_LINE,
+    REQUESTS,
+    TEXTS,
+    Failure,
+    NaiveStream,
+    Outcome,
+    Request,
+    scripts,
+    small_thresholds,
+)
+from wireline import (
+    SAFE_DISCONN,
+    ClosedError,
+    EndOfStreamError,
+    LineTooLongError,
+    ReadLineResult,
+    SocketFlag,
+    SocketTimeout,
+)
+from wireline.asyncnet import AsyncSocket
+from wireline.net import Socket
+
+# ------------------------------------------------------------------------------------------------ scripts
+
+
+class Ask(NamedTuple):
+    """We make a read."""
+
+    request: Request
+
+
+class Arrive(NamedTuple):
+    """The peer sends."""
+
+    data: bytes
+
+
+class End(NamedTuple):
+    """The peer half-closes."""
+
+
+class Vanish(NamedTuple):
+    """The peer closes."""
+
+
+class Try(NamedTuple):
+    """We ask for a line that is there."""
+
+    max_length: int
+
+
+class Send(NamedTuple):
+    """We send, with one of the methods for it."""
+
+    method: str
+    data: bytes
+    flags: SocketFlag = SAFE_DISCONN
+
+
+class Shut(NamedTuple):
+    """We half-close."""
+
+
+class Close(NamedTuple):
+    """We close."""
+
+
+Step = Ask | Arrive | End | Vanish | Try | Send | Shut | Close
+
+_OURS = st.one_of(
+    st.builds(Try, st.sampled_from([1, 3, 1000])),
+    st.builds(
+        Send,
+        st.sampled_from(["send", "send_some", "try_send"]),
+        st.binary(max_size=20),
+        st.sampled_from([SAFE_DISCONN, SocketFlag(0)]),
+    ),
+)
+_RARE = st.sampled_from([End(), Vanish(), Shut(), Close()])
+SCRIPTS = st.lists(
+    st.one_of(
+        scripts(REQUESTS).map(lambda requests: [Ask(request) for request in requests]),
+        TEXTS.map(lambda text: [Arrive(text)]),
+        _OURS.map(lambda step: [step]),
+        _RARE.map(lambda step: [step]),
+    ),
+    max_size=12,
+).map(lambda parts: [step for part in parts for step in part])
+
+
+# ------------------------------------------------------------------------------------------------ players
+
+
+class Player(Protocol):
+    """Whoever plays a step and says what came of it."""
+
+    async def play(self, step: Step) -> object: ...
+
+    def heard(self) -> bytes:
+        """What the peer has received so far."""
+
+
+class World:
+    """The plain model: the bytes of each direction, and who has ended it."""
+
+    def __init__(self, *, buffered: bool) -> None:
+        self.incoming = NaiveStream(buffered=buffered)
+        self._outgoing = b""
+        self._gone = self._shut = self._closed = False
+
+    def heard(self) -> bytes:
+        return self._outgoing
+
+    async def play(self, step: Step) -> object:
+        match step:
+            case Arrive(data):
+                if not self.incoming.ended:
+                    self.incoming.data += data
+            case End():
+                self.incoming.ended = True
+            case Vanish():
+                self.incoming.ended = self._gone = True
+            case Close():
+                self._closed = True
+            case _ if self._closed:
+                return False if getattr(step, "method", "") == "try_send" else Failure(ClosedError, None)
+            case Ask(request):
+                return self.incoming.answer(request)
+            case Try(max_length):
+                return self._try(max_length)
+            case Shut():
+                self._shut = True
+            case Send():
+                return self._send(step)
+        return None
+
+    def _try(self, max_length: int) -> tuple[ReadLineResult, bytes]:
+        line = self.incoming.answer(Request("recv_line", max_length))
+        if line:
+            assert isinstance(line, bytes)
+            return ReadLineResult.FULL_LINE, line
+        if line is not None:
+            return ReadLineResult.DISCONNECTED, self.incoming.data
+        some = ReadLineResult.PARTIAL_LINE if self.incoming.data else ReadLineResult.NONE
+        return some, self.incoming.data
+
+    def _send(self, step: Send) -> object:
+        if step.data and (self._shut or self._gone):
+            if step.method == "try_send":
+                return False
+            quiet = step.method == "send" and SAFE_DISCONN in step.flags and not self._shut
+            return None if quiet else Failure(BrokenPipeError, None)
+        self._outgoing += step.data
+        return {"send": None, "send_some": len(step.data), "try_send": True}[step.method]
+
+
+class _Played:
+    """What the players of the real flavours have in common: a peer that does what it is told."""
+
+    def __init__(self, peer: socket.socket, model: NaiveStream) -> None:
+        self._peer = peer
+        self._model = model
+        self._heard = b""
+        peer.setblocking(False)
+
+    def heard(self) -> bytes:
+        if self._peer.fileno() >= 0:
+            with contextlib.suppress(ConnectionResetError):
+                self._heard += drain(self._peer)
+        return self._heard
+
+    def _by_peer(self, step: Step) -> bool:
+        """Play a step of the peer; False if it is one of ours."""
+        match step:
+            case Arrive(data):
+                with contextlib.suppress(OSError):  # it has ended before, or we have closed
+                    self._peer.send(data)
+            case End():
+                with contextlib.suppress(OSError):
+                    self._peer.shutdown(socket.SHUT_WR)
+            case Vanish():
+                self.heard()  # a Unix socket that is closed with unread bytes resets the connection
+                self._peer.close()
+            case _:
+                return False
+        return True
+
+
+def call_for(step: Step, sock: Any, timeout: float | None) -> Callable[[], Any]:
+    """The method of either flavour that a step of ours stands for."""
+    match step:
+        case Ask(Request("plain_line", size)):
+            return lambda: sock.recv_line(timeout, max_length=size)
+        case Ask(Request("recv_line", size, flags, _, on_long)):
+            return lambda: sock.recv_line(timeout, flags, size, on_long=on_long)
+        case Ask(Request("recv_until", size, _, delimiter)):
+            return lambda: sock.recv_until(delimiter, size, timeout)
+        case Ask(Request("recv" | "recv_some" as kind, size, flags)):
+            return lambda: getattr(sock, kind)(size, timeout, flags)
+        case Ask(Request(kind, size)):
+            return lambda: getattr(sock, kind)(size, timeout)
+        case Try(max_length):
+            return lambda: sock.try_recv_line(max_length)
+        case Send("send", data, flags):
+            return lambda: sock.send(data, flags, timeout)
+        case Send("send_some", data):
+            return lambda: sock.send_some(data, timeout)
+        case Send("try_send", data):
+            return lambda: sock.try_send(data)
+        case Shut():
+            return lambda: sock.shutdown_write(timeout)
+        case _:
+            return sock.close
+
+
+@contextlib.contextmanager
+def outcome_of() -> Iterator[list[object]]:
+    """A block whose errors are outcomes, and come as ``Failure``; "not yet" is None."""
+    outcome: list[object] = []
+    try:
+        yield outcome
+    except SocketTimeout:
+        outcome.append(None)
+    except EndOfStreamError as error:
+        outcome.append(Failure(EndOfStreamError, error.partial))
+    except LineTooLongError as error:
+        outcome.append(Failure(LineTooLongError, error.limit))
+    except (ClosedError, BrokenPipeError) as error:
+        outcome.append(Failure(type(error), None))
+
+
+class Blocking(_Played):
+    """The blocking flavour."""
+
+    def __init__(self, ours: socket.socket, peer: socket.socket, model: NaiveStream, **options: Any) -> None:
+        super().__init__(peer, model)
+        self.sock = Socket.from_socket(ours, **options)
+
+    async def play(self, step: Step, timeout: float | None = 0) -> object:
+        if self._by_peer(step):
+            return None
+        with outcome_of() as outcome:
+            outcome.append(call_for(step, self.sock, timeout)())
+        return outcome[0]
+
+
+class Async(_Played):
+    """The async flavour."""
+
+    def __init__(self, ours: socket.socket, peer: socket.socket, model: NaiveStream, **options: Any) -> None:
+        super().__init__(peer, model)
+        self.sock = AsyncSocket.from_socket(ours, **options)
+
+    async def play(self, step: Step, timeout: float | None = 0) -> object:
+        if self._by_peer(step):
+            return None
+        with outcome_of() as outcome:
+            given = call_for(step, self.sock, timeout)()
+            outcome.append(await given if asyncio.iscoroutine(given) else given)
+        return outcome[0]
+
+
+def said(step: Step, outcome: Any) -> Any:
+    """An outcome as the model says it: what was skipped is not returned."""
+    is_skip = isinstance(step, Ask) and step.request.kind == "skip"
+    return b"" if is_skip and not isinstance(outcome, Failure) and outcome is not None else outcome
+
+
+async def agree(script: list[Step], *, buffered: bool, patient: bool) -> None:
+    """Play a script to all three, and compare after every step."""
+    world = World(buffered=buffered)
+    with contextlib.ExitStack() as stack:
+        players = []
+        for kind in (Blocking, Async):
+            ours, peer = socket.socketpair()
+            stack.enter_context(peer)
+            player = kind(ours, peer, world.incoming, buffered=buffered)
+            stack.callback(player.sock.close)
+            players.append(player)
+        for step in script:
+            unanswered = NaiveStream(buffered=buffered)
+            vars(unanswered).update(vars(world.incoming))
+            expected: Outcome = said(step, await world.play(step))
+            not_yet = isinstance(step, Ask) and expected is None
+            timeout = None if patient and not not_yet else 0
+            for player in players:
+                got = await player.play(step, timeout)
+                if isinstance(step, Ask) and step.request.kind == "skip" and expected == b"":
+                    assert got is None, (player, step)
+                else:
+                    assert got == expected, (player, step, got, expected)
+            assert [player.heard() for player in players] == [world.heard()] * 2
+        blocking, concurrent = (player.sock for player in players)
+        assert blocking.has_data_buffered == concurrent.has_data_buffered
+        assert blocking.is_closed == concurrent.is_closed
+
+
+@pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
+@given(script=SCRIPTS, patient=st.booleans())
+def test_both_flavours_and_a_plain_stream_agree(way: Way, script: list[Step], patient: bool) -> None:
+    with small_thresholds():
+        way.run(lambda: agree(script, buffered=True, patient=patient), thorough=False)
+
+
+UNBUFFERED = SCRIPTS.map(
+    lambda script: [step for step in script if not (isinstance(step, Ask) and SocketFlag.PEEK in step.request.flags)]
+)
+
+
+@pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
+@given(script=UNBUFFERED, patient=st.booleans())
+def test_both_flavours_and_a_plain_stream_agree_unbuffered(
+    way: Way, script: list[Step], patient: bool
+) -> None:
+    way.run(lambda: agree(script, buffered=False, patient=patient), thorough=False)
+
+
+def test_the_script_has_what_it_says() -> None:
+    """So that the tests above are about something: a run of lines reaches the fast lane."""
+    script: list[Step] = [Arrive(b"line\n" * 50), *[Ask(PLAIN_LINE)] * 50, End(), Ask(PLAIN_LINE)]
+    with small_thresholds():
+        ALL_WAYS[0].run(lambda: agree(script, buffered=True, patient=False))
