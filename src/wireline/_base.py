@@ -185,6 +185,10 @@ class BaseSocket:
         """Hold the descriptor for the length of one call, so that ``close`` cannot pull it away."""
         return contextlib.nullcontext(self._open_sock(operation))
 
+    def _let_go(self, old: socket.socket) -> None:
+        """Close a descriptor that ``connect`` has replaced."""
+        old.close()
+
     def _opened(self) -> None:
         """The socket became a connected stream and ``_core`` is there."""
 
@@ -222,7 +226,7 @@ class BaseSocket:
             raise
         self._sock = fresh
         self._spoiled = False
-        old.close()  # before binding: the address is free only now
+        self._let_go(old)  # before binding: the address is free only now
         if self._bound is not None:
             self._bind(fresh, self._bound)
 

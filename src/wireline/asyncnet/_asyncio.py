@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ __all__ = [
     "pause",
     "running_loop",
     "spawn",
+    "when_done",
 ]
 
 T = TypeVar("T")
@@ -151,3 +152,18 @@ def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> Task:
 def operate(awaitable: Awaitable[object], loop: Loop) -> Operation:
     """Let an operation of the loop run by itself."""
     return asyncio.ensure_future(awaitable, loop=loop)
+
+
+def when_done(operations: Iterable[Operation | None], then: Callable[[], object]) -> None:
+    """Call ``then`` when the last of some operations is done; at once if there is none."""
+    running = {operation for operation in operations if operation is not None and not operation.done()}
+    if not running:
+        then()
+
+    def one_is_done(operation: Operation) -> None:
+        running.discard(operation)
+        if not running:
+            then()
+
+    for operation in list(running):
+        operation.add_done_callback(one_is_done)

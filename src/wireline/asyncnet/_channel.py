@@ -115,6 +115,7 @@ class Channel:
 
     Attributes:
         spare: a ``Waiting`` that nobody uses.
+        ending: after ``close``: an operation that has the descriptor in its hands until it is done.
     """
 
     def __init__(self, loop: Loop, sock: socket.socket) -> None:
@@ -123,6 +124,12 @@ class Channel:
         self._queue: deque[Waiting[Any]] = deque()
         self._timer: Timer | None = None
         self.spare: Waiting[Any] | None = None
+        self.ending: Operation | None = None
+
+    @property
+    def in_flight(self) -> bool:
+        """Whether an operation of the loop may be holding something that is not in the core yet."""
+        return False
 
     @property
     def busy(self) -> bool:
@@ -263,7 +270,6 @@ class PortableChannel(Channel):
 
     @property
     def in_flight(self) -> bool:
-        """Whether an operation may be holding something that is not in the core yet."""
         return self._operation is not None or self._kept is not None
 
     def _watch(self) -> None:
@@ -280,6 +286,7 @@ class PortableChannel(Channel):
     def _unwatch(self) -> None:
         if self._operation is not None and not self._loop.is_closed():
             self._operation.cancel()
+            self.ending = self._operation
         if self._kept is not None and self._for is not None and self._kept.exception() is None:
             self._for.discard(self._kept.result())
         self._kept = None

@@ -155,6 +155,10 @@ class Attempts:
                 error: BaseException | None = connect_result(sock)
             else:
                 error = self._operations.pop(index).exception()
+                if isinstance(error, OSError) and error.errno:
+                    error = OSError(
+                        error.errno, os.strerror(error.errno)
+                    )  # in the system's words, as everywhere
             if error is not None:
                 del self._running[index]
                 sock.close()

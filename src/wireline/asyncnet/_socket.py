@@ -210,10 +210,12 @@ class AsyncSocket(AsyncStream):
     async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
         job = Connect(self._sock, target)
         channel = self._write_channel()
-        if self._sock.family == AF_UNIX and not isinstance(channel, PortableChannel):
+        if self._sock.family == AF_UNIX:
             await self._again_and_again(operation, job, deadline)
         else:
-            await self._do(channel, job, operation, deadline)
+            # The loop's own operation wants to begin the connection itself.
+            begins = not isinstance(channel, PortableChannel)
+            await self._do(channel, job, operation, deadline, now=begins)
         self._raise_if_closed(operation)
         self._connected(target)
 

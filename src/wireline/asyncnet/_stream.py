@@ -19,8 +19,8 @@ from wireline._descriptor import State, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.asyncnet._asyncio import Loop, can_poll, pause, running_loop
-from wireline.asyncnet._channel import Channel, Job, NotYet, PortableChannel, open_channel
+from wireline.asyncnet._asyncio import Loop, Operation, can_poll, pause, running_loop, when_done
+from wireline.asyncnet._channel import Channel, Job, NotYet, open_channel
 from wireline.asyncnet._jobs import NO_SIGNAL, Read, Send
 from wireline.asyncnet._reader import StreamReader
 from wireline.asyncnet._signals import Signal, WriteTurn
@@ -104,17 +104,18 @@ class AsyncStream(BaseSocket):
             self._writer = open_channel(loop, self._sock, write=True)
         return self._writer
 
-    def _close_channels(self) -> None:
-        for channel in (self._reader, self._writer):
-            if channel is not None:
-                channel.close(_closed_meanwhile)
+    def _close_channels(self) -> list[Operation | None]:
+        """Wake everybody who waits; return the operations that still have the descriptor in their hands."""
+        channels = [channel for channel in (self._reader, self._writer) if channel is not None]
+        for channel in channels:
+            channel.close(_closed_meanwhile)
         if self._stream_reader is not None:
             self._stream_reader.close(_closed_meanwhile)
         self._reader = self._writer = self._stream_reader = None
+        return [channel.ending for channel in channels]
 
-    def _renew(self) -> None:
-        self._close_channels()
-        super()._renew()
+    def _let_go(self, old: socket.socket) -> None:
+        when_done(self._close_channels(), old.close)
 
     @contextlib.contextmanager
     def _signal(self) -> Iterator[Signal]:
@@ -142,8 +143,7 @@ class AsyncStream(BaseSocket):
         self._turn.send_away()
         for signal in self._signals:
             signal.ring()
-        self._close_channels()
-        self._dispose(linger)
+        when_done(self._close_channels(), functools.partial(self._dispose, linger))
 
     def _give_up(self) -> int:
         channels = [channel for channel in (self._reader, self._writer) if channel is not None]
@@ -204,20 +204,25 @@ class AsyncStream(BaseSocket):
 
     async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
-        for _ in range(_TURNS_OF_AN_OPERATION):
-            if not (isinstance(self._reader, PortableChannel) and self._reader.in_flight):
-                break
-            await pause(0)
+        if self._reader is not None:
+            await self._let_operation_finish(self._reader)
         answer = self._read_now(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
         return answer
 
+    @staticmethod
+    async def _let_operation_finish(channel: Channel) -> None:
+        """Let an operation, begun for a call that was given up, bring what the kernel has."""
+        for _ in range(_TURNS_OF_AN_OPERATION):
+            if channel.in_flight:
+                await pause(0)
+
     def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core = self._resting[0]
         while (answer := request(core, *args)) is None:
-            if isinstance(self._reader, PortableChannel) and self._reader.in_flight:
+            if self._reader is not None and self._reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
                 core.feed(self._sock.recv(core.want))
@@ -234,10 +239,17 @@ class AsyncStream(BaseSocket):
         raise BusyError(f"{operation}: another task is reading this socket")
 
     async def _do(
-        self, channel: Channel, job: Job[T], operation: str, deadline: Deadline | None, *, alone: bool = False
+        self,
+        channel: Channel,
+        job: Job[T],
+        operation: str,
+        deadline: Deadline | None,
+        *,
+        alone: bool = False,
+        now: bool = True,
     ) -> T:
-        """Do a job now if that is possible, else wait for it."""
-        if not channel.busy and not (isinstance(channel, PortableChannel)):
+        """Do a job ``now`` if that is possible, else wait for it."""
+        if now and not channel.busy and not channel.in_flight:
             try:
                 answer = job.attempt()
             except BlockingIOError:
@@ -247,6 +259,8 @@ class AsyncStream(BaseSocket):
                     return answer
             if deadline is not None and deadline.seconds == 0:
                 raise SocketTimeout(operation, 0)
+        if deadline is not None and deadline.seconds == 0:
+            await self._let_operation_finish(channel)
         return await channel.wait(job, operation, deadline, alone=alone)
 
     # Reading.
@@ -362,12 +376,20 @@ class AsyncStream(BaseSocket):
             check_flags(flags)
         if timeout is not None:
             timeout = check_timeout(timeout)
+        if not payload:
+            self._open_sock("send")
         turn = self._turn
+        deadline: Deadline | None = None
         if turn.held:
             if self._core is None and self._is_datagram:
                 self.last_bytes_sent = await self._send_datagram("send", payload, timeout)
                 return
-            await self._take_turn("send", timeout)
+            deadline = self._deadline(timeout)
+            try:
+                await self._take_turn("send", deadline)
+            except BaseException:
+                self.last_bytes_sent = 0
+                raise
         turn.held = True
         sent = 0
         job: Send | None = None
@@ -379,7 +401,7 @@ class AsyncStream(BaseSocket):
                     sent = 0
             if sent < len(payload):
                 job = Send(self._sock, payload, sent)
-                await self._send_rest("send", job, timeout)
+                await self._send_rest("send", job, deadline or self._deadline(timeout))
         except SocketTimeout:
             raise
         except OSError as error:
@@ -400,9 +422,10 @@ class AsyncStream(BaseSocket):
         timeout = check_timeout(timeout)
         if self._core is None and self._is_datagram:
             return await self._send_datagram("send_some", payload, timeout)
-        await self._take_turn("send_some", timeout)
+        deadline = self._deadline(timeout)
+        await self._take_turn("send_some", deadline)
         try:
-            return await self._send_once("send_some", payload, timeout) if payload else 0
+            return await self._send_once("send_some", payload, deadline) if payload else 0
         except SocketTimeout:
             raise
         except OSError as error:
@@ -425,37 +448,37 @@ class AsyncStream(BaseSocket):
         except OSError:
             return False
 
-    async def _take_turn(self, operation: str, timeout: float | None) -> None:
+    async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
         turn = self._turn
         if self._core is None or self._closing.locked():
             self._refuse(operation)
         if not turn.held:
             turn.held = True
             return
-        self._enter()
-        if not await turn.acquire(timeout):
+        now = self._enter().time()
+        if not await turn.acquire(None if deadline is None else deadline.remaining(now)):
             self._raise_if_closed(operation)
-            assert timeout is not None
-            raise SocketTimeout(operation, timeout, 0)
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, 0)
 
     def _write_in_flight(self) -> bool:
         """Whether an operation, begun for a send that was given up, is still at work."""
-        return isinstance(self._writer, PortableChannel) and self._writer.in_flight
+        return self._writer is not None and self._writer.in_flight
 
-    async def _send_rest(self, operation: str, job: Send, timeout: float | None) -> None:
+    async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
         """Wait for room until all is sent, or for ``once`` something."""
         try:
-            await self._write_channel().wait(job, operation, self._deadline(timeout))
+            await self._write_channel().wait(job, operation, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, job.sent) from None
 
-    async def _send_once(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
+    async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         if not self._write_in_flight():
             with contextlib.suppress(BlockingIOError):
                 return self._sock.send(payload, NO_SIGNAL)
         job = Send(self._sock, payload, 0, once=True)
         try:
-            await self._send_rest(operation, job, timeout)
+            await self._send_rest(operation, job, deadline)
             return job.sent
         finally:
             job.release()
@@ -469,8 +492,11 @@ class AsyncStream(BaseSocket):
         return True
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
-        await self._take_turn("shutdown_write", check_timeout(timeout))
+        deadline = self._deadline(check_timeout(timeout))
+        await self._take_turn("shutdown_write", deadline)
         try:
+            if self._write_in_flight():  # what it has counts as sent
+                await self._send_rest("shutdown_write", Send(self._sock, b"", 0), deadline)
             self._write_shut = True
             shut_down_writing(self._sock)
         finally:
