@@ -38,7 +38,7 @@ def look_up(host: str, port: int, family: int, sock_type: int, protocol: int) ->
         return future
     with _lock:
         shared = _under_way.get(question)
-        if shared is not None:
+        if shared is not None and not shared.done():
             return shared
         future = _under_way[question] = Future()
         future.set_running_or_notify_cancel()  # shared: nobody may cancel it for the others
@@ -56,7 +56,8 @@ def look_up(host: str, port: int, family: int, sock_type: int, protocol: int) ->
 def _work(future: Future[list[AddrInfo]], question: _Question) -> None:
     _answer(future, question, 0)
     with _lock:
-        _under_way.pop(question, None)
+        if _under_way.get(question) is future:  # else somebody has asked again since
+            del _under_way[question]
 
 
 def _answer(future: Future[list[AddrInfo]], question: _Question, flags: int) -> None:

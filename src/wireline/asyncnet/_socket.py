@@ -129,12 +129,13 @@ class AsyncSocket(AsyncStream):
         channel = self._read_channel()
         if channel.busy:
             raise BusyError(f"{operation}: another task is using this socket")
-        if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
-            raise NotImplementedError("this event loop has no add_reader, and without it there is no PEEK")
+        job = ReceiveDatagram(sock, receive, finish)
+        deadline = self._deadline(timeout)
         try:
-            return await self._do(
-                channel, ReceiveDatagram(sock, receive, finish), operation, self._deadline(timeout)
-            )
+            if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
+                # What an operation of the loop receives is gone from the kernel: it cannot be looked at there.
+                return await self._again_and_again(operation, job, deadline)
+            return await self._do(channel, job, operation, deadline)
         except OSError as error:
             raise self._annotated(error, operation) from error.__cause__
 
