@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-from wireline import _promises, net
+from wireline import _promises, asyncnet, net
+from wireline._base import BaseSocket
 from wireline.net import Server, Socket
 
-DOORS = ("wireline", "wireline.net")
+DOORS = ("wireline", "wireline.net", "wireline.asyncnet")
 
 # What a sentence that tells somebody to do something does not begin with.
 _NOT_IMPERATIVE = frozenset("This That These It There You We Method Function Helper".split())
@@ -97,9 +98,18 @@ def test_a_function_says_what_to_do_and_not_what_it_does(each: Documented) -> No
 
 # The promises, which both flavours share.
 
+def _own(kind: type) -> dict[str, object]:
+    """What a class of a flavour has that comes from that flavour's rooms."""
+    found: dict[str, object] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.rpartition(".")[0] == kind.__module__.rpartition(".")[0]:
+            found.update(vars(base))
+    return found
+
+
 SHARED = [
-    *((name, promise, vars(Socket)) for name, promise in vars(_promises.SocketPromises).items()),
-    *((name, promise, vars(Server)) for name, promise in vars(_promises.ServerPromises).items()),
+    *((name, promise, _own(Socket)) for name, promise in vars(_promises.SocketPromises).items()),
+    *((name, promise, _own(Server)) for name, promise in vars(_promises.ServerPromises).items()),
     *((name, getattr(_promises, name), vars(net)) for name in ("dial", "serve")),
 ]
 PROMISES = [
@@ -117,10 +127,10 @@ def test_every_promise_is_kept_by_something_of_that_name(
     assert members[name].__doc__ == promise.__doc__
 
 
-@pytest.mark.parametrize("kind", [Socket, Server])
+@pytest.mark.parametrize("kind", [Socket, Server, asyncnet.AsyncSocket, asyncnet.Server])
 def test_every_public_method_of_a_flavour_has_its_text_from_the_promises(kind: type) -> None:
-    promised = _promises.SocketPromises if kind is Socket else _promises.ServerPromises
-    own = {name for name in vars(kind) if not name.startswith("_")}
+    promised = _promises.SocketPromises if issubclass(kind, BaseSocket) else _promises.ServerPromises
+    own = {name for name in _own(kind) if not name.startswith("_")}
     assert own == {name for name in vars(promised) if not name.startswith("_")}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import itertools
 import socket
 from collections.abc import Callable, Coroutine
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import HOWS, LEFT, GivenUp, cancelled_at, wire
 from tests.sansio.model import Failure, NaiveStream, Request, cut
-from wireline import BusyError, EndOfStreamError, LineTooLongError
+from wireline import BusyError, EndOfStreamError, LineTooLongError, ReadLineResult
 from wireline.asyncnet import AsyncSocket
 
 HEAD = b"a line\r\n"
@@ -114,16 +115,71 @@ async def test_R5_a_read_that_is_cancelled_at_its_first_suspension_loses_nothing
             assert (b"" if taken is LEFT else taken) + rest == HEAD + TAIL
 
 
-@every_read
+@pytest.mark.parametrize("read", [READS[name] for name in READS if name != "recv_some"])
 async def test_a_reader_is_woken_once_however_many_pieces_its_answer_comes_in(way: Way, read: Read) -> None:
-    if read is READS["recv_some"]:
-        pytest.skip("one byte answers it")
     with wire() as (sock, peer):
         reading = asyncio.create_task(cancelled_at(0, False, read(sock, None)))
         for byte in HEAD:
             await turns(6)
             peer.send(bytes([byte]))
         assert await reading == (HEAD, 1)
+
+
+@every_way
+@every_read
+async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_one_that_does_not_wait(
+    way: Way, read: Read
+) -> None:
+    for count in TURNS:
+        with wire() as (sock, peer):
+            call = GivenUp("cancel", sock.recv_line)
+            await turns(3)
+            await call.give_up()
+            assert await call.outcome() is LEFT
+            peer.send(HEAD)
+            await turns(count)
+            taken = await read(sock, 0)
+            assert taken + await read_on(sock, peer, TAIL) == HEAD + TAIL
+
+
+@every_way
+async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_try_recv_line(way: Way) -> None:
+    for count in TURNS:
+        with wire() as (sock, peer):
+            call = GivenUp("cancel", sock.recv_line)
+            await turns(3)
+            await call.give_up()
+            assert await call.outcome() is LEFT
+            peer.send(HEAD + b"part")
+            await turns(count)
+            if way.portable:  # it never waits, not even for what is on its way
+                await turns(5)
+            assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"a line")
+            assert sock.try_recv_line() == (ReadLineResult.PARTIAL_LINE, b"part")
+
+
+@every_way
+async def test_R5_detach_never_takes_the_descriptor_away_from_bytes_that_arrived(way: Way) -> None:
+    for count in TURNS:
+        with wire() as (sock, peer):
+            call = GivenUp("cancel", sock.recv_line)
+            await turns(3)
+            await call.give_up()
+            assert await call.outcome() is LEFT
+            peer.send(HEAD)
+            await turns(count)
+            try:
+                raw = socket.socket(fileno=sock.detach())
+            except OSError as error:
+                assert error.errno == errno.EBUSY
+                assert await read(sock) == HEAD
+            else:
+                with raw:
+                    assert raw.recv(100) == HEAD
+
+
+async def read(sock: AsyncSocket) -> bytes:
+    return await sock.recv_exactly(len(HEAD))
 
 
 # ---------------------------------------------------------------------------------- any cut, any moment

@@ -50,10 +50,11 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
 
 
 def lookups() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("wireline-resolve")]
+    """The threads of this test. Those of others may still be there, and look up other names."""
+    return [thread for thread in threading.enumerate() if thread.name.endswith(".lookup")]
 
 
-def ask(host: str = "some.test", port: int = 80) -> Any:
+def ask(host: str = "some.lookup", port: int = 80) -> Any:
     return look_up(host, port, 0, socket.SOCK_STREAM, 6)
 
 
@@ -61,7 +62,7 @@ def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: Na
     future = ask()
     (thread,) = lookups()
     assert thread.daemon
-    assert "some.test" in thread.name
+    assert "some.lookup" in thread.name
     assert not future.done()
     server.answer.set()
     assert future.result(PATIENCE) == FOUND
@@ -71,7 +72,7 @@ def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
     first = ask()
     assert all(ask() is first for _ in range(10))
     assert ask(port=81) is not first
-    assert ask("other.test") is not first
+    assert ask("other.lookup") is not first
     assert len(lookups()) == 3
     server.answer.set()
     assert first.result(PATIENCE) == FOUND
@@ -109,8 +110,8 @@ def test_a_literal_needs_no_thread(monkeypatch: pytest.MonkeyPatch, host: str) -
 
 
 ERRORS: dict[str, tuple[BaseException, type[BaseException], str]] = {
-    "unknown": (socket.gaierror(socket.EAI_NONAME, "unknown"), socket.gaierror, r"unknown .*some\.test"),
-    "not a name": (UnicodeError("label too long"), socket.gaierror, r"label too long .*some\.test"),
+    "unknown": (socket.gaierror(socket.EAI_NONAME, "unknown"), socket.gaierror, r"unknown .*some\.lookup"),
+    "not a name": (UnicodeError("label too long"), socket.gaierror, r"label too long .*some\.lookup"),
     "out of memory": (MemoryError("no"), MemoryError, "no"),
 }
 

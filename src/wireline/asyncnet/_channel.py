@@ -78,6 +78,10 @@ class Job(Generic[T]):
     def discard(self, result: Any) -> None:
         """Nobody will ever want what an operation gave."""
 
+    def abandon(self, operation: Operation) -> None:
+        """End an operation whose descriptor is about to be closed."""
+        operation.cancel()
+
 
 class Waiting(Sleep, Generic[T]):
     """One job, and the task that sleeps until it is done."""
@@ -130,6 +134,10 @@ class Channel:
     def in_flight(self) -> bool:
         """Whether an operation of the loop may be holding something that is not in the core yet."""
         return False
+
+    def take_kept(self) -> Operation | None:
+        """Take over an operation that is done, and whose task has left before."""
+        return None
 
     @property
     def busy(self) -> bool:
@@ -284,12 +292,16 @@ class PortableChannel(Channel):
         self._operation.add_done_callback(self._on_done)
 
     def _unwatch(self) -> None:
-        if self._operation is not None and not self._loop.is_closed():
-            self._operation.cancel()
+        if self._operation is not None and self._for is not None and not self._loop.is_closed():
             self.ending = self._operation
+            self._for.abandon(self._operation)
         if self._kept is not None and self._for is not None and self._kept.exception() is None:
             self._for.discard(self._kept.result())
         self._kept = None
+
+    def take_kept(self) -> Operation | None:
+        operation, self._kept = self._kept, None
+        return operation
 
     def _on_done(self, operation: Operation) -> None:
         self._operation = None
@@ -297,6 +309,10 @@ class PortableChannel(Channel):
             return
         error = operation.exception()
         asked_for, self._for = self._for, None
+        if self.ending is not None:
+            if asked_for is not None and error is None:
+                asked_for.discard(operation.result())
+            return
         if not self._queue:
             if asked_for is not None and asked_for.transferable:
                 self._for, self._kept = asked_for, operation

@@ -9,7 +9,7 @@ from typing import TypeVar, TypeVarTuple
 
 from wireline._descriptor import CONNECTING, connect_result
 from wireline._sansio.stream import StreamCore
-from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._asyncio import Loop, Operation
 from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX
@@ -130,6 +130,13 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
 
     def discard(self, result: tuple[socket.socket, SockAddr]) -> None:
         result[0].close()
+
+    def abandon(self, operation: Operation) -> None:
+        # An accept that is cancelled in the moment in which it succeeds drops the connection, and nobody closes it.
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)  # ends it where the system lets a listener be shut down
+        except OSError:
+            operation.cancel()
 
 
 class ReceiveDatagram(Job[T]):

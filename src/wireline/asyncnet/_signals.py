@@ -12,7 +12,16 @@ from typing import TypeVar
 
 from wireline._descriptor import CONNECTING, connect_result
 from wireline._sansio.deadline import Deadline
-from wireline.asyncnet._asyncio import Cancelled, Loop, Operation, Ticket, can_poll, operate, running_loop
+from wireline.asyncnet._asyncio import (
+    Cancelled,
+    Loop,
+    Operation,
+    Ticket,
+    can_poll,
+    operate,
+    running_loop,
+    when_done,
+)
 from wireline.errors import SockAddr, SocketTimeout
 
 __all__ = ["Attempts", "Signal", "WriteTurn", "lookup_result"]
@@ -172,12 +181,14 @@ class Attempts:
 
     def close(self) -> None:
         """Give up the attempts that still run."""
-        for operation in self._operations.values():
-            operation.cancel()
-        for sock in self._running.values():
+        for index, sock in self._running.items():
+            operation = self._operations.get(index)
             if self._polls:
                 self._loop.remove_writer(sock.fileno())
-            sock.close()
+            if operation is not None:
+                operation.cancel()
+            # Not before the operation has let go of it: the number may be somebody else's in the next moment.
+            when_done([operation], sock.close)
         self._running.clear()
 
 

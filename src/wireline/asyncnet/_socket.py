@@ -6,7 +6,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar, cast
 
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
@@ -35,10 +35,6 @@ from wireline.options import (
 __all__ = ["Accepted", "AsyncSocket"]
 
 T = TypeVar("T")
-
-# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
-# queue is full. Guesses: short beside a human, long beside a system call.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 @_promises.documented(_promises.SocketPromises)
@@ -220,24 +216,6 @@ class AsyncSocket(AsyncStream):
         self._raise_if_closed(operation)
         self._connected(target)
 
-    async def _again_and_again(self, operation: str, job: Job[T], deadline: Deadline | None) -> T:
-        """Try, where no event tells when to, with pauses that ``close`` can end."""
-        pause = _FIRST_PAUSE
-        with self._signal() as signal:
-            while True:
-                with contextlib.suppress(BlockingIOError):
-                    answer = job.attempt()
-                    assert not isinstance(answer, NotYet)
-                    return answer
-                until = signal.now() + pause
-                if deadline is not None:
-                    if deadline.passed(signal.now()):
-                        raise SocketTimeout(operation, deadline.seconds)
-                    until = min(until, deadline.at)
-                await signal.wait(until)
-                self._raise_if_closed(operation)
-                pause = min(2 * pause, _LONGEST_PAUSE)
-
     # Accepting.
 
     async def accept_addr(
@@ -267,7 +245,7 @@ class AsyncSocket(AsyncStream):
         listener = self._listener()
         while True:
             try:
-                sock, sockaddr = listener.accept()
+                sock, sockaddr = self._accept_now(listener)
             except BlockingIOError:
                 return AcceptResult.NO_CLIENT, None, None
             except OSError as error:
@@ -276,6 +254,10 @@ class AsyncSocket(AsyncStream):
             else:
                 client = self._accepted(sock, sockaddr, False)
                 return AcceptResult.SUCCESS, client, display_address(sockaddr)
+
+    def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
+        kept = None if self._reader is None else self._reader.take_kept()
+        return listener.accept() if kept is None else cast("tuple[socket.socket, SockAddr]", kept.result())
 
     def _listener(self) -> socket.socket:
         listener = self._open_sock("accept")

@@ -9,7 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
-from typing import NoReturn, Self, TypeVar, TypeVarTuple
+from typing import NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 from wireline import _promises
 from wireline._arguments import Buffer, require_resizable, sendable, writable
@@ -40,8 +40,13 @@ __all__ = ["AsyncStream"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has.
-_TURNS_OF_AN_OPERATION = 3
+# Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has: the
+# event, the operation's task, its end, and we come first in each.
+_TURNS_OF_AN_OPERATION = 4
+
+# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
+# queue is full. Guesses: short beside a human, long beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 @_promises.documented(_promises.SocketPromises)
@@ -148,7 +153,7 @@ class AsyncStream(BaseSocket):
     def _give_up(self) -> int:
         channels = [channel for channel in (self._reader, self._writer) if channel is not None]
         in_use = self._core is not None and (self._turn.held or not self._resting)
-        if in_use or any(channel.busy for channel in channels):
+        if in_use or any(channel.busy or channel.in_flight for channel in channels):
             raise OSError(errno.EBUSY, "detach: another task is using the socket")
         self._close_channels()
         self._resting.clear()
@@ -222,10 +227,11 @@ class AsyncStream(BaseSocket):
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core = self._resting[0]
         while (answer := request(core, *args)) is None:
-            if self._reader is not None and self._reader.in_flight:
+            kept = None if self._reader is None else self._reader.take_kept()
+            if kept is None and self._reader is not None and self._reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
-                core.feed(self._sock.recv(core.want))
+                core.feed(self._sock.recv(core.want) if kept is None else cast(bytes, kept.result()))
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -262,6 +268,24 @@ class AsyncStream(BaseSocket):
         if deadline is not None and deadline.seconds == 0:
             await self._let_operation_finish(channel)
         return await channel.wait(job, operation, deadline, alone=alone)
+
+    async def _again_and_again(self, operation: str, job: Job[T], deadline: Deadline | None) -> T:
+        """Try, where no event tells when to, with pauses that ``close`` can end."""
+        pause = _FIRST_PAUSE
+        with self._signal() as signal:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    answer = job.attempt()
+                    assert not isinstance(answer, NotYet)
+                    return answer
+                until = signal.now() + pause
+                if deadline is not None:
+                    if deadline.passed(signal.now()):
+                        raise SocketTimeout(operation, deadline.seconds)
+                    until = min(until, deadline.at)
+                await signal.wait(until)
+                self._raise_if_closed(operation)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     # Reading.
 
@@ -473,12 +497,17 @@ class AsyncStream(BaseSocket):
             raise SocketTimeout(operation, error.seconds, job.sent) from None
 
     async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
-        if not self._write_in_flight():
-            with contextlib.suppress(BlockingIOError):
-                return self._sock.send(payload, NO_SIGNAL)
+        if self._write_in_flight():
+            await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
+        with contextlib.suppress(BlockingIOError):
+            return self._sock.send(payload, NO_SIGNAL)
         job = Send(self._sock, payload, 0, once=True)
         try:
-            await self._send_rest(operation, job, deadline)
+            if can_poll(self._enter()):
+                await self._send_rest(operation, job, deadline)
+            else:
+                # An operation of the loop is not called back, and who gives up is to have sent nothing.
+                await self._again_and_again(operation, job, deadline)
             return job.sent
         finally:
             job.release()

@@ -1,9 +1,4 @@
-"""The blocking flavour: ask the core, and while it has no answer, wait and feed it.
-
-How a stream waits: without a timeout inside ``recv`` and ``send`` themselves, for the descriptor blocks and the
-kernel's wait is one system call instead of three. With a timeout in ``poll``, then ``MSG_DONTWAIT``. Where there is
-no such flag the descriptor does not block and every wait is a ``poll`` (or ``select``).
-"""
+"""The blocking flavour's socket: a stream, and what comes before it is one (connecting, accepting), and datagrams."""
 
 from __future__ import annotations
 
@@ -13,35 +8,30 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, NoReturn, Self, TypeVar, TypeVarTuple
+from typing import NamedTuple, Self, TypeVar, TypeVarTuple
 
 from wireline import _datagram, _promises
-from wireline._arguments import Buffer, UnixPath, peer_arguments, require_resizable, sendable, writable
+from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, is_failed_before_accept, shut_down_writing
+from wireline._descriptor import CONNECTING, State, is_failed_before_accept
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.race import AddrInfo
-from wireline._sansio.stream import StreamCore, check_size
+from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
-from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
-from wireline.net._guard import GuardedSocket
-from wireline.net._wait import DONT_WAIT, Readiness, start_deadline, wait_for_lookup
+from wireline.errors import SockAddr, SocketTimeout, WirelineError
+from wireline.net._stream import NO_SIGNAL, BlockingStream
+from wireline.net._wait import Readiness, start_deadline, wait_for_lookup
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
-    BUFFER_SIZE,
-    MAX_LINE_LENGTH,
     SAFE_DISCONN,
     AcceptResult,
-    ReadLineResult,
     SocketFlag,
     check_flags,
-    is_disconnection_error,
 )
 
 __all__ = ["Accepted", "Socket"]
@@ -49,332 +39,14 @@ __all__ = ["Accepted", "Socket"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
-_NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
-_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
-
 # A Unix listener whose queue is full refuses a connect that may not wait, and no event tells when there is room.
 # Seconds between two attempts; both are guesses: short beside a human, long beside a system call.
 _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
 @_promises.documented(_promises.SocketPromises)
-class Socket(GuardedSocket):
+class Socket(BlockingStream):
     """A blocking socket: TCP, UDP or Unix."""
-
-    _module = "wireline.net"
-    _kernel_waits = bool(DONT_WAIT)
-
-    # Waiting.
-
-    def _read(
-        self,
-        request: Callable[[StreamCore, *Ts], bytes | None],
-        timeout: float | None,
-        *args: *Ts,
-    ) -> bytes:
-        """Make one request of the core, and wait until it has an answer."""
-        if timeout is not None:
-            timeout = check_timeout(timeout)
-        try:
-            core = self._resting.pop()
-        except IndexError:
-            self._cannot_read(request.__name__)
-        try:
-            answer = request(core, *args)
-            if answer is None:
-                deadline = None if timeout is None else Deadline(timeout, time.monotonic())
-                while True:
-                    self._fill(core, deadline, request.__name__)
-                    answer = request(core, *args)
-                    if answer is not None:
-                        break
-                    if self._disposal is not None:  # who always finds something is not woken by `close`
-                        self._raise_if_closed(request.__name__)
-                    if deadline is not None:
-                        self._give_up_when_passed(deadline, request.__name__)
-            return answer
-        finally:
-            self._resting.append(core)
-            if self._disposal is not None:
-                self._last_one_out()
-
-    def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
-        """Receive once and big, waiting in the kernel if there is no deadline."""
-        try:
-            if deadline is not None or not DONT_WAIT:
-                data = self._receive_by(deadline, core.want, operation)
-            elif core.want_whole:
-                # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
-                data = self._sock.recv(core.want, _WAIT_ALL)
-            else:
-                data = self._sock.recv(core.want)
-        except SocketTimeout:
-            raise
-        except OSError as error:
-            self._raise_if_closed(operation)
-            core.fail(self._annotated(error, operation))
-        else:
-            if not data:
-                self._raise_if_closed(operation)
-            core.feed(data)
-
-    def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
-        if self._readable is None:
-            self._readable = Readiness(self._sock.fileno())
-        while True:
-            if not self._readable.wait(deadline):
-                assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds)
-            try:
-                return self._sock.recv(size, DONT_WAIT)
-            except BlockingIOError:
-                continue  # it looked readable and was not, as select(2) warns
-
-    @staticmethod
-    def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
-        # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is there.
-        if deadline.seconds and deadline.passed(time.monotonic()):
-            raise SocketTimeout(operation, deadline.seconds)
-
-    def _cannot_read(self, operation: str) -> NoReturn:
-        if self._core is None:
-            self._refuse(operation)
-        self._open_sock(operation)
-        raise BusyError(f"{operation}: another thread is reading this socket")
-
-    # Reading.
-
-    def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
-        if self._core is None and self._is_datagram:
-            return self.recv_from(size, flags, timeout).data
-        return self._read(StreamCore.recv, timeout, size, flags)
-
-    def recv_into(
-        self,
-        buffer: bytearray | memoryview,
-        size: int | None = None,
-        timeout: float | None = None,
-        flags: SocketFlag = SAFE_DISCONN,
-    ) -> int:
-        target = writable(buffer, size)
-        data = self.recv(len(target), timeout, flags)
-        target[: len(data)] = data
-        return len(data)
-
-    def recv_some(
-        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
-    ) -> bytes:
-        if self._core is None and self._is_datagram:
-            return self.recv_from(max_size, flags, timeout).data
-        return self._read(StreamCore.recv_some, timeout, max_size, flags)
-
-    def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
-        return self._read(StreamCore.recv_exactly, timeout, size)
-
-    def recv_until(
-        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
-    ) -> bytes:
-        return self._read(StreamCore.recv_until, timeout, delimiter, max_length)
-
-    def recv_line(
-        self,
-        timeout: float | None = None,
-        flags: SocketFlag = SAFE_DISCONN,
-        max_length: int = MAX_LINE_LENGTH,
-        *,
-        on_long: str = "truncate",
-    ) -> bytes:
-        # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
-        lines = self._lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate":
-            if timeout is not None:
-                check_timeout(timeout)
-            if max_length is not MAX_LINE_LENGTH:
-                max_length = check_size(max_length, "max_length")
-            try:
-                line = lines.pop()
-            except IndexError:  # another thread took the last one in between
-                line = b""
-            if line:
-                if len(line) <= max_length:
-                    return line
-                lines.append(line)
-        return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
-
-    def recv_line_into(
-        self,
-        buffer: bytearray,
-        timeout: float | None = None,
-        flags: SocketFlag = SAFE_DISCONN,
-        max_length: int = MAX_LINE_LENGTH,
-        *,
-        on_long: str = "truncate",
-    ) -> int:
-        require_resizable(buffer)
-        buffer[:] = self.recv_line(timeout, flags, max_length, on_long=on_long)
-        return len(buffer)
-
-    def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
-        try:
-            line = self.recv_line(0, max_length=max_length)
-        except SocketTimeout:
-            assert self._core is not None
-            partial = self._core.pending_line()
-            return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
-        if line:
-            return ReadLineResult.FULL_LINE, line
-        assert self._core is not None
-        return ReadLineResult.DISCONNECTED, self._core.pending_line()
-
-    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> Iterator[bytes]:
-        timeout = check_timeout(timeout)
-        if check_size(max_length, "max_length") < 1:
-            raise ValueError("max_length must be at least 1 byte")
-        self._open_sock("lines")
-        if self._core is None:
-            self._refuse("lines")
-        return self._iterate_lines(max_length, timeout)
-
-    def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
-        ahead = self._lines
-        unlimited = max_length >= BUFFER_SIZE  # no line is split off ahead that is longer
-        while True:
-            try:
-                line = ahead.pop() if ahead and unlimited else b""
-            except IndexError:  # another thread took the last one in between
-                line = b""
-            if not line:
-                line = self.recv_line(timeout, SAFE_DISCONN, max_length, on_long="raise")
-                if not line:
-                    return
-            yield b"" if line == EMPTY_LINE else line
-
-    def skip(self, size: int, timeout: float | None = None) -> None:
-        self._read(StreamCore.skip, timeout, size)
-
-    # Writing.
-
-    def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
-        payload = data if type(data) is bytes else sendable(data)
-        if flags is not SAFE_DISCONN:
-            check_flags(flags)
-        deadline = None if timeout is None else start_deadline(check_timeout(timeout))
-        turn = self._turn
-        if turn.queue or not turn.held.acquire(False):  # what `try_acquire` does, without the call
-            if self._core is None and self._is_datagram:
-                self.last_bytes_sent = self._send_datagram("send", payload, deadline)
-                return
-            self._queue_to_write("send", deadline)
-        sent = 0
-        try:
-            if deadline is None and DONT_WAIT and payload:
-                sent = self._sock.send(payload, _NO_SIGNAL)
-            while sent < len(payload):
-                rest = memoryview(payload)[sent:] if sent else payload
-                sent += self._send_once("send", rest, deadline, sent)
-        except SocketTimeout:
-            raise
-        except OSError as error:
-            if self._is_real(error, flags, "send"):
-                raise
-        finally:
-            self.last_bytes_sent = sent
-            turn.held.release()
-            if turn.queue or self._disposal is not None:
-                self._after_writing()
-
-    def send_some(self, data: Buffer, timeout: float | None = None) -> int:
-        payload = sendable(data)
-        deadline = start_deadline(check_timeout(timeout))
-        if self._core is None and self._is_datagram:
-            return self._send_datagram("send_some", payload, deadline)
-        self._take_turn("send_some", deadline)
-        try:
-            return self._send_once("send_some", payload, deadline, 0) if payload else 0
-        except SocketTimeout:
-            raise
-        except OSError as error:
-            self._is_real(error, SocketFlag(0), "send_some")
-            raise
-        finally:
-            self._let_go_of_turn()
-
-    def try_send(self, data: Buffer) -> bool:
-        payload = sendable(data)
-        if self._core is None and self._is_datagram:
-            try:
-                return self._send_datagram("try_send", payload, start_deadline(0)) == len(payload)
-            except OSError:
-                return False
-        if not self._turn.try_acquire():
-            return False
-        try:
-            return not payload or self._sock.send(payload, DONT_WAIT | _NO_SIGNAL) == len(payload)
-        except OSError:
-            return False
-        finally:
-            self._let_go_of_turn()
-
-    def __iand__(self, data: Buffer) -> Self:
-        """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""
-        self.send(data)
-        return self
-
-    def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
-        if not self._turn.try_acquire():
-            self._queue_to_write(operation, deadline)
-
-    def _queue_to_write(self, operation: str, deadline: Deadline | None) -> None:
-        if self._core is None:
-            self._refuse(operation)
-        if not self._turn.acquire(deadline):
-            self._raise_if_closed(operation)
-            assert deadline is not None
-            raise SocketTimeout(operation, deadline.seconds, 0)
-
-    def _let_go_of_turn(self) -> None:
-        self._turn.held.release()
-        self._after_writing()
-
-    def _after_writing(self) -> None:
-        if self._turn.queue:
-            self._turn.pass_on()
-        if self._disposal is not None:
-            self._last_one_out()
-
-    def _send_once(
-        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int
-    ) -> int:
-        """One low-level send, as soon as there is room."""
-        if deadline is None and DONT_WAIT:
-            return self._sock.send(data, _NO_SIGNAL)
-        while True:
-            try:
-                return self._sock.send(data, DONT_WAIT | _NO_SIGNAL)
-            except BlockingIOError:
-                if self._writable is None:
-                    self._writable = Readiness(self._sock.fileno(), write=True)
-            if not self._writable.wait(deadline):
-                assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds, sent)
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
-        self._raise_if_closed(operation)
-        if is_disconnection_error(flags, error) and not self._write_shut:
-            return False
-        self._annotated(error, operation)
-        return True
-
-    def shutdown_write(self, timeout: float | None = None) -> None:
-        deadline = start_deadline(check_timeout(timeout))
-        self._take_turn("shutdown_write", deadline)
-        try:
-            self._write_shut = True
-            shut_down_writing(self._sock)
-        finally:
-            self._let_go_of_turn()
 
     # Datagrams.
 
@@ -432,7 +104,7 @@ class Socket(GuardedSocket):
         with self._use(operation) as sock:
             if self._state is not State.CONNECTED:
                 raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-            return self._until_ready(operation, deadline, lambda: sock.send(payload, _NO_SIGNAL), write=True)
+            return self._until_ready(operation, deadline, lambda: sock.send(payload, NO_SIGNAL), write=True)
 
     # Connecting.
 

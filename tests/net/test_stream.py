@@ -1,4 +1,4 @@
-"""What ``net._socket`` does on platforms that lack something, and what no peer can be made to do."""
+"""What ``net._stream`` does on platforms that lack something, and what no peer can be made to do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.descriptors import only
 from wireline import AF_UNIX, SOCK_DGRAM, ClosedError, SocketFlag, SocketTimeout
-from wireline.net import Socket, _socket
+from wireline.net import Socket, _stream
 
 NO_FLAGS = SocketFlag(0)
 
@@ -55,7 +55,7 @@ def wire() -> Iterator[Wire]:
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
-        monkeypatch.setattr(_socket, "DONT_WAIT", 0)
+        monkeypatch.setattr(_stream, "DONT_WAIT", 0)
         monkeypatch.setattr(Socket, "_kernel_waits", False)
     if request.param in ("no poll", "neither"):
         monkeypatch.delattr(select, "poll")
