@@ -1,0 +1,103 @@
+"""The two flavours are twins: the same names, parameters, defaults and words; what waits is awaited in the second."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from wireline import _promises, asyncnet, net
+from wireline.net import Server, Socket
+
+# What differs, and why.
+BLOCKING_ONLY = {
+    "__iand__": "`sock &= data` cannot be awaited",
+    "__enter__": "`with`; the other has `async with`",
+    "__exit__": "`with`; the other has `async with`",
+}
+ASYNC_ONLY = {
+    "__aenter__": "`async with`; the other has `with`",
+    "__aexit__": "`async with`; the other has `with`",
+}
+DOORS_DIFFER = {
+    "Socket": "AsyncSocket",
+    "": "Starting",  # what `serve` returns here: awaited, or entered with `async with`
+}
+NEVER_WAIT = frozenset("try_accept_addr try_recv_line lines close".split())
+"""The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
+
+
+def _own(kind: type) -> dict[str, object]:
+    """What the class has from the rooms of its flavour, in the order in which a reader meets it."""
+    found: dict[str, object] = {}
+    for base in reversed(kind.__mro__):
+        if base.__module__.startswith((net.__name__ + ".", asyncnet.__name__ + ".")):
+            found.update(vars(base))
+    return found
+
+
+def _public(kind: type) -> list[str]:
+    return [name for name in _own(kind) if not name.startswith("_")]
+
+
+def _parameters(function: object) -> list[tuple[str, object, object]]:
+    assert callable(function)
+    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+
+
+PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server)]
+METHODS = [
+    pytest.param(ours, theirs, name, id=f"{ours.__name__}.{name}")
+    for ours, theirs in PAIRS
+    for name in _public(ours)
+]
+
+
+def test_the_doors_have_the_same_names() -> None:
+    translated = {DOORS_DIFFER.get(name, name) for name in net.__all__}
+    assert translated | {DOORS_DIFFER[""]} == set(asyncnet.__all__)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_the_classes_have_the_same_public_names_in_the_same_order(ours: type, theirs: type) -> None:
+    assert sorted(_public(ours)) == sorted(_public(theirs))
+    promised = [name for name in vars(_promises.SocketPromises) if name in _public(ours)]
+    assert [name for name in promised if name in _public(theirs)] == promised
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+def test_the_special_methods_differ_only_where_it_is_said(ours: type, theirs: type) -> None:
+    special = [{name for name in _own(kind) if name[:2] == name[-2:] == "__"} for kind in (ours, theirs)]
+    ignored = set(vars(object)) | {"__module__", "__annotations__", "__dict__", "__weakref__"}
+    ignored |= {"__firstlineno__", "__static_attributes__"}  # from Python 3.13 on
+    assert special[0] - special[1] - ignored <= set(BLOCKING_ONLY)
+    assert special[1] - special[0] - ignored <= set(ASYNC_ONLY)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), METHODS)
+def test_methods_have_the_same_parameters_and_words(ours: type, theirs: type, name: str) -> None:
+    one, other = inspect.getattr_static(ours, name), inspect.getattr_static(theirs, name)
+    assert one.__doc__ == other.__doc__
+    assert one.__doc__
+    if isinstance(one, property):
+        assert isinstance(other, property)
+    else:
+        assert _parameters(one) == _parameters(other)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "name"), METHODS)
+def test_what_waits_is_awaited_in_the_async_flavour(ours: type, theirs: type, name: str) -> None:
+    other = inspect.getattr_static(theirs, name)
+    if isinstance(other, property):
+        return
+    assert inspect.iscoroutinefunction(other) is (name not in NEVER_WAIT)
+    assert not inspect.iscoroutinefunction(inspect.getattr_static(ours, name))
+
+
+@pytest.mark.parametrize("name", ["dial", "serve"])
+def test_the_functions_have_the_same_parameters_and_words(name: str) -> None:
+    one, other = getattr(net, name), getattr(asyncnet, name)
+    assert _parameters(one) == _parameters(other)
+    assert one.__doc__ == other.__doc__
+    # `serve` returns what can be awaited and what can be entered, so it is no coroutine function itself.
+    assert inspect.iscoroutinefunction(other) is (name == "dial")
