@@ -20,7 +20,7 @@ from wireline._arguments import UnixPath, option_number, require_int
 from wireline._descriptor import State, create, fitting_protocol, no_delay, remove_stale, state_of
 from wireline._linger import dispose
 from wireline._resolver import ask
-from wireline._sansio.deadline import check_timeout
+from wireline._sansio.deadline import FOREVER, check_timeout
 from wireline._sansio.stream import StreamCore
 from wireline.address import Address, IpAddress, check_host, check_port, display_address, unix_path
 from wireline.errors import ClosedError, SockAddr
@@ -474,7 +474,9 @@ class BaseSocket:
             TypeError, ValueError: ``linger`` is not a number, or negative; ``flags`` is no ``SocketFlag``.
         """
         check_flags(flags)
-        linger = check_timeout(linger)
+        if linger is not None:
+            seconds = check_timeout(linger)
+            linger = FOREVER if seconds is None else seconds
         if not self._closing.acquire(blocking=False):
             return
         self._lines.clear()

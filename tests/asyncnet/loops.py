@@ -99,7 +99,9 @@ class Uvloop(Spy, uvloop.Loop):
 AnyLoop = AsyncioLoop | Uvloop
 
 
-def eager(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any) -> asyncio.Task[T]:
+def eager(
+    loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], **options: Any
+) -> asyncio.Task[T]:
     """Make a task that starts at once. (``asyncio.eager_task_factory`` refuses an option that uvloop gives.)"""
     options["eager_start"] = True
     return asyncio.Task(coroutine, loop=loop, **options)

@@ -212,9 +212,7 @@ class GivenUp:
 
 
 @types.coroutine
-def stepped(
-    coroutine: Coroutine[Any, Any, T], suspended: Callable[[int], None]
-) -> Generator[Any, Any, T]:
+def stepped(coroutine: Coroutine[Any, Any, T], suspended: Callable[[int], None]) -> Generator[Any, Any, T]:
     """Await a coroutine, and call ``suspended(n)`` when it suspends for the n-th time, before it does."""
     step: Callable[[], Any] = functools.partial(coroutine.send, None)
     count = 0

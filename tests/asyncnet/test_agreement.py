@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.asyncnet.loops import ALL_WAYS, Way
+from tests.asyncnet.loops import WAYS, Way
 from tests.asyncnet.streams import drain
 from tests.sansio.model import (
     PLAIN_LINE,
@@ -340,7 +340,7 @@ async def agree(script: list[Step], *, buffered: bool, patient: bool) -> None:
         assert blocking.is_closed == concurrent.is_closed
 
 
-@pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])  # `way` is a constant
 @given(script=SCRIPTS, patient=st.booleans())
 def test_both_flavours_and_a_plain_stream_agree(way: Way, script: list[Step], patient: bool) -> None:
     with small_thresholds():
@@ -348,11 +348,13 @@ def test_both_flavours_and_a_plain_stream_agree(way: Way, script: list[Step], pa
 
 
 UNBUFFERED = SCRIPTS.map(
-    lambda script: [step for step in script if not (isinstance(step, Ask) and SocketFlag.PEEK in step.request.flags)]
+    lambda script: [
+        step for step in script if not (isinstance(step, Ask) and SocketFlag.PEEK in step.request.flags)
+    ]
 )
 
 
-@pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(script=UNBUFFERED, patient=st.booleans())
 def test_both_flavours_and_a_plain_stream_agree_unbuffered(
     way: Way, script: list[Step], patient: bool
@@ -364,4 +366,4 @@ def test_the_script_has_what_it_says() -> None:
     """So that the tests above are about something: a run of lines reaches the fast lane."""
     script: list[Step] = [Arrive(b"line\n" * 50), *[Ask(PLAIN_LINE)] * 50, End(), Ask(PLAIN_LINE)]
     with small_thresholds():
-        ALL_WAYS[0].run(lambda: agree(script, buffered=True, patient=False))
+        WAYS[0].run(lambda: agree(script, buffered=True, patient=False))

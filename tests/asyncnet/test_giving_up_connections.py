@@ -281,7 +281,11 @@ async def test_C2_a_timeout_between_two_ticks_of_the_clock_does_not_block_the_lo
     with contextlib.closing(AsyncSocket()) as sock:
         for timeout in (0.0004, 0.0104, 0.0051, 0.0062):
             with pytest.raises(TimeoutError):
-                await (dial("nowhere", 1, timeout=timeout) if what == "dial" else sock.connect("nowhere", 1, timeout))
+                await (
+                    dial("nowhere", 1, timeout=timeout)
+                    if what == "dial"
+                    else sock.connect("nowhere", 1, timeout)
+                )
 
 
 # ------------------------------------------------------------------------------------------------- serve
@@ -342,7 +346,10 @@ async def recv_from(sock: AsyncSocket, timeout: float | None) -> bytes:
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("receive", [recv_from, recv_from_into])
 async def test_R5_a_receive_that_is_given_up_at_any_moment_takes_no_datagram_away(
-    way: Way, family: int, how: str, receive: Callable[[AsyncSocket, float | None], Coroutine[Any, Any, bytes]]
+    way: Way,
+    family: int,
+    how: str,
+    receive: Callable[[AsyncSocket, float | None], Coroutine[Any, Any, bytes]],
 ) -> None:
     for count in moments(way):
         with datagrams(family) as (sock, sender):
@@ -376,7 +383,9 @@ async def test_a_receive_on_the_way_keeps_its_registration(way: Way) -> None:
 
 
 @every_way
-async def test_C5_the_number_of_a_dial_that_was_given_up_serves_the_next_at_once(way: Way, names: Names) -> None:
+async def test_C5_the_number_of_a_dial_that_was_given_up_serves_the_next_at_once(
+    way: Way, names: Names
+) -> None:
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.socket())
         full.bind((LOOPBACK, 0))

@@ -212,7 +212,9 @@ def test_W3_W5_senders_that_give_up_at_random_leave_prefixes_in_order_of_arrival
     clocks = ("own", "wait_for") if way.has_a_clock_to_put_forward else ()
     went: dict[int, int] = {}  # in order of arrival
 
-    def sending(sock: AsyncSocket, number: int, size: int) -> Callable[[float | None], Coroutine[Any, Any, None]]:
+    def sending(
+        sock: AsyncSocket, number: int, size: int
+    ) -> Callable[[float | None], Coroutine[Any, Any, None]]:
         async def send(timeout: float | None) -> None:
             went[number] = 0
             try:

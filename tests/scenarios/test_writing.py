@@ -73,6 +73,11 @@ async def test_W1_send_counts_bytes_and_not_items(wire: Wire) -> None:
     assert struct.unpack("4i", read_exactly(wire.peer, 16)) == (1, 2, 3, 4)
 
 
+async def test_W1_send_some_without_a_timeout_does_not_wait_for_the_rest(wire: Wire) -> None:
+    data = bytes(10_000_000)
+    assert 0 < await soon(wire.sock.send_some(data)) < len(data)
+
+
 async def test_W1_send_some_sends_what_fits(wire: Wire) -> None:
     data = pattern(20_000_000)
     sent = await soon(wire.sock.send_some(data, timeout=5))

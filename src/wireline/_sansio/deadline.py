@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Deadline", "check_timeout"]
+__all__ = ["FOREVER", "Deadline", "check_timeout"]
 
-# Seconds, a century. The system calls and locks that wait take less than three (`threading.TIMEOUT_MAX`).
-_FOREVER = 100 * 365.25 * 24 * 3600
+# A century. The system calls and locks that wait take less than three (`threading.TIMEOUT_MAX`).
+FOREVER = 100 * 365.25 * 24 * 3600
+"""Seconds. A timeout that is longer is none at all."""
 
 
 def check_timeout(timeout: float | None) -> float | None:
@@ -21,7 +22,7 @@ def check_timeout(timeout: float | None) -> float | None:
         raise TypeError(f"timeout is seconds (int, float) or None, not {type(timeout).__name__}")
     if not timeout >= 0:  # NaN is not >= 0 either
         raise ValueError(f"timeout must not be negative, got {timeout!r}")
-    return None if timeout > _FOREVER else timeout
+    return None if timeout > FOREVER else timeout
 
 
 class Deadline:

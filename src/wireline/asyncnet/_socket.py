@@ -17,7 +17,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
-from wireline.asyncnet._channel import Job, NotYet, PortableChannel
+from wireline.asyncnet._channel import PortableChannel
 from wireline.asyncnet._jobs import Accept, Connect, ReceiveDatagram, SendDatagram
 from wireline.asyncnet._signals import lookup_result
 from wireline.asyncnet._stream import AsyncStream

@@ -450,8 +450,8 @@ class AsyncStream(BaseSocket):
         await self._take_turn("send_some", deadline)
         try:
             return await self._send_once("send_some", payload, deadline) if payload else 0
-        except SocketTimeout:
-            raise
+        except SocketTimeout as error:
+            raise SocketTimeout("send_some", error.seconds, 0) from None
         except OSError as error:
             self._is_real(error, SocketFlag(0), "send_some")
             raise

@@ -340,9 +340,7 @@ class BlockingStream(GuardedSocket):
     def _send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int
     ) -> int:
-        """One low-level send, as soon as there is room."""
-        if deadline is None and DONT_WAIT:
-            return self._sock.send(data, NO_SIGNAL)
+        """One low-level send, as soon as there is room for something."""
         while True:
             try:
                 return self._sock.send(data, DONT_WAIT | NO_SIGNAL)
