@@ -98,6 +98,7 @@ def test_a_function_says_what_to_do_and_not_what_it_does(each: Documented) -> No
 
 # The promises, which both flavours share.
 
+
 def _own(kind: type) -> dict[str, object]:
     """What a class of a flavour has that comes from that flavour's rooms."""
     found: dict[str, object] = {}

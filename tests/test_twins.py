@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 
 import pytest
 
@@ -23,16 +24,23 @@ DOORS_DIFFER = {
     "Socket": "AsyncSocket",
     "": "Starting",  # what `serve` returns here: awaited, or entered with `async with`
 }
+RETURNS_DIFFER = {
+    "Socket": "AsyncSocket",
+    "Iterator": "AsyncIterator",
+    "Server": "Starting",  # as above
+}
 NEVER_WAIT = frozenset("try_accept_addr try_recv_line lines close".split())
 """The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
 
 
 def _own(kind: type) -> dict[str, object]:
-    """What the class has from the rooms of its flavour, in the order in which a reader meets it."""
+    """What the class has from the rooms of its flavour, in the order in which a reader meets what counts."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
         if base.__module__.startswith((net.__name__ + ".", asyncnet.__name__ + ".")):
-            found.update(vars(base))
+            for name, member in vars(base).items():
+                found.pop(name, None)  # what is only announced further down does not count
+                found[name] = member
     return found
 
 
@@ -40,9 +48,20 @@ def _public(kind: type) -> list[str]:
     return [name for name in _own(kind) if not name.startswith("_")]
 
 
-def _parameters(function: object) -> list[tuple[str, object, object]]:
+def _parameters(function: object) -> list[tuple[str, object, object, object]]:
     assert callable(function)
-    return [(p.name, p.kind, p.default) for p in inspect.signature(function).parameters.values()]
+    return [
+        (p.name, p.kind, p.default, p.annotation) for p in inspect.signature(function).parameters.values()
+    ]
+
+
+def _returned(function: object) -> str:
+    """What a function returns, in words of the async flavour."""
+    assert callable(function)
+    words = str(inspect.signature(function).return_annotation)
+    for ours, theirs in RETURNS_DIFFER.items():
+        words = re.sub(rf"\b{ours}\b", theirs, words)
+    return words
 
 
 PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server)]
@@ -60,9 +79,20 @@ def test_the_doors_have_the_same_names() -> None:
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_the_classes_have_the_same_public_names_in_the_same_order(ours: type, theirs: type) -> None:
-    assert sorted(_public(ours)) == sorted(_public(theirs))
-    promised = [name for name in vars(_promises.SocketPromises) if name in _public(ours)]
-    assert [name for name in promised if name in _public(theirs)] == promised
+    promises = _promises.SocketPromises if ours is Socket else _promises.ServerPromises
+    promised = [name for name in vars(promises) if not name.startswith("_")]
+    assert _public(ours) == _public(theirs) == promised
+
+
+def test_what_never_waits_is_the_same_function() -> None:
+    elsewhere = [
+        {name: member for name, member in inspect.getmembers_static(kind) if not name.startswith("_")}
+        for kind in (Socket, asyncnet.AsyncSocket)
+    ]
+    assert list(elsewhere[0]) == list(elsewhere[1])
+    for name, member in elsewhere[0].items():
+        if name not in _public(Socket):
+            assert member is elsewhere[1][name], f"{name} is in both flavours, and not in the base"
 
 
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
@@ -83,6 +113,7 @@ def test_methods_have_the_same_parameters_and_words(ours: type, theirs: type, na
         assert isinstance(other, property)
     else:
         assert _parameters(one) == _parameters(other)
+        assert _returned(one) == str(inspect.signature(other).return_annotation)
 
 
 @pytest.mark.parametrize(("ours", "theirs", "name"), METHODS)
@@ -97,7 +128,8 @@ def test_what_waits_is_awaited_in_the_async_flavour(ours: type, theirs: type, na
 @pytest.mark.parametrize("name", ["dial", "serve"])
 def test_the_functions_have_the_same_parameters_and_words(name: str) -> None:
     one, other = getattr(net, name), getattr(asyncnet, name)
-    assert _parameters(one) == _parameters(other)
+    assert [each[:3] for each in _parameters(one)] == [each[:3] for each in _parameters(other)]
+    assert _returned(one) == str(inspect.signature(other).return_annotation)
     assert one.__doc__ == other.__doc__
     # `serve` returns what can be awaited and what can be entered, so it is no coroutine function itself.
     assert inspect.iscoroutinefunction(other) is (name == "dial")

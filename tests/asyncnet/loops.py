@@ -21,6 +21,9 @@ from wireline.asyncnet import _asyncio
 
 T = TypeVar("T")
 
+TICK = 0.001
+"""Seconds by which uvloop's timers may go off early."""
+
 SETTLING = 10
 """Turns of the loop in which what was cancelled or closed must be gone. The portable way takes four."""
 
@@ -80,7 +83,7 @@ class Spy:
 
     def timers(self) -> list[tuple[float, asyncio.Handle]]:
         """The timers that will still go off."""
-        now = self.time()  # type: ignore[attr-defined]
+        now = self.time() + TICK  # type: ignore[attr-defined]
         self._timers = [(when, timer) for when, timer in self._timers if not timer.cancelled() and when > now]
         return self._timers
 

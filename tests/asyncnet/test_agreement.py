@@ -13,7 +13,6 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, Protocol
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

@@ -168,18 +168,16 @@ async def test_R5_detach_never_takes_the_descriptor_away_from_bytes_that_arrived
             assert await call.outcome() is LEFT
             peer.send(HEAD)
             await turns(count)
+            refused = None
             try:
                 raw = socket.socket(fileno=sock.detach())
             except OSError as error:
-                assert error.errno == errno.EBUSY
-                assert await read(sock) == HEAD
+                refused = error.errno
             else:
                 with raw:
                     assert raw.recv(100) == HEAD
-
-
-async def read(sock: AsyncSocket) -> bytes:
-    return await sock.recv_exactly(len(HEAD))
+            assert refused in (None, errno.EBUSY)
+            assert not refused or await sock.recv_exactly(len(HEAD)) == HEAD
 
 
 # ---------------------------------------------------------------------------------- any cut, any moment

@@ -21,6 +21,7 @@ from tests.scenarios.scene import (
     raw_option,
     read_exactly,
     soon,
+    turns,
 )
 from wireline import Address, BusyError, ClosedError, SocketFlag, SocketTimeout, SockOpt, parse_ip_address
 
@@ -213,6 +214,7 @@ async def test_C5_no_failing_path_of_accept_loses_a_descriptor(scene: Scene) -> 
         listener.close()
         with pytest.raises(OSError):
             await soon(waiting)
+        await turns()
 
 
 async def test_C5_a_socket_that_cannot_be_made_or_taken_over_loses_none(scene: Scene) -> None:

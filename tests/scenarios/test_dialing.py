@@ -20,6 +20,7 @@ from tests.scenarios.scene import (
     over,
     read_exactly,
     soon,
+    turns,
 )
 from wireline import IPPROTO_UDP, Address, DialError, SocketTimeout, parse_ip_address
 
@@ -78,6 +79,7 @@ async def test_C1_the_losers_are_closed(scene: Scene, names: Names) -> None:
         sock = await scene.dial(name, 80)
         assert sock.peer_addr == address_of(live)
         sock.close()
+        await turns()
     never.setblocking(False)
     with pytest.raises(BlockingIOError):
         never.accept()
@@ -166,8 +168,10 @@ async def test_C2_the_deadline_holds_while_the_name_is_looked_up(
 async def test_C2_the_deadline_holds_when_nobody_answers(scene: Scene, names: Names) -> None:
     holes = [black_hole(scene) for _ in range(3)]
     name = names.add("dead.test", *holes)
-    with no_descriptor_is_lost(), Stopwatch() as took, pytest.raises(SocketTimeout) as caught:
-        await scene.dial(name, 80, timeout=0.1)
+    with no_descriptor_is_lost():
+        with Stopwatch() as took, pytest.raises(SocketTimeout) as caught:
+            await scene.dial(name, 80, timeout=0.1)
+        await turns()
     assert 0.09 < took.seconds < 0.9
     assert caught.value.operation == "dial"
     assert any("dead.test" in note for note in caught.value.__notes__)

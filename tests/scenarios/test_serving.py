@@ -25,6 +25,7 @@ from tests.scenarios.scene import (
     read_all,
     read_exactly,
     soon,
+    turns,
 )
 from wireline import Address, BusyError, SocketTimeout, parse_ip_address
 
@@ -345,6 +346,7 @@ async def test_a_server_loses_no_descriptor(scene: Scene) -> None:
             assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
             peer.close()
         await soon(server.stop(1))
+        await turns()
 
 
 @pytest.mark.parametrize("limit", [0, -1])

@@ -87,6 +87,7 @@ class Sleep:
     def wake_with(self, error: BaseException) -> None:
         """The same with an exception."""
         self._error = error
+        del error  # its traceback will have this frame, which must not refer back to it
         self.wake()
 
     def wake_soon(self, error: BaseException) -> None:
@@ -113,7 +114,10 @@ class Sleep:
     def result(self) -> None:
         error, self._error = self._error, None
         if error is not None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # as above
 
     def cancel(self, msg: object = None) -> bool:
         if not self.pending:

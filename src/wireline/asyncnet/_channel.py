@@ -16,6 +16,7 @@ brings is kept for the next.
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator
@@ -127,6 +128,7 @@ class Channel:
         self._sock = sock
         self._queue: deque[Waiting[Any]] = deque()
         self._timer: Timer | None = None
+        self._timer_at = 0.0
         self.spare: Waiting[Any] | None = None
         self.ending: Operation | None = None
 
@@ -164,9 +166,13 @@ class Channel:
         self.spare = None
         waiting.begin(job, operation, deadline)
         self._queue.append(waiting)
+        try:
+            self._watch()
+        except BaseException:
+            self._queue.remove(waiting)
+            raise
         if deadline is not None:
             self._set_timer(deadline.at)
-        self._watch()
         return waiting
 
     def forget(self, waiting: Waiting[Any]) -> None:
@@ -201,22 +207,22 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return False
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-            del self._queue[0]
-            waiting.wake_with(error)
-            return True
-        if answer is NOT_YET:
-            return False
+            waiting._error = error
+        else:
+            if answer is NOT_YET:
+                return False
+            waiting.answer = answer
+        # Not inside `except`: what the task raises from here on has nothing to do with this error.
         del self._queue[0]
-        waiting.answer = answer
         waiting.wake()
         return True
 
     def _set_timer(self, at: float) -> None:
-        timer = self._timer
-        if timer is not None:
-            if timer.when() <= at:
+        if self._timer is not None:
+            if self._timer_at <= at:
                 return
-            timer.cancel()
+            self._timer.cancel()
+        self._timer_at = at  # of uvloop it may be a handle that does not know
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
@@ -305,10 +311,12 @@ class PortableChannel(Channel):
 
     def _on_done(self, operation: Operation) -> None:
         self._operation = None
+        asked_for, self._for = self._for, None
         if operation.cancelled():
+            if self._queue:  # not by `close`, but by somebody who cancels all tasks of the loop
+                self._go_on_after_cancellation(asked_for)
             return
         error = operation.exception()
-        asked_for, self._for = self._for, None
         if self.ending is not None:
             if asked_for is not None and error is None:
                 asked_for.discard(operation.result())
@@ -322,6 +330,14 @@ class PortableChannel(Channel):
                 self._conclude(lambda job: job.failed(error))
             else:
                 self._conclude(lambda job: job.conclude(operation.result()))
+        if self._queue and self._operation is None:
+            self._watch()
+
+    def _go_on_after_cancellation(self, asked_for: Job[Any] | None) -> None:
+        if asked_for is self._queue[0].job and not asked_for.transferable:
+            # Nobody knows how far it came, so it cannot be begun again.
+            error = OSError(errno.ECANCELED, "the operation was cancelled inside the event loop")
+            self._conclude(lambda job: job.failed(error))
         if self._queue and self._operation is None:
             self._watch()
 

@@ -133,8 +133,12 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
 
     def abandon(self, operation: Operation) -> None:
         # An accept that is cancelled in the moment in which it succeeds drops the connection, and nobody closes it.
+        # So it is ended by shutting the listener down, where that ends it: not for a Unix one.
+        if self._sock.family == AF_UNIX:
+            operation.cancel()
+            return
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)  # ends it where the system lets a listener be shut down
+            self._sock.shutdown(socket.SHUT_RDWR)
         except OSError:
             operation.cancel()
 

@@ -40,7 +40,10 @@ class _Poller:
 
     def unwatch(self, fd: int) -> bool:
         """Stop to watch; False if nothing is watched any more, and the poller is closed."""
-        self._epoll.unregister(fd)
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            pass  # somebody else closed the descriptor, and epoll has forgotten it by itself
         del self._callbacks[fd]
         if self._callbacks:
             return True

@@ -47,6 +47,7 @@ class StreamReader(Sleep):
         "_resting",
         "_seconds",
         "_timer",
+        "_timer_at",
     )
 
     def __init__(
@@ -67,25 +68,26 @@ class StreamReader(Sleep):
         self._registered = False
         self._closed = False
         self._timer: Timer | None = None
+        self._timer_at = 0.0
         self._at: float | None = None
 
     def begin(
         self, request: Callable[[StreamCore, *Ts], bytes | None], args: tuple[*Ts], timeout: float | None
     ) -> StreamReader:
         """Take the core, and lie in wait for the answer to a request; await what is returned, at once."""
+        if not self._registered:
+            watch(self._loop, self._fd, self._on_readable)
+            self._registered = True
         self._resting.clear()
         self._request = request
         self._args: tuple[Any, ...] = args
         self.pending = True
-        if not self._registered:
-            watch(self._loop, self._fd, self._on_readable)
-            self._registered = True
         if timeout is None:
             self._at = None
         else:
             self._seconds = timeout
             self._at = at = self._loop.time() + timeout
-            if self._timer is None or self._timer.when() > at:
+            if self._timer is None or self._timer_at > at:
                 self._set_timer(at)
         return self
 
@@ -153,6 +155,7 @@ class StreamReader(Sleep):
     def _set_timer(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = at  # of uvloop it may be a handle that does not know
         self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:

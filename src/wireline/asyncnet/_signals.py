@@ -85,8 +85,9 @@ class WriteTurn:
         ticket = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _call, ticket, False)
         self.queue.append(ticket)
+        granted = False
         try:
-            granted: bool = await ticket
+            granted = await ticket
             return granted
         except Cancelled:
             if ticket.done() and not ticket.cancelled() and ticket.result():
@@ -95,6 +96,9 @@ class WriteTurn:
         finally:
             if timer is not None:
                 timer.cancel()
+            if not granted:
+                with contextlib.suppress(ValueError):  # sent away, or handed the turn
+                    self.queue.remove(ticket)
 
     def release(self) -> None:
         """Hand the turn to the next in the queue, or let it go."""

@@ -7,6 +7,7 @@ import errno
 import functools
 import socket
 import threading
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, TypeVarTuple, cast
@@ -192,7 +193,7 @@ class AsyncStream(BaseSocket):
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
-            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, self._annotated)
+            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, _noter(self))
         return reader.begin(request, args, timeout)
 
     async def _read_portably(
@@ -201,7 +202,7 @@ class AsyncStream(BaseSocket):
         channel = self._read_channel()
         core = self._resting.pop()
         try:
-            job = Read(self._sock, core, self._annotated, request, args)
+            job = Read(self._sock, core, _noter(self), request, args)
             return await channel.wait(job, request.__name__, self._deadline(timeout))
         finally:
             if not self._closing.locked():
@@ -542,6 +543,17 @@ class AsyncStream(BaseSocket):
 
 def _closed_meanwhile(operation: str) -> ClosedError:
     return ClosedError(f"{operation}: the socket was closed while it waited")
+
+
+def _noter(stream: AsyncStream) -> Callable[[OSError, str], OSError]:
+    """``_annotated`` without the socket: the loop knows it, and must not keep alive what everybody else forgot."""
+    known = weakref.ref(stream)
+
+    def note(error: OSError, operation: str) -> OSError:
+        stream = known()
+        return error if stream is None else stream._annotated(error, operation)
+
+    return note
 
 
 class _Lines:

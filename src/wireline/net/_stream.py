@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Callable, Iterator
-from typing import NoReturn, Self, TypeVar, TypeVarTuple
+from typing import Self, TypeVar, TypeVarTuple
 
 from wireline import _promises
 from wireline._arguments import Buffer, require_resizable, sendable, writable
@@ -73,7 +73,7 @@ class BlockingStream(GuardedSocket):
         try:
             core = self._resting.pop()
         except IndexError:
-            self._cannot_read(request.__name__)
+            core = self._core_or_refusal(request.__name__)
         try:
             answer = request(core, *args)
             if answer is None:
@@ -131,11 +131,16 @@ class BlockingStream(GuardedSocket):
         if deadline.seconds and deadline.passed(time.monotonic()):
             raise SocketTimeout(operation, deadline.seconds)
 
-    def _cannot_read(self, operation: str) -> NoReturn:
+    def _core_or_refusal(self, operation: str) -> StreamCore:
+        """Say why there is no core to be had, or take it if only ``detach`` had it in hand for a moment."""
         if self._core is None:
             self._refuse(operation)
-        self._open_sock(operation)
-        raise BusyError(f"{operation}: another thread is reading this socket")
+        with self._lock:
+            self._open_sock(operation)
+            try:
+                return self._resting.pop()
+            except IndexError:
+                raise BusyError(f"{operation}: another thread is reading this socket") from None
 
     # Reading.
 
