@@ -81,6 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--patience", type=float, default=2.0, help="seconds for somebody to take a line (2)")
     options = parser.parse_args(argv)
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
     try:
         asyncio.run(run(options.port, options.host, options.patience))

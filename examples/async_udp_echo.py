@@ -103,6 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _serve(port: int) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
     try:
         asyncio.run(serve(port))

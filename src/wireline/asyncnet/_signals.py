@@ -61,7 +61,8 @@ class Signal:
         timer = None if until is None else self._loop.call_at(until, _call, waiter, False)
         self._waiters.add(waiter)
         try:
-            return await waiter
+            rung: bool = await waiter
+            return rung
         finally:
             self._waiters.discard(waiter)
             if timer is not None:
@@ -82,10 +83,10 @@ class WriteTurn:
     async def acquire(self, seconds: float | None) -> bool:
         """Queue for the turn; False if the time was up first, or the queue was sent away."""
         loop = running_loop()
-        ticket = loop.create_future()
+        ticket: Ticket = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _call, ticket, False)
         self.queue.append(ticket)
-        granted = False
+        granted: bool = False
         try:
             granted = await ticket
             return granted
