@@ -334,7 +334,7 @@ class PortableChannel(Channel):
             self._watch()
 
     def _go_on_after_cancellation(self, asked_for: Job[Any] | None) -> None:
-        if asked_for is self._queue[0].job and not asked_for.transferable:
+        if asked_for is not None and asked_for is self._queue[0].job and not asked_for.transferable:
             # Nobody knows how far it came, so it cannot be begun again.
             error = OSError(errno.ECANCELED, "the operation was cancelled inside the event loop")
             self._conclude(lambda job: job.failed(error))

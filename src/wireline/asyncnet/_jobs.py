@@ -133,12 +133,17 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
 
     def abandon(self, operation: Operation) -> None:
         # An accept that is cancelled in the moment in which it succeeds drops the connection, and nobody closes it.
-        # So it is ended by shutting the listener down, where that ends it: not for a Unix one.
-        if self._sock.family == AF_UNIX:
-            operation.cancel()
-            return
+        # So it is brought to an end instead: by shutting the listener down, or, as a Unix one does not notice that,
+        # by knocking at it. Cancelling is for where neither works.
         try:
-            self._sock.shutdown(socket.SHUT_RDWR)
+            if self._sock.family == AF_UNIX:
+                with socket.socket(AF_UNIX) as knock:
+                    knock.setblocking(False)
+                    knock.connect(self._sock.getsockname())
+            else:
+                self._sock.shutdown(socket.SHUT_RDWR)
+        except BlockingIOError:
+            return  # its queue is full, so it has somebody to accept
         except OSError:
             operation.cancel()
 
