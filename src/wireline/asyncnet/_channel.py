@@ -233,6 +233,7 @@ class Channel:
         later = [deadline.at for _, deadline in timed if not deadline.passed(now)]
         if later:
             self._set_timer(min(later))
+        late.sort(key=lambda entry: entry[1].at)  # a busy loop may come to several at once
         for waiting, _ in late:
             self._queue.remove(waiting)
         for waiting, deadline in late:
