@@ -8,8 +8,14 @@ reported is a ratio of two contestants, taken round by round, never an absolute 
 Every byte is checked, by the load where it can see all of it, else by the contestant's trial while the clock stands.
 A contestant that returns others, or fewer, fails the run by its name.
 
-* ``blocking``, ``asyncio_streams``, ``imports``: the contestants, each written as its own documentation says.
-* ``_catalogue``: the works, and which contestants are compared, against what target.
-* ``_driver``: rounds, processes, cores. ``_rows``: from readings to ratios. ``_report``: tables and JSON.
-* ``_trial``, ``_load``, ``_payload``: what runs inside the processes.
+Two kinds of contestants. With one connection, the contestant itself holds the clock (``_work``). A server for many
+connections is only asked for its CPU time, before and after; its load, in C, holds the clock and checks every byte
+(``_service``).
+
+* ``blocking``, ``asyncnet``, ``asyncio_streams``, ``imports``, ``servers``: the contestants, each written as its own
+  documentation says.
+* ``_catalogue``, ``_async_catalogue``: the works, and which contestants are compared, against what target.
+* ``_driver``: rounds. ``_process``: processes, cores. ``_rows``: from readings to ratios. ``_report``: tables and JSON.
+* ``_trial``, ``_load``, ``_payload``: what runs inside the processes of the first kind.
+* ``_programs``, ``_build``: what is started for the second; ``load.c`` and ``_load_many`` are its load.
 """

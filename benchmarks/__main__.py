@@ -7,8 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks._catalogue import CONTESTANTS, ROWS, Contestant
-from benchmarks._driver import run
+from benchmarks._catalogue import CONTESTANTS, ROWS
+from benchmarks._driver import Entrant, run
 from benchmarks._report import circumstances, show, show_progress, write_json
 from benchmarks._rows import Row
 
@@ -35,7 +35,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(
     arguments: Sequence[str] | None = None,
-    contestants: Sequence[Contestant] = CONTESTANTS,
+    contestants: Sequence[Entrant] = CONTESTANTS,
     rows: Sequence[Row] = ROWS,
 ) -> int:
     """Measure, print, and return the exit code."""

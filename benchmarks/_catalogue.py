@@ -1,47 +1,15 @@
-"""What is measured: the works, the contestants, and which of them are compared, against what target."""
+"""What is measured: the works, the contestants, and which of them are compared, against what target.
+
+Here are those with one connection, which hold the clock themselves; the servers are in ``_async_catalogue``.
+"""
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
-
+from benchmarks import _async_catalogue
+from benchmarks._driver import Entrant
 from benchmarks._payload import Payload
 from benchmarks._rows import DurationRow, ExtraRow, RateRow, Row
-
-
-@dataclass(frozen=True)
-class Work:
-    """What is to be done, the same for all its contestants."""
-
-    payload: Payload
-    load: str | None
-    """The role in ``_load``; None if there is no other end."""
-    pieces: int
-    """How many are measured in a round: as many as take about half a second. The rounds are many rather than long,
-    for what disturbs a machine often lasts longer than that."""
-    warm_up: int
-
-    def scaled(self, factor: float) -> Work:
-        """The same work, more or less of it."""
-        return Work(
-            self.payload, self.load, max(1, round(self.pieces * factor)), max(1, round(self.warm_up * factor))
-        )
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """A program that can do a work."""
-
-    name: str
-    work: Work
-    function: str
-    """``module:function``, see ``_contestant``."""
-
-    def command(self, work: Work) -> list[str]:
-        """How to start it."""
-        program = [sys.executable, "-m", "benchmarks._contestant", self.function]
-        return [*program, work.payload.name, str(work.pieces), str(work.warm_up)]
-
+from benchmarks._work import Contestant, Work
 
 PING_PONG = Work(Payload.MESSAGE, "echo", 5_000, 500)
 LINES = Work(Payload.LINES, "feed", 6_000, 100)
@@ -50,7 +18,7 @@ BULK_OUT = Work(Payload.BLOCK, "drain", 12_000, 400)
 BULK_IN = Work(Payload.BLOCK, "feed", 12_000, 400)
 IMPORT = Work(Payload.MESSAGE, None, 3, 1)
 
-CONTESTANTS = [
+CONTESTANTS: list[Entrant] = [
     Contestant("socket echo", PING_PONG, "benchmarks.blocking:socket_echo"),
     Contestant("socket echo, settimeout", PING_PONG, "benchmarks.blocking:socket_echo_timeout"),
     Contestant("wireline recv_some echo", PING_PONG, "benchmarks.blocking:recv_some_echo"),
@@ -63,6 +31,8 @@ CONTESTANTS = [
     Contestant("wireline recv_line, timeout", LINES, "benchmarks.blocking:recv_line_timeout"),
     Contestant("asyncio readline", SLOW_LINES, "benchmarks.asyncio_streams:readline"),
     Contestant("asyncio readline, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readline_timeout"),
+    Contestant("wireline async recv_line", SLOW_LINES, "benchmarks.asyncnet:recv_line"),
+    Contestant("wireline async recv_line, timeout", SLOW_LINES, "benchmarks.asyncnet:recv_line_timeout"),
     Contestant("wireline recv_exactly", SLOW_LINES, "benchmarks.blocking:recv_exactly"),
     Contestant("wireline recv_exactly, timeout", SLOW_LINES, "benchmarks.blocking:recv_exactly_timeout"),
     Contestant("asyncio readexactly", SLOW_LINES, "benchmarks.asyncio_streams:readexactly"),
@@ -78,6 +48,7 @@ CONTESTANTS = [
     Contestant("import wireline.net", IMPORT, "benchmarks.imports:net"),
     Contestant("import wireline, not compiled", IMPORT, "benchmarks.imports:front_door_uncompiled"),
     Contestant("import wireline.net, not compiled", IMPORT, "benchmarks.imports:net_uncompiled"),
+    *_async_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -108,8 +79,18 @@ ROWS: list[Row] = [
         "asyncio readexactly",
         0.1,
     ),
+    RateRow("async buffered lines: recv_line", "wireline async recv_line", "asyncio readline", 3),
+    ExtraRow(
+        "async unused timeout: recv_line, buffered",
+        "wireline async recv_line, timeout",
+        "wireline async recv_line",
+        "asyncio readline, timeout",
+        "asyncio readline",
+        0.1,
+    ),
     DurationRow("import wireline", "import wireline", 100),
     DurationRow("import wireline.net", "import wireline.net", 100),
     DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
+    *_async_catalogue.ROWS,
 ]

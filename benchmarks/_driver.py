@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Protocol
 
-from benchmarks._catalogue import Contestant, Work
-from benchmarks._process import FailedError, Process
+from benchmarks._process import Cores, FailedError
 from benchmarks._rows import Reading
 
 
-class Cores(NamedTuple):
-    """Where the processes run; None lets the operating system choose."""
+class Entrant(Protocol):
+    """Who can be measured."""
 
-    contestant: int | None
-    load: int | None
+    @property
+    def name(self) -> str: ...
 
-    @classmethod
-    def choose(cls) -> Cores:
-        """One core for the contestant and another for its load, where there are two and they can be chosen."""
-        if sys.platform == "linux":
-            cores = sorted(os.sched_getaffinity(0))
-            if len(cores) > 1:
-                return cls(cores[-1], cores[0])
-        return cls(None, None)
+    def missing(self) -> str:
+        """What keeps it from running here, for example what is not installed; empty if nothing does."""
+
+    def remark(self, scale: float) -> str:
+        """What is to be said about how it is measured here; empty if nothing is."""
+
+    def measure(self, scale: float, cores: Cores) -> Reading:
+        """Let it do its work once.
+
+        Raises:
+            FailedError: it did not do all of it, or something else.
+        """
 
 
 @dataclass
@@ -36,10 +37,14 @@ class Results:
     Attributes:
         readings: by contestant, one a round.
         failures: by contestant, why it failed. It is not asked again, and has no readings.
+        left_out: by contestant, why it was not asked at all. It has no readings either.
+        remarks: by contestant, what is to be said about how it was measured.
     """
 
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def _silent(done: int, total: int, name: str) -> None:
@@ -47,7 +52,7 @@ def _silent(done: int, total: int, name: str) -> None:
 
 
 def run(
-    contestants: Sequence[Contestant],
+    contestants: Sequence[Entrant],
     rounds: int,
     scale: float,
     progress: Callable[[int, int, str], None] = _silent,
@@ -62,49 +67,28 @@ def run(
         progress: told before each run how many are done, of how many, and who is next.
     """
     cores = Cores.choose()
-    results = Results({each.name: [] for each in contestants})
+    results = Results()
+    present = [each for each in contestants if not _leave_out(each, results, scale)]
     for number in range(rounds):
-        turn = list(contestants if number % 2 == 0 else reversed(contestants))
+        turn = list(present if number % 2 == 0 else reversed(present))
         for position, each in enumerate(turn):
             if each.name in results.failures:
                 continue
             progress(number * len(turn) + position, rounds * len(turn), each.name)
             try:
-                results.readings[each.name].append(_measure(each, each.work.scaled(scale), cores))
+                results.readings[each.name].append(each.measure(scale, cores))
             except FailedError as error:
                 results.failures[each.name] = str(error)
                 del results.readings[each.name]
     return results
 
 
-def _measure(contestant: Contestant, work: Work, cores: Cores) -> Reading:
-    """Let one contestant do one work.
-
-    Raises:
-        FailedError: it did not do all of it, or something else.
-    """
-    with Process(contestant.command(work), cores.contestant) as program:
-        checked = 0.0
-        if work.load is not None:
-            checked = _bear_load(program, work, cores)
-        spent = program.read()
-        failure = program.complaint()
-    if failure:
-        raise FailedError(failure)
-    checked += spent["checked"]
-    if checked != work.pieces + work.warm_up:
-        raise FailedError(f"{checked:g} pieces were right, of {work.pieces + work.warm_up}")
-    return Reading(work.pieces * work.payload.messages, spent["seconds"], spent["user"], spent["system"])
-
-
-def _bear_load(program: Process, work: Work, cores: Cores) -> float:
-    """Run the load against a contestant; return how many pieces it saw to be right."""
-    words = [str(work.load), work.payload.name, str(work.pieces), str(work.warm_up)]
-    port = str(program.read()["port"])
-    with Process([sys.executable, "-m", "benchmarks._load", *words, port], cores.load) as load:
-        try:
-            return load.read()["checked"]
-        except FailedError as error:
-            # The one who saw it first may be either: a contestant that fails is gone, and its load sees that.
-            own = program.complaint()
-            raise FailedError(f"{own}; its load: {error}" if own else str(error)) from None
+def _leave_out(contestant: Entrant, results: Results, scale: float) -> bool:
+    """Prepare the results for a contestant; true if it cannot run here."""
+    if reason := contestant.missing():
+        results.left_out[contestant.name] = reason
+        return True
+    results.readings[contestant.name] = []
+    if remark := contestant.remark(scale):
+        results.remarks[contestant.name] = remark
+    return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,12 +12,28 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 _ROOT = Path(__file__).resolve().parent.parent
 
 PATIENCE = 60.0
 """Seconds that one process gets; none needs more than a few. A guess for a loaded machine."""
+
+
+class Cores(NamedTuple):
+    """Where the processes run; None lets the operating system choose."""
+
+    contestant: int | None
+    load: int | None
+
+    @classmethod
+    def choose(cls) -> Cores:
+        """One core for the contestant and another for its load, where there are two and they can be chosen."""
+        if sys.platform == "linux":
+            cores = sorted(os.sched_getaffinity(0))
+            if len(cores) > 1:
+                return cls(cores[-1], cores[0])
+        return cls(None, None)
 
 
 class FailedError(Exception):
@@ -36,7 +53,7 @@ class Process:
         # A file and not a pipe: nobody reads it before the end, and a pipe that is full would stop the child.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
         self._popen = subprocess.Popen(
-            command, cwd=_ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._errors
+            command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
         )
         self._late = False
         self._watchdog = threading.Timer(PATIENCE, self._too_late)
@@ -64,6 +81,45 @@ class Process:
         words: dict[str, float] = json.loads(line)
         return words
 
+    def ask(self) -> dict[str, float]:
+        """Write an empty line to it and return the line that it answers.
+
+        Raises:
+            FailedError: it ended before, or took too long.
+        """
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.write(b"\n")
+            self._popen.stdin.flush()
+        except OSError:  # it is gone: `read` says why
+            pass
+        return self.read()
+
+    def memory(self) -> int:
+        """Bytes of memory that it has now; 0 where the operating system does not tell."""
+        if sys.platform == "linux":
+            pages = Path(f"/proc/{self._popen.pid}/statm").read_text(encoding="ascii").split()[1]
+            return int(pages) * os.sysconf("SC_PAGE_SIZE")
+        if sys.platform == "win32":
+            return 0
+        told = subprocess.run(
+            ["ps", "-o", "rss=", "-p", str(self._popen.pid)], capture_output=True, text=True
+        )
+        return 1024 * int(told.stdout or 0)
+
+    def dismiss(self) -> None:
+        """Tell it that no more will be asked of it."""
+        assert self._popen.stdin is not None
+        with contextlib.suppress(OSError):  # what was not flushed to who is gone
+            self._popen.stdin.close()
+
+    def last_words(self) -> str:
+        """The last line that it wrote to its standard error, once it has ended."""
+        self._popen.wait()
+        self._errors.seek(0)
+        words = self._errors.read().decode(errors="replace").strip().splitlines()
+        return words[-1] if words else ""
+
     def complaint(self) -> str:
         """What it died of, once it has ended: its last words. Empty if it ended well."""
         status = self._popen.wait()
@@ -71,9 +127,7 @@ class Process:
             return f"it was not done after {PATIENCE:g} s"
         if status == 0:
             return ""
-        self._errors.seek(0)
-        words = self._errors.read().decode(errors="replace").strip().splitlines()
-        return words[-1] if words else f"it ended with exit code {status}"
+        return self.last_words() or f"it ended with exit code {status}"
 
     def __enter__(self) -> Self:
         return self
@@ -85,6 +139,7 @@ class Process:
         self._watchdog.join()
         self._popen.kill()
         self._popen.wait()
+        self.dismiss()
         assert self._popen.stdout is not None
         self._popen.stdout.close()
         self._errors.close()

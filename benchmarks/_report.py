@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from benchmarks._driver import Cores, Results
+from benchmarks._driver import Results
+from benchmarks._process import Cores
+from benchmarks._programs import PYTHON_LOAD, QUICK_LOAD, choose_load
 from benchmarks._rows import Outcome, Row
 
 try:
@@ -23,9 +25,12 @@ else:
     HAVE_RICH = True
 
 _COMPARISONS = ["work", "against", "median", "min - max", "CPU us", "theirs", "target", ""]
-_CONTESTANTS = ["contestant", "per second", "min - max", "CPU us", "user", "system"]
+_CONTESTANTS = ["contestant", "per second", "min - max", "CPU us", "user", "system", "KiB"]
 _TEXT_COLUMNS = {"work", "against", "contestant", "target", ""}
-_COLOURS = {"reached": "green", "missed": "yellow", "FAILED": "red"}
+_COLOURS = {"reached": "green", "missed": "yellow", "FAILED": "red", "left out": "dim"}
+
+_AT_ITS_LIMIT = 0.95
+"""The part of the time in which a load works that makes it what was measured. A guess: it waits now and then."""
 
 
 class Circumstances(TypedDict):
@@ -37,6 +42,7 @@ class Circumstances(TypedDict):
     scale: float
     contestant_core: int | None
     load_core: int | None
+    load: str
 
 
 def circumstances(rounds: int, scale: float) -> Circumstances:
@@ -49,6 +55,7 @@ def circumstances(rounds: int, scale: float) -> Circumstances:
         "scale": scale,
         "contestant_core": cores.contestant,
         "load_core": cores.load,
+        "load": choose_load().name,
     }
 
 
@@ -68,8 +75,24 @@ def show(rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
     print(f"medians of {facts['rounds']} rounds; CPU time is that of the contestant, a message")
     if facts["rounds"] < 5:
         print("fewer than five rounds: the medians mean little")
-    _table(_CONTESTANTS, [_contestant_cells(name, results) for name in results.readings])
+    if results.readings:
+        _table(_CONTESTANTS, [_contestant_cells(name, results) for name in results.readings])
     _table(_COMPARISONS, [_row_cells(row, results) for row in rows])
+    _remarks(results)
+
+
+def _remarks(results: Results) -> None:
+    """Say what the tables cannot."""
+    busy = [(name, statistics.median(each.load for each in all_)) for name, all_ in results.readings.items()]
+    limits = [f"{name} ({part:.0%})" for name, part in busy if part > _AT_ITS_LIMIT]
+    if any(part for _, part in busy) and choose_load() is PYTHON_LOAD:
+        print(f"the load is in Python and may be what was measured: {QUICK_LOAD.missing()}")
+    if limits:
+        print(f"the load was at its limit, the CPU time is what tells: {', '.join(limits)}")
+    for kind, reasons in (("left out", results.left_out), ("note", results.remarks)):
+        for reason in dict.fromkeys(reasons.values()):
+            names = [name for name, each in reasons.items() if each == reason]
+            print(f"{kind}: {', '.join(names)}: {reason}")
     for name, reason in results.failures.items():
         print(f"FAILED: {name}: {reason}")
 
@@ -83,12 +106,19 @@ def _contestant_cells(name: str, results: Results) -> list[str]:
         [reading.system / reading.messages for reading in readings],
     ]
     spread = f"{_short(min(rates))} - {_short(max(rates))}"
-    return [name, _short(statistics.median(rates)), spread, *(_us(statistics.median(each)) for each in times)]
+    memory = statistics.median(reading.memory / reading.messages for reading in readings)
+    return [
+        name,
+        _short(statistics.median(rates)),
+        spread,
+        *(_us(statistics.median(each)) for each in times),
+        f"{memory / 1024:.1f}" if memory >= 0.1 * 1024 else "",
+    ]
 
 
 def outcome(row: Row, results: Results) -> Outcome | None:
-    """Compute a row; None if one of its contestants failed."""
-    if any(name in results.failures for name in row.contestants):
+    """Compute a row; None if one of its contestants failed or was left out."""
+    if any(name in results.failures or name in results.left_out for name in row.contestants):
         return None
     return row.outcome(results.readings)
 
@@ -96,7 +126,8 @@ def outcome(row: Row, results: Results) -> Outcome | None:
 def _row_cells(row: Row, results: Results) -> list[str]:
     found = outcome(row, results)
     if found is None:
-        return [row.name, row.against, "", "", "", "", "", "FAILED"]
+        failed = any(name in results.failures for name in row.contestants)
+        return [row.name, row.against, "", "", "", "", "", "FAILED" if failed else "left out"]
     median, low, high = (_value(value, found.unit) for value in (found.value, *_ends(found.values)))
     unit = "x" if found.unit == "x" else f" {found.unit}"
     cpu = [_us(found.ours), "" if found.theirs is None else _us(found.theirs)]
@@ -160,5 +191,7 @@ def write_json(path: Path, rows: Sequence[Row], results: Results, facts: Circums
             for name, each in found.items()
         },
         "failures": results.failures,
+        "left out": results.left_out,
+        "remarks": results.remarks,
     }
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

@@ -15,6 +15,10 @@ class Reading(NamedTuple):
     seconds: float
     user: float
     system: float
+    memory: int = 0
+    """Bytes by which its process grew."""
+    load: float = 0.0
+    """The part of the time in which its load was at work; 0 where that was not asked."""
 
     @property
     def rate(self) -> float:
@@ -122,7 +126,8 @@ class ExtraRow:
             statistics.median(ours),
             statistics.median(theirs),
             f"at most {self.at_most:g}x",
-            statistics.median(values) <= self.at_most,
+            # Where theirs cannot be seen to cost anything, too little was measured.
+            statistics.median(theirs) > 0 and statistics.median(values) <= self.at_most,
         )
 
 
@@ -153,3 +158,34 @@ class DurationRow:
             f"at most {self.at_most:g} ms",
             statistics.median(values) <= self.at_most,
         )
+
+
+@dataclass(frozen=True)
+class MemoryRow:
+    """The memory that one of ours takes, divided by what one of theirs takes."""
+
+    name: str
+    ours: str
+    against: str
+    at_most: float | None = None
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return self.against, self.ours
+
+    def outcome(self, readings: Readings) -> Outcome:
+        ours, theirs = readings[self.ours], readings[self.against]
+        values = [_memory(one) / _memory(other) for one, other in zip(ours, theirs, strict=True)]
+        return Outcome(
+            values,
+            "x",
+            statistics.median(reading.cpu for reading in ours),
+            statistics.median(reading.cpu for reading in theirs),
+            "" if self.at_most is None else f"at most {self.at_most:g}x",
+            None if self.at_most is None else statistics.median(values) <= self.at_most,
+        )
+
+
+def _memory(reading: Reading) -> float:
+    # A run that is too short may need no new page: it is taken to need one.
+    return max(reading.memory, 4096) / reading.messages

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import math
 import re
 import socket
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from benchmarks import _report
+from benchmarks import _async_catalogue as servers
+from benchmarks import _report, _service
 from benchmarks.__main__ import main
-from benchmarks._catalogue import CONTESTANTS, ROWS, Contestant, Work
-from benchmarks._driver import Results
+from benchmarks._build import build, obstacle
+from benchmarks._catalogue import CONTESTANTS, ROWS
+from benchmarks._driver import Entrant, Results
 from benchmarks._payload import Payload
-from benchmarks._rows import DurationRow, ExtraRow, RateRow, Reading, Row
+from benchmarks._programs import PYTHON_LOAD, QUICK_LOAD, Program, PythonProgram
+from benchmarks._rows import DurationRow, ExtraRow, MemoryRow, RateRow, Reading, Row
+from benchmarks._service import ServerContestant, Service
 from benchmarks._trial import Trial, WrongBytesError
+from benchmarks._work import Contestant, Work
 from benchmarks.blocking import socket_connection
+from benchmarks.servers import control, protocol
 
 TINY = ["--rounds", "1", "--scale", "0.001"]
 ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
 FEED = Work(Payload.LINES, "feed", 3, 1)
 DRAIN = Work(Payload.BLOCK, "drain", 3, 1)
+BLOCKING_ROWS = [row for row in ROWS if row not in servers.ROWS]
+LOADS = [QUICK_LOAD, PYTHON_LOAD]
 
 
 def is_in(row: Row, table: str) -> bool:
@@ -31,7 +43,7 @@ def is_in(row: Row, table: str) -> bool:
     return any(re.match(rf"{re.escape(row.name)}  .*\d", line) for line in table.splitlines())
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", BLOCKING_ROWS, ids=lambda row: row.name)
 def test_every_row_is_measured_and_named(
     row: Row, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -48,15 +60,21 @@ def test_every_row_is_measured_and_named(
 
 
 def test_what_a_row_compares_is_the_same_work() -> None:
-    works = {each.name: each.work for each in CONTESTANTS}
+    works = {each.name: each.work for each in CONTESTANTS if isinstance(each, Contestant | ServerContestant)}
     assert len(works) == len(CONTESTANTS), "a name twice"
     assert {name for row in ROWS for name in row.contestants} == set(works), "nobody runs for nothing"
     for row in ROWS:
-        if isinstance(row, RateRow):
+        if isinstance(row, RateRow | MemoryRow):
             assert len({works[name] for name in row.contestants}) == 1
         if isinstance(row, ExtraRow):
-            assert works[row.ours] == works[row.ours_without]
-            assert works[row.against] == works[row.against_without]
+            assert but_for_the_role(works[row.ours]) == but_for_the_role(works[row.ours_without])
+            assert but_for_the_role(works[row.against]) == but_for_the_role(works[row.against_without])
+            assert works[row.ours] == works[row.against] or isinstance(works[row.ours], Work)
+
+
+def but_for_the_role(work: Work | Service) -> Work | Service:
+    """What a server does with a timeout has a name of its own."""
+    return replace(work, role="") if isinstance(work, Service) else work
 
 
 # Contestants that do not do their work. Each runs in a process of its own, which imports this module.
@@ -151,7 +169,236 @@ def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.Ca
     assert not is_in(rows[0], shown)
 
 
+# Servers, for many connections. What is not installed here is left out by its name, so nothing is skipped.
+
+
+def measured(
+    contestants: list[Entrant], row: Row, capsys: pytest.CaptureFixture[str], *words: str
+) -> tuple[int, str]:
+    code = main(["--rounds", "1", *words], contestants, [row])
+    shown = capsys.readouterr()
+    assert shown.err == ""
+    return code, shown.out
+
+
+def small(work: Service) -> Service:
+    return replace(work, messages=30, connections=4, outstanding=min(work.outstanding, 3))
+
+
+@pytest.mark.parametrize("program", servers.PROGRAMS, ids=lambda program: program.name)
+def test_every_server_does_its_work_or_is_left_out_by_name(
+    program: Program, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = [each for each in servers.CONTESTANTS if each.name.startswith(f"{program.name}: ")]
+    contestants = [
+        replace(each, work=small(each.work)) for each in mine if isinstance(each, ServerContestant)
+    ]
+    assert len(contestants) >= 3
+    for each in contestants:
+        row = DurationRow("the row", each.name, 1e9)
+        code, shown = measured([each], row, capsys)
+        assert code == 0, shown
+        assert is_in(row, shown) == (not program.missing())
+        assert (f"left out: {each.name}: {program.missing()}" in shown) == bool(program.missing())
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize("work", servers.WORKS.values(), ids=servers.WORKS)
+def test_both_loads_give_every_kind_of_work(
+    work: Service, load: Program, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(load, monkeypatch)
+    contestant = ServerContestant("streams", small(work), servers.STREAMS)
+    row = DurationRow("the row", "streams", 1e9)
+    code, shown = measured([contestant], row, capsys)
+    assert code == 0, shown
+    assert is_in(row, shown)
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize(("size", "outstanding"), [(16, 5), (300_000, 2)])
+def test_messages_of_any_size_come_back(
+    size: int, outstanding: int, load: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(load, monkeypatch)
+    work = Service("echo", "echo", 12, connections=3, outstanding=outstanding, size=size)
+    reading = ServerContestant("ours", work, servers.OURS).measure(1, _service.Cores.choose())
+    assert reading.messages == 12
+
+
+def use(load: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no C compiler, this is the one in Python twice."""
+    monkeypatch.setattr(_service, "choose_load", lambda: PYTHON_LOAD if load.missing() else load)
+
+
+class WrongByte(protocol.Echo):
+    seen = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.seen += len(data)
+        self.transport.write(data if self.seen < 5 * 64 else data[:-2] + b"?\n")
+
+
+class ClosesEarly(protocol.Echo):
+    seen = 0
+
+    def data_received(self, data: bytes) -> None:
+        self.seen += len(data)
+        if self.seen < 3 * 64:
+            self.transport.write(data)
+        else:
+            self.transport.close()
+
+
+class Twice(protocol.Echo):
+    def data_received(self, data: bytes) -> None:
+        self.transport.write(data * 2)
+
+
+class PostScript(protocol.Echo):
+    def eof_received(self) -> None:
+        self.transport.write(b"one more thing")
+
+
+class TheNeighbours(protocol.Echo):
+    first: asyncio.Transport | None = None
+
+    def data_received(self, data: bytes) -> None:
+        if TheNeighbours.first is None:
+            TheNeighbours.first = self.transport
+        TheNeighbours.first.write(data)
+
+
+class Raises(protocol.Echo):
+    def data_received(self, data: bytes) -> None:
+        self.transport.abort()
+        raise RuntimeError("I would rather not")
+
+
+class ShortGreeting(protocol.Echo):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(control.GREETING[:-1])
+        self.transport.close()
+
+
+class LongGreeting(protocol.Echo):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self.transport.write(control.GREETING + b"!")
+        self.transport.close()
+
+
+ECHO_TEN = Service("echo", "echo", 20, connections=1)
+SERVER_CHEATS = [
+    (WrongByte, ECHO_TEN, "connection 0 is wrong from byte 318 on"),
+    (ClosesEarly, ECHO_TEN, "connection 0 was closed after 128 bytes, 192 were sent"),
+    (Twice, ECHO_TEN, "connection 0 brought more bytes than were sent"),
+    (PostScript, ECHO_TEN, "connection 0 brought more bytes than were sent"),
+    (TheNeighbours, replace(ECHO_TEN, connections=2), "connection "),
+    (Raises, ECHO_TEN, "; its last words: RuntimeError: I would rather not"),
+    (
+        ClosesEarly,
+        replace(ECHO_TEN, load="idle", connections=2, messages=4, size=256),
+        "was closed after 0 bytes",
+    ),
+    (
+        ShortGreeting,
+        replace(ECHO_TEN, load="connect"),
+        "connection 0 was closed after 63 bytes of the greeting",
+    ),
+    (LongGreeting, replace(ECHO_TEN, load="connect"), "connection 0 brought more than the greeting"),
+]
+
+
+@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize(("cheat", "work", "reason"), SERVER_CHEATS)
+def test_a_server_that_returns_wrong_bytes_fails_the_run_by_name(
+    cheat: type,
+    work: Service,
+    reason: str,
+    load: Program,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(load, monkeypatch)
+    program = PythonProgram("cheat", "tests.test_benchmarks", last_words=(cheat.__name__,))
+    contestant = ServerContestant("the cheat", work, program)
+    code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
+    assert code == 1
+    (verdict,) = [line for line in shown.splitlines() if line.startswith("FAILED: the cheat: ")]
+    assert reason in verdict
+    assert re.search(r"^the cheat's row .*FAILED$", shown, re.MULTILINE)
+
+
+@pytest.fixture
+def _nothing_built() -> Iterator[None]:
+    for each in (build, obstacle):
+        each.cache_clear()
+    yield
+    for each in (build, obstacle):
+        each.cache_clear()
+
+
+@pytest.mark.usefixtures("_nothing_built")
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [
+        ("no-such-compiler", "is not installed"),
+        (f"{sys.executable} -c 1/0", "cannot compile epoll.c: ZeroDivisionError"),
+    ],
+)
+def test_without_a_c_compiler_the_load_is_in_python_and_says_so(
+    compiler: str,
+    reason: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    work = small(servers.ECHO)
+    both: list[Entrant] = [
+        ServerContestant(each.name, work, each) for each in (servers.STREAMS, servers.EPOLL)
+    ]
+    rows: list[Row] = [DurationRow("a", "asyncio streams", 1e9), RateRow("b", "asyncio streams", "C epoll")]
+    assert main(["--rounds", "1"], both, rows) == 0
+    shown = capsys.readouterr().out
+    assert is_in(rows[0], shown)
+    assert re.search(r"^b .*left out$", shown, re.MULTILINE)
+    assert re.search(rf"^left out: C epoll: .*{re.escape(reason)}", shown, re.MULTILINE)
+    assert "the load is in Python and may be what was measured" in shown
+
+
+def test_fewer_connections_where_the_system_allows_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    idle = ServerContestant("idle", servers.IDLE, servers.OURS)
+    monkeypatch.setattr(_service, "allow_descriptors", lambda needed: needed)
+    assert idle.remark(1) == ""
+    monkeypatch.setattr(_service, "allow_descriptors", lambda needed: 1024)
+    assert idle.remark(1) == "959 connections instead of 11000: the limit is 1024 descriptors"
+    assert servers.IDLE.within(1024).descriptors <= 1024
+    assert replace(servers.ECHO, connections=4096).within(1024).connections == 1024 - 64
+
+
 # Arithmetic and words, without a process.
+
+
+def test_memory_is_compared_by_connection() -> None:
+    ours, theirs = Reading(10, 1, 0, 0, memory=10 * 4096), Reading(20, 1, 0, 0, memory=40 * 4096)
+    found = MemoryRow("row", "ours", "theirs", 0.5).outcome({"ours": [ours], "theirs": [theirs]})
+    assert (found.values, found.reached, found.target) == ([0.5], True, "at most 0.5x")
+
+
+def test_an_extra_that_costs_them_nothing_is_no_target_reached() -> None:
+    row = ExtraRow("row", "with", "without", "theirs with", "theirs without", 0.1)
+    spent = {"with": 2.5, "without": 2.0, "theirs with": 4.0, "theirs without": 9.0}
+    assert row.outcome({name: readings(1, cpu=cpu) for name, cpu in spent.items()}).reached is False
+
+
+def test_a_load_at_its_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results({"quick": [Reading(1, 1, 1, 0, load=0.99)], "slow": [Reading(1, 1, 1, 0, load=0.5)]})
+    _report.show([], results, _report.circumstances(1, 1.0))
+    assert "the load was at its limit, the CPU time is what tells: quick (99%)\n" in capsys.readouterr().out
 
 
 def readings(*seconds: float, cpu: float = 1.0) -> list[Reading]:
@@ -255,3 +502,8 @@ def test_a_terminal_gets_a_table_and_a_progress_line(
     assert re.search(r"row\b.*theirs\b.*1\.00x.*at least 2x.*missed", shown.out)
     assert re.search(r"late\b.*FAILED", shown.out)
     assert "FAILED: lost: why" in shown.out
+
+
+if __name__ == "__main__":  # one of the cheats, as a server
+    protocol.PROTOCOLS["echo"] = protocol.PROTOCOLS["greet"] = globals()[sys.argv[2]]
+    control.run(protocol.main())

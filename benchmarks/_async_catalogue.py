@@ -1,0 +1,123 @@
+"""The servers: which works, by which programs, and who is compared with whom.
+
+Ours on a loop is compared with theirs on the same loop, where there is one; with those that bring a loop of their own,
+ours on asyncio's.
+"""
+
+from __future__ import annotations
+
+from benchmarks._driver import Entrant
+from benchmarks._programs import CompiledProgram, Program, PythonProgram
+from benchmarks._rows import ExtraRow, MemoryRow, RateRow, Row
+from benchmarks._service import ServerContestant, Service
+
+
+def _python(name: str, module: str, *needs: str) -> PythonProgram:
+    words = ("uvloop",) if "uvloop" in needs else ()
+    return PythonProgram(name, f"benchmarks.servers.{module}", needs, words)
+
+
+OURS = _python("wireline asyncio", "ours")
+OURS_UVLOOP = _python("wireline uvloop", "ours", "uvloop")
+STREAMS = _python("asyncio streams", "streams")
+STREAMS_UVLOOP = _python("uvloop streams", "streams", "uvloop")
+PROTOCOL = _python("asyncio Protocol", "protocol")
+PROTOCOL_UVLOOP = _python("uvloop Protocol", "protocol", "uvloop")
+TRIO = _python("trio", "trio_streams", "trio")
+ANYIO = _python("anyio", "anyio_streams", "anyio")
+NIM = CompiledProgram("Nim asyncnet", "servers/asyncnet_server.nim")
+EPOLL = CompiledProgram("C epoll", "servers/epoll.c")
+
+PROGRAMS: list[Program] = [
+    OURS,
+    OURS_UVLOOP,
+    STREAMS,
+    STREAMS_UVLOOP,
+    PROTOCOL,
+    PROTOCOL_UVLOOP,
+    TRIO,
+    ANYIO,
+    NIM,
+    EPOLL,
+]
+
+# As many as take about half a second.
+ECHO = Service("echo", "echo", 40_000)
+ECHO_TIMEOUT = Service("echo-timeout", "echo", 40_000)
+LINES = Service("lines", "echo", 40_000)
+LINES_32 = Service("lines", "echo", 80_000, outstanding=32)
+ACCEPT = Service("greet", "connect", 8_000)
+IDLE = Service("echo", "idle", 10_000)
+
+WORKS = {
+    "async echo 64 B": ECHO,
+    "async unused timeout": ECHO_TIMEOUT,
+    "async lines 64 B": LINES,
+    "async lines 64 B x 32": LINES_32,
+    "async accept": ACCEPT,
+    "async idle memory": IDLE,
+}
+
+Pair = tuple[Program, Program, float | None]
+"""Ours, theirs, and the target; None where there is none, and the row is there to be looked at."""
+
+_ALL: list[Pair] = [
+    (OURS, STREAMS, 1.3),
+    (OURS_UVLOOP, STREAMS_UVLOOP, 1.15),
+    (OURS, NIM, 1.4),
+    (OURS, TRIO, 2.0),
+    (OURS, ANYIO, None),
+    (OURS, PROTOCOL, None),
+    (OURS_UVLOOP, PROTOCOL_UVLOOP, None),
+    (OURS_UVLOOP, EPOLL, None),
+]
+_WITHOUT_TRIO = [each for each in _ALL if each[1] is not TRIO]  # it has no lines
+_WITHOUT_TARGETS: list[Pair] = [(ours, theirs, None) for ours, theirs, _ in _ALL]
+
+_COMPARISONS: dict[str, list[Pair]] = {
+    "async echo 64 B": _ALL,
+    "async lines 64 B": _WITHOUT_TRIO,
+    "async lines 64 B x 32": _WITHOUT_TRIO,
+    "async accept": [(OURS, STREAMS, 1.2), *_WITHOUT_TARGETS[1:]],
+    "async idle memory": [(OURS, STREAMS, 0.5), *_WITHOUT_TARGETS[1:]],
+}
+
+
+def _name(program: Program, work: str) -> str:
+    return f"{program.name}: {work.removeprefix('async ')}"
+
+
+def _row(work: str, ours: Program, theirs: Program, target: float | None) -> Row:
+    kind = MemoryRow if WORKS[work] is IDLE else RateRow
+    return kind(
+        f"{work}: {ours.name.removeprefix('wireline ')} / {theirs.name}",
+        _name(ours, work),
+        _name(theirs, work),
+        target,
+    )
+
+
+def _contestants() -> list[Entrant]:
+    found: dict[str, Entrant] = {}
+    for work, pairs in _COMPARISONS.items():
+        for program in (program for ours, theirs, _ in pairs for program in (theirs, ours)):
+            found[_name(program, work)] = ServerContestant(_name(program, work), WORKS[work], program)
+    for program in (STREAMS, OURS):
+        name = _name(program, "async unused timeout")
+        found[name] = ServerContestant(name, ECHO_TIMEOUT, program)
+    return list(found.values())
+
+
+CONTESTANTS = _contestants()
+
+ROWS: list[Row] = [
+    *(_row(work, *pair) for work, pairs in _COMPARISONS.items() for pair in pairs),
+    ExtraRow(
+        "async unused timeout: recv_some, from the kernel",
+        _name(OURS, "async unused timeout"),
+        _name(OURS, "async echo 64 B"),
+        _name(STREAMS, "async unused timeout"),
+        _name(STREAMS, "async echo 64 B"),
+        0.1,
+    ),
+]

@@ -1,0 +1,134 @@
+"""Servers for many connections: what they are to do, and how it is measured."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+
+from benchmarks._process import Cores, FailedError, Process
+from benchmarks._programs import Program, choose_load
+from benchmarks._rows import Reading
+
+if sys.platform != "win32":
+    import resource
+
+_OTHER_DESCRIPTORS = 64
+"""What a process has open beside its connections: a generous guess."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """What a server is to do, the same for all its contestants."""
+
+    role: str
+    """What the server does with a connection, see ``servers``."""
+    load: str
+    """What the other end does, see ``load.c``."""
+    messages: int
+    """How many are measured in a round; connections where the load is ``connect`` or ``idle``."""
+    connections: int = 64
+    """At once; where the load opens them all the time, so many are being opened."""
+    outstanding: int = 1
+    size: int = 64
+
+    @property
+    def warm_up(self) -> int:
+        """How many messages come before those that are measured."""
+        return max(1, self.messages // 10)
+
+    @property
+    def descriptors(self) -> int:
+        """How many one side needs at once."""
+        kept = self.messages + self.warm_up if self.load == "idle" else self.connections
+        return kept + _OTHER_DESCRIPTORS
+
+    def scaled(self, factor: float) -> Service:
+        """The same service, more or less of it."""
+        return replace(self, messages=max(1, round(self.messages * factor)))
+
+    def within(self, limit: int) -> Service:
+        """The same service with no more descriptors than ``limit``."""
+        if self.descriptors <= limit:
+            return self
+        room = max(1, limit - _OTHER_DESCRIPTORS)
+        return (
+            replace(self, messages=room * 10 // 11)
+            if self.load == "idle"
+            else replace(self, connections=room)
+        )
+
+
+def allow_descriptors(needed: int) -> int:
+    """Let this process and its children have so many, as far as the system lets it; return how many they may have."""
+    if sys.platform == "win32":
+        return needed
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # macOS has a second limit, which it does not tell
+            return soft
+        soft = wanted
+    return needed if soft == resource.RLIM_INFINITY else soft
+
+
+@dataclass(frozen=True)
+class ServerContestant:
+    """A server that can do a service."""
+
+    name: str
+    work: Service
+    program: Program
+
+    def missing(self) -> str:
+        return self.program.missing()
+
+    def remark(self, scale: float) -> str:
+        wanted = self.work.scaled(scale)
+        limit = allow_descriptors(wanted.descriptors)
+        fitting = wanted.within(limit)
+        if fitting == wanted:
+            return ""
+        count, less = (each.descriptors - _OTHER_DESCRIPTORS for each in (wanted, fitting))
+        return f"{less} connections instead of {count}: the limit is {limit} descriptors"
+
+    def measure(self, scale: float, cores: Cores) -> Reading:
+        work = self.work.scaled(scale)
+        work = work.within(allow_descriptors(work.descriptors))
+        with Process(self.program.command([work.role]), cores.contestant) as server:
+            port = int(server.read()["port"])
+            try:
+                return _measure(server, work, port, cores.load)
+            except FailedError as error:
+                server.dismiss()
+                words = server.last_words()
+                if words in str(error):
+                    raise
+                raise FailedError(f"{error}; its last words: {words}") from None
+
+
+def _measure(server: Process, work: Service, port: int, core: int | None) -> Reading:
+    """Let the load take its three steps, and look at the server before and after the second."""
+    numbers = (work.connections, work.outstanding, work.size, work.messages, work.warm_up, port)
+    with Process(choose_load().command([work.load, *map(str, numbers)]), core) as load:
+        load.read()
+        memory = server.memory()
+        before = server.ask()
+        spent = load.ask()
+        after = server.ask()
+        memory = server.memory() - memory
+        ended = load.ask()
+        complaint = load.complaint()
+    if complaint:
+        raise FailedError(complaint)
+    if ended["checked"] != work.messages + work.warm_up:
+        raise FailedError(f"{ended['checked']:g} were right, of {work.messages + work.warm_up}")
+    return Reading(
+        work.messages,
+        spent["seconds"],
+        after["user"] - before["user"],
+        after["system"] - before["system"],
+        memory,
+        spent["busy"] / spent["seconds"],
+    )

@@ -1,0 +1,63 @@
+"""asyncio's streams, on asyncio's loop or uvloop's: the echo server of their documentation, as a loop."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Awaitable, Callable
+
+from benchmarks.servers.control import GREETING, READ_SIZE, TIMEOUT, announce, run
+
+Handler = Callable[[StreamReader, StreamWriter], Awaitable[None]]
+
+
+async def echo(reader: StreamReader, writer: StreamWriter) -> None:
+    while data := await reader.read(READ_SIZE):
+        writer.write(data)
+        await writer.drain()
+
+
+async def echo_timeout(reader: StreamReader, writer: StreamWriter) -> None:
+    while True:
+        async with asyncio.timeout(TIMEOUT):
+            data = await reader.read(READ_SIZE)
+        if not data:
+            return
+        writer.write(data)
+        await writer.drain()
+
+
+async def lines(reader: StreamReader, writer: StreamWriter) -> None:
+    while line := await reader.readline():
+        writer.write(line)
+        await writer.drain()
+
+
+async def greet(_: StreamReader, writer: StreamWriter) -> None:
+    writer.write(GREETING)
+    await writer.drain()
+
+
+HANDLERS = {"echo": echo, "echo-timeout": echo_timeout, "lines": lines, "greet": greet}
+
+
+def _closing(handle: Handler) -> Handler:
+    async def handle_and_close(reader: StreamReader, writer: StreamWriter) -> None:
+        await handle(reader, writer)
+        writer.close()
+        await writer.wait_closed()
+
+    return handle_and_close
+
+
+async def main() -> None:
+    """Serve for ever."""
+    server = await asyncio.start_server(_closing(HANDLERS[sys.argv[1]]), "127.0.0.1", 0)
+    announce(server.sockets[0].getsockname()[1])
+    async with server:
+        await server.serve_forever()
+
+
+if __name__ == "__main__":
+    run(main())
