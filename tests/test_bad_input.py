@@ -2,15 +2,19 @@
 
 Three tables: the arguments of every method and function, each with what may not be given for it; the states of a
 socket, each with the methods that cannot be used in it; and what is left out of these, with the reason. Every public
-name and every parameter must be in one of them.
+name and every parameter must be in one of them. Both flavours are held to the same tables: what is awaited must be
+refused in its first step, without a loop.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
+import functools
 import inspect
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -18,6 +22,7 @@ from typing import Any, NamedTuple
 import pytest
 
 import wireline
+import wireline.asyncnet
 import wireline.net
 from tests.faults.syscalls import Syscalls
 from wireline import (
@@ -26,11 +31,18 @@ from wireline import (
     SOCK_DGRAM,
     SOCK_STREAM,
     ClosedError,
+    ReadLineResult,
     SocketFlag,
     SocketTimeout,
     SockOpt,
 )
+from wireline.asyncnet import AsyncSocket
 from wireline.net import Server, Socket, dial, serve
+
+FLAVOURS: dict[str, type[Any]] = {"blocking": Socket, "async": AsyncSocket}
+ROOMS: dict[str, Any] = {"blocking": wireline.net, "async": wireline.asyncnet}
+ONLY_BLOCKING = {"__iand__"}
+"""What has no counterpart that is awaited."""
 
 NAN = float("nan")
 LOOPBACK = "127.0.0.1"
@@ -156,92 +168,98 @@ TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
 
 TAKES_NOTHING = set(
     "detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
-    " peer_addr".split()
+    " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
 
 
-# Sockets of every kind. Those that are connected have a peer of the standard library, past the shim.
+# Sockets of every kind, of either flavour. Those that are connected have a peer of the standard library, past the shim.
+
+Kind = type[Any]
 
 
 @contextmanager
-def no_socket() -> Iterator[type[Socket]]:
-    yield Socket
+def no_socket(flavour: Kind) -> Iterator[Any]:
+    yield flavour
 
 
 @contextmanager
-def unconnected() -> Iterator[Socket]:
-    with Socket() as sock:
+def unconnected(flavour: Kind) -> Iterator[Any]:
+    with contextlib.closing(flavour()) as sock:
         yield sock
 
 
 @contextmanager
-def listening() -> Iterator[Socket]:
-    with Socket() as sock:
+def listening(flavour: Kind) -> Iterator[Any]:
+    with unconnected(flavour) as sock:
         sock.bind_addr(0, LOOPBACK)
         sock.listen()
         yield sock
 
 
 @contextmanager
-def connected(received: bytes = b"") -> Iterator[Socket]:
-    with listening() as listener, Syscalls.plain() as peer:
+def connected(flavour: Kind, received: bytes = b"") -> Iterator[Any]:
+    with listening(flavour) as listener, Syscalls.plain() as peer:
         peer.connect(listener.local_addr)
-        with listener.accept(timeout=5) as sock:
+        _, client, _ = listener.try_accept_addr()
+        with contextlib.closing(client) as sock:
             peer.sendall(received)
             yield sock
 
 
 @contextmanager
-def with_lines() -> Iterator[Socket]:
-    with connected(b"first\nsecond\nthird\n") as sock:
-        assert sock.recv_line(5) == b"first"
+def with_lines(flavour: Kind) -> Iterator[Any]:
+    with connected(flavour, b"first\nsecond\nthird\n") as sock:
+        assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"first")
         yield sock
         if not sock.is_closed:
             # Nothing was lost to the call that failed.
-            assert [sock.recv_line(5), sock.recv_line(5)] == [b"second", b"third"]
+            assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"second")
+            assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"third")
 
 
 @contextmanager
-def datagram() -> Iterator[Socket]:
-    with Socket(AF_INET, SOCK_DGRAM) as sock:
+def datagram(flavour: Kind) -> Iterator[Any]:
+    with contextlib.closing(flavour(AF_INET, SOCK_DGRAM)) as sock:
         sock.bind_addr(0, LOOPBACK)
         yield sock
 
 
 @contextmanager
-def connected_datagram() -> Iterator[Socket]:
-    with datagram() as sock:
-        sock.connect(LOOPBACK, sock.local_addr.port)
+def connected_datagram(flavour: Kind) -> Iterator[Any]:
+    with Syscalls.plain(AF_INET, SOCK_DGRAM) as plain:
+        plain.bind((LOOPBACK, 0))
+        plain.connect(plain.getsockname())
+        with contextlib.closing(flavour.from_socket(plain)) as sock:
+            yield sock
+
+
+@contextmanager
+def unix(flavour: Kind) -> Iterator[Any]:
+    with contextlib.closing(flavour(AF_UNIX, SOCK_STREAM)) as sock:
         yield sock
 
 
 @contextmanager
-def unix() -> Iterator[Socket]:
-    with Socket(AF_UNIX, SOCK_STREAM) as sock:
+def unix_datagram(flavour: Kind) -> Iterator[Any]:
+    with contextlib.closing(flavour(AF_UNIX, SOCK_DGRAM)) as sock:
         yield sock
 
 
 @contextmanager
-def unix_datagram() -> Iterator[Socket]:
-    with Socket(AF_UNIX, SOCK_DGRAM) as sock:
-        yield sock
-
-
-@contextmanager
-def closed(kind: Callable[[], contextlib.AbstractContextManager[Socket]]) -> Iterator[Socket]:
-    with kind() as sock:
+def closed(make: Callable[[Kind], contextlib.AbstractContextManager[Any]], flavour: Kind) -> Iterator[Any]:
+    with make(flavour) as sock:
         sock.close()
         yield sock
 
 
 @contextmanager
-def detached() -> Iterator[Socket]:
-    with connected() as sock, Syscalls.plain(fileno=sock.detach()):
+def detached(flavour: Kind) -> Iterator[Any]:
+    with connected(flavour) as sock, Syscalls.plain(fileno=sock.detach()):
         yield sock
 
 
-SOCKETS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+SOCKETS: dict[str, Callable[[Kind], contextlib.AbstractContextManager[Any]]] = {
     "no": no_socket,
     "unconnected": unconnected,
     "listening": listening,
@@ -251,12 +269,12 @@ SOCKETS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
     "connected datagram": connected_datagram,
     "Unix": unix,
     "Unix datagram": unix_datagram,
-    "closed": lambda: closed(unconnected),
-    "closed listener": lambda: closed(listening),
-    "closed stream": lambda: closed(connected),
-    "closed stream with lines": lambda: closed(with_lines),
-    "closed datagram": lambda: closed(connected_datagram),
-    "closed Unix": lambda: closed(unix),
+    "closed": functools.partial(closed, unconnected),
+    "closed listener": functools.partial(closed, listening),
+    "closed stream": functools.partial(closed, connected),
+    "closed stream with lines": functools.partial(closed, with_lines),
+    "closed datagram": functools.partial(closed, connected_datagram),
+    "closed Unix": functools.partial(closed, unix),
     "detached": detached,
 }
 
@@ -264,6 +282,24 @@ SOCKETS: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
 @pytest.fixture
 def syscalls(monkeypatch: pytest.MonkeyPatch) -> Syscalls:
     return Syscalls(monkeypatch)
+
+
+@pytest.fixture(params=FLAVOURS)
+def flavour(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+def at_once(result: object) -> object:
+    """What a call gives; of one that is awaited, which must not come to wait."""
+    if not inspect.iscoroutine(result):
+        return result
+    try:
+        result.send(None)
+    except StopIteration as stop:
+        return stop.value
+    result.close()
+    raise AssertionError("it waits")
 
 
 def bound(sock: Any, name: str) -> Callable[..., object]:
@@ -277,7 +313,7 @@ def refusal(
 ) -> Exception:
     """Call it and return the error that it must raise without asking anything of the operating system."""
     with syscalls.forbidding(), pytest.raises(error) as caught:
-        function(**arguments)
+        at_once(function(**arguments))
     assert str(caught.value)
     return caught.value
 
@@ -291,10 +327,12 @@ def cases() -> Iterator[Any]:
 
 @pytest.mark.parametrize(("name", "parameter", "values", "kind"), list(cases()))
 def test_bad_arguments_are_refused_before_any_system_call(
-    name: str, parameter: str, values: Bad, kind: str, syscalls: Syscalls
+    flavour: str, name: str, parameter: str, values: Bad, kind: str, syscalls: Syscalls
 ) -> None:
+    if flavour == "async" and name in ONLY_BLOCKING:
+        return
     good = METHODS[name].good
-    with SOCKETS[kind]() as sock:
+    with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         for value, error in values:
             with noted(value):
                 refusal(syscalls, error, bound(sock, name), **{**good, parameter: value})
@@ -339,6 +377,8 @@ NO_STREAMS = refusing(TypeError, None, "unconnected", "listening", "stream", "Un
 NO_IP = refusing(TypeError, None, "unconnected", "listening", "stream", "datagram") | ENDED
 NO_UNIX = refusing(TypeError, None, "Unix", "Unix datagram") | ENDED
 
+NO_TLS = refusing(ssl.SSLError, None, "unconnected", "listening", "stream", "datagram", "Unix") | ENDED
+
 STATES: dict[str, State] = {
     "recv": NO_STREAM,
     "recv_some": NO_STREAM,
@@ -372,6 +412,11 @@ STATES: dict[str, State] = {
     "get_sock_opt": ENDED,
     "set_sock_opt": ENDED,
     "get_socket_error": ENDED,
+    "get_peer_certificates": ENDED,
+    "get_psk_identity": ENDED,
+    "tls_info": NO_TLS,
+    "ssl_handle": NO_TLS,
+    "ssl_pointer": NO_TLS,
     "detach": ENDED | refusing(OSError, errno.EBUSY, "stream with lines"),
 }
 
@@ -381,6 +426,7 @@ WORKS_IN_EVERY_STATE = {
     "from_socket",
     "close",
     "fileno",
+    "got_handshake",
     "has_data_buffered",
     "is_closed",
     "is_ssl",
@@ -394,10 +440,14 @@ WORKS_IN_EVERY_STATE = {
     ("name", "kind"),
     [pytest.param(name, kind, id=f"{name}-{kind}") for name in STATES for kind in STATES[name]],
 )
-def test_the_wrong_state_is_refused_before_any_system_call(name: str, kind: str, syscalls: Syscalls) -> None:
+def test_the_wrong_state_is_refused_before_any_system_call(
+    flavour: str, name: str, kind: str, syscalls: Syscalls
+) -> None:
+    if flavour == "async" and name in ONLY_BLOCKING:
+        return
     error, code = STATES[name][kind]
     good = METHODS[name].good if name in METHODS else {}
-    with SOCKETS[kind]() as sock:
+    with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         if isinstance(inspect.getattr_static(sock, name), property):
             caught = refusal(syscalls, error, lambda: getattr(sock, name))
         else:
@@ -406,18 +456,22 @@ def test_the_wrong_state_is_refused_before_any_system_call(name: str, kind: str,
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SOCKETS if kind != "no"])
-def test_what_works_in_every_state(kind: str, syscalls: Syscalls) -> None:
-    with SOCKETS[kind]() as sock:
+def test_what_works_in_every_state(flavour: str, kind: str, syscalls: Syscalls) -> None:
+    with SOCKETS[kind](FLAVOURS[flavour]) as sock, asyncio.Runner() as runner:
+        loop = runner.get_loop()
         ended = kind in ENDED
         assert sock.is_closed is ended
         assert (sock.fileno() == -1) is ended
         assert sock.is_ssl is False
+        with pytest.raises(ssl.SSLError, match="does not speak TLS"):
+            _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
         with pytest.raises(ConnectionResetError):
             sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
         with syscalls.recording(everywhere=True) as calls:
-            assert sock.try_send(b"x") is (kind in ("stream", "stream with lines", "connected datagram"))
+            sent = loop.run_until_complete(done(sock.try_send(b"x")))
+            assert sent is (kind in ("stream", "stream with lines", "connected datagram"))
         assert (calls != []) is (kind in ("stream", "stream with lines", "connected datagram"))
         if kind != "stream with lines":
             sock.close()
@@ -425,58 +479,71 @@ def test_what_works_in_every_state(kind: str, syscalls: Syscalls) -> None:
 
 
 @pytest.mark.parametrize("kind", list(ENDED))
-def test_closing_what_is_closed_still_looks_at_its_arguments(kind: str, syscalls: Syscalls) -> None:
-    with SOCKETS[kind]() as sock:
+def test_closing_what_is_closed_still_looks_at_its_arguments(
+    flavour: str, kind: str, syscalls: Syscalls
+) -> None:
+    with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         refusal(syscalls, ValueError, sock.close, linger=-1)
         refusal(syscalls, TypeError, sock.close, linger="1")
 
 
 def test_a_socket_of_the_standard_library_that_is_closed_or_does_tls_is_not_taken_over(
-    syscalls: Syscalls,
+    flavour: str, syscalls: Syscalls
 ) -> None:
     import ssl
 
+    kind = FLAVOURS[flavour]
     one, other = socket.socketpair()
     one.close()
     with pytest.raises(OSError, match="Bad file descriptor") as caught:
-        Socket.from_socket(one)
+        kind.from_socket(one)
     assert caught.value.errno == errno.EBADF
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with Syscalls.plain() as plain:
         with context.wrap_socket(
             plain, server_hostname="localhost", do_handshake_on_connect=False
         ) as wrapped:
-            refusal(syscalls, TypeError, Socket.from_socket, sock=wrapped)
+            refusal(syscalls, TypeError, kind.from_socket, sock=wrapped)
             assert wrapped.fileno() >= 0
     other.close()
 
 
-def test_sizes_that_are_only_large_are_not_bad() -> None:
-    with connected_datagram() as sock, connected(b"line\n") as stream:
+async def done(result: Any) -> Any:
+    """What a call of either flavour gives."""
+    return await result if inspect.iscoroutine(result) else result
+
+
+async def with_sizes_that_are_only_large(kind: Kind) -> None:
+    with connected_datagram(kind) as sock, connected(kind, b"line\n") as stream:
         for size in (2**40, HUGE):
-            sock.send(b"datagram")
-            assert sock.recv_from(size, timeout=5).data == b"datagram"
-            sock.send(b"datagram")
-            assert sock.recv(size, timeout=5) == b"datagram"
-            assert stream.recv_some(size, timeout=5, flags=SocketFlag.PEEK) == b"line\n"
-            assert stream.recv_line(5, SocketFlag.PEEK, size) == b"line"
+            await done(sock.send(b"datagram"))
+            assert (await done(sock.recv_from(size, timeout=5))).data == b"datagram"
+            await done(sock.send(b"datagram"))
+            assert await done(sock.recv(size, timeout=5)) == b"datagram"
+            assert await done(stream.recv_some(size, timeout=5, flags=SocketFlag.PEEK)) == b"line\n"
+            assert await done(stream.recv_line(5, SocketFlag.PEEK, size)) == b"line"
             with pytest.raises(SocketTimeout):
-                stream.recv_exactly(size, timeout=0)
+                await done(stream.recv_exactly(size, timeout=0))
+
+
+def test_sizes_that_are_only_large_are_not_bad(flavour: str) -> None:
+    asyncio.run(with_sizes_that_are_only_large(FLAVOURS[flavour]))
 
 
 # Unix sockets take a path where others take a host.
 
 
-def test_a_destination_of_a_unix_datagram_socket_is_a_path(syscalls: Syscalls) -> None:
-    with unix_datagram() as sock:
+def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscalls: Syscalls) -> None:
+    with unix_datagram(FLAVOURS[flavour]) as sock:
         for value, error in PATHS:
             with noted(value):
                 refusal(syscalls, error, sock.send_to, address=value, port=0, data=b"x")
 
 
-# The functions of `wireline.net`, and what `serve` returns.
+# The functions of a room, and what `serve` returns.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
+CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
 FUNCTIONS = {
     "dial": Call(
         {"address": LOOPBACK, "port": 1},
@@ -486,6 +553,8 @@ FUNCTIONS = {
             "protocol": bad(TypeError, "tcp", None, 6.0, True, [])
             + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
             **WAIT,
+            "tls": CONTEXTS,
+            "hostname": bad(ValueError, "localhost", ""),  # without tls there is nobody to check it
         },
     ),
     "serve": Call(
@@ -496,6 +565,8 @@ FUNCTIONS = {
             "address": HOSTS + UNIX_PATHS,
             "max_connections": bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1),
             "backlog": C_INTS,
+            "tls": CONTEXTS,
+            "handshake_timeout": TIMEOUTS,
         },
     ),
 }
@@ -506,12 +577,12 @@ SERVER = {"wait": Call({}, WAIT), "stop": Call({}, {"drain": TIMEOUTS})}
     ("name", "parameter"), [(name, parameter) for name in FUNCTIONS for parameter in FUNCTIONS[name].bad]
 )
 def test_bad_arguments_of_a_function_are_refused_before_any_system_call(
-    name: str, parameter: str, syscalls: Syscalls
+    flavour: str, name: str, parameter: str, syscalls: Syscalls
 ) -> None:
     good, values, _ = FUNCTIONS[name]
     for value, error in values[parameter]:
         with noted(value):
-            refusal(syscalls, error, getattr(wireline.net, name), **{**good, parameter: value})
+            refusal(syscalls, error, getattr(ROOMS[flavour], name), **{**good, parameter: value})
 
 
 @pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
@@ -522,6 +593,24 @@ def test_bad_arguments_of_a_server_are_refused_and_it_goes_on(name: str, paramet
                 getattr(server, name)(**{parameter: value})
         with dial(*server.local_addr, timeout=5) as client:
             assert client.recv_some(timeout=5) == b""
+
+
+@pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
+def test_bad_arguments_of_an_asynchronous_server_are_refused_and_it_goes_on(
+    name: str, parameter: str
+) -> None:
+    async def handler(client: AsyncSocket, _: object) -> None:
+        await client.send(b"x")
+
+    async def main() -> None:
+        async with wireline.asyncnet.serve(handler, 0, LOOPBACK) as server:
+            for value, error in SERVER[name].bad[parameter]:
+                with noted(value), pytest.raises(error):
+                    await getattr(server, name)(**{parameter: value})
+            async with await wireline.asyncnet.dial(*server.local_addr, timeout=5) as client:
+                assert await client.recv_some(timeout=5) == b"x"
+
+    asyncio.run(main())
 
 
 # The functions of the front door.

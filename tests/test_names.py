@@ -14,7 +14,7 @@ import pytest
 
 import wireline
 from tests.scenarios.flavours import WAITING
-from wireline import net
+from wireline import asyncnet, net
 
 
 class Flavour(NamedTuple):
@@ -23,10 +23,13 @@ class Flavour(NamedTuple):
     module: ModuleType
     socket: str
     awaits: bool
+    adds: frozenset[str] = frozenset()
+    """Public names that only this flavour has."""
 
 
 FLAVOURS = [
     Flavour(net, "Socket", awaits=False),
+    Flavour(asyncnet, "AsyncSocket", awaits=True, adds=frozenset({"Starting"})),
 ]
 
 
@@ -79,14 +82,20 @@ METHODS = {
     "set_sock_opt": Entry("opt, value, level=None"),
     "get_socket_error": Entry(""),
     "socket_error": Entry(f"err=-1, is_async=False, last_error=-1, {FLAGS}"),
+    "get_peer_certificates": Entry(""),
+    "get_psk_identity": Entry(""),
 }
 PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {
-    "dial": Entry("address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None", waits=True),
+    "dial": Entry(
+        "address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None",
+        waits=True,
+    ),
     "serve": Entry(
-        "handler, port, address='', *,"
-        "max_connections=None, backlog=SOMAXCONN, reuse_port=False, buffered=True",
+        "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
+        "backlog=SOMAXCONN, reuse_port=False, buffered=True",
         waits=True,
     ),
 }
@@ -118,7 +127,9 @@ def check(name: str, function: Any, entry: Entry, flavour: Flavour) -> None:
     for ours, theirs in zip(found, written, strict=True):
         if theirs.default is not ...:
             assert ours.default == theirs.default, f"{name}({ours.name})"
-    assert inspect.iscoroutinefunction(function) == (entry.waits and flavour.awaits), name
+    # What the asynchronous `serve` returns can be awaited, and entered as well.
+    awaitable = function is asyncnet.serve or inspect.iscoroutinefunction(function)
+    assert awaitable == (entry.waits and flavour.awaits), name
 
 
 def check_class(cls: type, methods: Mapping[str, Entry], properties: set[str], flavour: Flavour) -> None:
@@ -168,7 +179,14 @@ def test_the_alias_of_send_is_for_who_does_not_await(flavour: Flavour) -> None:
 
 @every_flavour
 def test_the_door_shows_these_names(flavour: Flavour) -> None:
-    assert set(flavour.module.__all__) == {flavour.socket, "Server", "Handler", *FUNCTIONS, *TUPLES}
+    assert set(flavour.module.__all__) == {
+        flavour.socket,
+        "Server",
+        "Handler",
+        *FUNCTIONS,
+        *TUPLES,
+        *flavour.adds,
+    }
 
 
 def test_the_scenarios_await_what_waits() -> None:

@@ -52,6 +52,16 @@ def peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
     return host, check_port(port)
 
 
+def require_context(tls: object) -> None:
+    """Refuse what is no ``wireline.tls.SslContext``. Its class is not imported here, for that imports ``ssl``.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not hasattr(tls, "_client_core"):
+        raise TypeError(f"tls is a wireline.tls.SslContext, not {type(tls).__name__}")
+
+
 def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
     """Return the operating system's number and level of a boolean option."""
     if not isinstance(opt, SockOpt):

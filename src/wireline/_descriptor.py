@@ -6,6 +6,7 @@ import contextlib
 import enum
 import errno
 import os
+import select
 import socket
 import stat
 
@@ -86,6 +87,15 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         sock.close()
         raise
     return sock, not code
+
+
+def has_room(sock: socket.socket) -> bool:
+    """Whether the kernel would take something more to send."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock, select.POLLOUT)
+        return bool(poll.poll(0))
+    return bool(select.select((), (sock,), (), 0)[1])
 
 
 def connect_result(sock: socket.socket) -> OSError | None:

@@ -1,12 +1,39 @@
-"""How a dial that failed is reported."""
+"""What ``dial`` decides before it waits, and how one that failed is reported."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from wireline._arguments import require_context
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import Race
 from wireline.errors import DialError, SocketTimeout
+from wireline.options import SOCK_STREAM
 
-__all__ = ["failure"]
+if TYPE_CHECKING:
+    from wireline._sansio.tlsstream import TlsCore
+    from wireline.tls import SslContext
+
+__all__ = ["failure", "secure_core"]
+
+
+def secure_core(
+    tls: SslContext | None, hostname: str | None, host: str, port: int, sock_type: int, *, buffered: bool
+) -> TlsCore | None:
+    """What the connection needs if it is to be TLS.
+
+    Raises:
+        TypeError, ValueError: the arguments do not go together.
+        OSError: the context cannot be used: no CA is found, ...
+    """
+    if tls is None:
+        if hostname is not None:
+            raise ValueError("hostname is the name that the certificate is checked for: it needs tls=")
+        return None
+    require_context(tls)
+    if sock_type != SOCK_STREAM:
+        raise ValueError("TLS needs a stream: there is none over UDP")
+    return tls._client_core(host if hostname is None else hostname, port, buffered=buffered)
 
 
 def failure(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:

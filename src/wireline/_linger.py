@@ -21,6 +21,7 @@ import threading
 import time
 
 from wireline._sansio.deadline import Deadline
+from wireline.options import NO_SIGNAL
 
 __all__ = ["DEFAULT_LINGER", "dispose"]
 
@@ -34,13 +35,14 @@ nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody
 _LONGEST_WAIT = 86_400.0
 
 
-def dispose(sock: socket.socket, linger: float | None = None) -> None:
+def dispose(sock: socket.socket, linger: float | None = None, farewell: bytes = b"") -> None:
     """Close ``sock`` without ever waiting.
 
     Args:
         sock: the descriptor's owner; nobody else uses it any more.
         linger: None is the operating system's plain close; 0 an abortive one (reset, unsent data is dropped); else
             the seconds in which the peer may finish before the descriptor is closed in any case.
+        farewell: the last bytes to send, if ``linger`` leaves time for it.
     """
     if linger is None:
         sock.close()
@@ -48,20 +50,45 @@ def dispose(sock: socket.socket, linger: float | None = None) -> None:
         with contextlib.suppress(OSError):  # gone already: then there is nothing to abort
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
-    elif _stop_sending(sock):
-        _lingerer.add(sock, linger)
     else:
-        sock.close()
+        leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()))
+        if leaving.stop_sending():
+            _lingerer.add(leaving)
+        else:
+            sock.close()
 
 
-def _stop_sending(sock: socket.socket) -> bool:
-    """Send FIN; False if the connection is gone and there is nothing to wait for."""
-    try:
-        sock.setblocking(False)
-        sock.shutdown(socket.SHUT_WR)
-    except OSError:
-        return False
-    return True
+class _Leaving:
+    """A socket that has something to say yet, and then listens until its peer is done."""
+
+    def __init__(self, sock: socket.socket, farewell: bytes, deadline: Deadline) -> None:
+        self.sock = sock
+        self.deadline = deadline
+        self._farewell = farewell
+
+    @property
+    def events(self) -> int:
+        """What to wait for."""
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._farewell else 0)
+
+    def stop_sending(self) -> bool:
+        """Send what is left and then FIN, as far as there is room; False if the connection is gone."""
+        try:
+            self.sock.setblocking(False)
+            while self._farewell:
+                self._farewell = self._farewell[self.sock.send(self._farewell, NO_SIGNAL) :]
+            self.sock.shutdown(socket.SHUT_WR)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return True
+
+    def is_over(self, events: int, scrap: bytearray) -> bool:
+        """Do what can be done now; True when the peer is done, or gone."""
+        if events & selectors.EVENT_WRITE and not self.stop_sending():
+            return True
+        return bool(events & selectors.EVENT_READ) and _peer_is_done(self.sock, scrap)
 
 
 class _Lingerer:
@@ -69,15 +96,15 @@ class _Lingerer:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._arrivals: list[tuple[socket.socket, Deadline]] = []
-        self._waiting: dict[socket.socket, Deadline] = {}
+        self._arrivals: list[_Leaving] = []
+        self._waiting: set[_Leaving] = set()
         self._thread: threading.Thread | None = None
         self._wake: socket.socket | None = None
 
-    def add(self, sock: socket.socket, seconds: float) -> None:
-        """Take ``sock`` over; it is closed when its peer is done or ``seconds`` have passed."""
+    def add(self, leaving: _Leaving) -> None:
+        """Take a socket over; it is closed when its peer is done or its time is up."""
         with self._lock:
-            self._arrivals.append((sock, Deadline(seconds, time.monotonic())))
+            self._arrivals.append(leaving)
             if self._wake is not None:
                 self._wake.send(b"\0")
                 return
@@ -86,7 +113,7 @@ class _Lingerer:
             except (OSError, RuntimeError):
                 # No descriptor or no thread to be had. Closing at once is all that is left.
                 self._arrivals.pop()
-                sock.close()
+                leaving.sock.close()
 
     def _start(self) -> None:
         with contextlib.ExitStack() as unless_it_runs:
@@ -105,32 +132,35 @@ class _Lingerer:
         with selector, woken:
             while self._welcome(selector):
                 now = time.monotonic()
-                nearest = min(deadline.at for deadline in self._waiting.values())
-                for key, _ in selector.select(min(max(0.0, nearest - now), _LONGEST_WAIT)):
-                    if key.fileobj is woken:
+                nearest = min(leaving.deadline.at for leaving in self._waiting)
+                for key, events in selector.select(min(max(0.0, nearest - now), _LONGEST_WAIT)):
+                    leaving = key.data
+                    if leaving is None:
                         woken.recv(4096)
-                    elif isinstance(key.fileobj, socket.socket) and _peer_is_done(key.fileobj, scrap):
-                        self._close(selector, key.fileobj)
+                    elif leaving.is_over(events, scrap):
+                        self._close(selector, leaving)
+                    elif leaving.events != key.events:
+                        selector.modify(leaving.sock, leaving.events, leaving)
                 now = time.monotonic()
-                for sock in [sock for sock, deadline in self._waiting.items() if deadline.passed(now)]:
-                    self._close(selector, sock)
+                for leaving in [leaving for leaving in self._waiting if leaving.deadline.passed(now)]:
+                    self._close(selector, leaving)
 
     def _welcome(self, selector: selectors.BaseSelector) -> bool:
         """Begin to watch those that came; False, and the thread ends, when there is nobody left to watch."""
         with self._lock:
-            for sock, deadline in self._arrivals:
-                selector.register(sock, selectors.EVENT_READ)
-                self._waiting[sock] = deadline
+            for leaving in self._arrivals:
+                selector.register(leaving.sock, leaving.events, leaving)
+            self._waiting.update(self._arrivals)
             self._arrivals.clear()
             if not self._waiting and self._wake is not None:
                 self._wake.close()
                 self._wake = None
             return bool(self._waiting)
 
-    def _close(self, selector: selectors.BaseSelector, sock: socket.socket) -> None:
-        selector.unregister(sock)
-        del self._waiting[sock]
-        sock.close()
+    def _close(self, selector: selectors.BaseSelector, leaving: _Leaving) -> None:
+        selector.unregister(leaving.sock)
+        self._waiting.remove(leaving)
+        leaving.sock.close()
 
     def wait_at_exit(self) -> None:
         """Give what is not on the wire yet a last chance, ``DEFAULT_LINGER`` seconds at most."""
@@ -138,7 +168,7 @@ class _Lingerer:
         thread = self._thread
         while thread is not None and thread.is_alive() and time.monotonic() < limit:
             with self._lock:
-                pending = [sock for sock, _ in self._arrivals] + list(self._waiting)
+                pending = [leaving.sock for leaving in (*self._arrivals, *self._waiting)]
             if not any(map(_has_unsent, pending)):
                 return
             thread.join(0.02)
@@ -146,8 +176,8 @@ class _Lingerer:
     def forget(self) -> None:
         """In a forked child: the parent lingers, we only drop our copies of its descriptors."""
         self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
-        for sock in [sock for sock, _ in self._arrivals] + list(self._waiting):
-            sock.close()
+        for leaving in (*self._arrivals, *self._waiting):
+            leaving.sock.close()
         self._arrivals.clear()
         self._waiting.clear()
         self._thread = None

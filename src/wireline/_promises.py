@@ -504,7 +504,9 @@ class SocketPromises:
         """Accept a connection if somebody has connected. It never waits.
 
         Returns:
-            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None.
+            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
+            also ``NO_HANDSHAKE``, None and None: somebody has come, and is handed out by a later call, when the
+            handshake is done. Who takes more than 10 s for it is sent away.
 
         Raises:
             ClosedError: this side closed the socket.
@@ -565,14 +567,17 @@ def dial() -> None:
         port: 0 to 65535.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
         buffered: read from the kernel in large pieces, see ``Socket``.
-        timeout: seconds for the whole call, finding the name included; None waits for ever.
+        timeout: seconds for the whole call, finding the name and the TLS handshake included; None waits for ever.
+        tls: a ``wireline.tls.SslContext``: make a TLS handshake, and check that the peer is who was asked for.
+        hostname: the name that the peer's certificate must be for, and that is sent to it; ``address`` by default.
 
     Returns:
         The connected socket.
 
     Raises:
         DialError: no address could be connected; its ``attempts`` have each one's own error and time.
-        SocketTimeout: time ran out while an address could still have answered.
+        SocketTimeout: time ran out while an address could still have answered, or in the handshake.
+        ssl.SSLError: the handshake failed; of a certificate that is not accepted ``ssl.SSLCertVerificationError``.
         socket.gaierror: the name does not resolve.
         TypeError, ValueError: an argument is of the wrong type, or out of its range.
     """
@@ -591,7 +596,10 @@ def serve() -> None:
         port: 0 lets the operating system choose; see the server's ``local_addr``.
         address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
             and on Linux ``"unix:@name"`` one with an abstract name.
+        tls: a ``wireline.tls.SslContext``: every client has to make a TLS handshake before the handler is called.
         max_connections: how many may be served at a time; who comes then waits to be accepted. None is no limit.
+        handshake_timeout: seconds that a client has for its handshake, which delays nobody else. One that fails is
+            told to the logger ``wireline`` at level INFO.
         backlog: how many may wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
         buffered: what the clients' sockets are, see ``Socket``.

@@ -6,15 +6,19 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from typing import NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from wireline._arguments import require_int
+from wireline._arguments import require_context, require_int
 from wireline._base import BaseSocket
+from wireline._sansio.deadline import check_timeout
 from wireline._sansio.race import AddrInfo
 from wireline.address import IpAddress, check_host, check_port, unix_path
 from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
 
-__all__ = ["ListenAt", "StopReport", "check_limit", "open_listener"]
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
+
+__all__ = ["ListenAt", "StopReport", "Welcome", "check_limit", "open_listener"]
 
 S = TypeVar("S", bound=BaseSocket)
 
@@ -55,6 +59,28 @@ class ListenAt(NamedTuple):
     def needs_lookup(self) -> bool:
         """Whether ``host`` has to be resolved before ``open_listener``."""
         return self.path is None and self.host != ""
+
+
+class Welcome(NamedTuple):
+    """How a server makes TLS handshakes."""
+
+    tls: SslContext
+    seconds: float | None
+
+    @classmethod
+    def checked(cls, tls: SslContext | None, handshake_timeout: float | None) -> Welcome | None:
+        """Read the arguments of ``serve``; None if there is no TLS. A context that cannot serve is found out now.
+
+        Raises:
+            TypeError, ValueError: they are none.
+            OSError: the context has no certificate that could be used.
+        """
+        seconds = check_timeout(handshake_timeout)
+        if tls is None:
+            return None
+        require_context(tls)
+        tls._server_core()
+        return cls(tls, seconds)
 
 
 def check_limit(max_connections: int | None) -> int | None:

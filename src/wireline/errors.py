@@ -17,8 +17,10 @@ passes through as it is; the operation and the peer are added as a note.
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+from typing import TypeVar
 
 __all__ = [
     "BusyError",
@@ -50,6 +52,18 @@ def _rebuild(cls: type[WirelineError], args: tuple[object, ...]) -> WirelineErro
     error = cls.__new__(cls)
     super(WirelineError, error).__init__(*args)
     return error
+
+
+_E = TypeVar("_E", bound=BaseException)
+
+
+def fresh_copy(error: _E) -> _E:
+    """Return the same error to raise again: traceback and notes of one report are not to grow with the next."""
+    fresh = copy.copy(error)
+    fresh.__cause__ = error.__cause__
+    if hasattr(fresh, "__notes__"):
+        fresh.__notes__ = list(error.__notes__)
+    return fresh
 
 
 class ClosedError(WirelineError, OSError):

@@ -141,6 +141,14 @@ class AcceptResult(enum.Enum):
     """A client, ready to be used."""
 
 
+NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+"""Flag of the operating system: a peer that is gone is an error, never a signal that ends the process of somebody
+who enabled SIGPIPE."""
+
+DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+"""Flag of the operating system: one call on a blocking descriptor does not wait. 0 where there is none (Windows):
+streams do not block there."""
+
 # POSIX names, then the two that Windows adds: WSAEDISCON and ERROR_NETNAME_DELETED.
 _DISCONNECTIONS = frozenset(
     {errno.ECONNRESET, errno.EPIPE, errno.ENETRESET, errno.ECONNABORTED, errno.ESHUTDOWN}

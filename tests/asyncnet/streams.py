@@ -8,6 +8,7 @@ import functools
 import os
 import random
 import socket
+import time
 import types
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from typing import Any, Final, TypeVar
@@ -89,6 +90,14 @@ async def drain_until(peer: socket.socket, done: Callable[[], bool]) -> bytes:
         idle = idle + 1 if is_done and not piece else 0
         await turns(1)
     return data
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that nothing announces."""
+    limit = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < limit, "it did not happen"
+        await asyncio.sleep(0.001)
 
 
 def pattern(size: int, seed: int = 0) -> bytes:

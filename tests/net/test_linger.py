@@ -15,11 +15,16 @@ from collections.abc import Iterator
 import pytest
 
 from wireline import _linger
-from wireline._linger import _Lingerer, dispose
+from wireline._linger import _Leaving, _Lingerer, dispose
+from wireline._sansio.deadline import Deadline
 
 PATIENCE = 5.0
 
 Pair = tuple[socket.socket, socket.socket]
+
+
+def leaving(sock: socket.socket) -> _Leaving:
+    return _Leaving(sock, b"", Deadline(PATIENCE, time.monotonic()))
 
 
 def tcp_pair() -> Pair:
@@ -197,7 +202,7 @@ def test_at_exit_it_waits_while_something_is_unsent(pair: Pair, monkeypatch: pyt
     here, there = pair
     fill(here)
     here.shutdown(socket.SHUT_WR)
-    lingerer.add(here, PATIENCE)
+    lingerer.add(leaving(here))
     start = time.monotonic()
     lingerer.wait_at_exit()
     assert 0.1 <= time.monotonic() - start < 1, "as long as it may"
@@ -212,7 +217,7 @@ def test_at_exit_it_does_not_wait_for_what_has_arrived(pair: Pair) -> None:
     assert there.recv(1) == b"x"
     here.shutdown(socket.SHUT_WR)
     assert there.recv(1) == b""
-    lingerer.add(here, PATIENCE)
+    lingerer.add(leaving(here))
     start = time.monotonic()
     lingerer.wait_at_exit()
     assert time.monotonic() - start < 1

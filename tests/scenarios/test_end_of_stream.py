@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.scenarios.flavours import Sock
-from tests.scenarios.scene import Scene, Wire, arrived, begin, readable, soon
-from wireline import EndOfStreamError, ReadLineResult, SocketFlag, SocketTimeout
+from tests.scenarios.scene import (
+    STREAMS,
+    Scene,
+    Wire,
+    arrived,
+    begin,
+    in_clear,
+    over,
+    readable,
+    reset,
+    soon,
+)
+from wireline import SAFE_DISCONN, EndOfStreamError, ReadLineResult, SocketFlag, SocketTimeout
+from wireline.tls import TruncatedError
 
 pytestmark = pytest.mark.anyio
+TRANSPORTS = tuple(STREAMS)  # TLS among them
 
 NO_FLAGS = SocketFlag(0)
 
@@ -113,6 +128,7 @@ async def test_R8_a_half_closed_peer_can_still_be_written_to(wire: Wire) -> None
 # R12.
 
 
+@in_clear  # over TLS a reset is a cut, see T3
 @pytest.mark.parametrize("timeout", [None, 5])
 async def test_R12_data_that_came_before_a_reset_comes_first_and_the_reset_is_an_end(
     scene: Scene, timeout: float | None
@@ -131,6 +147,7 @@ async def test_R12_data_that_came_before_a_reset_comes_first_and_the_reset_is_an
         assert wire.sock.try_recv_line() == (ReadLineResult.DISCONNECTED, b"")
 
 
+@in_clear
 @pytest.mark.parametrize("timeout", [None, 5])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
 async def test_R12_without_safe_disconn_the_reset_is_an_error_every_time(
@@ -154,6 +171,7 @@ async def test_R12_without_safe_disconn_the_reset_is_an_error_every_time(
         assert await soon(wire.sock.recv(1, timeout)) == b"", "and with it an end, at the same time"
 
 
+@in_clear
 async def test_R12_a_reset_while_it_waits(scene: Scene) -> None:
     for flags in (SocketFlag.SAFE_DISCONN, NO_FLAGS):
         wire = await scene.wire()
@@ -166,6 +184,7 @@ async def test_R12_a_reset_while_it_waits(scene: Scene) -> None:
                 await soon(waiting)
 
 
+@in_clear
 @pytest.mark.parametrize("read", WHOLE.values(), ids=WHOLE)
 async def test_R12_what_must_be_whole_says_that_the_stream_ended_by_a_reset(
     scene: Scene, read: Callable[[Sock, float | None], Awaitable[object]]
@@ -179,3 +198,63 @@ async def test_R12_what_must_be_whole_says_that_the_stream_ended_by_a_reset(
             await soon(read(wire.sock, None))
         assert caught.value.partial == b"abc"
         assert isinstance(caught.value.__cause__, ConnectionResetError)
+
+
+# T3: TLS that ends without a word.
+
+
+@pytest.mark.parametrize("ending", ["FIN", "reset"])
+@pytest.mark.parametrize("flags", [SAFE_DISCONN, NO_FLAGS], ids=["safe", "strict"])
+@pytest.mark.parametrize("timeout", [None, 5])
+@over("tls12", "tls13")
+async def test_T3_a_cut_is_an_error_in_every_read_after_what_came_before(
+    scene: Scene, timeout: float | None, flags: SocketFlag, ending: str
+) -> None:
+    sock, peer = await scene.wire()
+    peer.sendall(b"line\nhalf a li")
+    await arrived(sock, 14)
+    if ending == "reset":
+        reset(peer.sock)
+    else:
+        peer.cut()
+    assert await soon(sock.recv_line(timeout, flags)) == b"line"
+    for _ in range(2):
+        with pytest.raises(TruncatedError):
+            await soon(sock.recv_line(timeout, flags))
+    assert await soon(sock.recv_some(4, timeout, flags)) == b"half"
+    assert await soon(sock.recv(100, timeout, flags)) == b" a li"
+    reads: list[Callable[[], Awaitable[object]]] = [
+        lambda: sock.recv(1, timeout, flags),
+        lambda: sock.recv_some(1, timeout, flags),
+        lambda: sock.recv_into(bytearray(1), None, timeout, flags),
+        lambda: sock.recv_line(timeout, flags),
+        lambda: sock.recv_line_into(bytearray(), timeout, flags),
+        lambda: sock.recv_exactly(1, timeout),
+        lambda: sock.recv_until(b"x", timeout=timeout),
+        lambda: sock.skip(1, timeout),
+        lambda: anext(aiter(sock.lines(timeout=timeout))),
+    ]
+    for read in reads:
+        with pytest.raises(TruncatedError) as caught:
+            await soon(read())
+        assert isinstance(caught.value, ssl.SSLError)
+
+
+@over("tls12", "tls13")
+async def test_T3_a_cut_while_it_waits(scene: Scene) -> None:
+    sock, peer = await scene.wire()
+    reading = await begin(sock.recv_line())
+    peer.cut()
+    with pytest.raises(TruncatedError):
+        await soon(reading)
+
+
+@over("tls12", "tls13")
+async def test_T3_after_the_goodbye_a_reset_takes_nothing_away(scene: Scene) -> None:
+    sock, peer = await scene.wire()
+    peer.sendall(b"all of it")
+    peer.shutdown(socket.SHUT_WR)
+    await arrived(sock, 9)
+    reset(peer.sock)
+    assert await soon(sock.recv(100)) == b"all of it"
+    assert await soon(sock.recv(100)) == b""

@@ -7,10 +7,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.scenarios.flavours import Flavour, Sock, in_thread
-from tests.scenarios.scene import Scene, Transport, Wire, arrived, begin, soon
+from tests.scenarios.scene import STREAMS, Scene, Transport, Wire, arrived, begin, soon
 from wireline import BUFFER_SIZE, MAX_LINE_LENGTH, LineTooLongError, ReadLineResult, SocketTimeout
 
 pytestmark = pytest.mark.anyio
+TRANSPORTS = tuple(STREAMS)  # TLS among them
 
 
 async def lines_of(sock: Sock, **options: object) -> list[bytes]:
@@ -233,6 +234,6 @@ async def test_R9_a_peer_that_never_ends_its_line_is_held_back(wire: Wire, on_lo
     else:
         assert await soon(sock.recv_line()) == b"x" * MAX_LINE_LENGTH
     assert not endless.done()
-    sock.close()
+    sock.close(linger=0)
     with pytest.raises(ConnectionError):
         await soon(endless)

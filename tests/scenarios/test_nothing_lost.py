@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.scenarios.calls import Call, every_read
 from tests.scenarios.flavours import Flavour, Sock
-from tests.scenarios.scene import Pair, Scene, Transport, Wire, arrived, begin, pattern, soon
+from tests.scenarios.scene import STREAMS, Pair, Scene, Transport, Wire, arrived, begin, pattern, soon
 from wireline import EndOfStreamError, SocketFlag, SocketTimeout
 
 pytestmark = pytest.mark.anyio
+TRANSPORTS = tuple(STREAMS)  # TLS among them
 
 
 class Send(NamedTuple):

@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.scenarios.flavours import Sock
-from tests.scenarios.scene import Scene, arrived, begin, soon
+from tests.scenarios.scene import STREAMS, Scene, arrived, begin, soon
 from wireline import SAFE_DISCONN, SocketFlag, SocketTimeout
 
+TRANSPORTS = tuple(STREAMS)  # TLS among them
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"]),

@@ -12,6 +12,7 @@ import pytest
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
+    STREAMS,
     Scene,
     Stopwatch,
     Wire,
@@ -28,6 +29,7 @@ from tests.scenarios.scene import (
 from wireline import Address, ClosedError, SocketFlag, SocketTimeout
 
 pytestmark = pytest.mark.anyio
+TRANSPORTS = tuple(STREAMS)  # TLS among them
 
 NO_FLAGS = SocketFlag(0)
 for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
@@ -293,7 +295,7 @@ async def test_W7_a_server_is_held_back_by_a_client_that_does_not_read(scene: Sc
             accepted += 100_000
 
     server = await scene.serve(pour)
-    client = scene.raw_connect(server.local_addr)
+    client = await scene.connected(server.local_addr)
     last = -1
     while accepted != last:  # until it stands still
         last = accepted

@@ -153,6 +153,11 @@ class ReceiveBuffer:
             self._split_ahead()
         return line
 
+    def let_go(self) -> None:
+        """Free the memory of lines that were split ahead and are all taken."""
+        self._head = b""
+        self._start = 0
+
     def _drop(self, size: int) -> None:
         self._start += size
         self.size -= size

@@ -13,12 +13,12 @@ everything that arrived before it, every time it is asked for (R12).
 
 from __future__ import annotations
 
-import copy
 import operator
+from typing import ClassVar
 
 from wireline._sansio.buffer import ReceiveBuffer
 from wireline._sansio.lines import EMPTY_LINE, Line, find_line
-from wireline.errors import EndOfStreamError, LineTooLongError
+from wireline.errors import EndOfStreamError, LineTooLongError, fresh_copy
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
 
 # A request that lacks as many bytes as this asks for just these: they need not be copied out of a larger piece, and
@@ -35,11 +35,16 @@ class StreamCore:
 
     Attributes:
         want: bytes to ask the network for, valid after a request answered None.
+        from_scratch: after ``recv_line`` answered None: nothing of the line is there yet, and if one line comes next,
+            it is the answer.
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """
 
-    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "lines", "want", "want_whole")
+    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "from_scratch", "lines", "want", "want_whole")
+
+    plain: ClassVar[bool] = True
+    """Whether what is fed is what the requests answer."""
 
     def __init__(self, *, buffered: bool = True) -> None:
         self._buffer = ReceiveBuffer()
@@ -47,6 +52,7 @@ class StreamCore:
         self._ended = False
         self._error: OSError | None = None
         self.lines = self._buffer.lines
+        self.from_scratch = False
         self.want = 0
         self.want_whole = False
 
@@ -150,13 +156,22 @@ class StreamCore:
         self, max_length: int, on_long: str = "truncate", flags: SocketFlag = SAFE_DISCONN
     ) -> bytes | None:
         """One line, ``EMPTY_LINE`` for an empty one, ``b""`` at the end, even in the middle of a line (R8)."""
-        check_flags(flags)
-        max_length = check_size(max_length, "max_length")
-        if max_length < 1:
-            raise ValueError("max_length must be at least 1 byte")
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
+        if type(max_length) is not int or max_length < 1:
+            max_length = check_size(max_length, "max_length")
+            if max_length < 1:
+                raise ValueError("max_length must be at least 1 byte")
         if on_long not in ("truncate", "raise"):
             raise ValueError(f"on_long is 'truncate' or 'raise', not {on_long!r}")
-        line = find_line(self._buffer, max_length, self._ended)
+        buffer = self._buffer
+        line = None
+        if buffer.size or buffer.lines:
+            line = find_line(buffer, max_length, self._ended)
+            self.from_scratch = False
+        else:
+            buffer.let_go()
+            self.from_scratch = self.plain
         if line is None:
             if self._ended:
                 return self._at_end(flags)
@@ -198,12 +213,12 @@ class StreamCore:
     def _at_end(self, flags: SocketFlag) -> bytes:
         if self._error is None or is_disconnection_error(flags, self._error):
             return b""
-        raise copy.copy(self._error)  # a copy: the traceback of one report is not to grow with the next
+        raise fresh_copy(self._error)
 
     def _too_short(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
         if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
-            return copy.copy(self._error)
+            return fresh_copy(self._error)
         shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
         shortfall.__cause__ = self._error
         return shortfall

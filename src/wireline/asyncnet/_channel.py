@@ -108,7 +108,6 @@ class Waiting(Sleep, Generic[T]):
         self.job = job
         self.operation = operation
         self.deadline = deadline
-        self._error = None
         self.pending = True
 
     def left(self) -> None:
@@ -207,7 +206,7 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return False
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-            waiting._error = error
+            waiting._tell(error)
         else:
             if answer is NOT_YET:
                 return False

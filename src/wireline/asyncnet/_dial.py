@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+from typing import TYPE_CHECKING
 
 from wireline import _promises
 from wireline._arguments import dial_arguments
 from wireline._descriptor import State, create
-from wireline._dialing import failure
+from wireline._dialing import failure, secure_core
 from wireline._resolver import look_up, outcome
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import Race, interleave
@@ -17,6 +18,9 @@ from wireline.asyncnet._asyncio import running_loop
 from wireline.asyncnet._signals import Attempts, Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.options import IPPROTO_TCP
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
 
 __all__ = ["dial"]
 
@@ -29,8 +33,11 @@ async def dial(
     *,
     buffered: bool = True,
     timeout: float | None = None,
+    tls: SslContext | None = None,
+    hostname: str | None = None,
 ) -> AsyncSocket:
     host, port, sock_type = dial_arguments(address, port, protocol)
+    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered)
     timeout = check_timeout(timeout)
     signal = Signal(running_loop())
     deadline = None if timeout is None else Deadline(timeout, signal.now())
@@ -41,9 +48,16 @@ async def dial(
     if sock is None:
         raise failure(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
-    return AsyncSocket._adopt(
+    dialled = AsyncSocket._adopt(
         sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
     )
+    if secure is not None:
+        try:
+            await dialled._upgrade_by(secure, deadline, "dial")
+        except BaseException:
+            dialled.close()
+            raise
+    return dialled
 
 
 async def _run(race: Race, deadline: Deadline | None, signal: Signal) -> socket.socket | None:

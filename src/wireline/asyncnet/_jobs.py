@@ -7,20 +7,17 @@ import socket
 from collections.abc import Awaitable, Callable
 from typing import TypeVar, TypeVarTuple
 
-from wireline._descriptor import CONNECTING, connect_result
+from wireline._descriptor import CONNECTING, connect_result, has_room
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Operation
 from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
-from wireline.options import AF_UNIX
+from wireline.options import AF_UNIX, NO_SIGNAL
 
-__all__ = ["Accept", "Connect", "Read", "ReceiveDatagram", "Send", "SendDatagram"]
+__all__ = ["Accept", "Connect", "Read", "ReceiveDatagram", "Room", "Send", "SendDatagram"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-# A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
-NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
 
 # Bytes that an operation of the loop sends at once. It is never cancelled, so what it has counts as sent: a piece that
 # is small beside any message for which it matters, and large beside the cost of an operation. A guess.
@@ -72,7 +69,7 @@ class Send(Job[int]):
         sent: bytes that went out so far.
     """
 
-    __slots__ = ("_data", "_once", "_piece", "_sock", "sent")
+    __slots__ = ("_data", "_once", "_piece", "_sock", "_source", "sent")
 
     transferable = False
 
@@ -80,6 +77,7 @@ class Send(Job[int]):
         self, sock: socket.socket, data: bytes | memoryview, sent: int, *, once: bool = False
     ) -> None:
         self._sock = sock
+        self._source = data
         self._data = memoryview(data)
         self._once = once
         self._piece = 0
@@ -103,12 +101,28 @@ class Send(Job[int]):
         raise error
 
     def release(self) -> None:
-        """Let go of the caller's buffer (W4)."""
+        """Let go of the caller's buffer (W4), which an exception on its way would hold on to."""
         self._data.release()
+        if isinstance(self._source, memoryview):
+            self._source.release()
 
     def _done(self, more: int) -> int | NotYet:
         self.sent += more
         return self.sent if self._once or self.sent == len(self._data) else NOT_YET
+
+
+class Room(Job[bool]):
+    """Room for something to send."""
+
+    __slots__ = ("_sock",)
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def attempt(self) -> bool:
+        if not has_room(self._sock):
+            raise BlockingIOError
+        return True
 
 
 class Accept(Job[tuple[socket.socket, SockAddr]]):

@@ -58,11 +58,9 @@ class _Poller:
     def _dispatch(self) -> None:
         callbacks = self._callbacks
         for fd, _ in self._epoll.poll(0, _EVENTS):
-            callback = callbacks.get(fd)  # one of those before may have closed it
+            callback = callbacks.get(fd)  # one of those before may have closed it, or all
             if callback is not None:
                 callback()
-            if self._epoll.closed:
-                return
 
 
 _pollers: dict[Loop, _Poller] = {}

@@ -7,6 +7,9 @@ it is handed over and the task goes on at once, from inside the callback. So a r
 answered, not whenever bytes arrive; and there is no await between the kernel and the buffer, which is why a
 cancellation cannot lose any.
 
+Two requests, for whatever comes next and for a line, are mostly answered by just what one system call gave. When
+nothing was there before, such bytes go from the kernel to the task without a detour through the core.
+
 The registration with the loop stays from one read to the next. It is dropped when bytes arrive that nobody waits for:
 they stay in the kernel, and a slow consumer holds its peer back.
 
@@ -17,9 +20,11 @@ reader that it is one.
 from __future__ import annotations
 
 import socket
+import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
+from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._poller import unwatch, watch
@@ -40,6 +45,8 @@ class StreamReader(Sleep):
         "_closed",
         "_core",
         "_fd",
+        "_longest",
+        "_most",
         "_note",
         "_receive",
         "_registered",
@@ -63,7 +70,10 @@ class StreamReader(Sleep):
         self._core = resting[0]
         self._resting = resting
         self._note = note
-        self._request: Callable[..., bytes | None] | None = None
+        self._request: Callable[..., bytes | None] = StreamCore.recv
+        self._args: tuple[Any, ...] = ()
+        self._most = 0
+        self._longest = 0
         self._answer = b""
         self._registered = False
         self._closed = False
@@ -71,17 +81,32 @@ class StreamReader(Sleep):
         self._timer_at = 0.0
         self._at: float | None = None
 
-    def begin(
-        self, request: Callable[[StreamCore, *Ts], bytes | None], args: tuple[*Ts], timeout: float | None
-    ) -> StreamReader:
-        """Take the core, and lie in wait for the answer to a request; await what is returned, at once."""
+    @types.coroutine
+    def wait(
+        self,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        args: tuple[*Ts],
+        timeout: float | None,
+        most: int = 0,
+        longest: int = 0,
+    ) -> Generator[StreamReader, None, bytes]:
+        """Take the core, and lie in wait for the answer to a request.
+
+        Args:
+            request: a method of the core, which has just answered None.
+            args: its arguments.
+            timeout: seconds to wait.
+            most: the request is for what comes next, and so many bytes of it; 0 if it is not that simple.
+            longest: the request is for a line of at most so many bytes, of which nothing is there; 0 as above.
+        """
         if not self._registered:
             watch(self._loop, self._fd, self._on_readable)
             self._registered = True
         self._resting.clear()
         self._request = request
-        self._args: tuple[Any, ...] = args
-        self.pending = True
+        self._args = args
+        self._most = most
+        self._longest = longest
         if timeout is None:
             self._at = None
         else:
@@ -89,49 +114,57 @@ class StreamReader(Sleep):
             self._at = at = self._loop.time() + timeout
             if self._timer is None or self._timer_at > at:
                 self._set_timer(at)
-        return self
-
-    def __await__(self) -> Generator[StreamReader, None, bytes]:
-        self._asyncio_future_blocking = True
+        self.pending = self._asyncio_future_blocking = True
         try:
             yield self
-            return self._answer
-        finally:
-            self._answer = b""
+        except BaseException:
+            self.pending = False
             if not self._closed:
                 self._resting.append(self._core)
+            raise
+        answer, self._answer = self._answer, b""
+        return answer
 
     def _on_readable(self) -> None:
-        request = self._request
-        if request is None:
+        if not self.pending:
             self._unwatch()
             return
         core = self._core
+        answer = None
         try:
             data = self._receive(core.want)
         except BlockingIOError:
             return
         except OSError as error:
-            core.fail(self._note(error, request.__name__))
+            core.fail(self._note(error, self._request.__name__))
         else:
-            core.feed(data)
-        try:
-            answer = request(core, *self._args)
-        except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-            self._error = error
-        else:
-            if answer is None:
-                return
-            self._answer = answer
-        self._request = None
+            size = len(data)
+            if 0 < size <= self._most:
+                answer = data
+            elif 0 < size <= self._longest and data.find(b"\n") == size - 1:
+                answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
+            else:
+                core.feed(data)
+        if answer is None:
+            self._most = self._longest = 0
+            try:
+                answer = self._request(core, *self._args)
+            except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+                self._tell(error)
+            else:
+                if answer is None:
+                    return
         # What `wake` does, without the call: this is where every message comes by.
         self.pending = False
+        if answer is not None:
+            self._answer = answer
+            self._resting.append(core)
         callback, self._callback = self._callback, None
         if callback is not None and self._context is not None:
             self._context.run(callback, self)
 
     def left(self) -> None:
-        self._request = None
+        """Nothing to do: a request is not asked any more when its task is not ``pending``."""
 
     def close(self, error: Callable[[str], BaseException]) -> None:
         """Wake the reader with an error, and let go of the descriptor."""
@@ -139,10 +172,9 @@ class StreamReader(Sleep):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        request, self._request = self._request, None
         self._unwatch()
-        if request is not None and not self._loop.is_closed():
-            self.wake_soon(error(request.__name__))
+        if self.pending and not self._loop.is_closed():
+            self.wake_soon(error(self._request.__name__))
 
     def _unwatch(self) -> None:
         if self._registered:
@@ -160,11 +192,9 @@ class StreamReader(Sleep):
 
     def _on_timer(self) -> None:
         self._timer = None
-        request = self._request
-        if request is None or self._at is None:
+        if not self.pending or self._at is None:
             return
         if self._loop.time() < self._at:
             self._set_timer(self._at)
             return
-        self._request = None
-        self.wake_with(SocketTimeout(request.__name__, self._seconds))
+        self.wake_with(SocketTimeout(self._request.__name__, self._seconds))

@@ -5,20 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wireline import _promises
 from wireline._arguments import require_int
 from wireline._resolver import look_up, outcome
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
-from wireline._serving import ListenAt, StopReport, check_limit, open_listener
+from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
 from wireline.address import Address, IpAddress
 from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
 from wireline.asyncnet._signals import Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
 
 __all__ = ["Handler", "Server", "serve"]
 
@@ -40,7 +43,9 @@ def serve(
     port: int,
     address: str | IpAddress = "",
     *,
+    tls: SslContext | None = None,
     max_connections: int | None = None,
+    handshake_timeout: float | None = 10.0,
     backlog: int = SOMAXCONN,
     reuse_port: bool = False,
     buffered: bool = True,
@@ -50,6 +55,7 @@ def serve(
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
+    welcome = Welcome.checked(tls, handshake_timeout)
 
     async def start() -> Server:
         found = []
@@ -60,7 +66,7 @@ def serve(
         listener = open_listener(
             AsyncSocket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
         )
-        return Server(listener, handler, limit)
+        return Server(listener, handler, limit, welcome)
 
     return Starting(start)
 
@@ -90,9 +96,12 @@ class Starting:
 class Server:
     """A running server, made by ``serve``."""
 
-    def __init__(self, listener: AsyncSocket, handler: Handler, max_connections: int | None) -> None:
+    def __init__(
+        self, listener: AsyncSocket, handler: Handler, max_connections: int | None, welcome: Welcome | None
+    ) -> None:
         self._listener = listener
         self._handler = handler
+        self._welcome = welcome
         self._limit = max_connections
         self._active: dict[AsyncSocket, Task | None] = {}
         self._loop = running_loop()
@@ -145,20 +154,28 @@ class Server:
         def others() -> list[AsyncSocket]:
             return [client for client, task in self._active.items() if task is not me]
 
+        def over() -> bool:
+            return not others() and self._acceptor.done()
+
         before = len(others())
-        await self._until(lambda: not others() and self._acceptor.done(), seconds)
-        left = others()
+        await self._until(over, seconds)
+        left = set(others())
+        # Who is at its socket gets a `ClosedError`, and time to unwind. Who waits for something else would not notice.
+        elsewhere = {client for client in left if client.is_closed or not client._in_use}
         for client in left:
             client.close()
-        # The handlers get their `ClosedError`. Who waits for something else than the client is cancelled.
         await pause(0)
         await pause(0)
-        for client in others():
-            task = self._active[client]
+        for clients in (elsewhere, left - elsewhere):
+            self._cancel(clients)
+            await self._until(over, _UNWIND)
+        return StopReport(before - len(left), len(left))
+
+    def _cancel(self, clients: set[AsyncSocket]) -> None:
+        for client in clients:
+            task = self._active.get(client)
             if task is not None:
                 task.cancel()
-        await self._until(lambda: not others() and self._acceptor.done(), _UNWIND)
-        return StopReport(before - len(left), len(left))
 
     async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
         """Wait until ``condition`` is true, at most for so many seconds."""
@@ -201,24 +218,37 @@ class Server:
     def _start(self, client: AsyncSocket, address: Address) -> None:
         self._active[client] = None
         task = spawn(self._run(client, address), f"wireline-client-{address.port}")
-        if client in self._active:  # an eager task may be over by now
-            self._active[client] = task
         # A task that is cancelled before its first step never runs, and so cannot clean up.
         task.add_done_callback(lambda _: self._finish(client))
 
     # The task of one connection.
 
     async def _run(self, client: AsyncSocket, address: Address) -> None:
+        self._active[client] = current_task()  # here, as an eager task runs before anybody else knows it
         try:
-            await self._handler(client, address)
-        except ClosedError:
-            # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
-            if not self._stopping:
-                _log.exception("the handler of %s used a closed socket", address)
-        except Exception:  # noqa: BLE001 -- the handler's, whatever it is; it is logged and ends one connection
-            _log.exception("the handler of %s failed", address)
+            if self._welcome is None or await self._shake_hands(self._welcome, client, address):
+                await self._handler(client, address)
+        except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
+            closed = _says_closed(error)
+            # `stop` closes the connection under the handler. Any other time it is the handler's own mistake.
+            if not (closed and self._stopping):
+                _log.exception(
+                    "the handler of %s %s", address, "used a closed socket" if closed else "failed"
+                )
         finally:
             self._finish(client)
+
+    async def _shake_hands(self, welcome: Welcome, client: AsyncSocket, address: Address) -> bool:
+        """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
+        try:
+            secure = welcome.tls._server_core(buffered=client._buffered)
+            await client._upgrade_by(secure, client._deadline(welcome.seconds), "handshake")
+        except ClosedError:
+            raise
+        except OSError as error:
+            _log.info("no TLS handshake with %s: %s", address, error)
+            return False
+        return True
 
     def _finish(self, client: AsyncSocket) -> None:
         client.close()
@@ -232,3 +262,10 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
+
+
+def _says_closed(error: Exception) -> bool:
+    """Whether it is a ``ClosedError``, or a task group's bundle of nothing else."""
+    if isinstance(error, ExceptionGroup):
+        return error.split(ClosedError)[1] is None
+    return isinstance(error, ClosedError)

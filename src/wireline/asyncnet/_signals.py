@@ -74,10 +74,15 @@ class WriteTurn:
 
     Whoever finds it not ``held`` may set that, without more ado: the fast path of every send. It begins held, for a
     socket is not writable before it is connected.
+
+    Attributes:
+        held: somebody writes, or nobody may.
+        over: nobody may ever again.
     """
 
     def __init__(self) -> None:
         self.held = True
+        self.over = False
         self.queue: deque[Ticket] = deque()
 
     async def acquire(self, seconds: float | None) -> bool:
@@ -106,7 +111,11 @@ class WriteTurn:
         while self.queue:
             if _call(self.queue.popleft(), True):
                 return
-        self.held = False
+        self.held = self.over
+
+    def end(self) -> None:
+        """Let nobody write any more. From any thread; who queues is sent away by ``send_away``."""
+        self.over = self.held = True
 
     def send_away(self) -> None:
         """Refuse everybody who queues."""

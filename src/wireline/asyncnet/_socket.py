@@ -6,7 +6,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
@@ -31,6 +31,9 @@ from wireline.options import (
     SocketFlag,
     check_flags,
 )
+
+if TYPE_CHECKING:
+    from wireline._sansio.tlsstream import TlsCore
 
 __all__ = ["Accepted", "AsyncSocket"]
 
@@ -144,9 +147,10 @@ class AsyncSocket(AsyncStream):
         if sock.family not in (AF_INET, AF_INET6):
             raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
         with self._connecting("connect"):
+            secure = self._client_core(host, port)
             deadline = self._deadline(timeout)
             found = await self._resolve("connect", host, port, deadline)
-            await self._connect_to_any("connect", [info[4] for info in found], deadline)
+            await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     async def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
         where = unix_path(path)
@@ -155,7 +159,8 @@ class AsyncSocket(AsyncStream):
         if sock.family != AF_UNIX:
             raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
         with self._connecting("connect_unix"):
-            await self._connect_to_any("connect_unix", [where], self._deadline(timeout))
+            secure = self._client_core("", 0)
+            await self._connect_to_any("connect_unix", [where], secure, self._deadline(timeout))
 
     @contextlib.contextmanager
     def _connecting(self, operation: str) -> Iterator[None]:
@@ -181,7 +186,7 @@ class AsyncSocket(AsyncStream):
         return outcome(lookup)
 
     async def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None
+        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
         if self._spoiled:
@@ -190,12 +195,15 @@ class AsyncSocket(AsyncStream):
             for position, target in enumerate(targets, 1):
                 try:
                     await self._connect_to(operation, target, deadline)
-                    return
+                    break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
                     if position == len(targets) or isinstance(error, WirelineError):
                         raise
                     self._renew()
+            self._connected(target, secure)
+            if secure is not None:
+                await self._shake_hands_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
                 # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
@@ -214,7 +222,15 @@ class AsyncSocket(AsyncStream):
             begins = not isinstance(channel, PortableChannel)
             await self._do(channel, job, operation, deadline, now=begins)
         self._raise_if_closed(operation)
-        self._connected(target)
+
+    async def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake before anybody may use the connection."""
+        try:
+            await self._shake_hands(secure, operation, deadline)
+        except BaseException:
+            self._unconnected()
+            raise
+        self._published()
 
     # Accepting.
 
@@ -234,7 +250,11 @@ class AsyncSocket(AsyncStream):
                     raise
                 if not is_failed_before_accept(flags, error):
                     raise self._annotated(error, "accept") from error.__cause__
-        return Accepted(self._accepted(sock, sockaddr, inheritable), display_address(sockaddr))
+        client = self._accepted(sock, sockaddr, inheritable)
+        if self._tls is not None:
+            with self._welcome(client):
+                await client._upgrade_by(self._tls._server_core(buffered=self._buffered), deadline, "accept")
+        return Accepted(client, display_address(sockaddr))
 
     async def accept(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
@@ -247,13 +267,15 @@ class AsyncSocket(AsyncStream):
             try:
                 sock, sockaddr = self._accept_now(listener)
             except BlockingIOError:
-                return AcceptResult.NO_CLIENT, None, None
+                return self._first_guest()
             except OSError as error:
                 if not is_failed_before_accept(SAFE_DISCONN, error):
                     raise self._annotated(error, "accept") from error.__cause__
             else:
                 client = self._accepted(sock, sockaddr, False)
-                return AcceptResult.SUCCESS, client, display_address(sockaddr)
+                if self._tls is None:
+                    return AcceptResult.SUCCESS, client, display_address(sockaddr)
+                self._welcome_now(client, display_address(sockaddr))
 
     def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
         kept = None if self._reader is None else self._reader.take_kept()

@@ -14,21 +14,22 @@ from typing import NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 from wireline import _promises
 from wireline._arguments import Buffer, require_resizable, sendable, writable
-from wireline._base import BaseSocket
 from wireline._datagram import Datagram
-from wireline._descriptor import State, shut_down_writing
+from wireline._descriptor import State, has_room, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.asyncnet._asyncio import Loop, Operation, can_poll, pause, running_loop, when_done
 from wireline.asyncnet._channel import Channel, Job, NotYet, open_channel
-from wireline.asyncnet._jobs import NO_SIGNAL, Read, Send
+from wireline.asyncnet._jobs import Read, Room, Send
 from wireline.asyncnet._reader import StreamReader
+from wireline.asyncnet._secured import SecuredStream
 from wireline.asyncnet._signals import Signal, WriteTurn
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.options import (
     BUFFER_SIZE,
     MAX_LINE_LENGTH,
+    NO_SIGNAL,
     SAFE_DISCONN,
     ReadLineResult,
     SocketFlag,
@@ -51,7 +52,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 @_promises.documented(_promises.SocketPromises)
-class AsyncStream(BaseSocket):
+class AsyncStream(SecuredStream):
     """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
 
     _module = "wireline.asyncnet"
@@ -71,10 +72,27 @@ class AsyncStream(BaseSocket):
 
     def _opened(self) -> None:
         self._close_channels()  # of the descriptor before, or for `connect`
-        core = self._core
-        assert core is not None
-        self._resting = [core]
-        self._turn.held = False
+        self._resting = []
+        self._turn.held = True
+
+    def _published(self) -> None:
+        assert self._core is not None
+        if not self._closing.locked():
+            self._resting[:] = [self._core]
+        self._let_go_of_turn()
+
+    def _hold(self, operation: str) -> StreamCore:
+        """Be the only one who reads and writes the stream."""
+        self._open_sock(operation)
+        if self._core is None:
+            self._refuse(operation)
+        if self._in_use:
+            raise BusyError(f"{operation}: another task is using this socket")
+        self._turn.held = True
+        if self._stream_reader is not None:
+            self._stream_reader.close(_closed_meanwhile)  # it knows the core that there was
+            self._stream_reader = None
+        return self._resting.pop()
 
     # What a datagram socket does instead, in the class below.
 
@@ -138,26 +156,43 @@ class AsyncStream(BaseSocket):
 
     def _retire(self, linger: float | None) -> None:
         self._resting.clear()
+        self._turn.end()
         loop = self._loop
         if loop is None or loop.is_closed() or self._thread == threading.get_ident():
             self._end(linger)
         else:
             # From another thread: what belongs to the loop is touched inside it. The socket is closed already.
-            loop.call_soon_threadsafe(self._end, linger)
+            try:
+                loop.call_soon_threadsafe(self._end, linger)
+            except RuntimeError:  # the loop was closed in this moment
+                self._end(linger)
 
     def _end(self, linger: float | None) -> None:
-        self._turn.send_away()
-        for signal in self._signals:
-            signal.ring()
+        # A reader that was at work when another thread called `close` may have put these back since.
+        self._resting.clear()
+        self._lines.clear()
+        if self._loop is None or not self._loop.is_closed():  # else there is nobody to wake
+            self._turn.send_away()
+            for signal in self._signals:
+                signal.ring()
+        if self._secure is not None and self._write_in_flight():
+            self._secure.lent = (
+                True  # by a send that was given up: it is ended in the midst of what counts as sent
+            )
         when_done(self._close_channels(), functools.partial(self._dispose, linger))
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether a task reads or writes the stream."""
+        return self._core is not None and (self._turn.held or not self._resting)
 
     def _give_up(self) -> int:
         channels = [channel for channel in (self._reader, self._writer) if channel is not None]
-        in_use = self._core is not None and (self._turn.held or not self._resting)
-        if in_use or any(channel.busy or channel.in_flight for channel in channels):
+        if self._in_use or any(channel.busy or channel.in_flight for channel in channels):
             raise OSError(errno.EBUSY, "detach: another task is using the socket")
         self._close_channels()
         self._resting.clear()
+        self._turn.end()
         return super()._give_up()
 
     def _annotated(self, error: OSError, operation: str) -> OSError:
@@ -194,7 +229,7 @@ class AsyncStream(BaseSocket):
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
             reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, _noter(self))
-        return reader.begin(request, args, timeout)
+        return reader.wait(request, args, timeout)
 
     async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
@@ -303,9 +338,9 @@ class AsyncStream(BaseSocket):
         timeout: float | None = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
-        target = writable(buffer, size)
-        data = await self.recv(len(target), timeout, flags)
-        target[: len(data)] = data
+        with writable(buffer, size) as target:
+            data = await self.recv(len(target), timeout, flags)
+            target[: len(data)] = data
         return len(data)
 
     async def recv_some(
@@ -313,9 +348,19 @@ class AsyncStream(BaseSocket):
     ) -> bytes:
         if self._core is None and self._is_datagram:
             return (await self.recv_from(max_size, flags, timeout)).data
-        answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
+        reader = self._stream_reader
+        if timeout is not None or reader is None or not self._resting or self._loop is not running_loop():
+            answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
+            if answer is None:
+                answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags)
+            return answer
+        # What the two calls above come to. Here and in `recv_line` every message comes by.
+        core = self._resting[0]
+        answer = core.recv_some(max_size, flags)
         if answer is None:
-            answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags)
+            simple = core.plain and flags is SAFE_DISCONN and type(max_size) is int
+            most = max_size if simple else 0
+            answer = await reader.wait(StreamCore.recv_some, (max_size, flags), None, most)
         return answer
 
     async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
@@ -349,9 +394,19 @@ class AsyncStream(BaseSocket):
             if len(line) <= max_length:
                 return line
             lines.append(line)
-        answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
+        reader = self._stream_reader
+        if timeout is not None or reader is None or not self._resting or self._loop is not running_loop():
+            answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
+            if answer is None:
+                answer = await self._wait_for(StreamCore.recv_line, timeout, max_length, on_long, flags)
+            return answer
+        core = self._resting[0]
+        answer = core.recv_line(max_length, on_long, flags)
         if answer is None:
-            answer = await self._wait_for(StreamCore.recv_line, timeout, max_length, on_long, flags)
+            simple = core.from_scratch and flags is SAFE_DISCONN and type(max_length) is int
+            longest = max_length if simple else 0
+            args = (max_length, on_long, flags)
+            answer = await reader.wait(StreamCore.recv_line, args, None, 0, longest)
         return answer
 
     async def recv_line_into(
@@ -396,6 +451,29 @@ class AsyncStream(BaseSocket):
     async def send(
         self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
+        turn = self._turn
+        sent = 0
+        if (
+            type(data) is bytes
+            and data
+            and flags is SAFE_DISCONN
+            and timeout is None
+            and not turn.held
+            and self._secure is None
+            and (self._writer is None or not self._writer.in_flight)
+        ):
+            # Mostly there is room. Nobody else runs from here to the system call: that is turn enough.
+            try:
+                self.last_bytes_sent = sent = self._sock.send(data, NO_SIGNAL)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                self.last_bytes_sent = 0
+                if self._is_real(error, flags, "send"):
+                    raise
+                return
+            if sent == len(data):
+                return
         payload = data if type(data) is bytes else sendable(data)
         if flags is not SAFE_DISCONN:
             check_flags(flags)
@@ -403,7 +481,6 @@ class AsyncStream(BaseSocket):
             timeout = check_timeout(timeout)
         if not payload:
             self._open_sock("send")
-        turn = self._turn
         deadline: Deadline | None = None
         if turn.held:
             if self._core is None and self._is_datagram:
@@ -416,10 +493,12 @@ class AsyncStream(BaseSocket):
                 self.last_bytes_sent = 0
                 raise
         turn.held = True
-        sent = 0
+        if self._secure is not None:
+            await self._send_secure(self._secure, payload, flags, deadline or self._deadline(timeout))
+            return
         job: Send | None = None
         try:
-            if payload and (self._writer is None or not self._write_in_flight()):
+            if payload and not sent and (self._writer is None or not self._write_in_flight()):
                 try:
                     sent = self._sock.send(payload, NO_SIGNAL)
                 except BlockingIOError:
@@ -440,7 +519,7 @@ class AsyncStream(BaseSocket):
             if turn.queue:
                 turn.release()
             else:
-                turn.held = False
+                turn.held = turn.over
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)
@@ -450,6 +529,8 @@ class AsyncStream(BaseSocket):
         deadline = self._deadline(timeout)
         await self._take_turn("send_some", deadline)
         try:
+            if self._secure is not None:
+                return await self._send_a_slice(self._secure, payload, deadline)
             return await self._send_once("send_some", payload, deadline) if payload else 0
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None
@@ -457,7 +538,7 @@ class AsyncStream(BaseSocket):
             self._is_real(error, SocketFlag(0), "send_some")
             raise
         finally:
-            self._turn.release()
+            self._let_go_of_turn()
 
     async def try_send(self, data: Buffer) -> bool:
         payload = sendable(data)
@@ -469,6 +550,8 @@ class AsyncStream(BaseSocket):
         if self._core is None or self._turn.held or self._closing.locked() or self._write_in_flight():
             return False
         try:
+            if self._secure is not None:
+                return self._try_send_secure(self._secure, payload)
             return not payload or self._sock.send(payload, NO_SIGNAL) == len(payload)
         except OSError:
             return False
@@ -513,6 +596,17 @@ class AsyncStream(BaseSocket):
         finally:
             job.release()
 
+    async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
+        if not has_room(self._sock):
+            job = Room(self._sock)
+            try:
+                if can_poll(self._enter()):
+                    await self._write_channel().wait(job, operation, deadline)
+                else:
+                    await self._again_and_again(operation, job, deadline)
+            except SocketTimeout as error:
+                raise SocketTimeout(operation, error.seconds, 0) from None
+
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
         self._raise_if_closed(operation)
@@ -528,9 +622,12 @@ class AsyncStream(BaseSocket):
             if self._write_in_flight():  # what it has counts as sent
                 await self._send_rest("shutdown_write", Send(self._sock, b"", 0), deadline)
             self._write_shut = True
-            shut_down_writing(self._sock)
+            if self._secure is not None:
+                await self._say_goodbye(self._secure, deadline)
+            else:
+                shut_down_writing(self._sock)
         finally:
-            self._turn.release()
+            self._let_go_of_turn()
 
     async def __aenter__(self) -> Self:
         return self
@@ -559,7 +656,7 @@ def _noter(stream: AsyncStream) -> Callable[[OSError, str], OSError]:
 class _Lines:
     """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
 
-    __slots__ = ("_ahead", "_recv_line")
+    __slots__ = ("_ahead", "_over", "_recv_line")
 
     def __init__(self, stream: AsyncStream, max_length: int, timeout: float | None) -> None:
         # No line is split off ahead that is longer than a buffer.
@@ -567,12 +664,25 @@ class _Lines:
         self._recv_line = functools.partial(
             stream.recv_line, timeout, SAFE_DISCONN, max_length, on_long="raise"
         )
+        self._over = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        line = self._ahead.pop() if self._ahead else await self._recv_line()
-        if not line:
+        if self._over:
             raise StopAsyncIteration
+        if self._ahead:
+            line = self._ahead.pop()
+        else:
+            try:
+                line = await self._recv_line()
+            except BusyError:
+                raise  # to the second task that iterates; the first is unharmed
+            except BaseException:
+                self._over = True  # like a generator, it does not outlive an exception
+                raise
+            if not line:
+                self._over = True
+                raise StopAsyncIteration
         return b"" if line == EMPTY_LINE else line

@@ -6,11 +6,12 @@ import contextlib
 import selectors
 import socket
 import time
+from typing import TYPE_CHECKING
 
 from wireline import _promises
 from wireline._arguments import dial_arguments
 from wireline._descriptor import State, begin_connect, connect_result
-from wireline._dialing import failure
+from wireline._dialing import failure, secure_core
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import Race, interleave
@@ -18,6 +19,9 @@ from wireline.address import IpAddress
 from wireline.net._socket import Socket
 from wireline.net._wait import Waker, start_deadline, wait_for_lookup
 from wireline.options import IPPROTO_TCP
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
 
 __all__ = ["dial"]
 
@@ -36,8 +40,11 @@ def dial(
     *,
     buffered: bool = True,
     timeout: float | None = None,
+    tls: SslContext | None = None,
+    hostname: str | None = None,
 ) -> Socket:
     host, port, sock_type = dial_arguments(address, port, protocol)
+    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered)
     deadline = start_deadline(check_timeout(timeout))
     found = wait_for_lookup(look_up(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
     race = Race(interleave(found or ()))
@@ -45,7 +52,16 @@ def dial(
     if sock is None:
         raise failure(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
-    return Socket._adopt(sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4])
+    dialled = Socket._adopt(
+        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+    )
+    if secure is not None:
+        try:
+            dialled._upgrade_by(secure, deadline, "dial")
+        except BaseException:
+            dialled.close()
+            raise
+    return dialled
 
 
 def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:

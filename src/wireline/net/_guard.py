@@ -29,9 +29,11 @@ from wireline._sansio.stream import StreamCore
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.net._turns import WriteTurn
 from wireline.net._wait import Readiness, Waker
-from wireline.options import AF_UNIX
+from wireline.options import AF_UNIX, DONT_WAIT, NO_SIGNAL
 
 T = TypeVar("T")
+
+_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 
 # Seconds between two attempts where no event tells when the next one may succeed. Guesses: short beside a human, long
 # beside a system call.
@@ -59,8 +61,16 @@ class GuardedSocket(BaseSocket):
         self._readable = self._writable = None
         self._waker.close()  # it was for `connect`; `shutdown` wakes whoever waits on a stream
         self._no_reader = self._no_writer = False
+
+    def _published(self) -> None:
+        assert self._core is not None
         self._resting.append(self._core)
-        self._turn.release()
+        self._let_go_of_turn()
+
+    def _unconnected(self) -> None:
+        with self._lock:
+            self._no_reader = self._no_writer = True
+            super()._unconnected()
 
     # Using and closing the descriptor.
 
@@ -132,6 +142,26 @@ class GuardedSocket(BaseSocket):
             self._resting.append(core)
             raise OSError(errno.EBUSY, "detach: another thread is reading or sending")
 
+    def _hold(self, operation: str) -> StreamCore:
+        """Be the only one who reads and writes the stream."""
+        if self._core is None:
+            self._refuse(operation)
+        with self._lock:
+            self._open_sock(operation)
+            try:
+                core = self._resting.pop()
+            except IndexError:
+                raise BusyError(f"{operation}: another thread is reading this socket") from None
+            if not self._turn.try_acquire():
+                self._resting.append(core)
+                raise BusyError(f"{operation}: another thread is sending")
+        return core
+
+    def _let_go_of_turn(self) -> None:
+        self._turn.release()
+        if self._disposal is not None:
+            self._last_one_out()
+
     # Waiting.
 
     def _raise_if_closed(self, operation: str) -> None:
@@ -141,6 +171,56 @@ class GuardedSocket(BaseSocket):
     def _annotated(self, error: OSError, operation: str) -> OSError:
         error.add_note(f"during {operation} on {self!r}")
         return error
+
+    def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
+        """Receive once and big, waiting in the kernel if there is no deadline."""
+        try:
+            if deadline is not None or not DONT_WAIT:
+                data = self._receive_by(deadline, core.want, operation)
+            elif core.want_whole:
+                # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
+                data = self._sock.recv(core.want, _WAIT_ALL)
+            else:
+                data = self._sock.recv(core.want)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            self._raise_if_closed(operation)
+            core.fail(self._annotated(error, operation))
+        else:
+            if not data:
+                self._raise_if_closed(operation)
+            core.feed(data)
+
+    def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
+        """Receive as soon as there is something on a connected stream."""
+        if self._readable is None:
+            self._readable = Readiness(self._sock.fileno())
+        while True:
+            if not self._readable.wait(deadline):
+                assert deadline is not None
+                raise SocketTimeout(operation, deadline.seconds)
+            try:
+                return self._sock.recv(size, DONT_WAIT)
+            except BlockingIOError:
+                continue  # it looked readable and was not, as select(2) warns
+
+    def _send_once(
+        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
+    ) -> int:
+        """One low-level send on a connected stream, as soon as there is room for something."""
+        while True:
+            try:
+                return self._sock.send(data, DONT_WAIT | NO_SIGNAL)
+            except BlockingIOError:
+                self._wait_for_room(operation, deadline, sent)
+
+    def _wait_for_room(self, operation: str, deadline: Deadline | None, sent: int | None = 0) -> None:
+        if self._writable is None:
+            self._writable = Readiness(self._sock.fileno(), write=True)
+        if not self._writable.wait(deadline):
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, sent)
 
     def _until_ready(
         self, operation: str, deadline: Deadline | None, attempt: Callable[[], T], *, write: bool = False

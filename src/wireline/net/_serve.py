@@ -7,19 +7,22 @@ import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from wireline import _promises
 from wireline._arguments import require_int
 from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
-from wireline._serving import ListenAt, StopReport, check_limit, open_listener
+from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.net._wait import start_deadline
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
 
 __all__ = ["Handler", "Server", "serve"]
 
@@ -38,7 +41,9 @@ def serve(
     port: int,
     address: str | IpAddress = "",
     *,
+    tls: SslContext | None = None,
     max_connections: int | None = None,
+    handshake_timeout: float | None = 10.0,
     backlog: int = SOMAXCONN,
     reuse_port: bool = False,
     buffered: bool = True,
@@ -48,20 +53,24 @@ def serve(
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
+    welcome = Welcome.checked(tls, handshake_timeout)
     found = (
         look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
     )
     listener = open_listener(Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered)
-    return Server(listener, handler, limit)
+    return Server(listener, handler, limit, welcome)
 
 
 @_promises.documented(_promises.ServerPromises)
 class Server:
     """A running server, made by ``serve``."""
 
-    def __init__(self, listener: Socket, handler: Handler, max_connections: int | None) -> None:
+    def __init__(
+        self, listener: Socket, handler: Handler, max_connections: int | None, welcome: Welcome | None
+    ) -> None:
         self._listener = listener
         self._handler = handler
+        self._welcome = welcome
         self._limit = max_connections
         self._active: dict[threading.Thread, Socket] = {}
         self._changed = threading.Condition()
@@ -180,7 +189,8 @@ class Server:
 
     def _run(self, client: Socket, address: Address) -> None:
         try:
-            self._handler(client, address)
+            if self._welcome is None or self._shake_hands(self._welcome, client, address):
+                self._handler(client, address)
         except ClosedError:
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
             if not self._stopping.is_set():
@@ -189,6 +199,18 @@ class Server:
             _log.exception("the handler of %s failed", address)
         finally:
             self._finish(threading.current_thread(), client)
+
+    def _shake_hands(self, welcome: Welcome, client: Socket, address: Address) -> bool:
+        """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
+        try:
+            secure = welcome.tls._server_core(buffered=client._buffered)
+            client._upgrade_by(secure, start_deadline(welcome.seconds), "handshake")
+        except ClosedError:
+            raise
+        except OSError as error:
+            _log.info("no TLS handshake with %s: %s", address, error)
+            return False
+        return True
 
     def _finish(self, thread: threading.Thread, client: Socket) -> None:
         try:

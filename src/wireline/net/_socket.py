@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple
 
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
@@ -22,17 +22,21 @@ from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError
-from wireline.net._stream import NO_SIGNAL, BlockingStream
+from wireline.net._stream import BlockingStream
 from wireline.net._wait import Readiness, start_deadline, wait_for_lookup
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    NO_SIGNAL,
     SAFE_DISCONN,
     AcceptResult,
     SocketFlag,
     check_flags,
 )
+
+if TYPE_CHECKING:
+    from wireline._sansio.tlsstream import TlsCore
 
 __all__ = ["Accepted", "Socket"]
 
@@ -115,8 +119,9 @@ class Socket(BlockingStream):
             if sock.family not in (AF_INET, AF_INET6):
                 raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
             self._may_connect("connect")
+            secure = self._client_core(host, port)
             found = self._resolve("connect", host, port, deadline)
-            self._connect_to_any("connect", [info[4] for info in found], deadline)
+            self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
         where = unix_path(path)
@@ -125,7 +130,7 @@ class Socket(BlockingStream):
             if sock.family != AF_UNIX:
                 raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
             self._may_connect("connect_unix")
-            self._connect_to_any("connect_unix", [where], deadline)
+            self._connect_to_any("connect_unix", [where], self._client_core("", 0), deadline)
 
     def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
         sock = self._sock
@@ -135,7 +140,9 @@ class Socket(BlockingStream):
         assert found is not None
         return found
 
-    def _connect_to_any(self, operation: str, targets: Sequence[SockAddr], deadline: Deadline | None) -> None:
+    def _connect_to_any(
+        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
+    ) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
         if self._spoiled:
             self._renew()
@@ -143,12 +150,15 @@ class Socket(BlockingStream):
             for position, target in enumerate(targets, 1):
                 try:
                     self._connect_to(operation, target, deadline)
-                    return
+                    break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
                     if position == len(targets) or isinstance(error, WirelineError):
                         raise
                     self._renew()
+            self._connected(target, secure)
+            if secure is not None:
+                self._shake_hands_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
                 # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
@@ -174,7 +184,15 @@ class Socket(BlockingStream):
                 raise OSError(code, os.strerror(code))
             self._pause(operation, pause, deadline)
             pause = min(2 * pause, _UNIX_RETRY_LONGEST)
-        self._connected(target)
+
+    def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake before anybody may use the connection."""
+        try:
+            self._shake_hands(secure, operation, deadline)
+        except BaseException:
+            self._unconnected()
+            raise
+        self._published()
 
     def _pause(self, operation: str, seconds: float, deadline: Deadline | None) -> None:
         if deadline is not None:
@@ -190,6 +208,13 @@ class Socket(BlockingStream):
     ) -> Accepted:
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
+        client, address = self._accept_plain(flags, inheritable, deadline)
+        if self._tls is not None:
+            with self._welcome(client):
+                client._upgrade_by(self._tls._server_core(buffered=self._buffered), deadline, "accept")
+        return Accepted(client, address)
+
+    def _accept_plain(self, flags: SocketFlag, inheritable: bool, deadline: Deadline | None) -> Accepted:
         with self._use("accept") as listener:
             self._require("accept", datagram=False)
             if self._state is not State.LISTENING:
@@ -209,11 +234,14 @@ class Socket(BlockingStream):
         return self.accept_addr(flags, inheritable, timeout).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
-        try:
-            client, address = self.accept_addr(timeout=0)
-        except SocketTimeout:
-            return AcceptResult.NO_CLIENT, None, None
-        return AcceptResult.SUCCESS, client, address
+        while True:
+            try:
+                client, address = self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
+            except SocketTimeout:
+                return self._first_guest()
+            if self._tls is None:
+                return AcceptResult.SUCCESS, client, address
+            self._welcome_now(client, address)
 
     def __enter__(self) -> Self:
         return self

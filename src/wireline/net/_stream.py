@@ -7,7 +7,6 @@ no such flag the descriptor does not block and every wait is a ``poll`` (or ``se
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import Self, TypeVar, TypeVarTuple
@@ -20,16 +19,17 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.errors import BusyError, SocketTimeout
-from wireline.net._guard import GuardedSocket
-from wireline.net._wait import DONT_WAIT, Readiness, start_deadline
+from wireline.net._secured import SecuredSocket
+from wireline.net._wait import start_deadline
 from wireline.options import (
     BUFFER_SIZE,
+    DONT_WAIT,
     MAX_LINE_LENGTH,
+    NO_SIGNAL,
     SAFE_DISCONN,
     ReadLineResult,
     SocketFlag,
     check_flags,
-    is_disconnection_error,
 )
 
 __all__ = ["BlockingStream"]
@@ -37,13 +37,9 @@ __all__ = ["BlockingStream"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# A peer that is gone must be an error, never a signal that ends the process of somebody who enabled SIGPIPE.
-NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
-_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
-
 
 @_promises.documented(_promises.SocketPromises)
-class BlockingStream(GuardedSocket):
+class BlockingStream(SecuredSocket):
     """The part of a ``Socket`` that reads and writes a connected stream."""
 
     _module = "wireline.net"
@@ -92,38 +88,6 @@ class BlockingStream(GuardedSocket):
             self._resting.append(core)
             if self._disposal is not None:
                 self._last_one_out()
-
-    def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
-        """Receive once and big, waiting in the kernel if there is no deadline."""
-        try:
-            if deadline is not None or not DONT_WAIT:
-                data = self._receive_by(deadline, core.want, operation)
-            elif core.want_whole:
-                # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
-                data = self._sock.recv(core.want, _WAIT_ALL)
-            else:
-                data = self._sock.recv(core.want)
-        except SocketTimeout:
-            raise
-        except OSError as error:
-            self._raise_if_closed(operation)
-            core.fail(self._annotated(error, operation))
-        else:
-            if not data:
-                self._raise_if_closed(operation)
-            core.feed(data)
-
-    def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
-        if self._readable is None:
-            self._readable = Readiness(self._sock.fileno())
-        while True:
-            if not self._readable.wait(deadline):
-                assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds)
-            try:
-                return self._sock.recv(size, DONT_WAIT)
-            except BlockingIOError:
-                continue  # it looked readable and was not, as select(2) warns
 
     @staticmethod
     def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
@@ -265,6 +229,9 @@ class BlockingStream(GuardedSocket):
                 self.last_bytes_sent = self._send_datagram("send", payload, deadline)
                 return
             self._queue_to_write("send", deadline)
+        if self._secure is not None:
+            self._send_secure(self._secure, payload, flags, deadline)
+            return
         sent = 0
         try:
             if deadline is None and DONT_WAIT and payload:
@@ -280,8 +247,10 @@ class BlockingStream(GuardedSocket):
         finally:
             self.last_bytes_sent = sent
             turn.held.release()
-            if turn.queue or self._disposal is not None:
-                self._after_writing()
+            if turn.queue:
+                turn.pass_on()
+            if self._disposal is not None:
+                self._last_one_out()
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)
@@ -290,6 +259,8 @@ class BlockingStream(GuardedSocket):
             return self._send_datagram("send_some", payload, deadline)
         self._take_turn("send_some", deadline)
         try:
+            if self._secure is not None:
+                return self._send_a_slice(self._secure, payload, deadline)
             return self._send_once("send_some", payload, deadline, 0) if payload else 0
         except SocketTimeout:
             raise
@@ -309,6 +280,8 @@ class BlockingStream(GuardedSocket):
         if not self._turn.try_acquire():
             return False
         try:
+            if self._secure is not None:
+                return self._try_send_secure(self._secure, payload)
             return not payload or self._sock.send(payload, DONT_WAIT | NO_SIGNAL) == len(payload)
         except OSError:
             return False
@@ -332,43 +305,14 @@ class BlockingStream(GuardedSocket):
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0)
 
-    def _let_go_of_turn(self) -> None:
-        self._turn.held.release()
-        self._after_writing()
-
-    def _after_writing(self) -> None:
-        if self._turn.queue:
-            self._turn.pass_on()
-        if self._disposal is not None:
-            self._last_one_out()
-
-    def _send_once(
-        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int
-    ) -> int:
-        """One low-level send, as soon as there is room for something."""
-        while True:
-            try:
-                return self._sock.send(data, DONT_WAIT | NO_SIGNAL)
-            except BlockingIOError:
-                if self._writable is None:
-                    self._writable = Readiness(self._sock.fileno(), write=True)
-            if not self._writable.wait(deadline):
-                assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds, sent)
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
-        self._raise_if_closed(operation)
-        if is_disconnection_error(flags, error) and not self._write_shut:
-            return False
-        self._annotated(error, operation)
-        return True
-
     def shutdown_write(self, timeout: float | None = None) -> None:
         deadline = start_deadline(check_timeout(timeout))
         self._take_turn("shutdown_write", deadline)
         try:
             self._write_shut = True
-            shut_down_writing(self._sock)
+            if self._secure is not None:
+                self._say_goodbye(self._secure, deadline)
+            else:
+                shut_down_writing(self._sock)
         finally:
             self._let_go_of_turn()

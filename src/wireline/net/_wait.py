@@ -13,17 +13,13 @@ import socket
 import threading
 import time
 from concurrent.futures import Future
-from typing import Final
 
 from wireline._resolver import outcome
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
 
-__all__ = ["DONT_WAIT", "Readiness", "Waker", "start_deadline", "wait_for_lookup"]
-
-DONT_WAIT: Final[int] = getattr(socket, "MSG_DONTWAIT", 0)
-"""Makes one call on a blocking descriptor not wait. 0 where there is none (Windows): streams do not block there."""
+__all__ = ["Readiness", "Waker", "start_deadline", "wait_for_lookup"]
 
 # poll(2) takes an int of milliseconds.
 _LONGEST_POLL = 2**31 - 1

@@ -1,0 +1,199 @@
+"""A stream inside TLS: what ``StreamCore`` is to the wire, with an engine in between.
+
+Requests are answered as ever, from the buffer, which holds plaintext. What is fed is ciphertext, and all of it is
+decrypted at once: it is no more than one read of the kernel. So there is one place where received data can wait.
+
+Two threads may be at work at one time, a reader and the writer whose turn it is. Whoever needs the engine holds the
+lock for as long as OpenSSL computes; the ciphertext that is to be sent belongs to whoever has the turn to write.
+A read can make some, too (the answer to a key update, an alert). ``attend`` then sends it if nobody has the turn; who
+has it looks again after giving it back.
+
+Who stops in the midst of a message is not to say goodbye as if it were done: ``midway`` is what ``farewell`` looks at.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import TypeVar
+
+from wireline._sansio.stream import StreamCore
+from wireline._sansio.tlsengine import TlsEngine, TruncatedError
+from wireline.errors import fresh_copy
+from wireline.options import SAFE_DISCONN, is_disconnection_error
+
+__all__ = ["SLICE", "TlsCore"]
+
+T = TypeVar("T")
+
+SLICE = 64 * 1024
+"""Bytes to encrypt and send at once: 4 KiB made bulk three times slower, 1 MiB is no faster."""
+
+# Bytes to ask the network for: more while that much is there. Large reads make bulk faster by a third.
+_SMALLEST_GULP, _LARGEST_GULP = 32 * 1024, 256 * 1024
+
+
+class TlsCore(StreamCore):
+    """Ciphertext in, answers out; plaintext in, ciphertext out.
+
+    Attributes:
+        engine: the TLS connection; call it through this object, which holds the lock.
+        attend: is called when a read has made output, to send it if nobody else is sending.
+        midway: a send has begun to send a message and not come to its end. Set by whoever sends.
+        lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
+    """
+
+    __slots__ = ("_cause", "_cut", "_gulp", "_lock", "_news", "_unsent", "attend", "engine", "lent", "midway")
+
+    plain = False
+
+    def __init__(
+        self, engine: TlsEngine, lock: AbstractContextManager[object], *, buffered: bool = True
+    ) -> None:
+        super().__init__(buffered=buffered)
+        self.engine = engine
+        self.want = self._gulp = _SMALLEST_GULP
+        self._lock = lock
+        self._unsent: bytes | memoryview = b""
+        self._news = self._cut = False
+        self.lent = self.midway = False
+        self._cause: OSError | None = None
+        self.attend: Callable[[], object] | None = None
+
+    def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
+        """Put a question to the connection, while nobody else uses it."""
+        with self._lock:
+            return question(self.engine.obj)
+
+    # The handshake: `handshake`, send the output, wait for `news`, and again.
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; True when it is done. There may be output after each step, failed or not.
+
+        Application data that came with its last packet is kept for the first read (T7).
+
+        Raises:
+            ssl.SSLError: it failed, as every later use of the connection will.
+        """
+        with self._lock:
+            try:
+                done = self.engine.handshake(at_end=self._cut)
+            except ssl.SSLError as error:
+                if isinstance(error, TruncatedError):
+                    error.__cause__ = self._cause
+                super().fail(fresh_copy(error))  # the frames of the one that is raised would keep the socket alive
+                raise
+        if done:
+            self._decrypt(b"", at_end=self._cut)
+        return done
+
+    def news(self) -> bytes | None:
+        """A request: whether something was fed since the last time, for the next step of the handshake."""
+        if not self._news:
+            self._not_yet(1)
+            return None
+        self._news = False
+        return b"news"
+
+    def abandon(self, error: BaseException) -> None:
+        """The handshake was not finished: nothing may be read or sent any more, least of all in clear."""
+        if not self.engine.established:
+            super().fail(self.engine.abandon(error))
+
+    # Receiving.
+
+    def feed(self, data: bytes) -> None:
+        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced."""
+        if not self.engine.established:
+            self._news = True
+            self._cut = self._cut or not data
+            self.engine.feed_handshake(data)
+            return
+        if len(data) == self._gulp:
+            self._gulp = min(2 * self._gulp, _LARGEST_GULP)
+        elif len(data) < _SMALLEST_GULP:
+            self._gulp = _SMALLEST_GULP
+        self._decrypt(data, at_end=not data)
+
+    def fail(self, error: OSError) -> None:
+        """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""
+        if not self.engine.established:
+            self._news = self._cut = True
+            self._cause = error.with_traceback(None)
+        elif is_disconnection_error(SAFE_DISCONN, error):
+            self._decrypt(b"", at_end=True, cause=error.with_traceback(None))
+        else:
+            super().fail(error)
+
+    def _decrypt(self, data: bytes, *, at_end: bool = False, cause: OSError | None = None) -> None:
+        pieces: list[bytes] = []
+        failure: ssl.SSLError | None = None
+        with self._lock:
+            try:
+                self.engine.feed(data, pieces.append, at_end=at_end)
+            except ssl.SSLError as error:
+                failure = error
+        if pieces:
+            self._buffer.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        if failure is not None:
+            if isinstance(failure, TruncatedError):
+                failure.__cause__ = cause
+            super().fail(failure)
+        elif self.engine.ended:
+            super().feed(b"")
+        if self.engine.has_output and self.attend is not None:
+            self.attend()
+
+    def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
+        self.want_whole = False
+        self.want = self._gulp
+
+    # Sending. All but `has_output` is for whoever has the turn to write.
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is ciphertext to send."""
+        return bool(self._unsent) or self.engine.has_output
+
+    @staticmethod
+    def slices(payload: bytes | memoryview) -> Iterable[bytes | memoryview]:
+        """The pieces in which ``payload`` is encrypted and sent."""
+        if len(payload) <= SLICE:
+            return (payload,) if payload else ()
+        view = memoryview(payload)
+        return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
+
+    def encrypt(self, data: bytes | memoryview) -> None:
+        """Turn plaintext into output, ``SLICE`` bytes at once at most.
+
+        Raises:
+            ssl.SSLError: the connection has failed, or is shut for writing.
+        """
+        with self._lock:
+            self.engine.encrypt(data)
+
+    def unsent(self) -> bytes | memoryview:
+        """The ciphertext to send next, the rest of a record that was begun first; ``b""`` if there is none."""
+        if not self._unsent:
+            with self._lock:
+                self._unsent = self.engine.output()
+        return self._unsent
+
+    def sent(self, count: int) -> None:
+        """So many bytes of ``unsent`` went out."""
+        self._unsent = memoryview(self._unsent)[count:] if count < len(self._unsent) else b""
+
+    def close_notify(self) -> None:
+        """Put the end of what we send into the output."""
+        with self._lock:
+            self.engine.close_notify()
+
+    def farewell(self) -> bytes:
+        """The last bytes to send: what is left of a record, and ``close_notify`` unless we stopped ``midway``."""
+        if self.lent:
+            return b""
+        if not self.midway:
+            self.close_notify()
+        with self._lock:
+            return bytes(self._unsent) + self.engine.output()

@@ -1,0 +1,198 @@
+"""A stream inside TLS, in the async flavour: who sends the ciphertext, and who makes the handshake.
+
+Ciphertext is sent by whoever has the turn to write, in the order in which it was made. A read can make some too (the
+answer to a key update, an alert). The reader never waits for the turn: it sends if nobody has it, and who has it looks
+again after giving it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVarTuple, cast
+
+from wireline._base import BaseSocket
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.stream import StreamCore
+from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._jobs import Send
+from wireline.asyncnet._signals import WriteTurn
+from wireline.errors import SocketTimeout
+from wireline.options import NO_SIGNAL, SocketFlag
+
+if TYPE_CHECKING:
+    from wireline._sansio.tlsstream import TlsCore
+
+__all__ = ["SecuredStream"]
+
+Ts = TypeVarTuple("Ts")
+
+
+class SecuredStream(BaseSocket):
+    """The part of a socket that speaks TLS."""
+
+    _turn: WriteTurn
+    _resting: list[StreamCore]
+
+    # What the stream does, in the class below.
+
+    def _enter(self) -> Loop:
+        raise NotImplementedError
+
+    def _deadline(self, timeout: float | None) -> Deadline | None:
+        raise NotImplementedError
+
+    def _wait_for(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> Awaitable[bytes]:
+        raise NotImplementedError
+
+    def _write_in_flight(self) -> bool:
+        raise NotImplementedError
+
+    async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
+        raise NotImplementedError
+
+    async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
+        raise NotImplementedError
+
+    def _raise_if_closed(self, operation: str) -> None:
+        raise NotImplementedError
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        raise NotImplementedError
+
+    # The handshake.
+
+    async def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None:
+        """Go over to TLS: ``SslContext.wrap_connected_async``."""
+        deadline = self._deadline(check_timeout(timeout))
+        await self._upgrade_by(secure, deadline, "wrap_connected_async", leftover)
+
+    async def _upgrade_by(
+        self, secure: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    ) -> None:
+        plain = self._hold(operation)
+        try:
+            self._begin_upgrade(secure, plain, leftover)
+            await self._shake_hands(secure, operation, deadline)
+        finally:
+            self._published()
+
+    async def _shake_hands(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake; nobody else reads or writes."""
+        try:
+            while True:
+                done = secure.handshake()
+                await self._flush(secure, operation, deadline)
+                if done:
+                    return
+                await self._news(secure, operation, deadline)
+        except BaseException as error:
+            secure.abandon(error)
+            with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it
+                self._flush_now(secure)
+            if isinstance(error, OSError):
+                self._raise_if_closed(operation)
+                error.add_note(f"during {operation} on {self!r}")
+            raise
+
+    async def _news(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Wait until the handshake can go on."""
+        seconds = None if deadline is None else deadline.remaining(self._enter().time())
+        self._resting[:] = [secure]  # for as long as it takes to begin to wait
+        try:
+            await self._wait_for(cast("Callable[[StreamCore], bytes | None]", type(secure).news), seconds)
+        except SocketTimeout:
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds) from None
+        finally:
+            self._resting.clear()
+        self._raise_if_closed(operation)
+
+    # Sending. All but `_send_output` is for whoever has the turn.
+
+    async def _flush(
+        self, secure: TlsCore, operation: str, deadline: Deadline | None, sent: int | None = None
+    ) -> None:
+        """Send the ciphertext that is there, waiting for room."""
+        while secure.has_output and not self._flush_now(secure):
+            job = Send(self._sock, secure.unsent(), 0)
+            secure.lent = True
+            try:
+                await self._send_rest(operation, job, deadline)
+            except SocketTimeout as error:
+                raise SocketTimeout(operation, error.seconds, sent) from None
+            finally:
+                secure.sent(job.sent)
+                secure.lent = False
+                job.release()
+
+    def _flush_now(self, secure: TlsCore) -> bool:
+        """Send the ciphertext that is there as far as there is room; whether that was all."""
+        if self._write_in_flight():
+            return False
+        try:
+            while data := secure.unsent():
+                secure.sent(self._sock.send(data, NO_SIGNAL))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send_output(self) -> None:
+        """Send what a read has made, unless somebody else is sending, who will look again."""
+        secure = self._secure
+        if secure is not None and secure.has_output and not self._turn.held and not self._closing.locked():
+            with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
+                self._flush_now(secure)
+
+    def _let_go_of_turn(self) -> None:
+        self._turn.release()
+        self._send_output()
+
+    async def _send_secure(
+        self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
+    ) -> None:
+        self.last_bytes_sent = 0
+        try:
+            await self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
+            for piece in secure.slices(payload):
+                secure.midway = True
+                secure.encrypt(piece)
+                self.last_bytes_sent += len(piece)
+                await self._flush(secure, "send", deadline, self.last_bytes_sent)
+            secure.midway = False
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            if self._is_real(error, flags, "send"):
+                raise
+        finally:
+            self._let_go_of_turn()
+
+    async def _send_a_slice(
+        self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None
+    ) -> int:
+        await self._flush(secure, "send_some", deadline, 0)
+        await self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
+        for piece in secure.slices(payload):
+            secure.encrypt(piece)
+            # All of it, or the peer waits for the rest of a record while we wait for its answer.
+            with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
+                await self._flush(secure, "send_some", deadline)
+            return len(piece)
+        return 0
+
+    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
+        for piece in secure.slices(payload):
+            if not self._flush_now(secure):
+                return False
+            secure.midway = True
+            secure.encrypt(piece)
+        secure.midway = not self._flush_now(secure)
+        return not secure.midway
+
+    async def _say_goodbye(self, secure: TlsCore, deadline: Deadline | None) -> None:
+        await self._flush(secure, "shutdown_write", deadline)
+        secure.close_notify()
+        await self._flush(secure, "shutdown_write", deadline)

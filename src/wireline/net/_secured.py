@@ -1,0 +1,151 @@
+"""A stream inside TLS, in the blocking flavour: who sends the ciphertext, and who makes the handshake.
+
+Ciphertext is sent by whoever has the turn to write, in the order in which it was made. A read can make some too (the
+answer to a key update, an alert). The reader never waits for the turn: it sends if nobody has it, and who has it looks
+again after giving it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline.errors import SocketTimeout
+from wireline.net._guard import GuardedSocket
+from wireline.net._wait import start_deadline
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
+
+if TYPE_CHECKING:
+    from wireline._sansio.tlsstream import TlsCore
+
+__all__ = ["SecuredSocket"]
+
+
+class SecuredSocket(GuardedSocket):
+    """The part of a socket that speaks TLS."""
+
+    # The handshake.
+
+    def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None:
+        """Go over to TLS: ``SslContext.wrap_connected_socket``."""
+        deadline = start_deadline(check_timeout(timeout))
+        self._upgrade_by(secure, deadline, "wrap_connected_socket", leftover)
+
+    def _upgrade_by(
+        self, secure: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    ) -> None:
+        plain = self._hold(operation)
+        try:
+            self._begin_upgrade(secure, plain, leftover)
+            self._shake_hands(secure, operation, deadline)
+        finally:
+            self._published()
+
+    def _shake_hands(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake; nobody else reads or writes."""
+        try:
+            while True:
+                self._raise_if_closed(
+                    operation
+                )  # also before the first wait: `close` woke nobody if it came before
+                done = secure.handshake()
+                self._flush(secure, operation, deadline)
+                if done:
+                    return
+                self._fill(secure, deadline, operation)
+        except BaseException as error:
+            secure.abandon(error)
+            with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it
+                self._flush_now(secure)
+            if isinstance(error, OSError):
+                self._raise_if_closed(operation)
+                self._annotated(error, operation)
+            raise
+
+    # Sending. All but `_send_output` is for whoever has the turn.
+
+    def _flush(
+        self, secure: TlsCore, operation: str, deadline: Deadline | None, sent: int | None = None
+    ) -> None:
+        """Send the ciphertext that is there, waiting for room."""
+        while data := secure.unsent():
+            secure.sent(self._send_once(operation, data, deadline, sent))
+
+    def _flush_now(self, secure: TlsCore) -> bool:
+        """Send the ciphertext that is there as far as there is room; whether that was all."""
+        try:
+            while data := secure.unsent():
+                secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _send_output(self) -> None:
+        """Send what a read has made, unless somebody else is sending, who will look again."""
+        secure = self._secure
+        while secure is not None and secure.has_output and self._turn.try_acquire():
+            try:
+                if not self._flush_now(secure):
+                    return  # the next who sends takes it along
+            except OSError:
+                return  # the peer is gone: the next read or send finds out by itself
+            finally:
+                super()._let_go_of_turn()
+
+    def _let_go_of_turn(self) -> None:
+        super()._let_go_of_turn()
+        self._send_output()
+
+    def _send_secure(
+        self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
+    ) -> None:
+        self.last_bytes_sent = 0
+        try:
+            self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
+            for piece in secure.slices(payload):
+                secure.midway = True
+                secure.encrypt(piece)
+                self.last_bytes_sent += len(piece)
+                self._flush(secure, "send", deadline, self.last_bytes_sent)
+            secure.midway = False
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            if self._is_real(error, flags, "send"):
+                raise
+        finally:
+            self._let_go_of_turn()
+
+    def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+        self._flush(secure, "send_some", deadline, 0)
+        self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
+        for piece in secure.slices(payload):
+            secure.encrypt(piece)
+            # All of it, or the peer waits for the rest of a record while we wait for its answer.
+            with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
+                self._flush(secure, "send_some", deadline)
+            return len(piece)
+        return 0
+
+    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
+        for piece in secure.slices(payload):
+            if not self._flush_now(secure):
+                return False
+            secure.midway = True
+            secure.encrypt(piece)
+        secure.midway = not self._flush_now(secure)
+        return not secure.midway
+
+    def _say_goodbye(self, secure: TlsCore, deadline: Deadline | None) -> None:
+        self._flush(secure, "shutdown_write", deadline)
+        secure.close_notify()
+        self._flush(secure, "shutdown_write", deadline)
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True

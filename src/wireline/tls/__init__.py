@@ -1,0 +1,71 @@
+"""TLS for both flavours: what to trust, whom to be, and what came of it.
+
+Everything here is shared by ``wireline.net`` and ``wireline.asyncnet``. To import it imports ``ssl``; the sockets
+alone do not.
+"""
+
+from __future__ import annotations
+
+import ssl
+from typing import NoReturn
+
+from wireline._sansio.tlsengine import TruncatedError as TruncatedError
+from wireline.options import AcceptResult as AcceptResult
+
+from ._certificate import Certificate as Certificate
+from ._connection import TlsInfo as TlsInfo
+from ._context import SslContext as SslContext
+from ._features import Feature as Feature
+from ._options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
+from ._options import CIPHERS_MODERN as CIPHERS_MODERN
+from ._options import Handshake as Handshake
+from ._options import ProtocolVersion as ProtocolVersion
+from ._options import VerifyMode as VerifyMode
+from ._session import SessionCache as SessionCache
+from ._session import TlsSession as TlsSession
+
+__all__ = [
+    "CIPHERS_INTERMEDIATE",
+    "CIPHERS_MODERN",
+    "AcceptResult",
+    "Certificate",
+    "Feature",
+    "Handshake",
+    "ProtocolVersion",
+    "SessionCache",
+    "SslContext",
+    "SslError",
+    "TlsInfo",
+    "TlsSession",
+    "TruncatedError",
+    "VerifyMode",
+    "raise_ssl_error",
+]
+
+SslError = ssl.SSLError
+"""Every failure of TLS: the standard library's own class, so nothing slips past ``except ssl.SSLError``."""
+
+
+def raise_ssl_error(message: str = "") -> NoReturn:
+    """Raise ``SslError``.
+
+    Args:
+        message: what went wrong; ``""`` takes the last error that OpenSSL recorded in this thread, or says that there
+            is none. Python takes errors out of OpenSSL's queue when it raises them, so there seldom is one.
+
+    Raises:
+        ssl.SSLError: always.
+    """
+    raise SslError(ssl.SSL_ERROR_SSL, message or _last_recorded() or "OpenSSL recorded no error")
+
+
+def _last_recorded() -> str:
+    """Empty OpenSSL's queue of this thread; return the last error, ``""`` if there is none or no way to it."""
+    from . import _libssl, _openssl
+
+    if not _openssl.available():
+        return ""
+    library, text = _openssl.library(), b""
+    while code := library.ERR_get_error():
+        text = _libssl.read(library.ERR_reason_error_string(code))
+    return text.decode()

@@ -1,0 +1,194 @@
+"""From a configuration to the ``ssl.SSLContext`` of a client or of a server.
+
+Every default that matters is set here and not left to the standard library: those differ between the releases of
+Python and between distributions.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from . import _trust
+from ._connection import on_server_name
+from ._options import (
+    CIPHERS_INTERMEDIATE,
+    CIPHERS_MODERN,
+    CIPHERS_PSK,
+    Configuration,
+    VerifyMode,
+)
+
+if TYPE_CHECKING:
+    from ._psk import ClientPsk, ServerPsk
+
+__all__ = ["check", "client_context", "create_keylog", "server_context"]
+
+
+def client_context(config: Configuration, get_psk: ClientPsk | None) -> ssl.SSLContext:
+    """Make the context of a client.
+
+    Raises:
+        OSError: a file is missing, or there is no CA.
+        ssl.SSLError: a key that does not fit, or bad ciphers.
+        NotImplementedError: this interpreter cannot do something that was asked for.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, config, psk=get_psk is not None)
+    if get_psk is not None:
+        # A server is let in for the key it knows, and never for a certificate. Certificates stay verified, with
+        # VerifyMode.NONE too: it is how an impostor without the key fails in the handshake already.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_REQUIRED
+        if config.has_own_cas:
+            _load_trust(context, config)
+        _install_client_psk(context, get_psk)
+    elif config.verify_mode is VerifyMode.NONE:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    else:
+        _load_trust(context, config)
+    return context
+
+
+def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) -> ssl.SSLContext:
+    """Make the context of a server.
+
+    Raises:
+        OSError: a file is missing, or there is no CA.
+        ssl.SSLError: a key that does not fit, bad ciphers, or there is nothing to show to a client.
+        NotImplementedError: this interpreter cannot do something that was asked for.
+    """
+    if not config.cert_file and get_psk is None and config.server_name_callback is None:
+        raise ssl.SSLError(
+            ssl.SSL_ERROR_SSL, "a server needs a certificate (cert_file and key_file) or server_get_psk"
+        )
+    context = _context(ssl.PROTOCOL_TLS_SERVER, config, psk=get_psk is not None)
+    context.verify_mode = config.client_certs
+    # Also for those that do not ask: a name may lead here from a context that does.
+    if config.client_certs is not ssl.CERT_NONE or config.has_own_cas:
+        _load_trust(context, config)
+    context.sni_callback = on_server_name
+    if config.server_name_callback is not None:
+        # A session of TLS 1.3 is resumed before the name has led to its context, and whatever that name is: with one
+        # made for another name a client would get past the certificates that this one asks for. (In TLS 1.2 the name
+        # belongs to the session, and it is that one which the callback is told.)
+        context.num_tickets = 0
+    if get_psk is not None:
+        _install_server_psk(context, get_psk, hint)
+    return context
+
+
+def check(config: Configuration) -> None:
+    """Try everything that can be tried before the first connection.
+
+    Raises:
+        OSError: a file is missing, or there is no CA.
+        ssl.SSLError: a key that does not fit, or bad ciphers.
+        NotImplementedError: this interpreter cannot set TLS 1.3 suites.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, config, psk=False, keylog=False)
+    if config.has_own_cas:
+        _load_trust(context, config)
+    elif config.verify_mode is not VerifyMode.NONE and not config.cert_file:
+        trust = _trust.find(config.verify_mode)
+        if config.verify_mode is VerifyMode.PEER_USE_ENV_VARS:
+            trust.load(context)
+    if config.keylog_file:
+        create_keylog(config.keylog_file)
+
+
+def create_keylog(path: str) -> None:
+    """Make the file that keys are logged to, for its owner alone; OpenSSL would make it readable by everybody.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+
+
+def _context(protocol: int, config: Configuration, *, psk: bool, keylog: bool = True) -> ssl.SSLContext:
+    """What client and server have in common."""
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    # 3.11.0 to 3.11.2 set it: a connection that was cut would read as one that was ended.
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
+    if ssl.HAS_NEVER_CHECK_COMMON_NAME:
+        context.hostname_checks_common_name = False
+    _set_ciphers(context, config.cipher_list, psk=psk)
+    if (
+        config.ciphersuites != CIPHERS_MODERN
+    ):  # those are on anyway, and to set them is not possible everywhere
+        _set_ciphersuites(context, config.ciphersuites)
+    if config.cert_file:
+        _load_certificate(context, config)
+    if config.alpn:
+        context.set_alpn_protocols(list(config.alpn))
+    if config.keylog_file and keylog:
+        create_keylog(config.keylog_file)
+        context.keylog_filename = config.keylog_file
+    return context
+
+
+def _set_ciphers(context: ssl.SSLContext, cipher_list: str, *, psk: bool) -> None:
+    if psk and cipher_list == CIPHERS_INTERMEDIATE:
+        # Before the others: a server takes the first that fits, and with a certificate it would never take the key.
+        cipher_list = f"{CIPHERS_PSK}:{cipher_list}"
+    names = cipher_list.split(":")
+    if all(name.startswith("TLS_") for name in names) and set(names) <= set(CIPHERS_MODERN.split(":")):
+        context.minimum_version = (
+            ssl.TLSVersion.TLSv1_3
+        )  # OpenSSL's list is about TLS 1.2, and refuses to be empty
+        return
+    try:
+        context.set_ciphers(cipher_list)
+    except ssl.SSLError as error:
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"no cipher of {cipher_list!r} can be used") from error
+
+
+def _set_ciphersuites(context: ssl.SSLContext, suites: str) -> None:
+    public: Callable[[str], None] | None = getattr(context, "set_ciphersuites", None)  # from 3.15 on
+    if public is not None:
+        public(suites)
+        return
+    from . import _openssl
+
+    _openssl.set_ciphersuites(context, suites)
+
+
+def _load_certificate(context: ssl.SSLContext, config: Configuration) -> None:
+    _trust.require_file(config.cert_file)
+    if config.key_file:
+        _trust.require_file(config.key_file)
+    key_file = config.key_file or config.cert_file
+
+    def no_password() -> str:
+        # Without an answer from here OpenSSL asks on the terminal.
+        raise ssl.SSLError(
+            ssl.SSL_ERROR_SSL, f"the key in {key_file!r} is encrypted, and no password was given"
+        )
+
+    password = no_password if config.password is None else config.password
+    try:
+        context.load_cert_chain(config.cert_file, key_file, password)
+    except ssl.SSLError as error:
+        error.add_note(f"while loading the certificate {config.cert_file!r} with the key {key_file!r}")
+        raise
+
+
+def _load_trust(context: ssl.SSLContext, config: Configuration) -> None:
+    _trust.find(config.verify_mode, config.ca_file, config.ca_dir).load(context)
+
+
+def _install_client_psk(context: ssl.SSLContext, get_psk: ClientPsk) -> None:
+    from . import _psk
+
+    _psk.install_client(context, get_psk)
+
+
+def _install_server_psk(context: ssl.SSLContext, get_psk: ServerPsk, hint: str) -> None:
+    from . import _psk
+
+    _psk.install_server(context, get_psk, hint)

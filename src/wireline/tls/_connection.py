@@ -1,0 +1,284 @@
+"""What is decided about one connection: before its handshake, during, and after.
+
+The engine moves bytes and asks here. Nothing here trusts what OpenSSL does by itself where it is known not to do it:
+a name that a client asks for may lead to a stricter context, and the certificate is then asked for; a resumed session
+has no chain; a "verified" chain exists where nothing was verified.
+"""
+
+from __future__ import annotations
+
+import ssl
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ._certificate import Certificate
+from ._session import SessionCache, TlsSession
+
+_DER = 2  # `_ssl.ENCODING_DER`
+
+__all__ = ["Connection", "Settings", "TlsInfo", "on_server_name"]
+
+
+class TlsInfo(NamedTuple):
+    """What a handshake came to."""
+
+    version: str
+    """``"TLSv1.2"`` or ``"TLSv1.3"``; ``""`` before the handshake."""
+    cipher: str
+    """OpenSSL's name of the cipher suite; ``""`` before the handshake."""
+    alpn: str | None
+    """The protocol that was agreed on, None if there is none."""
+    resumed: bool
+    """Whether an earlier session was resumed, or an external pre-shared key used in TLS 1.3."""
+    server_name: str
+    """The name or address that the client asked for; ``""`` if it did not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a context decided for the connections of one of its two roles."""
+
+    context: ssl.SSLContext
+    server: bool
+    ragged_eof: bool = False
+    require_alpn: bool = False
+    alpn: tuple[str, ...] = ()
+    psk: bool = False
+    session_id_context: bytes = b""
+    sessions: SessionCache | None = None
+    choose: Callable[[str | None], Settings | None] | None = None
+
+
+class Connection:
+    """The policy of one connection (``Policy`` of ``_sansio/tlsengine.py``)."""
+
+    __slots__ = (
+        "__weakref__",
+        "_by_name",
+        "_failure",
+        "_host",
+        "_may_have_psk",
+        "_offered",
+        "_port",
+        "_settings",
+        "_verify_mode",
+    )
+
+    def __init__(
+        self, settings: Settings, host: str = "", port: int = 0, offered: TlsSession | None = None
+    ) -> None:
+        self._settings = settings
+        self._host = host
+        self._port = port
+        self._offered = offered
+        self._may_have_psk = settings.psk
+        self._by_name = settings.choose is not None
+        # As it is now: the certificate is asked for by this, whatever becomes of the context.
+        self._verify_mode = settings.context.verify_mode
+        self._failure: BaseException | None = None
+
+    @property
+    def ragged_eof(self) -> bool:
+        """Whether the end of the TCP stream is an end of the TLS stream as well."""
+        return self._settings.ragged_eof
+
+    # ------------------------------------------------------------------------------------------------ handshake
+
+    def prepare(self, obj: ssl.SSLObject) -> None:
+        """Do what has to be done to a connection before its handshake.
+
+        Raises:
+            NotImplementedError: this interpreter cannot set a session id context.
+        """
+        if self._settings.server:
+            self._set_session_id_context(obj)
+            _servers[obj] = self
+        if self._settings.psk:
+            _take_psk_failure()  # of a handshake that nobody asked for its reason
+
+    def check(self, obj: ssl.SSLObject) -> None:
+        """Look at a finished handshake, and refuse a peer that OpenSSL alone would have let in.
+
+        Raises:
+            ssl.SSLError: the peer did not prove what it had to.
+        """
+        by_key = self._may_have_psk and _psk_was_used(obj)
+        if self._settings.psk and not self._settings.server and not by_key:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the server did not prove that it knows the pre-shared key")
+        if self._verify_mode == ssl.CERT_REQUIRED and not by_key and not obj.getpeercert(True):
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer has no certificate")
+        if self._by_name and self._verify_mode != ssl.CERT_NONE and _ticket_was_used(obj) and not by_key:
+            # It may have been made for another name, by a client that this one would not let in.
+            raise ssl.SSLError(
+                ssl.SSL_ERROR_SSL, "a session cannot stand for the certificate that this name asks for"
+            )
+        if self._settings.require_alpn and obj.selected_alpn_protocol() is None:
+            raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
+
+    def explain(self, error: ssl.SSLError) -> ssl.SSLError:
+        """Say more about a handshake that failed: what a callback raised, and which name was asked for."""
+        cause, self._failure = self._failure, None
+        if cause is None and self._may_have_psk:
+            cause = _take_psk_failure()
+        if cause is not None:
+            error.__cause__ = cause
+        if self._host and isinstance(error, ssl.SSLCertVerificationError):
+            error.add_note(f"the certificate was checked for {self._host!r}")
+        if self._offered is not None and self._settings.sessions is not None:
+            self._settings.sessions.discard(self._offered)
+        return error
+
+    def remember(self, obj: ssl.SSLObject) -> None:
+        """Keep the session of a client for the next connection to the same host and port."""
+        settings, session = self._settings, obj.session
+        if settings.sessions is None or settings.server or not (self._host and self._port) or session is None:
+            return
+        version = obj.version() or ""
+        if version == "TLSv1.3" and not session.has_ticket:
+            return  # the server has not sent one
+        if self._offered is not None and session.id == self._offered.session.id:
+            return  # the one we came with; if it may be used again it is still there
+        settings.sessions.put(
+            TlsSession(
+                session,
+                settings.context,
+                self._host,
+                self._port,
+                settings.alpn,
+                version,
+                tuple(self.certificates(obj)),
+            )
+        )
+
+    # ------------------------------------------------------------------------------------------- what came of it
+
+    def certificates(self, obj: ssl.SSLObject) -> list[Certificate]:
+        """Return the peer's certificates, leaf first; empty unless they were verified.
+
+        A resumed handshake sends none: a client knows them from its session, a server only the leaf.
+        """
+        if self._verify_mode == ssl.CERT_NONE:
+            return []  # OpenSSL builds a "verified" chain then as well
+        try:
+            leaf = obj.getpeercert(True)
+        except ValueError:  # before the handshake
+            return []
+        if not leaf:  # to ask for the chain of a peer that has none is an `AttributeError` on 3.13
+            return []
+        chain = _verified_chain(obj)
+        if not chain and obj.session_reused and self._offered is not None:
+            chain = list(self._offered.chain)
+        return chain or [Certificate(leaf)]
+
+    def psk_identity(self, obj: ssl.SSLObject) -> str:
+        """Return the identity whose pre-shared key was proved (a server's peer; a client's own), else ``""``."""
+        if not self._may_have_psk:
+            return ""
+        from . import _psk
+
+        return _psk.identity(obj)
+
+    def info(self, obj: ssl.SSLObject) -> TlsInfo:
+        """Return version, cipher, protocol, whether it was resumed, and the name asked for."""
+        version, cipher = obj.version(), obj.cipher()
+        return TlsInfo(
+            version=version if version and cipher else "",
+            cipher=cipher[0] if cipher else "",
+            alpn=obj.selected_alpn_protocol(),
+            resumed=obj.session_reused or False,
+            server_name=self._host,
+        )
+
+    def pointer(self, obj: ssl.SSLObject) -> int:
+        """Return OpenSSL's ``SSL*``. It belongs to the connection: never free it, never use it beside a call.
+
+        Raises:
+            NotImplementedError: this interpreter does not let anybody at it; the message says why.
+        """
+        from . import _openssl
+
+        return _openssl.ssl_pointer(obj)
+
+    # ------------------------------------------------------------------------------------------------------- SNI
+
+    def server_name(self, obj: ssl.SSLObject, name: str | None) -> int | None:
+        """Go on with the context that belongs to the name a client asks for. An error is an alert, kept for later."""
+        self._host = name or ""
+        try:
+            chosen = self._settings.choose(name) if self._settings.choose else None
+            if chosen is not None and chosen.context is not obj.context:
+                self._switch(obj, chosen)
+        except BaseException as error:  # noqa: BLE001 - OpenSSL called: it goes to whoever waits for the handshake
+            self._failure = error
+            return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
+        return None
+
+    def _switch(self, obj: ssl.SSLObject, chosen: Settings) -> None:
+        obj.context = chosen.context
+        wanted = chosen.context.verify_mode
+        if wanted != self._verify_mode:
+            self._set_verify_mode(obj, wanted)
+        self._settings = chosen
+        self._may_have_psk = self._may_have_psk or chosen.psk
+        self._set_session_id_context(obj)
+
+    def _set_verify_mode(self, obj: ssl.SSLObject, wanted: ssl.VerifyMode) -> None:
+        """Ask for certificates as the new context does: to switch alone does not, in any version of OpenSSL.
+
+        Raises:
+            NotImplementedError: it asks for more than the old one, and this interpreter cannot be made to.
+        """
+        from . import _openssl
+
+        try:
+            _openssl.set_verify(obj, wanted)
+        except NotImplementedError as error:
+            if wanted > self._verify_mode:
+                raise NotImplementedError(
+                    "server_name_callback leads to a context that asks for more client certificates, and this "
+                    f"interpreter cannot change that in a handshake: {error}"
+                ) from error
+            return  # stricter than asked for
+        self._verify_mode = wanted
+
+    def _set_session_id_context(self, obj: ssl.SSLObject) -> None:
+        if self._settings.session_id_context:
+            from . import _openssl
+
+            # Of the connection and not of the context: from 3.13 on `ssl` sets its own for each (gh-105293).
+            _openssl.set_session_id_context(obj, self._settings.session_id_context)
+
+
+_servers: weakref.WeakKeyDictionary[ssl.SSLObject, Connection] = weakref.WeakKeyDictionary()
+"""The servers' connections. OpenSSL's callback for names is one a context, and knows the connection only."""
+
+
+def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
+    """Take the name that a client asks for: the ``sni_callback`` of every context that we make for servers."""
+    connection = _servers.get(obj)
+    return connection.server_name(obj, name) if connection is not None else None
+
+
+def _verified_chain(obj: ssl.SSLObject) -> list[Certificate]:
+    """The chain from leaf to root; empty after a resumption."""
+    # Public from 3.13 on, and private with the same meaning since 3.10.
+    chain = obj._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+    return [Certificate(each.public_bytes(_DER)) for each in chain or ()]
+
+
+def _ticket_was_used(obj: ssl.SSLObject) -> bool:
+    return bool(obj.session_reused) and obj.version() == "TLSv1.3"
+
+
+def _psk_was_used(obj: ssl.SSLObject) -> bool:
+    from . import _psk
+
+    return _psk.was_used(obj)
+
+
+def _take_psk_failure() -> BaseException | None:
+    from . import _psk
+
+    return _psk.take_failure()

@@ -1,0 +1,54 @@
+"""Host names as TLS takes them: one spelling for the check of the certificate, for SNI and for the session cache."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+
+from wireline.address import IpAddress, format_ip
+
+__all__ = ["normalise"]
+
+_LONGEST_NAME = 253  # RFC 1035, as text
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+def normalise(hostname: str | IpAddress) -> str:
+    """Return the name or address of a server in the one spelling that certificates are compared with.
+
+    Brackets and the zone id of an IPv6 address go, and so does the dot that ends a name; names get lower case and
+    their ASCII form (IDNA). ``""`` stays: there is none.
+
+    Raises:
+        TypeError: ``hostname`` is neither text nor an ``ipaddress`` object.
+        ValueError: it is not the name of a host. ``host:port`` is not either.
+    """
+    if isinstance(hostname, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return _address(hostname)
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname is a str or an ipaddress object, not {type(hostname).__name__}")
+    if not hostname:
+        return ""
+    try:
+        return _address(ipaddress.ip_address(_without_brackets(hostname)))
+    except ValueError:
+        return _name(hostname)
+
+
+def _without_brackets(text: str) -> str:
+    return text[1:-1] if text.startswith("[") and text.endswith("]") else text
+
+
+def _address(ip: IpAddress) -> str:
+    return format_ip(ip).partition("%")[0]
+
+
+def _name(hostname: str) -> str:
+    try:
+        ascii_form = hostname if hostname.isascii() else hostname.encode("idna").decode("ascii")
+    except UnicodeError as error:
+        raise ValueError(f"{hostname!r} is not a host name: {error}") from None
+    name = ascii_form.lower().removesuffix(".")
+    if len(name) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise ValueError(f"{hostname!r} is not a host name")
+    return name

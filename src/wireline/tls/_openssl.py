@@ -1,0 +1,309 @@
+"""The bridge: what OpenSSL can do and ``ssl`` does not offer.
+
+It calls the very libssl that ``ssl`` itself uses, on the very structures that ``ssl`` made:
+
+* Functions are looked up through ``_ssl`` itself (``dlsym`` searches what that was linked with), never by the name of a
+  library: a second copy of OpenSSL has the same version and the same defaults, and would crash on foreign structures.
+* A pointer is one word of a Python object: ``SSL_CTX*`` is the first after the object's head, ``SSL*`` the second. That
+  layout is private, so it is tried on throw-away objects before it is used for the first time, and each pointer is
+  compared with what Python says about the object every time. What settles it is the method table: only the right copy
+  of libssl has *this* table in *this* structure.
+
+Where any check fails the bridge is off and says why: ``BridgeUnavailable``, a ``NotImplementedError``. The environment
+variable ``WIRELINE_NO_BRIDGE=1`` switches it off at any time. No call leaves an error in OpenSSL's queue of this
+thread, where the next call of ``ssl`` would take it for its own.
+
+There is no policy here. The callbacks for pre-shared keys are in ``_openssl_psk``, the rules for those in ``_psk``.
+"""
+
+from __future__ import annotations
+
+import _ssl
+import os
+import ssl
+import sys
+import threading
+
+from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read, word
+
+__all__ = [
+    "BridgeUnavailable",
+    "available",
+    "call",
+    "clear_session_id_context",
+    "ctx_pointer",
+    "disable_session_cache",
+    "library",
+    "set_ciphersuites",
+    "set_session_id_context",
+    "set_verify",
+    "ssl_pointer",
+    "tls13_suites",
+    "verify_result",
+    "why_not",
+]
+
+# The layout of the two structures was read and tried in these; a new one is added after these tests passed on it.
+_KNOWN_PYTHONS = ((3, 11), (3, 12), (3, 13))
+
+_GET_MIN_PROTO, _GET_MAX_PROTO, _SET_SESS_CACHE_MODE = 130, 131, 44  # ssl.h: SSL_CTRL_...
+
+
+class BridgeUnavailable(NotImplementedError):
+    """OpenSSL cannot be reached safely in this interpreter; the message says why."""
+
+
+# ------------------------------------------------------------------------------------------- finding and checking
+
+
+_lock = threading.Lock()
+_found: Library | str | None = None  # the library, or why there is none
+
+
+def why_not() -> str:
+    """Why the bridge cannot be used; empty if it can."""
+    found = _find()
+    return found if isinstance(found, str) else ""
+
+
+def available() -> bool:
+    """Whether the bridge can be used, now."""
+    return not why_not()
+
+
+def library() -> Library:
+    """Give OpenSSL's functions, or raise ``BridgeUnavailable``."""
+    found = _find()
+    if isinstance(found, str):
+        raise BridgeUnavailable(found)
+    return found
+
+
+def _find() -> Library | str:
+    global _found
+    if os.environ.get("WIRELINE_NO_BRIDGE", "0") not in ("", "0"):
+        return "the environment variable WIRELINE_NO_BRIDGE switches it off"
+    with _lock:
+        if _found is None:
+            try:
+                _found = _open()
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, this interpreter is not as we know it
+                _found = str(error) or type(error).__name__
+        return _found
+
+
+def _open() -> Library:
+    """Load the library and try everything that is assumed of it."""
+    if reason := _wrong_interpreter():
+        raise BridgeUnavailable(reason)
+    path = getattr(_ssl, "__file__", None)
+    if path is None:
+        raise BridgeUnavailable("_ssl is built into the interpreter")
+    lib = Library(path)
+    version = read(lib.OpenSSL_version(0)).decode()
+    if (version, lib.OpenSSL_version_num()) != (ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_NUMBER):
+        raise BridgeUnavailable(f"through {path} there is {version}, and ssl uses {ssl.OPENSSL_VERSION}")
+    _try_pointers(lib)
+    return lib
+
+
+def _wrong_interpreter() -> str:
+    """Why the layout of this interpreter's objects is not known; empty if it is."""
+    if sys.implementation.name != "cpython":
+        return f"the bridge is for CPython, not for {sys.implementation.name}"
+    if sys.version_info[:2] not in _KNOWN_PYTHONS:
+        return f"the bridge has not been tried on Python {sys.version_info[0]}.{sys.version_info[1]}"
+    if not getattr(sys, "_is_gil_enabled", lambda: True)():
+        return "the bridge needs the GIL"
+    if sys.platform == "win32":
+        return "the bridge has not been tried on Windows"
+    if not HAS_CTYPES:
+        return "this interpreter has no ctypes"
+    return "" if in_main_interpreter() else "callbacks would run in the main interpreter, not in this one"
+
+
+def _try_pointers(lib: Library) -> None:
+    """Find the pointers of throw-away objects, and see that they follow what Python does to the objects."""
+    for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
+        context = ssl.SSLContext(protocol)
+        check_new_context(lib, context, word(context, 0))
+        context.check_hostname = False
+        for version, mode, option in (
+            (ssl.TLSVersion.TLSv1_2, ssl.CERT_OPTIONAL, ssl.OP_NO_TICKET),
+            (ssl.TLSVersion.TLSv1_3, ssl.CERT_NONE, ssl.OP_NO_RENEGOTIATION),
+        ):
+            context.maximum_version, context.verify_mode = version, mode
+            context.options |= option
+            if protocol == ssl.PROTOCOL_TLS_SERVER:
+                context.num_tickets += 1
+            check_new_context(lib, context, word(context, 0))
+        name = None if protocol == ssl.PROTOCOL_TLS_SERVER else "localhost"
+        obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), name is None, name)
+        pointer = word(_inner(obj), 1)
+        if not is_mapped(lib, pointer) or lib.SSL_get_ssl_method(pointer) not in _methods(lib):
+            raise BridgeUnavailable("an SSL* is not where it should be")
+        _check_connection(lib, obj, pointer)
+
+
+def check_new_context(lib: Library, context: ssl.SSLContext, pointer: int) -> None:
+    """See that ``pointer``, which may be anything, is the ``SSL_CTX*`` of ``context``; else ``BridgeUnavailable``."""
+    if not is_mapped(lib, pointer):
+        raise BridgeUnavailable("an SSL_CTX* is not where it should be")
+    _check_context(lib, context, pointer)
+
+
+def _methods(lib: Library) -> tuple[int, ...]:
+    return lib.TLS_client_method(), lib.TLS_server_method(), lib.TLS_method()
+
+
+def _check_context(lib: Library, context: ssl.SSLContext, pointer: int) -> None:
+    """Compare what is at ``pointer`` with what Python says about ``context``."""
+    if lib.SSL_CTX_get_ssl_method(pointer) not in _methods(lib):
+        raise BridgeUnavailable("an SSL_CTX belongs to another copy of OpenSSL")
+    theirs = (
+        lib.SSL_CTX_get_options(pointer) & 0xFFFFFFFF,
+        lib.SSL_CTX_get_security_level(pointer),
+        lib.SSL_CTX_ctrl(pointer, _GET_MIN_PROTO, 0, 0) or ssl.TLSVersion.MINIMUM_SUPPORTED,
+        lib.SSL_CTX_ctrl(pointer, _GET_MAX_PROTO, 0, 0) or ssl.TLSVersion.MAXIMUM_SUPPORTED,
+        lib.SSL_CTX_get_verify_mode(pointer) & 3,
+        lib.SSL_CTX_get_num_tickets(pointer),
+    )
+    ours = (
+        int(context.options) & 0xFFFFFFFF,
+        context.security_level,
+        context.minimum_version,
+        context.maximum_version,
+        _verify_flags(context.verify_mode),
+        context.num_tickets,
+    )
+    if theirs != ours:
+        raise BridgeUnavailable("an SSL_CTX is not the one of its ssl.SSLContext")
+
+
+def _check_connection(lib: Library, obj: ssl.SSLObject | ssl.SSLSocket, pointer: int) -> None:
+    """See that the ``SSL`` at ``pointer`` is that of ``obj``: it knows its Python object and its context."""
+    inner = _inner(obj)
+    if pointer == 0 or lib.SSL_get_ex_data(pointer, 0) != id(inner):
+        raise BridgeUnavailable("an SSL is not the one of its Python object")
+    if lib.SSL_get_SSL_CTX(pointer) != word(obj.context, 0):
+        raise BridgeUnavailable("an SSL is not of the context that Python says")
+    if bool(lib.SSL_is_server(pointer)) != obj.server_side:
+        raise BridgeUnavailable("an SSL has the other role than Python says")
+
+
+def _inner(obj: ssl.SSLObject | ssl.SSLSocket) -> object:
+    """What carries the ``SSL*``. A closed or unconnected socket has none: ``ValueError``."""
+    inner: object = getattr(obj, "_sslobj", None)
+    if inner is None:
+        raise ValueError("there is no TLS connection")
+    if type(inner) is not getattr(_ssl, "_SSLSocket", None):
+        raise BridgeUnavailable(f"a connection of the type {type(inner).__name__}")
+    return inner
+
+
+def _verify_flags(mode: ssl.VerifyMode) -> int:
+    """The ``SSL_VERIFY_...`` of a mode: PEER is 1, FAIL_IF_NO_PEER_CERT 2."""
+    return {ssl.CERT_NONE: 0, ssl.CERT_OPTIONAL: 1, ssl.CERT_REQUIRED: 3}[mode]
+
+
+# -------------------------------------------------------------------------------------- contexts and connections
+
+
+def ctx_pointer(context: ssl.SSLContext) -> int:
+    """Find the ``SSL_CTX*`` of a context.
+
+    Raises:
+        BridgeUnavailable: there is no bridge, or this context is not what its connections are made of (a class that
+            passes on to another context inside, as truststore does).
+    """
+    lib = library()
+    if type(context).wrap_bio.__module__ != "ssl":
+        raise BridgeUnavailable(f"{type(context).__qualname__} makes connections in its own way")
+    pointer = word(context, 0)
+    _check_context(lib, context, pointer)
+    return pointer
+
+
+def ssl_pointer(obj: ssl.SSLObject | ssl.SSLSocket) -> int:
+    """Find the ``SSL*`` of a connection.
+
+    Raises:
+        BridgeUnavailable: there is no bridge.
+        ValueError: a socket that is closed or not connected.
+    """
+    lib = library()
+    pointer = word(_inner(obj), 1)
+    _check_connection(lib, obj, pointer)
+    return pointer
+
+
+def set_ciphersuites(context: ssl.SSLContext, names: str) -> None:
+    """Set the TLS 1.3 suites, in order of preference; from Python 3.15 on without the bridge.
+
+    Raises:
+        ssl.SSLError: a name that OpenSSL does not know; the suites are what they were.
+        ValueError: no name.
+    """
+    if not names.strip(": ") or "\0" in names:
+        raise ValueError(f"not a list of TLS 1.3 ciphersuites: {names!r}")
+    native = getattr(context, "set_ciphersuites", None)
+    if native is not None:
+        native(names)
+        return
+    lib, pointer, before = library(), ctx_pointer(context), tls13_suites(context)
+    call(lib, "SSL_CTX_set_ciphersuites", pointer, names.encode("ascii"))
+    unknown = {name.strip() for name in names.split(":")} - {*tls13_suites(context)}
+    if unknown:  # OpenSSL leaves out what it does not know, where something is left
+        call(lib, "SSL_CTX_set_ciphersuites", pointer, ":".join(before).encode("ascii"))
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"no such TLS 1.3 ciphersuite: {', '.join(sorted(unknown))}")
+
+
+def tls13_suites(context: ssl.SSLContext) -> list[str]:
+    """The names of the suites for TLS 1.3, in order of preference."""
+    return [cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.3"]
+
+
+def set_session_id_context(obj: ssl.SSLObject, value: bytes) -> None:
+    """Set what a session must have been made for to be resumed on this connection of a server.
+
+    Not on the context: from 3.13 on ``ssl`` sets its own on each connection.
+
+    Raises:
+        ValueError: not 1 to 32 bytes. (With an empty one OpenSSL fails a resumption where clients are verified.)
+    """
+    if not 1 <= len(value) <= 32:
+        raise ValueError(f"a session id context has 1 to 32 bytes, not {len(value)}")
+    call(library(), "SSL_set_session_id_context", ssl_pointer(obj), value, len(value))
+
+
+def clear_session_id_context(context: ssl.SSLContext) -> None:
+    """Take back the session id context that ``ssl`` sets up to 3.12; on a client it fails every PSK of TLS 1.3."""
+    call(library(), "SSL_CTX_set_session_id_context", ctx_pointer(context), b"", 0)
+
+
+def disable_session_cache(context: ssl.SSLContext) -> None:
+    """Let a server keep no sessions."""
+    library().SSL_CTX_ctrl(ctx_pointer(context), _SET_SESS_CACHE_MODE, 0, 0)
+
+
+def set_verify(obj: ssl.SSLObject, mode: ssl.VerifyMode) -> None:
+    """Set for one connection whether the peer's certificate is asked for; before, or in the SNI callback."""
+    library().SSL_set_verify(ssl_pointer(obj), _verify_flags(mode), 0)
+
+
+def verify_result(obj: ssl.SSLObject) -> int:
+    """What came of looking at the peer's certificate: 0, or an ``X509_V_ERR_...`` of OpenSSL's."""
+    return library().SSL_get_verify_result(ssl_pointer(obj))
+
+
+def call(lib: Library, function: str, *arguments: object) -> None:
+    """Call a function that gives 0 when it fails, and then raise what OpenSSL says; its queue is empty afterwards."""
+    lib.ERR_clear_error()
+    if getattr(lib, function)(*arguments) > 0:
+        return
+    text = lib.ERR_reason_error_string(lib.ERR_get_error())
+    lib.ERR_clear_error()
+    reason = read(text).decode() if text else "unknown reason"
+    error = ssl.SSLError(ssl.SSL_ERROR_SSL, f"{function}: {reason}")
+    error.library, error.reason = "SSL", reason.upper().replace(" ", "_")
+    raise error

@@ -1,0 +1,110 @@
+"""Tests of TLS in both flavours at once: one face for them, an upgrade, and a server that keeps a guest book."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.scenarios.flavours import FLAVOURS, Face, Flavour, Handler, Server, Sock, in_thread
+from tests.tls.memory import server_context
+from wireline import Address
+from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, _openssl
+
+PATIENCE = 10.0
+"""Seconds after which whoever should have said something counts as hanging."""
+
+
+@pytest.fixture(params=["blocking", "asyncio", "uvloop"])
+def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
+    """What the test is run on. A module that wants it imports it, with ``anyio_backend``."""
+    chosen = next(each for each in FLAVOURS if each.name == request.param)
+    with chosen.in_place():
+        yield chosen
+
+
+@pytest.fixture
+def anyio_backend(flavour: Flavour) -> object:
+    """Tell anyio's plugin what loop to run the test on."""
+    return flavour.backend
+
+
+def needs_the_bridge() -> None:
+    """Skip a test of what goes through OpenSSL itself where nobody is let at it."""
+    if not _openssl.available():
+        pytest.skip(_openssl.why_not())
+
+
+async def upgrade(
+    context: SslContext, sock: Sock, handshake: Handshake, hostname: str = "", **options: Any
+) -> None:
+    """Shake hands on a connected socket, in its flavour."""
+    if isinstance(sock, Face):
+        await in_thread(context.wrap_connected_socket, sock._sock, handshake, hostname, **options)
+    else:
+        await context.wrap_connected_async(sock, handshake, hostname, **options)
+
+
+class Guest(NamedTuple):
+    """A connection that a handler saw."""
+
+    lines: list[bytes]
+    """What it said."""
+    info: TlsInfo
+    certificates: list[Certificate]
+    error: OSError | None
+    """How reading ended; None is a clean end."""
+
+
+class Guests:
+    """A handler that answers every line with the same line backwards, and keeps who was there."""
+
+    def __init__(self) -> None:
+        self.seen: asyncio.Queue[Guest] = asyncio.Queue()
+
+    async def __call__(self, client: Sock, _: Address) -> None:
+        lines: list[bytes] = []
+        error: OSError | None = None
+        try:
+            async for line in client.lines(timeout=PATIENCE):
+                lines.append(line)
+                await client.send(line[::-1] + b"\n", timeout=PATIENCE)
+        except OSError as failure:
+            error = failure.with_traceback(None)
+        self.seen.put_nowait(Guest(lines, client.tls_info, client.get_peer_certificates(), error))
+
+    async def next(self) -> Guest:
+        """The next one that has left."""
+        return await asyncio.wait_for(self.seen.get(), PATIENCE)
+
+
+class House(NamedTuple):
+    """A running server and its guests."""
+
+    server: Server
+    guests: Guests
+
+    @property
+    def port(self) -> int:
+        port: int = self.server.local_addr.port
+        return port
+
+
+@asynccontextmanager
+async def serving(
+    flavour: Flavour, handler: Handler, tls: SslContext, **options: Any
+) -> AsyncIterator[Server]:
+    """Run a server on 127.0.0.1."""
+    async with await flavour.serve(handler, 0, "127.0.0.1", tls=tls, **options) as server:
+        yield server
+
+
+@asynccontextmanager
+async def at_home(flavour: Flavour, tls: SslContext | None = None, **options: Any) -> AsyncIterator[House]:
+    """Run a server with a guest book."""
+    guests = Guests()
+    async with serving(flavour, guests, tls or server_context(), **options) as server:
+        yield House(server, guests)

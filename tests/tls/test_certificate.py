@@ -1,0 +1,60 @@
+"""A certificate: bytes, and what is in them."""
+
+from __future__ import annotations
+
+import hashlib
+import ssl
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.tls import certificates
+from wireline.tls import Certificate
+
+PEM = Path(certificates.self_signed().cert).read_text()
+DER = ssl.PEM_cert_to_DER_cert(PEM)
+
+
+def test_it_is_its_bytes() -> None:
+    certificate = Certificate(DER)
+    assert certificate == DER
+    assert hash(certificate) == hash(DER)
+    assert certificate.to_pem() == PEM
+    assert certificate.fingerprint() == hashlib.sha256(DER).hexdigest()
+    assert repr(certificate) == str(certificate)
+    assert repr(certificate).startswith(
+        f"<Certificate of {len(DER)} bytes, SHA-256 {certificate.fingerprint()[:16]}"
+    )
+
+
+def test_it_can_be_looked_into() -> None:
+    certificate = Certificate(DER)
+    assert certificate.subject == "CN=localhost"
+    assert certificate.issuer == "CN=localhost"
+    assert certificate.not_valid_after > datetime.now(UTC)
+
+
+def test_an_expired_one_says_when() -> None:
+    expired = Certificate(ssl.PEM_cert_to_DER_cert(Path(certificates.expired().cert).read_text()))
+    assert expired.not_valid_after < datetime.now(UTC)
+    assert expired.issuer.startswith("O=wireline tests") or "wireline tests" in expired.issuer
+
+
+def test_bytes_that_are_none_are_kept_and_cannot_be_looked_into() -> None:
+    certificate = Certificate(b"nothing")
+    assert len(certificate.fingerprint()) == 64
+    with pytest.raises(ValueError):
+        _ = certificate.subject
+
+
+@pytest.mark.parametrize("question", ["subject", "issuer", "not_valid_after"])
+def test_without_the_package_the_error_says_what_to_install(
+    question: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    certificate = Certificate(DER)
+    with pytest.raises(ImportError, match="package cryptography"):
+        getattr(certificate, question)
+    assert certificate.fingerprint()

@@ -1,0 +1,501 @@
+"""How a TLS connection ends, and what becomes of a send or a handshake that was given up, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+
+from tests.scenarios.flavours import FLAVOURS, Face, Flavour, Sock, in_thread
+from tests.tls.both import upgrade
+from tests.tls.memory import client_context, only, server_context
+from wireline import Address, ClosedError, SocketFlag, SocketTimeout
+from wireline.net import Socket
+from wireline.tls import Handshake, SslContext, TruncatedError
+
+pytestmark = pytest.mark.anyio
+
+LOOPBACK = "127.0.0.1"
+PATIENCE = 10.0
+"""Seconds after which something that should have happened counts as hanging."""
+
+AT_ONCE = 1.0
+"""Seconds within which something happens that has nothing to wait for. Ten times what a busy machine needs."""
+
+A_MOMENT = 0.05
+"""Seconds in which a call that was started surely waits."""
+
+DATA = bytes(range(256)) * 782  # 200,192 bytes
+BIG = DATA * 20
+"""More than the kernel takes at both ends together."""
+
+SMALL = 32 * 1024
+"""Bytes of a kernel's buffer that is to be full soon."""
+
+
+@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
+def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
+    chosen: Flavour = request.param
+    with chosen.in_place():
+        yield chosen
+
+
+@pytest.fixture
+def anyio_backend(flavour: Flavour) -> object:
+    return flavour.backend
+
+
+class Contexts(NamedTuple):
+    client: SslContext
+    server: SslContext
+
+
+@functools.cache
+def made(version: str) -> Contexts:
+    """The contexts of all tests: there are sessions to resume, too."""
+    contexts = Contexts(client_context(), server_context())
+    only(version, *contexts)
+    return contexts
+
+
+@pytest.fixture
+def contexts(version: str) -> Contexts:
+    return made(version)
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    """Two ends of one connection whose buffers are small."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        listener.bind((LOOPBACK, 0))
+        listener.listen()
+        here = socket.socket()
+        here.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+        here.connect(listener.getsockname())
+        there, _ = listener.accept()
+    for end in (here, there):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL)
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return here, there
+
+
+class Pair(NamedTuple):
+    """Both ends of a TLS connection: of the flavour under test, and a peer that blocks in threads."""
+
+    sock: Sock
+    peer: Socket
+
+    async def peer_reads(self, size: int = 2**30) -> bytes:
+        """Everything up to the end, or ``size`` bytes."""
+        return await in_thread(self.peer.recv, size, PATIENCE)
+
+
+KINDS = (
+    ("TLSv1.2", Handshake.AS_SERVER),
+    ("TLSv1.3", Handshake.AS_CLIENT),  # who gets session tickets, which nobody may read
+    ("TLSv1.3", Handshake.AS_SERVER),
+)
+"""What our end may be."""
+
+each_role = pytest.mark.parametrize("role", Handshake, ids=lambda role: role.name)
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1].name}")
+async def pair(flavour: Flavour, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
+    version, role = request.param
+    contexts = made(version)
+    here, there = tcp_pair()
+    sock, peer = flavour.from_socket(here), Socket.from_socket(there)
+    async with sock:
+        with peer:
+            ours, theirs = contexts if role is Handshake.AS_CLIENT else reversed(contexts)
+            other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
+            await asyncio.gather(
+                upgrade(ours, sock, role, "localhost", timeout=PATIENCE),
+                in_thread(theirs.wrap_connected_socket, peer, other, "localhost", timeout=PATIENCE),
+            )
+            yield Pair(sock, peer)
+
+
+class Stopwatch:
+    """Says that something took too long."""
+
+    def __enter__(self) -> None:
+        self._started = time.monotonic()
+
+    def __exit__(self, *exception: object) -> None:
+        if exception[0] is None:
+            took = time.monotonic() - self._started
+            assert took < AT_ONCE, f"it took {took:.1f} s"
+
+
+async def begun(coroutine: object) -> asyncio.Task[object]:
+    """Start something that waits, and let it come to that."""
+    task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
+    await asyncio.wait([task], timeout=A_MOMENT)
+    assert not task.done(), "it does not wait"
+    return task
+
+
+async def ends_with(error: type[BaseException], task: asyncio.Task[object]) -> BaseException:
+    with pytest.raises(error) as caught:
+        await asyncio.wait_for(asyncio.shield(task), PATIENCE)
+    return caught.value
+
+
+# ------------------------------------------------------------------------------------------------- T4
+
+
+@pytest.mark.stress
+async def test_T4_200_000_bytes_and_a_close_arrive_one_hundred_times(
+    flavour: Flavour, contexts: Contexts
+) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        await client.send(DATA)  # and leave with input, and session tickets, that nobody reads
+
+    async with await flavour.serve(handler, 0, LOOPBACK, tls=contexts.server) as server:
+        port = server.local_addr.port
+        for _ in range(100):
+            async with await flavour.dial("localhost", port, tls=contexts.client, timeout=PATIENCE) as client:
+                await client.send(b"input that nobody reads" * 1000)
+                assert await client.recv(len(DATA) + 1, PATIENCE, SocketFlag(0)) == DATA
+
+
+async def test_T4_ten_clients_send_fifty_lines_each_and_close(flavour: Flavour, contexts: Contexts) -> None:
+    lines: list[bytes] = []
+    ends: asyncio.Queue[None] = asyncio.Queue()
+
+    async def handler(client: Sock, _: Address) -> None:
+        async for line in client.lines():
+            lines.append(line)
+        ends.put_nowait(None)
+
+    async def one(number: int, port: int) -> None:
+        async with await flavour.dial("localhost", port, tls=contexts.client, timeout=PATIENCE) as client:
+            for line in range(50):
+                await client.send(b"%d %d\n" % (number, line))
+
+    async with await flavour.serve(handler, 0, LOOPBACK, tls=contexts.server) as server:
+        await asyncio.gather(*(one(number, server.local_addr.port) for number in range(10)))
+        for _ in range(10):
+            await asyncio.wait_for(ends.get(), PATIENCE)
+    assert sorted(lines) == sorted(b"%d %d" % (number, line) for number in range(10) for line in range(50))
+
+
+async def test_T4_a_close_notify_that_finds_no_room_goes_out_later(pair: Pair) -> None:
+    taken = 0
+    with pytest.raises(SocketTimeout):
+        while True:
+            taken += await pair.sock.send_some(BIG[:50_000], A_MOMENT)
+    with Stopwatch():
+        pair.sock.close()
+    received = await pair.peer_reads()
+    assert len(received) == taken
+    assert pair.peer.recv(1, 0, SocketFlag(0)) == b""
+
+
+async def test_T4_close_while_a_read_waits_is_clean_for_the_peer(pair: Pair) -> None:
+    reading = await begun(pair.sock.recv(1))
+    await pair.sock.send(b"the last words")
+    with Stopwatch():
+        pair.sock.close()
+        await ends_with(ClosedError, reading)
+    assert await pair.peer_reads() == b"the last words"
+
+
+async def test_T4_nothing_is_lost_when_the_peer_is_still_sending(pair: Pair) -> None:
+    # Its bytes meet a socket that is closed: answered with a reset, they would take the last words away.
+    await pair.sock.send(DATA[:20_000])
+    pair.sock.close()
+    await in_thread(pair.peer.send, b"more" * 1000, SocketFlag(0), PATIENCE)
+    assert await pair.peer_reads() == DATA[:20_000]
+
+
+@pytest.mark.parametrize("reads", [False, True], ids=["nobody-reads", "somebody-reads"])
+async def test_T4_nothing_is_lost_when_the_peer_sends_first_and_reads_then(pair: Pair, reads: bool) -> None:
+    reading = await begun(pair.sock.recv(1)) if reads else None
+    taken = 0
+    with pytest.raises(SocketTimeout):
+        while True:
+            taken += await pair.sock.send_some(BIG[:50_000], A_MOMENT)
+    pair.sock.close()
+    if reading is not None:
+        await ends_with(ClosedError, reading)
+    await in_thread(pair.peer.send, b"more" * 1000, SocketFlag(0), PATIENCE)
+    await asyncio.sleep(A_MOMENT)
+    assert len(await pair.peer_reads()) == taken
+
+
+async def test_half_close_the_answer_arrives(pair: Pair) -> None:
+    await pair.sock.send(b"the question")
+    await pair.sock.shutdown_write()
+    assert await pair.peer_reads() == b"the question"
+    pair.peer.send(DATA[:30_000])
+    pair.peer.close()
+    assert await pair.sock.recv(2**20, PATIENCE) == DATA[:30_000]
+    with pytest.raises(BrokenPipeError):
+        await pair.sock.send(b"too late")
+    assert not await pair.sock.try_send(b"too late")
+
+
+# ------------------------------------------------------------------------------------------------- T3
+
+
+@pytest.mark.parametrize("abortive", [False, True], ids=["fin", "reset"])
+async def test_T3_a_peer_that_is_cut_off_is_truncated(pair: Pair, abortive: bool) -> None:
+    pair.peer.send(b"complete")
+    assert await pair.sock.recv(8, PATIENCE) == b"complete"
+    if abortive:
+        pair.peer.close(linger=0)
+    else:
+        pair.peer._sock.shutdown(socket.SHUT_WR)
+    for flags in (SocketFlag.SAFE_DISCONN, SocketFlag(0)):
+        with pytest.raises(TruncatedError):
+            await pair.sock.recv(1, PATIENCE, flags)
+    with pytest.raises(TruncatedError):
+        await pair.sock.recv_line(PATIENCE)
+
+
+async def test_T3_a_message_that_was_given_up_is_no_clean_end_for_the_peer(
+    flavour: Flavour, pair: Pair
+) -> None:
+    with pytest.raises(SocketTimeout):
+        await pair.sock.send(BIG, timeout=A_MOMENT)
+    sent = pair.sock.last_bytes_sent
+    pair.sock.close()
+    with pytest.raises(TruncatedError):
+        await in_thread(pair.peer.recv_exactly, len(BIG), PATIENCE)
+    received = await in_thread(pair.peer.recv_some, 2**30)
+    if (
+        flavour.name == "portable"
+    ):  # an operation of the loop, which has what counts as sent, is ended by `close`
+        assert BIG[:sent].startswith(received)
+    else:
+        assert received == BIG[:sent]
+
+
+async def test_T3_a_message_whose_socket_is_closed_is_no_clean_end_for_the_peer(pair: Pair) -> None:
+    sending = await begun(pair.sock.send(BIG))
+    with Stopwatch():
+        pair.sock.close()
+        await ends_with(ClosedError, sending)
+    with pytest.raises(TruncatedError):
+        await in_thread(pair.peer.recv_exactly, len(BIG), PATIENCE)
+    received = await in_thread(pair.peer.recv_some, 2**30)
+    assert BIG.startswith(received)
+
+
+# ------------------------------------------------------------------------------------------------- W3
+
+
+async def test_W3_a_send_that_timed_out_is_taken_up_again(pair: Pair) -> None:
+    with pytest.raises(SocketTimeout) as caught:
+        await pair.sock.send(BIG, timeout=A_MOMENT)
+    sent = caught.value.bytes_sent
+    assert sent == pair.sock.last_bytes_sent
+    assert sent is not None
+    assert 0 < sent < len(BIG)
+    more = b"more"
+    try:
+        await pair.sock.send(more, timeout=0)
+    except SocketTimeout as error:
+        more = more[: error.bytes_sent]
+    reading = asyncio.ensure_future(pair.peer_reads())
+    await pair.sock.send(BIG[sent:], timeout=PATIENCE)
+    pair.sock.close()
+    assert await reading == BIG[:sent] + more + BIG[sent:]
+
+
+async def test_W3_a_send_that_was_cancelled_is_taken_up_again(flavour: Flavour, pair: Pair) -> None:
+    if flavour.name == "blocking":
+        return  # threads are not cancelled
+    for _ in range(3):
+        sending = await begun(pair.sock.send(BIG))
+        sending.cancel()
+        await ends_with(asyncio.CancelledError, sending)
+        sent = pair.sock.last_bytes_sent
+        assert 0 <= sent < len(BIG)
+        if sent:
+            received = await in_thread(pair.peer.recv_exactly, sent - 65_536) if sent > 65_536 else b""
+            assert received == BIG[: len(received)]
+            rest = asyncio.ensure_future(
+                in_thread(pair.peer.recv_exactly, len(BIG) - len(received), PATIENCE)
+            )
+            await pair.sock.send(BIG[sent:])
+            assert await rest == BIG[len(received) :]
+
+
+async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
+    # Who waits for the answer after it would wait for ever: the peer does not have the question.
+    total = 0
+    for _ in range(20):
+        sending = asyncio.ensure_future(pair.sock.send_some(BIG[:60_000]))
+        await asyncio.wait([sending], timeout=0.01)
+        if sending.done():
+            total += await sending
+            continue
+        received = await in_thread(pair.peer.recv_exactly, total, PATIENCE)
+        assert len(received) == total
+        total = await asyncio.wait_for(sending, PATIENCE)
+        assert await in_thread(pair.peer.recv_exactly, total, PATIENCE) == BIG[:total]
+        return
+    pytest.fail("the kernel takes everything")
+
+
+async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair) -> None:
+    sent = 0
+    while await pair.sock.try_send(BIG[:10_000]):
+        sent += 10_000
+    # The last one was begun, and counts: what it lacks goes first.
+    reading = asyncio.ensure_future(pair.peer_reads())
+    await pair.sock.send(b"the end")
+    pair.sock.close()
+    received = await reading
+    assert received.endswith(b"the end")
+    assert len(received) - len(b"the end") in (sent, sent + 10_000)
+
+
+# ------------------------------------------------------------------------------------------------- handshakes
+
+
+def bare(sock: Sock) -> Sock:
+    """What a context can wrap."""
+    return sock._sock if isinstance(sock, Face) else sock
+
+
+def everything(sock: socket.socket) -> bytes:
+    """What comes up to the end, or up to a reset, which is an end here."""
+    received = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := sock.recv(10_000):
+            received += data
+    return received
+
+
+@asynccontextmanager
+async def silent_peer(flavour: Flavour) -> AsyncIterator[tuple[Sock, socket.socket]]:
+    here, there = tcp_pair()
+    with there:
+        there.settimeout(PATIENCE)
+        async with flavour.from_socket(here) as sock:
+            yield sock, there
+
+
+@each_role
+async def test_R13_close_ends_a_handshake_that_is_under_way(flavour: Flavour, role: Handshake) -> None:
+    context = made("TLSv1.3")[0 if role is Handshake.AS_CLIENT else 1]
+    for timeout in (None, PATIENCE):
+        async with silent_peer(flavour) as (sock, peer):
+            shaking = await begun(upgrade(context, sock, role, "localhost", timeout=timeout))
+            with Stopwatch():
+                sock.close()
+                await ends_with(ClosedError, shaking)
+                await in_thread(everything, peer)
+
+
+async def test_R13_close_ends_a_connect_that_shakes_hands(flavour: Flavour) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        for timeout in (None, PATIENCE):
+            sock = flavour.socket()
+            made("TLSv1.3").client.wrap_socket(bare(sock))
+            connecting = await begun(sock.connect("localhost", listener.getsockname()[1], timeout=timeout))
+            with Stopwatch():
+                sock.close()
+                await ends_with(ClosedError, connecting)
+            peer, _ = listener.accept()
+            with peer:
+                peer.settimeout(PATIENCE)
+                await in_thread(everything, peer)
+
+
+async def test_R13_close_of_a_listener_ends_an_accept_that_shakes_hands(flavour: Flavour) -> None:
+    for timeout in (None, PATIENCE):
+        listener = flavour.socket()
+        made("TLSv1.3").server.wrap_socket(bare(listener))
+        listener.bind_addr(0, LOOPBACK)
+        listener.listen()
+        with socket.create_connection(listener.local_addr) as silent:
+            silent.settimeout(PATIENCE)
+            accepting = await begun(listener.accept(timeout=timeout))
+            with Stopwatch():
+                listener.close()
+                await ends_with(ClosedError, accepting)
+                assert await in_thread(everything, silent) == b""
+
+
+async def test_a_handshake_has_one_deadline_with_a_silent_peer_and_with_one_that_drips(
+    flavour: Flavour,
+) -> None:
+    for drips in (False, True):
+        async with silent_peer(flavour) as (sock, peer):
+            with Stopwatch():
+                shaking = asyncio.ensure_future(
+                    upgrade(made("TLSv1.3").server, sock, Handshake.AS_SERVER, timeout=0.2)
+                )
+                hello = iter(b"\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03" + bytes(200))
+                while drips and not shaking.done():
+                    peer.send(bytes([next(hello)]))
+                    await asyncio.wait([shaking], timeout=0.01)
+                error = await ends_with(SocketTimeout, shaking)
+            assert isinstance(error, SocketTimeout)
+            assert error.seconds == 0.2
+
+
+@pytest.mark.parametrize("how", ["timeout", "garbage", "cancel"])
+@each_role
+async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
+    flavour: Flavour, role: Handshake, how: str
+) -> None:
+    if how == "cancel" and flavour.name == "blocking":
+        return  # threads are not cancelled
+    context = made("TLSv1.3")[0 if role is Handshake.AS_CLIENT else 1]
+    async with silent_peer(flavour) as (sock, peer):
+        timeout = 0.1 if how == "timeout" else PATIENCE
+        shaking = await begun(upgrade(context, sock, role, "localhost", timeout=timeout))
+        if how == "garbage":
+            peer.send(b"220 ready when you are\r\n" * 10)
+        elif how == "cancel":
+            shaking.cancel()
+        with pytest.raises(BaseException) as caught:  # noqa: PT011 -- which one is not what this is about
+            await shaking
+        assert isinstance(caught.value, SocketTimeout | asyncio.CancelledError | OSError)
+        assert sock.is_ssl
+        assert not sock.got_handshake
+        for _ in range(2):
+            with pytest.raises(OSError, match="(?i)tls|ssl"):
+                await sock.send(b"secret")
+            with pytest.raises(OSError, match="(?i)tls|ssl"):
+                await sock.send_some(b"secret")
+            assert not await sock.try_send(b"secret")
+            with pytest.raises(OSError, match="(?i)tls|ssl"):
+                await sock.recv(1, PATIENCE)
+        sock.close()
+        wire = await in_thread(everything, peer)
+        assert b"secret" not in wire
+        assert wire[:1] in (b"", b"\x15", b"\x16")
+
+
+async def test_a_peer_that_goes_away_in_the_handshake_and_the_next_one_are_apart(
+    flavour: Flavour, contexts: Contexts
+) -> None:
+    listener = flavour.socket()
+    async with listener:
+        made("TLSv1.3").server.wrap_socket(bare(listener))
+        listener.bind_addr(0, LOOPBACK)
+        listener.listen()
+        with socket.create_connection(listener.local_addr) as rude:
+            rude.send(b"\x16\x03\x01")
+        with pytest.raises(TruncatedError):
+            await listener.accept(timeout=PATIENCE)
+        accepting = asyncio.ensure_future(listener.accept(timeout=PATIENCE))
+        async with await flavour.dial("localhost", listener.local_addr.port, tls=contexts.client) as client:
+            async with await accepting as server:
+                await server.send(b"fine")
+                assert await client.recv(4, PATIENCE) == b"fine"

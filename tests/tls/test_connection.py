@@ -1,0 +1,424 @@
+"""One connection: who is let in, and what is said about them afterwards."""
+
+from __future__ import annotations
+
+import ssl
+
+import pytest
+
+from tests.tls import certificates
+from tests.tls.memory import (
+    Pair,
+    chain,
+    client_context,
+    connect,
+    engines,
+    info,
+    only,
+    say,
+    server_context,
+    shake,
+)
+from wireline.tls import Handshake, SslContext, SslError, VerifyMode
+from wireline.tls._connection import Connection, Settings
+
+CLIENT, SERVER = Handshake.AS_CLIENT, Handshake.AS_SERVER
+
+
+def errors(client: SslContext, server: SslContext, hostname: str = "localhost") -> list[ssl.SSLError | None]:
+    return shake(engines(client, server, hostname))
+
+
+# T1: what a client checks.
+
+
+@pytest.mark.parametrize(
+    "hostname", ["localhost", "LOCALHOST.", "127.0.0.1", "::1", "[::1]", "0::1", "::1%lo"]
+)
+def test_T1_every_name_of_the_certificate_is_good(hostname: str, version: str) -> None:
+    client, server = client_context(), server_context()
+    only(version, client, server)
+    pair = connect(client, server, hostname)
+    assert say(pair.client, pair.server) == say(pair.server, pair.client) == b"hello"
+    assert info(pair.client).version == info(pair.server).version == version
+
+
+@pytest.mark.parametrize(
+    ("leaf", "reason"),
+    [
+        (certificates.elsewhere, "Hostname mismatch"),
+        (certificates.stranger, "unable to get local issuer"),
+        (certificates.incomplete, "unable to get local issuer"),
+        (certificates.self_signed, "self-signed"),
+        (certificates.expired, "has expired"),
+        (certificates.not_yet_valid, "not yet valid"),
+    ],
+)
+def test_T1_a_certificate_that_is_no_good_is_refused_at_both_ends(
+    leaf: object, reason: str, version: str
+) -> None:
+    assert callable(leaf)
+    client, server = client_context(), server_context(cert_file=leaf().cert, key_file=leaf().key)
+    only(version, client, server)
+    theirs, ours = errors(client, server)
+    assert isinstance(theirs, ssl.SSLCertVerificationError)
+    assert reason in str(theirs)
+    assert "'localhost'" in theirs.__notes__[0]
+    assert ours is not None
+    assert "alert" in str(ours)  # the client's alert went out
+
+
+def test_T1_an_address_needs_an_address_in_the_certificate() -> None:
+    leaf = certificates.name_only()
+    server = server_context(cert_file=leaf.cert, key_file=leaf.key)
+    connect(client_context(), server, "localhost")
+    with pytest.raises(ssl.SSLCertVerificationError, match="IP address mismatch"):
+        connect(client_context(), server, "127.0.0.1")
+
+
+def test_T1_a_ca_with_a_weak_key_is_refused() -> None:
+    weak = certificates.weak()
+    server = server_context(cert_file=weak.leaf.cert, key_file=weak.leaf.key)
+    with pytest.raises(ssl.SSLCertVerificationError, match="too weak"):
+        connect(client_context(ca_file=weak.ca_file), server)
+
+
+@pytest.mark.parametrize("hostname", ["localhost", "", "elsewhere.test"])
+def test_T1_with_verify_mode_none_nothing_is_checked(hostname: str) -> None:
+    leaf = certificates.stranger()
+    server = server_context(cert_file=leaf.cert, key_file=leaf.key)
+    pair = connect(SslContext(verify_mode=VerifyMode.NONE), server, hostname)
+    # OpenSSL builds a "verified" chain all the same.
+    assert chain(pair.client) == []
+    assert info(pair.client).server_name == hostname == info(pair.server).server_name
+
+
+# T8: what is known of the peer.
+
+
+def test_T8_the_chain_is_leaf_to_root(version: str) -> None:
+    leaf = certificates.chained()
+    client, server = client_context(), server_context(cert_file=leaf.cert, key_file=leaf.key)
+    only(version, client, server)
+    pair = engines(client, server)
+    assert chain(pair.client) == []
+    assert info(pair.client) == ("", "", None, False, "localhost")
+    assert shake(pair) == [None, None]
+    found = chain(pair.client)
+    assert len(found) == 3
+    assert found[0].issuer == found[1].subject
+    assert found[1].issuer == found[2].subject == found[2].issuer
+    assert found[2].to_pem() == ssl.DER_cert_to_PEM_cert(
+        ssl.PEM_cert_to_DER_cert(open_text(certificates.ca_file()))
+    )
+    assert chain(pair.server) == []
+
+
+def open_text(path: str) -> str:
+    with open(path) as file:
+        return file.read()
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown", "welcome", "known"),
+    [
+        ("ignore", None, True, 0),
+        ("ignore", certificates.client, True, 0),
+        ("optional", None, True, 0),
+        ("optional", certificates.client, True, 2),
+        ("optional", certificates.stranger, False, 0),
+        ("required", None, False, 0),
+        ("required", certificates.client, True, 2),
+        ("required", certificates.stranger, False, 0),
+        ("required", certificates.expired, False, 0),
+    ],
+)
+def test_T8_what_a_server_asks_of_its_clients(
+    asked: str, shown: object, welcome: bool, known: int, version: str
+) -> None:
+    leaf = shown() if callable(shown) else None
+    client = client_context(cert_file=leaf.cert, key_file=leaf.key) if leaf else client_context()
+    # What a client asks of servers is another question.
+    server = server_context(client_certs=asked, ca_file=certificates.ca_file(), verify_mode=VerifyMode.NONE)
+    only(version, client, server)
+    pair = engines(client, server)
+    assert (shake(pair)[1] is None) == pair.server.established == welcome
+    assert len(chain(pair.server)) == known
+
+
+def test_a_peer_that_openssl_would_let_in_without_a_certificate_is_refused() -> None:
+    pair = connect(client_context(), server_context())
+    required = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    required.verify_mode = ssl.CERT_REQUIRED
+    with pytest.raises(SslError, match="no certificate"):
+        Connection(Settings(required, server=True)).check(pair.server.obj)
+
+
+# PSK: what of it is decided here.
+
+
+def psk_contexts(server: SslContext | None = None) -> tuple[SslContext, SslContext]:
+    """Both ends know a key; the server has no certificate unless it is given."""
+    client, server = (
+        SslContext(verify_mode=VerifyMode.NONE),
+        server or SslContext(verify_mode=VerifyMode.NONE),
+    )
+    client.client_get_psk = lambda _hint: ("alice", b"a key")
+    server.server_get_psk = lambda identity: b"a key" if identity == "alice" else b""
+    return client, server
+
+
+@pytest.mark.usefixtures("bridge")
+def test_T9_a_server_with_a_certificate_prefers_the_key(version: str) -> None:
+    client, server = psk_contexts(server_context())
+    only(version, client, server)
+    pair = connect(client, server, "")
+    assert pair.server.policy.psk_identity(pair.server.obj) == "alice"
+    assert chain(pair.client) == []
+    pair = connect(client_context(), server)
+    assert pair.server.policy.psk_identity(pair.server.obj) == ""
+
+
+@pytest.mark.usefixtures("psk")
+def test_T9_no_suite_encrypts_nothing_and_every_one_of_the_defaults_is_there() -> None:
+    client, server = psk_contexts()
+    for context in (client.context, server.ssl_context(SERVER)):
+        names = [cipher["name"] for cipher in context.get_ciphers()]
+        assert not [name for name in names if "NULL" in name or "CCM8" in name]
+        assert {"PSK-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"} <= set(names)
+
+
+@pytest.mark.usefixtures("psk")
+def test_a_cipher_list_of_ones_own_is_left_alone() -> None:
+    client = SslContext(verify_mode=VerifyMode.NONE, cipher_list="ECDHE+AESGCM")
+    client.client_get_psk = lambda _hint: ("alice", b"a key")
+    assert not [cipher for cipher in client.context.get_ciphers() if "PSK" in cipher["name"]]
+
+
+@pytest.mark.usefixtures("psk")
+@pytest.mark.parametrize("verify_mode", VerifyMode)
+def test_T9_a_psk_client_accepts_no_server_for_its_certificate(verify_mode: VerifyMode, version: str) -> None:
+    """Trap A: with ``CERT_NONE`` a TLS 1.3 client lets in who knows no key. A trusted certificate is no key either."""
+    for ca_file in (certificates.ca_file(), certificates.other_ca_file()):
+        client = SslContext(verify_mode=verify_mode, ca_file=ca_file)
+        client.client_get_psk = lambda _hint: ("alice", b"a key")
+        server = server_context()
+        only(version, client, server)
+        pair = engines(client, server)
+        error = shake(pair)[0]
+        assert isinstance(error, SslError)
+        assert not pair.client.established
+        # Without a trusted certificate it does not even come to the end of the handshake.
+        trusted = ca_file == certificates.ca_file()
+        assert isinstance(error, ssl.SSLCertVerificationError) != trusted
+
+
+@pytest.mark.usefixtures("psk")
+def test_T9_what_a_callback_raises_is_the_cause(version: str) -> None:
+    def fails(_: object) -> bytes:
+        raise LookupError("no database")
+
+    for end in (0, 1):
+        client, server = psk_contexts()
+        if end:
+            server.server_get_psk = fails
+        else:
+            client.client_get_psk = fails  # type: ignore[assignment]
+        only(version, client, server)
+        error = errors(client, server, "")[end]
+        assert isinstance(error, SslError)
+        assert isinstance(error.__cause__, LookupError)
+
+
+@pytest.mark.usefixtures("psk")
+def test_T9_psk_needs_no_ca_and_keeps_no_sessions(version: str) -> None:
+    client, server = psk_contexts()
+    only(version, client, server)
+    for _ in range(2):
+        pair = connect(client, server, "localhost")
+        say(pair.server, pair.client)
+    assert client.session_cache is not None
+    assert len(client.session_cache) == 0
+    assert client.context.cert_store_stats()["x509"] == 0
+    assert server.ssl_context(SERVER).num_tickets == 0
+
+
+def test_without_psk_there_is_no_identity() -> None:
+    pair = connect(client_context(), server_context())
+    assert pair.client.policy.psk_identity(pair.client.obj) == ""
+
+
+# The pointer.
+
+
+@pytest.mark.usefixtures("bridge")
+def test_the_pointer_is_a_number_and_every_connection_has_its_own() -> None:
+    pair = engines(client_context(), server_context())
+    pointers = {engine.policy.pointer(engine.obj) for engine in pair}
+    assert len(pointers) == 2
+    assert all(pointers)
+
+
+@pytest.mark.usefixtures("no_bridge")
+def test_without_the_bridge_it_says_why() -> None:
+    engine = engines(client_context(), server_context()).client
+    with pytest.raises(NotImplementedError, match="WIRELINE_NO_BRIDGE"):
+        engine.policy.pointer(engine.obj)
+
+
+# The name that a client asks for.
+
+
+class Names:
+    """A server with two virtual hosts, and what its callback was asked."""
+
+    def __init__(self, default: dict[str, object] | None = None, **hosts: dict[str, object]) -> None:
+        leaf = certificates.issue("hosts", certificates.ca(), "a.test", "b.test", "c.test")
+        shown = {"cert_file": leaf.cert, "key_file": leaf.key, "ca_file": certificates.ca_file()}
+        self.asked: list[str | None] = []
+        self.hosts = {f"{name}.test": SslContext(**{**shown, **options}) for name, options in hosts.items()}  # type: ignore[arg-type]
+        self.context = SslContext(server_name_callback=self.choose, **{**shown, **(default or {})})  # type: ignore[arg-type]
+
+    def choose(self, name: str | None) -> SslContext | None:
+        self.asked.append(name)
+        return self.hosts.get(name or "")
+
+
+def test_the_callback_leads_to_the_context_of_a_name(version: str) -> None:
+    names = Names(a={"alpn": ["a"]}, b={"alpn": ["b"]})
+    client = client_context(alpn=["a", "b"])
+    only(version, client, names.context, *names.hosts.values())
+    assert info(connect(client, names.context, "a.test").client).alpn == "a"
+    pair = connect(client, names.context, "b.test")
+    assert info(pair.server)[2:] == ("b", False, "b.test")
+    assert info(connect(client, names.context, "c.test").client).alpn is None
+    assert names.asked == ["a.test", "b.test", "c.test"]
+
+
+def test_a_client_that_says_no_name_is_none() -> None:
+    names = Names()
+    pair = connect(SslContext(verify_mode=VerifyMode.NONE), names.context, "127.0.0.1")
+    assert names.asked == [None]
+    assert info(pair.server).server_name == ""
+
+
+def test_the_context_of_a_name_decides_the_rest() -> None:
+    names = Names(a={})
+    names.hosts["a.test"].require_alpn = True
+    assert "ALPN" in str(errors(client_context(), names.context, "a.test")[1])
+    connect(client_context(), names.context, "b.test")
+
+
+ASKED = ["ignore", "optional", "required"]
+
+
+@pytest.mark.usefixtures("bridge")
+@pytest.mark.parametrize("before", ASKED)
+@pytest.mark.parametrize("after", ASKED)
+def test_the_context_of_a_name_asks_for_its_own_certificates(before: str, after: str, version: str) -> None:
+    """OpenSSL by itself would go on asking for what the first context asks for."""
+    names = Names(default={"client_certs": before}, a={"client_certs": after})
+    leaf = certificates.client()
+    known = client_context(cert_file=leaf.cert, key_file=leaf.key)
+    unknown = client_context()
+    only(version, known, unknown, names.context, *names.hosts.values())
+    pair = engines(unknown, names.context, "a.test")
+    assert (shake(pair)[1] is None) == (after != "required")
+    assert len(chain(connect(known, names.context, "a.test").server)) == (0 if after == "ignore" else 2)
+
+
+@pytest.mark.usefixtures("no_bridge")
+@pytest.mark.parametrize("before", ASKED)
+@pytest.mark.parametrize("after", ASKED)
+def test_without_the_bridge_a_context_that_asks_for_more_is_refused(
+    before: str, after: str, version: str
+) -> None:
+    names = Names(default={"client_certs": before}, a={"client_certs": after})
+    leaf = certificates.client()
+    client = client_context(cert_file=leaf.cert, key_file=leaf.key)
+    only(version, client, names.context, *names.hosts.values())
+    error = errors(client, names.context, "a.test")[1]
+    if ASKED.index(after) <= ASKED.index(before):
+        assert error is None
+    else:
+        assert error is not None
+        assert isinstance(error.__cause__, NotImplementedError)
+        assert "WIRELINE_NO_BRIDGE" in str(error.__cause__)
+    # What the first one asks for is still asked for.
+    error = errors(client_context(), names.context, "a.test")[1]
+    assert (error is None) == (before != "required" and ASKED.index(after) <= ASKED.index(before))
+
+
+@pytest.mark.parametrize("raised", [LookupError("who?"), KeyboardInterrupt(), None])
+def test_an_exception_in_the_callback_fails_that_handshake_and_is_the_cause(
+    raised: BaseException | None, version: str
+) -> None:
+    def choose(name: str | None) -> SslContext | None:
+        if name == "127.test":
+            return None
+        if raised is None:
+            return "a context"  # type: ignore[return-value]
+        raise raised
+
+    client, server = client_context(verify_mode=VerifyMode.NONE), server_context(server_name_callback=choose)
+    only(version, client, server)
+    theirs, ours = errors(client, server)
+    assert ours is not None
+    assert isinstance(ours.__cause__, type(raised) if raised else TypeError)
+    assert theirs is not None
+    assert "internal error" in str(theirs)
+    connect(client, server, "127.test")
+
+
+def mutual() -> tuple[Names, SslContext]:
+    """Names that let in different clients, and a client that only a.test lets in."""
+    asks: dict[str, object] = {"client_certs": "required"}
+    names = Names(default=asks, a={**asks, "ca_file": certificates.other_ca_file()}, b=asks)
+    leaf = certificates.stranger()
+    return names, client_context(cert_file=leaf.cert, key_file=leaf.key)
+
+
+def test_a_session_made_for_one_name_does_not_open_another(version: str) -> None:
+    """OpenSSL resumes TLS 1.3 before the name has led anywhere: whom a.test lets in, b.test would let in as well."""
+    names, client = mutual()
+    only(version, client, names.context, *names.hosts.values())
+    friend = connect(client, names.context, "a.test")
+    say(friend.server, friend.client)
+    for name in ("b.test", "c.test"):
+        assert shake(engines(client, names.context, name))[1] is not None
+        pair = _with_the_session_of(friend, client, names.context, name)
+        error = shake(pair)[1]
+        if version == "TLSv1.3":
+            assert error is not None
+        else:  # the name belongs to the session: it is as if the client had asked for it
+            assert (error, info(pair.server).server_name) == (None, "a.test")
+
+
+def test_a_ticket_that_is_out_in_spite_of_that_is_refused() -> None:
+    """The last line of defence by itself."""
+    names, client = mutual()
+    names.context.ssl_context(SERVER).num_tickets = 2
+    friend = connect(client, names.context, "a.test")
+    say(friend.server, friend.client)
+    pair = _with_the_session_of(friend, client, names.context, "b.test")
+    assert "a session cannot stand for" in str(shake(pair)[1])
+
+
+def test_a_client_that_comes_back_to_a_name_is_welcome(version: str) -> None:
+    asks: dict[str, object] = {"client_certs": "required"}
+    names = Names(default=asks, a=asks, b=asks)
+    leaf = certificates.client()
+    client = client_context(cert_file=leaf.cert, key_file=leaf.key)
+    only(version, client, names.context, *names.hosts.values())
+    for name in ("a.test", "b.test", "a.test", "c.test", "a.test", "c.test"):
+        pair = connect(client, names.context, name)
+        say(pair.server, pair.client)
+        assert chain(pair.server)
+        assert info(pair.server).server_name == name
+
+
+def _with_the_session_of(friend: Pair, client: SslContext, server: SslContext, name: str) -> Pair:
+    """A client that does not care whom its session belongs to."""
+    pair = engines(client, server, name, 0)
+    pair.client.obj.session = friend.client.obj.session
+    return pair

@@ -1,0 +1,490 @@
+"""The bridge: it finds the right pointers, does what ``ssl`` cannot, and stays off where anything is not as known."""
+
+from __future__ import annotations
+
+import _ssl
+import asyncio
+import ctypes
+import math
+import os
+import pathlib
+import re
+import shutil
+import socket
+import ssl
+import sys
+import types
+
+import pytest
+
+from tests.tls import certificates
+from tests.tls.bare import HAS_BRIDGE, TLS1_2, TLS1_3, Link, plain_client, plain_server
+from wireline.tls import _libssl, _openssl
+
+pytestmark = pytest.mark.skipif(not HAS_BRIDGE, reason="this interpreter does not let anybody at OpenSSL")
+
+SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
+X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
+BOTH_VERSIONS = pytest.mark.parametrize("version", [TLS1_2, TLS1_3], ids=["1.2", "1.3"])
+
+
+@pytest.fixture(autouse=True)
+def _bridge_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WIRELINE_NO_BRIDGE", raising=False)
+
+
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bridge is looked for anew, and what is found is forgotten again."""
+    monkeypatch.setattr(_openssl, "_found", None)
+
+
+def queue_is_empty() -> bool:
+    peek = ctypes.PyDLL(_ssl.__file__).ERR_peek_error
+    peek.restype = ctypes.c_ulong
+    return peek() == 0
+
+
+# ----------------------------------------------------------------------------------------- finding, and refusing
+
+
+def test_it_is_there() -> None:
+    assert _openssl.available()
+    assert _openssl.why_not() == ""
+
+
+@pytest.mark.parametrize(("value", "there"), [("1", False), ("yes", False), ("0", True), ("", True)])
+def test_the_environment_switches_it_off_at_any_time(
+    monkeypatch: pytest.MonkeyPatch, value: str, there: bool
+) -> None:
+    context = plain_server()
+    monkeypatch.setenv("WIRELINE_NO_BRIDGE", value)
+    assert _openssl.available() is there
+    if not there:
+        assert "WIRELINE_NO_BRIDGE" in _openssl.why_not()
+        obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True)
+        with pytest.raises(NotImplementedError, match="WIRELINE_NO_BRIDGE"):
+            _openssl.ctx_pointer(context)
+        with pytest.raises(_openssl.BridgeUnavailable, match="WIRELINE_NO_BRIDGE"):
+            _openssl.ssl_pointer(obj)
+        with pytest.raises(NotImplementedError):
+            _openssl.set_session_id_context(obj, b"app")
+        with pytest.raises(NotImplementedError):
+            _openssl.set_verify(obj, ssl.CERT_NONE)
+        with pytest.raises(NotImplementedError):
+            _openssl.verify_result(obj)
+        with pytest.raises(NotImplementedError):
+            _openssl.clear_session_id_context(context)
+        with pytest.raises(NotImplementedError):
+            _openssl.disable_session_cache(context)
+
+
+@pytest.mark.usefixtures("anew")
+class TestRefusals:
+    def test_ssl_built_into_the_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delattr(_ssl, "__file__")
+        assert _openssl.why_not() == "_ssl is built into the interpreter"
+
+    @pytest.mark.parametrize("module", ["_hashlib", "math"])
+    def test_an_extension_that_does_not_reach_libssl(
+        self, monkeypatch: pytest.MonkeyPatch, module: str
+    ) -> None:
+        path = getattr(__import__(module), "__file__", None)
+        if path is None:  # built in here; any file that is no library is refused as well
+            path = math.__doc__
+        monkeypatch.setattr(_ssl, "__file__", path)
+        assert not _openssl.available()
+        assert _openssl.why_not()
+
+    def test_no_such_file(self, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path) -> None:
+        monkeypatch.setattr(_ssl, "__file__", str(tmp_path / "_ssl.so"))
+        assert "_ssl.so" in _openssl.why_not()
+
+    @pytest.mark.parametrize("name", sorted(_libssl._FUNCTIONS))
+    def test_a_missing_symbol(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        functions = dict(_libssl._FUNCTIONS)
+        functions[f"{name}_of_tomorrow"] = functions.pop(name)
+        monkeypatch.setattr(_libssl, "_FUNCTIONS", functions)
+        assert f"{name}_of_tomorrow is not reachable through" in _openssl.why_not()
+
+    @pytest.mark.parametrize(
+        ("name", "value"), [("OPENSSL_VERSION", "OpenSSL 9.9.9"), ("OPENSSL_VERSION_NUMBER", 0x90909)]
+    )
+    def test_another_version(self, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
+        monkeypatch.setattr(ssl, name, value)
+        assert "through" in _openssl.why_not()
+
+    def test_another_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_openssl.sys, "implementation", types.SimpleNamespace(name="pypy"))
+        assert "CPython" in _openssl.why_not()
+
+    def test_a_version_of_python_it_was_not_tried_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_openssl, "_KNOWN_PYTHONS", ((3, 10),))
+        assert f"Python 3.{sys.version_info[1]}" in _openssl.why_not()
+
+    def test_no_gil(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+        assert "GIL" in _openssl.why_not()
+
+    def test_windows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys, "platform", "win32")
+        assert "Windows" in _openssl.why_not()
+
+    def test_no_ctypes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(_openssl, "HAS_CTYPES", False)
+        assert "ctypes" in _openssl.why_not()
+
+    def test_a_sub_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert _libssl.in_main_interpreter()
+        monkeypatch.setattr(_openssl, "in_main_interpreter", lambda: False)
+        assert "main interpreter" in _openssl.why_not()
+
+    @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="finds libssl by Linux's /proc")
+    def test_another_copy_of_the_same_library(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+    ) -> None:
+        # Same version, same defaults, same everything but the addresses: what loading libssl by name would give.
+        maps = pathlib.Path("/proc/self/maps").read_text()
+        found = re.search(r"(/\S*/libssl\.so\S*)", maps)
+        assert found is not None, "ssl is linked with libssl statically here"
+        shutil.copy(found[1], tmp_path / "libssl-copy.so")
+        monkeypatch.setattr(_ssl, "__file__", str(tmp_path / "libssl-copy.so"))
+        assert _openssl.why_not() == "an SSL_CTX belongs to another copy of OpenSSL"
+
+    def test_another_layout(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        word = _libssl.word
+        monkeypatch.setattr(_openssl, "word", lambda thing, index: word(thing, index + 1))
+        assert "not where it should be" in _openssl.why_not()
+
+    def test_a_layout_in_which_only_connections_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        word = _libssl.word
+        monkeypatch.setattr(
+            _openssl, "word", lambda thing, index: word(thing, 0 if isinstance(thing, ssl.SSLContext) else 2)
+        )
+        assert not _openssl.available()
+
+    def test_what_is_found_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert _openssl.available()
+        monkeypatch.setattr(_openssl, "_open", lambda: pytest.fail("looked for again"))
+        assert _openssl.available()
+
+
+@pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT])
+def test_no_other_word_of_the_object_passes_for_the_pointer(protocol: int) -> None:
+    context, another, library = ssl.SSLContext(protocol), ssl.SSLContext(protocol), _openssl.library()
+    context.options |= ssl.OP_NO_TICKET
+    good = _libssl.word(context, 0)
+    _openssl.check_new_context(library, context, good)
+    size, head = _ssl._SSLContext.__basicsize__ // 8, object.__basicsize__ // 8
+    others = [_libssl.word(context, index) for index in range(-head, size - head) if index != 0]
+    assert len(others) >= 10
+    for pointer in [*others, 0, 8, good + 1, good + 8, 2**47, _libssl.word(another, 0)]:
+        with pytest.raises(_openssl.BridgeUnavailable):
+            _openssl.check_new_context(library, context, pointer)
+
+
+# ------------------------------------------------------------------------------------------------------- pointers
+
+
+class Slotted(ssl.SSLContext):
+    __slots__ = ("more",)
+
+
+class Delegating(ssl.SSLContext):
+    """Passes on to another context, as truststore does."""
+
+    def __new__(cls) -> Delegating:
+        self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
+        self.inside = plain_client(verify=False)
+        return self
+
+    def __init__(self) -> None:
+        pass
+
+    def wrap_bio(self, *args: object, **kwargs: object) -> ssl.SSLObject:
+        return self.inside.wrap_bio(*args, **kwargs)  # type: ignore[arg-type]
+
+    @property
+    def options(self) -> ssl.Options:
+        return self.inside.options
+
+    @property
+    def verify_mode(self) -> ssl.VerifyMode:
+        return self.inside.verify_mode
+
+
+@pytest.mark.parametrize(
+    "make",
+    [plain_server, plain_client, ssl.create_default_context, lambda: Slotted(ssl.PROTOCOL_TLS_SERVER)],
+    ids=["server", "client", "default", "slots"],
+)
+def test_the_pointer_of_a_context(make: object) -> None:
+    context = make()  # type: ignore[operator]
+    pointer = _openssl.ctx_pointer(context)
+    context.options ^= ssl.OP_NO_TICKET
+    context.minimum_version = TLS1_3
+    assert _openssl.ctx_pointer(context) == pointer
+
+
+def test_a_context_that_passes_on_to_another_one_is_refused_and_its_connections_are_not() -> None:
+    context = Delegating()
+    with pytest.raises(_openssl.BridgeUnavailable, match="Delegating makes connections in its own way"):
+        _openssl.ctx_pointer(context)
+    obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
+    assert _openssl.ssl_pointer(obj)
+
+
+def test_a_context_of_which_python_and_openssl_say_different_things_is_refused() -> None:
+    class Lying(ssl.SSLContext):
+        @property
+        def security_level(self) -> int:
+            return 7
+
+    with pytest.raises(_openssl.BridgeUnavailable, match="not the one"):
+        _openssl.ctx_pointer(Lying(ssl.PROTOCOL_TLS_SERVER))
+
+
+@BOTH_VERSIONS
+def test_the_pointer_of_a_connection(version: ssl.TLSVersion) -> None:
+    link = Link(plain_client(version), plain_server(version))
+    before = _openssl.ssl_pointer(link.client), _openssl.ssl_pointer(link.server)
+    assert link.shake().is_good
+    assert (_openssl.ssl_pointer(link.client), _openssl.ssl_pointer(link.server)) == before
+    assert _openssl.library().SSL_version(before[0]) == version
+
+
+def test_a_connection_that_is_not_ours_to_look_into() -> None:
+    with pytest.raises(_openssl.BridgeUnavailable, match="a connection of the type object"):
+        _openssl.ssl_pointer(types.SimpleNamespace(_sslobj=object()))  # type: ignore[arg-type]
+
+
+def test_closed_and_unconnected_sockets_have_no_pointer() -> None:
+    context = plain_client(verify=False)
+    with context.wrap_socket(socket.socket()) as unconnected:
+        with pytest.raises(ValueError, match="no TLS connection"):
+            _openssl.ssl_pointer(unconnected)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        closed = context.wrap_socket(ours, do_handshake_on_connect=False)
+        assert _openssl.ssl_pointer(closed)
+        closed.close()
+        with pytest.raises(ValueError, match="no TLS connection"):
+            _openssl.ssl_pointer(closed)
+
+
+def test_the_ssl_object_of_asyncio() -> None:
+    async def main() -> int:
+        got: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            got.set_result(_openssl.ssl_pointer(writer.get_extra_info("ssl_object")))
+            writer.close()
+            await writer.wait_closed()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0, ssl=plain_server()) as server:
+            port = server.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("localhost", port, ssl=plain_client())
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+        return await got
+
+    assert asyncio.run(main())
+
+
+# --------------------------------------------------------------------------------------------------- ciphersuites
+
+
+def negotiated(client: ssl.SSLContext, server: ssl.SSLContext) -> str:
+    link = Link(client, server).shake()
+    assert link.is_good, link.errors
+    return link.client.cipher()[0]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_each_ciphersuite_alone(suite: str, role: str) -> None:
+    client, server = plain_client(TLS1_3), plain_server(TLS1_3)
+    _openssl.set_ciphersuites(client if role == "client" else server, suite)
+    assert negotiated(client, server) == suite
+
+
+def test_the_order_of_ciphersuites_is_the_servers() -> None:
+    for suites in (SUITES, SUITES[::-1]):
+        server = plain_server(TLS1_3)
+        _openssl.set_ciphersuites(server, " : ".join(suites))
+        assert _openssl.tls13_suites(server) == list(suites)
+        assert negotiated(plain_client(), server) == suites[0]
+
+
+def test_no_ciphersuite_in_common() -> None:
+    client, server = plain_client(TLS1_3), plain_server(TLS1_3)
+    _openssl.set_ciphersuites(client, SUITES[0])
+    _openssl.set_ciphersuites(server, SUITES[1])
+    errors = Link(client, server).shake().errors
+    assert errors["server"].reason == "NO_SHARED_CIPHER"
+    assert set(errors) == {"client", "server"}
+
+
+@pytest.mark.parametrize(
+    "names", ["TLS_NO_SUCH_SUITE", f"{SUITES[0]}:NONSENSE", "ECDHE-RSA-AES128-GCM-SHA256"]
+)
+def test_a_wrong_ciphersuite_is_an_error_that_changes_nothing(names: str) -> None:
+    client, server = plain_client(TLS1_3), plain_server(TLS1_3)
+    before = _openssl.tls13_suites(server)
+    with pytest.raises(ssl.SSLError, match=r"no cipher match|no such"):
+        _openssl.set_ciphersuites(server, names)
+    assert queue_is_empty()
+    assert _openssl.tls13_suites(server) == before
+    assert negotiated(client, server) == before[0]
+
+
+def test_a_ciphersuite_that_openssl_leaves_out_in_silence_is_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server, library = plain_server(), _openssl.library()
+    before, true = _openssl.tls13_suites(server), library.SSL_CTX_set_ciphersuites
+
+    def lenient(pointer: int, names: bytes) -> int:
+        return true(pointer, b":".join(name for name in names.split(b":") if name.startswith(b"TLS_")))
+
+    monkeypatch.setattr(library, "SSL_CTX_set_ciphersuites", lenient)
+    with pytest.raises(ssl.SSLError, match=r"no such .* ciphersuite: NONSENSE"):
+        _openssl.set_ciphersuites(server, f"{SUITES[2]}:NONSENSE")
+    assert _openssl.tls13_suites(server) == before
+
+
+def test_no_error_is_left_where_a_call_leaves_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, library = plain_server(), _openssl.library()
+    true = library.SSL_CTX_set_ciphersuites
+    monkeypatch.setattr(library, "SSL_CTX_set_ciphersuites", lambda *given: true(*given) + true(*given))
+    with pytest.raises(ssl.SSLError) as caught:
+        _openssl.set_ciphersuites(server, "NONSENSE")
+    assert (caught.value.library, caught.value.reason) == ("SSL", "NO_CIPHER_MATCH")
+    assert queue_is_empty()
+
+
+@pytest.mark.parametrize("names", ["", ":", "  ", "\0", f"{SUITES[0]}\0:NONSENSE", "TLS_Ü"])
+def test_no_ciphersuite_at_all_is_refused(names: str) -> None:
+    server = plain_server()
+    with pytest.raises(ValueError):
+        _openssl.set_ciphersuites(server, names)
+    assert _openssl.tls13_suites(server) == list(SUITES)
+
+
+def test_python_3_15_sets_ciphersuites_without_the_bridge(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tomorrow(ssl.SSLContext):
+        def set_ciphersuites(self, names: str) -> None:
+            self.suites = names
+
+    monkeypatch.setenv("WIRELINE_NO_BRIDGE", "1")
+    context = Tomorrow(ssl.PROTOCOL_TLS_SERVER)
+    _openssl.set_ciphersuites(context, SUITES[0])
+    assert context.suites == SUITES[0]
+
+
+def test_without_the_bridge_ciphersuites_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WIRELINE_NO_BRIDGE", "1")
+    if not hasattr(ssl.SSLContext, "set_ciphersuites"):
+        with pytest.raises(NotImplementedError):
+            _openssl.set_ciphersuites(plain_server(), SUITES[0])
+
+
+# --------------------------------------------------------------------------------------------- session id context
+
+
+def id_context(obj: ssl.SSLObject) -> bytes:
+    library = ctypes.PyDLL(_ssl.__file__)
+    function, length = library.SSL_SESSION_get0_id_context, ctypes.c_uint()
+    function.argtypes, function.restype = (ctypes.c_size_t, ctypes.c_void_p), ctypes.c_void_p
+    session = _openssl.library().SSL_get_session(_openssl.ssl_pointer(obj))
+    at = function(session, ctypes.byref(length))
+    return ctypes.string_at(at, length.value)
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("size", [1, 32])
+def test_the_session_id_context_is_seen_on_the_connection(version: ssl.TLSVersion, size: int) -> None:
+    link = Link(plain_client(version), plain_server(version))
+    _openssl.set_session_id_context(link.server, b"x" * size)
+    assert link.shake().is_good
+    assert id_context(link.server) == b"x" * size
+
+
+@pytest.mark.parametrize("size", [0, 33])
+def test_a_session_id_context_of_a_wrong_length_is_refused(size: int) -> None:
+    link = Link(plain_client(), plain_server())
+    with pytest.raises(ValueError, match="1 to 32 bytes"):
+        _openssl.set_session_id_context(link.server, b"x" * size)
+    with pytest.raises(ssl.SSLError) if size else pytest.raises(AssertionError):  # what OpenSSL itself says
+        pointer = _openssl.ssl_pointer(link.server)
+        _openssl.call(_openssl.library(), "SSL_set_session_id_context", pointer, b"x" * size, size)
+        raise AssertionError
+    assert queue_is_empty()
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("verify", [False, True], ids=["", "with-client-certificates"])
+@pytest.mark.parametrize(("second", "resumed"), [(b"app", True), (b"another", False)])
+def test_T10_a_session_is_resumed_for_the_same_context_only(
+    version: ssl.TLSVersion, verify: bool, second: bytes, resumed: bool
+) -> None:
+    client, server = plain_client(version), plain_server(version)
+    if verify:
+        client.load_cert_chain(certificates.client().cert, certificates.client().key)
+        server.load_verify_locations(certificates.ca_file())
+        server.verify_mode = ssl.CERT_REQUIRED
+    first = Link(client, server)
+    _openssl.set_session_id_context(first.server, b"app")
+    assert first.shake().is_good
+    assert first.say() == b"hello"
+    again = Link(client, server, session=first.client.session)
+    _openssl.set_session_id_context(again.server, second)
+    assert again.shake().is_good
+    assert bool(again.client.session_reused) is resumed
+
+
+# --------------------------------------------------------------------------------------------- verification
+
+
+@BOTH_VERSIONS
+@pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
+def test_what_a_connection_asks_for_can_be_set_when_the_name_is_known(
+    version: ssl.TLSVersion, mode: ssl.VerifyMode
+) -> None:
+    client, server, strict = plain_client(version), plain_server(version), plain_server(version)
+    strict.verify_mode = ssl.CERT_REQUIRED
+    strict.load_verify_locations(certificates.ca_file())
+
+    def switch(obj: ssl.SSLObject, name: str, context: ssl.SSLContext) -> None:
+        obj.context = strict
+        _openssl.set_verify(obj, mode)
+
+    server.sni_callback = switch  # type: ignore[assignment]
+    link = Link(client, server).shake()
+    assert ("server" in link.errors) is (mode == ssl.CERT_REQUIRED)
+    if mode == ssl.CERT_REQUIRED:
+        assert link.errors["server"].reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+
+
+@BOTH_VERSIONS
+def test_the_result_of_verifying_is_known_where_nobody_insists(version: ssl.TLSVersion) -> None:
+    client = plain_client(version, verify=False)
+    link = Link(client, plain_server(version)).shake()
+    assert link.is_good
+    assert _openssl.verify_result(link.client) == X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY
+    client.load_verify_locations(certificates.ca_file())
+    assert _openssl.verify_result(Link(client, plain_server(version)).shake().client) == 0
+
+
+@BOTH_VERSIONS
+def test_a_server_without_a_cache_resumes_nothing(version: ssl.TLSVersion) -> None:
+    client, server = plain_client(version), plain_server(version)
+    server.options |= ssl.OP_NO_TICKET  # then TLS 1.2 has ids, for which the server needs its cache
+    server.num_tickets = 0
+    _openssl.disable_session_cache(server)
+    first = Link(client, server).shake()
+    first.say()
+    again = Link(client, server, session=first.client.session).shake()
+    assert again.is_good
+    assert not again.client.session_reused
