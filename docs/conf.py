@@ -44,7 +44,7 @@ napoleon_use_ivar = True
 # Whatever is ours, though, has to be on a page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
 
-DOORS = ("wireline", "wireline.net", "wireline.asyncnet")
+DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls")
 """The modules that users import from, in the order in which a name is looked for."""
 
 

@@ -1,7 +1,7 @@
-"""An HTTP client over a plain socket: what a protocol of lines and counted bytes looks like.
+"""An HTTP client over a socket, plain or inside TLS: what a protocol of lines and counted bytes looks like.
 
 It gets one page and knows the three ways in which HTTP/1.1 says where a body ends. For real work there are real HTTP
-clients; this one follows no redirects, has no TLS, and keeps the whole page in memory::
+clients; this one follows no redirects, and keeps the whole page in memory::
 
     python examples/http_client.py http://localhost:8000/
 """
@@ -16,6 +16,9 @@ from urllib.parse import urlsplit
 
 from wireline import SocketFlag
 from wireline.net import Socket, dial
+from wireline.tls import SslContext
+
+PORTS = {"http": 80, "https": 443}
 
 # Guesses: more than any server sends.
 LONGEST_LINE = 8192  # bytes
@@ -30,24 +33,28 @@ class Response(NamedTuple):
     body: bytes
 
 
-def get(url: str, timeout: float = 10.0) -> Response:
+def get(url: str, timeout: float = 10.0, tls: SslContext | None = None) -> Response:
     """Get a page.
 
     Args:
-        url: ``http://host[:port]/path``.
+        url: ``http://host[:port]/path``, or ``https://``.
         timeout: seconds for each step: connecting, a header, a piece of the body.
+        tls: whom to trust, for ``https://``; without one it is the CAs of the system.
 
     Raises:
         ValueError: this is no such URL, or what came is no HTTP.
         EOFError: the page was cut off.
-        OSError: the network failed; it is a TimeoutError if the server was too slow.
+        OSError: the network failed; it is a TimeoutError if the server was too slow, and an SslError if it is not who
+            it should be, or if the page was cut off.
     """
     parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or " " in url:
-        raise ValueError(f"{url!r} is not http://host/path")
+    if parts.scheme not in PORTS or not parts.hostname or " " in url:
+        raise ValueError(f"{url!r} is not http://host/path or https://host/path")
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    context = (tls or SslContext()) if parts.scheme == "https" else None
+    port = parts.port or PORTS[parts.scheme]
     host = parts.netloc.rpartition("@")[2]  # with the port, without a name and password
-    with dial(parts.hostname, parts.port or 80, timeout=timeout) as sock:
+    with dial(parts.hostname, port, timeout=timeout, tls=context) as sock:
         request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         sock.send(request.encode("ascii"), timeout=timeout)
         status = _read_status(sock, timeout)
@@ -106,10 +113,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Get a page by HTTP.")
     parser.add_argument("url")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each step (10)")
+    parser.add_argument("--ca-file", help="PEM file with the CA to trust, else those of the system")
     options = parser.parse_args(argv)
 
     try:
-        response = get(options.url, options.timeout)
+        tls = SslContext(ca_file=options.ca_file) if options.ca_file else None
+        response = get(options.url, options.timeout, tls)
     except (OSError, EOFError, ValueError) as error:
         print(f"http_client: {error}", file=sys.stderr)
         return 1

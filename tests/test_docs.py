@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from wireline import asyncnet, net
+from tests.tls import certificates
+from wireline import asyncnet, net, tls
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -23,8 +25,14 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
-def test_the_programs_of_a_page_print_what_it_says(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The blocks of a page are one program, each continues the one before."""
+def test_the_programs_of_a_page_print_what_it_says(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The blocks of a page are one program, each continues the one before. The files that they name are there."""
+    for name, source in zip(("server.pem", "server.key"), certificates.server(), strict=True):
+        shutil.copy(source, tmp_path / name)
+    shutil.copy(certificates.ca_file(), tmp_path / "ca.pem")
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / page).read_text(encoding="utf-8")
     namespace: dict[str, object] = {"__name__": page}
     expected: list[str] = []
@@ -41,8 +49,9 @@ DOORS = {
     "wireline": "docs/reference/wireline.md",
     "wireline.net": "docs/reference/net.md",
     "wireline.asyncnet": "docs/reference/asyncnet.md",
+    "wireline.tls": "docs/reference/tls.md",
 }
-CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server]
+CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server, tls.SslContext, tls.SessionCache]
 
 
 def name_of(subject: type) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -22,18 +23,26 @@ import pytest
 
 from examples import (
     async_http_client,
+    async_mutual_tls,
+    async_psk_greeter,
+    async_starttls,
     async_udp_echo,
     chat_server,
     demo,
     echo_threads,
     http_client,
+    mutual_tls,
+    psk_greeter,
+    starttls,
     tcp_client,
     tcp_server,
     udp_exchange,
     unix_echo,
 )
 from examples.scenes.stage import Scene, Stage
+from tests.tls import certificates
 from wireline import SocketTimeout
+from wireline.tls import SslContext, SslError, TruncatedError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,7 +149,9 @@ def unused_port() -> int:
 
 def test_the_recipes_are_all_here() -> None:
     recipes = "tcp_client tcp_server echo_threads udp_exchange unix_echo http_client chat_server".split()
+    recipes += "tls_echo starttls psk_greeter mutual_tls".split()
     recipes += "async_echo async_chat async_http_client async_udp_echo".split()
+    recipes += "async_tls_echo async_starttls async_psk_greeter async_mutual_tls".split()
     assert {f"{name}.py" for name in recipes} <= set(PROGRAMS)
 
 
@@ -410,7 +421,7 @@ def test_http_does_not_take_a_reset_for_the_end_of_a_page(get: Callable[..., obj
 
 
 @pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
-@pytest.mark.parametrize("url", ["https://localhost/", "localhost", "http:///", "http://localhost/a b"])
+@pytest.mark.parametrize("url", ["ftp://localhost/", "localhost", "http:///", "http://localhost/a b"])
 def test_http_refuses_what_is_no_address_of_a_page(url: str, get: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="is not http://host/path"):
         get(url)
@@ -452,6 +463,177 @@ def test_http_gets_a_file_from_the_standard_librarys_server(tmp_path: Path) -> N
     assert both.stdout.startswith(bytes(range(256)) * 100)
     assert both.stderr.startswith(f"{url}/page.bin: 200, 25600 bytes\n{url}/none: 404, ".encode())
     assert both.returncode == 1
+
+
+# TLS.
+
+
+def https(answer: bytes, *, goodbye: bool = True) -> contextlib.AbstractContextManager[int]:
+    """A server of the standard library that sends one answer inside TLS; gives the port."""
+
+    def talk(sock: socket.socket) -> None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificates.server())
+        with contextlib.suppress(ssl.SSLError), context.wrap_socket(sock, server_side=True) as secure:
+            while read_line(secure) != b"\r\n":
+                pass
+            secure.sendall(answer)
+            if goodbye:
+                secure.unwrap()
+
+    return peer(talk)
+
+
+@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+def test_https_gets_a_page_of_a_server_that_is_who_it_should_be(get: Callable[..., Any]) -> None:
+    trusting = SslContext(ca_file=certificates.ca_file())
+    with https(PAGES["to the end"]) as port:
+        assert get(f"https://localhost:{port}/", tls=trusting)[::2] == (200, b"hello")
+    with https(PAGES["to the end"]) as port, pytest.raises(SslError):
+        get(f"https://localhost:{port}/", tls=SslContext(ca_file=certificates.other_ca_file()))
+
+
+@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+def test_https_does_not_take_a_cut_for_the_end_of_a_page(get: Callable[..., Any]) -> None:
+    with https(PAGES["to the end"], goodbye=False) as port, pytest.raises(TruncatedError):
+        get(f"https://localhost:{port}/", tls=SslContext(ca_file=certificates.ca_file()))
+
+
+@pytest.mark.parametrize("name", ["http_client.py", "async_http_client.py"])
+def test_https_says_whom_it_does_not_trust(name: str) -> None:
+    with https(b"") as port:
+        result = run(name, "--ca-file", certificates.other_ca_file(), f"https://localhost:{port}/")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "certificate verify failed" in result.stderr
+    result = run(name, "--ca-file", "none.pem", "https://localhost:1/")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+
+
+@pytest.mark.parametrize("name", ["tls_echo.py", "async_tls_echo.py"])
+def test_the_tls_echo_serves_everybody_and_survives_who_speaks_no_tls(name: str) -> None:
+    leaf = certificates.server()
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+    with running(name, "0", "--cert", leaf.cert, "--key", leaf.key) as (_, address):
+        port = int(address.rpartition(":")[2])
+        with client(port) as plain:
+            plain.sendall(b"hello\n")
+            assert b"hello" not in plain.recv(100)
+        for _ in range(2):
+            with context.wrap_socket(client_socket(port), server_hostname="localhost") as secure:
+                secure.sendall(b"hello\n")
+                assert read_line(secure) == b"hello\n"
+
+
+def client_socket(port: int) -> socket.socket:
+    """A connection that somebody else closes."""
+    return socket.create_connection(("127.0.0.1", port), PATIENCE)
+
+
+@pytest.mark.parametrize("name", ["tls_echo.py", "async_tls_echo.py"])
+def test_the_tls_echo_says_what_is_wrong_with_its_files(name: str) -> None:
+    result = run(name, "0", "--cert", certificates.server().cert, "--key", certificates.client().key)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(rf"{name.removesuffix('.py')}: .*key values mismatch.*\n", result.stderr)
+
+
+STARTTLS = {"blocking": starttls.ask, "async": awaited(async_starttls.ask)}
+
+
+@pytest.mark.parametrize("ask", STARTTLS.values(), ids=STARTTLS)
+def test_starttls_goes_over_to_tls(ask: Callable[..., bytes]) -> None:
+    with starttls.start(0, *certificates.server()) as server:
+        port = server.local_addr.port
+        assert ask("localhost", port, b"is this safe?", certificates.ca_file()) == b"IS THIS SAFE?"
+        with pytest.raises(SslError):
+            ask("localhost", port, b"is this safe?", certificates.other_ca_file())
+
+
+@pytest.mark.parametrize("ask", STARTTLS.values(), ids=STARTTLS)
+def test_starttls_does_not_go_on_in_clear(ask: Callable[..., bytes]) -> None:
+    def decline(sock: socket.socket) -> None:
+        assert read_line(sock) == b"STARTTLS\r\n"
+        sock.sendall(b"not today\r\n")
+        assert read_line(sock) == b""
+
+    with peer(decline) as port, pytest.raises(OSError, match="does not want TLS, but says b'not today'"):
+        ask("localhost", port, b"a secret", certificates.ca_file())
+
+
+@pytest.mark.parametrize("name", ["starttls.py", "async_starttls.py"])
+def test_starttls_as_a_program(name: str) -> None:
+    leaf = certificates.server()
+    with running(name, "serve", "0", "--cert", leaf.cert, "--key", leaf.key) as (server, address):
+        port = address.rpartition(":")[2]
+        result = run(name, "ask", "localhost", port, "hello", "--ca-file", certificates.ca_file())
+        assert (result.returncode, result.stdout, result.stderr) == (0, "HELLO\n", "")
+        with client(int(port)) as careless:
+            careless.sendall(b"hello\r\n")
+            assert read_line(careless) == b"say STARTTLS first\r\n"
+        with client(int(port)) as injecting:
+            injecting.sendall(b"STARTTLS\r\ninjected\r\n")
+            assert read_line(injecting) == b"go ahead\r\n"
+            assert b"INJECTED" not in injecting.recv(1000)
+        assert server.stdout is not None
+        assert "received in clear" in server.stdout.readline()
+
+
+needs_psk = pytest.mark.skipif(
+    not all(each.available for each in SslContext.available_features() if "pre-shared" in each.name),
+    reason="this interpreter has no pre-shared keys",
+)
+PSK_ASK = {"blocking": psk_greeter.ask, "async": awaited(async_psk_greeter.ask)}
+
+
+@needs_psk
+@pytest.mark.parametrize("ask", PSK_ASK.values(), ids=PSK_ASK)
+def test_a_key_is_all_that_is_needed_and_the_right_one(ask: Callable[..., str]) -> None:
+    with psk_greeter.start(0, {"alice": b"a" * 32, "bob": b"b" * 32}) as server:
+        port = server.local_addr.port
+        assert ask("localhost", port, "alice", b"a" * 32) == "hello alice"
+        for identity, key in (("alice", b"b" * 32), ("eve", b"a" * 32)):
+            with pytest.raises(SslError):
+                ask("localhost", port, identity, key)
+
+
+@needs_psk
+@pytest.mark.parametrize("name", ["psk_greeter.py", "async_psk_greeter.py"])
+def test_the_greeter_as_a_program(name: str, tmp_path: Path) -> None:
+    keys = tmp_path / "keys.txt"
+    keys.write_text(f"alice:{'0a' * 32}\nbob:{'0b' * 32}\n")
+    with running(name, "serve", "0", str(keys)) as (_, address):
+        result = run(name, "ask", "localhost", address.rpartition(":")[2], str(keys))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "hello alice\n", "")
+    keys.write_text("alice:no-key")
+    assert run(name, "serve", "0", str(keys)).returncode == 1
+
+
+MUTUAL_ASK = {"blocking": mutual_tls.ask, "async": awaited(async_mutual_tls.ask)}
+
+
+@pytest.mark.parametrize("ask", MUTUAL_ASK.values(), ids=MUTUAL_ASK)
+def test_only_who_has_a_certificate_is_greeted(ask: Callable[..., str]) -> None:
+    with mutual_tls.start(0, certificates.ca_file(), *certificates.server()) as server:
+        port = server.local_addr.port
+        greeting = ask("localhost", port, certificates.ca_file(), *certificates.client())
+        assert greeting.startswith("hello ")
+        with pytest.raises(SslError):
+            ask("localhost", port, certificates.ca_file())
+        with pytest.raises(SslError):
+            ask("localhost", port, certificates.ca_file(), *certificates.stranger())
+
+
+@pytest.mark.parametrize("name", ["mutual_tls.py", "async_mutual_tls.py"])
+def test_mutual_tls_as_a_program(name: str) -> None:
+    ours, mine = certificates.server(), certificates.client()
+    trust = ("--ca-file", certificates.ca_file())
+    with running(name, "serve", "0", *trust, "--cert", ours.cert, "--key", ours.key) as (_, address):
+        port = address.rpartition(":")[2]
+        known = run(name, "ask", "localhost", port, *trust, "--cert", mine.cert, "--key", mine.key)
+        unknown = run(name, "ask", "localhost", port, *trust)
+    assert (known.returncode, known.stderr) == (0, "")
+    assert known.stdout.startswith("hello ")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "certificate required" in unknown.stderr
 
 
 # Chat.
@@ -530,6 +712,7 @@ def test_chat_tells_who_says_too_much_at_once(chat: Chat) -> None:
 
 
 @pytest.mark.stress
+@pytest.mark.timeout(120)
 def test_the_demonstration_moves_bytes_and_leaves_nothing_behind(short_directory: Path) -> None:
     process = subprocess.Popen(
         [sys.executable, "-W", "error", str(EXAMPLES / "demo.py"), "--size", "1"],
@@ -539,10 +722,10 @@ def test_the_demonstration_moves_bytes_and_leaves_nothing_behind(short_directory
         env={**os.environ, "TMPDIR": str(short_directory)},
         start_new_session=True,
     )
-    out, err = process.communicate(timeout=25)
+    out, err = process.communicate(timeout=100)
     assert (process.returncode, err) == (0, "")
     assert re.fullmatch(
-        r"demo: 9 steps, \d\.\d MiB moved and verified, every one of \d+ checks passed, \d+\.\d s",
+        r"demo: 15 steps, \d\.\d MiB moved and verified, every one of \d+ checks passed, \d+\.\d s",
         out.splitlines()[-1],
     )
     assert list(short_directory.iterdir()) == []

@@ -6,7 +6,22 @@ does with ``stage.show``, checks every claim with ``stage.check``, and leaves no
 
 from __future__ import annotations
 
-from examples.scenes import crowd, datagrams, flavours, lines, names, patience, transfer, unix, web
+from examples.scenes import (
+    crowd,
+    datagrams,
+    flavours,
+    keys,
+    lines,
+    mutual,
+    names,
+    patience,
+    secure,
+    throwaway,
+    transfer,
+    unix,
+    upgrade,
+    web,
+)
 from examples.scenes.stage import Scene
 
 STORY = (
@@ -18,5 +33,11 @@ STORY = (
     Scene("A name with a dead and a live address", names.play),
     Scene("A timeout that loses nothing", patience.play),
     Scene("Both flavours, talking to each other", flavours.play),
+    Scene("TLS with a certificate to throw away", throwaway.play),
+    Scene("TLS with certificates of a CA", secure.play_echo),
+    Scene("A web page by https", secure.play_web),
+    Scene("STARTTLS: in clear, then in TLS", upgrade.play),
+    Scene("TLS with a key and no certificate", keys.play),
+    Scene("TLS in which both sides say who they are", mutual.play),
     Scene("A thousand clients chat", crowd.play),
 )

@@ -135,6 +135,18 @@ class Program:
             raise Failed(f"'{words}' ended with exit code {self.process.returncode} and said: {said}")
         return out or b""
 
+    def fail(self, data: bytes | None = None) -> tuple[int, str]:
+        """Give the input, if there is any, wait for an end that is not good, and return exit code and message.
+
+        Raises:
+            Failed: the exit code is 0, or something was written to standard output.
+        """
+        out, err = self.process.communicate(data)
+        self._finished = True
+        if not self.process.returncode or out:
+            raise Failed(f"'{_spell(self.process.args)}' should have failed, and wrote {out!r}")
+        return self.process.returncode, err.decode(errors="replace").strip()
+
     def terminate(self) -> None:
         """Ask a server to end, as Ctrl-C would, and wait until it has."""
         self.process.terminate()

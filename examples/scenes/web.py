@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ def play(stage: Stage) -> None:
     """Get a page and compare it with the file it was made from."""
     page = Path(http_client.__file__).read_bytes()
     (stage.directory / "page.txt").write_bytes(page)
-    with _web_server(stage.directory) as port:
+    with web_server(stage.directory) as port:
         with example(stage, "http_client.py", f"http://127.0.0.1:{port}/page.txt") as client:
             stage.check_bytes(client.finish(), page, f"the page has its {len(page)} bytes")
         missing = http_client.get(f"http://127.0.0.1:{port}/nothing")
@@ -25,10 +26,12 @@ def play(stage: Stage) -> None:
 
 
 @contextlib.contextmanager
-def _web_server(directory: Path) -> Iterator[int]:
-    """Serve a directory; gives the port."""
+def web_server(directory: Path, tls: ssl.SSLContext | None = None) -> Iterator[int]:
+    """Serve a directory, by https if there is a context; gives the port."""
     handler = functools.partial(_SilentHandler, directory=str(directory))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with _QuietServer(("127.0.0.1", 0), handler) as server:
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:
@@ -36,6 +39,11 @@ def _web_server(directory: Path) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
+
+
+class _QuietServer(http.server.ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing: a client that hangs up is no news."""
 
 
 class _SilentHandler(http.server.SimpleHTTPRequestHandler):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import socket
 import subprocess
@@ -34,6 +35,7 @@ class Command:
         stdout: Stream = subprocess.PIPE,
         stderr: Stream = subprocess.PIPE,
         redirect: str = "",
+        env: dict[str, str] | None = None,
     ) -> None:
         """Start it.
 
@@ -43,6 +45,7 @@ class Command:
             stdout: likewise.
             stderr: likewise.
             redirect: what a shell does on top of that, ``<&-`` for example.
+            env: environment variables to add.
         """
         argv = [sys.executable, "-m", "wireline", *words]
         if redirect:
@@ -54,6 +57,7 @@ class Command:
             stderr=stderr,
             bufsize=0,
             start_new_session=True,
+            env={**os.environ, **(env or {})},
         )
 
     def type(self, data: bytes) -> None:

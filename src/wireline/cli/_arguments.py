@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from wireline import Target, parse_target
-from wireline.cli import _connect, _listen
+from wireline.cli import _connect, _listen, _tls_words
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -17,14 +17,15 @@ _DEBUG_HELP = "show the traceback of what went wrong"
 _ABOUT = """\
 Move bytes between standard input and output and a network peer.
 
-Targets: host:port, [v6]:port, unix:/path, unix:@abstract-name, udp://host:port.
+Targets: host:port, [v6]:port, tls://host:port, unix:/path, unix:@abstract-name,
+udp://host:port.
 Standard output carries nothing but data; everything else goes to standard error."""
 
 _EXIT_CODES = """\
 exit codes:
   0  everything was moved                4  time ran out
-  1  any other failure                   5  certificate or handshake (not in this version)
-  2  wrong usage                         6  cut off: reset, or the peer left before it had taken everything
+  1  any other failure                   5  certificate or handshake
+  2  wrong usage                         6  cut off: reset, truncated, or the peer left too early
   3  refused, unreachable, unknown name  130, 143  ended by Ctrl-C, by SIGTERM
 """
 
@@ -36,13 +37,20 @@ a terminal is not waited for; a peer that never sent anything gets the input to 
 without a pause of half a second.
 
 With udp:// every chunk that is read from the input, at most 65507 bytes, becomes one datagram. After the end of the
-input replies are waited for until none came for --timeout seconds (1 without it), and that is a good end."""
+input replies are waited for until none came for --timeout seconds (1 without it), and that is a good end.
+
+With tls:// the server's certificate has to be signed by a CA that this system trusts, or one of --ca-file, and to be
+for the host of TARGET, or the name of --sni. The file of --psk-file has one line IDENTITY:KEYHEX; empty lines and those
+that begin with # do not count."""
 
 _CONNECT_EXAMPLES = """\
 examples:
   wireline connect example.com:80
   printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --timeout 10 example.com:80
   tar c . | wireline connect '[::1]:9000'
+  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf tls://example.com:443
+  wireline connect --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
+  wireline connect --psk-file key.txt tls://127.0.0.1:9000
   wireline connect unix:/run/app.sock
   echo ping | wireline connect udp://127.0.0.1:9000
 
@@ -58,13 +66,20 @@ What serves for ever ends with exit code 0 at Ctrl-C or SIGTERM, after half a se
 
 With udp:// there are no connections. --echo and --discard serve everybody until Ctrl-C, or until nothing came for
 --timeout seconds. Without them the first sender becomes the peer, as in 'connect'; with --keep the datagrams of every
-sender go to standard output."""
+sender go to standard output.
+
+With tls:// a certificate is needed (--cert, --key), or one to throw away (--self-signed), or a file of pre-shared keys.
+Each line of that is IDENTITY:KEYHEX; empty lines and those that begin with # do not count. A handshake gets --timeout
+seconds, 10 without it. Who fails at it is told on standard error, and with --keep the others are served."""
 
 _LISTEN_EXAMPLES = """\
 examples:
   wireline listen 127.0.0.1:9000 > received.tar
   wireline listen --echo --keep :7
   wireline listen --chat '[::1]:9000'
+  wireline listen --echo --keep --self-signed tls://localhost:9000
+  wireline listen --cert me.pem --key me.key --client-ca ca.pem tls://:9000
+  wireline listen --psk-file keys.txt tls://127.0.0.1:9000
   wireline listen --keep unix:/tmp/log.sock >> log.txt
   wireline listen --echo udp://127.0.0.1:9000
 """
@@ -85,6 +100,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.exit(2, parser.format_help())
     if options.crlf and options.service:
         parser.error(f"--crlf is for standard input, and with --{options.service} no client gets that")
+    if options.run is not None:
+        _tls_words.check(parser, options)
     return options
 
 
@@ -125,6 +142,7 @@ def _describe_connect(connect: argparse.ArgumentParser) -> None:
         connect,
         "for connecting, then for the peer to take something or, once the input has ended, to send something",
     )
+    _tls_words.describe_connect(connect)
 
 
 def _describe_listen(listen: argparse.ArgumentParser) -> None:
@@ -144,6 +162,7 @@ def _describe_listen(listen: argparse.ArgumentParser) -> None:
         "--keep", action="store_true", help="go on after a connection; only the first one gets standard input"
     )
     _add_common(listen, "for a connection to come (without --keep), then for each peer as in 'connect'")
+    _tls_words.describe_listen(listen)
 
 
 def _add_common(command: argparse.ArgumentParser, timeout_help: str) -> None:
@@ -166,14 +185,9 @@ def _address(text: str) -> Target:
 
 def _parse(text: str, *, listening: bool) -> Target:
     try:
-        target = parse_target(text, listening=listening)
+        return parse_target(text, listening=listening)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
-    if target.scheme == "tls":
-        raise argparse.ArgumentTypeError(
-            f"{text!r}: this version of wireline has no TLS yet; use host:port without"
-        )
-    return target
 
 
 def _seconds(text: str) -> float:

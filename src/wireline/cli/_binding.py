@@ -7,33 +7,40 @@ import errno
 import os
 import socket
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Address, SockOpt, Target
 from wireline.cli._outcome import Stage, during, say
 from wireline.cli._signals import Signals
 from wireline.net import Socket
 
+if TYPE_CHECKING:
+    from wireline.cli._tls import Server
+
 _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 @contextlib.contextmanager
-def bound(target: Target, kind: int, signals: Signals) -> Iterator[Socket]:
+def bound(target: Target, kind: int, signals: Signals, tls: Server | None = None) -> Iterator[Socket]:
     """A socket at the address, announced and, if it is a stream socket, listening. A signal closes it."""
     with during(Stage.LISTEN, target):
         sock = _open(target, kind)
     with sock, signals.ended_by(sock.close):
-        announce(target, sock.local_addr)
+        announce(target, sock.local_addr, tls)
         yield sock
 
 
-def announce(target: Target, address: Address) -> None:
-    """Say where, in a spelling that ``wireline connect`` takes."""
-    say(f"listening on {_spelling(target, address)}")
+def announce(target: Target, address: Address, tls: Server | None = None) -> None:
+    """Say where, in a spelling that ``wireline connect`` takes, and what else it needs."""
+    spelling = _spelling(target, address)
+    say(f"listening on {spelling}")
+    if tls is not None:
+        tls.announce(spelling)
 
 
 def client_name(target: Target, address: Address) -> str:
     """What to call a client. Those of a Unix socket seldom have an address."""
-    return f"a client of {target}" if target.path else str(_spelling(target, address))
+    return f"a client of {target}" if target.path else str(Target("tcp", *address))
 
 
 def _spelling(target: Target, address: Address) -> Target:

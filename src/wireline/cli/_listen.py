@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from wireline import SOCK_DGRAM, SOCK_STREAM, Address, ClosedError, SocketTimeout, Target
 from wireline.cli._binding import announce, bound, client_name
@@ -13,6 +16,9 @@ from wireline.cli._services import ChatRoom, Service, discard, echo
 from wireline.cli._signals import Signals
 from wireline.cli._stdio import Input, NoInput, Output
 from wireline.net import Socket, serve
+
+if TYPE_CHECKING:
+    from wireline.cli._tls import Server
 
 _DRAIN = 0.5
 """Seconds that clients get to finish after Ctrl-C. A guess: enough for an answer that is under way."""
@@ -31,10 +37,31 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     signals.expected = many or (datagrams and options.service is not None)
     if datagrams:
         _listen_for_datagrams(target, options, signals)
-    elif many and options.service:
-        _serve_at_once(target, _service(options, signals), options.timeout, signals)
-    else:
-        _serve_in_turn(target, _service(options, signals), options, signals)
+        return
+    with _tls(options, signals) as tls:
+        if many and options.service:
+            _serve_at_once(target, _service(options, signals), options.timeout, signals, tls)
+        else:
+            _serve_in_turn(target, _service(options, signals), options, signals, tls)
+
+
+@contextlib.contextmanager
+def _tls(options: argparse.Namespace, signals: Signals) -> Iterator[Server | None]:
+    if not options.tls:
+        yield None
+        return
+    from wireline.cli._tls import serving
+
+    with contextlib.ExitStack() as stack:
+        # A signal that comes while files are being made must not leave them behind: they are removed on the way out.
+        stack.enter_context(signals.ended_by(_go_on))
+        with during(Stage.SETUP, options.target):
+            server = stack.enter_context(serving(options))
+        yield server
+
+
+def _go_on() -> None:
+    """Nothing is waited for yet. What comes next asks whether a signal has come."""
 
 
 def _service(options: argparse.Namespace, signals: Signals) -> Service:
@@ -64,31 +91,38 @@ class _StandardStreams:
         Conversation(peer, source, self._output, timeout=timeout, crlf=self._crlf).run(self._signals)
 
 
-def _serve_at_once(target: Target, service: Service, timeout: float | None, signals: Signals) -> None:
+def _serve_at_once(
+    target: Target, service: Service, timeout: float | None, signals: Signals, tls: Server | None
+) -> None:
     """Serve any number of clients, each in a thread, until a signal comes."""
 
     def handle(client: Socket, address: Address) -> None:
-        _serve_one(service, client, client_name(target, address), timeout)
+        # The handshake is made here, in the client's own thread, and not by `serve`: what fails is told.
+        _serve_one(service, client, client_name(target, address), timeout, tls)
 
     where = str(target) if target.path else target.host
     with during(Stage.LISTEN, target):
         server = serve(handle, target.port, where)
     with server, signals.ended_by(lambda: server.stop(drain=_DRAIN)):
-        announce(target, server.local_addr)
+        announce(target, server.local_addr, tls)
         server.wait()
 
 
-def _serve_in_turn(target: Target, service: Service, options: argparse.Namespace, signals: Signals) -> None:
+def _serve_in_turn(
+    target: Target, service: Service, options: argparse.Namespace, signals: Signals, tls: Server | None
+) -> None:
     """Serve one client, or with ``--keep`` one after the other."""
-    with bound(target, SOCK_STREAM, signals) as listener:
+    with bound(target, SOCK_STREAM, signals, tls) as listener:
         while options.keep:
             client, address = _accept(listener, target, None)
-            _serve_one(service, client, client_name(target, address), options.timeout)
+            _serve_one(service, client, client_name(target, address), options.timeout, tls)
         client, address = _accept(listener, target, options.timeout)
         # Whoever comes now is refused, instead of waiting for an accept that never happens.
         listener.close()
         name = client_name(target, address)
         with client, during(Stage.TALK, name), signals.ended_by(client.close):
+            if tls is not None:
+                tls.secure(client)
             service(client, name, options.timeout)
 
 
@@ -97,10 +131,14 @@ def _accept(listener: Socket, target: Target, timeout: float | None) -> tuple[So
         return listener.accept_addr(timeout=timeout)
 
 
-def _serve_one(service: Service, client: Socket, name: str, timeout: float | None) -> None:
+def _serve_one(
+    service: Service, client: Socket, name: str, timeout: float | None, tls: Server | None
+) -> None:
     """Serve one client of many. What goes wrong with it is told, and hurts nobody else."""
     try:
         with client, during(Stage.TALK, name):
+            if tls is not None:
+                tls.secure(client)
             service(client, name, timeout)
     except ClosedError:
         # We are being stopped, or the chat has put this client out and said so.

@@ -14,9 +14,14 @@ import socket
 import sys
 import traceback
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from wireline import ClosedError, DialError, LineTooLongError, Target
+
+if TYPE_CHECKING:
+    import ssl
+
+    from wireline.tls import Certificate
 
 
 class ExitCode(enum.IntEnum):
@@ -34,6 +39,7 @@ class ExitCode(enum.IntEnum):
 class Stage(enum.Enum):
     """What the command was doing when it failed."""
 
+    SETUP = enum.auto()
     CONNECT = enum.auto()
     LISTEN = enum.auto()
     ACCEPT = enum.auto()
@@ -58,6 +64,34 @@ class Failure(Exception):
         self.subject = subject
 
 
+class HandshakeFailure(OSError):
+    """No TLS came of a connection.
+
+    Attributes:
+        error: why, in the words of ``ssl``.
+        server: whether we are the server.
+        psk: whether there are pre-shared keys on our side.
+        name: what the certificate was checked for.
+        certificate: what the peer showed; None if it was nothing, or if that cannot be known.
+    """
+
+    def __init__(
+        self,
+        error: ssl.SSLError,
+        *,
+        server: bool,
+        psk: bool = False,
+        name: str = "",
+        certificate: Certificate | None = None,
+    ) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.server = server
+        self.psk = psk
+        self.name = name
+        self.certificate = certificate
+
+
 class InputRefused(ConnectionError):
     """The peer closed the connection before it had taken all of the input."""
 
@@ -76,6 +110,7 @@ _UNKNOWN_NAME = "cannot find {subject}: {reason}; check the name"
 
 # The first row that fits counts. `{reason}` is the error's own words.
 _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
+    (Stage.SETUP, Exception, ExitCode.FAILED, "cannot use TLS: {reason}"),
     (Stage.CONNECT, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, "no answer from {subject}: {reason}"),
     (Stage.CONNECT, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
@@ -127,6 +162,12 @@ def judge(error: Exception) -> Outcome:
 
 def _look_up(failure: Failure) -> Outcome:
     cause = failure.cause
+    if "ssl" in sys.modules:  # who did not ask for TLS has not loaded it
+        from wireline.cli import _tls_outcome
+
+        outcome = _tls_outcome.look_up(failure)
+        if outcome is not None:
+            return outcome
     code, template = next(
         (code, template)
         for stage, kind, code, template in _TABLE
@@ -149,6 +190,8 @@ def _reason(error: Exception) -> str:
     if not isinstance(error, OSError):
         return str(error)
     words = error.strerror or str(error)
+    if isinstance(error.filename, str) and error.errno:
+        words = f"{error.filename}: {words}"
     advice = _ADVICE.get(error.errno or 0)
     return f"{words}; {advice}" if advice else words
 
@@ -157,13 +200,13 @@ def _reason(error: Exception) -> str:
 def during(stage: Stage, subject: Target | str) -> Iterator[None]:
     """Raise an ``OSError`` of the block to a `Failure`, and a ``ValueError``, which is what a host may be refused with.
 
-    A socket that was closed on this side is no failure.
+    So is what this interpreter cannot do, or lacks a package for. A socket that was closed on this side is no failure.
     """
     try:
         yield
     except ClosedError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError, NotImplementedError) as error:
         raise Failure(stage, error, str(subject)) from error
 
 

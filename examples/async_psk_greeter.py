@@ -1,0 +1,91 @@
+"""TLS without any certificate: both sides know a key (PSK), and prove it to each other.
+
+It is ``psk_greeter.py`` with ``await`` in it. The file has one line ``identity:keyhex`` for each client::
+
+    echo "alice:$(openssl rand -hex 32)" > keys.txt
+    python examples/async_psk_greeter.py serve 7000 keys.txt
+    python examples/async_psk_greeter.py ask localhost 7000 keys.txt
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wireline import Address
+from wireline.asyncnet import AsyncSocket, Starting, dial, serve
+from wireline.tls import SslContext, VerifyMode
+
+PATIENCE = 10.0
+"""Seconds for each step."""
+
+
+def read_keys(path: str) -> dict[str, bytes]:
+    """Read a file of keys."""
+    entries = (line.rpartition(":") for line in Path(path).read_text().split())
+    return {identity: bytes.fromhex(key) for identity, _, key in entries}
+
+
+async def greet(client: AsyncSocket, address: Address) -> None:
+    """Say to the client who it is: the one whose key it has proved to know, and nobody else."""
+    await client.send(f"hello {client.get_psk_identity()}\r\n".encode(), timeout=PATIENCE)
+
+
+def start(port: int, keys: dict[str, bytes]) -> Starting:
+    """Return a server to be started, which lets those in who know one of the keys."""
+    # There are no certificates, so there is no CA to look for. Keys are checked in any mode.
+    context = SslContext(verify_mode=VerifyMode.NONE)
+    context.server_get_psk = lambda identity: keys.get(identity, b"")  # b"": not known, not let in
+    return serve(greet, port, "127.0.0.1", tls=context)
+
+
+async def ask(host: str, port: int, identity: str, key: bytes) -> str:
+    """Return the greeting of a server that knows our key. One that does not is an ``SslError``."""
+    context = SslContext(verify_mode=VerifyMode.NONE)
+    context.client_get_psk = lambda hint: (identity, key)
+    async with await dial(host, port, tls=context, timeout=PATIENCE) as sock:
+        return (await sock.recv_line(PATIENCE)).decode()
+
+
+async def run(starting: Starting) -> None:
+    """Serve until the task is cancelled, which is what Ctrl-C does."""
+    async with starting as server:
+        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+        await server.wait()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ask, or serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="TLS with a pre-shared key.")
+    roles = parser.add_subparsers(dest="role", required=True)
+    serving = roles.add_parser("serve", help="greet everybody who knows a key, until Ctrl-C")
+    serving.add_argument("port", type=int)
+    serving.add_argument("keys", help="file with a line identity:keyhex for each client")
+    asking = roles.add_parser("ask", help="be greeted")
+    asking.add_argument("host")
+    asking.add_argument("port", type=int)
+    asking.add_argument("keys", help="file with our line; of several it is the first")
+    options = parser.parse_args(argv)
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    try:
+        keys = read_keys(options.keys)
+        if options.role == "ask":
+            print(asyncio.run(ask(options.host, options.port, *next(iter(keys.items())))))
+            return 0
+        asyncio.run(run(start(options.port, keys)))
+    except KeyboardInterrupt:
+        return 0
+    except (OSError, ValueError, NotImplementedError) as error:  # the last one: this Python has no PSK
+        print(f"async_psk_greeter: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+"""STARTTLS: a connection that begins in clear, and goes over to TLS when both sides have agreed to.
+
+Mail, LDAP and PostgreSQL do it so. Here the client says ``STARTTLS``, the server ``go ahead``, and then TLS begins; the
+server answers each line in capitals, and nothing of that in clear::
+
+    python examples/starttls.py serve 7000 --cert server.pem --key server.key
+    python examples/starttls.py ask localhost 7000 "is this safe?" --ca-file ca.pem
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import signal
+import sys
+from collections.abc import Sequence
+
+from wireline import Address
+from wireline.net import Server, Socket, dial, serve
+from wireline.tls import Handshake, SslContext
+
+PATIENCE = 10.0
+"""Seconds for each step."""
+
+
+def shout(context: SslContext, client: Socket, address: Address) -> None:
+    """Insist on TLS, then answer in capitals."""
+    try:
+        if client.recv_line(PATIENCE, max_length=100).upper() != b"STARTTLS":
+            client.send(b"say STARTTLS first\r\n", timeout=PATIENCE)
+            return
+        client.send(b"go ahead\r\n", timeout=PATIENCE)
+        # Whatever came in clear together with the STARTTLS is refused: somebody on the line may have put it there.
+        context.wrap_connected_socket(client, Handshake.AS_SERVER, timeout=PATIENCE)
+        for line in client.lines(max_length=1000, timeout=PATIENCE):
+            client.send(line.upper() + b"\r\n", timeout=PATIENCE)
+    except (OSError, ValueError) as error:  # silent, gone, no TLS; or a line of more than 1000 bytes
+        print(f"lost {address.host}:{address.port}: {error}", flush=True)
+
+
+def start(port: int, cert_file: str, key_file: str) -> Server:
+    """Return a running server."""
+    context = SslContext(cert_file=cert_file, key_file=key_file)
+    context.ssl_context(Handshake.AS_SERVER)  # so that what is wrong with the files is found out now
+    return serve(functools.partial(shout, context), port, "127.0.0.1")
+
+
+def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
+    """Go over to TLS, send a line, and return the answer.
+
+    Args:
+        host: what the server's certificate has to be for.
+        port: of the server.
+        line: what to send.
+        ca_file: PEM file with the CA to trust; without one it is the CAs of the system.
+
+    Raises:
+        OSError: it is an ``SslError`` if the server is not who it should be.
+    """
+    context = SslContext(ca_file=ca_file)
+    with dial(host, port, timeout=PATIENCE) as sock:
+        sock.send(b"STARTTLS\r\n", timeout=PATIENCE)
+        answer = sock.recv_line(PATIENCE)
+        if answer != b"go ahead":
+            # Going on in clear would be what somebody on the line wants who has taken the answer out.
+            raise OSError(f"the server does not want TLS, but says {answer!r}")
+        context.wrap_connected_socket(sock, Handshake.AS_CLIENT, hostname=host, timeout=PATIENCE)
+        sock.send(line + b"\r\n", timeout=PATIENCE)
+        return sock.recv_line(PATIENCE)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Ask, or serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="A connection that goes over to TLS.")
+    roles = parser.add_subparsers(dest="role", required=True)
+    serving = roles.add_parser("serve", help="answer in capitals, until Ctrl-C")
+    serving.add_argument("port", type=int)
+    serving.add_argument(
+        "--cert", required=True, help="PEM file with the certificate, and those up to its CA"
+    )
+    serving.add_argument("--key", required=True, help="PEM file with its key")
+    asking = roles.add_parser("ask", help="send a line and show the answer")
+    asking.add_argument("host")
+    asking.add_argument("port", type=int)
+    asking.add_argument("line")
+    asking.add_argument(
+        "--ca-file", default="", help="PEM file with the CA to trust, else those of the system"
+    )
+    options = parser.parse_args(argv)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    try:
+        if options.role == "ask":
+            answer = ask(options.host, options.port, options.line.encode(), options.ca_file)
+            print(answer.decode(errors="replace"))
+            return 0
+        with start(options.port, options.cert, options.key) as server:
+            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:
+        print(f"starttls: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

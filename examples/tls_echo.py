@@ -1,0 +1,63 @@
+"""An echo server inside TLS: ``serve`` with a context. Every handshake is made in the thread of its connection.
+
+It needs a certificate that its clients trust, and the key of that::
+
+    python examples/tls_echo.py 7000 --cert server.pem --key server.key
+    wireline connect --ca-file ca.pem tls://localhost:7000
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Sequence
+
+from wireline import Address
+from wireline.net import Server, Socket, serve
+from wireline.tls import SslContext, SslError
+
+PATIENCE = 60.0
+"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+
+
+def echo(client: Socket, address: Address) -> None:
+    """Send back whatever comes. There is nothing about TLS in it: the handshake is done."""
+    try:
+        while data := client.recv_some(timeout=PATIENCE):
+            client.send(data, timeout=PATIENCE)
+    except TimeoutError:
+        print(f"{address.host}:{address.port} has fallen asleep", flush=True)
+    except SslError as error:  # a TruncatedError, if the client went away without saying goodbye
+        print(f"{address.host}:{address.port}: {error}", flush=True)
+
+
+def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> Server:
+    """Return a running server; it listens already. What is wrong with the files is found out now."""
+    return serve(echo, port, host, tls=SslContext(cert_file=cert_file, key_file=key_file))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Send everybody's bytes back, inside TLS.")
+    parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
+    parser.add_argument("--cert", required=True, help="PEM file with the certificate, and those up to its CA")
+    parser.add_argument("--key", required=True, help="PEM file with its key")
+    options = parser.parse_args(argv)
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    try:
+        with start(options.port, options.cert, options.key, options.host) as server:
+            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+            server.wait()
+    except KeyboardInterrupt:
+        return 0
+    except OSError as error:  # the port is taken, a file is missing, the key belongs to another certificate
+        print(f"tls_echo: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

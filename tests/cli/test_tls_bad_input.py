@@ -1,0 +1,335 @@
+"""What can be wrong with files, certificates and peers: each is one sentence a user can act on, and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import accept, connect, read_all, reset, tcp_server
+from tests.cli.conftest import Start
+from tests.cli.test_tls import client_words, psk_file, secured, server_words
+from tests.tls import certificates
+from wireline import cli
+from wireline.tls import _trust
+
+# Files. Nothing listens and nothing is connected to: it does not come to that.
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["connect", "--ca-file", "{none}"], "{none}: No such file or directory"),
+        (["connect", "--ca-file", "{directory}"], "{directory}: Is a directory"),
+        (["connect", "--ca-file", "{text}"], "there is no certificate of a CA in '{text}'"),
+        (["connect", "--cert", "{none}", "--key", "{key}"], "{none}: No such file or directory"),
+        (["connect", "--psk-file", "{none}"], "{none}: No such file or directory"),
+        (["connect", "--psk-file", "{keys}"], "there are 2 keys in {keys}, and a client needs exactly one"),
+        (["listen", "--cert", "{none}"], "{none}: No such file or directory"),
+        (["listen", "--cert", "{cert}"], "do not hold a certificate and its key in PEM"),
+        (["listen", "--cert", "{cert}", "--key", "{none}"], "{none}: No such file or directory"),
+        (["listen", "--cert", "{cert}", "--key", "{text}"], "do not hold a certificate and its key in PEM"),
+        (["listen", "--cert", "{text}", "--key", "{key}"], "do not hold a certificate and its key in PEM"),
+        (
+            ["listen", "--cert", "{cert}", "--key", "{other_key}"],
+            "key and certificate do not belong together",
+        ),
+        (
+            ["listen", "--cert", "{cert}", "--key", "{locked_key}"],
+            "is encrypted; decrypt it first: openssl pkey",
+        ),
+        (
+            ["listen", "--cert", "{cert}", "--key", "{key}", "--client-ca", "{text}"],
+            "no certificate of a CA in",
+        ),
+        (["listen", "--psk-file", "{text}"], "{text}, line 1: write IDENTITY:KEYHEX"),
+        (["listen", "--psk-file", "{empty}"], "there is no key in {empty}"),
+    ],
+)
+def test_files(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text").write_text("nothing that anybody could use\n")
+    (tmp_path / "empty").write_text("# nobody\n")
+    names = {
+        "none": str(tmp_path / "none"),
+        "directory": str(tmp_path),
+        "text": str(tmp_path / "text"),
+        "empty": str(tmp_path / "empty"),
+        "keys": psk_file(tmp_path, "a:00\nb:01\n"),
+        "cert": certificates.server().cert,
+        "key": certificates.server().key,
+        "other_key": certificates.client().key,
+        "locked_key": certificates.encrypted().key,
+    }
+    assert cli.main([*(word.format(**names) for word in words), "tls://127.0.0.1:1"]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("wireline: cannot use TLS: ")
+    assert sentence.format(**names) in err
+    assert err.count("\n") == 1
+
+
+def test_a_system_without_cas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def find_none() -> None:
+        raise FileNotFoundError(errno.ENOENT, "for programs", "/etc/ssl/cert.pem")
+
+    monkeypatch.setattr(_trust, "_system", find_none)
+    assert cli.main(["connect", "tls://127.0.0.1:1"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("wireline: cannot use TLS: this system has no CAs that it trusts")
+    assert err.endswith("; --ca-file FILE says whom to trust\n")
+
+
+# Certificates of servers.
+
+
+@pytest.mark.parametrize(
+    ("leaf", "host", "rule", "advice"),
+    [
+        (certificates.expired, "localhost", r"has expired on \d{4}-\d\d-\d\d", "has to renew it"),
+        (certificates.not_yet_valid, "localhost", "is not valid yet", "compare the clocks"),
+        (
+            certificates.self_signed,
+            "localhost",
+            "is signed by itself",
+            "--ca-file FILE with that certificate",
+        ),
+        (certificates.stranger, "localhost", "a CA that is not trusted here", "--ca-file FILE says"),
+        (certificates.incomplete, "localhost", "without the certificates between", "--ca-file FILE says"),
+        (certificates.elsewhere, "localhost", "is not for this name", "--sni NAME"),
+        (certificates.name_only, "127.0.0.1", "is not for this address", "--sni NAME"),
+        (certificates.common_name_only, "localhost", "is not for this name", "--sni NAME"),
+        (
+            lambda: certificates.weak().leaf,
+            "localhost",
+            "is not safe: CA certificate key too weak",
+            "longer keys",
+        ),
+    ],
+)
+def test_a_certificate_that_is_refused_which_one_which_rule_which_name(
+    leaf: Callable[[], certificates.Leaf],
+    host: str,
+    rule: str,
+    advice: str,
+    start: Start,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    weak = "weak" in leaf().cert
+    ca_file = certificates.weak().ca_file if weak else certificates.ca_file()
+    server = start(*server_words(leaf()), "--echo", "tls://127.0.0.1:0")
+    target = f"tls://{host}:{server.port()}"
+    assert cli.main(["connect", "--ca-file", ca_file, target]) == 5
+    out, err = capsys.readouterr()
+    assert out == ""
+    certificate = rf"the certificate of {target} \[.*; issued by .*; SHA-256 [0-9a-f]{{16}}\.\.\.\]"
+    assert re.match(rf"wireline: {certificate} .*{rule}.* \(it was checked for '{host}'\); ", err), err
+    assert advice in err
+    assert err.count("\n") == 1
+    refused = server.end()
+    assert refused.code == 5
+    assert re.match(r"wireline: 127\.0\.0\.1:\d+ refused the handshake: .*our certificate", refused.err)
+
+
+def test_a_certificate_cannot_talk_to_the_terminal() -> None:
+    from wireline.cli._tls_outcome import _harmless
+
+    assert _harmless("CN=\x1b[2J\nnice\u202etxt") == "CN=?[2J?nice?txt"
+    assert len(_harmless("x" * 10_000)) < 400
+
+
+def test_without_cryptography_a_certificate_is_its_fingerprint(
+    start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import sys
+
+    server = start(*server_words(certificates.stranger()), "--echo", "tls://127.0.0.1:0")
+    target = server.listening_on()
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    monkeypatch.setitem(sys.modules, "cryptography.x509", None)
+    assert cli.main(["connect", "--ca-file", certificates.ca_file(), target]) == 5
+    assert re.search(rf"of {target} \[SHA-256 [0-9a-f]{{16}}\.\.\.\] was", capsys.readouterr().err)
+    monkeypatch.setitem(sys.modules, "wireline.cli._throwaway", None)
+    monkeypatch.delattr(cli, "_throwaway", raising=False)
+    assert cli.main(["listen", "--self-signed", "tls://127.0.0.1:0"]) == 1
+    assert "pip install 'wireline[cli]'" in capsys.readouterr().err
+    server.end()
+
+
+def test_the_first_certificate_is_found_in_both_versions_of_the_message(start: Start) -> None:
+    server = start(*server_words(), "--echo", "--keep", "tls://127.0.0.1:0")
+    port = server.port()
+    from wireline.cli._witness import Witness
+
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.create_default_context(cafile=certificates.ca_file())
+        context.minimum_version = context.maximum_version = version
+        witness = Witness()
+        witness.watch(context)
+        with secured(port, context) as peer:
+            assert witness.certificate == peer.getpeercert(True)
+            peer.sendall(b"x")
+            assert peer.recv(1) == b"x"
+        witness.leave(context)
+    server.send_signal(signal.SIGTERM)
+    server.end()
+
+
+def test_a_client_without_a_certificate_shows_none() -> None:
+    from wireline.cli._witness import _first
+
+    assert _first(bytes.fromhex("0b000004 00 000000"), has_context=True) is None
+    assert _first(bytes.fromhex("0b000003 000000"), has_context=False) is None
+    assert _first(b"\x0b\0\0\0", has_context=True) is None
+
+
+# Peers that speak something else, or nothing.
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "does not speak TLS there: check the port, or leave TLS out"),
+        (b"220 smtp.example ESMTP\r\n", "does not speak TLS there: check the port"),
+        (b"\0" * 500, "does not speak TLS there: check the port"),
+        (b"", "hung up in the middle of the handshake"),
+        (b"\x16\x03\x03\x01\x00\x02", "hung up in the middle of the handshake"),
+        (None, "hung up in the middle of the handshake"),
+    ],
+)
+def test_a_server_that_speaks_no_tls(
+    answer: bytes | None, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def serve_one(server: socket.socket) -> None:
+        peer = accept(server)
+        peer.recv(1 << 16)
+        if answer is None:
+            reset(peer)
+            return
+        with peer:
+            peer.sendall(answer)
+
+    with tcp_server() as (server, target):
+        thread = threading.Thread(target=serve_one, args=(server,))
+        thread.start()
+        assert cli.main([*client_words(), f"tls://{target}"]) == 5
+        thread.join()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"wireline: tls://{target} {words}")
+    assert err.count("\n") == 1
+
+
+def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> None:
+    server = start(*server_words(), "--echo", "--keep", "--timeout", "0.5", "tls://127.0.0.1:0")
+    port = server.port()
+    hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+    for sent, end in ((b"GET / HTTP/1.0\r\n\r\n", False), (b"\xff" * 100, False), (hello, True), (b"", True)):
+        with connect(port) as peer:
+            peer.sendall(sent)
+            if end:
+                peer.shutdown(socket.SHUT_WR)
+            read_all(peer)
+    with connect(port) as silent:
+        assert silent.recv(1) == b""
+    reset(connect(port))
+    old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_1
+    old.check_hostname, old.verify_mode = False, ssl.CERT_NONE
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        secured(port, old)
+    with secured(port) as good:
+        good.sendall(b"still here")
+        assert good.recv(100) == b"still here"
+        good.unwrap().close()
+    server.send_signal(signal.SIGTERM)
+    result = server.end()
+    assert result.code == 0
+    told = [re.sub(r"wireline: 127\.0\.0\.1:\d+ ", "", line) for line in result.err.splitlines()]
+    assert sorted(told) == sorted(
+        [
+            "sent plain HTTP, and this is TLS: it has to ask by https://",
+            "does not speak TLS",
+            "hung up in the middle of the handshake",
+            "hung up in the middle of the handshake",
+            "fell silent: no TLS handshake within 0.5 s",
+            "hung up in the middle of the handshake",
+            "speaks only old versions of TLS, which are not safe: it needs TLS 1.2 or 1.3",
+        ]
+    )
+
+
+def test_debug_shows_where_it_went_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["connect", "--debug", "--ca-file", "/none", "tls://127.0.0.1:1"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert err.splitlines()[-1].startswith("wireline: cannot use TLS: /none: ")
+
+
+def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    assert cli.main([*client_words(), f"tls://127.0.0.1:{port}"]) == 3
+    assert "refused the connection: nothing listens there" in capsys.readouterr().err
+
+
+# Words that do not go together.
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["connect", "--ca-file", "x", "localhost:1"], "--ca-file is for TLS: write tls://host:port"),
+        (["connect", "--no-verify", "unix:/x"], "--no-verify is for TLS"),
+        (["connect", "--alpn", "h2", "localhost:1"], "--alpn is for TLS"),
+        (["listen", "--self-signed", ":1"], "--self-signed is for TLS"),
+        (["connect", "--tls", "udp://localhost:1"], "TLS needs a stream"),
+        (["connect", "--key", "x", "tls://localhost:1"], "--key needs the certificate that it belongs to"),
+        (["connect", "--no-verify", "--ca-file", "x", "tls://localhost:1"], "not allowed with argument"),
+        (["connect", "--psk", "a:00", "--psk-file", "x", "tls://localhost:1"], "not allowed with argument"),
+        (["connect", "--tls", "unix:/x"], "a Unix socket has none: give it with --sni NAME"),
+        (["connect", "--alpn", "h2,,x", "tls://localhost:1"], "is no list of protocols"),
+        (["connect", "--psk", "00ff", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
+        (["connect", "--psk", ":00", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
+        (["connect", "--psk", "me:", "tls://localhost:1"], "has to have 1 to 512 bytes, and has 0"),
+        (["connect", "--psk", "me:5ecre7", "tls://localhost:1"], "the key of 'me' is not hexadecimal"),
+        (
+            ["listen", "tls://:1"],
+            "a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file",
+        ),
+        (["listen", "--cert", "x", "--self-signed", "tls://:1"], "use one of them"),
+        (
+            ["listen", "--psk-file", "x", "--client-ca", "y", "tls://:1"],
+            "--client-ca needs a certificate of our own",
+        ),
+    ],
+)
+def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert complaint in last
+    assert "5ecre7" not in last
+
+
+def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> None:
+    from wireline.cli._psk import read_keys
+
+    assert read_keys(psk_file(tmp_path, "# a\n\n  al:ice:00FF \n")) == {"al:ice": b"\0\xff"}
+    for text, complaint in (
+        ("a:00\nb:zz5ecret\n", "line 2: the key of 'b' is not hexadecimal"),
+        ("a:00\na:01\n", "line 2: 'a' is there twice"),
+        ("a:" + "00" * 513, "line 1: the key of 'a' has to have 1 to 512 bytes, and has 513"),
+        ("a" * 256 + ":00", "line 1: write IDENTITY:KEYHEX, the identity with 1 to 255 bytes"),
+    ):
+        with pytest.raises(ValueError) as caught:
+            read_keys(psk_file(tmp_path, text))
+        assert complaint in str(caught.value)
+        assert "5ecret" not in str(caught.value)
