@@ -106,14 +106,15 @@ class BaseSocket:
         self._lines: list[bytes] = []
         self._tls: SslContext | None = None
         self._tls_name = ""
-        self._arriving: set[Self] = set()  # accepted, and in their handshake
-        self._guests: Guests[Self] = Guests()  # likewise, by `try_accept_addr`
+        self._arriving: set[Self] | None = None  # accepted, and in their handshake
+        self._guests: Guests[Self] | None = None  # likewise, by `try_accept_addr`
         self._peer = peer
         self._options: list[tuple[int, int, int]] = []
         self._bound: SockAddr | None = None
         self._unix_file: tuple[str | bytes, int, int] | None = None
         self._write_shut = False
         self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
+        self._deaf = False  # shut down for reading, by `close`
         # Taken once, by the first `close`, and never let go.
         self._closing = threading.Lock()
         self.last_bytes_sent = 0
@@ -199,6 +200,8 @@ class BaseSocket:
     @contextlib.contextmanager
     def _welcome(self, client: Self) -> Iterator[None]:
         """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
+        if self._arriving is None:
+            self._arriving = set()
         self._arriving.add(client)
         try:
             self._open_sock("accept")
@@ -212,6 +215,8 @@ class BaseSocket:
     def _welcome_now(self, client: Self, address: Address) -> None:
         """Begin a handshake with a client that ``try_accept_addr`` has accepted."""
         assert self._tls is not None
+        if self._guests is None:
+            self._guests = Guests()
         try:
             self._guests.add(client, address, self._tls._server_core(buffered=self._buffered))
         except BaseException:
@@ -220,11 +225,10 @@ class BaseSocket:
 
     def _first_guest(self) -> tuple[AcceptResult, Self | None, Address | None]:
         """What ``try_accept_addr`` returns of a TLS listener when everybody was accepted who has come."""
-        came = bool(self._guests)
+        if not self._guests:
+            return AcceptResult.NO_CLIENT, None, None
         ready = self._guests.ready()
-        if ready is None:
-            return (AcceptResult.NO_HANDSHAKE if came else AcceptResult.NO_CLIENT), None, None
-        return AcceptResult.SUCCESS, *ready
+        return (AcceptResult.NO_HANDSHAKE, None, None) if ready is None else (AcceptResult.SUCCESS, *ready)
 
     def _step_handshake(self, secure: TlsCore) -> bool:
         """Go on with a handshake as far as that is possible without waiting; whether it is done."""
@@ -683,9 +687,10 @@ class BaseSocket:
         if not self._closing.acquire(blocking=False):
             return
         self._lines.clear()
-        for client in tuple(self._arriving):
+        for client in tuple(self._arriving or ()):
             client.close()
-        self._guests.close()
+        if self._guests is not None:
+            self._guests.close()
         try:
             self._remove_unix_file()
         finally:
@@ -699,7 +704,7 @@ class BaseSocket:
             # turn the close into a reset that eats what was sent before.
             farewell = self._secure.farewell()
             linger = DEFAULT_LINGER if linger is None else linger
-        dispose(self._sock, linger if self._core is not None else None, farewell)
+        dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
 
     def _remove_unix_file(self) -> None:
         if self._unix_file is not None:

@@ -31,11 +31,19 @@ DEFAULT_LINGER = 2.0
 nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody's process takes the shorter.
 """
 
+# Seconds between two looks at a socket that is deaf: nothing tells when its peer has got everything. A guess.
+_LOOK = 0.01
+
+# The most that is read from such a socket in between: others wait for the thread, too. A guess.
+_READS_A_LOOK = 16
+
 # Seconds. A selector refuses to wait for much more than three weeks at once.
 _LONGEST_WAIT = 86_400.0
 
 
-def dispose(sock: socket.socket, linger: float | None = None, farewell: bytes = b"") -> None:
+def dispose(
+    sock: socket.socket, linger: float | None = None, farewell: bytes = b"", *, deaf: bool = False
+) -> None:
     """Close ``sock`` without ever waiting.
 
     Args:
@@ -43,6 +51,7 @@ def dispose(sock: socket.socket, linger: float | None = None, farewell: bytes = 
         linger: None is the operating system's plain close; 0 an abortive one (reset, unsent data is dropped); else
             the seconds in which the peer may finish before the descriptor is closed in any case.
         farewell: the last bytes to send, if ``linger`` leaves time for it.
+        deaf: it was shut down for reading, to wake a thread that waited for something to read.
     """
     if linger is None:
         sock.close()
@@ -51,7 +60,7 @@ def dispose(sock: socket.socket, linger: float | None = None, farewell: bytes = 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         sock.close()
     else:
-        leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()))
+        leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()), deaf=deaf)
         if leaving.stop_sending():
             _lingerer.add(leaving)
         else:
@@ -59,11 +68,18 @@ def dispose(sock: socket.socket, linger: float | None = None, farewell: bytes = 
 
 
 class _Leaving:
-    """A socket that has something to say yet, and then listens until its peer is done."""
+    """A socket that has something to say yet, and then listens until its peer is done.
 
-    def __init__(self, sock: socket.socket, farewell: bytes, deadline: Deadline) -> None:
+    A deaf one cannot hear when that is. It waits until the peer has got everything, and only then ends sending: Linux
+    resets a connection at which data arrives once both directions are shut down.
+    """
+
+    def __init__(
+        self, sock: socket.socket, farewell: bytes, deadline: Deadline, *, deaf: bool = False
+    ) -> None:
         self.sock = sock
         self.deadline = deadline
+        self.deaf = deaf
         self._farewell = farewell
 
     @property
@@ -77,7 +93,8 @@ class _Leaving:
             self.sock.setblocking(False)
             while self._farewell:
                 self._farewell = self._farewell[self.sock.send(self._farewell, NO_SIGNAL) :]
-            self.sock.shutdown(socket.SHUT_WR)
+            if not self.deaf:
+                self.sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             return True
         except OSError:
@@ -89,6 +106,16 @@ class _Leaving:
         if events & selectors.EVENT_WRITE and not self.stop_sending():
             return True
         return bool(events & selectors.EVENT_READ) and _peer_is_done(self.sock, scrap)
+
+    def has_been_heard(self, scrap: bytearray) -> bool:
+        """Of a deaf one: do what can be done now; True when the peer has got everything, or is gone."""
+        if not self.stop_sending():
+            return True
+        with contextlib.suppress(OSError):
+            for _ in range(_READS_A_LOOK):
+                if not self.sock.recv_into(scrap):
+                    break
+        return not self._farewell and not _has_unsent(self.sock)
 
 
 class _Lingerer:
@@ -133,7 +160,9 @@ class _Lingerer:
             while self._welcome(selector):
                 now = time.monotonic()
                 nearest = min(leaving.deadline.at for leaving in self._waiting)
-                for key, events in selector.select(min(max(0.0, nearest - now), _LONGEST_WAIT)):
+                deaf = [leaving for leaving in self._waiting if leaving.deaf]
+                longest = _LOOK if deaf else _LONGEST_WAIT
+                for key, events in selector.select(min(max(0.0, nearest - now), longest)):
                     leaving = key.data
                     if leaving is None:
                         woken.recv(4096)
@@ -141,6 +170,9 @@ class _Lingerer:
                         self._close(selector, leaving)
                     elif leaving.events != key.events:
                         selector.modify(leaving.sock, leaving.events, leaving)
+                for leaving in deaf:
+                    if leaving.has_been_heard(scrap):
+                        self._close(selector, leaving)
                 now = time.monotonic()
                 for leaving in [leaving for leaving in self._waiting if leaving.deadline.passed(now)]:
                     self._close(selector, leaving)
@@ -149,7 +181,8 @@ class _Lingerer:
         """Begin to watch those that came; False, and the thread ends, when there is nobody left to watch."""
         with self._lock:
             for leaving in self._arrivals:
-                selector.register(leaving.sock, leaving.events, leaving)
+                if not leaving.deaf:
+                    selector.register(leaving.sock, leaving.events, leaving)
             self._waiting.update(self._arrivals)
             self._arrivals.clear()
             if not self._waiting and self._wake is not None:
@@ -158,7 +191,8 @@ class _Lingerer:
             return bool(self._waiting)
 
     def _close(self, selector: selectors.BaseSelector, leaving: _Leaving) -> None:
-        selector.unregister(leaving.sock)
+        if not leaving.deaf:
+            selector.unregister(leaving.sock)
         self._waiting.remove(leaving)
         leaving.sock.close()
 

@@ -146,21 +146,6 @@ async def test_T10_s_client_resumes_its_session(
             assert bool(guest.certificates) is (client_certs == "required")
 
 
-async def test_T10_s_client_does_not_resume_the_session_of_another_application(
-    flavour: Flavour, version: str, tmp_path: pathlib.Path
-) -> None:
-    needs_the_bridge()
-    for name, option in (("one application", "-sess_out"), ("another", "-sess_in")):
-        tls = server_context()
-        tls.session_id_context = name
-        async with at_home(flavour, tls) as house:
-            with s_client(house.port, VERSIONS[version], option, str(tmp_path / "session")) as program:
-                await says(program, rb"\nNew, %s, " % version.encode(), on_stdout=True)
-                await ask(program, b"question")
-                await leave(program)
-            assert (await house.guests.next()).info.resumed is False
-
-
 async def test_s_client_updates_its_keys(flavour: Flavour) -> None:
     async with at_home(flavour) as house:
         with s_client(house.port, "-brief", "-msg", VERSIONS["TLSv1.3"]) as program:

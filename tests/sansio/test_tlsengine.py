@@ -297,10 +297,10 @@ def test_closing_in_all_orders(version: ssl.TLSVersion, order: str) -> None:
 
 @both_versions
 def test_close_notify_before_the_handshake_and_after_an_error_does_nothing(version: ssl.TLSVersion) -> None:
-    client, server = new_pair(version)
+    client, _ = new_pair(version)
     client.close_notify()
     assert not client.has_output
-    client, server = connected(version)
+    client, _ = connected(version)
     with pytest.raises(ssl.SSLError):
         everything(client, b"garbage in clear")
     client.output()
@@ -403,7 +403,7 @@ def test_notes_on_an_error_do_not_add_up(version: ssl.TLSVersion) -> None:
     assert pair.client.has_output  # the alert
     pair.server.feed_handshake(pair.client.output())
     # In TLS 1.3 the server has nothing more to wait for than this very answer.
-    with pytest.raises(ssl.SSLError, match="(?i)alert"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         pair.server.handshake()
 
 
@@ -481,8 +481,9 @@ def survives(engine: TlsEngine, wire: bytes, places: Iterable[int]) -> None:
                 engine.feed_handshake(piece)
                 engine.handshake()
             assert engine.ended or engine._incoming.pending <= ONE_RECORD
-    except ssl.SSLError as error:
-        assert not isinstance(error, TruncatedError)
+    except TruncatedError:
+        pytest.fail("nobody said that this was the end")
+    except ssl.SSLError:
         with pytest.raises(ssl.SSLError):
             engine.encrypt(b"more")
         return
@@ -572,6 +573,8 @@ def test_a_damaged_stream_gives_a_prefix_of_what_was_said(
     assert b"".join(messages).startswith(b"".join(taken))
 
 
+# A name in the hello that is no ASCII: `_ssl` refuses it, and tells `sys.unraisablehook` by itself (CPython to 3.13).
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @given(versions, st.sampled_from((0, 1)), st.integers(0, 2), damages)
 def test_a_damaged_handshake_is_never_completed_with_a_doubt(
     version: ssl.TLSVersion, end: int, step: int, damage: Damage

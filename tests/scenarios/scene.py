@@ -270,6 +270,8 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 async def arrived(sock: Sock, size: int) -> None:
     """Wait until the kernel has that many bytes for ``sock``, so that a call that may not wait can have them."""
+    if sock.is_ssl:
+        size += -(-size // tls.RECORD) * tls.OVERHEAD[sock.tls_info.version]
     count = array.array("i", [0])
 
     def all_there() -> bool:

@@ -362,6 +362,7 @@ async def test_R14_a_detached_socket_is_closed_and_its_connection_is_not(wire: W
     assert read_all(wire.peer) == b"goodbye"
 
 
+@in_clear
 async def test_R14_a_socket_with_unread_bytes_is_not_detached(wire: Wire) -> None:
     wire.peer.sendall(b"one\ntwo\n")
     await arrived(wire.sock, 8)

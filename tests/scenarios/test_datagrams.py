@@ -12,9 +12,7 @@ from tests.scenarios.names import Names
 from tests.scenarios.scene import (
     A_WHILE,
     DATAGRAMS,
-    STREAMS,
     Scene,
-    Transport,
     address_of,
     begin,
     over,
@@ -34,14 +32,9 @@ from wireline import (
 )
 
 pytestmark = pytest.mark.anyio
+TRANSPORTS = tuple(DATAGRAMS)
 
 udp = over("udp4", "udp6")
-
-
-@pytest.fixture(params=DATAGRAMS)
-def transport(request: pytest.FixtureRequest) -> Transport:
-    """Here the kinds of datagram, unless a scenario says otherwise."""
-    return (STREAMS | DATAGRAMS)[request.param]
 
 
 async def send(sender: Sock, data: bytes, where: Address) -> int:

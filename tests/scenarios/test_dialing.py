@@ -13,7 +13,6 @@ from tests.scenarios.scene import (
     STREAMS,
     Scene,
     Stopwatch,
-    Transport,
     address_of,
     arrived,
     no_descriptor_is_lost,
@@ -25,12 +24,7 @@ from tests.scenarios.scene import (
 from wireline import IPPROTO_UDP, Address, DialError, SocketTimeout, parse_ip_address
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["tcp4", "tcp6"])
-def transport(request: pytest.FixtureRequest) -> Transport:
-    """The kinds of stream that have names."""
-    return STREAMS[request.param]
+TRANSPORTS = ("tcp4", "tcp6")  # the kinds of stream that have names
 
 
 async def assert_talks_to(sock: Sock, listener: socket.socket, scene: Scene) -> None:

@@ -11,7 +11,13 @@ import threading
 from tests.tls import certificates
 from wireline.tls import Handshake, SslContext
 
-_SLICE = 64 * 1024
+RECORD = 16 * 1024
+"""Bytes in a record at most."""
+
+OVERHEAD = {"TLSv1.2": 29, "TLSv1.3": 22}
+"""Bytes that a record takes besides (AES-GCM)."""
+
+_SLICE = 4 * RECORD
 
 
 @functools.cache
@@ -48,6 +54,7 @@ class TlsPeer:
 
     def __init__(self, sock: socket.socket, version: ssl.TLSVersion) -> None:
         self.sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what was sent is on its way
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._obj = raw_context(version).wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._lock = threading.Lock()

@@ -189,11 +189,27 @@ async def test_T4_ten_clients_send_fifty_lines_each_and_close(flavour: Flavour, 
     assert sorted(lines) == sorted(b"%d %d" % (number, line) for number in range(10) for line in range(50))
 
 
-async def test_T4_a_close_notify_that_finds_no_room_goes_out_later(pair: Pair) -> None:
+def bare(sock: Sock) -> Sock:
+    """What a context can wrap."""
+    return sock._sock if isinstance(sock, Face) else sock
+
+
+def has_output(sock: Sock) -> bool:
+    """Whether there is ciphertext that the kernel has not taken."""
+    return bool(bare(sock)._secure.has_output)
+
+
+async def filled(sock: Sock) -> int:
+    """Send until the kernel takes nothing more, and a record is begun; how many bytes that are."""
     taken = 0
-    with pytest.raises(SocketTimeout):
-        while True:
-            taken += await pair.sock.send_some(BIG[:50_000], A_MOMENT)
+    while not has_output(sock):
+        with contextlib.suppress(SocketTimeout):
+            taken += await sock.send_some(BIG[:50_000], A_MOMENT)
+    return taken
+
+
+async def test_T4_a_close_notify_that_finds_no_room_goes_out_later(pair: Pair) -> None:
+    taken = await filled(pair.sock)
     with Stopwatch():
         pair.sock.close()
     received = await pair.peer_reads()
@@ -221,10 +237,7 @@ async def test_T4_nothing_is_lost_when_the_peer_is_still_sending(pair: Pair) -> 
 @pytest.mark.parametrize("reads", [False, True], ids=["nobody-reads", "somebody-reads"])
 async def test_T4_nothing_is_lost_when_the_peer_sends_first_and_reads_then(pair: Pair, reads: bool) -> None:
     reading = await begun(pair.sock.recv(1)) if reads else None
-    taken = 0
-    with pytest.raises(SocketTimeout):
-        while True:
-            taken += await pair.sock.send_some(BIG[:50_000], A_MOMENT)
+    taken = await filled(pair.sock)
     pair.sock.close()
     if reading is not None:
         await ends_with(ClosedError, reading)
@@ -288,8 +301,8 @@ async def test_T3_a_message_whose_socket_is_closed_is_no_clean_end_for_the_peer(
         await ends_with(ClosedError, sending)
     with pytest.raises(TruncatedError):
         await in_thread(pair.peer.recv_exactly, len(BIG), PATIENCE)
-    received = await in_thread(pair.peer.recv_some, 2**30)
-    assert BIG.startswith(received)
+    with contextlib.suppress(TruncatedError):  # there may be nothing
+        assert BIG.startswith(await in_thread(pair.peer.recv_some, 2**30))
 
 
 # ------------------------------------------------------------------------------------------------- W3
@@ -340,6 +353,7 @@ async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
         await asyncio.wait([sending], timeout=0.01)
         if sending.done():
             total += await sending
+            assert not has_output(pair.sock)
             continue
         received = await in_thread(pair.peer.recv_exactly, total, PATIENCE)
         assert len(received) == total
@@ -363,11 +377,6 @@ async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair)
 
 
 # ------------------------------------------------------------------------------------------------- handshakes
-
-
-def bare(sock: Sock) -> Sock:
-    """What a context can wrap."""
-    return sock._sock if isinstance(sock, Face) else sock
 
 
 def everything(sock: socket.socket) -> bytes:
@@ -463,18 +472,18 @@ async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
             peer.send(b"220 ready when you are\r\n" * 10)
         elif how == "cancel":
             shaking.cancel()
-        with pytest.raises(BaseException) as caught:  # noqa: PT011 -- which one is not what this is about
+        with pytest.raises(BaseException) as caught:
             await shaking
         assert isinstance(caught.value, SocketTimeout | asyncio.CancelledError | OSError)
         assert sock.is_ssl
         assert not sock.got_handshake
         for _ in range(2):
-            with pytest.raises(OSError, match="(?i)tls|ssl"):
+            with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.send(b"secret")
-            with pytest.raises(OSError, match="(?i)tls|ssl"):
+            with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.send_some(b"secret")
             assert not await sock.try_send(b"secret")
-            with pytest.raises(OSError, match="(?i)tls|ssl"):
+            with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.recv(1, PATIENCE)
         sock.close()
         wire = await in_thread(everything, peer)
@@ -487,7 +496,7 @@ async def test_a_peer_that_goes_away_in_the_handshake_and_the_next_one_are_apart
 ) -> None:
     listener = flavour.socket()
     async with listener:
-        made("TLSv1.3").server.wrap_socket(bare(listener))
+        contexts.server.wrap_socket(bare(listener))
         listener.bind_addr(0, LOOPBACK)
         listener.listen()
         with socket.create_connection(listener.local_addr) as rude:

@@ -227,7 +227,7 @@ class TlsEngine:
         try:
             if len(data) > _PORTION:
                 self._encrypt_in_portions(memoryview(data))
-            elif data:  # else a record without content would be sent
+            elif data:
                 self._write(data)
         except ssl.SSLError as error:
             raise self._failed(error) from error.__cause__

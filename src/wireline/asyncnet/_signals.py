@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future as ConcurrentFuture
 from typing import TypeVar
@@ -78,12 +77,15 @@ class WriteTurn:
     Attributes:
         held: somebody writes, or nobody may.
         over: nobody may ever again.
+        queue: those who wait. A list: ten thousand sockets have one each, and an empty deque takes 700 bytes.
     """
+
+    __slots__ = ("held", "over", "queue")
 
     def __init__(self) -> None:
         self.held = True
         self.over = False
-        self.queue: deque[Ticket] = deque()
+        self.queue: list[Ticket] = []
 
     async def acquire(self, seconds: float | None) -> bool:
         """Queue for the turn; False if the time was up first, or the queue was sent away."""
@@ -109,7 +111,7 @@ class WriteTurn:
     def release(self) -> None:
         """Hand the turn to the next in the queue, or let it go."""
         while self.queue:
-            if _call(self.queue.popleft(), True):
+            if _call(self.queue.pop(0), True):
                 return
         self.held = self.over
 
@@ -120,7 +122,7 @@ class WriteTurn:
     def send_away(self) -> None:
         """Refuse everybody who queues."""
         while self.queue:
-            _call(self.queue.popleft(), False)
+            _call(self.queue.pop(0), False)
 
 
 def _call(ticket: Ticket, granted: bool) -> bool:

@@ -115,6 +115,7 @@ class GuardedSocket(BaseSocket):
         # Only the direction that somebody waits in: shutting down writing sends FIN, which an abortive close must not.
         with self._lock, contextlib.suppress(OSError):  # the peer is gone, and with it the reason to wait
             if self._disposal is not None and not self._no_reader:
+                self._deaf = True
                 self._sock.shutdown(socket.SHUT_RD)
             if self._disposal is not None and not self._no_writer:
                 # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.

@@ -124,7 +124,7 @@ class Connection:
             cause = _take_psk_failure()
         if cause is not None:
             error.__cause__ = cause
-        if self._host and isinstance(error, ssl.SSLCertVerificationError):
+        if self._host and not self._settings.server and isinstance(error, ssl.SSLCertVerificationError):
             error.add_note(f"the certificate was checked for {self._host!r}")
         if self._offered is not None and self._settings.sessions is not None:
             self._settings.sessions.discard(self._offered)

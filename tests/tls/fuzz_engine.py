@@ -1,0 +1,62 @@
+"""Fuzz the engine's input with atheris: ``python -m tests.tls.fuzz_engine -max_total_time=60``.
+
+A program of its own, as atheris ends the process it runs in. The options are libFuzzer's.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import atheris
+
+with atheris.instrument_imports(include=["wireline._sansio"]):
+    import wireline._sansio.tlsengine
+    import wireline._sansio.tlsstream  # noqa: F401 -- instrumented, and used through the contexts
+
+from tests.sansio.test_tlsengine import VERSIONS, connected, new_pair, said, survives
+from tests.sansio.test_tlsstream import connected as connected_cores
+from tests.sansio.test_tlsstream import said as core_said
+from wireline.errors import EndOfStreamError
+from wireline.tls import SslError
+
+
+def fuzz_engine(data: atheris.FuzzedDataProvider) -> None:
+    """Anything as the first bytes, or after the handshake, or as what is left of a stream that was good."""
+    version = VERSIONS[data.ConsumeIntInRange(0, 1)]
+    end, established = data.ConsumeIntInRange(0, 1), data.ConsumeBool()
+    pair = (connected if established else new_pair)(version)
+    places = data.ConsumeIntListInRange(4, 0, 1000)
+    if not established:
+        pair[end].handshake()
+        survives(pair[end], data.ConsumeBytes(4096), places)
+        return
+    good = said(pair[1 - end], b"one", bytes(50))
+    kept = good[: data.ConsumeIntInRange(0, len(good))]
+    survives(pair[end], kept + data.ConsumeBytes(4096), places)
+
+
+def fuzz_core(data: atheris.FuzzedDataProvider) -> None:
+    """Anything in between good records; what is handed out was said."""
+    client, server = connected_cores(VERSIONS[data.ConsumeIntInRange(0, 1)])
+    client.feed(core_said(server, b"good"))
+    client.feed(data.ConsumeBytes(4096))
+    if not client.ended:
+        client.feed(core_said(server, b"more"))
+    client.feed(b"")
+    received = client.recv_some(100)
+    assert received in (b"good", b"goodmore"), received
+    try:
+        client.recv_exactly(1)
+    except (SslError, EndOfStreamError):
+        return
+    raise AssertionError("it was cut, and nobody says so")
+
+
+def fuzz(data: bytes) -> None:
+    provider = atheris.FuzzedDataProvider(data)
+    (fuzz_engine if provider.ConsumeBool() else fuzz_core)(provider)
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, fuzz)
+    atheris.Fuzz()
