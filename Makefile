@@ -28,8 +28,8 @@ help: ## list these commands
 demo: $(VENV)/.has-cli ## watch bytes move: a short story on loopback, each step checked
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.has-test ## run the tests; ARGS=--cov also measures branch coverage (95 % at least)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.has-test ## run the tests; all of them side by side on every processor, or what ARGS says
+	$(BIN)/python -m pytest $(or $(ARGS),-n auto)
 
 lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
 	$(BIN)/ruff check .

@@ -92,6 +92,7 @@ class Call(NamedTuple):
     """The kinds of socket it is tried on."""
 
 
+PARTS = bad(TypeError, None, 5, b"one buffer", "text", bytearray(b"one"), ["text"], [None], [5])
 READ = {"timeout": TIMEOUTS, "flags": FLAGS}
 LINE = {**READ, "max_length": LENGTHS, "on_long": ON_LONG}
 WAIT = {"timeout": TIMEOUTS}
@@ -138,6 +139,7 @@ METHODS = {
     "lines": Call({}, {"max_length": LENGTHS, **WAIT}),
     "skip": Call({"size": 1}, {"size": SIZES, **WAIT}),
     "send": Call({"data": b"x"}, {"data": DATA, **READ}, ("stream", "connected datagram")),
+    "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
@@ -391,6 +393,7 @@ STATES: dict[str, State] = {
     "lines": NO_STREAM | NO_DATAGRAMS,
     "skip": NO_STREAM | NO_DATAGRAMS,
     "send": NO_STREAM | NO_DESTINATION,
+    "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,

@@ -60,6 +60,7 @@ METHODS = {
     "accept": Entry(f"{FLAGS}, inheritable=False, timeout=None", waits=True),
     "try_accept_addr": Entry(""),
     "send": Entry(f"data, {FLAGS}, timeout=None", waits=True),
+    "send_many": Entry(f"parts, {FLAGS}, timeout=None", waits=True),
     "send_some": Entry("data, timeout=None", waits=True),
     "try_send": Entry("data", waits=True),
     "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 
 from wireline.address import IpAddress, check_host, check_port
 from wireline.options import IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, SockOpt
@@ -84,6 +85,21 @@ def sendable(data: Buffer) -> bytes | memoryview:
     except TypeError:
         raise TypeError(f"data to send is bytes or another buffer, not {type(data).__name__}") from None
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def joined(parts: Iterable[Buffer]) -> bytes:
+    """Return many pieces of data as one.
+
+    Raises:
+        TypeError: it is no iterable of buffers; ``bytes`` is one of numbers.
+    """
+    if isinstance(parts, str | bytes | bytearray | memoryview):
+        raise TypeError(f"send_many takes an iterable of buffers, not one {type(parts).__name__}: see send")
+    try:
+        pieces = list(parts)
+    except TypeError:
+        raise TypeError(f"send_many takes an iterable of buffers, not {type(parts).__name__}") from None
+    return b"".join([sendable(piece) for piece in pieces])
 
 
 def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:

@@ -25,7 +25,15 @@ from wireline._linger import DEFAULT_LINGER, dispose
 from wireline._resolver import ask
 from wireline._sansio.deadline import FOREVER, check_timeout
 from wireline._sansio.stream import StreamCore
-from wireline.address import Address, IpAddress, check_host, check_port, display_address, unix_path
+from wireline.address import (
+    Address,
+    IpAddress,
+    check_host,
+    check_port,
+    display_address,
+    spell_address,
+    unix_path,
+)
 from wireline.errors import ClosedError, SockAddr
 from wireline.options import (
     AF_INET,
@@ -699,9 +707,9 @@ class BaseSocket:
     def _dispose(self, linger: float | None) -> None:
         """Close the descriptor; nobody uses it any more."""
         farewell = b""
-        if self._secure is not None and self._secure.engine.established and linger != 0:
+        if self._secure is not None and linger != 0:
             # A peer must be able to tell the end from a cut; and its session tickets, which nobody reads, must not
-            # turn the close into a reset that eats what was sent before.
+            # turn the close into a reset that eats what was sent before, be it the alert that says what was wrong.
             farewell = self._secure.farewell()
             linger = DEFAULT_LINGER if linger is None else linger
         dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
@@ -721,8 +729,8 @@ class BaseSocket:
             return f"<{name} {kind}, closed>"
         parts = [kind]
         with contextlib.suppress(OSError):
-            parts.append(f"local={_spell(self.local_addr)}")
-            parts.append(f"peer={_spell(self.peer_addr)}")
+            parts.append(f"local={spell_address(self.local_addr)}")
+            parts.append(f"peer={spell_address(self.peer_addr)}")
         if self.is_ssl:
             version = self._secure.ask(lambda obj: obj.version()) if self._secure is not None else None
             parts.append(f"tls={version or 'not yet'}")
@@ -751,9 +759,3 @@ def _tls_error(message: str) -> OSError:
 
 _KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}
 _TYPES = {SOCK_STREAM: "stream", SOCK_DGRAM: "datagram"}
-
-
-def _spell(address: Address) -> str:
-    if not address.port:
-        return repr(address.host)
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

@@ -1,4 +1,4 @@
-"""Clients of a TLS listener that were accepted by ``try_accept_addr``, which never waits, and are in their handshake."""
+"""Clients of a TLS listener that ``try_accept_addr``, which never waits, has accepted: they are in their handshake."""
 
 from __future__ import annotations
 

@@ -290,6 +290,25 @@ class SocketPromises:
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
 
+    def send_many(self) -> None:
+        """Send many pieces, in order, as if they were one.
+
+        For many small messages at once, as a server has that answers a client which did not wait for each answer: it
+        costs one system call and, on TLS, one record where a ``send`` for each costs one of both for every message.
+        The pieces are put together in memory first, so a large one is better off with a ``send`` of its own. A timeout
+        or a cancellation leaves the rest unsent, as of ``send``.
+
+        Args:
+            parts: an iterable of ``bytes`` or other buffers.
+            flags: as for ``send``.
+            timeout: as for ``send``.
+
+        Raises:
+            TypeError: ``parts`` is no iterable of buffers (one buffer is none), or this is a datagram socket.
+            SocketTimeout: time ran out; ``bytes_sent`` counts the bytes of all pieces together.
+            BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
+        """
+
     def send_some(self) -> None:
         """Send what there is room for with one low-level send.
 

@@ -304,3 +304,10 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
     if len(raw) > allowed:
         raise ValueError(f"a Unix socket's path has at most {allowed} bytes, got {len(raw)}: {raw[:60]!r}...")
     return text
+
+
+def spell_address(address: Address) -> str:
+    """An address as people write it: ``127.0.0.1:80``, ``[::1]:80``, or the path of a Unix socket in quotes."""
+    if not address.port:
+        return repr(address.host)
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

@@ -10,11 +10,11 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
 
+from tests.faults.peers import Talk, dribble, listening, pass_on, records, relay, throw
 from tests.scenarios.flavours import Face, Flavour, Sock
 from tests.scenarios.tls import only
 from tests.tls import both
@@ -48,20 +48,6 @@ NO_HELLO = {
         "length|parse|decode",
     ),
 }
-
-
-async def throw(port: int, data: bytes, *, half_close: bool = False) -> bytes:
-    """Connect, say something, and return what comes back until the server ends the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(data)
-        if half_close:
-            writer.write_eof()
-        return await asyncio.wait_for(reader.read(), PATIENCE)
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
 
 
 async def is_well(flavour: Flavour, house: House) -> None:
@@ -215,36 +201,6 @@ async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
 
 # ------------------------------------------------------------------------------------------------ to a client of ours
 
-Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def listening(talk: Talk) -> AsyncIterator[int]:
-    """A peer that does with each client what it is told, and hangs up then."""
-    running: set[asyncio.Task[None]] = set()
-
-    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        running.add(task)
-        try:
-            with contextlib.suppress(OSError):
-                await talk(reader, writer)
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
-            running.discard(task)
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        if running:  # the client has gone: each of them ends by itself
-            _, hanging = await asyncio.wait(running, timeout=PATIENCE)
-            assert not hanging
-
 
 def saying(data: bytes) -> Talk:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -315,66 +271,6 @@ async def test_a_server_that_says_nothing_is_a_timeout(flavour: Flavour) -> None
 
 
 # ------------------------------------------------------------------------------------------------- truncated replies
-
-Pass = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-
-
-@asynccontextmanager
-async def relay(port: int, downstream: Pass, upstream: Pass | None = None) -> AsyncIterator[int]:
-    """Stand between a client and a server, and pass on what is said as it likes; yield its port."""
-
-    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
-        up = asyncio.create_task((upstream or downstream)(reader, server_writer))
-        try:
-            await downstream(server_reader, writer)
-        finally:
-            up.cancel()
-            await asyncio.gather(up, return_exceptions=True)
-            server_writer.close()
-            with contextlib.suppress(OSError):
-                await server_writer.wait_closed()
-
-    async with listening(talk) as between:
-        yield between
-
-
-async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Byte by byte."""
-    while data := await reader.read(1):
-        writer.write(data)
-        await writer.drain()
-
-
-async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As it comes."""
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-
-
-def records(most: int, part: float, seen: list[int]) -> Pass:
-    """Pass on so many whole records and a part of the next one, then hang up.
-
-    Args:
-        most: how many; -1 for all there are.
-        part: of the one after: 0 for nothing of it.
-        seen: gets the sizes of what was passed on whole.
-    """
-
-    async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while True:
-                head = await reader.readexactly(5)
-                record = head + await reader.readexactly(int.from_bytes(head[3:]))
-                if len(seen) == most:
-                    writer.write(record[: int(part * len(record))])
-                    break
-                seen.append(len(record))
-                writer.write(record)
-        await writer.drain()
-
-    return some
 
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])

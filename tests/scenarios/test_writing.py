@@ -91,6 +91,33 @@ async def test_W1_send_some_sends_what_fits(wire: Wire) -> None:
     assert await soon(in_thread(read_exactly, wire.peer, min(sent, 100_000))) == data[: min(sent, 100_000)]
 
 
+async def test_W1_send_many_sends_all_pieces_in_order_as_one(wire: Wire) -> None:
+    pieces = [pattern(size) for size in (0, 1, 64, 100_000)]
+    await soon(wire.sock.send_many(iter(pieces)))
+    assert wire.sock.last_bytes_sent == 100_065
+    assert await soon(in_thread(read_exactly, wire.peer, 100_065)) == b"".join(pieces)
+    await soon(wire.sock.send_many([]))
+    assert wire.sock.last_bytes_sent == 0
+
+
+async def test_W5_what_send_many_sends_is_not_interleaved(wire: Wire) -> None:
+    senders = [
+        asyncio.ensure_future(wire.sock.send_many([bytes([letter])] * 30_000)) for letter in b"abcdefgh"
+    ]
+    received = await soon(in_thread(read_exactly, wire.peer, 240_000))
+    assert sorted(received[start : start + 30_000][:1] * 30_000 for start in range(0, 240_000, 30_000)) == [
+        bytes([letter]) * 30_000 for letter in b"abcdefgh"
+    ]
+    assert all(len(set(received[start : start + 30_000])) == 1 for start in range(0, 240_000, 30_000))
+    await asyncio.gather(*senders)
+
+
+async def test_W3_send_many_says_how_many_bytes_of_all_went_out(wire: Wire) -> None:
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.send_many([bytes(1_000_000)] * 20, timeout=0.05)
+    assert 0 < caught.value.bytes_sent < 20_000_000
+
+
 # W2.
 
 

@@ -60,7 +60,7 @@ class Sleep:
     Attributes:
         pending: a task sleeps and nothing has happened yet.
         get_loop, result: what ``Task`` calls for every sleep. Attributes, and not methods, so that they can be
-            something that is no call of Python: 0.2 us.
+            something that is no call of Python: up to 0.2 us.
         operation: what it waits for, in words.
     """
 

@@ -13,7 +13,7 @@ from wireline._resolver import look_up, outcome
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
 from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
-from wireline.address import Address, IpAddress
+from wireline.address import Address, IpAddress, spell_address
 from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
 from wireline.asyncnet._signals import Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
@@ -246,7 +246,7 @@ class Server:
         except ClosedError:
             raise
         except OSError as error:
-            _log.info("no TLS handshake with %s: %s", address, error)
+            _log.info("no TLS handshake with %s: %s", spell_address(address), error)
             return False
         return True
 

@@ -8,12 +8,12 @@ import functools
 import socket
 import threading
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
 from typing import NoReturn, Self, TypeVar, TypeVarTuple, cast
 
 from wireline import _promises
-from wireline._arguments import Buffer, require_resizable, sendable, writable
+from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
 from wireline._datagram import Datagram
 from wireline._descriptor import State, has_room, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
@@ -67,7 +67,7 @@ class AsyncStream(SecuredStream):
         self._resting: list[StreamCore] = []
         self._stream_reader: StreamReader | None = None
         self._is_connecting = False
-        self._signals: set[Signal] = set()
+        self._signals: set[Signal] | None = None  # made when it is needed: most sockets never do
         super()._setup(sock, buffered, state, peer)
 
     def _opened(self) -> None:
@@ -145,11 +145,12 @@ class AsyncStream(SecuredStream):
     def _signal(self) -> Iterator[Signal]:
         """Something to wait for that ``close`` rings, too."""
         signal = Signal(self._enter())
-        self._signals.add(signal)
+        signals = self._signals = self._signals or set()
+        signals.add(signal)
         try:
             yield signal
         finally:
-            self._signals.discard(signal)
+            signals.discard(signal)
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
@@ -173,7 +174,7 @@ class AsyncStream(SecuredStream):
         self._lines.clear()
         if self._loop is None or not self._loop.is_closed():  # else there is nobody to wake
             self._turn.send_away()
-            for signal in self._signals:
+            for signal in self._signals or ():
                 signal.ring()
         if self._secure is not None and self._write_in_flight():
             self._secure.lent = (
@@ -228,7 +229,7 @@ class AsyncStream(SecuredStream):
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
-            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, _noter(self))
+            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, _Noter(self))
         return reader.wait(request, args, timeout)
 
     async def _read_portably(
@@ -237,7 +238,7 @@ class AsyncStream(SecuredStream):
         channel = self._read_channel()
         core = self._resting.pop()
         try:
-            job = Read(self._sock, core, _noter(self), request, args)
+            job = Read(self._sock, core, _Noter(self), request, args)
             return await channel.wait(job, request.__name__, self._deadline(timeout))
         finally:
             if not self._closing.locked():
@@ -451,29 +452,6 @@ class AsyncStream(SecuredStream):
     async def send(
         self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
-        turn = self._turn
-        sent = 0
-        if (
-            type(data) is bytes
-            and data
-            and flags is SAFE_DISCONN
-            and timeout is None
-            and not turn.held
-            and self._secure is None
-            and (self._writer is None or not self._writer.in_flight)
-        ):
-            # Mostly there is room. Nobody else runs from here to the system call: that is turn enough.
-            try:
-                self.last_bytes_sent = sent = self._sock.send(data, NO_SIGNAL)
-            except BlockingIOError:
-                pass
-            except OSError as error:
-                self.last_bytes_sent = 0
-                if self._is_real(error, flags, "send"):
-                    raise
-                return
-            if sent == len(data):
-                return
         payload = data if type(data) is bytes else sendable(data)
         if flags is not SAFE_DISCONN:
             check_flags(flags)
@@ -481,6 +459,7 @@ class AsyncStream(SecuredStream):
             timeout = check_timeout(timeout)
         if not payload:
             self._open_sock("send")
+        turn = self._turn
         deadline: Deadline | None = None
         if turn.held:
             if self._core is None and self._is_datagram:
@@ -496,9 +475,10 @@ class AsyncStream(SecuredStream):
         if self._secure is not None:
             await self._send_secure(self._secure, payload, flags, deadline or self._deadline(timeout))
             return
+        sent = 0
         job: Send | None = None
         try:
-            if payload and not sent and (self._writer is None or not self._write_in_flight()):
+            if payload and (self._writer is None or not self._write_in_flight()):
                 try:
                     sent = self._sock.send(payload, NO_SIGNAL)
                 except BlockingIOError:
@@ -520,6 +500,14 @@ class AsyncStream(SecuredStream):
                 turn.release()
             else:
                 turn.held = turn.over
+
+    async def send_many(
+        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
+        payload = joined(parts)
+        self._open_sock("send_many")
+        self._require("send_many", datagram=False)
+        await self.send(payload, flags, timeout)
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)
@@ -642,15 +630,17 @@ def _closed_meanwhile(operation: str) -> ClosedError:
     return ClosedError(f"{operation}: the socket was closed while it waited")
 
 
-def _noter(stream: AsyncStream) -> Callable[[OSError, str], OSError]:
+class _Noter:
     """``_annotated`` without the socket: the loop knows it, and must not keep alive what everybody else forgot."""
-    known = weakref.ref(stream)
 
-    def note(error: OSError, operation: str) -> OSError:
-        stream = known()
+    __slots__ = ("_known",)
+
+    def __init__(self, stream: AsyncStream) -> None:
+        self._known = weakref.ref(stream)
+
+    def __call__(self, error: OSError, operation: str) -> OSError:
+        stream = self._known()
         return error if stream is None else stream._annotated(error, operation)
-
-    return note
 
 
 class _Lines:

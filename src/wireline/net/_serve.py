@@ -15,7 +15,7 @@ from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
 from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
-from wireline.address import Address, IpAddress
+from wireline.address import Address, IpAddress, spell_address
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.net._wait import start_deadline
@@ -208,7 +208,7 @@ class Server:
         except ClosedError:
             raise
         except OSError as error:
-            _log.info("no TLS handshake with %s: %s", address, error)
+            _log.info("no TLS handshake with %s: %s", spell_address(address), error)
             return False
         return True
 

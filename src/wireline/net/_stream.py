@@ -8,11 +8,11 @@ no such flag the descriptor does not block and every wait is a ``poll`` (or ``se
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Self, TypeVar, TypeVarTuple
 
 from wireline import _promises
-from wireline._arguments import Buffer, require_resizable, sendable, writable
+from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
 from wireline._datagram import Datagram
 from wireline._descriptor import shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
@@ -251,6 +251,14 @@ class BlockingStream(SecuredSocket):
                 turn.pass_on()
             if self._disposal is not None:
                 self._last_one_out()
+
+    def send_many(
+        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
+        payload = joined(parts)
+        self._open_sock("send_many")
+        self._require("send_many", datagram=False)
+        self.send(payload, flags, timeout)
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         payload = sendable(data)
