@@ -422,3 +422,15 @@ def _with_the_session_of(friend: Pair, client: SslContext, server: SslContext, n
     pair = engines(client, server, name, 0)
     pair.client.obj.session = friend.client.obj.session
     return pair
+
+
+@pytest.mark.usefixtures("bridge")
+def test_a_name_that_is_no_ascii_makes_no_noise() -> None:
+    client = client_context()._engine(Handshake.AS_CLIENT, "localhost")
+    server = server_context()._engine(Handshake.AS_SERVER)
+    assert not client.handshake()
+    hello = client.output()
+    assert hello.count(b"localhost") == 1
+    server.feed_handshake(hello.replace(b"localhost", b"l\xf6calhost"))
+    assert not server.handshake()  # `sys.unraisablehook`, were it called, fails the test
+    assert server.has_output

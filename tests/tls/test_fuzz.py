@@ -21,7 +21,14 @@ def test_fuzzing_the_input_of_the_engine_finds_nothing(tmp_path: pathlib.Path) -
             pytest.fail("atheris is not installed", pytrace=False)
         pytest.skip("atheris is not installed (pip install atheris)")
     command = [sys.executable, "-m", "tests.tls.fuzz_engine"]
-    limits = ["-seed=1", "-runs=3000", "-max_total_time=4", "-timeout=5", "-rss_limit_mb=500", "-max_len=4200"]
+    limits = [
+        "-seed=1",
+        "-runs=3000",
+        "-max_total_time=4",
+        "-timeout=5",
+        "-rss_limit_mb=500",
+        "-max_len=4200",
+    ]
     run = subprocess.run(
         [*command, *limits, f"-artifact_prefix={tmp_path}/"],
         cwd=ROOT,

@@ -46,9 +46,8 @@ class SecuredSocket(GuardedSocket):
         """Make the handshake; nobody else reads or writes."""
         try:
             while True:
-                self._raise_if_closed(
-                    operation
-                )  # also before the first wait: `close` woke nobody if it came before
+                # Before the first wait, too: a `close` that came earlier has woken nobody.
+                self._raise_if_closed(operation)
                 done = secure.handshake()
                 self._flush(secure, operation, deadline)
                 if done:

@@ -69,7 +69,12 @@ def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) 
     # Also for those that do not ask: a name may lead here from a context that does.
     if config.client_certs is not ssl.CERT_NONE or config.has_own_cas:
         _load_trust(context, config)
-    context.sni_callback = on_server_name
+    # With a callback `_ssl` complains on stderr of each name that is no ASCII, which any stranger can send. So there is
+    # one only where it is needed: to be called back, or where the name cannot be asked for afterwards.
+    from . import _openssl
+
+    if config.server_name_callback is not None or not _openssl.available():
+        context.sni_callback = on_server_name
     if config.server_name_callback is not None:
         # A session of TLS 1.3 is resumed before the name has led to its context, and whatever that name is: with one
         # made for another name a client would get past the certificates that this one asks for. (In TLS 1.2 the name

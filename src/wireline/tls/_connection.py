@@ -104,6 +104,8 @@ class Connection:
         Raises:
             ssl.SSLError: the peer did not prove what it had to.
         """
+        if self._settings.server and obj.context.sni_callback is None:
+            self._host = _name_asked_for(obj)
         by_key = self._may_have_psk and _psk_was_used(obj)
         if self._settings.psk and not self._settings.server and not by_key:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the server did not prove that it knows the pre-shared key")
@@ -253,6 +255,12 @@ class Connection:
 
 _servers: weakref.WeakKeyDictionary[ssl.SSLObject, Connection] = weakref.WeakKeyDictionary()
 """The servers' connections. OpenSSL's callback for names is one a context, and knows the connection only."""
+
+
+def _name_asked_for(obj: ssl.SSLObject) -> str:
+    from . import _openssl
+
+    return _openssl.server_name(obj) if _openssl.available() else ""
 
 
 def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:

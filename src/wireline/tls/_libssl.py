@@ -63,6 +63,7 @@ _FUNCTIONS = {
     "SSL_get_SSL_CTX": "pp",
     "SSL_get_ex_data": "ppi",
     "SSL_get_psk_identity": "pp",
+    "SSL_get_servername": "ppi",
     "SSL_get_session": "pp",
     "SSL_get_ssl_method": "pp",
     "SSL_get_verify_result": "lp",

@@ -37,6 +37,7 @@ __all__ = [
     "set_ciphersuites",
     "set_session_id_context",
     "set_verify",
+    "server_name",
     "ssl_pointer",
     "tls13_suites",
     "verify_result",
@@ -46,6 +47,7 @@ __all__ = [
 # The layout of the two structures was read and tried in these; a new one is added after these tests passed on it.
 _KNOWN_PYTHONS = ((3, 11), (3, 12), (3, 13))
 
+_NAMETYPE_HOST_NAME = 0  # tls1.h: TLSEXT_NAMETYPE_host_name
 _GET_MIN_PROTO, _GET_MAX_PROTO, _SET_SESS_CACHE_MODE = 130, 131, 44  # ssl.h: SSL_CTRL_...
 
 
@@ -294,6 +296,12 @@ def set_verify(obj: ssl.SSLObject, mode: ssl.VerifyMode) -> None:
 def verify_result(obj: ssl.SSLObject) -> int:
     """What came of looking at the peer's certificate: 0, or an ``X509_V_ERR_...`` of OpenSSL's."""
     return library().SSL_get_verify_result(ssl_pointer(obj))
+
+
+def server_name(obj: ssl.SSLObject) -> str:
+    """The name that a client has asked for, as the server sees it; ``""`` if it did not say."""
+    name = library().SSL_get_servername(ssl_pointer(obj), _NAMETYPE_HOST_NAME)
+    return read(name).decode("ascii", "replace") if name else ""
 
 
 def call(lib: Library, function: str, *arguments: object) -> None:
