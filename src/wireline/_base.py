@@ -13,15 +13,12 @@ import os
 import socket
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
+from typing import ClassVar, NoReturn, Self
 
 from wireline._arguments import UnixPath, option_number, require_int
 from wireline._descriptor import State, create, fitting_protocol, no_delay, remove_stale, state_of
-from wireline._guests import Guests
-from wireline._linger import DEFAULT_LINGER, dispose
+from wireline._linger import dispose
 from wireline._resolver import ask
 from wireline._sansio.deadline import FOREVER, check_timeout
 from wireline._sansio.stream import StreamCore
@@ -39,25 +36,16 @@ from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
-    DONT_WAIT,
     IPPROTO_TCP,
     SAFE_DISCONN,
     SOCK_DGRAM,
     SOCK_STREAM,
     SOMAXCONN,
-    AcceptResult,
     SocketFlag,
     SockOpt,
     check_flags,
     is_disconnection_error,
 )
-
-if TYPE_CHECKING:
-    # What imports `ssl`. Who uses TLS has loaded it by importing `wireline.tls`; nobody else pays for it.
-    import ssl
-
-    from wireline._sansio.tlsstream import TlsCore
-    from wireline.tls import Certificate, SslContext, TlsInfo
 
 
 class BaseSocket:
@@ -110,12 +98,7 @@ class BaseSocket:
         self._state = state
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
-        self._secure: TlsCore | None = None  # `_core`, if that is TLS
         self._lines: list[bytes] = []
-        self._tls: SslContext | None = None
-        self._tls_name = ""
-        self._arriving: set[Self] | None = None  # accepted, and in their handshake
-        self._guests: Guests[Self] | None = None  # likewise, by `try_accept_addr`
         self._peer = peer
         self._options: list[tuple[int, int, int]] = []
         self._bound: SockAddr | None = None
@@ -205,52 +188,6 @@ class BaseSocket:
             raise
         return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
 
-    @contextlib.contextmanager
-    def _welcome(self, client: Self) -> Iterator[None]:
-        """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
-        if self._arriving is None:
-            self._arriving = set()
-        self._arriving.add(client)
-        try:
-            self._open_sock("accept")
-            yield
-        except BaseException:
-            client.close()
-            raise
-        finally:
-            self._arriving.discard(client)
-
-    def _welcome_now(self, client: Self, address: Address) -> None:
-        """Begin a handshake with a client that ``try_accept_addr`` has accepted."""
-        assert self._tls is not None
-        if self._guests is None:
-            self._guests = Guests()
-        try:
-            self._guests.add(client, address, self._tls._server_core(buffered=self._buffered))
-        except BaseException:
-            client.close()
-            raise
-
-    def _first_guest(self) -> tuple[AcceptResult, Self | None, Address | None]:
-        """What ``try_accept_addr`` returns of a TLS listener when everybody was accepted who has come."""
-        if not self._guests:
-            return AcceptResult.NO_CLIENT, None, None
-        ready = self._guests.ready()
-        return (AcceptResult.NO_HANDSHAKE, None, None) if ready is None else (AcceptResult.SUCCESS, *ready)
-
-    def _step_handshake(self, secure: TlsCore) -> bool:
-        """Go on with a handshake as far as that is possible without waiting; whether it is done."""
-        while not secure.handshake():
-            self._flush_now(secure)
-            try:
-                secure.feed(self._sock.recv(secure.want, DONT_WAIT))
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                secure.fail(error)
-        self._flush_now(secure)
-        return True
-
     # Hooks of the flavours.
 
     def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
@@ -267,20 +204,25 @@ class BaseSocket:
     def _published(self) -> None:
         """Everybody may read and write now."""
 
-    def _hold(self, operation: str) -> StreamCore:
-        """Be the only one who reads and writes the stream, until ``_published``."""
-        raise NotImplementedError
-
-    def _flush_now(self, secure: TlsCore) -> bool:
-        """Send the ciphertext that is there as far as there is room; whether that was all."""
-        raise NotImplementedError
-
-    def _send_output(self) -> None:
-        """A read has made something to send; nobody waits for it."""
-
     def _retire(self, linger: float | None) -> None:
         """``close`` was called, for the first time: wake who waits and close the descriptor."""
         raise NotImplementedError
+
+    # Hooks of TLS, in the room above.
+
+    def _may_detach(self) -> None:
+        """Refuse to give up a descriptor that is of no use alone."""
+
+    def _send_guests_away(self) -> None:
+        """Close the clients of a listener that are not handed out yet."""
+
+    def _last_words(self, linger: float | None) -> tuple[float | None, bytes]:
+        """What to send at the end, and how long to linger for that."""
+        return linger, b""
+
+    def _traits(self) -> list[str]:
+        """What else ``repr`` tells."""
+        return []
 
     # States.
 
@@ -289,30 +231,27 @@ class BaseSocket:
             raise ClosedError(f"{operation}: the socket is closed")
         return self._sock
 
-    def _connected(self, peer: SockAddr | None, secure: TlsCore | None = None) -> None:
-        """Become a connected socket; one whose TLS handshake is still to be made is in use until ``_published``."""
+    def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
+        """Become a connected socket; one with a ``core`` of its own is in use until ``_published``."""
         is_stream = self._sock.type == SOCK_STREAM
         self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
         self._peer = peer
         if is_stream:
-            self._take_core(StreamCore(buffered=self._buffered) if secure is None else secure, secure)
+            self._take_core(StreamCore(buffered=self._buffered) if core is None else core)
             self._opened()
-            if secure is None:
+            if core is None:
                 self._published()
 
-    def _take_core(self, core: StreamCore, secure: TlsCore | None) -> None:
+    def _take_core(self, core: StreamCore) -> None:
+        """Answer reads with this one from now on."""
         self._core = core
-        self._secure = secure
         self._lines = core.lines
-        if secure is not None:
-            attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
-            secure.attend = lambda: _call(attend())
 
     def _unconnected(self) -> None:
-        """Be a socket again that may be connected: its TLS handshake failed."""
+        """Be a socket again that may be connected."""
         self._state = State.FRESH
-        self._core = self._secure = self._peer = None
+        self._core = self._peer = None
         self._lines = []
 
     def _renew(self) -> None:
@@ -524,121 +463,6 @@ class BaseSocket:
         """Whether this side closed the socket."""
         return self._closing.locked()
 
-    # TLS.
-
-    def _wrap(self, context: SslContext, hostname: str) -> None:
-        """Make ``connect`` or ``accept`` do a handshake: ``SslContext.wrap_socket``."""
-        self._open_sock("wrap_socket")
-        self._require("wrap_socket", datagram=False)
-        if self._state is State.CONNECTED:
-            raise OSError(errno.EISCONN, "wrap_socket: the socket is connected, see wrap_connected_socket")
-        self._tls, self._tls_name = context, hostname
-
-    def _client_core(self, host: str, port: int) -> TlsCore | None:
-        """What ``connect`` needs if the socket is wrapped."""
-        if self._tls is None:
-            return None
-        return self._tls._client_core(self._tls_name or host, port, buffered=self._buffered)
-
-    def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None:
-        """Go over to TLS. Bytes received in clear must not be taken for protected ones (T6).
-
-        From here on nothing goes out in clear, however the handshake ends.
-        """
-        if plain:
-            unread = plain.recv_some(len(plain), SocketFlag.PEEK) or b""
-            if leftover != "tls":
-                raise _tls_error(
-                    f"{len(unread)} bytes were received in clear and not read before TLS begins: somebody may have "
-                    "put them there (leftover='tls' takes them for the beginning of the handshake)"
-                )
-            secure.feed(unread)
-        self._take_core(secure, secure)
-
-    @property
-    def is_ssl(self) -> bool:
-        """Whether the socket speaks TLS, or will when it is connected."""
-        return self._tls is not None or self._secure is not None
-
-    @property
-    def got_handshake(self) -> bool:
-        """Whether the TLS handshake is done.
-
-        Raises:
-            ssl.SSLError: the socket does not speak TLS.
-        """
-        if not self.is_ssl:
-            raise _tls_error("got_handshake: the socket does not speak TLS")
-        return self._secure is not None and self._secure.engine.established
-
-    def get_peer_certificates(self) -> list[Certificate]:
-        """Return the peer's certificates, its own first, the root last.
-
-        Returns:
-            The chain that was verified; empty if there is none, or none was verified. A resumed server side knows
-            the client's own certificate only; a resumed client keeps the chain of the first connection.
-
-        Raises:
-            ClosedError: the socket is closed.
-        """
-        self._open_sock("get_peer_certificates")
-        if self._secure is None:
-            return []
-        return self._secure.ask(self._secure.engine.policy.certificates)
-
-    def get_psk_identity(self) -> str:
-        """Return the PSK identity that the handshake has proven; ``""`` if no pre-shared key was used.
-
-        Raises:
-            ClosedError: the socket is closed.
-        """
-        self._open_sock("get_psk_identity")
-        if self._secure is None:
-            return ""
-        return self._secure.ask(self._secure.engine.policy.psk_identity)
-
-    @property
-    def tls_info(self) -> TlsInfo:
-        """What the handshake has agreed on: version, cipher, ALPN protocol, resumed or not, server name.
-
-        Raises:
-            ClosedError: the socket is closed.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
-        """
-        secure = self._handshaken("tls_info")
-        return secure.ask(secure.engine.policy.info)
-
-    @property
-    def ssl_handle(self) -> ssl.SSLObject:
-        """The ``ssl.SSLObject`` of the connection. Reading or writing through it breaks the socket.
-
-        Raises:
-            ClosedError: the socket is closed.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
-        """
-        return self._handshaken("ssl_handle").engine.obj
-
-    @property
-    def ssl_pointer(self) -> int:
-        """OpenSSL's ``SSL*`` as a number, for calls by ``ctypes`` or ``cffi``.
-
-        It is valid until the socket is closed. Never free it, never use it in another thread than the one that is
-        inside a call of this socket.
-
-        Raises:
-            ClosedError: the socket is closed.
-            NotImplementedError: it cannot be reached in this interpreter; the text says why.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
-        """
-        secure = self._handshaken("ssl_pointer")
-        return secure.ask(secure.engine.policy.pointer)
-
-    def _handshaken(self, operation: str) -> TlsCore:
-        self._open_sock(operation)
-        if self._secure is None:
-            raise _tls_error(f"{operation}: the socket does not speak TLS" + (" yet" if self._tls else ""))
-        return self._secure
-
     @property
     def has_data_buffered(self) -> bool:
         """Whether a read could be answered, at least in part, without asking the kernel."""
@@ -661,8 +485,7 @@ class BaseSocket:
             ssl.SSLError: the socket speaks TLS.
         """
         self._open_sock("detach")
-        if self._secure is not None:
-            raise _tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
+        self._may_detach()
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
         return self._give_up()
@@ -695,10 +518,7 @@ class BaseSocket:
         if not self._closing.acquire(blocking=False):
             return
         self._lines.clear()
-        for client in tuple(self._arriving or ()):
-            client.close()
-        if self._guests is not None:
-            self._guests.close()
+        self._send_guests_away()
         try:
             self._remove_unix_file()
         finally:
@@ -706,12 +526,7 @@ class BaseSocket:
 
     def _dispose(self, linger: float | None) -> None:
         """Close the descriptor; nobody uses it any more."""
-        farewell = b""
-        if self._secure is not None and linger != 0:
-            # A peer must be able to tell the end from a cut; and its session tickets, which nobody reads, must not
-            # turn the close into a reset that eats what was sent before, be it the alert that says what was wrong.
-            farewell = self._secure.farewell()
-            linger = DEFAULT_LINGER if linger is None else linger
+        linger, farewell = self._last_words(linger)
         dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
 
     def _remove_unix_file(self) -> None:
@@ -731,9 +546,7 @@ class BaseSocket:
         with contextlib.suppress(OSError):
             parts.append(f"local={spell_address(self.local_addr)}")
             parts.append(f"peer={spell_address(self.peer_addr)}")
-        if self.is_ssl:
-            version = self._secure.ask(lambda obj: obj.version()) if self._secure is not None else None
-            parts.append(f"tls={version or 'not yet'}")
+        parts += self._traits()
         return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
 
     def __del__(self) -> None:
@@ -742,19 +555,6 @@ class BaseSocket:
         if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
-
-
-def _call(method: Callable[[], object] | None) -> None:
-    if method is not None:
-        method()
-
-
-def _tls_error(message: str) -> OSError:
-    """An ``ssl.SSLError``. The front rooms do not import ``ssl``: only who gets here pays for it."""
-    import importlib
-
-    error: OSError = importlib.import_module("ssl").SSLError(message)
-    return error
 
 
 _KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}

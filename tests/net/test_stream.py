@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.descriptors import only
 from wireline import AF_UNIX, SOCK_DGRAM, ClosedError, SocketFlag, SocketTimeout
-from wireline.net import Socket, _stream
+from wireline.net import Socket, _guard, _stream
 
 NO_FLAGS = SocketFlag(0)
 
@@ -55,7 +55,8 @@ def wire() -> Iterator[Wire]:
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
-        monkeypatch.setattr(_stream, "DONT_WAIT", 0)
+        for room in (_guard, _stream):
+            monkeypatch.setattr(room, "DONT_WAIT", 0)
         monkeypatch.setattr(Socket, "_kernel_waits", False)
     if request.param in ("no poll", "neither"):
         monkeypatch.delattr(select, "poll")

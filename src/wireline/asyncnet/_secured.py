@@ -11,14 +11,14 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVarTuple, cast
 
-from wireline._base import BaseSocket
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.stream import StreamCore
+from wireline._secure import SecureSocket
 from wireline.asyncnet._asyncio import Loop
 from wireline.asyncnet._jobs import Send
 from wireline.asyncnet._signals import WriteTurn
 from wireline.errors import SocketTimeout
-from wireline.options import NO_SIGNAL, SocketFlag
+from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -28,7 +28,7 @@ __all__ = ["SecuredStream"]
 Ts = TypeVarTuple("Ts")
 
 
-class SecuredStream(BaseSocket):
+class SecuredStream(SecureSocket):
     """The part of a socket that speaks TLS."""
 
     _turn: WriteTurn
@@ -45,9 +45,6 @@ class SecuredStream(BaseSocket):
     def _wait_for(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> Awaitable[bytes]:
-        raise NotImplementedError
-
-    def _write_in_flight(self) -> bool:
         raise NotImplementedError
 
     async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
@@ -128,17 +125,6 @@ class SecuredStream(BaseSocket):
                 secure.lent = False
                 job.release()
 
-    def _flush_now(self, secure: TlsCore) -> bool:
-        """Send the ciphertext that is there as far as there is room; whether that was all."""
-        if self._write_in_flight():
-            return False
-        try:
-            while data := secure.unsent():
-                secure.sent(self._sock.send(data, NO_SIGNAL))
-        except BlockingIOError:
-            return False
-        return True
-
     def _send_output(self) -> None:
         """Send what a read has made, unless somebody else is sending, who will look again."""
         secure = self._secure
@@ -182,15 +168,6 @@ class SecuredStream(BaseSocket):
                 await self._flush(secure, "send_some", deadline)
             return len(piece)
         return 0
-
-    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
-        for piece in secure.slices(payload):
-            if not self._flush_now(secure):
-                return False
-            secure.midway = True
-            secure.encrypt(piece)
-        secure.midway = not self._flush_now(secure)
-        return not secure.midway
 
     async def _say_goodbye(self, secure: TlsCore, deadline: Deadline | None) -> None:
         await self._flush(secure, "shutdown_write", deadline)

@@ -22,10 +22,10 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TypeVar
 
-from wireline._base import BaseSocket
 from wireline._descriptor import State
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
+from wireline._secure import SecureSocket
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.net._turns import WriteTurn
 from wireline.net._wait import Readiness, Waker
@@ -40,7 +40,7 @@ _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
-class GuardedSocket(BaseSocket):
+class GuardedSocket(SecureSocket):
     """A socket whose descriptor several threads may use and one may close."""
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:

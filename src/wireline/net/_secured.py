@@ -14,7 +14,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
-from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
+from wireline.options import SocketFlag, is_disconnection_error
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -71,15 +71,6 @@ class SecuredSocket(GuardedSocket):
         while data := secure.unsent():
             secure.sent(self._send_once(operation, data, deadline, sent))
 
-    def _flush_now(self, secure: TlsCore) -> bool:
-        """Send the ciphertext that is there as far as there is room; whether that was all."""
-        try:
-            while data := secure.unsent():
-                secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
-        except BlockingIOError:
-            return False
-        return True
-
     def _send_output(self) -> None:
         """Send what a read has made, unless somebody else is sending, who will look again."""
         secure = self._secure
@@ -126,15 +117,6 @@ class SecuredSocket(GuardedSocket):
                 self._flush(secure, "send_some", deadline)
             return len(piece)
         return 0
-
-    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
-        for piece in secure.slices(payload):
-            if not self._flush_now(secure):
-                return False
-            secure.midway = True
-            secure.encrypt(piece)
-        secure.midway = not self._flush_now(secure)
-        return not secure.midway
 
     def _say_goodbye(self, secure: TlsCore, deadline: Deadline | None) -> None:
         self._flush(secure, "shutdown_write", deadline)
