@@ -9,6 +9,8 @@ VENV   ?= .venv
 ARGS   ?=
 
 BIN := $(VENV)/bin
+# What hangs ends its worker, and another one goes on: a test that hangs inside an event loop cannot be interrupted.
+ALL := -n auto --timeout-method=thread
 # Which interpreter an environment was made with is in the name of a stamp inside it: another PYTHON is another
 # stamp, so the environment is made anew instead of being used with the wrong Python.
 MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
@@ -29,7 +31,7 @@ demo: $(VENV)/.has-cli ## watch bytes move: a short story on loopback, each step
 	$(BIN)/python examples/demo.py
 
 test: $(VENV)/.has-test ## run the tests; all of them side by side on every processor, or what ARGS says
-	$(BIN)/python -m pytest $(or $(ARGS),-n auto)
+	$(BIN)/python -m pytest $(or $(ARGS),$(ALL))
 
 lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
 	$(BIN)/ruff check .
