@@ -38,8 +38,8 @@ class SecureSocket(BaseSocket):
         self._secure: TlsCore | None = None  # `_core`, if that is TLS
         self._tls: SslContext | None = None
         self._tls_name = ""
-        self._arriving: set[Self] | None = None  # accepted, and in their handshake
-        self._guests: Guests[Self] | None = None  # likewise, by `try_accept_addr`
+        self._arriving: set[SecureSocket] | None = None  # accepted, and in their handshake
+        self._guests: Guests[SecureSocket] | None = None  # likewise, by `try_accept_addr`
         super()._setup(sock, buffered, state, peer)
 
     def _take_core(self, core: StreamCore) -> None:
@@ -88,7 +88,7 @@ class SecureSocket(BaseSocket):
     # Clients that are not handed out before their handshake is done.
 
     @contextlib.contextmanager
-    def _welcome(self, client: Self) -> Iterator[None]:
+    def _welcome(self, client: SecureSocket) -> Iterator[None]:
         """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
         if self._arriving is None:
             self._arriving = set()
@@ -102,7 +102,7 @@ class SecureSocket(BaseSocket):
         finally:
             self._arriving.discard(client)
 
-    def _welcome_now(self, client: Self, address: Address) -> None:
+    def _welcome_now(self, client: SecureSocket, address: Address) -> None:
         """Begin a handshake with a client that ``try_accept_addr`` has accepted."""
         assert self._tls is not None
         if self._guests is None:
@@ -118,7 +118,9 @@ class SecureSocket(BaseSocket):
         if not self._guests:
             return AcceptResult.NO_CLIENT, None, None
         ready = self._guests.ready()
-        return (AcceptResult.NO_HANDSHAKE, None, None) if ready is None else (AcceptResult.SUCCESS, *ready)
+        if ready is None:
+            return AcceptResult.NO_HANDSHAKE, None, None
+        return AcceptResult.SUCCESS, cast(Self, ready[0]), ready[1]
 
     def _step_handshake(self, secure: TlsCore) -> bool:
         """Go on with a handshake as far as that is possible without waiting; whether it is done."""

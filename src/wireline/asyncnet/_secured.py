@@ -18,7 +18,7 @@ from wireline.asyncnet._asyncio import Loop
 from wireline.asyncnet._jobs import Send
 from wireline.asyncnet._signals import WriteTurn
 from wireline.errors import SocketTimeout
-from wireline.options import SocketFlag
+from wireline.options import NO_SIGNAL, SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -30,6 +30,8 @@ Ts = TypeVarTuple("Ts")
 
 class SecuredStream(SecureSocket):
     """The part of a socket that speaks TLS."""
+
+    last_bytes_sent: int
 
     _turn: WriteTurn
     _resting: list[StreamCore]
@@ -141,12 +143,19 @@ class SecuredStream(SecureSocket):
     ) -> None:
         self.last_bytes_sent = 0
         try:
-            await self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
+            if secure.has_output:
+                await self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
             for piece in secure.slices(payload):
                 secure.midway = True
-                secure.encrypt(piece)
+                data = secure.seal(piece)
                 self.last_bytes_sent += len(piece)
-                await self._flush(secure, "send", deadline, self.last_bytes_sent)
+                # Mostly there is room: one attempt, without the calls of `_flush`.
+                try:
+                    gone = not self._write_in_flight() and secure.sent(self._sock.send(data, NO_SIGNAL))
+                except BlockingIOError:
+                    gone = False
+                if not gone:
+                    await self._flush(secure, "send", deadline, self.last_bytes_sent)
             secure.midway = False
         except SocketTimeout:
             raise

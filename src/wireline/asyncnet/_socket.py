@@ -191,6 +191,7 @@ class AsyncSocket(AsyncStream):
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
         if self._spoiled:
             self._renew()
+        target = targets[0]
         try:
             for position, target in enumerate(targets, 1):
                 try:

@@ -56,6 +56,7 @@ class AsyncStream(SecuredStream):
     """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
 
     _module = "wireline.asyncnet"
+    last_bytes_sent: int
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._loop: Loop | None = None

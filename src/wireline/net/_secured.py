@@ -25,6 +25,8 @@ __all__ = ["SecuredSocket"]
 class SecuredSocket(GuardedSocket):
     """The part of a socket that speaks TLS."""
 
+    last_bytes_sent: int
+
     # The handshake.
 
     def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None:
@@ -92,12 +94,15 @@ class SecuredSocket(GuardedSocket):
     ) -> None:
         self.last_bytes_sent = 0
         try:
-            self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
+            if secure.has_output:
+                self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
             for piece in secure.slices(payload):
                 secure.midway = True
-                secure.encrypt(piece)
+                data = secure.seal(piece)
                 self.last_bytes_sent += len(piece)
-                self._flush(secure, "send", deadline, self.last_bytes_sent)
+                # Mostly there is room: one attempt, without the calls of `_flush`.
+                if not secure.sent(self._send_once("send", data, deadline, self.last_bytes_sent)):
+                    self._flush(secure, "send", deadline, self.last_bytes_sent)
             secure.midway = False
         except SocketTimeout:
             raise

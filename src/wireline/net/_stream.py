@@ -43,6 +43,7 @@ class BlockingStream(SecuredSocket):
     """The part of a ``Socket`` that reads and writes a connected stream."""
 
     _module = "wireline.net"
+    last_bytes_sent: int
     _kernel_waits = bool(DONT_WAIT)
 
     # What a datagram socket does instead, in the class below.

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-try:
+HAS_CTYPES = True
+if TYPE_CHECKING:
     import ctypes
-except ImportError:  # an interpreter without libffi: then everything but the bridge works
-    HAS_CTYPES = False
 else:
-    HAS_CTYPES = True
+    try:
+        import ctypes
+    except ImportError:  # an interpreter without libffi: then everything but the bridge works
+        HAS_CTYPES = False
 
 __all__ = [
     "HAS_CTYPES",
