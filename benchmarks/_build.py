@@ -37,8 +37,12 @@ def compiler(language: str) -> str:
 
 
 @functools.cache
-def build(source: str) -> Path:
+def build(source: str, *options: str) -> Path:
     """Compile a file of this directory, unless that was done before; return the program.
+
+    Args:
+        source: the file.
+        options: more words for the compiler, behind the file.
 
     Raises:
         NotBuiltError: there is no compiler, or it refuses.
@@ -49,34 +53,37 @@ def build(source: str) -> Path:
     if shutil.which(command[0]) is None:
         raise NotBuiltError(f"{command[0]} is not installed")
     command += _OPTIONS[language]
-    key = hashlib.sha256(path.read_bytes() + repr((command, platform.platform())).encode()).hexdigest()[:16]
+    sources = b"".join(each.read_bytes() for each in (path, *sorted(path.parent.glob("*.h"))))
+    key = hashlib.sha256(sources + repr((command, options, platform.platform())).encode()).hexdigest()[:16]
     program = _cache() / f"{path.stem}-{key}"
     if not program.exists():
         try:
-            _compile(command, language, path, program)
+            _compile(command, language, path, program, options)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise NotBuiltError(f"{command[0]} cannot make {source}: {error}") from None
     return program
 
 
 @functools.cache
-def obstacle(source: str) -> str:
+def obstacle(source: str, *options: str) -> str:
     """Why a file cannot be compiled here, found out once; empty if it can."""
     try:
-        build(source)
+        build(source, *options)
     except NotBuiltError as error:
         return str(error)
     return ""
 
 
-def _compile(command: list[str], language: str, source: Path, program: Path) -> None:
+def _compile(
+    command: list[str], language: str, source: Path, program: Path, options: tuple[str, ...]
+) -> None:
     program.parent.mkdir(parents=True, exist_ok=True)
     # Beside its place and then renamed: another run finds all of it or nothing.
     with tempfile.TemporaryDirectory(dir=program.parent) as directory:
         made = Path(directory) / program.name
         where = ["-o", str(made)] if language == "c" else [f"--nimcache:{directory}/c", f"-o:{made}"]
         ran = subprocess.run(
-            [*command, *where, str(source)],
+            [*command, *where, str(source), *options],
             capture_output=True,
             text=True,
             errors="replace",

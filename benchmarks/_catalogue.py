@@ -5,7 +5,7 @@ Here are those with one connection, which hold the clock themselves; the servers
 
 from __future__ import annotations
 
-from benchmarks import _async_catalogue
+from benchmarks import _async_catalogue, _tls_catalogue
 from benchmarks._driver import Entrant
 from benchmarks._payload import Payload
 from benchmarks._rows import DurationRow, ExtraRow, RateRow, Row
@@ -49,6 +49,7 @@ CONTESTANTS: list[Entrant] = [
     Contestant("import wireline, not compiled", IMPORT, "benchmarks.imports:front_door_uncompiled"),
     Contestant("import wireline.net, not compiled", IMPORT, "benchmarks.imports:net_uncompiled"),
     *_async_catalogue.CONTESTANTS,
+    *_tls_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -93,4 +94,5 @@ ROWS: list[Row] = [
     DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
     *_async_catalogue.ROWS,
+    *_tls_catalogue.ROWS,
 ]

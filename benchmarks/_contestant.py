@@ -1,6 +1,6 @@
 """Run one contestant once.
 
-    python -m benchmarks._contestant MODULE:FUNCTION PAYLOAD PIECES WARM_UP
+    python -m benchmarks._contestant MODULE:FUNCTION PAYLOAD PIECES WARM_UP [CERTIFICATE]
 
 It writes two lines of JSON: the port it listens on (if it has a load), and at the end its reading. A contestant in
 another language is a program that takes the same words and writes the same lines.
@@ -17,9 +17,9 @@ from benchmarks._trial import Trial
 
 def main(arguments: list[str]) -> None:
     """Call the function with a trial."""
-    program, payload, pieces, warm_up = arguments
+    program, payload, pieces, warm_up, *certificate = arguments
     module, _, name = program.partition(":")
-    trial = Trial(Payload[payload], int(pieces), int(warm_up))
+    trial = Trial(Payload[payload], int(pieces), int(warm_up), *certificate)
     getattr(importlib.import_module(module), name)(trial)
     trial.report()
 

@@ -1,20 +1,54 @@
 """The other end of every contestant: plain sockets, and the same for all of them.
 
-    python -m benchmarks._load ROLE PAYLOAD PIECES WARM_UP PORT
+    python -m benchmarks._load ROLE PAYLOAD PIECES WARM_UP PORT [tls]
 
-It writes one line of JSON: how many pieces it saw to be right. It ends by an error when one is not.
+``load_one.c`` does the same with TLS, and this is for where it cannot be compiled. It writes one line of JSON: how
+many pieces it saw to be right. It ends by an error when one is not.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
+import ssl
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 
 from benchmarks._payload import Payload
-from benchmarks._trial import WrongBytesError, describe_difference
+from benchmarks._trial import WrongBytesError, cpu_seconds, describe_difference
+
+
+def _receive(sock: socket.socket, size: int) -> bytes:
+    """Receive so many bytes; fewer if the end comes before."""
+    if not isinstance(sock, ssl.SSLSocket):
+        return sock.recv(size, socket.MSG_WAITALL)
+    received = bytearray()
+    while len(received) < size and (some := sock.recv(size - len(received))):
+        received += some
+    return bytes(received)
+
+
+@contextlib.contextmanager
+def _connection(port: int, *, tls: bool) -> Iterator[socket.socket]:
+    with socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not tls:
+            yield sock
+            return
+        with client_context().wrap_socket(sock) as secured:
+            yield secured
+
+
+def client_context() -> ssl.SSLContext:
+    """TLS 1.3, and any certificate: verifying it is not what is measured."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    return context
 
 
 def echo(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
@@ -22,7 +56,7 @@ def echo(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
     checked = 0
     for piece in itertools.islice(payload.pieces(), sum(laps)):
         sock.sendall(piece)
-        reply = sock.recv(len(piece), socket.MSG_WAITALL)
+        reply = _receive(sock, len(piece))
         if reply != piece:
             raise WrongBytesError(describe_difference(reply, piece, checked))
         checked += 1
@@ -30,7 +64,16 @@ def echo(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
 
 
 def feed(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
-    """Send all pieces as fast as they are taken, and wait until the contestant has done with them."""
+    """Send all pieces as fast as they are taken, and wait until the contestant has done with them.
+
+    With TLS the pieces go on until the contestant has enough and goes: uvloop's streams lose what they have not handed
+    over when the end comes.
+    """
+    if isinstance(sock, ssl.SSLSocket):
+        with contextlib.suppress(OSError):
+            for piece in payload.pieces():
+                sock.sendall(piece)
+        return 0
     for piece in itertools.islice(payload.pieces(), sum(laps)):
         sock.sendall(piece)
     sock.shutdown(socket.SHUT_WR)
@@ -45,7 +88,7 @@ def drain(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
     checked = 0
     for lap in laps:
         for piece in itertools.islice(pieces, lap):
-            received = sock.recv(len(piece), socket.MSG_WAITALL)
+            received = _receive(sock, len(piece))
             if received != piece:
                 raise WrongBytesError(describe_difference(received, piece, checked))
             checked += 1
@@ -62,15 +105,16 @@ ROLES: dict[str, Callable[[socket.socket, Payload, tuple[int, ...]], int]] = {
 
 def main(arguments: list[str]) -> int:
     """Be the load for one contestant."""
-    role, payload, pieces, warm_up, port = arguments
+    role, payload, pieces, warm_up, port, *tls = arguments
     try:
-        with socket.create_connection(("127.0.0.1", int(port))) as sock:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with _connection(int(port), tls=bool(tls)) as sock:
+            began, busy = time.perf_counter(), sum(cpu_seconds())
             checked = ROLES[role](sock, Payload[payload], (int(warm_up), int(pieces)))
+            busy = (sum(cpu_seconds()) - busy) / (time.perf_counter() - began)
     except (WrongBytesError, OSError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return 1
-    print(json.dumps({"checked": checked}))
+    print(json.dumps({"checked": checked, "busy": busy}))
     return 0
 
 

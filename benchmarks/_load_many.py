@@ -1,19 +1,22 @@
 """What ``load.c`` does, in Python, where there is no C compiler: slower, and just as strict.
 
-python -m benchmarks._load_many ROLE CONNECTIONS OUTSTANDING SIZE MESSAGES WARM_UP PORT
+python -m benchmarks._load_many ROLE CONNECTIONS OUTSTANDING SIZE MESSAGES WARM_UP PORT [tls]
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
 import selectors
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
 
+from benchmarks._load import client_context
 from benchmarks._trial import WrongBytesError, cpu_seconds
 from benchmarks.servers.control import GREETING
 
@@ -36,6 +39,27 @@ class Connection:
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock.setblocking(False)
 
+    def send(self, data: memoryview) -> int:
+        """Send some of it; nothing if there is no room."""
+        try:
+            return self.sock.send(data)
+        except BlockingIOError:
+            return 0
+
+    @property
+    def must_receive(self) -> bool:
+        """Whether something must come before anything can be sent."""
+        return False
+
+    @property
+    def was_resumed(self) -> bool:
+        """Whether it goes on with an earlier session."""
+        return False
+
+    def end(self) -> None:
+        """Say that no more will be sent."""
+        self.sock.shutdown(socket.SHUT_WR)
+
     def receive(self) -> bytes | None:
         """What came, nothing at the end; None if nothing came yet."""
         try:
@@ -56,10 +80,75 @@ class Connection:
         self.received += len(came)
 
 
+class SecureConnection(Connection):
+    """One connection with TLS 1.3."""
+
+    context = client_context()
+    session: ssl.SSLSession | None = None
+    """The last that a server gave."""
+
+    def __init__(self, number: int, port: int, *, resuming: bool) -> None:
+        """Open it, and begin the handshake.
+
+        Args:
+            number: as above.
+            port: as above.
+            resuming: whether to go on with the last session.
+        """
+        super().__init__(number, port)
+        session = SecureConnection.session if resuming else None
+        self.secured = self.context.wrap_socket(
+            self.sock, do_handshake_on_connect=False, suppress_ragged_eofs=False, session=session
+        )
+        self.sock = self.secured
+        self.established = False
+        self._shake_hands()
+
+    def _shake_hands(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            self.secured.do_handshake()
+            self.established = True
+
+    def receive(self) -> bytes | None:
+        if not self.established:
+            self._shake_hands()
+        if not self.established:
+            return None
+        try:
+            data = self.secured.recv(_CHUNK)
+        except ssl.SSLWantReadError:
+            return None
+        except ssl.SSLZeroReturnError:
+            return b""
+        if self.secured.session is not None and self.secured.session.has_ticket:
+            SecureConnection.session = self.secured.session
+        return data
+
+    def send(self, data: memoryview) -> int:
+        if not self.established:
+            return 0
+        try:
+            return self.secured.send(data)
+        except ssl.SSLWantWriteError:
+            return 0
+
+    @property
+    def must_receive(self) -> bool:
+        return not self.established
+
+    @property
+    def was_resumed(self) -> bool:
+        return bool(self.secured.session_reused)
+
+    def end(self) -> None:
+        with contextlib.suppress(ssl.SSLWantReadError):  # the peer's goodbye comes later
+            self.secured.unwrap()
+
+
 class Load:
     """All connections, and what is left to do in a step."""
 
-    def __init__(self, at_a_time: int, outstanding: int, size: int, port: int) -> None:
+    def __init__(self, at_a_time: int, outstanding: int, size: int, port: int, *, tls: bool = False) -> None:
         """Prepare, without a connection.
 
         Args:
@@ -67,6 +156,7 @@ class Load:
             outstanding: messages in flight on each.
             size: bytes of a message.
             port: where the server listens.
+            tls: whether to speak TLS.
         """
         count = max(5, _PATTERN // size | 1)  # odd: the period fits no buffer
         source = random.Random(7)
@@ -77,6 +167,8 @@ class Load:
         self._selector = selectors.DefaultSelector()
         self._opened: list[Connection] = []
         self._left = self._done = self._checked = 0
+        self._tls = tls
+        self._resuming = self._warm = False
 
     def step(self, role: str, quota: int) -> None:
         """Do a role until it is done ``quota`` times, and say so."""
@@ -93,6 +185,7 @@ class Load:
                 serve(key.data)
         seconds, busy = time.perf_counter() - began, sum(cpu_seconds()) - busy
         self._checked += self._done if role != "end" else 0
+        self._warm = True
         print(json.dumps({"seconds": seconds, "busy": busy, "checked": self._checked}), flush=True)
 
     def end(self) -> None:
@@ -100,7 +193,11 @@ class Load:
         self.step("end", len(self._opened))
 
     def _open(self, number: int) -> Connection:
-        connection = Connection(number, self._port)
+        connection = (
+            SecureConnection(number, self._port, resuming=self._resuming)
+            if self._tls
+            else Connection(number, self._port)
+        )
         self._selector.register(connection.sock, selectors.EVENT_READ, connection)
         return connection
 
@@ -120,13 +217,14 @@ class Load:
         while self._left and connection.granted - connection.received // size * size < in_flight * size:
             connection.granted += size
             self._left -= 1
-        try:
-            while (missing := connection.granted - connection.sent) > 0:
-                connection.sent += connection.sock.send(self._expected(connection, connection.sent, missing))
-        except BlockingIOError:
-            pass
-        if connection.waits_to_send != (connection.sent < connection.granted):
-            connection.waits_to_send = not connection.waits_to_send
+        while (missing := connection.granted - connection.sent) > 0:
+            sent = connection.send(self._expected(connection, connection.sent, missing))
+            if not sent:
+                break
+            connection.sent += sent
+        waits_to_send = connection.sent < connection.granted and not connection.must_receive
+        if connection.waits_to_send != waits_to_send:
+            connection.waits_to_send = waits_to_send
             events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.waits_to_send else 0)
             self._selector.modify(connection.sock, events, connection)
 
@@ -186,6 +284,8 @@ class Load:
         connection.compare(came, GREETING[received : received + len(came)])
         if came:
             return
+        if self._resuming and self._warm and not connection.was_resumed:
+            raise WrongBytesError(f"{who} resumed no session")
         if received < len(GREETING):
             raise WrongBytesError(f"{who} was closed after {received} bytes of the greeting")
         self._close(connection)
@@ -193,9 +293,17 @@ class Load:
             self._left -= 1
             self._open(connection.number)
 
+    def _begin_resume(self) -> None:
+        """As ``connect``, and every connection that is measured resumes a session."""
+        self._resuming = True
+        self._begin_connect()
+
+    def _serve_resume(self, connection: Connection) -> None:
+        self._serve_connect(connection)
+
     def _begin_end(self) -> None:
         for connection in self._opened:
-            connection.sock.shutdown(socket.SHUT_WR)
+            connection.end()
 
     def _serve_end(self, connection: Connection) -> None:
         """After our end the server's end has to come, and nothing before it."""
@@ -208,9 +316,9 @@ class Load:
 
 def main(arguments: list[str]) -> int:
     """Take the three steps."""
-    role, numbers = arguments[0], [int(word) for word in arguments[1:]]
+    role, numbers = arguments[0], [int(word) for word in arguments[1:7]]
     at_a_time, outstanding, size, messages, warm_up, port = numbers
-    load = Load(at_a_time, outstanding, size, port)
+    load = Load(at_a_time, outstanding, size, port, tls=arguments[7:] == ["tls"])
     try:
         for quota in (warm_up, messages):
             load.step(role, quota)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import enum
+import functools
 import itertools
 import random
 from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks._scratch import write
 
 MESSAGE_SIZE = 64
 LINES_PER_PIECE = 256
@@ -34,17 +38,25 @@ class Payload(enum.Enum):
         """Bytes in a piece."""
         return BLOCK_SIZE if self is Payload.BLOCK else MESSAGE_SIZE * self.messages
 
-    def pieces(self) -> Iterator[bytes]:
-        """One piece after the other, for ever."""
+    def period(self) -> list[bytes]:
+        """The pieces, which then repeat."""
         source = random.Random(7)
         if self is Payload.MESSAGE:
-            return itertools.cycle([source.randbytes(MESSAGE_SIZE) for _ in range(_DIFFERENT_MESSAGES)])
+            return [source.randbytes(MESSAGE_SIZE) for _ in range(_DIFFERENT_MESSAGES)]
         if self is Payload.BLOCK:
-            return itertools.cycle([source.randbytes(BLOCK_SIZE) for _ in range(_DIFFERENT_BLOCKS)])
+            return [source.randbytes(BLOCK_SIZE) for _ in range(_DIFFERENT_BLOCKS)]
         lines = (_line(number, source) for number in itertools.count())
-        return itertools.cycle(
-            [b"".join(itertools.islice(lines, LINES_PER_PIECE)) for _ in range(_DIFFERENT_BLOCKS)]
-        )
+        return [b"".join(itertools.islice(lines, LINES_PER_PIECE)) for _ in range(_DIFFERENT_BLOCKS)]
+
+    def pieces(self) -> Iterator[bytes]:
+        """One piece after the other, for ever."""
+        return itertools.cycle(self.period())
+
+
+@functools.cache
+def file_of(payload: Payload) -> Path:
+    """A file with the pieces, one period of them, for programs that are not in Python."""
+    return write(f"{payload.name}.bin", b"".join(payload.period()))
 
 
 def _line(number: int, source: random.Random) -> bytes:

@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from benchmarks._build import build, obstacle
 
@@ -24,6 +24,12 @@ class Program(Protocol):
         """How to start it."""
 
 
+def absent(modules: Sequence[str]) -> str:
+    """Which of these modules are not installed, in words; empty if all are."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"{' and '.join(missing)} not installed" if missing else ""
+
+
 @dataclass(frozen=True)
 class PythonProgram:
     """A module that is run."""
@@ -35,8 +41,7 @@ class PythonProgram:
     last_words: tuple[str, ...] = ()
 
     def missing(self) -> str:
-        absent = [module for module in self.needs if importlib.util.find_spec(module) is None]
-        return f"{' and '.join(absent)} not installed" if absent else ""
+        return absent(self.needs)
 
     def command(self, words: Sequence[str]) -> list[str]:
         return [sys.executable, "-m", self.module, *words, *self.last_words]
@@ -48,18 +53,42 @@ class CompiledProgram:
 
     name: str
     source: str
+    options: tuple[str, ...] = ()
+    """More words for the compiler."""
 
     def missing(self) -> str:
-        return obstacle(self.source)
+        return obstacle(self.source, *self.options)
 
     def command(self, words: Sequence[str]) -> list[str]:
-        return [str(build(self.source)), *words]
+        return [str(build(self.source, *self.options)), *words]
 
 
-QUICK_LOAD = CompiledProgram("C with epoll", "load.c")
-PYTHON_LOAD = PythonProgram("Python", "benchmarks._load_many")
+class Load(NamedTuple):
+    """The other end: one in C, which needs a compiler, and one in Python, which may be what is measured."""
+
+    quick: Program
+    slow: Program
+
+    @property
+    def chosen(self) -> Program:
+        """The one in C, or where that cannot be had the one in Python."""
+        return self.slow if self.quick.missing() else self.quick
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of figures that were measured with it; empty if nothing is."""
+        reason = self.quick.missing()
+        return reason and f"the load is in Python and may be what was measured: {reason}"
 
 
-def choose_load() -> Program:
-    """The load of the async rows: the one in C, or where that cannot be had the one in Python."""
-    return PYTHON_LOAD if QUICK_LOAD.missing() else QUICK_LOAD
+_OPENSSL = ("-lssl", "-lcrypto")
+
+MANY = Load(CompiledProgram("C with epoll", "load.c"), PythonProgram("Python", "benchmarks._load_many"))
+MANY_TLS = Load(
+    CompiledProgram("C with epoll and OpenSSL", "load.c", ("-DTLS", *_OPENSSL)),
+    PythonProgram("Python", "benchmarks._load_many", last_words=("tls",)),
+)
+ONE_TLS = Load(
+    CompiledProgram("C with OpenSSL", "load_one.c", _OPENSSL),
+    PythonProgram("Python", "benchmarks._load", last_words=("tls",)),
+)

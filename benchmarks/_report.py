@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from benchmarks._driver import Results
 from benchmarks._process import Cores
-from benchmarks._programs import PYTHON_LOAD, QUICK_LOAD, choose_load
+from benchmarks._programs import MANY
 from benchmarks._rows import Outcome, Row
 
 try:
@@ -55,7 +55,7 @@ def circumstances(rounds: int, scale: float) -> Circumstances:
         "scale": scale,
         "contestant_core": cores.contestant,
         "load_core": cores.load,
-        "load": choose_load().name,
+        "load": MANY.chosen.name,
     }
 
 
@@ -85,8 +85,6 @@ def _remarks(results: Results) -> None:
     """Say what the tables cannot."""
     busy = [(name, statistics.median(each.load for each in all_)) for name, all_ in results.readings.items()]
     limits = [f"{name} ({part:.0%})" for name, part in busy if part > _AT_ITS_LIMIT]
-    if any(part for _, part in busy) and choose_load() is PYTHON_LOAD:
-        print(f"the load is in Python and may be what was measured: {QUICK_LOAD.missing()}")
     if limits:
         print(f"the load was at its limit, the CPU time is what tells: {', '.join(limits)}")
     for kind, reasons in (("left out", results.left_out), ("note", results.remarks)):

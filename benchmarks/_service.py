@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, replace
 
+from benchmarks import _certificate
 from benchmarks._process import Cores, FailedError, Process
-from benchmarks._programs import Program, choose_load
+from benchmarks._programs import MANY, MANY_TLS, Load, Program
 from benchmarks._rows import Reading
 
 if sys.platform != "win32":
@@ -25,11 +26,17 @@ class Service:
     load: str
     """What the other end does, see ``load.c``."""
     messages: int
-    """How many are measured in a round; connections where the load is ``connect`` or ``idle``."""
+    """How many are measured in a round; connections where the load is ``connect``, ``resume`` or ``idle``."""
     connections: int = 64
     """At once; where the load opens them all the time, so many are being opened."""
     outstanding: int = 1
     size: int = 64
+    tls: bool = False
+
+    @property
+    def other_end(self) -> Load:
+        """Who does what ``load`` says."""
+        return MANY_TLS if self.tls else MANY
 
     @property
     def warm_up(self) -> int:
@@ -82,9 +89,13 @@ class ServerContestant:
     program: Program
 
     def missing(self) -> str:
-        return self.program.missing()
+        return self.program.missing() or (_certificate.obstacle() if self.work.tls else "")
 
     def remark(self, scale: float) -> str:
+        remarks = [self.work.other_end.remark, self._limits(scale)]
+        return "; ".join(filter(None, remarks))
+
+    def _limits(self, scale: float) -> str:
         wanted = self.work.scaled(scale)
         limit = allow_descriptors(wanted.descriptors)
         fitting = wanted.within(limit)
@@ -96,22 +107,23 @@ class ServerContestant:
     def measure(self, scale: float, cores: Cores) -> Reading:
         work = self.work.scaled(scale)
         work = work.within(allow_descriptors(work.descriptors))
-        with Process(self.program.command([work.role]), cores.contestant) as server:
+        words = [work.role, str(_certificate.certificate())] if work.tls else [work.role]
+        with Process(self.program.command(words), cores.contestant) as server:
             port = int(server.read()["port"])
             try:
                 return _measure(server, work, port, cores.load)
             except FailedError as error:
                 server.dismiss()
-                words = server.last_words()
-                if words in str(error):
+                last = server.last_words()
+                if last in str(error):
                     raise
-                raise FailedError(f"{error}; its last words: {words}") from None
+                raise FailedError(f"{error}; its last words: {last}") from None
 
 
 def _measure(server: Process, work: Service, port: int, core: int | None) -> Reading:
     """Let the load take its three steps, and look at the server before and after the second."""
     numbers = (work.connections, work.outstanding, work.size, work.messages, work.warm_up, port)
-    with Process(choose_load().command([work.load, *map(str, numbers)]), core) as load:
+    with Process(work.other_end.chosen.command([work.load, *map(str, numbers)]), core) as load:
         load.read()
         memory = server.memory()
         before = server.ask()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from benchmarks._payload import Payload
+from benchmarks import _certificate
+from benchmarks._payload import Payload, file_of
 from benchmarks._process import Cores, FailedError, Process
+from benchmarks._programs import ONE_TLS, absent
 from benchmarks._rows import Reading
 
 
@@ -21,12 +23,12 @@ class Work:
     """How many are measured in a round: as many as take about half a second. The rounds are many rather than long,
     for what disturbs a machine often lasts longer than that."""
     warm_up: int
+    tls: bool = False
 
     def scaled(self, factor: float) -> Work:
         """The same work, more or less of it."""
-        return Work(
-            self.payload, self.load, max(1, round(self.pieces * factor)), max(1, round(self.warm_up * factor))
-        )
+        pieces, warm_up = (max(1, round(each * factor)) for each in (self.pieces, self.warm_up))
+        return replace(self, pieces=pieces, warm_up=warm_up)
 
 
 @dataclass(frozen=True)
@@ -38,40 +40,56 @@ class Contestant:
     function: str
     """``module:function``, see ``_contestant``."""
 
+    needs: tuple[str, ...] = ()
+    """Modules that must be installed."""
+
     def missing(self) -> str:
-        return ""
+        return absent(self.needs) or (_certificate.obstacle() if self.work.tls else "")
 
     def remark(self, scale: float) -> str:
-        return ""
+        return ONE_TLS.remark if self.work.tls else ""
 
     def command(self, work: Work) -> list[str]:
         """How to start it."""
         program = [sys.executable, "-m", "benchmarks._contestant", self.function]
-        return [*program, work.payload.name, str(work.pieces), str(work.warm_up)]
+        certificate = [str(_certificate.certificate())] if work.tls else []
+        return [*program, work.payload.name, str(work.pieces), str(work.warm_up), *certificate]
 
     def measure(self, scale: float, cores: Cores) -> Reading:
         work = self.work.scaled(scale)
         with Process(self.command(work), cores.contestant) as program:
-            checked = 0.0
+            seen = {"checked": 0.0}
             if work.load is not None:
-                checked = _bear_load(program, work, cores)
+                seen = _bear_load(program, work, cores)
             spent = program.read()
             failure = program.complaint()
         if failure:
             raise FailedError(failure)
-        checked += spent["checked"]
+        checked = seen["checked"] + spent["checked"]
         if checked != work.pieces + work.warm_up:
             raise FailedError(f"{checked:g} pieces were right, of {work.pieces + work.warm_up}")
-        return Reading(work.pieces * work.payload.messages, spent["seconds"], spent["user"], spent["system"])
+        messages = work.pieces * work.payload.messages
+        times = spent["seconds"], spent["user"], spent["system"]
+        return Reading(messages, *times, load=seen.get("busy", 0.0))
 
 
-def _bear_load(program: Process, work: Work, cores: Cores) -> float:
-    """Run the load against a contestant; return how many pieces it saw to be right."""
-    words = [str(work.load), work.payload.name, str(work.pieces), str(work.warm_up)]
-    port = str(int(program.read()["port"]))
-    with Process([sys.executable, "-m", "benchmarks._load", *words, port], cores.load) as load:
+def _load_command(work: Work, port: int) -> list[str]:
+    """How to start the load: without TLS always in Python, which is no slower there with one connection."""
+    numbers = [str(work.pieces), str(work.warm_up), str(port)]
+    if not work.tls:
+        return [sys.executable, "-m", "benchmarks._load", str(work.load), work.payload.name, *numbers]
+    if ONE_TLS.chosen is ONE_TLS.slow:
+        return ONE_TLS.slow.command([str(work.load), work.payload.name, *numbers])
+    file = str(file_of(work.payload))
+    return ONE_TLS.quick.command([str(work.load), file, str(work.payload.size), *numbers])
+
+
+def _bear_load(program: Process, work: Work, cores: Cores) -> dict[str, float]:
+    """Run the load against a contestant; return what it says: how many pieces it saw to be right, how busy it was."""
+    command = _load_command(work, int(program.read()["port"]))
+    with Process(command, cores.load) as load:
         try:
-            return load.read()["checked"]
+            return load.read()
         except FailedError as error:
             # The one who saw it first may be either: a contestant that fails is gone, and its load sees that.
             own = program.complaint()

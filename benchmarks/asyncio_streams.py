@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 
-from benchmarks._payload import MESSAGE_SIZE
+from benchmarks._payload import BLOCK_SIZE, MESSAGE_SIZE
 from benchmarks._trial import Trial
+from benchmarks.blocking import stdlib_context
 
 TIMEOUT = 5.0
 """Seconds. It never fires."""
@@ -16,6 +17,13 @@ Talk = Callable[[Trial, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[N
 
 def _serve(trial: Trial, talk: Talk) -> None:
     asyncio.run(_serve_one(trial, talk))
+
+
+def run_on_uvloop(main: Coroutine[object, object, None]) -> None:
+    """As ``asyncio.run``."""
+    import uvloop
+
+    uvloop.run(main)
 
 
 async def _serve_one(trial: Trial, talk: Talk) -> None:
@@ -31,7 +39,7 @@ async def _serve_one(trial: Trial, talk: Talk) -> None:
         finally:
             writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=stdlib_context(trial))
     async with server:
         trial.announce(server.sockets[0].getsockname()[1])
         await over
@@ -71,6 +79,24 @@ async def _readexactly_timeout(trial: Trial, reader: asyncio.StreamReader, _: as
         trial.check(messages)
 
 
+async def _read(trial: Trial, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+    for _unused in trial.reads():
+        trial.take(await reader.read(BLOCK_SIZE))
+
+
+async def _read_ready(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for _unused in trial.ready_reads(writer.get_extra_info("socket")):
+        trial.take(await reader.read(BLOCK_SIZE))
+
+
+async def _write(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    for count in trial.laps():
+        for block in trial.outgoing(count):
+            writer.write(block)
+            await writer.drain()
+        await reader.readexactly(1)
+
+
 def readline(trial: Trial) -> None:
     _serve(trial, _readline)
 
@@ -85,3 +111,27 @@ def readexactly(trial: Trial) -> None:
 
 def readexactly_timeout(trial: Trial) -> None:
     _serve(trial, _readexactly_timeout)
+
+
+def read(trial: Trial) -> None:
+    _serve(trial, _read)
+
+
+def read_uvloop(trial: Trial) -> None:
+    run_on_uvloop(_serve_one(trial, _read))
+
+
+def read_ready(trial: Trial) -> None:
+    _serve(trial, _read_ready)
+
+
+def read_ready_uvloop(trial: Trial) -> None:
+    run_on_uvloop(_serve_one(trial, _read_ready))
+
+
+def write(trial: Trial) -> None:
+    _serve(trial, _write)
+
+
+def write_uvloop(trial: Trial) -> None:
+    run_on_uvloop(_serve_one(trial, _write))

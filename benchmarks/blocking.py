@@ -1,15 +1,20 @@
-"""The blocking contestants: ``wireline.net`` and the standard library's ``socket``."""
+"""The blocking contestants: ``wireline.net`` and the standard library's ``socket`` and ``ssl``.
+
+With a certificate in the trial each does the same inside TLS.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import itertools
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 from benchmarks._payload import BLOCK_SIZE, MESSAGE_SIZE
 from benchmarks._trial import Trial
 from wireline.net import Socket
+from wireline.tls import Handshake, SslContext
 
 TIMEOUT = 5.0
 """Seconds. It never fires."""
@@ -24,7 +29,18 @@ def wireline_connection(trial: Trial, *, buffered: bool = True) -> Iterator[Sock
         trial.announce(listener.local_addr.port)
         sock = listener.accept()
     with sock:
+        if trial.certificate:
+            SslContext(cert_file=trial.certificate).wrap_connected_socket(sock, Handshake.AS_SERVER)
         yield sock
+
+
+def stdlib_context(trial: Trial) -> ssl.SSLContext | None:
+    """A server's context, as the documentation of ``ssl`` makes one; None without TLS."""
+    if trial.certificate is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(trial.certificate)
+    return context
 
 
 @contextlib.contextmanager
@@ -35,7 +51,12 @@ def socket_connection(trial: Trial) -> Iterator[socket.socket]:
         sock, _ = listener.accept()
     with sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        yield sock
+        context = stdlib_context(trial)
+        if context is None:
+            yield sock
+            return
+        with context.wrap_socket(sock, server_side=True) as secured:
+            yield secured
 
 
 # Ping-pong.

@@ -8,7 +8,11 @@
 
    It does WARM_UP of these, then MESSAGES, then ends all connections: three steps, after each of which it writes a line
    of JSON, and before the second and third of which it waits for a line on its standard input. What comes back wrong,
-   or does not come back, ends it with a reason on its standard error. `_load_many.py` does the same in Python. */
+   or does not come back, ends it with a reason on its standard error. `_load_many.py` does the same in Python.
+
+   Compiled with -DTLS it speaks TLS 1.3, and has one role more:
+
+   resume   as connect, and every connection that is measured resumes a session */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,8 +32,27 @@
 
 enum { CHUNK = 256 * 1024, EVENTS = 256, PATIENCE_MS = 10000, PATTERN = 128 * 1024, GREETING = 64 };
 
+static void die(const char *format, ...) {
+    va_list words;
+    va_start(words, format);
+    vfprintf(stderr, format, words);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+static void demand(int is_so, const char *what) {
+    if (!is_so) die("%s: %s", what, strerror(errno));
+}
+
+#ifdef TLS
+#include "tls.h"
+#else
+#include "plain.h"
+#endif
+
 struct connection {
     int fd;                           /* -1 where it has ended */
+    struct transport transport;
     size_t start;                     /* where in the pattern its bytes begin */
     uint64_t granted, sent, received; /* bytes: that it may send, has sent, got back */
     int waits_to_send;
@@ -47,19 +70,7 @@ static size_t size, outstanding, period;
 static char *pattern; /* the period twice, so that what begins in the first is in one piece */
 static char chunk[CHUNK], greeting[GREETING];
 static uint64_t left, done;
-static int poller, port;
-
-static void die(const char *format, ...) {
-    va_list words;
-    va_start(words, format);
-    vfprintf(stderr, format, words);
-    fputc('\n', stderr);
-    exit(1);
-}
-
-static void demand(int is_so, const char *what) {
-    if (!is_so) die("%s: %s", what, strerror(errno));
-}
+static int poller, port, resuming;
 
 /* Messages that differ, each a line that begins with its number. */
 static void make_pattern(void) {
@@ -96,6 +107,7 @@ static void open_connection(struct connection *c) {
     demand((c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) >= 0, "socket");
     demand(connect(c->fd, (struct sockaddr *)&address, sizeof address) == 0, "connect");
     demand(setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes) == 0, "setsockopt");
+    open_transport(&c->transport, c->fd, resuming);
     watch(c, EPOLL_CTL_ADD);
 }
 
@@ -107,19 +119,20 @@ static void grant(struct connection *c, size_t in_flight) {
     }
     while (c->sent < c->granted) {
         size_t length = c->granted - c->sent < period ? c->granted - c->sent : period;
-        ssize_t sent = send(c->fd, pattern + (c->start + c->sent) % period, length, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t sent = transmit(&c->transport, c->fd, pattern + (c->start + c->sent) % period, length);
         if (sent < 0 && errno != EAGAIN) die("connection %td: send: %s", c - all, strerror(errno));
         if (sent > 0) c->sent += sent;
         if (sent < 0) break;
     }
-    if (c->waits_to_send != (c->sent < c->granted)) {
-        c->waits_to_send = !c->waits_to_send;
+    int waits_to_send = c->sent < c->granted && !must_receive(&c->transport);
+    if (c->waits_to_send != waits_to_send) {
+        c->waits_to_send = waits_to_send;
         watch(c, EPOLL_CTL_MOD);
     }
 }
 
 static ssize_t receive(struct connection *c) {
-    ssize_t count = recv(c->fd, chunk, CHUNK, MSG_DONTWAIT);
+    ssize_t count = collect(&c->transport, c->fd, chunk, CHUNK);
     if (count < 0 && errno != EAGAIN) die("connection %td: recv: %s", c - all, strerror(errno));
     return count;
 }
@@ -185,9 +198,10 @@ static void serve_connect(struct connection *c, uint32_t events) {
     compare(c, chunk, greeting + c->received, count);
     c->received += count;
     if (count > 0) return;
+    if (resuming > 1 && !was_resumed(&c->transport)) die("connection %td resumed no session", c - all);
     if (c->received < GREETING)
         die("connection %td was closed after %llu bytes of the greeting", c - all, (unsigned long long)c->received);
-    close(c->fd);
+    close_transport(&c->transport, c->fd);
     c->fd = -1;
     done++;
     if (left > 0) left--, open_connection(c);
@@ -199,17 +213,20 @@ static void serve_end(struct connection *c, uint32_t events) {
     ssize_t count = receive(c);
     if (count < 0) return;
     if (count > 0) die("connection %td brought more bytes than were sent", c - all);
-    close(c->fd);
+    close_transport(&c->transport, c->fd);
     c->fd = -1;
     done++;
 }
 
 static void begin_end(void) {
-    for (unsigned i = 0; i < opened; i++) demand(shutdown(all[i].fd, SHUT_WR) == 0, "shutdown");
+    for (unsigned i = 0; i < opened; i++) demand(end_transport(&all[i].transport, all[i].fd) == 0, "shutdown");
 }
 
 static const struct role ROLES[] = {
-    {"echo", begin_echo, serve_echo}, {"connect", begin_connect, serve_connect}, {"idle", begin_idle, serve_idle}};
+    {"echo", begin_echo, serve_echo},
+    {"connect", begin_connect, serve_connect},
+    {"idle", begin_idle, serve_idle},
+    {"resume", begin_connect, serve_connect}};
 static const struct role END = {"end", begin_end, serve_end};
 
 static void run(const struct role *role, uint64_t quota) {
@@ -223,7 +240,11 @@ static void run(const struct role *role, uint64_t quota) {
             die("%llu of %llu came, and then nothing for %d s", (unsigned long long)done, (unsigned long long)quota,
                 PATIENCE_MS / 1000);
         if (count < 0 && errno != EINTR) die("epoll_wait: %s", strerror(errno));
-        for (int i = 0; i < count; i++) role->serve(events[i].data.ptr, events[i].events);
+        for (int i = 0; i < count; i++) {
+            struct connection *c = events[i].data.ptr;
+            role->serve(c, events[i].events);
+            while (c->fd >= 0 && holds_more(&c->transport)) role->serve(c, EPOLLIN);
+        }
     }
 }
 
@@ -261,7 +282,7 @@ static void wait_for_a_line(void) {
 int main(int count, char **words) {
     const struct role *role = NULL;
     if (count != 8) die("usage: load ROLE CONNECTIONS OUTSTANDING SIZE MESSAGES WARM_UP PORT");
-    for (unsigned i = 0; i < sizeof ROLES / sizeof *ROLES; i++)
+    for (unsigned i = 0; i < sizeof ROLES / sizeof *ROLES - !RESUMES; i++)
         if (strcmp(words[1], ROLES[i].name) == 0) role = &ROLES[i];
     if (role == NULL) die("no role has the name %s", words[1]);
     at_a_time = atoi(words[2]), outstanding = atoi(words[3]), size = atoi(words[4]), port = atoi(words[7]);
@@ -269,7 +290,10 @@ int main(int count, char **words) {
     make_pattern();
     demand((all = calloc(at_a_time + messages + warm_up, sizeof *all)) != NULL, "calloc");
     demand((poller = epoll_create1(EPOLL_CLOEXEC)) >= 0, "epoll_create1");
+    prepare_transport();
+    resuming = strcmp(role->name, "resume") == 0;
     step(role, warm_up);
+    resuming *= 2; /* from here on there is a session for everybody */
     wait_for_a_line();
     step(role, messages);
     wait_for_a_line();

@@ -16,13 +16,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _async_catalogue as servers
-from benchmarks import _report, _service
+from benchmarks import _certificate, _report, _service, _work
+from benchmarks import _tls_catalogue as tls
 from benchmarks.__main__ import main
 from benchmarks._build import build, obstacle
 from benchmarks._catalogue import CONTESTANTS, ROWS
 from benchmarks._driver import Entrant, Results
 from benchmarks._payload import Payload
-from benchmarks._programs import PYTHON_LOAD, QUICK_LOAD, Program, PythonProgram
+from benchmarks._programs import MANY, MANY_TLS, ONE_TLS, Load, Program, PythonProgram
 from benchmarks._rows import DurationRow, ExtraRow, MemoryRow, RateRow, Reading, Row
 from benchmarks._service import ServerContestant, Service
 from benchmarks._trial import Trial, WrongBytesError
@@ -34,8 +35,13 @@ TINY = ["--rounds", "1", "--scale", "0.001"]
 ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
 FEED = Work(Payload.LINES, "feed", 3, 1)
 DRAIN = Work(Payload.BLOCK, "drain", 3, 1)
-BLOCKING_ROWS = [row for row in ROWS if row not in servers.ROWS]
-LOADS = [QUICK_LOAD, PYTHON_LOAD]
+OF_SERVERS = {
+    each.name for each in (*servers.CONTESTANTS, *tls.CONTESTANTS) if isinstance(each, ServerContestant)
+}
+ROWS_OF_ONE = [row for row in ROWS if not OF_SERVERS.intersection(row.contestants)]
+WORKS = {**servers.WORKS, **tls.SERVICES}
+LOADS = ["quick", "slow"]
+SECURED = Service("echo", "echo", 20, connections=1, tls=True)
 
 
 def is_in(row: Row, table: str) -> bool:
@@ -43,7 +49,7 @@ def is_in(row: Row, table: str) -> bool:
     return any(re.match(rf"{re.escape(row.name)}  .*\d", line) for line in table.splitlines())
 
 
-@pytest.mark.parametrize("row", BLOCKING_ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS_OF_ONE, ids=lambda row: row.name)
 def test_every_row_is_measured_and_named(
     row: Row, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -189,7 +195,7 @@ def small(work: Service) -> Service:
 def test_every_server_does_its_work_or_is_left_out_by_name(
     program: Program, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = [each for each in servers.CONTESTANTS if each.name.startswith(f"{program.name}: ")]
+    mine = [each for each in CONTESTANTS if each.name.startswith(f"{program.name}: ")]
     contestants = [
         replace(each, work=small(each.work)) for each in mine if isinstance(each, ServerContestant)
     ]
@@ -202,10 +208,10 @@ def test_every_server_does_its_work_or_is_left_out_by_name(
         assert (f"left out: {each.name}: {program.missing()}" in shown) == bool(program.missing())
 
 
-@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
-@pytest.mark.parametrize("work", servers.WORKS.values(), ids=servers.WORKS)
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize("work", WORKS.values(), ids=WORKS)
 def test_both_loads_give_every_kind_of_work(
-    work: Service, load: Program, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    work: Service, load: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(load, monkeypatch)
     contestant = ServerContestant("streams", small(work), servers.STREAMS)
@@ -215,20 +221,27 @@ def test_both_loads_give_every_kind_of_work(
     assert is_in(row, shown)
 
 
-@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize(("size", "outstanding"), [(16, 5), (300_000, 2)])
 def test_messages_of_any_size_come_back(
-    size: int, outstanding: int, load: Program, monkeypatch: pytest.MonkeyPatch
+    size: int, outstanding: int, load: str, secured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     use(load, monkeypatch)
-    work = Service("echo", "echo", 12, connections=3, outstanding=outstanding, size=size)
+    work = Service("echo", "echo", 12, connections=3, outstanding=outstanding, size=size, tls=secured)
     reading = ServerContestant("ours", work, servers.OURS).measure(1, _service.Cores.choose())
     assert reading.messages == 12
 
 
-def use(load: Program, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where there is no C compiler, this is the one in Python twice."""
-    monkeypatch.setattr(_service, "choose_load", lambda: PYTHON_LOAD if load.missing() else load)
+def use(load: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no C compiler or no OpenSSL for it, this is the one in Python twice."""
+    if load == "slow":
+        for module, name, both in (
+            (_service, "MANY", MANY),
+            (_service, "MANY_TLS", MANY_TLS),
+            (_work, "ONE_TLS", ONE_TLS),
+        ):
+            monkeypatch.setattr(module, name, Load(both.slow, both.slow))
 
 
 class WrongByte(protocol.Echo):
@@ -289,6 +302,10 @@ class LongGreeting(protocol.Echo):
         self.transport.close()
 
 
+class OneSessionEach(protocol.Greet):
+    """A server without tickets, see the end of this file."""
+
+
 ECHO_TEN = Service("echo", "echo", 20, connections=1)
 SERVER_CHEATS = [
     (WrongByte, ECHO_TEN, "connection 0 is wrong from byte 318 on"),
@@ -308,16 +325,26 @@ SERVER_CHEATS = [
         "connection 0 was closed after 63 bytes of the greeting",
     ),
     (LongGreeting, replace(ECHO_TEN, load="connect"), "connection 0 brought more than the greeting"),
+    (WrongByte, SECURED, "connection 0 is wrong from byte 318 on"),
+    (ClosesEarly, SECURED, "connection 0 was closed after 128 bytes, 192 were sent"),
+    (Twice, SECURED, "connection 0 brought more bytes than were sent"),
+    (
+        ShortGreeting,
+        replace(SECURED, load="connect"),
+        "connection 0 was closed after 63 bytes of the greeting",
+    ),
+    (LongGreeting, replace(SECURED, load="resume"), "connection 0 brought more than the greeting"),
+    (OneSessionEach, replace(SECURED, role="greet", load="resume"), "connection 0 resumed no session"),
 ]
 
 
-@pytest.mark.parametrize("load", LOADS, ids=lambda load: load.name)
+@pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize(("cheat", "work", "reason"), SERVER_CHEATS)
 def test_a_server_that_returns_wrong_bytes_fails_the_run_by_name(
     cheat: type,
     work: Service,
     reason: str,
-    load: Program,
+    load: str,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -378,6 +405,83 @@ def test_fewer_connections_where_the_system_allows_no_more(monkeypatch: pytest.M
     assert idle.remark(1) == "959 connections instead of 11000: the limit is 1024 descriptors"
     assert servers.IDLE.within(1024).descriptors <= 1024
     assert replace(servers.ECHO, connections=4096).within(1024).connections == 1024 - 64
+
+
+# TLS with one connection.
+
+SECURED_ECHO, SECURED_FEED, SECURED_DRAIN = (
+    replace(work, tls=True) for work in (ECHO, replace(FEED, payload=Payload.BLOCK), DRAIN)
+)
+
+
+def feed_left_early(trial: Trial) -> None:
+    with socket_connection(trial) as sock:
+        sock.recv(64)
+
+
+@pytest.mark.parametrize("load", LOADS)
+@pytest.mark.parametrize(
+    ("cheat", "work", "reason"),
+    [
+        (echo_wrong_byte, SECURED_ECHO, "piece 7 is wrong from byte 0 on"),
+        (echo_too_few, SECURED_ECHO, "piece 21 has 0 bytes, 64 were sent"),
+        (feed_left_early, SECURED_FEED, ""),
+        (blocks_cut_short, SECURED_DRAIN, "piece 0 is wrong from byte 65535 on"),
+    ],
+)
+def test_who_does_not_do_the_work_inside_tls_fails_the_run_by_name(
+    cheat: object,
+    work: Work,
+    reason: str,
+    load: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use(load, monkeypatch)
+    name = getattr(cheat, "__name__", "")
+    contestant = Contestant("the cheat", work, f"tests.test_benchmarks:{name}")
+    code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
+    assert code == 1
+    (verdict,) = [line for line in shown.splitlines() if line.startswith("FAILED: the cheat: ")]
+    assert reason in verdict
+
+
+def test_the_slow_load_serves_every_kind_of_work_inside_tls(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use("slow", monkeypatch)
+    for work, function in (
+        (SECURED_ECHO, "socket_echo"),
+        (SECURED_FEED, "recv_some"),
+        (SECURED_DRAIN, "send"),
+    ):
+        contestant = Contestant(function, work, f"benchmarks.blocking:{function}")
+        code, shown = measured([contestant], DurationRow("the row", function, 1e9), capsys)
+        assert code == 0, shown
+
+
+def test_without_trustme_what_speaks_tls_is_left_out_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_certificate, "obstacle", lambda: "trustme not installed")
+    one = Contestant("one", SECURED_ECHO, "benchmarks.blocking:socket_echo")
+    many = ServerContestant("many", SECURED, servers.STREAMS)
+    for each in (one, many):
+        code, shown = measured([each], DurationRow("the row", each.name, 1e9), capsys)
+        assert code == 0
+        assert f"left out: {each.name}: trustme not installed" in shown
+
+
+@pytest.mark.usefixtures("_nothing_built")
+def test_without_openssl_for_the_compiler_the_load_is_in_python_and_says_so(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    contestant = Contestant("one", SECURED_ECHO, "benchmarks.blocking:socket_echo")
+    code, shown = measured([contestant], DurationRow("the row", "one", 1e9), capsys)
+    assert code == 0, shown
+    assert "note: one: the load is in Python and may be what was measured" in shown
 
 
 # Arithmetic and words, without a process.
@@ -505,5 +609,11 @@ def test_a_terminal_gets_a_table_and_a_progress_line(
 
 
 if __name__ == "__main__":  # one of the cheats, as a server
-    protocol.PROTOCOLS["echo"] = protocol.PROTOCOLS["greet"] = globals()[sys.argv[2]]
+    cheat = globals()[sys.argv[-1]]
+    protocol.PROTOCOLS["echo"] = protocol.PROTOCOLS["greet"] = cheat
+    if cheat is OneSessionEach:
+        context = control.tls_context()
+        assert context is not None
+        context.num_tickets = 0
+        protocol.tls_context = lambda: context
     control.run(protocol.main())

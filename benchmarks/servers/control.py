@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import sys
 import threading
 from collections.abc import Coroutine
 
-from benchmarks._trial import cpu_seconds
+from benchmarks._trial import cpu_seconds, settle_allocator
 
 GREETING = b"w" * 63 + b"\n"
 READ_SIZE = 64 * 1024
@@ -20,19 +21,10 @@ TIMEOUT = 30.0
 
 def announce(port: int) -> None:
     """Say where the server listens, and begin to obey."""
-    _settle_allocator()
+    settle_allocator()
     _say({"port": port})
     # A thread that sleeps in `read` costs the server nothing, and can be had with every loop on every system.
     threading.Thread(target=_obey, daemon=True).start()
-
-
-def _settle_allocator() -> None:
-    """Give all servers the better case of what is chance in a program: a large block was freed before.
-
-    Until then the GNU C library gets every block above 128 KiB from the kernel and gives it back. asyncio reads into
-    256 KiB, which doubles what a read costs it in such a process, and says nothing about asyncio.
-    """
-    bytearray(1 << 20)
 
 
 def _obey() -> None:
@@ -47,9 +39,23 @@ def _say(words: dict[str, float]) -> None:
     os.write(1, json.dumps(words).encode() + b"\n")
 
 
+def certificate() -> str:
+    """The file with certificate and key, from the command line; empty if there is none: then without TLS."""
+    return next((word for word in sys.argv[2:] if word.endswith(".pem")), "")
+
+
+def tls_context() -> ssl.SSLContext | None:
+    """A server's context, as the documentation of ``ssl`` makes one; None without TLS."""
+    if not certificate():
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate())
+    return context
+
+
 def run(server: Coroutine[object, object, object]) -> None:
-    """Run a server on asyncio's loop, or on uvloop's if that is the second word on the command line."""
-    if sys.argv[2:] == ["uvloop"]:
+    """Run a server on asyncio's loop, or on uvloop's if that is the last word on the command line."""
+    if sys.argv[2:] and sys.argv[-1] == "uvloop":
         import uvloop
 
         uvloop.run(server)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import sys
+from typing import TYPE_CHECKING
 
-from benchmarks.servers.control import GREETING, TIMEOUT, announce, run
+from benchmarks.servers.control import GREETING, TIMEOUT, announce, certificate, run
 from wireline import Address
 from wireline.asyncnet import AsyncSocket, serve
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
 
 
 async def echo(sock: AsyncSocket, _: Address) -> None:
@@ -31,9 +35,18 @@ async def greet(sock: AsyncSocket, _: Address) -> None:
 HANDLERS = {"echo": echo, "echo-timeout": echo_timeout, "lines": lines, "greet": greet}
 
 
+def tls_context() -> SslContext | None:
+    """A server's context; None without TLS."""
+    if not certificate():
+        return None
+    from wireline.tls import SslContext
+
+    return SslContext(cert_file=certificate())
+
+
 async def main() -> None:
     """Serve for ever."""
-    async with serve(HANDLERS[sys.argv[1]], 0, "127.0.0.1") as server:
+    async with serve(HANDLERS[sys.argv[1]], 0, "127.0.0.1", tls=tls_context()) as server:
         announce(server.local_addr.port)
         await server.wait()
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from typing import cast
 
-from benchmarks.servers.control import GREETING, announce, run
+from benchmarks.servers.control import GREETING, announce, run, tls_context
 
 
 class Echo(asyncio.Protocol):
@@ -43,7 +43,8 @@ PROTOCOLS = {"echo": Echo, "lines": Lines, "greet": Greet}
 
 async def main() -> None:
     """Serve for ever."""
-    server = await asyncio.get_running_loop().create_server(PROTOCOLS[sys.argv[1]], "127.0.0.1", 0)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(PROTOCOLS[sys.argv[1]], "127.0.0.1", 0, ssl=tls_context())
     announce(server.sockets[0].getsockname()[1])
     async with server:
         await server.serve_forever()

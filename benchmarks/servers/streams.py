@@ -7,7 +7,7 @@ import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 
-from benchmarks.servers.control import GREETING, READ_SIZE, TIMEOUT, announce, run
+from benchmarks.servers.control import GREETING, READ_SIZE, TIMEOUT, announce, run, tls_context
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
@@ -53,7 +53,8 @@ def _closing(handle: Handler) -> Handler:
 
 async def main() -> None:
     """Serve for ever."""
-    server = await asyncio.start_server(_closing(HANDLERS[sys.argv[1]]), "127.0.0.1", 0)
+    handle = _closing(HANDLERS[sys.argv[1]])
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls_context())
     announce(server.sockets[0].getsockname()[1])
     async with server:
         await server.serve_forever()
