@@ -27,6 +27,8 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 templates_path: list[str] = []
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["wireline.css"]
 html_title = f"wireline {release}"
 
 myst_enable_extensions = ["colon_fence", "deflist"]
@@ -43,8 +45,18 @@ napoleon_use_ivar = True
 # Links into the standard library would need its inventory from the network at every build, so they are plain text.
 # Whatever is ours, though, has to be on a page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
+# These stand in public signatures, and nobody has to write them: what our sockets are to a context, what a server and a
+# check are made with, a tuple whose items are on a page.
+nitpick_ignore = [
+    ("py:class", "wireline._serving.Welcome"),
+    ("py:class", "wireline.testing._checks._Stage"),
+    ("py:class", "wireline.tls._features.Features"),
+    ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),
+    ("py:class", "wireline.tls._wrapping.Upgradable"),
+    ("py:class", "wireline.tls._wrapping.Wrappable"),
+]
 
-DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls")
+DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls", "wireline.testing")
 """The modules that users import from, in the order in which a name is looked for."""
 
 

@@ -2,47 +2,90 @@
 
 from __future__ import annotations
 
+import builtins
 import importlib
 import inspect
+import operator
 import re
-import shutil
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.tls import certificates
-from wireline import asyncnet, net, tls
+import wireline
+from tests.tools import require_tool
+from wireline import asyncnet, net, testing, tls
+from wireline.tls import SslContext
 
 ROOT = Path(__file__).resolve().parent.parent
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _PRINTS = re.compile(r"^#> ?(.*)$", re.MULTILINE)
-_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+_LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+
+_CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
+_OPENSSL = re.compile(r"^(openssl (?:.*\\\n)*.*)$", re.MULTILINE)
+_FIRST_PAGES = ("README.md", "docs/index.md")
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/tutorial.md"])
+PROGRAMS = [page for page in PAGES if _BLOCK.search(page.read_text(encoding="utf-8"))]
+CAN_PSK = all(each.available for each in SslContext.available_features() if "pre-shared" in each.name)
+
+
+def name_of_page(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", PROGRAMS, ids=name_of_page)
 def test_the_programs_of_a_page_print_what_it_says(
-    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The blocks of a page are one program, each continues the one before. The files that they name are there."""
-    for name, source in zip(("server.pem", "server.key"), certificates.server(), strict=True):
-        shutil.copy(source, tmp_path / name)
-    shutil.copy(certificates.ca_file(), tmp_path / "ca.pem")
+    """The blocks of a page are one program, each continues the one before. It runs where its commands have been."""
     monkeypatch.chdir(tmp_path)
-    text = (ROOT / page).read_text(encoding="utf-8")
-    namespace: dict[str, object] = {"__name__": page}
+    text = page.read_text(encoding="utf-8")
+    if "_get_psk" in text and not CAN_PSK:
+        pytest.skip("no pre-shared keys in this Python")
+    for command in _OPENSSL.findall(text):
+        program, *words = shlex.split(command.replace("\\\n", " "))
+        made = [require_tool(program, program), *words]
+        subprocess.run(made, capture_output=True, timeout=20, check=True)
+    namespace: dict[str, object] = {"__name__": "__main__"}
     expected: list[str] = []
     for block in _BLOCK.finditer(text):
         # As many newlines as there are above it, so that a traceback names the page's own line.
         source = "\n" * text.count("\n", 0, block.start(1)) + block[1]
-        exec(compile(source, page, "exec"), namespace)
+        exec(compile(source, name_of_page(page), "exec"), namespace)
         expected += _PRINTS.findall(block[1])
-    assert expected, f"{page} has no program"
+    assert expected, f"{page.name} has no program"
     assert capsys.readouterr().out.splitlines() == expected
+
+
+def test_the_ten_lines_are_the_same_in_the_readme_and_on_the_landing_page() -> None:
+    readme, landing = (_BLOCK.findall((ROOT / page).read_text(encoding="utf-8")) for page in _FIRST_PAGES)
+    assert readme[:2] == landing[:2]
+
+
+def test_the_comparison_is_the_same_in_the_readme_and_on_its_page() -> None:
+    """And every row has a number, under which the page says how to check it."""
+    rows = [
+        re.findall(r"^\| \d+\. .*$", (ROOT / page).read_text(encoding="utf-8"), re.MULTILINE)
+        for page in ("README.md", "docs/explanation/comparison.md")
+    ]
+    assert len(rows[0]) == 17
+    assert rows[0] == rows[1]
+
+
+def test_the_ten_lines_differ_by_nothing_but_the_waiting() -> None:
+    """Line by line, and the async ones need asyncio."""
+    blocking, awaited = _BLOCK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8"))[:2]
+    awaited = re.sub(
+        r"\b(?:async|await) |^import asyncio\n|\basyncio\.run\((.*)\)", r"\1", awaited, flags=re.M
+    )
+    assert awaited.replace("asyncnet", "net") == blocking
 
 
 DOORS = {
@@ -50,8 +93,10 @@ DOORS = {
     "wireline.net": "docs/reference/net.md",
     "wireline.asyncnet": "docs/reference/asyncnet.md",
     "wireline.tls": "docs/reference/tls.md",
+    "wireline.testing": "docs/reference/testing.md",
 }
 CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server, tls.SslContext, tls.SessionCache]
+CLASSES += [testing.Link, testing.ThrowawayCA]
 
 
 def name_of(subject: type) -> str:
@@ -91,7 +136,7 @@ def test_whatever_can_be_called_says_what_it_does(subject: object) -> None:
 
 def test_the_page_of_the_command_has_every_option_and_no_other() -> None:
     text = (ROOT / "docs/reference/command.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^\| `(--[a-z-]+)", text, re.MULTILINE))
+    documented = set(re.findall(r"^(?:\| )?`(--[a-z-]+)", text, re.MULTILINE))
     offered = set()
     for command in re.findall(r"^## wireline (\w+)", text, re.MULTILINE):
         asked = [sys.executable, "-m", "wireline", command, "--help"]
@@ -100,8 +145,81 @@ def test_the_page_of_the_command_has_every_option_and_no_other() -> None:
     assert documented == offered - {"--help"}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+    for link, _ in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+
+
+# ------------------------------------------------------------------------------------------------------- promises
+
+PROMISES = {"R": 14, "W": 8, "C": 7, "S": 9, "T": 11, "A": 3}
+"""How many there are of each kind."""
+
+NUMBERS = [f"{kind}{number}" for kind, count in PROMISES.items() for number in range(1, count + 1)]
+
+_PROMISE = re.compile(
+    r"^\| (?:<a[^>]*></a>)?([A-Z]\d+) \|.*\| `(test_\w+)` in `(tests/[\w/]+\.py)` \|$", re.MULTILINE
+)
+_TEST = re.compile(r"^ *(?:async )?def (test_\w+)", re.MULTILINE)
+
+
+def named_after(number: str) -> list[str]:
+    """Every test that is named after a promise, as file and name."""
+    named = re.compile(rf"test_(?:[A-Z]\d+_)*{number}_")
+    return [
+        f"{name} in {file.relative_to(ROOT)}"
+        for file in sorted(ROOT.glob("tests/**/test_*.py"))
+        for name in _TEST.findall(file.read_text(encoding="utf-8"))
+        if named.match(name)
+    ]
+
+
+def test_the_page_of_the_promises_has_every_number_once() -> None:
+    text = (ROOT / "docs/explanation/promises.md").read_text(encoding="utf-8")
+    assert [number for number, _, _ in _PROMISE.findall(text)] == NUMBERS
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_a_promise_has_a_test_that_is_named_after_it_and_the_page_names_it(number: str) -> None:
+    text = (ROOT / "docs/explanation/promises.md").read_text(encoding="utf-8")
+    [shown] = [f"{name} in {file}" for promise, name, file in _PROMISE.findall(text) if promise == number]
+    assert shown in named_after(number)
+
+
+# ------------------------------------------------------------------------------------------------------ the other names
+
+_FAMILIAR = re.compile(r"^\| `[^|]*\| (`[^|]*) \|", re.MULTILINE)
+_NAME = re.compile(r"`(?:await )?([A-Za-z_][\w.]*)(?![\w.=])")
+_LOOKED_UP_IN = (
+    builtins,
+    wireline,
+    net,
+    asyncnet,
+    tls,
+    net.Socket,
+    asyncnet.AsyncSocket,
+    tls.SslContext,
+    net.Server,
+)
+
+
+@pytest.mark.parametrize("page", ["from-nim.md", "from-socket.md", "from-asyncio-streams.md"])
+def test_every_name_that_a_page_translates_to_is_there(page: str) -> None:
+    """The second column of a table whose first is a name of elsewhere."""
+    text = (ROOT / "docs/howto" / page).read_text(encoding="utf-8")
+    named = {name for cell in _FAMILIAR.findall(text) for name in _NAME.findall(cell)}
+    assert len(named) > 5
+    missing = [name for name in sorted(named) if not any(is_in(place, name) for place in _LOOKED_UP_IN)]
+    assert missing == []
+
+
+def is_in(place: object, name: str) -> bool:
+    for variable in ("sock.", "ctx.", "server.", "wireline.tls.", "wireline."):
+        name = name.removeprefix(variable)
+    try:
+        operator.attrgetter(name)(place)
+    except AttributeError:
+        return False
+    return True

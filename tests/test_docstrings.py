@@ -14,7 +14,7 @@ from wireline import _promises, asyncnet, net
 from wireline._base import BaseSocket
 from wireline.net import Server, Socket
 
-DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls")
+DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls", "wireline.testing")
 
 # What a sentence that tells somebody to do something does not begin with.
 _NOT_IMPERATIVE = frozenset("This That These It There You We Method Function Helper".split())

@@ -125,7 +125,7 @@ async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
             assert await sock.recv_line(PATIENCE) == b"noitseuq"
 
 
-async def test_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
+async def test_S6_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
     flavour: Flavour, refusals: Callable[[], list[str]]
 ) -> None:
     async with at_home(flavour, handshake_timeout=0.3) as house:

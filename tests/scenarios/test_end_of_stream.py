@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -169,6 +170,25 @@ async def test_R12_without_safe_disconn_the_reset_is_an_error_every_time(
         with pytest.raises(ConnectionResetError):
             await soon(wire.sock.recv_into(bytearray(1), None, timeout, NO_FLAGS))
         assert await soon(wire.sock.recv(1, timeout)) == b"", "and with it an end, at the same time"
+
+
+@over("tcp4", "tcp6")
+@pytest.mark.parametrize("method", ["send", "send_some", "try_send"])
+@pytest.mark.parametrize("timeout", [None, 5])
+async def test_R12_a_reset_that_a_send_was_told_of_is_told_to_the_reader_too(
+    wire: Wire, timeout: float | None, method: str
+) -> None:
+    sock, peer = wire
+    peer.sendall(b"last words")
+    await arrived(sock, 10)
+    reset(peer)
+    with contextlib.suppress(ConnectionResetError):
+        await soon(getattr(sock, method)(b"x"))
+    assert await soon(sock.recv_exactly(10, timeout)) == b"last words"
+    for _ in range(2):
+        with pytest.raises(ConnectionResetError):
+            await soon(sock.recv(1, timeout, NO_FLAGS))
+    assert await soon(sock.recv(1, timeout)) == b""
 
 
 @in_clear

@@ -162,6 +162,12 @@ def not_yet_valid() -> Leaf:
 
 
 @functools.cache
+def ending() -> Leaf:
+    """Valid for five more days."""
+    return _made("ending", days=(-1, 5))
+
+
+@functools.cache
 def self_signed() -> Leaf:
     """Signed by nobody else."""
     return _made("self-signed", by_itself=True)

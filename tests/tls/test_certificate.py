@@ -58,3 +58,11 @@ def test_without_the_package_the_error_says_what_to_install(
     with pytest.raises(ImportError, match="package cryptography"):
         getattr(certificate, question)
     assert certificate.fingerprint()
+
+
+def test_a_version_that_there_is_not_is_a_value_error_too() -> None:
+    der = ssl.PEM_cert_to_DER_cert(certificates.ca().cert_pem.bytes().decode())
+    version = b"\xa0\x03\x02\x01"  # [0] INTEGER, of one byte
+    assert der.count(version + b"\x02") == 1
+    with pytest.raises(ValueError, match="no certificate"):
+        _ = Certificate(der.replace(version + b"\x02", version + b"\x07")).subject

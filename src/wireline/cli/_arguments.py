@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TypeAlias
 
 from wireline import Target, parse_target
-from wireline.cli import _connect, _listen, _tls_words
+from wireline.cli import _check_words, _connect, _listen, _relay_words, _show_code, _tls_words
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -23,7 +23,7 @@ Standard output carries nothing but data; everything else goes to standard error
 
 _EXIT_CODES = """\
 exit codes:
-  0  everything was moved                4  time ran out
+  0  all went well                       4  time ran out
   1  any other failure                   5  certificate or handshake
   2  wrong usage                         6  cut off: reset, truncated, or the peer left too early
   3  refused, unreachable, unknown name  130, 143  ended by Ctrl-C, by SIGTERM
@@ -94,18 +94,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     Raises:
         SystemExit: help was asked for (code 0), or the usage was wrong (2); argparse has said everything.
     """
-    parser = _make_parser()
+    parser = make_parser()
     options = parser.parse_args(argv)
     if options.run is None and not options.version:
         parser.exit(2, parser.format_help())
     if options.crlf and options.service:
         parser.error(f"--crlf is for standard input, and with --{options.service} no client gets that")
-    if options.run is not None:
+    if "tls" in options:
         _tls_words.check(parser, options)
+    if "listen_tls" in options:
+        _relay_words.check(parser, options)
+    if options.show_code:
+        _show_instead_of_doing(parser, options)
     return options
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _show_instead_of_doing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if "self_signed" in options and options.self_signed:
+        parser.error(
+            "to make a certificate takes more than the few lines of --show-code: name one with --cert FILE"
+        )
+    options.run = _show_code.run
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of all commands."""
     parser = argparse.ArgumentParser(
         prog="wireline",
         description=_ABOUT,
@@ -115,10 +128,27 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
-    parser.set_defaults(run=None, service=None, crlf=False)
+    parser.set_defaults(run=None, service=None, crlf=False, show_code=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     _describe_connect(_add_command(commands, "connect", "talk to a peer", _CONNECT_ABOUT, _CONNECT_EXAMPLES))
     _describe_listen(_add_command(commands, "listen", "wait for peers", _LISTEN_ABOUT, _LISTEN_EXAMPLES))
+    _describe_relay(
+        _add_command(commands, "relay", "pass connections on", _relay_words.ABOUT, _relay_words.EXAMPLES)
+    )
+    _describe_check(
+        _add_command(
+            commands, "check", "look at a server", _check_words.CHECK_ABOUT, _check_words.CHECK_EXAMPLES
+        )
+    )
+    _check_words.describe_completion(
+        _add_command(
+            commands,
+            "completion",
+            "make a shell complete all this",
+            _check_words.COMPLETION_ABOUT,
+            _check_words.COMPLETION_EXAMPLES,
+        )
+    )
     return parser
 
 
@@ -136,7 +166,7 @@ def _add_command(
 
 
 def _describe_connect(connect: argparse.ArgumentParser) -> None:
-    connect.set_defaults(run=_connect.run)
+    connect.set_defaults(run=_connect.run, program=_show_code.connect)
     connect.add_argument("target", metavar="TARGET", type=_target, help="where to connect to")
     _add_common(
         connect,
@@ -146,7 +176,7 @@ def _describe_connect(connect: argparse.ArgumentParser) -> None:
 
 
 def _describe_listen(listen: argparse.ArgumentParser) -> None:
-    listen.set_defaults(run=_listen.run)
+    listen.set_defaults(run=_listen.run, program=_show_code.listen)
     listen.add_argument("target", metavar="ADDRESS", type=_address, help="where to listen")
     service = listen.add_mutually_exclusive_group()
     for name, text in (
@@ -172,11 +202,65 @@ def _add_common(command: argparse.ArgumentParser, timeout_help: str) -> None:
         action="store_true",
         help=r"end the input's lines with \r\n; those that do already stay as they are",
     )
+    _add_help(command)
+
+
+def _describe_relay(relay: argparse.ArgumentParser) -> None:
+    relay.add_argument("listen", metavar="LISTEN", type=_stream_address, help="where to listen")
+    relay.add_argument("target", metavar="TARGET", type=_stream_target, help="where to connect to")
+    relay.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help="time limit for connecting to TARGET, and for each handshake (10 for those of clients)",
+    )
+    relay.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
+    _relay_words.describe(relay)
+
+
+def _describe_check(check: argparse.ArgumentParser) -> None:
+    check.set_defaults(program=_show_code.check)
+    check.add_argument(
+        "target",
+        metavar="TARGET",
+        type=_stream_target,
+        help="what to look at: tls://host:port, host:port, unix:/path",
+    )
+    check.add_argument(
+        "--timeout",
+        metavar="SECONDS",
+        type=_seconds,
+        help="time limit for each connection and each handshake (10)",
+    )
+    _add_help(check)
+    _check_words.describe_check(check)
+
+
+def _add_help(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--show-code",
+        action="store_true",
+        help="print the few lines of Python that do the same, and do nothing",
+    )
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
 
 
 def _target(text: str) -> Target:
     return _parse(text, listening=False)
+
+
+def _stream_target(text: str) -> Target:
+    return _stream(_target(text))
+
+
+def _stream_address(text: str) -> Target:
+    return _stream(_address(text))
+
+
+def _stream(target: Target) -> Target:
+    if target.scheme == "udp":
+        raise argparse.ArgumentTypeError("over udp:// nobody can be connected to: this needs a stream")
+    return target
 
 
 def _address(text: str) -> Target:

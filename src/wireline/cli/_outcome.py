@@ -103,6 +103,18 @@ class Outcome(NamedTuple):
     sentence: str = ""
 
 
+class Verdict(Exception):
+    """What a command found out, and has told already, was not good.
+
+    Attributes:
+        outcome: what it is worth.
+    """
+
+    def __init__(self, outcome: Outcome) -> None:
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
 _REFUSED = (
     "{subject} refused the connection: nothing listens there; check the address, or start the server first"
 )
@@ -154,6 +166,8 @@ _ADVICE = {
 
 def judge(error: Exception) -> Outcome:
     """Say what the end of a command by ``error`` is worth."""
+    if isinstance(error, Verdict):
+        return error.outcome
     if isinstance(error, Failure):
         return _look_up(error)
     sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"

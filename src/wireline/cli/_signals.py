@@ -34,15 +34,22 @@ class Signals:
         self.received: int | None = None
         self.expected = False
         self._stops: list[Callable[[], object]] = []
+        self._hurries: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
-    def ended_by(self, stop: Callable[[], object]) -> Iterator[None]:
+    def ended_by(
+        self, stop: Callable[[], object], *, hurry: Callable[[], object] | None = None
+    ) -> Iterator[None]:
         """Have ``stop`` called if a signal comes while the block runs, or has come before.
 
         Args:
             stop: makes the block end; called from another thread. Of several the innermost is called first.
+            hurry: makes the block end at once. With it ``stop`` may take its time; a second signal calls this one,
+                and is then no good end.
         """
+        if hurry is not None:
+            self._hurries.append(hurry)
         with self._lock:
             self._stops.append(stop)
             late = self.received is not None
@@ -52,6 +59,13 @@ class Signals:
             yield
         finally:
             self._stops.remove(stop)
+            if hurry is not None and hurry in self._hurries:
+                self._hurries.remove(hurry)
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds that the command gets to end, now that it was told to; None: until a signal tells it again."""
+        return None if self._hurries else _PATIENCE
 
     @property
     def exit_code(self) -> int:
@@ -60,6 +74,9 @@ class Signals:
 
     def end(self, number: int) -> None:
         """Make the command end."""
+        if self.received is not None:
+            self._hurry(number)
+            return
         with self._lock:
             self.received = number
             stops = self._stops[::-1]
@@ -68,6 +85,15 @@ class Signals:
             os._exit(self.exit_code)
         for stop in stops:
             stop()
+
+    def _hurry(self, number: int) -> None:
+        """Make a command that was told to end do it now."""
+        hurries, self._hurries = self._hurries, []
+        if not hurries:
+            os._exit(self.exit_code)
+        self.received, self.expected = number, False
+        for hurry in hurries:
+            hurry()
 
 
 @contextlib.contextmanager
@@ -101,20 +127,14 @@ def signals_caught() -> Iterator[Signals]:
 
 
 def _watch(reader: socket.socket, signals: Signals, numbers: Collection[int]) -> None:
-    """Wait for signals until the other end is closed. The second one, or the end of patience, ends the process."""
+    """Wait for signals until the other end is closed. The end of patience ends the process."""
     try:
         while byte := reader.recv(1):
-            if byte[0] not in numbers:
-                continue
-            if signals.received is not None:
-                break
-            signals.end(byte[0])
-            reader.settimeout(_PATIENCE)
-        else:
-            return
+            if byte[0] in numbers:
+                signals.end(byte[0])
+                reader.settimeout(signals.patience)
     except TimeoutError:
-        pass
-    os._exit(signals.exit_code)
+        os._exit(signals.exit_code)
 
 
 def _leave_it_to_the_watcher(number: int, frame: FrameType | None) -> None:

@@ -50,7 +50,7 @@ class Client:
                 "wireline: warning: --no-verify: anybody between here and there can be the server, read everything, "
                 "and change it"
             )
-        with _told_of_missing_cas(options):
+        with told_of_missing_cas(options):
             self._context = _client_context(options, self._psk)
             # Made now, and not on the first connection: what is wrong with the files is no matter of the server's.
             self._underneath = self._context.ssl_context(Handshake.AS_CLIENT)
@@ -93,7 +93,7 @@ class Client:
 
 
 @contextlib.contextmanager
-def _told_of_missing_cas(options: argparse.Namespace) -> Iterator[None]:
+def told_of_missing_cas(options: argparse.Namespace) -> Iterator[None]:
     """Say in the words of the command line that the system has no CAs: the library's are for programs."""
     try:
         yield

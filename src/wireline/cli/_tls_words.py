@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from wireline.cli._psk import parse_key
+from wireline.cli._starttls import PROTOCOLS
 
 _NEEDS_TLS = (
     "ca_file",
@@ -18,6 +19,8 @@ _NEEDS_TLS = (
     "self_signed",
     "client_ca",
 )
+
+_NAMELESS = "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
 
 _TLS_HELP = "speak TLS, also through a unix: socket; tls://host:port means the same"
 
@@ -46,6 +49,26 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     command.set_defaults(check=_check_connect)
 
 
+def describe_check(command: argparse.ArgumentParser) -> None:
+    """Add what a client may say that only looks."""
+    tls = _group(command)
+    tls.add_argument(
+        "--starttls",
+        choices=PROTOCOLS,
+        help="begin in clear as this protocol does, and ask for TLS; for host:port",
+    )
+    tls.add_argument("--ca-file", metavar="FILE", help="trust these CAs (PEM), and not those of the system")
+    _add_certificate(tls, "who we are, for a server that asks")
+    tls.add_argument(
+        "--alpn",
+        metavar="NAMES",
+        type=_protocols,
+        help="protocols to offer, the preferred one first, with commas between; to agree on none is a failure",
+    )
+    tls.add_argument("--sni", metavar="NAME", help="the server's name, where it is not the host of TARGET")
+    command.set_defaults(check=_check_check, no_verify=False, psk=None, psk_file=None)
+
+
 def describe_listen(command: argparse.ArgumentParser) -> None:
     """Add what a server may say."""
     tls = _group(command)
@@ -72,6 +95,10 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     Raises:
         SystemExit: they do not; the parser has said so.
     """
+    if getattr(options, "starttls", None):
+        if options.target.scheme == "tls":
+            parser.error("tls:// means TLS from the first byte, and --starttls means later: write host:port")
+        options.tls = True
     options.tls = options.tls or options.target.scheme == "tls"
     if not options.tls:
         for name in _NEEDS_TLS:
@@ -82,7 +109,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         return
     if options.target.scheme == "udp":
         parser.error("TLS needs a stream, and udp:// has none")
-    if options.target.scheme == "tcp":
+    if options.target.scheme == "tcp" and not getattr(options, "starttls", None):
         options.target = options.target._replace(scheme="tls")
     if options.key and not options.cert:
         parser.error("--key needs the certificate that it belongs to: --cert FILE")
@@ -92,9 +119,12 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
 def _check_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     unchecked = options.no_verify or options.psk or options.psk_file
     if options.target.path and not options.sni and not unchecked:
-        parser.error(
-            "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
-        )
+        parser.error(_NAMELESS)
+
+
+def _check_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.target.path and not options.sni:
+        parser.error(_NAMELESS)
 
 
 def _check_listen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

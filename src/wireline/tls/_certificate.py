@@ -67,7 +67,10 @@ class Certificate(bytes):
             raise ImportError(
                 "to look into a certificate the package cryptography is needed: pip install 'wireline[cli]'"
             ) from error
-        return x509.load_der_x509_certificate(self)
+        try:
+            return x509.load_der_x509_certificate(self)
+        except x509.InvalidVersion as error:  # which is no ValueError
+            raise ValueError(f"no certificate: {error}") from error
 
     def __repr__(self) -> str:
         return f"<Certificate of {len(self)} bytes, SHA-256 {self.fingerprint()[:16]}...>"

@@ -1,0 +1,43 @@
+"""For the tests of whoever uses the library: connected pairs, a bad network, certificates, and our promises as checks.
+
+Nothing here is loaded by the library itself. ``wireline.testing.pytest_plugin`` has fixtures.
+"""
+
+from typing import TYPE_CHECKING
+
+from wireline.testing._checks import CHECKS as CHECKS
+from wireline.testing._checks import Check as Check
+from wireline.testing._faults import Faults as Faults
+from wireline.testing._faulty import faulty as faulty
+from wireline.testing._link import Link as Link
+from wireline.testing._pairs import AsyncPair as AsyncPair
+from wireline.testing._pairs import Pair as Pair
+from wireline.testing._pairs import async_pair as async_pair
+from wireline.testing._pairs import pair as pair
+
+if TYPE_CHECKING:
+    from wireline.testing._certificates import CertificateFiles as CertificateFiles
+    from wireline.testing._certificates import ThrowawayCA as ThrowawayCA
+
+__all__ = [
+    "CHECKS",
+    "AsyncPair",
+    "CertificateFiles",
+    "Check",
+    "Faults",
+    "Link",
+    "Pair",
+    "ThrowawayCA",
+    "async_pair",
+    "faulty",
+    "pair",
+]
+
+
+def __getattr__(name: str) -> object:
+    # Certificates bring `ssl` with them: for who asks.
+    if name in ("CertificateFiles", "ThrowawayCA"):
+        from wireline.testing import _certificates
+
+        return getattr(_certificates, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,133 @@
+"""A bad network in front of a server, for the time of a block."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+
+from wireline import AF_UNIX, Address, ClosedError, Target, parse_target
+from wireline.net import Server, Socket, dial, serve
+from wireline.testing._faults import Faults
+from wireline.testing._link import Link
+
+__all__ = ["faulty"]
+
+_log = logging.getLogger("wireline")
+
+# What a server that listens on every interface is reached by.
+_EVERY_INTERFACE = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
+
+
+@contextlib.contextmanager
+def faulty(
+    server: Address | tuple[str, int] | str, faults: Faults | str, *, timeout: float | None = 10.0
+) -> Iterator[Address]:
+    """Put a bad network in front of a server: connect to the address that the block is given instead of to it.
+
+    It is made of threads and relays bytes, TLS as it comes, so that any client and any server can be at its ends, in
+    this process or elsewhere, of either flavour. What is still connected at the end of the block gets a reset.
+
+    Args:
+        server: the address of the server: host and port, or what a ``local_addr`` is; or a target,
+            ``"host:port"`` or ``"unix:/path"``.
+        faults: what is wrong, or the words for it: see ``Faults.parse``.
+        timeout: seconds for connecting to the server; a client whose connection fails gets a reset.
+
+    Yields:
+        Where to connect to: an address of the loopback interface, or the path of a Unix socket if the server has one.
+
+    Raises:
+        TypeError, ValueError: an argument is not what it should be.
+        OSError: there is no address to listen on.
+    """
+    target = _target(server)
+    faults = Faults.parse(faults) if isinstance(faults, str) else faults
+    if not isinstance(faults, Faults):
+        raise TypeError(f"faults are a Faults or a str, not {type(faults).__name__}")
+    with contextlib.ExitStack() as stack:
+        where = "127.0.0.1"
+        if target.path:
+            directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wireline-"))
+            where = f"unix:{os.path.join(directory, 'faulty')}"
+        network = _Network(target, faults, timeout)
+        listener = serve(network.handle, 0, where)
+        stack.callback(network.end, listener)
+        yield listener.local_addr
+
+
+class _Network:
+    """The connections that go through."""
+
+    def __init__(self, target: Target, faults: Faults, timeout: float | None) -> None:
+        self._target = target
+        self._faults = faults
+        self._timeout = timeout
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._links: set[Link] = set()
+        self._ended = False
+
+    def handle(self, client: Socket, address: Address) -> None:
+        """Relay one connection."""
+        with self._lock:
+            number = next(self._numbers)
+        try:
+            with self._connect() as server:
+                link = Link(client, server, self._faults, number=number)
+                with self._kept(link):
+                    link.run()
+        except ClosedError:
+            pass  # the block is over
+        except OSError as error:
+            _log.debug("the connection %d to %s has failed: %s", number, self._target, error)
+            client.close(linger=0)
+
+    def end(self, server: Server) -> None:
+        """Reset what is left."""
+        with self._lock:
+            self._ended = True
+            left = list(self._links)
+        for link in left:
+            link.abort()
+        server.stop()
+
+    def _connect(self) -> Socket:
+        if not self._target.path:
+            return dial(self._target.host, self._target.port, timeout=self._timeout)
+        sock = Socket(AF_UNIX)
+        try:
+            sock.connect_unix(self._target.path, self._timeout)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    @contextlib.contextmanager
+    def _kept(self, link: Link) -> Iterator[None]:
+        with self._lock:
+            self._links.add(link)
+            ended = self._ended
+        if ended:
+            link.abort()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._links.discard(link)
+
+
+def _target(server: Address | tuple[str, int] | str) -> Target:
+    if isinstance(server, str):
+        target = parse_target(server)
+        if target.scheme == "udp":
+            raise ValueError("datagrams do not go through here: write host:port or unix:/path")
+        return target
+    host, port = server
+    if not port:  # as a Unix socket's own address is given
+        return Target("unix", path=host)
+    return Target("tcp", _EVERY_INTERFACE.get(host, host), port)

@@ -1,0 +1,211 @@
+"""``wireline check`` without TLS: who answers, how that is told, and what it is worth."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import deaf_listener, tcp_server
+from tests.cli.conftest import Start
+from wireline.cli import main
+
+
+def answers(*addresses: tuple[str, int]) -> object:
+    """A resolver that knows one name more."""
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: str, *others: int, **named: int) -> list[tuple[object, ...]]:
+        if host != "many.test":
+            return [*real(host, *others, **named)]
+        return [
+            (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, own))
+            for address, own in addresses
+        ]
+
+    return getaddrinfo
+
+
+def test_a_plain_server_answers(start: Start) -> None:
+    with tcp_server() as (_, target):
+        code, out, err = start("check", target).finish()
+    assert (code, err) == (0, "")
+    assert re.fullmatch(rf"{target}\naddresses\n  {target} +\d+\.\d ms  connected\n", out.decode())
+
+
+def test_ipv6(start: Start) -> None:
+    with tcp_server("::1") as (_, target):
+        code, out, err = start("check", target).finish()
+    assert (code, err) == (0, "")
+    assert f"  {target} " in out.decode()
+
+
+def test_a_unix_socket_answers(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        code, out, err = start("check", f"unix:{path}").finish()
+    assert (code, err) == (0, "")
+    assert out.decode().splitlines()[2].startswith(f"  unix:{path} ")
+
+
+def test_a_unix_socket_that_is_not_there_is_exit_code_3(start: Start, tmp_path: Path) -> None:
+    code, out, err = start("check", f"unix:{tmp_path}/none").finish()
+    assert code == 3
+    assert b"No such file or directory" in out
+    assert err == f"wireline: unix:{tmp_path}/none does not exist; start the server first\n"
+
+
+def test_nobody_there_is_exit_code_3(start: Start) -> None:
+    with tcp_server() as (server, target):
+        server.close()
+        code, out, err = start("check", target).finish()
+    assert code == 3
+    assert b"Connection refused" in out
+    assert err.startswith(f"wireline: {target} refused the connection: nothing listens there;")
+
+
+def test_no_answer_in_time_is_exit_code_4(start: Start) -> None:
+    with deaf_listener() as (_, target):
+        code, out, err = start("check", "--timeout", "0.2", target).finish()
+    assert code == 4
+    assert b"did not finish within 0.2 s" in out
+    assert err.startswith(f"wireline: no answer from {target}: ")
+
+
+def test_an_unknown_name_is_exit_code_3(start: Start) -> None:
+    code, out, err = start("check", "no-such-host.invalid:80").finish()
+    assert (code, out) == (3, b"no-such-host.invalid:80\n")
+    assert err.startswith("wireline: cannot find no-such-host.invalid:80: ")
+
+
+def test_a_resolver_that_does_not_answer_is_exit_code_4(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    release = threading.Event()
+
+    def getaddrinfo(host: str, port: int, **_: int) -> list[object]:
+        release.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    assert main(["check", "--timeout", "0.1", "many.test:80"]) == 4
+    release.set()
+    assert "its name was not found within 0.1 s" in capfd.readouterr().err
+
+
+def test_every_address_is_tried_and_one_that_answers_is_enough(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tcp_server() as (server, _):
+        port = server.getsockname()[1]
+        monkeypatch.setattr(
+            socket, "getaddrinfo", answers(("127.0.0.2", port), ("::1", port), ("127.0.0.1", port))
+        )
+        assert main(["check", "--json", f"many.test:{port}"]) == 0
+    found = json.loads(capfd.readouterr().out)["addresses"]
+    assert [(each["address"], each["connected"], each["used"], each["error"]) for each in found] == [
+        (f"127.0.0.2:{port}", False, False, "Connection refused"),
+        (f"[::1]:{port}", False, False, "Connection refused"),
+        (f"127.0.0.1:{port}", True, True, None),
+    ]
+
+
+def test_of_those_that_answer_the_fastest_is_used(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tcp_server() as (server, _):
+        port = server.getsockname()[1]
+        with socket.create_server(("127.0.0.2", port)):
+            monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", port), ("127.0.0.2", port)))
+            assert main(["check", "--json", f"many.test:{port}"]) == 0
+    found = json.loads(capfd.readouterr().out)["addresses"]
+    assert [each["connected"] for each in found] == [True, True]
+    (used,) = [each for each in found if each["used"]]
+    assert used["seconds"] == min(each["seconds"] for each in found)
+
+
+def test_addresses_are_tried_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with deaf_listener() as (one, _), deaf_listener() as (two, _), tcp_server() as (server, _):
+        refusing = server.getsockname()[1]
+        server.close()
+        places = [("127.0.0.1", port) for port in (one, two, one, refusing)]
+        monkeypatch.setattr(socket, "getaddrinfo", answers(*places))
+        began = time.monotonic()
+        assert main(["check", "--timeout", "0.3", "many.test:80"]) == 3
+        assert time.monotonic() - began < 0.55
+    out, err = capfd.readouterr()
+    assert out.count("did not finish within 0.3 s") == 2, "the same address is tried once"
+    assert out.count("Connection refused") == 1
+    assert "127.0.0.1: connect did not finish" in err
+    assert "127.0.0.1: Connection refused" in err
+
+
+def test_all_addresses_dead_in_the_same_way(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with tcp_server() as (server, _):
+        port = server.getsockname()[1]
+    monkeypatch.setattr(socket, "getaddrinfo", answers(("127.0.0.1", port), ("127.0.0.2", port)))
+    assert main(["check", f"many.test:{port}"]) == 3
+    out, err = capfd.readouterr()
+    assert out.count("Connection refused") == 2
+    assert err.startswith(f"wireline: many.test:{port} refused the connection")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["udp://127.0.0.1:9"], "over udp:// nobody can be connected to"),
+        (["--starttls", "smtp", "tls://127.0.0.1:9"], "write host:port"),
+        (["--starttls", "gopher", "127.0.0.1:9"], "invalid choice: 'gopher'"),
+        (["--days", "-1", "tls://127.0.0.1:9"], "'-1' is not a number of days"),
+        (["--days", "many", "tls://127.0.0.1:9"], "'many' is not a number of days"),
+        (["--ca-file", "ca.pem", "127.0.0.1:9"], "--ca-file is for TLS"),
+        (["--key", "me.key", "tls://127.0.0.1:9"], "--key needs the certificate"),
+        (["--tls", "unix:/run/app.sock"], "a Unix socket has none: give it with --sni NAME"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(
+    words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert complaint in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("words", [(), ("--json",)])
+def test_a_full_disk_is_told(start: Start, words: tuple[str, ...]) -> None:
+    with tcp_server() as (_, target):
+        code, _, err = start("check", *words, target, redirect="> /dev/full").finish()
+    assert (code, err) == (1, "wireline: cannot write to standard output: No space left on device\n")
+
+
+def test_a_reader_that_has_left_is_quiet(start: Start) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with tcp_server() as (_, target):
+        command = start("check", target, stdout=write)
+        os.close(write)
+        assert command.finish().err == ""
+    assert command.process.returncode == 1
+
+
+def test_output_that_is_no_utf_8_is_no_failure(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "s\u00f8ck"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        code, out, err = start("check", f"unix:{path}", env={"PYTHONIOENCODING": "ascii"}).finish()
+    assert (code, err) == (0, "")
+    assert b"s\\xf8ck" in out

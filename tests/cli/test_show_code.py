@@ -1,0 +1,352 @@
+"""``--show-code``: the program that is printed does what the command line does."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import (
+    PATIENCE,
+    accept,
+    connect,
+    connect_unix,
+    read_all,
+    receive,
+    tcp_server,
+    udp_socket,
+)
+from tests.cli.scripted import DIALOGUES, scripted
+from tests.cli.test_check_tls import serving
+from tests.cli.test_tls import needs_psk
+from tests.tls import certificates
+from wireline import Address
+from wireline.cli import main
+from wireline.net import Socket, dial, serve
+from wireline.tls import SslContext, VerifyMode
+
+Run = Callable[..., "subprocess.Popen[bytes]"]
+
+CA = ["--ca-file", certificates.ca_file()]
+OWN = ["--cert", certificates.server().cert, "--key", certificates.server().key]
+KEY = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+    """Print the program of a command line, and start it."""
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def runner(*words: str) -> subprocess.Popen[bytes]:
+        assert main([words[0], "--show-code", *words[1:]]) == 0
+        source, err = capfd.readouterr()
+        assert err == ""
+        only_public_names(source)
+        program = tmp_path / f"program{len(processes)}.py"
+        program.write_text(source, encoding="utf-8")
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(program)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+        )
+        processes.append(process)
+        return process
+
+    yield runner
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def only_public_names(source: str) -> None:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.module in ("wireline", "wireline.net", "wireline.tls")
+        if isinstance(node, ast.Attribute):
+            assert not node.attr.startswith("_")
+
+
+def finish(process: subprocess.Popen[bytes], data: bytes | None = b"") -> bytes:
+    """Give the input, wait for a good end, return the output."""
+    out, err = process.communicate(data, timeout=PATIENCE)
+    assert (process.returncode, err.decode()) == (0, "")
+    return out
+
+
+def port_of(process: subprocess.Popen[bytes]) -> int:
+    assert process.stderr is not None
+    line = process.stderr.readline().decode()
+    match = re.fullmatch(r"listening on \S*:(\d+)\n", line)
+    assert match, line + process.stderr.read().decode()
+    return int(match[1])
+
+
+def shout(client: Socket, address: Address) -> None:
+    """Wait for everything, and send it back in capitals."""
+    data = b""
+    while chunk := client.recv_some():
+        data += chunk
+    client.send(data.upper())
+
+
+# connect
+
+
+@pytest.mark.parametrize("words", [(), ("--timeout", "5"), ("--crlf",)])
+def test_connect(run: Run, words: tuple[str, ...]) -> None:
+    with serve(shout, 0, "127.0.0.1") as server:
+        process = run("connect", *words, f"127.0.0.1:{server.local_addr.port}")
+        assert finish(process, b"one\ntwo\r\n") == (
+            b"ONE\r\nTWO\r\n" if "--crlf" in words else b"ONE\nTWO\r\n"
+        )
+
+
+def test_connect_ends_when_the_peer_does(run: Run) -> None:
+    """With the input still open: nothing may hang at the interpreter's exit."""
+    with tcp_server() as (server, target):
+        process = run("connect", target)
+        with accept(server) as peer:
+            peer.sendall(b"goodbye")
+        process.wait(PATIENCE)
+        assert finish(process, None) == b"goodbye"
+
+
+def test_connect_with_tls(run: Run) -> None:
+    leaf = certificates.server()
+    context = SslContext(cert_file=leaf.cert, key_file=leaf.key, alpn=["x"])
+    with serve(shout, 0, "127.0.0.1", tls=context) as server:
+        target = f"tls://127.0.0.1:{server.local_addr.port}"
+        process = run("connect", *CA, "--sni", "localhost", "--alpn", "x", *own_client(), target)
+        assert finish(process, b"hello") == b"HELLO"
+        process = run("connect", "--no-verify", target)
+        assert finish(process, b"hello") == b"HELLO"
+
+
+def own_client() -> list[str]:
+    cert, key = certificates.client()
+    return ["--cert", cert, "--key", key]
+
+
+def test_connect_does_not_trust_more_than_the_command(run: Run) -> None:
+    with serving(certificates.stranger()) as target:
+        process = run("connect", *CA, target)
+        _, err = process.communicate(b"", timeout=PATIENCE)
+    assert process.returncode == 1
+    assert b"SSLCertVerificationError" in err
+
+
+@needs_psk
+@pytest.mark.parametrize("in_file", [True, False])
+def test_connect_with_a_key(run: Run, tmp_path: Path, in_file: bool) -> None:
+    context = SslContext(verify_mode=VerifyMode.NONE)
+    context.server_get_psk = lambda identity: bytes.fromhex(KEY) if identity == "me:too" else b""
+    file = tmp_path / "keys"
+    file.write_text(f"# mine\n\nme:too:{KEY}\n")
+    words = ["--psk-file", str(file)] if in_file else ["--psk", f"me:too:{KEY}"]
+    with serve(shout, 0, "127.0.0.1", tls=context) as server:
+        process = run("connect", *words, f"tls://127.0.0.1:{server.local_addr.port}")
+        assert finish(process, b"hello") == b"HELLO"
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_connect_to_a_unix_socket(run: Run, tmp_path: Path, tls: bool) -> None:
+    leaf = certificates.server()
+    path = f"unix:{tmp_path}/sock"
+    context = SslContext(cert_file=leaf.cert, key_file=leaf.key) if tls else None
+    with serve(shout, 0, path, tls=context):
+        words = ["--tls", "--sni", "localhost", *CA] if tls else []
+        assert finish(run("connect", *words, path), b"hello") == b"HELLO"
+
+
+def test_connect_by_datagrams(run: Run) -> None:
+    with udp_socket() as (peer, target):
+        process = run("connect", "--timeout", "0.3", target)
+        assert process.stdin is not None
+        process.stdin.write(b"ping")
+        data, sender = peer.recvfrom(100)
+        peer.sendto(b"pong", sender)
+        assert (data, finish(process)) == (b"ping", b"pong")
+
+
+# listen
+
+
+def test_listen(run: Run) -> None:
+    process = run("listen", "--timeout", "5", "127.0.0.1:0")
+    with connect(port_of(process)) as peer:
+        peer.sendall(b"question")
+        peer.shutdown(socket.SHUT_WR)
+        assert process.stdout is not None
+        assert process.stdout.read(8) == b"question"
+        # It knows by now, or soon, that the peer is done, and still passes on what is typed.
+        with pytest.raises(TimeoutError):
+            peer.settimeout(0.1)
+            peer.recv(1)
+        peer.settimeout(PATIENCE)
+        assert finish(process, b"answer") == b""
+        assert read_all(peer) == b"answer"
+
+
+@pytest.mark.parametrize(
+    "words", [("--echo",), ("--echo", "--keep"), ("--discard",), ("--discard", "--keep")]
+)
+def test_listen_with_a_service(run: Run, words: tuple[str, ...]) -> None:
+    process = run("listen", *words, "127.0.0.1:0")
+    port = port_of(process)
+    for _ in range(2 if "--keep" in words else 1):
+        with connect(port) as peer:
+            peer.sendall(b"hello")
+            peer.shutdown(socket.SHUT_WR)
+            assert read_all(peer) == (b"hello" if "--echo" in words else b"")
+    if "--keep" not in words:
+        finish(process)
+
+
+def test_listen_for_a_chat(run: Run) -> None:
+    port = port_of(run("listen", "--chat", "[::1]:0"))
+    with connect(port, "::1") as ann, connect(port, "::1") as bob:
+        # Both are in the room once each has heard the other.
+        for sender, other in ((ann, bob), (bob, ann)):
+            other.settimeout(0.05)
+            heard = b""
+            while not heard:
+                sender.sendall(b"hi\n")
+                try:
+                    heard = other.recv(3)
+                except TimeoutError:
+                    continue
+            assert heard == b"hi\n"
+
+
+def test_listen_keeps_on(run: Run) -> None:
+    process = run("listen", "--keep", "127.0.0.1:0")
+    port = port_of(process)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.close()
+    process.stdin = None
+    for word in (b"one", b"two"):
+        with connect(port) as peer:
+            peer.sendall(word)
+            peer.shutdown(socket.SHUT_WR)
+            assert read_all(peer) == b""
+            assert process.stdout.read(3) == word
+
+
+def test_listen_at_a_unix_socket(run: Run, tmp_path: Path) -> None:
+    path = f"{tmp_path}/sock"
+    for words in ((), ("--keep",)):
+        process = run("listen", "--echo", *words, f"unix:{path}")
+        assert process.stderr is not None
+        assert process.stderr.readline().decode() == f"listening on unix:{path}\n"
+        with connect_unix(path) as peer:
+            peer.sendall(b"hello")
+            assert receive(peer, 5) == b"hello"
+    process.send_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_listen_with_mutual_tls(run: Run, keep: bool) -> None:
+    words = [*OWN, "--client-ca", certificates.ca_file(), "--echo", *(["--keep"] if keep else [])]
+    process = run("listen", *words, "tls://127.0.0.1:0")
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+    context.load_cert_chain(*certificates.client())
+    with context.wrap_socket(connect(port_of(process)), server_hostname="localhost") as peer:
+        peer.sendall(b"hello")
+        assert receive(peer, 5) == b"hello"
+        peer.unwrap().close()
+    if not keep:
+        finish(process)
+
+
+@needs_psk
+def test_listen_with_keys(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"# ours\nme:{KEY}\nyou:00ff\n")
+    process = run("listen", "--psk-file", str(file), "--echo", "tls://127.0.0.1:0")
+    context = SslContext(verify_mode=VerifyMode.NONE)
+    context.client_get_psk = lambda hint: ("me", bytes.fromhex(KEY))
+    with dial("127.0.0.1", port_of(process), tls=context, timeout=PATIENCE) as sock:
+        sock.send(b"hello")
+        assert sock.recv(5, timeout=PATIENCE) == b"hello"
+    finish(process)
+
+
+@pytest.mark.parametrize("service", ["--echo", "--discard", "--keep"])
+def test_listen_for_datagrams(run: Run, service: str) -> None:
+    process = run("listen", service, "udp://127.0.0.1:0")
+    port = port_of(process)
+    with udp_socket() as (peer, _):
+        peer.sendto(b"hello", ("127.0.0.1", port))
+        if service == "--echo":
+            assert peer.recv(100) == b"hello"
+        if service == "--keep":
+            assert os.read(process.stdout.fileno() if process.stdout else -1, 100) == b"hello"
+
+
+def test_listen_for_datagrams_of_one_peer(run: Run) -> None:
+    process = run("listen", "--timeout", "0.5", "udp://127.0.0.1:0")
+    port = port_of(process)
+    assert process.stdin is not None
+    process.stdin.write(b"answer")
+    with udp_socket() as (peer, _):
+        peer.sendto(b"question", ("127.0.0.1", port))
+        assert peer.recv(100) == b"answer"
+        process.stdin.close()
+        process.stdin = None
+        assert finish(process, None) == b"question"
+
+
+# check
+
+
+def test_check(run: Run) -> None:
+    with tcp_server() as (_, target):
+        assert finish(run("check", target)).decode().startswith("connected to Address(")
+
+
+@pytest.mark.parametrize(("days", "code"), [("4", 0), ("21", 1)])
+def test_check_with_tls(run: Run, days: str, code: int) -> None:
+    with serving(certificates.ending()) as target:
+        process = run("check", *CA, "--days", days, target)
+        out, _ = process.communicate(timeout=PATIENCE)
+    assert process.returncode == code
+    assert out.startswith(b"TlsInfo(version='TLSv1.3'")
+    assert b"CN=localhost issued by " in out
+
+
+@pytest.mark.parametrize("protocol", DIALOGUES)
+def test_check_with_starttls(run: Run, protocol: str) -> None:
+    with scripted(DIALOGUES[protocol]) as port:
+        out = finish(run("check", *CA, "--starttls", protocol, f"localhost:{port}"))
+    assert out.startswith(b"TlsInfo(version='TLSv1.3'")
+
+
+# Words.
+
+
+def test_what_takes_more_than_a_few_lines_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--show-code", "--self-signed", "tls://127.0.0.1:0"]) == 2
+    assert "name one with --cert FILE" in capsys.readouterr().err
+
+
+def test_what_is_typed_stays_text(run: Run, tmp_path: Path) -> None:
+    """A path may have quotes, backslashes and braces in it."""
+    path = f'unix:{tmp_path}/it\'s "{{x}}" \\n'
+    with serve(shout, 0, path):
+        assert finish(run("connect", path), b"hello") == b"HELLO", shlex.quote(path)
+    process = run("listen", "--echo", path)
+    assert process.stderr is not None
+    assert process.stderr.readline().decode() == f"listening on {path}\n"

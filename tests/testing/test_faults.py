@@ -1,0 +1,252 @@
+"""What faults are written as, when bytes arrive, and which record of TLS is its last word. Nothing here waits."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wireline.testing import Faults
+from wireline.testing._passage import CAPACITY, PAUSE, Fate, Passage
+from wireline.testing._records import CloseNotifyFilter
+
+# The words.
+
+
+def test_all_of_them() -> None:
+    words = "delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M,drop-tls-close,seed=7"
+    faults = Faults.parse(words)
+    assert faults == Faults(0.2, 0.05, 65536, 1, 4096, 1 << 20, True, 7)
+    assert str(faults) == words
+
+
+@pytest.mark.parametrize(
+    ("text", "faults"),
+    [
+        ("", Faults()),
+        (" Delay=1.5 , RATE=512", Faults(delay=1.5, rate=512)),
+        ("delay=300us,rate=1G", Faults(delay=300e-6, rate=1 << 30)),
+        ("delay=.5s,chunk=2kB", Faults(delay=0.5, chunk=2048)),
+        ("reset-after=0,truncate_after=0", Faults(reset_after=0, truncate_after=0)),
+    ],
+)
+def test_spellings(text: str, faults: Faults) -> None:
+    assert Faults.parse(text) == faults
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("lag=1", "there is no fault 'lag', only delay, jitter, rate, chunk, reset-after"),
+        ("delay", "delay takes a value"),
+        ("drop-tls-close=1", "drop-tls-close takes no value"),
+        ("chunk=1,chunk=2", "chunk is there twice"),
+        ("delay=soon", "delay is a time, as 200ms or 1.5s are, not 'soon'"),
+        ("delay=-1", "is a time"),
+        ("delay=2h", "is a time"),
+        ("delay=99999", "is a time"),
+        ("rate=fast", "rate is a number of bytes, as 512, 4k or 1M are, not 'fast'"),
+        ("rate=" + "9" * 5000, "is a number of bytes"),
+        ("rate=0", "rate is at least 1"),
+        ("chunk=0", "chunk is at least 1"),
+        ("seed=x", "seed is a number"),
+        ("rate=٣", "is a number of bytes"),
+    ],
+)
+def test_what_is_no_fault(text: str, complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        Faults.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"delay": "1"}, TypeError),
+        ({"delay": float("nan")}, ValueError),
+        ({"jitter": -1}, ValueError),
+        ({"rate": 1.5}, TypeError),
+        ({"chunk": True}, TypeError),
+        ({"reset_after": -1}, ValueError),
+        ({"drop_tls_close": 1}, TypeError),
+        ({"seed": "x"}, TypeError),
+    ],
+)
+def test_values_are_checked(values: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Faults(**values)
+    with pytest.raises(TypeError):
+        Faults.parse(None)  # type: ignore[arg-type]
+
+
+sizes = st.none() | st.integers(1, 1 << 40)
+
+
+@given(
+    st.builds(
+        Faults,
+        delay=st.integers(0, 10**6).map(lambda us: us / 1e6),
+        rate=sizes,
+        chunk=sizes,
+        reset_after=sizes,
+        truncate_after=sizes,
+        drop_tls_close=st.booleans(),
+        seed=st.integers(0, 10**9),
+    )
+)
+def test_what_is_written_is_read_back(faults: Faults) -> None:
+    read = Faults.parse(str(faults))
+    assert read.delay == pytest.approx(faults.delay, rel=1e-5)
+    assert str(read) == str(faults)
+
+
+# When bytes arrive.
+
+
+def arrivals(passage: Passage, start: float = 0.0) -> list[tuple[float, bytes]]:
+    """Every piece that is under way, and when it comes."""
+    now, found = start, []
+    while (wait := passage.seconds_to_wait(now)) is not None:
+        now += wait
+        piece = passage.take(now)
+        if piece is None:  # the sum was rounded down
+            now += 1e-9
+        else:
+            found.append((now, piece))
+    return found
+
+
+def test_delay_is_the_same_for_all() -> None:
+    passage = Passage(Faults(delay=0.2), "")
+    passage.put(b"a", 10.0)
+    passage.put(b"b", 10.1)
+    assert passage.take(10.19) is None
+    assert arrivals(passage, 10.19) == [(pytest.approx(10.2), b"a"), (pytest.approx(10.3), b"b")]
+    assert passage.is_empty
+    assert passage.seconds_to_wait(11) is None
+
+
+def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
+    def run(seed: int, stream: str) -> list[tuple[float, bytes]]:
+        passage = Passage(Faults(jitter=0.5, seed=seed), stream)
+        for number in range(20):
+            passage.put(bytes([number]), number / 100)
+        return arrivals(passage)
+
+    assert run(1, "a") == run(1, "a")
+    assert run(1, "a") != run(2, "a")
+    assert run(1, "a") != run(1, "b"), "each direction of each connection has numbers of its own"
+    found = run(1, "a")
+    assert [piece for _, piece in found] == [bytes([number]) for number in range(20)]
+    assert all(0 <= when <= 0.2 + 0.5 for when, _ in found)
+    assert len({when for when, _ in found}) > 1
+
+
+def test_rate_is_smooth_and_exact() -> None:
+    passage = Passage(Faults(rate=1000), "")
+    passage.put(bytes(1500), 0.0)
+    found = arrivals(passage)
+    assert found[0] == (pytest.approx(0.05), bytes(50))
+    assert found[-1][0] == pytest.approx(1.5)
+    passage.put(bytes(10), 10.0)
+    assert arrivals(passage, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
+
+
+def test_chunks_come_one_by_one() -> None:
+    passage = Passage(Faults(chunk=2), "")
+    passage.put(b"abcde", 0.0)
+    assert [piece for _, piece in arrivals(passage)] == [b"ab", b"cd", b"e"]
+    passage.put(b"abcd", 1.0)
+    assert passage.take(5.0) == b"ab"
+    assert passage.take(5.0) is None, "who looks late still gets one at a time"
+    assert passage.take(5.0 + PAUSE) == b"cd"
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 100])
+@pytest.mark.parametrize(
+    ("faults", "fate"),
+    [
+        (Faults(reset_after=7), Fate.RESET),
+        (Faults(truncate_after=7), Fate.TRUNCATE),
+        (Faults(truncate_after=7, reset_after=8), Fate.TRUNCATE),
+        (Faults(truncate_after=8, reset_after=7), Fate.RESET),
+    ],
+)
+def test_exactly_so_many_bytes_go_through(faults: Faults, fate: Fate, cut: int) -> None:
+    passage = Passage(faults, "")
+    data = b"0123456789"
+    for start in range(0, len(data), cut):
+        assert passage.fate is (fate if start >= 7 else None)
+        passage.put(data[start : start + cut], 0.0)
+    assert passage.fate is fate
+    assert b"".join(piece for _, piece in arrivals(passage)) == b"0123456"
+
+
+def test_nothing_at_all_goes_through() -> None:
+    assert Passage(Faults(reset_after=0), "").fate is Fate.RESET
+    assert Passage(Faults(), "").fate is None
+
+
+def test_there_is_room_for_so_much() -> None:
+    passage = Passage(Faults(delay=1), "")
+    passage.put(bytes(CAPACITY - 1), 0.0)
+    assert passage.has_room
+    passage.put(b"x", 0.0)
+    assert not passage.has_room
+    assert passage.take(1.0) is not None
+    assert passage.has_room
+
+
+# The last word of TLS.
+
+
+def record(kind: int, size: int, fill: int = 0) -> bytes:
+    return struct.pack(">BHH", kind, 0x0303, size) + bytes([fill]) * size
+
+
+DATA = record(23, 100, 1)
+HIDDEN = record(23, 19, 2)
+ALERT = record(21, 26, 3)
+FATAL_IN_CLEAR = record(21, 2, 4)
+
+
+def through(data: bytes, cut: int) -> bytes:
+    records = CloseNotifyFilter()
+    passed = b"".join(records.feed(data[start : start + cut]) for start in range(0, len(data), cut))
+    return passed + records.end()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 5, 6, 24, 1000])
+@pytest.mark.parametrize("last", [HIDDEN, ALERT])
+def test_an_alert_is_dropped_where_it_is_the_last_record(last: bytes, cut: int) -> None:
+    assert through(DATA + HIDDEN + DATA + last, cut) == DATA + HIDDEN + DATA
+    assert through(ALERT + last, cut) == ALERT
+
+
+@pytest.mark.parametrize("cut", [1, 7, 1000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        DATA + DATA,
+        FATAL_IN_CLEAR,
+        HIDDEN + DATA,
+        DATA + DATA[:3],
+        DATA + DATA[:50],
+        b"GET / HTTP/1.0\r\n\r\n" + HIDDEN,
+        b"",
+        b"abc",
+    ],
+)
+def test_everything_else_goes_on_as_it_came(data: bytes, cut: int) -> None:
+    assert through(data, cut) == data
+
+
+def test_what_may_be_data_can_be_released_and_an_alert_cannot() -> None:
+    records = CloseNotifyFilter()
+    assert records.feed(HIDDEN[:10]) == b""
+    assert records.may_be_data
+    assert records.release() + records.feed(HIDDEN[10:]) == HIDDEN
+    assert records.feed(ALERT) == b""
+    assert not records.may_be_data

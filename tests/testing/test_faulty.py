@@ -1,0 +1,254 @@
+"""A bad network in front of a server, pairs of sockets, certificates, and the fixtures of the plugin."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wireline import AF_UNIX, Address, ClosedError, SocketFlag, testing
+from wireline.net import Socket, dial, serve
+from wireline.testing import Faults, ThrowawayCA, async_pair, faulty, pair
+from wireline.testing._pairs import Kind
+from wireline.tls import SslContext, TruncatedError
+
+PATIENCE = 10.0
+NO_FLAGS = SocketFlag(0)
+
+
+def shout(client: Socket, address: Address) -> None:
+    for line in client.lines():
+        client.send(line.upper() + b"\n")
+
+
+def test_it_stands_in_front_of_a_server() -> None:
+    with serve(shout, 0, "127.0.0.1") as server:
+        with faulty(server.local_addr, "chunk=2") as address:
+            for _ in range(2):
+                with dial(*address, timeout=PATIENCE) as sock:
+                    sock.send(b"hello\n")
+                    assert sock.recv_line(PATIENCE) == b"HELLO"
+        with pytest.raises(OSError):  # whatever the system says of a port that is closed
+            dial(*address, timeout=PATIENCE)
+
+
+def test_faults_can_be_values_and_the_server_a_word(tmp_path: Path) -> None:
+    path = str(tmp_path / "sock")
+    with serve(shout, 0, f"unix:{path}") as server:
+        for spelling in (f"unix:{path}", server.local_addr):
+            with faulty(spelling, Faults(truncate_after=3)) as address:
+                assert address.port == 0
+                with Socket(AF_UNIX) as sock:
+                    sock.connect_unix(address.host, PATIENCE)
+                    sock.send(b"abcdef\n")
+                    assert sock.recv(100, PATIENCE) == b""
+        assert not os.path.exists(address.host)
+    with serve(shout, 0) as server:
+        with faulty(server.local_addr, Faults()) as address, dial(*address, timeout=PATIENCE) as sock:
+            sock.send(b"every interface\n")
+            assert sock.recv_line(PATIENCE) == b"EVERY INTERFACE"
+
+
+def test_what_is_still_connected_at_the_end_gets_a_reset() -> None:
+    with serve(shout, 0, "127.0.0.1") as server:
+        with faulty(server.local_addr, Faults()) as address:
+            sock = dial(*address, timeout=PATIENCE)
+            sock.send(b"x\n")
+            assert sock.recv_line(PATIENCE) == b"X"
+        with sock, pytest.raises(ConnectionResetError):
+            sock.recv(1, PATIENCE, NO_FLAGS)
+
+
+def test_a_server_that_refuses_is_a_reset() -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        with faulty(closed.getsockname(), Faults()) as address, dial(*address, timeout=PATIENCE) as sock:
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1, PATIENCE, NO_FLAGS)
+
+
+def test_tls_goes_through_and_loses_its_last_word() -> None:
+    context = ThrowawayCA().context()
+
+    def say(client: Socket, address: Address) -> None:
+        client.send(b"hello, and good bye")
+
+    with serve(say, 0, "127.0.0.1", tls=context) as server:
+        for words, ends in (("", True), ("drop-tls-close", False), ("drop-tls-close,chunk=100", False)):
+            with faulty(server.local_addr, words) as address:
+                with dial(*address, timeout=PATIENCE, tls=context, hostname="localhost") as sock:
+                    assert sock.recv_exactly(19, PATIENCE) == b"hello, and good bye"
+                    if ends:
+                        assert sock.recv(1, PATIENCE) == b""
+                    else:
+                        with pytest.raises(TruncatedError):
+                            sock.recv(1, PATIENCE)
+
+
+def test_two_bytes_over_tls_are_not_taken_for_the_last_word() -> None:
+    """They look like an alert; the other side waits for them, and nothing follows."""
+    context = ThrowawayCA().context()
+    with (
+        serve(shout, 0, "127.0.0.1", tls=context) as server,
+        faulty(server.local_addr, "drop-tls-close") as address,
+    ):
+        with dial(*address, timeout=PATIENCE, tls=context, hostname="localhost") as sock:
+            sock.send(b"x\n")
+            assert sock.recv_line(PATIENCE) == b"X"
+
+
+def test_the_async_flavour_can_be_its_client() -> None:
+    from wireline.asyncnet import dial
+
+    async def main(address: Address) -> bytes:
+        async with await dial(*address, timeout=PATIENCE) as sock:
+            await sock.send(b"hello\n")
+            return await sock.recv_line(PATIENCE)
+
+    with serve(shout, 0, "127.0.0.1") as server, faulty(server.local_addr, "chunk=1") as address:
+        assert asyncio.run(main(address)) == b"HELLO"
+
+
+@pytest.mark.parametrize(
+    ("server", "faults", "error"),
+    [
+        ("nowhere", "", ValueError),
+        ("udp://127.0.0.1:1", "", ValueError),
+        (("127.0.0.1", 1), "lag=1", ValueError),
+        (("127.0.0.1", 1), None, TypeError),
+    ],
+)
+def test_arguments_are_checked(server: Any, faults: Any, error: type[Exception]) -> None:
+    with pytest.raises(error), faulty(server, faults):
+        pass
+
+
+# Pairs.
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "tls"])
+def test_a_pair_is_connected_and_closed_at_the_end(kind: Kind) -> None:
+    with pair(kind) as (client, server):
+        client.send(b"one line\n")
+        assert server.recv_line(PATIENCE) == b"one line"
+        assert client.is_ssl is server.is_ssl is (kind == "tls")
+    assert client.is_closed
+    assert server.is_closed
+
+    async def main() -> None:
+        async with await async_pair(kind) as (client, server):
+            await server.send(b"one line\n")
+            assert await client.recv_line(PATIENCE) == b"one line"
+        with pytest.raises(ClosedError):
+            await client.recv(1)
+
+    asyncio.run(main())
+
+
+def test_a_pair_can_be_unbuffered_and_have_a_context_of_its_own() -> None:
+    context = ThrowawayCA().context()
+    with pair("tls", tls=context, buffered=False) as (client, server):
+        client.send(b"ab")
+        assert server.recv(10, PATIENCE) == b"ab"
+
+
+def test_what_is_no_pair() -> None:
+    with pytest.raises(ValueError, match="a pair is tcp, tcp6, unix or tls, not 'udp'"):
+        pair("udp")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="is for pair"):
+        pair("tcp", tls=ThrowawayCA().context())
+
+
+def test_a_handshake_that_fails_leaves_nothing() -> None:
+    """The certificate is for somebody else."""
+    context = ThrowawayCA().context("elsewhere")
+    with pytest.raises(OSError, match="localhost"):
+        pair("tls", tls=context)
+
+    async def main() -> None:
+        with pytest.raises(OSError, match="localhost"):
+            await async_pair("tls", tls=context)
+
+    asyncio.run(main())
+
+
+# Certificates.
+
+
+def test_the_files_are_what_a_server_and_a_client_need(tmp_path: Path) -> None:
+    files = ThrowawayCA().write(tmp_path, "example.test")
+    context = SslContext(cert_file=files.cert, key_file=files.key, ca_file=files.ca)
+    assert sorted(os.listdir(tmp_path)) == ["ca.pem", "server.key", "server.pem"]
+    with serve(shout, 0, "127.0.0.1", tls=context) as server:
+        with dial(*server.local_addr, tls=context, hostname="example.test", timeout=PATIENCE) as sock:
+            assert [each.subject for each in sock.get_peer_certificates()] != []
+
+
+def test_without_trustme_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "trustme", None)
+    with pytest.raises(ImportError, match="pip install trustme"):
+        ThrowawayCA()
+
+
+# The door, and the plugin.
+
+
+def test_the_door_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:
+    heavy = ["asyncio", "ssl", "trustme", "pytest", "rich"]
+    code = f"import sys, wireline.testing; print([name for name in {heavy} if name in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "[]\n"
+
+
+def test_every_name_of_the_door_is_there() -> None:
+    for name in testing.__all__:
+        assert getattr(testing, name).__doc__ or name == "CHECKS"
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        testing.nothing  # noqa: B018
+
+
+USERS_TESTS = """
+from wireline.testing import CHECKS
+import pytest
+
+def test_pair(wireline_pair):
+    client, server = wireline_pair("tls")
+    client.send(b"x")
+    assert server.recv(1, 5) == b"x"
+    assert wireline_pair().client is not client
+
+def test_faulty(wireline_faulty):
+    from wireline.net import dial, serve
+    def echo(client, address):
+        client.send(client.recv_line())
+    with serve(echo, 0, "127.0.0.1") as server:
+        address = wireline_faulty(server.local_addr, "chunk=1")
+        with dial(*address, timeout=5) as sock:
+            sock.send(b"hello\\n")
+            assert sock.recv(5, 5) == b"hello"
+
+def test_ca(wireline_ca):
+    assert b"BEGIN CERTIFICATE" in wireline_ca.pem
+
+@pytest.mark.parametrize("check", CHECKS[:2], ids=str)
+def test_conformance(check, wireline_pair):
+    check.run(wireline_pair)
+"""
+
+
+def test_the_plugin_in_a_project_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "conftest.py").write_text('pytest_plugins = ["wireline.testing.pytest_plugin"]\n')
+    (tmp_path / "test_users.py").write_text(USERS_TESTS)
+    words = ["-W", "error", "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": str(Path(testing.__file__).parents[2])}
+    result = subprocess.run(
+        [sys.executable, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode == 0, result.stdout
+    assert "5 passed" in result.stdout
