@@ -243,6 +243,11 @@ class BaseSocket:
             if core is None:
                 self._published()
 
+    def _note_reset(self, error: OSError) -> None:
+        """Keep the reset that a send has found out about, for who reads (R12)."""
+        if isinstance(error, ConnectionResetError) and self._core is not None:
+            self._core.broken = error.with_traceback(None)
+
     def _take_core(self, core: StreamCore) -> None:
         """Answer reads with this one from now on."""
         self._core = core

@@ -38,10 +38,21 @@ class StreamCore:
         from_scratch: after ``recv_line`` answered None: nothing of the line is there yet, and if one line comes next,
             it is the answer.
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
+        broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """
 
-    __slots__ = ("_buffer", "_buffered", "_ended", "_error", "from_scratch", "lines", "want", "want_whole")
+    __slots__ = (
+        "_buffer",
+        "_buffered",
+        "_ended",
+        "_error",
+        "broken",
+        "from_scratch",
+        "lines",
+        "want",
+        "want_whole",
+    )
 
     plain: ClassVar[bool] = True
     """Whether what is fed is what the requests answer."""
@@ -51,6 +62,7 @@ class StreamCore:
         self._buffered = buffered
         self._ended = False
         self._error: OSError | None = None
+        self.broken: OSError | None = None
         self.lines = self._buffer.lines
         self.from_scratch = False
         self.want = 0
@@ -73,6 +85,8 @@ class StreamCore:
         """Take what the network gave; ``b""`` is the orderly end."""
         if data:
             self._buffer.feed(data)
+        elif self.broken is not None:
+            self.fail(self.broken)
         else:
             self._ended = True
 

@@ -542,7 +542,8 @@ class AsyncStream(SecuredStream):
             if self._secure is not None:
                 return self._try_send_secure(self._secure, payload)
             return not payload or self._sock.send(payload, NO_SIGNAL) == len(payload)
-        except OSError:
+        except OSError as error:
+            self._note_reset(error)
             return False
 
     async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
@@ -599,6 +600,7 @@ class AsyncStream(SecuredStream):
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
         self._raise_if_closed(operation)
+        self._note_reset(error)
         if is_disconnection_error(flags, error) and not self._write_shut:
             return False
         self._annotated(error, operation)

@@ -131,6 +131,7 @@ class SecuredSocket(GuardedSocket):
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
         self._raise_if_closed(operation)
+        self._note_reset(error)
         if is_disconnection_error(flags, error) and not self._write_shut:
             return False
         self._annotated(error, operation)

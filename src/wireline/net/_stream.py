@@ -292,7 +292,8 @@ class BlockingStream(SecuredSocket):
             if self._secure is not None:
                 return self._try_send_secure(self._secure, payload)
             return not payload or self._sock.send(payload, DONT_WAIT | NO_SIGNAL) == len(payload)
-        except OSError:
+        except OSError as error:
+            self._note_reset(error)
             return False
         finally:
             self._let_go_of_turn()

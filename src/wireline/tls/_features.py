@@ -37,7 +37,9 @@ def find_features() -> Features:
 
     reason = "" if _openssl.available() else _openssl.why_not()
     own_suites = "" if hasattr(ssl.SSLContext, "set_ciphersuites") else reason  # from 3.15 on
-    own_psk = "" if hasattr(ssl.SSLContext, "set_psk_server_callback") else _openssl_psk.why_not()  # from 3.13 on
+    own_psk = (
+        "" if hasattr(ssl.SSLContext, "set_psk_server_callback") else _openssl_psk.why_not()
+    )  # from 3.13 on
     reasons = {
         "TLS with verification, ALPN, SNI, client certificates, resumption, key log": "",
         "pre-shared keys (client_get_psk, server_get_psk)": own_psk,
