@@ -141,11 +141,12 @@ class AcceptResult(enum.Enum):
     """A client, ready to be used."""
 
 
-NO_SIGNAL: int = getattr(socket, "MSG_NOSIGNAL", 0)
+# Plain numbers: to combine two of `socket.MsgFlag` costs as much as to encrypt a small message.
+NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 """Flag of the operating system: a peer that is gone is an error, never a signal that ends the process of somebody
 who enabled SIGPIPE."""
 
-DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
 """Flag of the operating system: one call on a blocking descriptor does not wait. 0 where there is none (Windows):
 streams do not block there."""
 

@@ -237,7 +237,7 @@ def test_a_failed_handshake_keeps_no_frames_alive() -> None:
     core.feed(b"GET / HTTP/1.1\r\n\r\n")
     with pytest.raises(ssl.SSLError, match="HTTP_REQUEST") as caught:
         core.handshake()
-    for kept in (core._error, core.engine._error):
+    for kept in (core._error, core.engine.error):
         assert kept is not caught.value
         assert kept is not None
         assert kept.__traceback__ is None

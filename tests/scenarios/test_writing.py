@@ -20,6 +20,7 @@ from tests.scenarios.scene import (
     begin,
     eventually,
     fill,
+    in_clear,
     pattern,
     raw_option,
     read_exactly,
@@ -167,6 +168,16 @@ async def test_W2_a_peer_that_goes_away_while_send_waits(scene: Scene, flags: So
 
 
 # W3.
+
+
+@in_clear  # of TLS a part of a message is told from all of it, see T3
+async def test_W3_what_counts_as_sent_arrives_after_close_too(wire: Wire) -> None:
+    sock, peer = wire
+    data = pattern(20_000_000)
+    with pytest.raises(SocketTimeout) as caught:
+        await sock.send(data, timeout=0.05)
+    sock.close()
+    assert await soon(all_of(peer)) == data[: caught.value.bytes_sent]
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])

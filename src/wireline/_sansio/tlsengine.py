@@ -31,6 +31,7 @@ _RECORD = 16 * 1024
 # one is not there whole yet costs a tenth of decrypting it.
 _RECORD_ON_WIRE = _RECORD + 22
 
+
 # Bytes that go through a BIO at once, either way. A memory BIO never gives back the memory that it needed once: with
 # 64 KiB a connection keeps 60 kB more for its life, and is 3 % faster.
 _PORTION = 16 * 1024
@@ -84,21 +85,22 @@ class TlsEngine:
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
         ended: the peer has sent its ``close_notify``.
+        error: what ended the connection for good; nothing more is asked of OpenSSL.
+        outgoing: where ciphertext waits to be sent; ``output`` takes it.
     """
 
     __slots__ = (
         "_close_sent",
-        "_error",
         "_incoming",
-        "_outgoing",
-        "_pending",
         "_read",
         "_ready",
         "_remembered",
         "_write",
         "ended",
+        "error",
         "established",
         "obj",
+        "outgoing",
         "policy",
     )
 
@@ -110,13 +112,12 @@ class TlsEngine:
         self.established = False
         self.ended = False
         self._incoming = incoming
-        self._outgoing = outgoing
+        self.outgoing = outgoing
         # What `SSLObject` only passes on to: one Python call less for each record.
         inner = getattr(obj, "_sslobj", obj)
         self._read: Callable[[int], bytes] = inner.read
         self._write: Callable[[bytes | memoryview], int] = inner.write
-        self._pending: Callable[[], int] = inner.pending
-        self._error: ssl.SSLError | None = None
+        self.error: ssl.SSLError | None = None
         self._close_sent = False
         self._ready: list[bytes] = []
         self._remembered = False
@@ -125,13 +126,13 @@ class TlsEngine:
     @property
     def has_output(self) -> bool:
         """Whether there is ciphertext to send."""
-        return self._outgoing.pending > 0 or bool(self._ready)
+        return self.outgoing.pending > 0 or bool(self._ready)
 
     def output(self) -> bytes:
         """Take the ciphertext that is to be sent."""
         if not self._ready:
-            return self._outgoing.read()
-        ready = [*self._ready, self._outgoing.read()]
+            return self.outgoing.read()
+        ready = [*self._ready, self.outgoing.read()]
         self._ready.clear()
         return b"".join(ready)
 
@@ -148,8 +149,8 @@ class TlsEngine:
         Raises:
             ssl.SSLError: it failed, or the policy refuses the peer. The output is the alert that says so.
         """
-        if self._error is not None:
-            raise fresh_copy(self._error)
+        if self.error is not None:
+            raise fresh_copy(self.error)
         try:
             self.obj.do_handshake()
         except ssl.SSLWantReadError:
@@ -172,52 +173,75 @@ class TlsEngine:
 
         Args:
             data: what the network gave.
-            take: is called with each decrypted piece, in order, before an error is raised.
+            take: is called with what was decrypted, if anything was, before an error is raised.
             at_end: the TCP stream ends after this.
 
         Raises:
             TruncatedError: the TCP stream ended and nobody had said that it would.
             ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
         """
-        if self._error is not None:
-            raise fresh_copy(self._error)
-        if len(data) <= _RECORD_ON_WIRE:
-            if not self.ended:
-                self._incoming.write(data)
-                self._drain(take)
-        else:
-            view = memoryview(data)
-            for start in range(0, len(view), _RECORD_ON_WIRE):
-                if self.ended:
-                    break  # nobody will ever take what comes now, and it must not pile up
-                self._incoming.write(view[start : start + _RECORD_ON_WIRE])
-                self._drain(take)
+        if self.error is None and (plaintext := self.open(data)):
+            take(plaintext)
+        if self.error is not None:
+            raise fresh_copy(self.error)
         if at_end and not self.ended:
             if not self.policy.ragged_eof:
                 raise TruncatedError  # of reading: writing may still work, or fails by itself
             self.ended = True
 
-    def _drain(self, take: Callable[[bytes], object]) -> None:
-        incoming, pending, read = self._incoming, self._pending, self._read
-        piece = b""
+    def open(self, data: bytes) -> bytes:
+        """Decrypt, and raise nothing: ``ended`` and ``error`` say what came after the data.
+
+        It is folded for the common case, one record, whole: this is where every message comes by.
+        """
+        if len(data) > _RECORD_ON_WIRE or self.ended or self.error is not None or not self._remembered:
+            return self._open_all(data)
+        incoming = self._incoming
+        incoming.write(data)
         try:
-            # Looked at first: to be told that there is no record costs as much as a small record.
-            while (incoming.pending or pending()) and not self.ended:
-                piece = read(_RECORD)
-                if piece:
-                    take(piece)
-                else:
-                    self.ended = True
-        except ssl.SSLWantReadError:
-            pass  # the record is not there whole yet
-        except ssl.SSLZeroReturnError:
-            self.ended = True  # the peer's close_notify, after ours
+            piece = self._read(_RECORD)
         except ssl.SSLError as error:
-            raise self._failed(error) from error.__cause__
-        if piece and not self._remembered:
+            self._stopped(error)
+            return b""
+        if piece and not incoming.pending:
+            return piece
+        pieces = [piece]
+        self.ended = not piece
+        self._drain(pieces)
+        return b"".join(pieces)
+
+    def _open_all(self, data: bytes) -> bytes:
+        pieces: list[bytes] = []
+        view = memoryview(data)
+        for start in range(0, len(view) or 1, _RECORD_ON_WIRE):
+            if self.ended or self.error is not None:
+                break  # nobody will ever take what comes now, and it must not pile up
+            self._incoming.write(view[start : start + _RECORD_ON_WIRE])
+            self._drain(pieces)
+        if pieces and not self._remembered:
             # TLS 1.3 sends the tickets after the handshake, with or before the first data.
             self._remembered = True
             self.policy.remember(self.obj)
+        return b"".join(pieces)
+
+    def _drain(self, pieces: list[bytes]) -> None:
+        incoming, read = self._incoming, self._read
+        try:
+            # Looked at first: to be told that there is no record costs as much as a small record.
+            while incoming.pending and not self.ended:
+                if piece := read(_RECORD):
+                    pieces.append(piece)
+                else:
+                    self.ended = True
+        except ssl.SSLError as error:
+            self._stopped(error)
+
+    def _stopped(self, error: ssl.SSLError) -> None:
+        """A read did not give anything."""
+        if isinstance(error, ssl.SSLZeroReturnError):
+            self.ended = True  # the peer's close_notify, after ours
+        elif not isinstance(error, ssl.SSLWantReadError):  # the record is not there whole yet
+            self._failed(error)
 
     def encrypt(self, data: bytes | memoryview) -> None:
         """Turn plaintext into output; it is as much memory until it is taken, and 64 KiB at once is a good measure.
@@ -226,8 +250,8 @@ class TlsEngine:
             ssl.SSLError: the connection has failed before.
             BrokenPipeError: ``close_notify`` was sent.
         """
-        if self._error is not None:
-            raise fresh_copy(self._error)
+        if self.error is not None:
+            raise fresh_copy(self.error)
         if self._close_sent:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection was shut for writing")
         try:
@@ -241,11 +265,11 @@ class TlsEngine:
     def _encrypt_in_portions(self, data: memoryview) -> None:
         for start in range(0, len(data), _PORTION):
             self._write(data[start : start + _PORTION])
-            self._ready.append(self._outgoing.read())
+            self._ready.append(self.outgoing.read())
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
-        if self._close_sent or self._error is not None or not self.established:
+        if self._close_sent or self.error is not None or not self.established:
             return
         self._close_sent = True
         try:
@@ -257,12 +281,12 @@ class TlsEngine:
 
     def abandon(self, cause: BaseException) -> ssl.SSLError:
         """End a handshake that nobody will go on with; return the error that every later use gets."""
-        if self._error is None:
+        if self.error is None:
             self._failed(ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}"))
-        assert self._error is not None
-        return self._error
+        assert self.error is not None
+        return self.error
 
     def _failed(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
-        self._error = fresh_copy(error)
+        self.error = fresh_copy(error)
         return error

@@ -44,10 +44,11 @@ class TlsCore(StreamCore):
         engine: the TLS connection; call it through this object, which holds the lock.
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
+        rest: what is left to send of the ciphertext that was taken last.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
-    __slots__ = ("_cause", "_cut", "_gulp", "_lock", "_news", "_unsent", "attend", "engine", "lent", "midway")
+    __slots__ = ("_cause", "_cut", "_gulp", "_lock", "_news", "attend", "engine", "lent", "midway", "rest")
 
     plain = False
 
@@ -58,7 +59,7 @@ class TlsCore(StreamCore):
         self.engine = engine
         self.want = self._gulp = _SMALLEST_GULP
         self._lock = lock
-        self._unsent: bytes | memoryview = b""
+        self.rest: bytes | memoryview = b""
         self._news = self._cut = False
         self.lent = self.midway = False
         self._cause: OSError | None = None
@@ -110,16 +111,23 @@ class TlsCore(StreamCore):
 
     def feed(self, data: bytes) -> None:
         """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced."""
-        if not self.engine.established:
+        engine = self.engine
+        if not engine.established:
             self._news = True
             self._cut = self._cut or not data
-            self.engine.feed_handshake(data)
+            engine.feed_handshake(data)
             return
         if len(data) == self._gulp:
             self._gulp = min(2 * self._gulp, _LARGEST_GULP)
         elif len(data) < _SMALLEST_GULP:
             self._gulp = _SMALLEST_GULP
-        self._decrypt(data, at_end=not data)
+        # Mostly this is all, without the calls of `_decrypt`.
+        with self._lock:
+            plaintext = engine.open(data)
+        if plaintext:
+            self._buffer.feed(plaintext)
+        if not data or engine.ended or engine.error is not None or engine.outgoing.pending:
+            self._decrypt(b"", at_end=not data)
 
     def fail(self, error: OSError) -> None:
         """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""
@@ -159,7 +167,7 @@ class TlsCore(StreamCore):
     @property
     def has_output(self) -> bool:
         """Whether there is ciphertext to send."""
-        return bool(self._unsent or self.engine.has_output)
+        return bool(self.rest or self.engine.has_output)
 
     @staticmethod
     def slices(payload: bytes | memoryview) -> Iterable[bytes | memoryview]:
@@ -180,10 +188,10 @@ class TlsCore(StreamCore):
 
     def unsent(self) -> bytes | memoryview:
         """The ciphertext to send next, the rest of a record that was begun first; ``b""`` if there is none."""
-        if not self._unsent:
+        if not self.rest:
             with self._lock:
-                self._unsent = self.engine.output()
-        return self._unsent
+                self.rest = self.engine.output()
+        return self.rest
 
     def seal(self, data: bytes | memoryview) -> bytes | memoryview:
         """What ``encrypt`` and then ``unsent`` come to: this is where every message comes by.
@@ -193,16 +201,16 @@ class TlsCore(StreamCore):
         """
         with self._lock:
             self.engine.encrypt(data)
-            if not self._unsent:
-                self._unsent = self.engine.output()
-            return self._unsent
+            if not self.rest:
+                self.rest = self.engine.output()
+            return self.rest
 
     def sent(self, count: int) -> bool:
         """So many bytes of ``unsent`` went out; whether that was all of them."""
-        if count < len(self._unsent):
-            self._unsent = memoryview(self._unsent)[count:]
+        if count < len(self.rest):
+            self.rest = memoryview(self.rest)[count:]
             return False
-        self._unsent = b""
+        self.rest = b""
         return True
 
     def close_notify(self) -> None:
@@ -217,4 +225,4 @@ class TlsCore(StreamCore):
         if not self.midway:
             self.close_notify()
         with self._lock:
-            return bytes(self._unsent) + self.engine.output()
+            return bytes(self.rest) + self.engine.output()

@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Generic, TypeVar, cast
 
+from wireline._linger import DEFAULT_LINGER
 from wireline._sansio.deadline import Deadline
 from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
 from wireline.asyncnet._poller import unwatch, watch
@@ -55,6 +56,8 @@ class Job(Generic[T]):
 
     transferable = True
     """Whether what an operation brought may go to the next job, when the task that asked for it has left."""
+    counts_when_begun = False
+    """Whether what an operation has begun is taken for done, so that a ``close`` lets it come to its end."""
 
     def attempt(self) -> T | NotYet:
         """Make one system call that does not wait, and look what it gave.
@@ -300,7 +303,10 @@ class PortableChannel(Channel):
     def _unwatch(self) -> None:
         if self._operation is not None and self._for is not None and not self._loop.is_closed():
             self.ending = self._operation
-            self._for.abandon(self._operation)
+            if self._queue or not self._for.counts_when_begun:
+                self._for.abandon(self._operation)
+            else:  # nobody waits for it any more, and what it has is as good as sent
+                self._loop.call_later(DEFAULT_LINGER, self._operation.cancel)
         if self._kept is not None and self._for is not None and self._kept.exception() is None:
             self._for.discard(self._kept.result())
         self._kept = None

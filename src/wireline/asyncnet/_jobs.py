@@ -72,6 +72,7 @@ class Send(Job[int]):
     __slots__ = ("_data", "_once", "_piece", "_sock", "_source", "sent")
 
     transferable = False
+    counts_when_begun = True
 
     def __init__(
         self, sock: socket.socket, data: bytes | memoryview, sent: int, *, once: bool = False

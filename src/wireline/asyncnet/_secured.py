@@ -141,21 +141,21 @@ class SecuredStream(SecureSocket):
     async def _send_secure(
         self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
     ) -> None:
-        self.last_bytes_sent = 0
+        sent = 0
         try:
-            if secure.has_output:
+            if secure.rest:
                 await self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
             for piece in secure.slices(payload):
                 secure.midway = True
                 data = secure.seal(piece)
-                self.last_bytes_sent += len(piece)
+                sent += len(piece)
                 # Mostly there is room: one attempt, without the calls of `_flush`.
                 try:
                     gone = not self._write_in_flight() and secure.sent(self._sock.send(data, NO_SIGNAL))
                 except BlockingIOError:
                     gone = False
                 if not gone:
-                    await self._flush(secure, "send", deadline, self.last_bytes_sent)
+                    await self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:
             raise
@@ -163,7 +163,14 @@ class SecuredStream(SecureSocket):
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self._let_go_of_turn()
+            self.last_bytes_sent = sent
+            turn = self._turn
+            if turn.queue:
+                turn.release()
+            else:
+                turn.held = turn.over
+            if secure.has_output:
+                self._send_output()
 
     async def _send_a_slice(
         self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None

@@ -177,11 +177,14 @@ class AsyncStream(SecuredStream):
             self._turn.send_away()
             for signal in self._signals or ():
                 signal.ring()
-        if self._secure is not None and self._write_in_flight():
-            self._secure.lent = (
-                True  # by a send that was given up: it is ended in the midst of what counts as sent
-            )
-        when_done(self._close_channels(), functools.partial(self._dispose, linger))
+        writer = self._writer
+        when_done(self._close_channels(), functools.partial(self._dispose_after, writer, linger))
+
+    def _dispose_after(self, writer: Channel | None, linger: float | None) -> None:
+        sending = None if writer is None else writer.ending
+        if self._secure is not None and sending is not None and sending.cancelled():
+            self._secure.lent = True  # it was ended in the midst of what counts as sent
+        self._dispose(linger)
 
     @property
     def _in_use(self) -> bool:

@@ -14,7 +14,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
-from wireline.options import SocketFlag, is_disconnection_error
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -92,17 +92,21 @@ class SecuredSocket(GuardedSocket):
     def _send_secure(
         self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
     ) -> None:
-        self.last_bytes_sent = 0
+        sent = 0
         try:
-            if secure.has_output:
+            if secure.rest:
                 self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
             for piece in secure.slices(payload):
                 secure.midway = True
                 data = secure.seal(piece)
-                self.last_bytes_sent += len(piece)
+                sent += len(piece)
                 # Mostly there is room: one attempt, without the calls of `_flush`.
-                if not secure.sent(self._send_once("send", data, deadline, self.last_bytes_sent)):
-                    self._flush(secure, "send", deadline, self.last_bytes_sent)
+                try:
+                    gone = secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
+                except BlockingIOError:
+                    gone = False
+                if not gone:
+                    self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:
             raise
@@ -110,7 +114,15 @@ class SecuredSocket(GuardedSocket):
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self._let_go_of_turn()
+            self.last_bytes_sent = sent
+            turn = self._turn
+            turn.held.release()
+            if turn.queue:
+                turn.pass_on()
+            if self._disposal is not None:
+                self._last_one_out()
+            if secure.has_output:
+                self._send_output()
 
     def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         self._flush(secure, "send_some", deadline, 0)
