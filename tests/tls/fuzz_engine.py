@@ -5,6 +5,7 @@ A program of its own, as atheris ends the process it runs in. The options are li
 
 from __future__ import annotations
 
+import resource
 import sys
 
 import atheris
@@ -57,6 +58,11 @@ def fuzz(data: bytes) -> None:
     (fuzz_engine if provider.ConsumeBool() else fuzz_core)(provider)
 
 
+MEMORY = 500 * 2**20
+"""Bytes that the program may take."""
+
+
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     atheris.Setup(sys.argv, fuzz)
     atheris.Fuzz()
