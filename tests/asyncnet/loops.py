@@ -202,7 +202,7 @@ async def _nothing_left(main: Callable[[], Coroutine[Any, Any, T]], thorough: bo
     result = await main()
     for _ in range(SETTLING):
         left = asyncio.all_tasks() - before
-        if not (left or loop.watched):
+        if not (left or loop.watched or loop.timers()):
             break
         await asyncio.sleep(0)
     assert not left, f"tasks left pending: {left}"

@@ -481,6 +481,10 @@ async def test_a_socket_that_nobody_closes_says_which_it_was_and_is_closed(
             await turns(6)
         assert f"unclosed {name}" in [str(each.message) for each in caught]
         assert {each.category for each in caught} == {ResourceWarning}
+        if "portable" in way.name and (make, call) == FORGOTTEN["send"]:
+            peer.close()  # while there is a peer, what counts as sent may still go out
+            before -= 1
+            await turns(6)
         assert open_descriptors() == before
 
 

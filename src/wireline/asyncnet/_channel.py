@@ -306,7 +306,8 @@ class PortableChannel(Channel):
             if self._queue or not self._for.counts_when_begun:
                 self._for.abandon(self._operation)
             else:  # nobody waits for it any more, and what it has is as good as sent
-                self._loop.call_later(DEFAULT_LINGER, self._operation.cancel)
+                limit = self._loop.call_later(DEFAULT_LINGER, self._operation.cancel)
+                self._operation.add_done_callback(lambda _: limit.cancel())
         if self._kept is not None and self._for is not None and self._kept.exception() is None:
             self._for.discard(self._kept.result())
         self._kept = None
