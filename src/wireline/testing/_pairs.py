@@ -159,7 +159,9 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
             context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_PATIENCE)
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
             failures.append(error)
-            made.client.close()
+            # Its own end: the client then ends by what it was told, an alert or the end of the stream. Closing the
+            # client's would put "closed while it waited" in the place of what the client found wrong itself.
+            made.server.close()
 
     thread = threading.Thread(target=serve, name="wireline-pair", daemon=True)
     thread.start()
