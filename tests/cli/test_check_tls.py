@@ -272,10 +272,10 @@ def test_a_server_that_speaks_no_tls_is_exit_code_5(start: Start) -> None:
 
 def test_a_server_that_says_nothing_is_exit_code_4(check: Check) -> None:
     with tcp_server() as (_, target):
-        code, out, err = check("--timeout", "0.2", f"tls://{target}")
+        code, out, err = check("--timeout", "1", f"tls://{target}")
     assert code == 4
     assert "connected" in out
-    assert "no TLS handshake within 0.2 s" in err
+    assert "no TLS handshake within 1 s" in err
 
 
 def test_a_server_that_leaves_in_the_handshake_is_exit_code_5(check: Check) -> None:
@@ -307,48 +307,6 @@ def test_without_cryptography_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "cryptography", None)
     assert main(["check", "tls://127.0.0.1:9"]) == 1
     assert "pip install 'wireline[cli]'" in capfd.readouterr().err
-
-
-# A terminal.
-
-
-@pytest.mark.parametrize("width", [80, 200])
-def test_tables_and_colour_on_a_terminal(width: int) -> None:
-    lines = on_terminal(width, {})
-    assert any("┏" in line for line in lines)
-    assert any("└── " in line for line in lines)
-    assert any("\x1b[32m" in line for line in lines)
-    assert max(len(line) for line in map(visible, lines)) <= width
-
-
-def test_no_colour_and_no_tables_if_nobody_wants_them() -> None:
-    text = "\n".join(on_terminal(80, {"NO_COLOR": "1"}))
-    assert "\x1b" not in text
-    assert "┏" not in text
-    assert "  version       TLSv1.3" in text
-
-
-def visible(line: str) -> str:
-    return re.sub(r"\x1b\[[0-9;]*m", "", line)
-
-
-def on_terminal(width: int, env: dict[str, str]) -> list[str]:
-    pexpect = pytest.importorskip("pexpect", reason="there are no pseudo-terminals on Windows")
-    inherited = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    words = ["-m", "wireline", *TRUSTING]
-    with serving(certificates.chained()) as target:
-        child = pexpect.spawn(
-            sys.executable,
-            [*words, target],
-            env={**inherited, "TERM": "xterm-256color", **env},
-            dimensions=(24, width),
-            encoding="utf-8",
-            timeout=15,
-        )
-        text = child.read()
-        child.close()
-    assert child.exitstatus == 0
-    return text.splitlines()
 
 
 def test_the_throw_away_certificate_of_listen_is_a_good_one(start: Start, tmp_path: Path) -> None:

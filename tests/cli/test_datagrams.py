@@ -19,7 +19,7 @@ HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 @HOSTS
 def test_connect_sends_and_shows_what_comes_back(start: Start, host: str) -> None:
     with udp_socket(host) as (peer, target):
-        command = start("connect", "--timeout", "0.3", target)
+        command = start("connect", target)
         command.type(b"one\ntwo\n")
         data, sender = peer.recvfrom(100)
         assert data == b"one\ntwo\n"  # a chunk is a datagram
@@ -47,7 +47,7 @@ def test_connect_cuts_a_file_into_the_largest_datagrams(start: Start, tmp_path: 
     path = tmp_path / "data"
     path.write_bytes(data)
     with udp_socket() as (peer, target), path.open("rb") as file:
-        command = start("connect", "--timeout", "0.1", target, stdin=file)
+        command = start("connect", target, stdin=file)
         pieces = [peer.recv(1 << 17), peer.recv(1 << 17)]
         assert [len(piece) for piece in pieces] == [65507, 100_000 - 65507]
         assert b"".join(pieces) == data
@@ -65,7 +65,7 @@ def test_connect_to_a_port_that_nobody_has_is_3(start: Start) -> None:
 @HOSTS
 def test_listen_talks_with_the_first_sender_only(start: Start, host: str) -> None:
     spelled = f"[{host}]" if ":" in host else host
-    command = start("listen", "--timeout", "0.4", f"udp://{spelled}:0")
+    command = start("listen", f"udp://{spelled}:0")
     port = command.port()
     with udp_socket(host) as (first, _), udp_socket(host) as (stranger, _):
         first.sendto(b"hello", (host, port))
@@ -129,7 +129,7 @@ def test_echo_answers_each_datagram_to_its_sender(start: Start, host: str) -> No
 
 
 def test_echo_ends_by_silence_if_asked_to(start: Start) -> None:
-    command = start("listen", "--echo", "--timeout", "0.2", "udp://127.0.0.1:0")
+    command = start("listen", "--echo", "--timeout", "2", "udp://127.0.0.1:0")
     port = command.port()
     with udp_socket() as (peer, _):
         peer.sendto(b"x", ("127.0.0.1", port))

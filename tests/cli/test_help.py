@@ -36,6 +36,25 @@ def test_every_command_has_examples_and_fits_a_screen(
     assert max(map(len, text.splitlines())) <= 120
 
 
+@pytest.mark.parametrize(("columns", "widest"), [(80, 80), (200, 100)])
+@pytest.mark.parametrize("command", ["", *commands()])
+def test_help_is_as_wide_as_the_terminal_and_not_too_wide_to_read(
+    command: str,
+    columns: int,
+    widest: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([*([command] if command else []), "--help"]) == 0
+    text = capsys.readouterr().out.partition("\nexamples:\n")[0]
+    # The lines of usage are argparse's own: Python 3.11 breaks no pair of brackets.
+    text = text.partition("\n\n")[2]
+    prose = text.partition("\npositional arguments:")[0]
+    assert [line for line in prose.splitlines() if len(line) > widest] == []
+    assert [line for line in text.splitlines() if len(line) > columns] == []
+
+
 @pytest.mark.parametrize("command", commands())
 def test_every_option_is_explained(command: str) -> None:
     (subparsers,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
@@ -93,6 +112,8 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
 
     assert complete("wireline", "ch") == ["check"]
     assert complete("wireline", "check", "--start") == ["--starttls"]
+    assert complete("wireline", "relay", "--show") == ["--show-code"]
+    assert complete("wireline", "completion", "f") == ["fish"]
     assert complete("wireline", "check", "--starttls", "po") == ["pop3", "postgres"]
 
 

@@ -8,13 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.cli.command import connect, connect_unix, read_all, reset, tcp_server
+from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive, reset, tcp_server
 from tests.cli.conftest import Start
+from tests.cli.test_relay_stats import connect_when_it_listens
+from wireline.cli import _listen
+from wireline.cli._arguments import parse
+from wireline.cli._signals import Signals
 
 # One connection to standard input and output.
 
@@ -256,7 +261,7 @@ def test_echo_keep_serves_many_at_once_and_tells_of_the_one_that_broke_off(
     start: Start, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "socket")
-    command = start("listen", "--echo", "--keep", "--timeout", "0.3", f"unix:{path}")
+    command = start("listen", "--echo", "--keep", "--timeout", "2", f"unix:{path}")
     assert command.listening_on() == f"unix:{path}"
     with connect_unix(path) as silent, connect_unix(path) as other:
         other.sendall(b"x")
@@ -287,23 +292,38 @@ def test_what_the_library_logs_is_one_line_without_a_traceback(start: Start) -> 
     assert command.end().code == 0
 
 
-def test_at_ctrl_c_a_client_may_finish_and_one_that_does_not_is_closed(start: Start) -> None:
-    command = start("listen", "--echo", "--keep", "127.0.0.1:0")
-    port = command.port()
-    with connect(port) as finishing, connect(port) as staying:
-        for peer in (finishing, staying):
-            peer.sendall(b"x")
-            assert peer.recv(1) == b"x"
-        command.send_signal(signal.SIGINT)
+def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_listen, "_DRAIN", PATIENCE)  # half a second is soon over
+    path = f"{tmp_path}/socket"
+    signals = Signals()
+    words = ["listen", "--echo", "--keep", f"unix:{path}"]
+    serving = threading.Thread(target=_listen.run, args=(parse(words), signals))
+    serving.start()
+    with connect_when_it_listens(path) as finishing:
+        finishing.sendall(b"x")
+        assert finishing.recv(1) == b"x"
+        ending = threading.Thread(target=signals.end, args=(signal.SIGINT,))
+        ending.start()
         finishing.sendall(b"last")
-        assert finishing.recv(10) == b"last"
+        assert receive(finishing, 4) == b"last"
         finishing.shutdown(socket.SHUT_WR)
         assert finishing.recv(1) == b""
+    ending.join()
+    serving.join()
+    assert signals.exit_code == 0
+
+
+def test_at_ctrl_c_a_client_that_does_not_finish_is_closed(start: Start) -> None:
+    command = start("listen", "--echo", "--keep", "127.0.0.1:0")
+    with connect(command.port()) as staying:
+        staying.sendall(b"x")
+        assert staying.recv(1) == b"x"
+        command.send_signal(signal.SIGINT)
         assert staying.recv(1) == b""
         assert command.end() == (0, b"", "")
 
 
-@pytest.mark.parametrize(("words", "code"), [((), 6), (("--timeout", "0.1"), 4)])
+@pytest.mark.parametrize(("words", "code"), [((), 6), (("--timeout", "2"), 4)])
 def test_a_single_client_of_echo_that_does_not_end_well(
     start: Start, words: tuple[str, ...], code: int
 ) -> None:

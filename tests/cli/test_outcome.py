@@ -61,6 +61,8 @@ def dial_error(*numbers: int) -> DialError:
         (Stage.LISTEN, os_error(errno.EACCES), ExitCode.FAILED, "need privileges"),
         (Stage.LISTEN, os_error(errno.ENOENT), ExitCode.FAILED, "cannot listen on server: No such file"),
         (Stage.LISTEN, socket.gaierror(-2, "not known"), ExitCode.UNREACHABLE, "cannot find server"),
+        (Stage.CONNECT, UnicodeError("no"), ExitCode.UNREACHABLE, "cannot find server: no; check the name"),
+        (Stage.CONNECT, os_error(errno.ENETUNREACH), ExitCode.UNREACHABLE, "and this machine's network"),
         (Stage.ACCEPT, SocketTimeout("accept", 3), ExitCode.TIMEOUT, "nobody came to server"),
         (Stage.ACCEPT, os_error(errno.EMFILE), ExitCode.FAILED, "Too many open files"),
         (Stage.TALK, os_error(errno.ECONNRESET), ExitCode.TRUNCATED, "the data is incomplete"),
@@ -80,6 +82,17 @@ def test_a_failure_has_a_code_and_a_sentence(stage: Stage, error: Exception, cod
     assert words in outcome.sentence
     assert "Errno" not in outcome.sentence
     assert "\n" not in outcome.sentence
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(errno.EADDRINUSE, "or remove the file if there is none"), (errno.ENOENT, "make the directory first")],
+)
+def test_the_advice_about_a_unix_socket_is_about_a_file(number: int, words: str) -> None:
+    outcome = judge(Failure(Stage.LISTEN, os_error(number), "unix:/run/x"))
+    assert outcome.code is ExitCode.FAILED
+    assert words in outcome.sentence
+    assert words not in judge(Failure(Stage.LISTEN, os_error(number), "host:80")).sentence
 
 
 def test_an_output_that_nobody_reads_any_more_is_not_commented_on() -> None:

@@ -73,7 +73,7 @@ def run(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
 def only_public_names(source: str) -> None:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom):
-            assert node.module in ("wireline", "wireline.net", "wireline.tls")
+            assert node.module in ("wireline", "wireline.net", "wireline.testing", "wireline.tls")
         if isinstance(node, ast.Attribute):
             assert not node.attr.startswith("_")
 
@@ -172,7 +172,7 @@ def test_connect_to_a_unix_socket(run: Run, tmp_path: Path, tls: bool) -> None:
 
 def test_connect_by_datagrams(run: Run) -> None:
     with udp_socket() as (peer, target):
-        process = run("connect", "--timeout", "0.3", target)
+        process = run("connect", target)
         assert process.stdin is not None
         process.stdin.write(b"ping")
         data, sender = peer.recvfrom(100)
@@ -297,7 +297,7 @@ def test_listen_for_datagrams(run: Run, service: str) -> None:
 
 
 def test_listen_for_datagrams_of_one_peer(run: Run) -> None:
-    process = run("listen", "--timeout", "0.5", "udp://127.0.0.1:0")
+    process = run("listen", "udp://127.0.0.1:0")
     port = port_of(process)
     assert process.stdin is not None
     process.stdin.write(b"answer")
@@ -307,6 +307,117 @@ def test_listen_for_datagrams_of_one_peer(run: Run) -> None:
         process.stdin.close()
         process.stdin = None
         assert finish(process, None) == b"question"
+
+
+# relay
+
+
+def answer_in_capitals(client: socket.socket, server: socket.socket) -> None:
+    """All the way there, and all the way back: an end goes through in each direction by itself."""
+    client.sendall(b"question")
+    client.shutdown(socket.SHUT_WR)
+    with accept(server) as peer:
+        peer.sendall(read_all(peer).upper())
+    assert read_all(client) == b"QUESTION"
+
+
+def test_relay(run: Run) -> None:
+    with tcp_server() as (server, target):
+        port = port_of(run("relay", "--timeout", "5", "--max", "1", "127.0.0.1:0", target))
+        for _ in range(2):
+            with connect(port) as client:
+                answer_in_capitals(client, server)
+
+
+def test_relay_to_a_target_that_refuses(run: Run) -> None:
+    with tcp_server() as (server, target):
+        server.close()
+        port = port_of(run("relay", "127.0.0.1:0", target))
+        # It may come so soon that `connect` is told of it.
+        with pytest.raises(ConnectionResetError), connect(port) as client:
+            client.recv(1)
+
+
+def test_relay_with_tls_on_both_sides(run: Run) -> None:
+    leaf = certificates.server()
+    inside = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates.ca_file())
+    inside.verify_mode = ssl.CERT_REQUIRED
+    inside.load_cert_chain(*leaf)
+    outside = ssl.create_default_context(cafile=certificates.ca_file())
+    outside.load_cert_chain(*certificates.client())
+    mine = certificates.client()
+    words = [*OWN, "--client-ca", certificates.ca_file(), *CA, "--client-cert", mine.cert]
+    with tcp_server() as (server, target):
+        where = ["tls://127.0.0.1:0", f"tls://localhost:{target.rpartition(':')[2]}"]
+        port = port_of(run("relay", "--timeout", "10", *words, "--client-key", mine.key, *where))
+        with outside.wrap_socket(connect(port), server_hostname="localhost") as client:
+            with inside.wrap_socket(accept(server), server_side=True) as peer:
+                client.sendall(b"question")
+                assert receive(peer, 8) == b"question"
+                peer.sendall(b"answer")
+                assert receive(client, 6) == b"answer"
+
+
+@needs_psk
+def test_relay_with_a_key_on_each_side(run: Run, tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.write_text(f"me:{KEY}\nyou:00ff\n")
+    theirs.write_text("device:ff00\n")
+    inside = SslContext(verify_mode=VerifyMode.NONE)
+    inside.server_get_psk = lambda identity: bytes.fromhex("ff00") if identity == "device" else b""
+    outside = SslContext(verify_mode=VerifyMode.NONE)
+    outside.client_get_psk = lambda hint: ("me", bytes.fromhex(KEY))
+    with serve(shout, 0, "127.0.0.1", tls=inside) as server:
+        words = ["--listen-psk-file", str(ours), "--psk-file", str(theirs), "tls://127.0.0.1:0"]
+        port = port_of(run("relay", *words, f"tls://127.0.0.1:{server.local_addr.port}"))
+        with dial("127.0.0.1", port, tls=outside, timeout=PATIENCE) as sock:
+            sock.send(b"hello")
+            sock.shutdown_write()
+            assert sock.recv_exactly(5, timeout=PATIENCE) == b"HELLO"
+
+
+def test_relay_between_unix_sockets(run: Run, tmp_path: Path) -> None:
+    leaf = certificates.server()
+    inside = f"unix:{tmp_path}/inside"
+    with serve(shout, 0, inside, tls=SslContext(cert_file=leaf.cert, key_file=leaf.key)):
+        process = run("relay", "--tls", "--sni", "localhost", *CA, f"unix:{tmp_path}/outside", inside)
+        assert process.stderr is not None
+        assert process.stderr.readline().decode() == f"listening on unix:{tmp_path}/outside\n"
+        with connect_unix(f"{tmp_path}/outside") as client:
+            client.sendall(b"hello")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(client) == b"HELLO"
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "arrives"),
+    [
+        ("chunk=1,delay=1ms,rate=64k", "Faults(delay=0.001, rate=65536, chunk=1)", b"question"),
+        ("truncate-after=4", "Faults(truncate_after=4)", b"ques"),
+    ],
+)
+def test_relay_with_faults(run: Run, fault: str, code: str, arrives: bytes, tmp_path: Path) -> None:
+    with tcp_server() as (server, target):
+        port = port_of(run("relay", "--fault", fault, "127.0.0.1:0", target))
+        assert f"faults = {code}\n" in (tmp_path / "program0.py").read_text()
+        with connect(port) as client, accept(server) as peer:
+            client.sendall(b"question")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(peer) == arrives
+
+
+def test_relay_has_the_limits_of_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
+    words = ["--max", "3", "--timeout", "5", "--listen-psk-file", "keys", "tls://127.0.0.1:9000"]
+    assert main(["relay", "--show-code", *words, "h:2"]) == 0
+    out = capfd.readouterr().out
+    assert 'dial("h", 2, timeout=5)' in out
+    assert '"127.0.0.1", tls=listen_context, max_connections=3, handshake_timeout=5) as server:' in out
+
+
+def test_relay_with_a_fault_of_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """0 bytes is a fault, and not the lack of one."""
+    assert main(["relay", "--show-code", "--fault", "reset-after=0,drop-tls-close", "h:1", "h:2"]) == 0
+    assert "\nfaults = Faults(reset_after=0, drop_tls_close=True)\n" in capfd.readouterr().out
 
 
 # check
@@ -337,8 +448,12 @@ def test_check_with_starttls(run: Run, protocol: str) -> None:
 # Words.
 
 
-def test_what_takes_more_than_a_few_lines_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["listen", "--show-code", "--self-signed", "tls://127.0.0.1:0"]) == 2
+@pytest.mark.parametrize("words", [["listen"], ["relay", "127.0.0.1:9"]])
+def test_what_takes_more_than_a_few_lines_is_refused(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command, *target = words
+    assert main([command, "--show-code", "--self-signed", "tls://127.0.0.1:0", *target]) == 2
     assert "name one with --cert FILE" in capsys.readouterr().err
 
 

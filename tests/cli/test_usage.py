@@ -71,7 +71,14 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
         (["connect", "--timeout", "soon", "127.0.0.1:9"], "'soon' is not a number of seconds"),
         (["connect", "--timeout", "nan", "127.0.0.1:9"], "not a number of seconds above 0"),
         (["connect", "--timeout", "inf", "127.0.0.1:9"], "not a number of seconds above 0"),
-        (["connect", "--timeou=3", "127.0.0.1:9"], "unrecognized arguments: --timeou=3"),
+        (["connect", "--timeou=3", "127.0.0.1:9"], "there is no option --timeou; write --timeout, or see"),
+        # Not "'3' is no target": that is what argparse would make of it.
+        (["connect", "--timout", "3", "127.0.0.1:9"], "there is no option --timout; write --timeout, or see"),
+        (["listen", "-echo", "127.0.0.1:0"], "there is no option -echo; write --echo, or see"),
+        (["check", "--colour", "127.0.0.1:9"], "there is no option --colour; see 'wireline check --help'"),
+        (["--show-code", "connect", "127.0.0.1:9"], "write 'wireline connect --show-code ...'"),
+        (["--loud", "connect", "127.0.0.1:9"], "there is no option --loud; see 'wireline --help'"),
+        (["connect", "--", "--timout"], "'--timout' is no target"),
         (["listen", "--echo", "--discard", "127.0.0.1:0"], "not allowed with"),
         (["listen", "--echo", "--crlf", "127.0.0.1:0"], "--crlf is for standard input"),
     ],
@@ -82,8 +89,10 @@ def test_wrong_usage_is_a_sentence_and_exit_code_2(
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert complaint in err.splitlines()[-1]
-    assert "Traceback" not in err
+    assert err.startswith("wireline: ")
+    assert complaint in err
+    assert re.search(r"'wireline( \w+)? --(help|show-code \.\.\.)'", err), "it says where to read on"
+    assert err.count("\n") == 1
 
 
 def test_help_into_a_closed_pipe_is_quiet(start: Start) -> None:

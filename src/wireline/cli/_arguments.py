@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Sequence
 from typing import TypeAlias
 
 from wireline import Target, parse_target
-from wireline.cli import _check_words, _connect, _listen, _relay_words, _show_code, _tls_words
+from wireline.cli import (
+    _check_words,
+    _connect,
+    _listen,
+    _relay_words,
+    _show_code,
+    _show_relay,
+    _tls_words,
+    _usage,
+)
 
 _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -19,13 +29,14 @@ Move bytes between standard input and output and a network peer.
 
 Targets: host:port, [v6]:port, tls://host:port, unix:/path, unix:@abstract-name,
 udp://host:port.
+
 Standard output carries nothing but data; everything else goes to standard error."""
 
 _EXIT_CODES = """\
 exit codes:
   0  all went well                       4  time ran out
   1  any other failure                   5  certificate or handshake
-  2  wrong usage                         6  cut off: reset, truncated, or the peer left too early
+  2  wrong usage                         6  cut off: reset, or truncated
   3  refused, unreachable, unknown name  130, 143  ended by Ctrl-C, by SIGTERM
 """
 
@@ -95,9 +106,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         SystemExit: help was asked for (code 0), or the usage was wrong (2); argparse has said everything.
     """
     parser = make_parser()
-    options = parser.parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    _usage.reject_unknown_options(parser, words)
+    options = parser.parse_args(words)
     if options.run is None and not options.version:
         parser.exit(2, parser.format_help())
+    parser = options.parser  # of the command: its help is where to read on
     if options.crlf and options.service:
         parser.error(f"--crlf is for standard input, and with --{options.service} no client gets that")
     if "tls" in options:
@@ -110,7 +124,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _show_instead_of_doing(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    if "self_signed" in options and options.self_signed:
+    if getattr(options, "self_signed", False):
         parser.error(
             "to make a certificate takes more than the few lines of --show-code: name one with --cert FILE"
         )
@@ -119,16 +133,16 @@ def _show_instead_of_doing(parser: argparse.ArgumentParser, options: argparse.Na
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser: argparse.ArgumentParser = _usage.Parser(
         prog="wireline",
         description=_ABOUT,
         epilog=_EXIT_CODES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_usage.Help,
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help=_DEBUG_HELP)
-    parser.set_defaults(run=None, service=None, crlf=False, show_code=False)
+    parser.set_defaults(parser=parser, run=None, service=None, crlf=False, show_code=False)
     commands = parser.add_subparsers(metavar="COMMAND", title="commands")
     _describe_connect(_add_command(commands, "connect", "talk to a peer", _CONNECT_ABOUT, _CONNECT_EXAMPLES))
     _describe_listen(_add_command(commands, "listen", "wait for peers", _LISTEN_ABOUT, _LISTEN_EXAMPLES))
@@ -155,14 +169,16 @@ def make_parser() -> argparse.ArgumentParser:
 def _add_command(
     commands: _Commands, name: str, summary: str, about: str, examples: str
 ) -> argparse.ArgumentParser:
-    return commands.add_parser(
+    command = commands.add_parser(
         name,
         help=summary,
         description=about,
         epilog=examples,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_usage.Help,
         allow_abbrev=False,
     )
+    command.set_defaults(parser=command)
+    return command
 
 
 def _describe_connect(connect: argparse.ArgumentParser) -> None:
@@ -206,6 +222,7 @@ def _add_common(command: argparse.ArgumentParser, timeout_help: str) -> None:
 
 
 def _describe_relay(relay: argparse.ArgumentParser) -> None:
+    relay.set_defaults(program=_show_relay.relay)
     relay.add_argument("listen", metavar="LISTEN", type=_stream_address, help="where to listen")
     relay.add_argument("target", metavar="TARGET", type=_stream_target, help="where to connect to")
     relay.add_argument(
@@ -214,7 +231,7 @@ def _describe_relay(relay: argparse.ArgumentParser) -> None:
         type=_seconds,
         help="time limit for connecting to TARGET, and for each handshake (10 for those of clients)",
     )
-    relay.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=_DEBUG_HELP)
+    _add_help(relay)
     _relay_words.describe(relay)
 
 

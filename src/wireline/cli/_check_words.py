@@ -65,7 +65,8 @@ def _run_check(options: argparse.Namespace, signals: Signals) -> None:
 def describe_completion(completion: argparse.ArgumentParser) -> None:
     """Add what ``completion`` has to be told."""
     completion.set_defaults(run=_completion.run)
-    completion.add_argument("shell", choices=_completion.SHELLS, help="the shell")
+    shells = ", ".join(_completion.SHELLS)
+    completion.add_argument("shell", metavar="SHELL", choices=_completion.SHELLS, help=f"one of {shells}")
 
 
 def _days(text: str) -> int:

@@ -13,7 +13,7 @@ import errno
 import socket
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from wireline import ClosedError, DialError, LineTooLongError, Target
@@ -118,13 +118,16 @@ class Verdict(Exception):
 _REFUSED = (
     "{subject} refused the connection: nothing listens there; check the address, or start the server first"
 )
+_NO_ANSWER = "no answer from {subject}: {reason}; check the address, or wait longer with --timeout"
 _UNKNOWN_NAME = "cannot find {subject}: {reason}; check the name"
 
 # The first row that fits counts. `{reason}` is the error's own words.
 _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     (Stage.SETUP, Exception, ExitCode.FAILED, "cannot use TLS: {reason}"),
     (Stage.CONNECT, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
-    (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, "no answer from {subject}: {reason}"),
+    # No name at all: a label that is empty or too long, or letters that no name has.
+    (Stage.CONNECT, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
+    (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, _NO_ANSWER),
     (Stage.CONNECT, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
     (
         Stage.CONNECT,
@@ -134,7 +137,6 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     ),
     (Stage.CONNECT, Exception, ExitCode.UNREACHABLE, "cannot connect to {subject}: {reason}"),
     (Stage.LISTEN, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
-    # No name at all: a label that is empty or too long.
     (Stage.LISTEN, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, Exception, ExitCode.FAILED, "cannot listen on {subject}: {reason}"),
     (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "nobody came to {subject}: {reason}"),
@@ -161,6 +163,15 @@ _ADVICE = {
     errno.EADDRNOTAVAIL: "use an address of this machine",
     errno.EACCES: "ports below 1024 and other users' files need privileges",
     errno.EMSGSIZE: "send less at a time",
+    errno.EMFILE: "let it open more of them with 'ulimit -n'",
+    errno.ENETUNREACH: "check the address, and this machine's network",
+    errno.EHOSTUNREACH: "check the address, and this machine's network",
+}
+
+# Of a Unix socket it is a file that is there, or is not.
+_ADVICE_ON_FILES = _ADVICE | {
+    errno.EADDRINUSE: "end the program that listens there, or remove the file if there is none",
+    errno.ENOENT: "make the directory first",
 }
 
 
@@ -187,7 +198,9 @@ def _look_up(failure: Failure) -> Outcome:
         for stage, kind, code, template in _TABLE
         if stage is failure.stage and isinstance(cause, kind)
     )
-    return Outcome(code, template.format(subject=failure.subject, reason=_reason(cause)))
+    of_a_file = failure.stage is Stage.LISTEN and failure.subject.startswith("unix:")
+    reason = _reason(cause, _ADVICE_ON_FILES if of_a_file else _ADVICE)
+    return Outcome(code, template.format(subject=failure.subject, reason=reason))
 
 
 def _essence(error: Exception) -> Exception:
@@ -197,16 +210,16 @@ def _essence(error: Exception) -> Exception:
     return error
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
     """An error in words: without its number, with advice where there is some."""
     if isinstance(error, DialError):
-        return "; ".join(f"{sockaddr[0]}: {_reason(failed)}" for sockaddr, failed, _ in error.attempts)
+        return "; ".join(f"{sockaddr[0]}: {_reason(failed, {})}" for sockaddr, failed, _ in error.attempts)
     if not isinstance(error, OSError):
         return str(error)
     words = error.strerror or str(error)
     if isinstance(error.filename, str) and error.errno:
         words = f"{error.filename}: {words}"
-    advice = _ADVICE.get(error.errno or 0)
+    advice = advice_on.get(error.errno or 0)
     return f"{words}; {advice}" if advice else words
 
 

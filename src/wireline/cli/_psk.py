@@ -16,7 +16,8 @@ def parse_key(text: str) -> tuple[str, bytes]:
         ValueError: it is none; the message does not repeat the key.
     """
     identity, colon, digits = text.rpartition(":")
-    if not colon or not 1 <= len(identity.encode()) <= _LONGEST_IDENTITY or not identity.isprintable():
+    # What is no UTF-8 on the command line is not printable either, and could not be encoded.
+    if not colon or not identity.isprintable() or not 1 <= len(identity.encode()) <= _LONGEST_IDENTITY:
         raise ValueError(f"write IDENTITY:KEYHEX, the identity with 1 to {_LONGEST_IDENTITY} bytes")
     try:
         key = bytes.fromhex(digits)
@@ -35,7 +36,7 @@ def read_keys(path: str) -> dict[str, bytes]:
         ValueError: a line is no key, an identity is there twice, or there is none at all.
     """
     keys: dict[str, bytes] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
@@ -48,6 +49,13 @@ def read_keys(path: str) -> dict[str, bytes]:
     if not keys:
         raise ValueError(f"there is no key in {path}: write a line IDENTITY:KEYHEX")
     return keys
+
+
+def _text_of(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not text in UTF-8: write a line IDENTITY:KEYHEX for each key") from None
 
 
 def read_key(path: str) -> tuple[str, bytes]:

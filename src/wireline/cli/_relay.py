@@ -18,6 +18,7 @@ from wireline import AF_UNIX, Address, ClosedError, Target
 from wireline.cli._binding import announce, client_name
 from wireline.cli._outcome import Failure, Stage, during, judge, say
 from wireline.cli._relay_stats import Traffic, show_traffic
+from wireline.cli._relay_words import listen_options, target_options
 from wireline.cli._signals import Signals
 from wireline.net import Socket, dial, serve
 from wireline.testing import Faults, Link
@@ -57,17 +58,7 @@ def _make_client(options: argparse.Namespace) -> Client | None:
         return None
     from wireline.cli._tls import Client
 
-    words = {name: getattr(options, name) for name in ("ca_file", "no_verify", "sni", "psk_file")}
-    return Client(
-        argparse.Namespace(
-            target=options.target,
-            psk=None,
-            cert=options.client_cert,
-            key=options.client_key,
-            alpn=None,
-            **words,
-        )
-    )
+    return Client(target_options(options))
 
 
 @contextlib.contextmanager
@@ -77,10 +68,7 @@ def _serving(options: argparse.Namespace) -> Iterator[Server | None]:
         return
     from wireline.cli._tls import serving
 
-    words = {name: getattr(options, name) for name in ("cert", "key", "self_signed", "client_ca", "timeout")}
-    with serving(
-        argparse.Namespace(target=options.listen, psk_file=options.listen_psk_file, **words)
-    ) as server:
+    with serving(listen_options(options)) as server:
         yield server
 
 

@@ -197,12 +197,13 @@ class _Table:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        table.add_column("connection", no_wrap=True, overflow="ellipsis")
+        # Of columns that may be wrapped rich takes room first, and what stands in this one is cut instead.
+        table.add_column("connection")
         for head in ("to target", "back", "rate", "time"):
             table.add_column(head, justify="right", no_wrap=True)
         *connections, total = self._traffic.rows(max(1, self._console.height - _FRAME))
-        for row in connections:
-            table.add_row(*map(Text, row))
+        for name, *numbers in connections:
+            table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, numbers))
         table.add_section()
         table.add_row(*(Text(cell, style="bold") for cell in total))
         return table

@@ -26,12 +26,12 @@ With tls:// as LISTEN clients speak TLS: --cert and --key, --self-signed or --li
 
 --fault puts a bad network in between, in both directions. Words with commas between:
   delay=200ms        every byte is under way for so long
-  jitter=50ms        and for up to so much longer; seed=7 for other random numbers
+  jitter=50ms        and up to so much longer; seed=7: other random numbers
   rate=64k           at most so many bytes a second
-  chunk=1            so many bytes at a time, as a program must expect that reads only some
+  chunk=1            so many bytes at a time, as any program must expect
   reset-after=4k     both sides are reset once so many bytes have gone one way
-  truncate-after=1M  the stream ends after so many bytes, in TLS without close_notify
-  drop-tls-close     TLS ends without close_notify, also TLS that only goes through here"""
+  truncate-after=1M  the stream ends there, in TLS without close_notify
+  drop-tls-close     TLS ends without close_notify, also if it only goes through"""
 
 EXAMPLES = """\
 examples:
@@ -158,6 +158,28 @@ def _check_listening(parser: argparse.ArgumentParser, options: argparse.Namespac
         )
     if options.client_ca and not (options.cert or options.self_signed):
         parser.error("--client-ca needs a certificate of our own: --cert FILE, or --self-signed")
+
+
+def target_options(options: argparse.Namespace) -> argparse.Namespace:
+    """What is said about the side of TARGET, under the names that ``connect`` has for it."""
+    same = ("target", "timeout", "ca_file", "no_verify", "sni", "psk_file")
+    return argparse.Namespace(
+        cert=options.client_cert,
+        key=options.client_key,
+        psk=None,
+        alpn=None,
+        **{name: getattr(options, name) for name in same},
+    )
+
+
+def listen_options(options: argparse.Namespace) -> argparse.Namespace:
+    """What is said about the side of LISTEN, under the names that ``listen`` has for it."""
+    same = ("cert", "key", "self_signed", "client_ca", "timeout")
+    return argparse.Namespace(
+        target=options.listen,
+        psk_file=options.listen_psk_file,
+        **{name: getattr(options, name) for name in same},
+    )
 
 
 def _run(options: argparse.Namespace, signals: Signals) -> None:

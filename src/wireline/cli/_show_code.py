@@ -29,65 +29,97 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
 # ---------------------------------------------------------------------------------------------------------- parts
 
 
-def client_context(program: Program, indent: int = 0) -> None:
-    """Make ``context`` as the words about TLS ask for it."""
-    options = program.options
+def client_context(
+    program: Program, options: argparse.Namespace, indent: int = 0, name: str = "context"
+) -> None:
+    """Make the context of a client as the words about TLS ask for it; ``name`` is what it is called."""
     program.use("wireline.tls", "SslContext")
     mode = None
     if options.no_verify or options.psk or options.psk_file:
         program.use("wireline.tls", "VerifyMode")
         mode = Name("VerifyMode.NONE")
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.ca_file}
-    program.add(f"context = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn)}", indent)
+    program.add(f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn)}", indent)
     if options.alpn:
-        program.add("context.require_alpn = True", indent)
+        program.add(f"{name}.require_alpn = True", indent)
     if options.psk:
         identity, key = options.psk
         program.add(
-            f"context.client_get_psk = lambda hint: ({literal(identity)}, bytes.fromhex({literal(key.hex())}))"
+            f"{name}.client_get_psk = lambda hint: ({literal(identity)}, bytes.fromhex({literal(key.hex())}))"
         )
     elif options.psk_file:
-        _read_keys(program)
+        _read_keys(program, options.psk_file)
         program.add("((identity, key),) = keys.items()")
-        program.add("context.client_get_psk = lambda hint: (identity, bytes.fromhex(key))")
+        program.add(f"{name}.client_get_psk = lambda hint: (identity, bytes.fromhex(key))")
 
 
-def server_context(program: Program) -> None:
+def server_context(program: Program, options: argparse.Namespace, name: str = "context") -> None:
     """The same for a server."""
-    options = program.options
     program.use("wireline.tls", "SslContext", "VerifyMode")
     mode = "VerifyMode.PEER" if options.client_ca else "VerifyMode.NONE"
     words = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.client_ca}
     certs = "required" if options.client_ca else None
-    program.add(f"context = {call('SslContext', verify_mode=Name(mode), **words, client_certs=certs)}")
+    program.add(f"{name} = {call('SslContext', verify_mode=Name(mode), **words, client_certs=certs)}")
     if options.psk_file:
-        _read_keys(program)
-        program.add('context.server_get_psk = lambda identity: bytes.fromhex(keys.get(identity, ""))')
+        _read_keys(program, options.psk_file)
+        program.add(f'{name}.server_get_psk = lambda identity: bytes.fromhex(keys.get(identity, ""))')
 
 
-def _read_keys(program: Program) -> None:
-    program.add(f"with {call('open', program.options.psk_file)} as file:")
+def _read_keys(program: Program, path: str) -> None:
+    program.add(f"with {call('open', path)} as file:")
     program.add('lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]', 1)
     program.add('keys = dict(line.rsplit(":", 1) for line in lines)')
 
 
 def open_stream(program: Program, *, tls: bool) -> None:
     """Begin a block with ``sock``, connected."""
-    options, target = program.options, program.options.target
     if tls:
-        client_context(program)
+        client_context(program, program.options)
         program.add("")
+    program.add(connecting(program, program.options, "sock", "context" if tls else None))
+
+
+def connecting(program: Program, options: argparse.Namespace, sock: str, context: str | None) -> str:
+    """The lines that begin a block with a connected socket.
+
+    Args:
+        program: gets the imports that they need.
+        options: ``target``, ``timeout`` and, for TLS, ``sni``.
+        sock: what the socket is called.
+        context: what the context of TLS is called; None for none.
+    """
+    target, timeout = options.target, options.timeout
+    if not target.path:
+        program.use("wireline.net", "dial")
+        secure = {"tls": Name(context), "hostname": options.sni} if context else {}
+        return f"with {call('dial', target.host, target.port, timeout=timeout, **secure)} as {sock}:"
+    program.use("wireline", "AF_UNIX")
+    program.use("wireline.net", "Socket")
+    lines = [f"with Socket(AF_UNIX) as {sock}:"]
+    if context:
+        lines.append(f"    {call(f'{context}.wrap_socket', Name(sock), *filter(None, [options.sni]))}")
+    lines.append(f"    {call(f'{sock}.connect_unix', target.path, timeout=timeout)}")
+    return "\n".join(lines)
+
+
+def serving(program: Program, target: Target, **words: object) -> None:
+    """Begin a block with ``server``, which hands each connection to ``handle``, and wait in it for the end."""
+    program.use("wireline.net", "serve")
+    where = [str(target)] if target.path else list(filter(None, [target.host]))
+    program.add(f"with {call('serve', Name('handle'), target.port, *where, **words)} as server:")
+    announce(program, target, "server", 1)
+    program.add("server.wait()", 1)
+
+
+def announce(program: Program, target: Target, who: str, indent: int) -> None:
+    """Say where ``who`` listens."""
+    program.use("sys")
     if target.path:
-        program.use("wireline", "AF_UNIX")
-        program.use("wireline.net", "Socket")
-        program.add("with Socket(AF_UNIX) as sock:")
-        if tls:
-            program.add(call("context.wrap_socket", Name("sock"), *filter(None, [options.sni])), 1)
-        program.add(call("sock.connect_unix", target.path, timeout=options.timeout), 1)
+        program.add(call("print", f"listening on {target}", file=Name("sys.stderr")), indent)
         return
-    program.use("wireline.net", "dial")
-    secure = {"tls": Name("context"), "hostname": options.sni} if tls else {}
-    program.add(f"with {call('dial', target.host, target.port, timeout=options.timeout, **secure)} as sock:")
+    program.use("wireline", "Target")
+    where = f"Target('{target.scheme}', *{who}.local_addr)"
+    program.add(f'print(f"listening on {{{where}}}", file=sys.stderr)', indent)
 
 
 # ------------------------------------------------------------------------------------------------------- commands
@@ -175,7 +207,6 @@ _SERVICES = {"echo": _ECHO, "discard": _DISCARD, "chat": _CHAT}
 def listen(options: argparse.Namespace) -> Program:
     """The program of ``listen``."""
     program = Program(options)
-    program.use("sys")
     if options.target.scheme == "udp":
         return _listen_for_datagrams(program)
     many = options.service is not None and (options.keep or options.service == "chat")
@@ -186,33 +217,13 @@ def listen(options: argparse.Namespace) -> Program:
         program.use("threading")
         program.define(_send_input(options))
     if options.tls:
-        server_context(program)
+        server_context(program, options)
         program.add("")
     if many:
-        _serve(program)
+        serving(program, options.target, tls=Name("context") if options.tls else None)
     else:
         _accept(program)
     return program
-
-
-def _announce(program: Program, who: str, indent: int) -> None:
-    target: Target = program.options.target
-    if target.path:
-        program.add(call("print", f"listening on {target}", file=Name("sys.stderr")), indent)
-        return
-    program.use("wireline", "Target")
-    where = f"Target('{target.scheme}', *{who}.local_addr)"
-    program.add(f'print(f"listening on {{{where}}}", file=sys.stderr)', indent)
-
-
-def _serve(program: Program) -> None:
-    options, target = program.options, program.options.target
-    program.use("wireline.net", "serve")
-    where = [str(target)] if target.path else list(filter(None, [target.host]))
-    context = Name("context") if options.tls else None
-    program.add(f"with {call('serve', Name('handle'), target.port, *where, tls=context)} as server:")
-    _announce(program, "server", 1)
-    program.add("server.wait()", 1)
 
 
 def _bind(program: Program, kind: str = "") -> None:
@@ -238,7 +249,7 @@ def _accept(program: Program) -> None:
     if options.tls:
         program.add("context.wrap_socket(sock)", 1)
     program.add("sock.listen()", 1)
-    _announce(program, "sock", 1)
+    announce(program, options.target, "sock", 1)
     indent = 1
     if options.keep:
         program.add("while True:", 1)
@@ -252,7 +263,7 @@ def _accept(program: Program) -> None:
 def _listen_for_datagrams(program: Program) -> Program:
     options = program.options
     _bind(program, "SOCK_DGRAM")
-    _announce(program, "sock", 1)
+    announce(program, options.target, "sock", 1)
     if options.service or options.keep:
         return _every_datagram(program)
     silence = 1.0 if options.timeout is None else options.timeout
@@ -317,7 +328,7 @@ def _upgrade(program: Program) -> None:
     options = program.options
     program.use("wireline.tls", "Handshake")
     program.add(_DIALOGUES[options.starttls], 1)
-    client_context(program, 1)
+    client_context(program, options, 1)
     name = options.sni or options.target.host
     role = Name("Handshake.AS_CLIENT")
     upgrade = call("context.wrap_connected_socket", Name("sock"), role, name, timeout=options.timeout)

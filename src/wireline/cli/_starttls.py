@@ -43,9 +43,12 @@ def begin(sock: Socket, protocol: str, timeout: float) -> None:
     Raises:
         UpgradeRefusedError: the server does not want to.
         HungUpError: it went away.
-        SocketTimeout: the time is up.
+        TimeoutError: the time is up.
     """
-    _DIALOGUES[protocol](_Dialogue(sock, timeout))
+    try:
+        _DIALOGUES[protocol](_Dialogue(sock, timeout))
+    except SocketTimeout as error:
+        raise TimeoutError(f"nothing was agreed on by {protocol} within {timeout:g} s") from error
 
 
 class _Dialogue:

@@ -1,0 +1,194 @@
+"""Run the command on a terminal of its own, and see what somebody in front of it would see."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.cli.command import PATIENCE
+
+if TYPE_CHECKING:
+    from pexpect.fdpexpect import fdspawn
+
+HEIGHT = 24
+
+# Makes descriptor 2 the terminal that Ctrl-C of this process comes from, and becomes the program.
+_LAUNCHER = """
+import fcntl, os, signal, sys, termios
+os.setsid()
+fcntl.ioctl(2, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+class OnTerminal:
+    """A command whose standard streams are a terminal, but for those that are given."""
+
+    def __init__(self, *words: str, width: int = 80, stdin: int | None = None, **env: str) -> None:
+        """Start it.
+
+        Args:
+            words: the command line after the program's name.
+            width: columns of the terminal.
+            stdin: a descriptor to read from instead of the terminal.
+            env: environment variables to add.
+        """
+        fdpexpect = pytest.importorskip(
+            "pexpect.fdpexpect", reason="there are no pseudo-terminals on Windows"
+        )
+        self.width = width
+        master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
+        unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
+        inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
+        # Not by `pty.fork`, as pexpect does it: this process has threads, which a forked child may wait for in vain.
+        self.process = subprocess.Popen(
+            [sys.executable, "-S", "-c", _LAUNCHER, sys.executable, "-m", "wireline", *words],
+            stdin=slave if stdin is None else stdin,
+            stdout=slave,
+            stderr=slave,
+            env={**inherited, "TERM": "xterm-256color", **env},
+        )
+        os.close(slave)
+        self.terminal: fdspawn = fdpexpect.fdspawn(master, timeout=PATIENCE, encoding="utf-8")
+        self._seen = self.terminal.logfile_read = _Log()
+
+    def see(self, pattern: str) -> re.Match[str]:
+        """Wait until it says something that looks so."""
+        self.terminal.expect(pattern)
+        found = self.terminal.match
+        assert isinstance(found, re.Match)
+        return found
+
+    def type(self, text: str) -> None:
+        self.terminal.send(text)
+
+    def ctrl_c(self) -> None:
+        self.type("\x03")
+
+    def end(self) -> int:
+        """Wait for the end and return the exit code."""
+        import pexpect
+
+        self.terminal.expect(pexpect.EOF)
+        return self.process.wait(PATIENCE)
+
+    @property
+    def raw(self) -> str:
+        """Everything that was written so far, with what moves the cursor and gives colour."""
+        return "".join(self._seen.pieces)
+
+    def screen(self) -> list[str]:
+        """The lines that stand on the terminal at the end."""
+        return Screen(self.raw, self.width).lines()
+
+    def frame(self) -> list[str]:
+        """The lines that stand there while something is drawn again and again: whole, and not half of the next."""
+        self.see(re.escape(_AGAIN))
+        return Screen(self.raw.rpartition(_AGAIN)[0], self.width).lines()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        self.terminal.close()
+
+
+class _Log:
+    """Where pexpect writes what it has read."""
+
+    def __init__(self) -> None:
+        self.pieces: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.pieces.append(text)
+
+    def flush(self) -> None:
+        """There is nothing between."""
+
+
+@contextlib.contextmanager
+def on_terminal(*words: str, width: int = 80, stdin: int | None = None, **env: str) -> Iterator[OnTerminal]:
+    """Run a command on a terminal; it is ended if the test has not."""
+    command = OnTerminal(*words, width=width, stdin=stdin, **env)
+    try:
+        yield command
+    finally:
+        command.close()
+
+
+_AGAIN = "\r\x1b[2K"
+"""How rich begins to draw something in the place of what it has drawn before."""
+
+_PART = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
+
+
+class Screen:
+    """The little of a terminal that the command uses. Whatever else it might send is an error."""
+
+    def __init__(self, text: str, width: int) -> None:
+        """Write text on a screen that is empty, and is never full.
+
+        Raises:
+            AssertionError: something is sent that moves the cursor in another way.
+        """
+        self._rows = [""]
+        self._row = self._column = 0
+        self._width = width
+        at = 0
+        for part in _PART.finditer(text):
+            assert part.start() == at, f"not understood: {text[at : at + 20]!r}"
+            at = part.end()
+            parameter, command, carriage_return, line_feed, plain = part.groups()
+            if command:
+                self._control(parameter, command)
+            elif carriage_return:
+                self._column = 0
+            elif line_feed:
+                self._down()
+            else:
+                self._write(plain)
+        assert at == len(text), f"not understood: {text[at : at + 20]!r}"
+
+    def lines(self) -> list[str]:
+        """What stands there, without the blanks at the ends and the empty lines at the end."""
+        rows = [row.rstrip() for row in self._rows]
+        while rows and not rows[-1]:
+            rows.pop()
+        return rows
+
+    def _control(self, parameter: str, command: str) -> None:
+        if command == "A":
+            self._row -= int(parameter or 1)
+            assert self._row >= 0
+        elif command == "K":
+            assert parameter == "2"
+            self._rows[self._row] = ""
+        else:
+            # Colours, and showing and hiding the cursor.
+            assert command == "m" or (command in "hl" and parameter == "?25"), f"{parameter}{command}"
+
+    def _write(self, plain: str) -> None:
+        for character in plain:
+            if self._column == self._width:
+                self._column = 0
+                self._down()
+            row = self._rows[self._row].ljust(self._column)
+            self._rows[self._row] = row[: self._column] + character + row[self._column + 1 :]
+            self._column += 1
+
+    def _down(self) -> None:
+        self._row += 1
+        if self._row == len(self._rows):
+            self._rows.append("")

@@ -1,0 +1,200 @@
+"""What every command has to get through: nobody who reads, no room, no terminal, and bytes that are no text."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import PATIENCE, Command, accept, connect_unix, receive, tcp_server
+from tests.cli.conftest import Start
+from tests.cli.test_help import commands
+from tests.cli.test_relay_stats import connect_when_it_listens
+from tests.tls import certificates
+
+EVERY_BYTE = bytes(range(256))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> str:
+    """Where a Unix socket is made: what is printed on standard error may not be there to be read."""
+    return f"unix:{tmp_path}/sock"
+
+
+def play(command: str, start: Start, place: str, **streams: object) -> Command:
+    """Let a command do its work, as far as that is possible; it ends by itself."""
+    match command:
+        case "connect":
+            with tcp_server() as (server, target):
+                running = start("connect", target, **streams)
+                with accept(server) as peer:
+                    peer.sendall(EVERY_BYTE)
+                running.process.wait(PATIENCE)
+        case "listen":
+            running = start("listen", place, **streams)
+            with connect_when_it_listens(place.removeprefix("unix:")) as client:
+                client.sendall(EVERY_BYTE)
+                with contextlib.suppress(OSError):  # it has left already if it could not write
+                    client.shutdown(socket.SHUT_WR)
+                running.process.wait(PATIENCE)
+        case "relay":
+            running = _play_relay(start, place, **streams)
+        case "check":
+            with tcp_server() as (_, target):
+                running = start("check", target, **streams)
+                running.process.wait(PATIENCE)
+        case _:
+            running = start("completion", "fish", **streams)
+            running.process.wait(PATIENCE)
+    return running
+
+
+def _play_relay(start: Start, place: str, **streams: object) -> Command:
+    with tcp_server() as (server, target):
+        running = start("relay", "--stats", place, target, **streams)
+        with connect_when_it_listens(place.removeprefix("unix:")) as client, accept(server) as peer:
+            client.sendall(EVERY_BYTE)
+            assert receive(peer, 256) == EVERY_BYTE
+            peer.sendall(EVERY_BYTE)
+            assert receive(client, 256) == EVERY_BYTE
+        running.send_signal(signal.SIGINT)
+        running.process.wait(PATIENCE)
+    return running
+
+
+def complaints(command: Command) -> list[str]:
+    """What was said of something wrong: not the address, not the numbers, not that connections are just ending."""
+    lines = command.end().err.splitlines()
+    return [line for line in lines if line.startswith("wireline: ") and "Ctrl-C again" not in line]
+
+
+WRITES = {"connect": True, "listen": True, "relay": False, "check": True, "completion": True}
+"""Which ones write to standard output."""
+
+
+def test_every_command_is_here() -> None:
+    assert list(WRITES) == commands()
+
+
+@pytest.mark.parametrize("command", WRITES)
+def test_a_closed_pipe_is_quiet_and_exit_code_1(start: Start, place: str, command: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        running = play(command, start, place, stdin=subprocess.DEVNULL, stdout=write)
+    finally:
+        os.close(write)
+    assert (running.process.returncode, complaints(running)) == (int(WRITES[command]), [])
+
+
+@pytest.mark.parametrize("command", WRITES)
+@pytest.mark.parametrize(
+    ("redirect", "reason"),
+    [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
+    ids=["full", "closed"],
+)
+def test_no_room_for_the_output_is_told_and_exit_code_1(
+    start: Start, place: str, command: str, redirect: str, reason: str
+) -> None:
+    running = play(command, start, place, stdin=subprocess.DEVNULL, redirect=redirect)
+    told = [f"wireline: cannot write to standard output: {reason}"] if WRITES[command] else []
+    assert (running.process.returncode, complaints(running)) == (int(WRITES[command]), told)
+
+
+@pytest.mark.parametrize("command", WRITES)
+@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "<&- 2> /dev/full"])
+def test_no_terminal_is_no_failure(start: Start, place: str, command: str, redirect: str) -> None:
+    """It has no controlling terminal either: each command is started in a session of its own."""
+    running = play(command, start, place, redirect=redirect, env={"TERM": ""})
+    assert running.process.returncode == 0
+    _, out, err = running.end()
+    assert "\x1b" not in err
+    match command:
+        case "connect" | "listen":
+            assert out == EVERY_BYTE
+        case "relay":
+            assert out == b""
+        case _:
+            assert out.isascii()
+            assert b"\x1b" not in out
+
+
+LOCALES = pytest.mark.parametrize(
+    "env", [{"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, {"LC_ALL": "C.UTF-8"}]
+)
+
+
+@LOCALES
+def test_connect_takes_any_byte(start: Start, env: dict[str, str]) -> None:
+    with tcp_server() as (server, target):
+        command = start("connect", target, env=env)
+        command.type(EVERY_BYTE)
+        with accept(server) as peer:
+            peer.sendall(EVERY_BYTE[::-1])
+            assert receive(peer, 256) == EVERY_BYTE
+        assert command.finish(b"") == (0, EVERY_BYTE[::-1], "")
+
+
+@LOCALES
+def test_listen_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
+    path = f"{tmp_path}/s\udcff\udcfe"  # what is no UTF-8 in the words of a command line
+    command = start("listen", f"unix:{path}", env=env)
+    assert command.process.stderr is not None
+    assert command.process.stderr.readline().startswith(b"listening on unix:/")
+    command.type(EVERY_BYTE)
+    with connect_unix(path) as client:
+        client.sendall(EVERY_BYTE[::-1])
+        assert receive(client, 256) == EVERY_BYTE
+    assert command.finish(b"") == (0, EVERY_BYTE[::-1], "")
+
+
+@LOCALES
+def test_relay_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
+    path = f"{tmp_path}/s\udcff\udcfe"
+    running = _play_relay(start, f"unix:{path}", env=env)
+    assert (running.process.returncode, complaints(running)) == (0, [])
+
+
+@LOCALES
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_check_takes_any_byte_in_a_name(start: Start, env: dict[str, str], words: list[str]) -> None:
+    code, out, err = start("check", *words, "s\udcff\udcfe:80", env=env).finish()
+    assert code == 3
+    assert out.isascii()
+    assert err.startswith("wireline: cannot find ")
+    assert err.endswith("; check the name\n")
+    assert err.count("\n") == 1
+
+
+@LOCALES
+def test_completion_takes_no_byte_that_is_no_shell(start: Start, env: dict[str, str]) -> None:
+    code, out, err = start("completion", "s\udcff\udcfe", env=env).finish()
+    assert (code, out) == (2, b"")
+    assert err.startswith("wireline: SHELL: invalid choice: ")
+    assert err.count("\n") == 1
+
+
+def test_a_file_of_keys_that_is_no_text_is_told(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_bytes(b"me\xff:00ff\n")
+    result = start("connect", "--psk-file", str(file), "tls://127.0.0.1:9").finish(b"")
+    assert (result.code, result.out) == (1, b"")
+    assert result.err == (
+        f"wireline: cannot use TLS: {file} is not text in UTF-8: write a line IDENTITY:KEYHEX for each key\n"
+    )
+
+
+@pytest.mark.parametrize("words", [["--ca-file"], ["--cert"]])
+def test_a_certificate_that_is_none_is_told(start: Start, tmp_path: Path, words: list[str]) -> None:
+    file = tmp_path / "file.pem"
+    file.write_bytes(EVERY_BYTE)
+    trusted = [] if "--ca-file" in words else ["--ca-file", certificates.ca_file()]
+    result = start("connect", *trusted, *words, str(file), "tls://127.0.0.1:9").finish(b"")
+    assert (result.code, result.out) == (1, b"")
+    assert result.err.startswith("wireline: cannot use TLS: ")
+    assert result.err.count("\n") == 1
