@@ -9,29 +9,29 @@ import operator
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 import wireline
+from tests.test_docstrings import PUBLIC, Documented
 from tests.tools import require_tool
 from wireline import asyncnet, net, testing, tls
+from wireline.cli import _arguments
 from wireline.tls import SslContext
 
 ROOT = Path(__file__).resolve().parent.parent
 
 _BLOCK = re.compile(r"^```python\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 _PRINTS = re.compile(r"^#> ?(.*)$", re.MULTILINE)
-_LINK = re.compile(r"\]\(([^)#\s]+)(#[^)\s]*)?\)")
+_LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]*))?\)")
 
 _CODE = re.compile(r"^```.*?^```$", re.DOTALL | re.MULTILINE)
-_OPENSSL = re.compile(r"^(openssl (?:.*\\\n)*.*)$", re.MULTILINE)
+_MAKES_FILES = re.compile(r"^((?:openssl|\(umask) (?:.*\\\n)*.*)$", re.MULTILINE)
 _FIRST_PAGES = ("README.md", "docs/index.md")
 
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
-
-
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/*.md")])
 PROGRAMS = [page for page in PAGES if _BLOCK.search(page.read_text(encoding="utf-8"))]
 CAN_PSK = all(each.available for each in SslContext.available_features() if "pre-shared" in each.name)
 
@@ -49,10 +49,9 @@ def test_the_programs_of_a_page_print_what_it_says(
     text = page.read_text(encoding="utf-8")
     if "_get_psk" in text and not CAN_PSK:
         pytest.skip("no pre-shared keys in this Python")
-    for command in _OPENSSL.findall(text):
-        program, *words = shlex.split(command.replace("\\\n", " "))
-        made = [require_tool(program, program), *words]
-        subprocess.run(made, capture_output=True, timeout=20, check=True)
+    for command in _MAKES_FILES.findall(text):
+        require_tool("openssl", "openssl")
+        subprocess.run(["sh", "-c", command], capture_output=True, timeout=20, check=True)
     namespace: dict[str, object] = {"__name__": "__main__"}
     expected: list[str] = []
     for block in _BLOCK.finditer(text):
@@ -62,6 +61,82 @@ def test_the_programs_of_a_page_print_what_it_says(
         expected += _PRINTS.findall(block[1])
     assert expected, f"{page.name} has no program"
     assert capsys.readouterr().out.splitlines() == expected
+
+
+# ------------------------------------------------------------------------------------------------- what could escape
+
+_FENCE = re.compile(r"^([ >]*)(```+|~~~+)(.*)$", re.MULTILINE)
+_CHECKED = {"python", "sh", "json"}  # json is the schema of `check`, in tests/cli
+_NO_PROGRAMS = {"{toctree}", "{eval-rst}", "{py:module}", "{image}", "{include}"}
+# A decision keeps what was tried then, as it was.
+_LASTING = [page for page in PAGES if page.parent.name != "decisions"]
+
+
+@pytest.mark.parametrize("page", _LASTING, ids=name_of_page)
+def test_no_block_of_a_page_escapes_the_tests(page: Path) -> None:
+    """Every block is of a kind that something here looks at, and is written as it is looked for."""
+    text = page.read_text(encoding="utf-8")
+    for indent, fence, _ in _FENCE.findall(text):
+        assert (indent, fence) == ("", "```"), "no test finds this fence"
+    for block in _CODE.findall(text):
+        kind, _, rest = block.removeprefix("```").partition("\n")[0].partition(" ")
+        if kind:
+            assert (kind in _CHECKED and not rest) or kind in _NO_PROGRAMS, f"nothing runs {kind!r}"
+        else:
+            assert re.search("[─│]", block), "what is no drawing says in which language it is"
+    assert len(_BLOCK.findall(text)) == text.count("```python")
+    prose = _CODE.sub("", text)
+    assert ">>>" not in prose
+    assert "code-block::" not in text
+    assert not re.search(r"\n\n(?: {4}|\t)(?:async |def |from |import |with )", prose)
+
+
+@pytest.mark.parametrize("each", PUBLIC, ids=lambda each: each.name)
+def test_a_docstring_has_no_program_that_nothing_runs(each: Documented) -> None:
+    assert not re.search(r">>>|```|code-block::|::\n\n", each.text or "")
+
+
+_SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_INLINE = re.compile(r"(?<!`)`((?:make|wireline) [^`]* [^`]*)`(?!`)")
+_STAND_FOR = {"HOST:PORT": "localhost:9000"}
+
+
+def typed(page: Path, program: str) -> list[list[str]]:
+    """The words after a program's name, wherever a page tells to type them."""
+    text = page.read_text(encoding="utf-8")
+    lines = "\n".join(_SHELL.findall(text)).replace("\\\n", " ").splitlines()
+    found: list[list[str]] = []
+    for line in [*lines, *_INLINE.findall(_CODE.sub("", text))]:
+        lexer = shlex.shlex(line, posix=True, punctuation_chars="|>;&")
+        lexer.whitespace_split = True
+        for part in re.split(r"\0[|>;&]+\0", "\0".join(lexer)):
+            first, *words = part.split("\0")
+            if first == program and words:
+                found.append([_STAND_FOR.get(word, word) for word in words])
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
+def test_the_command_takes_what_a_page_tells_to_type(page: Path) -> None:
+    for words in typed(page, "wireline"):
+        try:
+            _arguments.parse(words)
+        except SystemExit as end:
+            pytest.fail(f"wireline {shlex.join(words)}: exit code {end.code}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
+def test_make_has_what_a_page_tells_to_make_and_finds_the_tests(page: Path) -> None:
+    targets = re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    for target, *variables in typed(page, "make"):
+        assert target in targets
+        for files, word in re.findall(r"ARGS=(\S*) ?-k (\w+)", " ".join(variables)):
+            tests = (ROOT / (files or "tests")).glob("**/test_*.py")
+            names = [name for file in tests for name in _TEST.findall(file.read_text(encoding="utf-8"))]
+            assert any(word in name for name in names), f"no test in {files} has {word} in its name"
+
+
+# ------------------------------------------------------------------------------------------------ the same thing twice
 
 
 def test_the_ten_lines_are_the_same_in_the_readme_and_on_the_landing_page() -> None:
@@ -134,22 +209,52 @@ def test_whatever_can_be_called_says_what_it_does(subject: object) -> None:
     assert [name for name in public if not inspect.getdoc(getattr(subject, name))] == []
 
 
-def test_the_page_of_the_command_has_every_option_and_no_other() -> None:
+def test_the_page_of_the_command_has_every_option_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs/reference/command.md").read_text(encoding="utf-8")
     documented = set(re.findall(r"^(?:\| )?`(--[a-z-]+)", text, re.MULTILINE))
     offered = set()
     for command in re.findall(r"^## wireline (\w+)", text, re.MULTILINE):
-        asked = [sys.executable, "-m", "wireline", command, "--help"]
-        helped = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True)
-        offered |= set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", helped.stdout, re.MULTILINE))
+        with pytest.raises(SystemExit):
+            _arguments.parse([command, "--help"])
+        offered |= set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     assert documented == offered - {"--help"}
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What a link may name after the hash: the headings, as GitHub and MyST spell them, and what is named by hand."""
+    text = _CODE.sub("", page.read_text(encoding="utf-8"))
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    spelled = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return spelled | set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of_page)
 def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for link, _ in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
-        if "://" not in link:
-            assert (page.parent / link).exists(), f"{page.name} links to {link}, which is not there"
+    for link, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
+        if "://" in link:
+            continue
+        there = page.parent / link if link else page
+        assert there.exists(), f"{page.name} links to {link}, which is not there"
+        if anchor:
+            assert anchor in anchors_of(there), f"{page.name} links to {link}#{anchor}, which is not there"
+
+
+def test_the_page_of_the_examples_has_every_program() -> None:
+    linked = _LINK.findall((ROOT / "examples/README.md").read_text(encoding="utf-8"))
+    programs = {path.name for path in ROOT.glob("examples/*.py")}
+    assert {link for link, _ in linked if link.endswith(".py")} == programs
+
+
+def test_every_diagram_is_on_a_page_and_says_what_it_shows() -> None:
+    pages = "".join(page.read_text(encoding="utf-8") for page in PAGES)
+    diagrams = sorted(ROOT.glob("docs/_static/diagrams/*.svg"))
+    assert diagrams
+    for diagram in diagrams:
+        assert f"_static/diagrams/{diagram.name})" in pages
+        root = ElementTree.parse(diagram).getroot()
+        assert root.findtext("{http://www.w3.org/2000/svg}title"), (
+            f"{diagram.name} says nothing to who cannot see it"
+        )
 
 
 # ------------------------------------------------------------------------------------------------------- promises
@@ -223,3 +328,31 @@ def is_in(place: object, name: str) -> bool:
     except AttributeError:
         return False
     return True
+
+
+# What std/net and std/asyncnet of Nim 2.2 export, and the names of their enumerations.
+_NIM = """
+    $ == &= AF_INET AF_INET6 AF_UNIX AcceptNoClient AcceptNoHandshake AcceptSuccess AsyncSocket
+    AsyncSocketDesc BufferSize CVerifyNone CVerifyPeer CVerifyPeerUseEnvVars Certificate CiphersIntermediate
+    CiphersModern Domain IPPROTO_TCP IPPROTO_UDP IPv4_any IPv4_broadcast IPv4_loopback IPv6_any
+    IPv6_loopback IpAddress IpAddressFamily MaxLineLength OptAcceptConn OptBroadcast OptDebug OptDontRoute
+    OptKeepAlive OptNoDelay OptOOBInline OptReuseAddr OptReusePort Peek Port Protocol ReadDisconnected
+    ReadFullLine ReadLineResult ReadNone ReadPartialLine SOBool SOCK_DGRAM SOCK_STREAM SafeDisconn SockType
+    Socket SocketFlag SocketImpl SslAcceptResult SslCVerifyMode SslClientGetPskFunc SslContext SslError
+    SslHandshakeType SslProtVersion SslServerGetPskFunc TimeoutError accept acceptAddr address_v4 address_v6
+    bindAddr bindUnix clientGetPskFunc close connect connectUnix context destroyContext dial family
+    fromSockAddr getExtraData getFd getLocalAddr getPeerAddr getPeerCertificates getPrimaryIPAddr
+    getPskIdentity getSockOpt getSocketError gotHandshake handshakeAsClient handshakeAsServer
+    hasDataBuffered isClosed isDisconnectionError isIpAddress isSsl listen newAsyncSocket newContext
+    newSocket parseIpAddress protSSLv2 protSSLv23 protSSLv3 protTLSv1 pskIdentityHint raiseSSLError readLine
+    recv recvFrom recvInto recvLine recvLineInto send sendTo serverGetPskFunc sessionIdContext setExtraData
+    setSockOpt skip socketError sslHandle toCInt toOSFlags toSockAddr trySend wrapConnectedSocket wrapSocket
+""".split()
+
+
+def test_the_page_for_nim_has_every_name_of_the_two_modules() -> None:
+    text = (ROOT / "docs/howto/from-nim.md").read_text(encoding="utf-8")
+    tables = text.partition("## What behaves differently")[0]
+    cells = " ".join(re.findall(r"^\| ([^|]*) \|", tables, re.MULTILINE))
+    named = set(re.findall(r"\w+|&=|==|\$", cells))
+    assert [name for name in _NIM if name not in named] == []

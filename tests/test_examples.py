@@ -273,7 +273,7 @@ def test_udp_asks_again_when_a_datagram_is_lost(ask: Callable[..., bytes]) -> No
         sock.settimeout(PATIENCE)
         thread = threading.Thread(target=lose_the_first, args=(sock,))
         thread.start()
-        answer = ask("127.0.0.1", sock.getsockname()[1], b"hello", tries=2, timeout=0.2)
+        answer = ask("127.0.0.1", sock.getsockname()[1], b"hello", tries=50, timeout=0.1)
         thread.join()
     assert answer == b"hellohello"
 

@@ -16,6 +16,7 @@ from ._certificate import Certificate as Certificate
 from ._connection import TlsInfo as TlsInfo
 from ._context import SslContext as SslContext
 from ._features import Feature as Feature
+from ._features import Features as Features
 from ._options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
 from ._options import CIPHERS_MODERN as CIPHERS_MODERN
 from ._options import Handshake as Handshake
@@ -30,6 +31,7 @@ __all__ = [
     "AcceptResult",
     "Certificate",
     "Feature",
+    "Features",
     "Handshake",
     "ProtocolVersion",
     "SessionCache",

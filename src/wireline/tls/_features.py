@@ -23,7 +23,7 @@ class Feature(NamedTuple):
 
 
 class Features(tuple[Feature, ...]):
-    """All of them. Printed, it is a line for each."""
+    """What ``SslContext.available_features()`` found: a tuple of them, and printed a line for each."""
 
     __slots__ = ()
 
