@@ -47,6 +47,10 @@ from wireline.options import (
     is_disconnection_error,
 )
 
+# Held while an option is added to those that a socket remembers. One lock for all, and a tuple that is mostly the empty
+# one: ten thousand sockets remember options each, and a list takes 56 bytes.
+_remembering = threading.Lock()
+
 
 class BaseSocket:
     """The part of a socket that never waits."""
@@ -100,7 +104,7 @@ class BaseSocket:
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
         self._peer = peer
-        self._options: list[tuple[int, int, int]] = []
+        self._options: tuple[tuple[int, int, int], ...] = ()
         self._bound: SockAddr | None = None
         self._unix_file: tuple[str | bytes, int, int] | None = None
         self._write_shut = False
@@ -429,7 +433,8 @@ class BaseSocket:
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             sock.setsockopt(level, number, int(bool(value)))
-            self._options.append((level, number, int(bool(value))))
+            with _remembering:
+                self._options += ((level, number, int(bool(value))),)
 
     def get_socket_error(self) -> int:
         """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""

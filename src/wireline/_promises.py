@@ -91,7 +91,8 @@ class SocketPromises:
         what has arrived stays for the next read.
 
         Args:
-            max_size: the most bytes to return.
+            max_size: the most bytes to return. More than ``BUFFER_SIZE``, up to 1 MiB, also asks the kernel for as
+                much at once, which bulk data gain from.
             timeout: seconds for the whole call; None waits for ever, 0 never waits.
             flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
 

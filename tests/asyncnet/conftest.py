@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import gc
 import inspect
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,15 +14,6 @@ from tests.asyncnet.loops import WAYS, Way
 def way(request: pytest.FixtureRequest) -> Way:
     chosen: Way = request.param
     return chosen
-
-
-@pytest.fixture(scope="session", autouse=True)
-def what_is_there_is_no_garbage() -> Iterator[None]:
-    """Let a search for garbage after a test look at what came since: a millisecond instead of thirty."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -357,20 +357,6 @@ async def test_it_may_be_gathered_shielded_and_waited_for(way: Way) -> None:
 # ------------------------------------------------------------------------------------------------ the loop
 
 
-def test_another_loop_is_refused(way: Way) -> None:
-    with way.chosen():
-        loops = [way.new_loop(), way.new_loop()]
-
-        async def make() -> Nap:
-            return Nap()
-
-        nap = loops[0].run_until_complete(make())
-        with pytest.raises(RuntimeError, match="different loop"):
-            loops[1].run_until_complete(sleep(nap))
-        for loop in loops:
-            loop.close()
-
-
 async def test_a_task_shows_what_it_waits_for(way: Way) -> None:
     nap = Nap()
     nap.operation = "recv_line"

@@ -244,7 +244,7 @@ async def test_who_is_timed_out_may_cancel_who_is_timed_out_in_the_same_moment(w
         async def second() -> None:
             await line.wait(OneByte(ours), "take", deadline)
 
-        deadline = within(0.002)
+        deadline = within(0.05)  # long enough for all of them to begin to wait
         leader = asyncio.create_task(first())
         victims.append(asyncio.create_task(second()))
         await asyncio.wait([leader, *victims])
@@ -268,7 +268,7 @@ async def test_who_is_timed_out_may_close_the_channel(way: Way) -> None:
             with pytest.raises(ClosedError):
                 await line.wait(OneByte(ours), "take", None)
 
-        deadline = within(0.002)
+        deadline = within(0.05)  # long enough for all of them to begin to wait
         await asyncio.gather(first(), second(), third())
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 
 import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, Way, turns
 from tests.asyncnet.streams import wire
-from wireline import SocketFlag
+from wireline import BUFFER_SIZE, BusyError, ClosedError, ReadLineResult, SocketFlag, SocketTimeout
 from wireline.asyncnet import AsyncSocket
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
@@ -105,3 +108,165 @@ async def test_a_number_may_be_anything_that_is_an_index(way: Way) -> None:
     assert some == (b"1234", b"5")
     line = await read_as_it_comes(lambda sock: sock.recv_line(max_length=four), b"", [b"line\n"])  # type: ignore[arg-type]
     assert line == (b"line", b"")
+
+
+@asynccontextmanager
+async def at_rest(**options: bool) -> AsyncIterator[tuple[AsyncSocket, socket.socket]]:
+    """A connection whose last read was answered by just what came, so that the next one asks nobody."""
+    with wire(**options) as (sock, peer):
+        for _ in range(2):
+            reading = asyncio.create_task(sock.recv_some())
+            await turns(2)
+            peer.send(b"first")
+            assert await reading == b"first"
+        yield sock, peer
+
+
+READS: list[Read] = [lambda sock: sock.recv_some(), lambda sock: sock.recv_line()]
+every_read = pytest.mark.parametrize("read", READS, ids=["recv_some", "recv_line"])
+
+
+@every_way
+@every_read
+async def test_R4_what_an_impatient_read_has_left_is_there_for_the_next(way: Way, read: Read) -> None:
+    async with at_rest() as (sock, peer):
+        peer.send(b"12line\n")
+        assert await sock.recv_exactly(2, timeout=0) == b"12"
+        assert (await asyncio.wait_for(read(sock), 5)).rstrip() == b"line"
+
+
+@every_way
+@every_read
+async def test_what_try_recv_line_has_seen_is_there_for_the_next(way: Way, read: Read) -> None:
+    async with at_rest() as (sock, peer):
+        peer.send(b"line")
+        assert sock.try_recv_line() == (ReadLineResult.PARTIAL_LINE, b"line")
+        reading = asyncio.create_task(read(sock))
+        await turns(2)
+        peer.send(b"\n")
+        assert (await asyncio.wait_for(reading, 5)).rstrip() == b"line"
+
+
+@every_way
+@every_read
+async def test_R5_a_read_that_is_given_up_loses_nothing(way: Way, read: Read) -> None:
+    async with at_rest() as (sock, peer):
+        for _ in range(2):
+            with pytest.raises(SocketTimeout, match=r"0\.001"):
+                await (sock.recv_some(timeout=0.001) if read is READS[0] else sock.recv_line(0.001))
+            leaving = asyncio.create_task(read(sock))
+            await turns(2)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            peer.send(b"line\n")
+            assert (await asyncio.wait_for(read(sock), 5)).rstrip() == b"line"
+
+
+@every_way
+@every_read
+async def test_a_second_reader_is_refused(way: Way, read: Read) -> None:
+    async with at_rest() as (sock, peer):
+        reading = asyncio.create_task(read(sock))
+        await turns(2)
+        with pytest.raises(BusyError):
+            await read(sock)
+        peer.send(b"line\n")
+        assert (await reading).rstrip() == b"line"
+
+
+@every_way
+async def test_bad_arguments_are_refused_before_anything_is_read(way: Way) -> None:
+    bad: list[tuple[type[Exception], Callable[[AsyncSocket], Coroutine[object, object, bytes]]]] = [
+        (ValueError, lambda sock: sock.recv_some(-1)),
+        (TypeError, lambda sock: sock.recv_some(True)),
+        (TypeError, lambda sock: sock.recv_some(1.5)),  # type: ignore[arg-type]
+        (TypeError, lambda sock: sock.recv_some(flags=2)),  # type: ignore[arg-type]
+        (ValueError, lambda sock: sock.recv_some(timeout=-1)),
+        (TypeError, lambda sock: sock.recv_some(timeout=True)),
+        (ValueError, lambda sock: sock.recv_line(max_length=0)),
+        (ValueError, lambda sock: sock.recv_line(on_long="stretch")),
+        (TypeError, lambda sock: sock.recv_line("1")),  # type: ignore[arg-type]
+    ]
+    async with at_rest() as (sock, peer):
+        for error, read in bad:
+            with pytest.raises(error):
+                await read(sock)
+        assert await sock.recv_some(0) == b""
+        peer.send(b"line\n")
+        assert await sock.recv_line(timeout=float("inf")) == b"line"
+
+
+@every_way
+async def test_unbuffered_nothing_is_taken_from_the_kernel_that_was_not_asked_for(way: Way) -> None:
+    async with at_rest(buffered=False) as (sock, peer):
+        for count in (2, 1, 2):
+            reading = asyncio.create_task(sock.recv_some(count))
+            await turns(2)
+            peer.send(b"12345"[:count] + b"more")
+            assert await asyncio.wait_for(reading, 5) == b"12345"[:count]
+            assert not sock.has_data_buffered
+            assert await sock.recv_exactly(4) == b"more"
+
+
+@every_way
+@every_read
+async def test_after_a_read_of_more_than_a_buffer_the_next_asks_for_a_buffer_again(
+    way: Way, read: Read
+) -> None:
+    async with at_rest() as (sock, peer):
+        reading = asyncio.create_task(sock.recv_some(2 * BUFFER_SIZE))
+        await turns(2)
+        assert sock._core is not None
+        assert sock._core.want == 2 * BUFFER_SIZE
+        peer.send(b"much")
+        assert await asyncio.wait_for(reading, 5) == b"much"
+        reading = asyncio.create_task(read(sock))
+        await turns(2)
+        assert sock._core.want == BUFFER_SIZE
+        peer.send(b"line\n")
+        assert (await asyncio.wait_for(reading, 5)).rstrip() == b"line"
+
+
+@every_way
+@every_read
+async def test_a_reset_is_an_end_and_a_close_is_an_error(way: Way, read: Read) -> None:
+    async with at_rest() as (sock, peer):
+        reading = asyncio.create_task(read(sock))
+        await turns(2)
+        peer.close()
+        assert await asyncio.wait_for(reading, 5) == b""
+        assert await read(sock) == b""
+    async with at_rest() as (sock, peer):
+        reading = asyncio.create_task(read(sock))
+        await turns(2)
+        sock.close()
+        with pytest.raises(ClosedError):
+            await asyncio.wait_for(reading, 5)
+        with pytest.raises(ClosedError):
+            await read(sock)
+
+
+@pytest.mark.parametrize("way", [way for way in ALL_WAYS if not way.portable], ids=lambda way: way.name)
+@every_read
+def test_another_loop_is_refused(way: Way, read: Read) -> None:
+    ours, peer = socket.socketpair()
+    with peer, contextlib.closing(AsyncSocket.from_socket(ours)) as sock:
+
+        async def begin() -> None:
+            reading = asyncio.create_task(sock.recv_some())
+            await turns(2)
+            peer.send(b"first")
+            assert await reading == b"first"
+
+        async def go_on() -> None:
+            with pytest.raises(RuntimeError, match="another event loop"):
+                await read(sock)
+
+        first = way.new_loop()
+        first.run_until_complete(begin())
+        second = way.new_loop()
+        second.run_until_complete(go_on())
+        sock.close()
+        second.close()
+        first.run_until_complete(asyncio.sleep(0))
+        first.close()

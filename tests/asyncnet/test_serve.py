@@ -200,7 +200,7 @@ async def test_S5_a_server_that_waits_is_stopped_like_any_other(way: Way, accept
             await until(lambda: accepts.attempts >= 4 and log.records)
             start = time.monotonic()
             await server.stop()
-            assert time.monotonic() - start < 1
+            assert time.monotonic() - start < PATIENCE / 2
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to lower on Windows")
@@ -351,7 +351,7 @@ async def test_S7_who_waits_for_something_else_is_cancelled_when_the_time_is_up(
         await until(lambda: server.connections)
         start = time.monotonic()
         assert await server.stop() == StopReport(drained=0, forced=1)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < PATIENCE / 2
         assert not held.ended
         assert not server.connections
         assert await peer.recv(1, PATIENCE) == b""
@@ -422,7 +422,7 @@ async def test_S7_who_has_closed_its_connection_and_waits_for_something_else_is_
         await turns(3)
         start = time.monotonic()
         assert await server.stop() == StopReport(drained=0, forced=1)
-        assert time.monotonic() - start < 0.5
+        assert time.monotonic() - start < PATIENCE / 2
         assert not server.connections
 
 

@@ -172,7 +172,7 @@ async def test_who_has_left_takes_no_room_in_the_queue(way: Way) -> None:
         await turns(2)
         leaving.cancel()
         await asyncio.wait([leaving])
-    assert len(turn.queue) == 0, "a sender that is stuck for ever would make it grow for ever"
+    assert not turn.queue, "a sender that is stuck for ever would make it grow for ever"
 
 
 async def test_a_turn_that_comes_with_a_cancellation_goes_to_the_next(way: Way) -> None:

@@ -454,7 +454,10 @@ def test_what_an_unbuffered_core_wants(data: bytes, request_: Request, want: int
     [
         (b"", Request("recv_line"), BUFFER_SIZE, False),
         (b"", Request("recv_until"), BUFFER_SIZE, False),
-        (b"", Request("recv_some", 2**30), BUFFER_SIZE, False),
+        (b"", Request("recv_some", 1), BUFFER_SIZE, False),
+        (b"", Request("recv_some", BUFFER_SIZE), BUFFER_SIZE, False),
+        (b"", Request("recv_some", BUFFER_SIZE + 1), BUFFER_SIZE + 1, False),
+        (b"", Request("recv_some", 2**30), 2**20, False),
         (b"abc", Request("recv", 100), BUFFER_SIZE, False),
         (b"abc", Request("recv_exactly", 100), BUFFER_SIZE, False),
         (b"abc", Request("recv", 200_003), 200_000, True),

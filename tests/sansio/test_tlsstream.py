@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -24,6 +25,9 @@ from wireline.options import SAFE_DISCONN, SocketFlag
 from wireline.tls import TruncatedError
 
 UNSAFE = SocketFlag(0)
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 
 def new_pair(version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True) -> list[TlsCore]:
@@ -416,19 +420,89 @@ def test_attend_is_called_when_a_read_has_made_output_and_not_otherwise() -> Non
     assert calls == [True]
 
 
-def test_the_gulp_grows_while_reads_are_full_and_shrinks_again() -> None:
+def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     assert client.recv_some(10) is None
-    small = client.want
-    wire = said(server, bytes(2**21))
-    for _ in range(6):
-        client.feed(wire[: client.want])
-        wire = wire[client.want :]
-        assert client.recv_exactly(2**22) is None
-    assert client.want == 8 * small
-    client.feed(wire[:100])
-    assert client.recv_exactly(2**22) is None
-    assert client.want == small
+    wire = said(server, bytes(2**17))
+    assert len(wire) == 2 * client.want
+    client.feed(wire[: client.want])
+    assert len(client) == 2**16
+    assert client.recv_exactly(2**17) is None
+    client.feed(wire[client.want :])
+    assert client.recv_exactly(2**17) == bytes(2**17)
+
+
+def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
+    """What ``recv_some`` reads to the end, as a reader does: fed by ``feed_some`` where nothing was there before."""
+    waiting = iter(wire)
+    received = [b""]
+    while True:
+        answer = core.recv_some(most)
+        if answer is None:
+            piece = next(waiting, b"")
+            answer = core.feed_some(piece, most) if piece else core.feed(piece)
+            while answer is None and (answer := core.recv_some(most)) is None:
+                core.feed(next(waiting, b""))
+        if not answer:
+            return b"".join(received)
+        assert len(answer) <= most
+        received.append(answer)
+
+
+@given(
+    versions, st.integers(1, 40_000), st.lists(st.integers(0, 50_000), max_size=20), st.integers(1, 40_000)
+)
+@settings(max_examples=60)  # each is a handshake
+def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
+    version: ssl.TLSVersion, size: int, places: list[int], most: int
+) -> None:
+    client, server = connected(version)
+    data = random.Random(size).randbytes(size)
+    wire = said(client, data)
+    client.close_notify()
+    wire += out(client)
+    assert some(server, pieces(wire, places), most) == data
+
+
+@both_versions
+def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(version: ssl.TLSVersion) -> None:
+    client, server = connected(version)
+    wire = said(client, b"data")
+    client.close_notify()
+    assert (server.feed_some(wire + out(client), 100) or server.recv_some(100)) == b"data"
+    assert server.recv_some(100) == b""
+
+    client, server = connected(version)
+    calls: list[bool] = []
+    server.attend = lambda: calls.append(server.has_output)
+    wire = said(client, b"data") + b"\x17\x03\x03\x00\x20" + bytes(32)
+    assert (server.feed_some(wire, 100) or server.recv_some(100)) == b"data"
+    assert calls == [True]
+    with pytest.raises(ssl.SSLError):
+        server.recv_some(100)
+
+
+@pytest.mark.parametrize(
+    ("size", "portions", "records"), [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SLICE, 2, 4)]
+)
+def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, records: int) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3)
+    server.feed(said(client, b"the first has tickets before it"))
+    calls: list[str] = []
+
+    def counted(name: str, call: Callable[[T], U]) -> Callable[[T], U]:
+        def counting(argument: T) -> U:
+            calls.append(name)
+            return call(argument)
+
+        return counting
+
+    client.engine._write = counted("write", client.engine._write)
+    server.engine._read = counted("read", server.engine._read)
+    server.feed(client.seal(bytes(size)))
+    assert len(server.recv_some(2**20) or b"") == size + 31
+    # As many records as can be asked for at once are no more reads: none of them finds nothing.
+    assert calls == ["write"] * portions + ["read"] * records
 
 
 def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:

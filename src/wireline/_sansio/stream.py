@@ -34,9 +34,10 @@ class StreamCore:
     """Bytes in, answers out.
 
     Attributes:
+        buffered: it asks the network for more than it needs, and keeps the rest.
         want: bytes to ask the network for, valid after a request answered None.
-        from_scratch: after ``recv_line`` answered None: nothing of the line is there yet, and if one line comes next,
-            it is the answer.
+        from_scratch: after ``recv_some`` or ``recv_line`` answered None: nothing is there yet, and if what comes next
+            is no more than was asked for, or just one line (and the stream is ``plain``), it is the answer.
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
@@ -44,10 +45,10 @@ class StreamCore:
 
     __slots__ = (
         "_buffer",
-        "_buffered",
         "_ended",
         "_error",
         "broken",
+        "buffered",
         "from_scratch",
         "lines",
         "want",
@@ -59,7 +60,7 @@ class StreamCore:
 
     def __init__(self, *, buffered: bool = True) -> None:
         self._buffer = ReceiveBuffer()
-        self._buffered = buffered
+        self.buffered = buffered
         self._ended = False
         self._error: OSError | None = None
         self.broken: OSError | None = None
@@ -90,6 +91,18 @@ class StreamCore:
         else:
             self._ended = True
 
+    def feed_some(self, data: bytes, most: int) -> bytes | None:
+        """Take what the network gave to a ``recv_some`` for which nothing was there; the answer, if that is it whole.
+
+        Args:
+            data: one byte at least.
+            most: what ``recv_some`` was asked for.
+        """
+        if len(data) <= most:
+            return data
+        self.feed(data)
+        return None
+
     def fail(self, error: OSError) -> None:
         """Take the error that ended the stream."""
         self._ended = True
@@ -107,8 +120,8 @@ class StreamCore:
         if buffer.lines:
             buffer.give_back()
         have = buffer.size
-        if have < size and not self._ended and (self._buffered or not have):
-            self._not_yet(size - have, all_needed=self._buffered)
+        if have < size and not self._ended and (self.buffered or not have):
+            self._not_yet(size - have, all_needed=self.buffered)
             return None
         return self._give(min(have, size), flags) if have or not size else self._at_end(flags)
 
@@ -126,6 +139,7 @@ class StreamCore:
             return self._give(max_size if max_size < have else have, flags)
         if self._ended:
             return self._at_end(flags)
+        self.from_scratch = True
         self._not_yet(max_size)
         return None
 
@@ -212,7 +226,8 @@ class StreamCore:
     def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
         """Say how much to ask for: one big gulp, or of an unbuffered stream nothing that was not asked for."""
         self.want_whole = all_needed and amount >= _LARGE
-        if self._buffered and not self.want_whole:
+        # Who asks for more gets it in fewer system calls: messages of 1 MiB, read by 256 KiB, take half the CPU time.
+        if self.buffered and not self.want_whole and amount <= BUFFER_SIZE:
             self.want = BUFFER_SIZE
         else:
             self.want = min(amount, _LARGEST_WANT)

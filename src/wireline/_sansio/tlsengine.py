@@ -31,9 +31,10 @@ _RECORD = 16 * 1024
 # one is not there whole yet costs a tenth of decrypting it.
 _RECORD_ON_WIRE = _RECORD + 22
 
-# Bytes that go through a BIO at once, either way. A memory BIO never gives back the memory that it needed once: with
-# 64 KiB encrypting is a seventh cheaper, and a connection keeps more than 100 kB for its life.
-_PORTION = 16 * 1024
+# Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
+# of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
+# 72, 94 and 138 kB for its life.
+_PORTION = 32 * 1024
 
 
 class TruncatedError(WirelineError, ssl.SSLError):
@@ -260,6 +261,21 @@ class TlsEngine:
                 self._write(data)
         except ssl.SSLError as error:
             raise self._failed(error) from error.__cause__
+
+    def seal(self, data: bytes | memoryview) -> bytes:
+        """What ``encrypt`` and then ``output`` come to, folded for what fits into one portion.
+
+        Raises:
+            ssl.SSLError, BrokenPipeError: as ``encrypt`` does.
+        """
+        if len(data) > _PORTION or self.error is not None or self._close_sent:
+            self.encrypt(data)
+            return self.output()
+        try:
+            self._write(data)
+        except ssl.SSLError as error:
+            raise self._failed(error) from error.__cause__
+        return self.outgoing.read()
 
     def _encrypt_in_portions(self, data: memoryview) -> None:
         for start in range(0, len(data), _PORTION):

@@ -30,11 +30,10 @@ T = TypeVar("T")
 SLICE = 64 * 1024
 """Bytes to encrypt and send at once: 4 KiB made bulk three times slower, 1 MiB is no faster."""
 
-# Bytes to ask the network for: more while that much is there. The most is four whole records: they give 64 KiB, which
-# who asks for as much gets without another copy. 256 KiB is hardly faster where the allocator keeps such blocks, and
-# takes twice the CPU time where it gets each from the kernel, as the GNU C library does above 128 KiB.
-_LARGEST_GULP = 4 * (16 * 1024 + 22)
-_SMALLEST_GULP = _LARGEST_GULP // 8
+# Bytes to ask the network for, four whole records: they give 64 KiB, which who asks for as much gets without another
+# copy. A short message costs no more than if less is asked for. 256 KiB is hardly faster where the allocator keeps such
+# blocks, and takes twice the CPU time where it gets each from the kernel, as the GNU C library does above 128 KiB.
+_GULP = 4 * (16 * 1024 + 22)
 
 
 class TlsCore(StreamCore):
@@ -42,13 +41,14 @@ class TlsCore(StreamCore):
 
     Attributes:
         engine: the TLS connection; call it through this object, which holds the lock.
+        outgoing: where the engine leaves ciphertext that is to be sent, besides ``rest``.
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
         rest: what is left to send of the ciphertext that was taken last.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
-    __slots__ = ("_cause", "_cut", "_gulp", "_lock", "_news", "attend", "engine", "lent", "midway", "rest")
+    __slots__ = ("_cause", "_cut", "_lock", "_news", "attend", "engine", "lent", "midway", "outgoing", "rest")
 
     plain = False
 
@@ -57,7 +57,8 @@ class TlsCore(StreamCore):
     ) -> None:
         super().__init__(buffered=buffered)
         self.engine = engine
-        self.want = self._gulp = _SMALLEST_GULP
+        self.outgoing = engine.outgoing
+        self.want = _GULP
         self._lock = lock
         self.rest: bytes | memoryview = b""
         self._news = self._cut = False
@@ -116,18 +117,29 @@ class TlsCore(StreamCore):
             self._news = True
             self._cut = self._cut or not data
             engine.feed_handshake(data)
-            return
-        if len(data) == self._gulp:
-            self._gulp = min(2 * self._gulp, _LARGEST_GULP)
-        elif len(data) < _SMALLEST_GULP:
-            self._gulp = _SMALLEST_GULP
-        # Mostly this is all, without the calls of `_decrypt`.
-        with self._lock:
-            plaintext = engine.open(data)
+        elif plaintext := self._open(data):
+            self._buffer.feed(plaintext)
+
+    def feed_some(self, data: bytes, most: int) -> bytes | None:
+        # Where every message comes by: into the buffer, the question again, and out of it are five calls more.
+        plaintext = self._open(data)
+        if 0 < len(plaintext) <= most:
+            return plaintext
         if plaintext:
             self._buffer.feed(plaintext)
-        if not data or engine.ended or engine.error is not None or engine.outgoing.pending:
+        return None
+
+    def _open(self, data: bytes) -> bytes:
+        """Decrypt, and return what is no more than data; what comes with an end, an error or an answer is seen to."""
+        engine = self.engine
+        with self._lock:
+            plaintext = engine.open(data)
+        if not data or engine.ended or engine.error is not None or self.outgoing.pending:
+            if plaintext:
+                self._buffer.feed(plaintext)
             self._decrypt(b"", at_end=not data)
+            return b""
+        return plaintext
 
     def fail(self, error: OSError) -> None:
         """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""
@@ -160,7 +172,7 @@ class TlsCore(StreamCore):
 
     def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
         self.want_whole = False
-        self.want = self._gulp
+        self.want = _GULP
 
     # Sending. All but `has_output` is for whoever has the turn to write.
 
@@ -200,9 +212,10 @@ class TlsCore(StreamCore):
             ssl.SSLError: as ``encrypt`` does.
         """
         with self._lock:
-            self.engine.encrypt(data)
-            if not self.rest:
-                self.rest = self.engine.output()
+            if self.rest:
+                self.engine.encrypt(data)
+            else:
+                self.rest = self.engine.seal(data)
             return self.rest
 
     def sent(self, count: int) -> bool:

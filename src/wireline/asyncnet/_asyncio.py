@@ -9,7 +9,6 @@ once.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextvars import Context
@@ -46,6 +45,8 @@ FORCE_PORTABLE = bool(os.environ.get("WIRELINE_PORTABLE"))
 # The cheapest call there is: what a task that was woken asks for, when there is nothing to tell.
 _nothing_to_tell = bool
 
+_no_context = Context()
+
 running_loop = asyncio.get_running_loop
 """The loop that runs the calling task."""
 
@@ -59,8 +60,9 @@ class Sleep:
 
     Attributes:
         pending: a task sleeps and nothing has happened yet.
-        get_loop, result: what ``Task`` calls for every sleep. Attributes, and not methods, so that they can be
-            something that is no call of Python: up to 0.2 us.
+        get_loop, result: what ``Task`` calls for every sleep. Both are something written in C and no call of
+            Python: up to 0.2 us. For ``get_loop`` it is the running loop, as nobody sleeps in another one than that
+            of the socket (``AsyncStream._enter`` sees to it); a loop kept here would be 100 bytes a connection.
         operation: what it waits for, in words.
     """
 
@@ -70,19 +72,19 @@ class Sleep:
         "_context",
         "_error",
         "_loop",
-        "get_loop",
         "operation",
         "pending",
         "result",
     )
 
+    get_loop = staticmethod(running_loop)
+
     def __init__(self, loop: Loop) -> None:
         self._asyncio_future_blocking = False
         self._loop = loop
         self._callback: Callable[[Any], object] | None = None
-        self._context: Context | None = None
+        self._context = _no_context  # until there is a callback
         self._error: BaseException | None = None
-        self.get_loop: Callable[[], Loop] = itertools.repeat(loop).__next__
         self.result: Callable[[], object] = _nothing_to_tell
         self.operation = ""
         self.pending = False
@@ -91,7 +93,7 @@ class Sleep:
         """Let the task go on, now. Only from a callback of the loop, where no task is running."""
         self.pending = False
         callback, self._callback = self._callback, None
-        if callback is not None and self._context is not None:
+        if callback is not None:
             self._context.run(callback, self)
 
     def wake_with(self, error: BaseException) -> None:
@@ -127,7 +129,7 @@ class Sleep:
 
     # What else `asyncio.Task` calls.
 
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
         self._callback = callback
         self._context = context
 
@@ -155,9 +157,11 @@ async def pause(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
 
-def current_task() -> Task | None:
-    """The task that is running."""
-    return asyncio.current_task()
+def current_task() -> Task:
+    """The task that is running. For coroutines, which always run in one."""
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> Task:
@@ -175,6 +179,7 @@ def when_done(operations: Iterable[Operation | None], then: Callable[[], object]
     running = {operation for operation in operations if operation is not None and not operation.done()}
     if not running:
         then()
+        return
 
     def one_is_done(operation: Operation) -> None:
         running.discard(operation)

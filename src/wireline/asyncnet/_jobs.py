@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import weakref
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, TypeVarTuple
+from typing import Protocol, TypeVar, TypeVarTuple
 
 from wireline._descriptor import CONNECTING, connect_result, has_room
 from wireline._sansio.stream import StreamCore
@@ -14,7 +15,7 @@ from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX, NO_SIGNAL
 
-__all__ = ["Accept", "Connect", "Read", "ReceiveDatagram", "Room", "Send", "SendDatagram"]
+__all__ = ["Accept", "Connect", "Owner", "Read", "ReceiveDatagram", "Room", "Send", "SendDatagram"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -27,22 +28,37 @@ _PORTABLE_PIECE = 64 * 1024
 _ANY_DATAGRAM = 64 * 1024
 
 
+class _Annotating(Protocol):
+    def _annotated(self, error: OSError, operation: str) -> OSError: ...
+
+
+class Owner(weakref.ref[_Annotating]):
+    """The stream that a job reads for. The loop knows it, and must not keep alive what everybody else forgot."""
+
+    __slots__ = ()
+
+    def note(self, error: OSError, operation: str) -> OSError:
+        """Add to an error what it happened to, as long as there is somebody to read that."""
+        stream = self()
+        return error if stream is None else stream._annotated(error, operation)
+
+
 class Read(Job[bytes]):
     """The answer to a request of the core, on a loop without ``add_reader`` (elsewhere: ``StreamReader``)."""
 
-    __slots__ = ("_args", "_core", "_note", "_request", "_sock")
+    __slots__ = ("_args", "_core", "_owner", "_request", "_sock")
 
     def __init__(
         self,
         sock: socket.socket,
         core: StreamCore,
-        note: Callable[[OSError, str], OSError],
+        owner: Owner,
         request: Callable[[StreamCore, *Ts], bytes | None],
         args: tuple[*Ts],
     ) -> None:
         self._sock = sock
         self._core = core
-        self._note = note
+        self._owner = owner
         self._request: Callable[..., bytes | None] = request
         self._args = args
 
@@ -54,7 +70,7 @@ class Read(Job[bytes]):
         return self._answer()
 
     def failed(self, error: OSError) -> bytes | NotYet:
-        self._core.fail(self._note(error, self._request.__name__))
+        self._core.fail(self._owner.note(error, self._request.__name__))
         return self._answer()
 
     def _answer(self) -> bytes | NotYet:

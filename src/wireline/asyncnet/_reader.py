@@ -8,7 +8,8 @@ answered, not whenever bytes arrive; and there is no await between the kernel an
 cancellation cannot lose any.
 
 Two requests, for whatever comes next and for a line, are mostly answered by just what one system call gave. When
-nothing was there before, such bytes go from the kernel to the task without a detour through the core.
+nothing was there before, such bytes go from the kernel to the task without a detour through the core. After that the
+core is as empty as it was, and the next such request need not even ask it (``at_rest``).
 
 The registration with the loop stays from one read to the next. It is dropped when bytes arrive that nobody waits for:
 they stay in the kernel, and a slow consumer holds its peer back.
@@ -27,6 +28,7 @@ from typing import Any, TypeVarTuple
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
+from wireline.asyncnet._jobs import Owner
 from wireline.asyncnet._poller import unwatch, watch
 from wireline.errors import SocketTimeout
 
@@ -36,7 +38,12 @@ Ts = TypeVarTuple("Ts")
 
 
 class StreamReader(Sleep):
-    """The one reader of a stream, on a loop with ``add_reader``."""
+    """The one reader of a stream, on a loop with ``add_reader``.
+
+    Attributes:
+        at_rest: nobody reads, and the core is empty, open, and wants what comes as it comes: a request for at most a
+            buffer of that would get no other answer from it than "not yet". Whoever feeds the core besides the reader takes it away.
+    """
 
     __slots__ = (
         "_answer",
@@ -45,16 +52,18 @@ class StreamReader(Sleep):
         "_closed",
         "_core",
         "_fd",
-        "_longest",
+        "_is_line",
+        "_may_rest",
         "_most",
-        "_note",
-        "_receive",
+        "_owner",
         "_registered",
         "_request",
         "_resting",
         "_seconds",
+        "_sock",
         "_timer",
         "_timer_at",
+        "at_rest",
     )
 
     def __init__(
@@ -62,19 +71,21 @@ class StreamReader(Sleep):
         loop: Loop,
         sock: socket.socket,
         resting: list[StreamCore],
-        note: Callable[[OSError, str], OSError],
+        owner: Owner,
     ) -> None:
         super().__init__(loop)
         self._fd = sock.fileno()
-        self._receive = sock.recv
-        self._core = resting[0]
+        self._sock = sock
+        self._core = core = resting[0]
         self._resting = resting
-        self._note = note
+        self._owner = owner
         self._request: Callable[..., bytes | None] = StreamCore.recv
         self._args: tuple[Any, ...] = ()
         self._most = 0
-        self._longest = 0
+        self._is_line = False
         self._answer = b""
+        self._may_rest = core.buffered
+        self.at_rest = False
         self._registered = False
         self._closed = False
         self._timer: Timer | None = None
@@ -88,7 +99,7 @@ class StreamReader(Sleep):
         args: tuple[*Ts],
         timeout: float | None,
         most: int = 0,
-        longest: int = 0,
+        is_line: bool = False,
     ) -> Generator[StreamReader, None, bytes]:
         """Take the core, and lie in wait for the answer to a request.
 
@@ -96,17 +107,19 @@ class StreamReader(Sleep):
             request: a method of the core, which has just answered None.
             args: its arguments.
             timeout: seconds to wait.
-            most: the request is for what comes next, and so many bytes of it; 0 if it is not that simple.
-            longest: the request is for a line of at most so many bytes, of which nothing is there; 0 as above.
+            most: nothing is there, and what comes next is the answer if it has no more bytes; 0 if it is not that
+                simple.
+            is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._registered:
             watch(self._loop, self._fd, self._on_readable)
             self._registered = True
+        self.at_rest = False
         self._resting.clear()
         self._request = request
         self._args = args
         self._most = most
-        self._longest = longest
+        self._is_line = is_line
         if timeout is None:
             self._at = None
         else:
@@ -132,21 +145,24 @@ class StreamReader(Sleep):
         core = self._core
         answer = None
         try:
-            data = self._receive(core.want)
+            data = self._sock.recv(core.want)
         except BlockingIOError:
             return
         except OSError as error:
-            core.fail(self._note(error, self._request.__name__))
+            core.fail(self._owner.note(error, self._request.__name__))
         else:
-            size = len(data)
-            if 0 < size <= self._most:
-                answer = data
-            elif 0 < size <= self._longest and data.find(b"\n") == size - 1:
+            if not data or len(data) > self._most:
+                core.feed(data)
+            elif not self._is_line:
+                answer = data if core.plain else core.feed_some(data, self._most)
+            elif data.find(b"\n") == len(data) - 1:
                 answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
             else:
                 core.feed(data)
+            if answer is not None:
+                self.at_rest = self._may_rest
         if answer is None:
-            self._most = self._longest = 0
+            self._most = 0
             try:
                 answer = self._request(core, *self._args)
             except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
@@ -160,7 +176,7 @@ class StreamReader(Sleep):
             self._answer = answer
             self._resting.append(core)
         callback, self._callback = self._callback, None
-        if callback is not None and self._context is not None:
+        if callback is not None:
             self._context.run(callback, self)
 
     def left(self) -> None:

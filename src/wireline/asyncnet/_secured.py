@@ -15,6 +15,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
 from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._jobs import Send
 from wireline.asyncnet._signals import WriteTurn
 from wireline.errors import SocketTimeout
@@ -34,6 +35,7 @@ class SecuredStream(SecureSocket):
     last_bytes_sent: int
 
     _turn: WriteTurn
+    _writer: Channel | None
     _resting: list[StreamCore]
 
     # What the stream does, in the class below.
@@ -149,12 +151,17 @@ class SecuredStream(SecureSocket):
                 secure.midway = True
                 data = secure.seal(piece)
                 sent += len(piece)
-                # Mostly there is room: one attempt, without the calls of `_flush`.
-                try:
-                    gone = not self._write_in_flight() and secure.sent(self._sock.send(data, NO_SIGNAL))
-                except BlockingIOError:
-                    gone = False
-                if not gone:
+                gone = 0
+                # Mostly there is room: one attempt, without the calls of `_flush` and `sent`.
+                if self._writer is None or not self._write_in_flight():
+                    try:
+                        gone = self._sock.send(data, NO_SIGNAL)
+                    except BlockingIOError:
+                        gone = 0
+                if gone == len(data):
+                    secure.rest = b""
+                else:
+                    secure.sent(gone)
                     await self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:
@@ -169,7 +176,7 @@ class SecuredStream(SecureSocket):
                 turn.release()
             else:
                 turn.held = turn.over
-            if secure.has_output:
+            if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
                 self._send_output()
 
     async def _send_a_slice(

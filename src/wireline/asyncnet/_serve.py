@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
@@ -103,7 +104,10 @@ class Server:
         self._handler = handler
         self._welcome = welcome
         self._limit = max_connections
-        self._active: dict[AsyncSocket, Task | None] = {}
+        self._active: dict[Task, AsyncSocket] = {}
+        # One of each for all connections: a lambda and a context of its own would be 280 bytes for each of them.
+        self._when_done = self._finish
+        self._context = contextvars.copy_context()
         self._loop = running_loop()
         self._changed = Signal(self._loop)
         self._stopping = False
@@ -138,7 +142,7 @@ class Server:
         me = current_task()
         while self._ending:
             # A handler that stops its own server must not wait for who is waiting for it.
-            if me in self._active.values():
+            if me in self._active:
                 return StopReport(0, 0)
             await self._changed.wait(None)
         if self._report is None:
@@ -150,32 +154,27 @@ class Server:
                 self._changed.ring()
         return self._report
 
-    async def _end(self, seconds: float | None, me: Task | None) -> StopReport:
-        def others() -> list[AsyncSocket]:
-            return [client for client, task in self._active.items() if task is not me]
+    async def _end(self, seconds: float | None, me: Task) -> StopReport:
+        def others() -> dict[Task, AsyncSocket]:
+            return {task: client for task, client in self._active.items() if task is not me}
 
         def over() -> bool:
             return not others() and self._acceptor.done()
 
         before = len(others())
         await self._until(over, seconds)
-        left = set(others())
+        left = others()
         # Who is at its socket gets a `ClosedError`, and time to unwind. Who waits for something else would not notice.
-        elsewhere = {client for client in left if client.is_closed or not client._in_use}
-        for client in left:
+        elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
+        for client in left.values():
             client.close()
         await pause(0)
         await pause(0)
-        for clients in (elsewhere, left - elsewhere):
-            self._cancel(clients)
+        for tasks in (elsewhere, left.keys() - elsewhere):
+            for task in tasks:
+                task.cancel()
             await self._until(over, _UNWIND)
         return StopReport(before - len(left), len(left))
-
-    def _cancel(self, clients: set[AsyncSocket]) -> None:
-        for client in clients:
-            task = self._active.get(client)
-            if task is not None:
-                task.cancel()
 
     async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
         """Wait until ``condition`` is true, at most for so many seconds."""
@@ -216,27 +215,23 @@ class Server:
         return self._stopping or self._limit is None or len(self._active) < self._limit
 
     def _start(self, client: AsyncSocket, address: Address) -> None:
-        self._active[client] = None
         task = spawn(self._run(client, address), f"wireline-client-{address.port}")
-        # A task that is cancelled before its first step never runs, and so cannot clean up.
-        task.add_done_callback(lambda _: self._finish(client))
+        if not task.done():  # as an eager one may be
+            # A task that is cancelled before its first step never runs, and so cannot clean up.
+            self._active[task] = client
+            task.add_done_callback(self._when_done, context=self._context)
 
     # The task of one connection.
 
     async def _run(self, client: AsyncSocket, address: Address) -> None:
-        self._active[client] = current_task()  # here, as an eager task runs before anybody else knows it
+        self._active[current_task()] = client  # here, as an eager task runs before anybody else knows it
         try:
             if self._welcome is None or await self._shake_hands(self._welcome, client, address):
                 await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
-            closed = _says_closed(error)
-            # `stop` closes the connection under the handler. Any other time it is the handler's own mistake.
-            if not (closed and self._stopping):
-                _log.exception(
-                    "the handler of %s %s", address, "used a closed socket" if closed else "failed"
-                )
+            self._log_failure(error, address)
         finally:
-            self._finish(client)
+            self._finish(current_task())
 
     async def _shake_hands(self, welcome: Welcome, client: AsyncSocket, address: Address) -> bool:
         """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
@@ -250,10 +245,18 @@ class Server:
             return False
         return True
 
-    def _finish(self, client: AsyncSocket) -> None:
-        client.close()
-        self._active.pop(client, None)
-        self._changed.ring()
+    def _log_failure(self, error: Exception, address: Address) -> None:
+        closed = _says_closed(error)
+        # `stop` closes the connection under the handler. Any other time it is the handler's own mistake.
+        if not (closed and self._stopping):
+            what = "used a closed socket" if closed else "failed"
+            _log.error("the handler of %s %s", address, what, exc_info=error)
+
+    def _finish(self, task: Task) -> None:
+        client = self._active.pop(task, None)
+        if client is not None:
+            client.close()
+            self._changed.ring()
 
     async def __aenter__(self) -> Self:
         return self

@@ -77,7 +77,8 @@ class WriteTurn:
     Attributes:
         held: somebody writes, or nobody may.
         over: nobody may ever again.
-        queue: those who wait. A list: ten thousand sockets have one each, and an empty deque takes 700 bytes.
+        queue: those who wait; None until somebody had to. Ten thousand sockets have a turn each: an empty list would
+            be 56 bytes a socket, an empty deque 700.
     """
 
     __slots__ = ("held", "over", "queue")
@@ -85,13 +86,15 @@ class WriteTurn:
     def __init__(self) -> None:
         self.held = True
         self.over = False
-        self.queue: list[Ticket] = []
+        self.queue: list[Ticket] | None = None
 
     async def acquire(self, seconds: float | None) -> bool:
         """Queue for the turn; False if the time was up first, or the queue was sent away."""
         loop = running_loop()
         ticket: Ticket = loop.create_future()
         timer = None if seconds is None else loop.call_later(seconds, _call, ticket, False)
+        if self.queue is None:
+            self.queue = []
         self.queue.append(ticket)
         granted: bool = False
         try:

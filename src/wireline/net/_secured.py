@@ -100,12 +100,15 @@ class SecuredSocket(GuardedSocket):
                 secure.midway = True
                 data = secure.seal(piece)
                 sent += len(piece)
-                # Mostly there is room: one attempt, without the calls of `_flush`.
+                # Mostly there is room: one attempt, without the calls of `_flush` and `sent`.
                 try:
-                    gone = secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
+                    gone = self._sock.send(data, DONT_WAIT | NO_SIGNAL)
                 except BlockingIOError:
-                    gone = False
-                if not gone:
+                    gone = 0
+                if gone == len(data):
+                    secure.rest = b""
+                else:
+                    secure.sent(gone)
                     self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:
@@ -121,7 +124,7 @@ class SecuredSocket(GuardedSocket):
                 turn.pass_on()
             if self._disposal is not None:
                 self._last_one_out()
-            if secure.has_output:
+            if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
                 self._send_output()
 
     def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:

@@ -1,0 +1,237 @@
+"""How a stream waits: for the answer to a request, for a job, and to write."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar, TypeVarTuple, cast
+
+from wireline._descriptor import has_room
+from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.stream import StreamCore
+from wireline.asyncnet._asyncio import can_poll, pause, running_loop
+from wireline.asyncnet._attached import AttachedStream
+from wireline.asyncnet._channel import Channel, Job, NotYet
+from wireline.asyncnet._jobs import Owner, Read, Room, Send
+from wireline.asyncnet._reader import StreamReader
+from wireline.errors import BusyError, SocketTimeout
+from wireline.options import NO_SIGNAL, SocketFlag, is_disconnection_error
+
+__all__ = ["WaitingStream"]
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+# Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has: the
+# event, the operation's task, its end, and we come first in each.
+_TURNS_OF_AN_OPERATION = 4
+
+# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
+# queue is full. Guesses: short beside a human, long beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+class WaitingStream(AttachedStream):
+    """The part of a stream that asks the core, and waits while it has no answer."""
+
+    # For bytes.
+
+    def _ask(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> bytes | None:
+        """Make one request of the core; None if it has no answer yet."""
+        if timeout is not None:
+            check_timeout(timeout)
+        if not self._resting:
+            self._cannot_read(request.__name__)
+        return request(self._resting[0], *args)
+
+    def _wait_for(
+        self,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+        most: int = 0,
+        is_line: bool = False,
+    ) -> Awaitable[bytes]:
+        """What to await until the core has an answer.
+
+        Args:
+            request: a method of the core, which has just answered None.
+            timeout: seconds to wait.
+            args: its arguments.
+            most: what comes next is the answer if nothing was there before, and it has no more bytes; 0 if it is not
+                that simple.
+            is_line: it must be a line, too.
+        """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+            if timeout == 0:
+                return self._read_at_once(request, *args)
+        reader = self._stream_reader
+        if reader is None or self._loop is not running_loop():
+            loop = self._enter()
+            if not can_poll(loop):
+                return self._read_portably(request, timeout, *args)
+            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, Owner(self))
+        if not self._resting[0].from_scratch:
+            most = 0
+        return reader.wait(request, args, timeout, most, is_line)
+
+    async def _read_portably(
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
+    ) -> bytes:
+        channel = self._read_channel()
+        core = self._resting.pop()
+        try:
+            job = Read(self._sock, core, Owner(self), request, args)
+            return await channel.wait(job, request.__name__, self._deadline(timeout))
+        finally:
+            if not self._closing.locked():
+                self._resting.append(core)
+
+    async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
+        """Answer from what the kernel has, and do not wait for more (R4)."""
+        if self._reader is not None:
+            await self._let_operation_finish(self._reader)
+        answer = self._read_now(request, *args)
+        if answer is None:
+            raise SocketTimeout(request.__name__, 0)
+        return answer
+
+    @staticmethod
+    async def _let_operation_finish(channel: Channel) -> None:
+        """Let an operation, begun for a call that was given up, bring what the kernel has."""
+        for _ in range(_TURNS_OF_AN_OPERATION):
+            if channel.in_flight:
+                await pause(0)
+
+    def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
+        """Feed the core all that the kernel has, until it can answer; None if it cannot."""
+        core = self._resting[0]
+        if self._stream_reader is not None:
+            self._stream_reader.at_rest = False
+        while (answer := request(core, *args)) is None:
+            kept = None if self._reader is None else self._reader.take_kept()
+            if kept is None and self._reader is not None and self._reader.in_flight:
+                return None  # what the kernel has may already be on its way
+            try:
+                core.feed(self._sock.recv(core.want) if kept is None else cast(bytes, kept.result()))
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                core.fail(self._annotated(error, request.__name__))
+        return answer
+
+    def _cannot_read(self, operation: str) -> NoReturn:
+        if self._core is None:
+            self._refuse(operation)
+        self._open_sock(operation)
+        raise BusyError(f"{operation}: another task is reading this socket")
+
+    # For a job.
+
+    async def _do(
+        self,
+        channel: Channel,
+        job: Job[T],
+        operation: str,
+        deadline: Deadline | None,
+        *,
+        alone: bool = False,
+        now: bool = True,
+    ) -> T:
+        """Do a job ``now`` if that is possible, else wait for it."""
+        if now and not channel.busy and not channel.in_flight:
+            try:
+                answer = job.attempt()
+            except BlockingIOError:
+                pass
+            else:
+                if not isinstance(answer, NotYet):
+                    return answer
+            if deadline is not None and deadline.seconds == 0:
+                raise SocketTimeout(operation, 0)
+        if deadline is not None and deadline.seconds == 0:
+            await self._let_operation_finish(channel)
+        return await channel.wait(job, operation, deadline, alone=alone)
+
+    async def _again_and_again(self, operation: str, job: Job[T], deadline: Deadline | None) -> T:
+        """Try, where no event tells when to, with pauses that ``close`` can end."""
+        pause = _FIRST_PAUSE
+        with self._signal() as signal:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    answer = job.attempt()
+                    assert not isinstance(answer, NotYet)
+                    return answer
+                until = signal.now() + pause
+                if deadline is not None:
+                    if deadline.passed(signal.now()):
+                        raise SocketTimeout(operation, deadline.seconds)
+                    until = min(until, deadline.at)
+                await signal.wait(until)
+                self._raise_if_closed(operation)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    # To write.
+
+    async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
+        turn = self._turn
+        if self._core is None or self._closing.locked():
+            self._refuse(operation)
+        if not turn.held:
+            turn.held = True
+            return
+        now = self._enter().time()
+        if not await turn.acquire(None if deadline is None else deadline.remaining(now)):
+            self._raise_if_closed(operation)
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, 0)
+
+    def _write_in_flight(self) -> bool:
+        """Whether an operation, begun for a send that was given up, is still at work."""
+        return self._writer is not None and self._writer.in_flight
+
+    async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
+        """Wait for room until all is sent, or for ``once`` something."""
+        try:
+            await self._write_channel().wait(job, operation, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout(operation, error.seconds, job.sent) from None
+
+    async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+        if self._write_in_flight():
+            await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
+        with contextlib.suppress(BlockingIOError):
+            return self._sock.send(payload, NO_SIGNAL)
+        job = Send(self._sock, payload, 0, once=True)
+        try:
+            if can_poll(self._enter()):
+                await self._send_rest(operation, job, deadline)
+            else:
+                # An operation of the loop is not called back, and who gives up is to have sent nothing.
+                await self._again_and_again(operation, job, deadline)
+            return job.sent
+        finally:
+            job.release()
+
+    async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
+        if not has_room(self._sock):
+            job = Room(self._sock)
+            try:
+                if can_poll(self._enter()):
+                    await self._write_channel().wait(job, operation, deadline)
+                else:
+                    await self._again_and_again(operation, job, deadline)
+            except SocketTimeout as error:
+                raise SocketTimeout(operation, error.seconds, 0) from None
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        self._note_reset(error)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True

@@ -1,0 +1,129 @@
+"""What an exchange and an idle connection cost, in numbers that are the same on every machine: calls, and bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import select
+import socket
+import sys
+import tracemalloc
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager
+from types import FrameType
+
+import pytest
+
+from tests.asyncnet.loops import WAYS, Way
+from wireline import Address, ReadLineResult
+from wireline.asyncnet import AsyncSocket, serve
+
+POLLING = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
+
+
+class Calls:
+    """Calls of functions of ours while it records; going on after an await counts as one."""
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and "/wireline/" in frame.f_code.co_filename.replace("\\", "/"):
+            self.made.append(frame.f_code.co_name)
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        before = sys.getprofile()
+        sys.setprofile(self._note)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+
+async def _echo_some(sock: AsyncSocket, timeout: float | None) -> None:
+    while data := await sock.recv_some(timeout=timeout):
+        await sock.send(data)
+
+
+async def _echo_lines(sock: AsyncSocket, timeout: float | None) -> None:
+    while line := await sock.recv_line(timeout):
+        await sock.send(line + b"\n")
+
+
+@POLLING
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="elsewhere the loop calls the reader itself")
+@pytest.mark.parametrize("echo", [_echo_some, _echo_lines])
+@pytest.mark.parametrize(("timeout", "more"), [(None, []), (30, ["check_timeout"])])
+async def test_an_exchange_asks_nobody_whose_answer_is_known(
+    way: Way,
+    echo: Callable[[AsyncSocket, float | None], Coroutine[None, None, None]],
+    timeout: float | None,
+    more: list[str],
+) -> None:
+    """From the loop to the reader, to the task, and back to sleep; the core is not asked."""
+    ours, peer = socket.socketpair()
+    peer.setblocking(False)
+    loop = asyncio.get_running_loop()
+    calls = Calls()
+    with peer:
+        async with AsyncSocket.from_socket(ours) as sock:
+            echoing = asyncio.create_task(echo(sock, timeout))
+            for _ in range(3):
+                await asyncio.sleep(0)
+                with calls.recording():
+                    calls.made.clear()
+                    peer.send(b"message\n")
+                    await asyncio.sleep(0)
+                    await asyncio.sleep(0)
+                assert await loop.sock_recv(peer, 100) == b"message\n"
+            peer.close()
+            await echoing
+    read = "recv_some" if echo is _echo_some else "recv_line"
+    woken = ["_dispatch", "_on_readable", read, "wait"]
+    asleep = [read, *more, "wait", "add_done_callback"]
+    assert calls.made == [*woken, "send", *asleep]
+
+
+@POLLING
+async def test_a_line_that_came_with_others_is_taken_without_asking_the_core(way: Way) -> None:
+    ours, peer = socket.socketpair()
+    calls = Calls()
+    with peer:
+        async with AsyncSocket.from_socket(ours) as sock:
+            peer.send(b"line\n" * 400)
+            for _ in range(200):
+                assert await sock.recv_line() == b"line"
+            with calls.recording():
+                assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"line")
+    assert calls.made == ["try_recv_line", "check_size"]
+
+
+@POLLING
+async def test_an_idle_connection_takes_little_memory(way: Way) -> None:
+    """The objects of Python that a connection holds which has read, sent and waits for more."""
+    count = 200
+    connected = asyncio.Event()
+
+    async def echo(sock: AsyncSocket, _: Address) -> None:
+        if server.connections == count:
+            connected.set()
+        await _echo_some(sock, None)
+
+    async with serve(echo, 0, "127.0.0.1") as server:
+        with ExitStack() as stack:
+            peers = [stack.enter_context(socket.socket()) for _ in range(count)]
+            gc.collect()
+            tracemalloc.start()
+            stack.callback(tracemalloc.stop)
+            for peer in peers:
+                peer.connect(server.local_addr)
+            await connected.wait()
+            for peer in peers:
+                peer.setblocking(False)
+                peer.send(b"message")
+                assert await asyncio.get_running_loop().sock_recv(peer, 100) == b"message"
+            gc.collect()
+            held, _ = tracemalloc.get_traced_memory()
+    # 3.2 KB on CPython 3.13, of which its task and the coroutines in it, to be had nowhere for less, are 1.4.
+    assert held / count < 3_600
