@@ -2,7 +2,7 @@
 #
 #   PYTHON   the interpreter to make the virtual environment with   (make test PYTHON=python3.12)
 #   VENV     where that environment is kept                         (make test VENV=.venv-3.12)
-#   ARGS     more words for pytest, or for the benchmarks           (make test ARGS="tests/net -k R5")
+#   ARGS     more words for pytest, or for the benchmarks           (make test ARGS="tests/scenarios -k R5")
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -20,10 +20,10 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs bench clean
+.PHONY: help demo test lint format types docs bench bench-quick clean
 
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@sed -n 's/^#   /  /p' Makefile
 
@@ -51,8 +51,11 @@ docs: $(VENV)/.has-docs ## build the documentation, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 	@echo "docs: docs/_build/html/index.html"
 
-bench: $(VENV)/.has-bench ## measure, every byte checked
-	$(BIN)/python -m benchmarks $(ARGS)
+bench: $(VENV)/.has-bench ## measure everything, every byte checked; a quarter of an hour at most
+	$(BIN)/python -m benchmarks --rounds 5 --scale 0.6 $(ARGS)
+
+bench-quick: $(VENV)/.has-bench ## measure what matters most; two minutes at most
+	$(BIN)/python -m benchmarks --headline --quick $(ARGS)
 
 clean: ## remove what these commands made: environments, caches, built pages
 	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

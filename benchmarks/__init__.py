@@ -12,10 +12,12 @@ Two kinds of contestants. With one connection, the contestant itself holds the c
 connections is only asked for its CPU time, before and after; its load, in C, holds the clock and checks every byte
 (``_service``).
 
-* ``blocking``, ``asyncnet``, ``asyncio_streams``, ``imports``, ``servers``: the contestants, each written as its own
-  documentation says.
-* ``_catalogue``, ``_async_catalogue``: the works, and which contestants are compared, against what target.
-* ``_driver``: rounds. ``_process``: processes, cores. ``_rows``: from readings to ratios. ``_report``: tables and JSON.
+* ``blocking``, ``net_blocking.nim``, ``asyncnet``, ``asyncio_streams``, ``imports``, ``servers``: the contestants, each
+  written as its own documentation says.
+* ``_catalogue``, ``_async_catalogue``, ``_tls_catalogue``, ``_pipelined_catalogue``, ``_growth_catalogue``: the works,
+  and which contestants are compared, against what target.
+* ``_driver``: rounds. ``_process``: processes, cores. ``_rows``: from readings to ratios. ``_task``: what was done, in
+  numbers. ``_report``: tables and JSON. ``_growth``: how the cost grows, as tables.
 * ``_trial``, ``_load``, ``_payload``: what runs inside the processes of the first kind.
 * ``_programs``, ``_build``: what is started for the second; ``load.c`` and ``_load_many`` are its load.
 """

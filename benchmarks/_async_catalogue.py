@@ -13,7 +13,7 @@ from benchmarks._service import ServerContestant, Service
 
 
 def _python(name: str, module: str, *needs: str) -> PythonProgram:
-    words = ("uvloop",) if "uvloop" in needs else ()
+    words = tuple(module for module in needs if module in ("uvloop", "aiofastnet"))
     return PythonProgram(name, f"benchmarks.servers.{module}", needs, words)
 
 
@@ -23,8 +23,11 @@ STREAMS = _python("asyncio streams", "streams")
 STREAMS_UVLOOP = _python("uvloop streams", "streams", "uvloop")
 PROTOCOL = _python("asyncio Protocol", "protocol")
 PROTOCOL_UVLOOP = _python("uvloop Protocol", "protocol", "uvloop")
+AIOFASTNET = _python("aiofastnet Protocol", "protocol", "aiofastnet")
+AIOFASTNET_UVLOOP = _python("aiofastnet Protocol, uvloop", "protocol", "aiofastnet", "uvloop")
 TRIO = _python("trio", "trio_streams", "trio")
 ANYIO = _python("anyio", "anyio_streams", "anyio")
+GEVENT = _python("gevent", "gevent_server", "gevent")
 NIM = CompiledProgram("Nim asyncnet", "servers/asyncnet_server.nim")
 EPOLL = CompiledProgram("C epoll", "servers/epoll.c")
 
@@ -35,8 +38,11 @@ PROGRAMS: list[Program] = [
     STREAMS_UVLOOP,
     PROTOCOL,
     PROTOCOL_UVLOOP,
+    AIOFASTNET,
+    AIOFASTNET_UVLOOP,
     TRIO,
     ANYIO,
+    GEVENT,
     NIM,
     EPOLL,
 ]
@@ -67,8 +73,11 @@ _ALL: list[Pair] = [
     (OURS, NIM, 1.4),
     (OURS, TRIO, 2.0),
     (OURS, ANYIO, None),
+    (OURS, GEVENT, None),
     (OURS, PROTOCOL, None),
     (OURS_UVLOOP, PROTOCOL_UVLOOP, None),
+    (OURS, AIOFASTNET, None),
+    (OURS_UVLOOP, AIOFASTNET_UVLOOP, None),
     (OURS_UVLOOP, EPOLL, None),
 ]
 _WITHOUT_TRIO = [each for each in _ALL if each[1] is not TRIO]  # it has no lines

@@ -5,7 +5,7 @@ Here are those with one connection, which hold the clock themselves; the servers
 
 from __future__ import annotations
 
-from benchmarks import _async_catalogue, _tls_catalogue
+from benchmarks import _async_catalogue, _growth_catalogue, _pipelined_catalogue, _tls_catalogue
 from benchmarks._driver import Entrant
 from benchmarks._payload import Payload
 from benchmarks._rows import DurationRow, ExtraRow, RateRow, Row
@@ -18,38 +18,56 @@ BULK_OUT = Work(Payload.BLOCK, "drain", 12_000, 400)
 BULK_IN = Work(Payload.BLOCK, "feed", 12_000, 400)
 IMPORT = Work(Payload.MESSAGE, None, 3, 1)
 
+SOCKET = "socket"
+NIM = "Nim net"
+MAKEFILE = "socket.makefile"
+NET = "wireline net"
+STREAMS = _async_catalogue.STREAMS.name
+ASYNCNET = _async_catalogue.OURS.name
+
+_ONE_CONNECTION = [
+    ("socket echo", PING_PONG, "blocking:socket_echo", SOCKET),
+    ("socket echo, settimeout", PING_PONG, "blocking:socket_echo_timeout", SOCKET),
+    ("wireline recv_some echo", PING_PONG, "blocking:recv_some_echo", NET),
+    ("wireline recv_some echo, timeout", PING_PONG, "blocking:recv_some_echo_timeout", NET),
+    ("wireline recv_exactly echo", PING_PONG, "blocking:recv_exactly_echo", NET),
+    ("Nim net echo", PING_PONG, "net_blocking.nim:echo", NIM),
+    ("Nim net lines", LINES, "net_blocking.nim:lines", NIM),
+    ("makefile iteration", LINES, "blocking:makefile_iteration", MAKEFILE),
+    ("makefile readline", LINES, "blocking:makefile_readline", MAKEFILE),
+    ("wireline lines", LINES, "blocking:lines", NET),
+    ("wireline recv_line", LINES, "blocking:recv_line", NET),
+    ("wireline recv_line, timeout", LINES, "blocking:recv_line_timeout", NET),
+    ("asyncio readline", SLOW_LINES, "asyncio_streams:readline", STREAMS),
+    ("asyncio readline, timeout", SLOW_LINES, "asyncio_streams:readline_timeout", STREAMS),
+    ("wireline async recv_line", SLOW_LINES, "asyncnet:recv_line", ASYNCNET),
+    ("wireline async recv_line, timeout", SLOW_LINES, "asyncnet:recv_line_timeout", ASYNCNET),
+    ("wireline recv_exactly", SLOW_LINES, "blocking:recv_exactly", NET),
+    ("wireline recv_exactly, timeout", SLOW_LINES, "blocking:recv_exactly_timeout", NET),
+    ("asyncio readexactly", SLOW_LINES, "asyncio_streams:readexactly", STREAMS),
+    ("asyncio readexactly, timeout", SLOW_LINES, "asyncio_streams:readexactly_timeout", STREAMS),
+    ("socket sendall", BULK_OUT, "blocking:socket_sendall", SOCKET),
+    ("wireline send", BULK_OUT, "blocking:send", NET),
+    ("socket recv", BULK_IN, "blocking:socket_recv", SOCKET),
+    ("wireline recv_some", BULK_IN, "blocking:recv_some", NET),
+    ("wireline recv", BULK_IN, "blocking:recv", NET),
+    ("socket recv, ready", BULK_IN, "blocking:socket_recv_ready", SOCKET),
+    ("wireline recv_some, ready", BULK_IN, "blocking:recv_some_ready", NET),
+    ("import wireline", IMPORT, "imports:front_door", NET),
+    ("import wireline.net", IMPORT, "imports:net", NET),
+    ("import wireline, not compiled", IMPORT, "imports:front_door_uncompiled", NET),
+    ("import wireline.net, not compiled", IMPORT, "imports:net_uncompiled", NET),
+]
+
 CONTESTANTS: list[Entrant] = [
-    Contestant("socket echo", PING_PONG, "benchmarks.blocking:socket_echo"),
-    Contestant("socket echo, settimeout", PING_PONG, "benchmarks.blocking:socket_echo_timeout"),
-    Contestant("wireline recv_some echo", PING_PONG, "benchmarks.blocking:recv_some_echo"),
-    Contestant("wireline recv_some echo, timeout", PING_PONG, "benchmarks.blocking:recv_some_echo_timeout"),
-    Contestant("wireline recv_exactly echo", PING_PONG, "benchmarks.blocking:recv_exactly_echo"),
-    Contestant("makefile iteration", LINES, "benchmarks.blocking:makefile_iteration"),
-    Contestant("makefile readline", LINES, "benchmarks.blocking:makefile_readline"),
-    Contestant("wireline lines", LINES, "benchmarks.blocking:lines"),
-    Contestant("wireline recv_line", LINES, "benchmarks.blocking:recv_line"),
-    Contestant("wireline recv_line, timeout", LINES, "benchmarks.blocking:recv_line_timeout"),
-    Contestant("asyncio readline", SLOW_LINES, "benchmarks.asyncio_streams:readline"),
-    Contestant("asyncio readline, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readline_timeout"),
-    Contestant("wireline async recv_line", SLOW_LINES, "benchmarks.asyncnet:recv_line"),
-    Contestant("wireline async recv_line, timeout", SLOW_LINES, "benchmarks.asyncnet:recv_line_timeout"),
-    Contestant("wireline recv_exactly", SLOW_LINES, "benchmarks.blocking:recv_exactly"),
-    Contestant("wireline recv_exactly, timeout", SLOW_LINES, "benchmarks.blocking:recv_exactly_timeout"),
-    Contestant("asyncio readexactly", SLOW_LINES, "benchmarks.asyncio_streams:readexactly"),
-    Contestant("asyncio readexactly, timeout", SLOW_LINES, "benchmarks.asyncio_streams:readexactly_timeout"),
-    Contestant("socket sendall", BULK_OUT, "benchmarks.blocking:socket_sendall"),
-    Contestant("wireline send", BULK_OUT, "benchmarks.blocking:send"),
-    Contestant("socket recv", BULK_IN, "benchmarks.blocking:socket_recv"),
-    Contestant("wireline recv_some", BULK_IN, "benchmarks.blocking:recv_some"),
-    Contestant("wireline recv", BULK_IN, "benchmarks.blocking:recv"),
-    Contestant("socket recv, ready", BULK_IN, "benchmarks.blocking:socket_recv_ready"),
-    Contestant("wireline recv_some, ready", BULK_IN, "benchmarks.blocking:recv_some_ready"),
-    Contestant("import wireline", IMPORT, "benchmarks.imports:front_door"),
-    Contestant("import wireline.net", IMPORT, "benchmarks.imports:net"),
-    Contestant("import wireline, not compiled", IMPORT, "benchmarks.imports:front_door_uncompiled"),
-    Contestant("import wireline.net, not compiled", IMPORT, "benchmarks.imports:net_uncompiled"),
+    *(
+        Contestant(name, work, function if program == NIM else f"benchmarks.{function}", program)
+        for name, work, function, program in _ONE_CONNECTION
+    ),
     *_async_catalogue.CONTESTANTS,
     *_tls_catalogue.CONTESTANTS,
+    *_pipelined_catalogue.CONTESTANTS,
+    *_growth_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -58,8 +76,10 @@ ROWS: list[Row] = [
     RateRow(
         "ping-pong 64 B: recv_some, timeout", "wireline recv_some echo, timeout", "socket echo, settimeout"
     ),
+    RateRow("ping-pong 64 B: recv_some / Nim net", "wireline recv_some echo", "Nim net echo"),
     RateRow("lines 64 B: lines()", "wireline lines", "makefile iteration", 0.5),
     RateRow("lines 64 B: recv_line", "wireline recv_line", "makefile readline", 0.5),
+    RateRow("lines 64 B: recv_line / Nim net", "wireline recv_line", "Nim net lines"),
     RateRow("bulk 64 KiB: send", "wireline send", "socket sendall", 0.95),
     RateRow("bulk 64 KiB: recv_some", "wireline recv_some", "socket recv", 0.95),
     RateRow("bulk 64 KiB: recv", "wireline recv", "socket recv", 0.95),
@@ -95,4 +115,42 @@ ROWS: list[Row] = [
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
     *_async_catalogue.ROWS,
     *_tls_catalogue.ROWS,
+    *_pipelined_catalogue.ROWS,
+    *_growth_catalogue.ROWS,
 ]
+
+HEADLINES = {
+    "ping-pong 64 B: recv_some",
+    "lines 64 B: lines()",
+    "lines 64 B: recv_line",
+    "bulk 64 KiB: send",
+    "bulk 64 KiB: recv_some",
+    "async buffered lines: recv_line",
+    "import wireline",
+    "import wireline.net",
+    "async echo 64 B: asyncio / asyncio streams",
+    "async echo 64 B: uvloop / uvloop streams",
+    "async echo 64 B: asyncio / Nim asyncnet",
+    "async echo 64 B: asyncio / trio",
+    "async echo 64 B: uvloop / uvloop Protocol",
+    "async echo 64 B: uvloop / C epoll",
+    "async lines 64 B: asyncio / asyncio streams",
+    "async lines 64 B: uvloop / uvloop streams",
+    "async lines 64 B: asyncio / Nim asyncnet",
+    "async lines 64 B x 32: asyncio / asyncio streams",
+    "async lines 64 B x 32: uvloop / uvloop streams",
+    "async lines 64 B x 32: asyncio / Nim asyncnet",
+    "async accept: asyncio / asyncio streams",
+    "async idle memory: asyncio / asyncio streams",
+    "async unused timeout: recv_some, from the kernel",
+    "TLS ping-pong 64 B: recv_some",
+    "TLS bulk 64 KiB: send",
+    "TLS bulk 64 KiB: recv_some",
+    "async TLS bulk 64 KiB: send, asyncio",
+    "async TLS bulk 64 KiB: send, uvloop",
+    "async TLS bulk 64 KiB: recv_some, asyncio",
+    "async TLS bulk 64 KiB: recv_some, uvloop",
+    "async TLS echo 64 B: asyncio / asyncio streams",
+    "async TLS echo 64 B: uvloop / uvloop streams",
+}
+"""By name, what `make bench-quick` measures: one row or two for each kind of work."""

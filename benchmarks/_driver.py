@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from benchmarks._process import Cores, FailedError
 from benchmarks._rows import Reading
+from benchmarks._task import Doer
 
 
 class Entrant(Protocol):
@@ -15,6 +17,14 @@ class Entrant(Protocol):
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def doer(self) -> Doer:
+        """Which program it is, and what it does."""
+
+    @property
+    def every(self) -> int:
+        """It takes part in one round out of so many."""
 
     def missing(self) -> str:
         """What keeps it from running here, for example what is not installed; empty if nothing does."""
@@ -39,12 +49,14 @@ class Results:
         failures: by contestant, why it failed. It is not asked again, and has no readings.
         left_out: by contestant, why it was not asked at all. It has no readings either.
         remarks: by contestant, what is to be said about how it was measured.
+        doers: by contestant, which program it is and what it does.
     """
 
     readings: dict[str, list[Reading]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: dict[str, str] = field(default_factory=dict)
+    doers: dict[str, Doer] = field(default_factory=dict)
 
 
 def _silent(done: int, total: int, name: str) -> None:
@@ -69,12 +81,16 @@ def run(
     cores = Cores.choose()
     results = Results()
     present = [each for each in contestants if not _leave_out(each, results, scale)]
+    done, total = 0, sum(math.ceil(rounds / each.every) for each in present)
     for number in range(rounds):
-        turn = list(present if number % 2 == 0 else reversed(present))
-        for position, each in enumerate(turn):
+        turn = [each for each in present if number % each.every == 0]
+        if number // 2 % 2:  # two rounds in each direction: also who is in every other round gets both
+            turn.reverse()
+        for each in turn:
             if each.name in results.failures:
                 continue
-            progress(number * len(turn) + position, rounds * len(turn), each.name)
+            progress(done, total, each.name)
+            done += 1
             try:
                 results.readings[each.name].append(each.measure(scale, cores))
             except FailedError as error:
@@ -85,6 +101,7 @@ def run(
 
 def _leave_out(contestant: Entrant, results: Results, scale: float) -> bool:
     """Prepare the results for a contestant; true if it cannot run here."""
+    results.doers[contestant.name] = contestant.doer
     if reason := contestant.missing():
         results.left_out[contestant.name] = reason
         return True

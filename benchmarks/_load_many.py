@@ -21,6 +21,8 @@ from benchmarks._trial import WrongBytesError, cpu_seconds
 from benchmarks.servers.control import GREETING
 
 _CHUNK = 256 * 1024
+_OPENING = 64
+"""Connections that are opened at once."""
 _PATTERN = 128 * 1024
 """Bytes of messages that differ, or five of them if they are large."""
 _PATIENCE = 10.0
@@ -246,14 +248,23 @@ class Load:
     # The roles: how they begin, and what they do when something comes.
 
     def _begin_echo(self) -> None:
-        while len(self._opened) < self._at_a_time:
-            self._opened.append(self._open(len(self._opened)))
-        for connection in self._opened:
-            self._grant(connection, self._outstanding)
+        for _ in range(min(self._at_a_time, _OPENING) - len(self._opened)):
+            self._open_idle()
+        if len(self._opened) == self._at_a_time:
+            for connection in self._opened:
+                self._grant(connection, self._outstanding)
 
     def _serve_echo(self, connection: Connection) -> None:
+        """While there are connections to open, each has one message, and then the next is opened.
+
+        A server with more of them to accept than its backlog holds would let them wait for a second.
+        """
+        is_first = connection.received < self._size
         self._take(connection)
-        self._grant(connection, self._outstanding)
+        opening = len(self._opened) < self._at_a_time
+        if opening and is_first and connection.received >= self._size:
+            self._open_idle()
+        self._grant(connection, 0 if opening else self._outstanding)
 
     def _begin_idle(self) -> None:
         for _ in range(min(self._at_a_time, self._left)):
@@ -284,10 +295,10 @@ class Load:
         connection.compare(came, GREETING[received : received + len(came)])
         if came:
             return
-        if self._resuming and self._warm and not connection.was_resumed:
-            raise WrongBytesError(f"{who} resumed no session")
         if received < len(GREETING):
             raise WrongBytesError(f"{who} was closed after {received} bytes of the greeting")
+        if self._resuming and self._warm and not connection.was_resumed:
+            raise WrongBytesError(f"{who} resumed no session")
         self._close(connection)
         if self._left:
             self._left -= 1

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
+from benchmarks import _growth
 from benchmarks._driver import Results
 from benchmarks._process import Cores
 from benchmarks._programs import MANY
 from benchmarks._rows import Outcome, Row
+from benchmarks._words import in_microseconds, in_short
 
 try:
     from rich import box
@@ -78,6 +80,8 @@ def show(rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
     if results.readings:
         _table(_CONTESTANTS, [_contestant_cells(name, results) for name in results.readings])
     _table(_COMPARISONS, [_row_cells(row, results) for row in rows])
+    for headings, lines in _growth.tables(results):
+        _table(headings, lines)
     _remarks(results)
 
 
@@ -103,13 +107,13 @@ def _contestant_cells(name: str, results: Results) -> list[str]:
         [reading.user / reading.messages for reading in readings],
         [reading.system / reading.messages for reading in readings],
     ]
-    spread = f"{_short(min(rates))} - {_short(max(rates))}"
+    spread = f"{in_short(min(rates))} - {in_short(max(rates))}"
     memory = statistics.median(reading.memory / reading.messages for reading in readings)
     return [
         name,
-        _short(statistics.median(rates)),
+        in_short(statistics.median(rates)),
         spread,
-        *(_us(statistics.median(each)) for each in times),
+        *(in_microseconds(statistics.median(each)) for each in times),
         f"{memory / 1024:.1f}" if memory >= 0.1 * 1024 else "",
     ]
 
@@ -128,7 +132,7 @@ def _row_cells(row: Row, results: Results) -> list[str]:
         return [row.name, row.against, "", "", "", "", "", "FAILED" if failed else "left out"]
     median, low, high = (_value(value, found.unit) for value in (found.value, *_ends(found.values)))
     unit = "x" if found.unit == "x" else f" {found.unit}"
-    cpu = [_us(found.ours), "" if found.theirs is None else _us(found.theirs)]
+    cpu = [in_microseconds(found.ours), "" if found.theirs is None else in_microseconds(found.theirs)]
     verdict = {True: "reached", False: "missed", None: ""}[found.reached]
     return [row.name, row.against, median + unit, f"{low} - {high}", *cpu, found.target, verdict]
 
@@ -141,15 +145,8 @@ def _ends(values: Sequence[float]) -> tuple[float, float]:
     return min(values), max(values)
 
 
-def _us(seconds: float) -> str:
-    return f"{1e6 * seconds:,.{3 if abs(seconds) < 1e-6 else 2 if abs(seconds) < 1e-4 else 0}f}"
-
-
-def _short(rate: float) -> str:
-    for size, suffix in ((1e6, "M"), (1e3, "k")):
-        if rate >= size:
-            return f"{rate / size:.2f} {suffix}" if rate < 100 * size else f"{rate / size:.0f} {suffix}"
-    return f"{rate:.1f}"
+def _is_text(heading: str) -> bool:
+    return heading in _TEXT_COLUMNS or heading.startswith("echo ")
 
 
 def _table(headings: list[str], lines: list[list[str]]) -> None:
@@ -161,7 +158,7 @@ def _table(headings: list[str], lines: list[list[str]]) -> None:
         return
     for line in (headings, ["-" * width for width in widths], *lines):
         cells = [
-            cell.ljust(width) if heading in _TEXT_COLUMNS else cell.rjust(width)
+            cell.ljust(width) if _is_text(heading) else cell.rjust(width)
             for cell, width, heading in zip(line, widths, headings, strict=True)
         ]
         print("  ".join(cells).rstrip())
@@ -170,10 +167,27 @@ def _table(headings: list[str], lines: list[list[str]]) -> None:
 def _rich_table(headings: list[str], lines: list[list[str]]) -> None:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), collapse_padding=True)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading in _TEXT_COLUMNS else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if _is_text(heading) else "right", no_wrap=True)
     for line in lines:
         table.add_row(*line, style=_COLOURS.get(line[-1]))
     Console().print(table)
+
+
+def _contestant(name: str, results: Results) -> dict[str, object]:
+    """One contestant: who it is, what it does, what it needed. Times are seconds a message."""
+    readings = results.readings[name]
+    doer = results.doers.get(name)
+    rates = [reading.rate for reading in readings]
+    return {
+        "program": doer and doer.program,
+        "work": doer and doer.work._asdict(),
+        "rate": statistics.median(rates),
+        "spread": _ends(rates),
+        "user": statistics.median(reading.user / reading.messages for reading in readings),
+        "system": statistics.median(reading.system / reading.messages for reading in readings),
+        "memory": statistics.median(reading.memory / reading.messages for reading in readings),
+        "rounds": [reading._asdict() for reading in readings],
+    }
 
 
 def write_json(path: Path, rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
@@ -181,9 +195,7 @@ def write_json(path: Path, rows: Sequence[Row], results: Results, facts: Circums
     found = {row.name: outcome(row, results) for row in rows}
     document = {
         "circumstances": facts,
-        "contestants": {
-            name: [reading._asdict() for reading in readings] for name, readings in results.readings.items()
-        },
+        "contestants": {name: _contestant(name, results) for name in results.readings},
         "rows": {
             name: None if each is None else {"median": each.value, **each._asdict()}
             for name, each in found.items()

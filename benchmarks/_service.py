@@ -9,6 +9,7 @@ from benchmarks import _certificate
 from benchmarks._process import Cores, FailedError, Process
 from benchmarks._programs import MANY, MANY_TLS, Load, Program
 from benchmarks._rows import Reading
+from benchmarks._task import Doer, Task
 
 if sys.platform != "win32":
     import resource
@@ -39,9 +40,15 @@ class Service:
         return MANY_TLS if self.tls else MANY
 
     @property
+    def task(self) -> Task:
+        """The same in numbers."""
+        what = self.role if self.load == "echo" else self.load
+        return Task(what, self.connections, self.size, self.outstanding, self.tls)
+
+    @property
     def warm_up(self) -> int:
-        """How many messages come before those that are measured."""
-        return max(1, self.messages // 10)
+        """How many messages come before those that are measured: one at least on every connection that is kept."""
+        return max(1, self.messages // 10, self.connections if self.load == "echo" else 0)
 
     @property
     def descriptors(self) -> int:
@@ -50,19 +57,20 @@ class Service:
         return kept + _OTHER_DESCRIPTORS
 
     def scaled(self, factor: float) -> Service:
-        """The same service, more or less of it."""
+        """The same service, more or less of it.
+
+        Idle connections are as many as their row says, or too few to mean anything: what they take is memory, which is
+        no more exact with more of them.
+        """
+        if self.load == "idle" and 0.5 <= factor <= 1:
+            return self
         return replace(self, messages=max(1, round(self.messages * factor)))
 
     def within(self, limit: int) -> Service:
-        """The same service with no more descriptors than ``limit``."""
-        if self.descriptors <= limit:
+        """The same service, with fewer idle connections where there are no more descriptors than ``limit``."""
+        if self.load != "idle" or self.descriptors <= limit:
             return self
-        room = max(1, limit - _OTHER_DESCRIPTORS)
-        return (
-            replace(self, messages=room * 10 // 11)
-            if self.load == "idle"
-            else replace(self, connections=room)
-        )
+        return replace(self, messages=max(1, limit - _OTHER_DESCRIPTORS) * 10 // 11)
 
 
 def allow_descriptors(needed: int) -> int:
@@ -87,13 +95,27 @@ class ServerContestant:
     name: str
     work: Service
     program: Program
+    every: int = 1
+    """It takes part in one round out of so many."""
+
+    @property
+    def doer(self) -> Doer:
+        return Doer(self.program.name, self.work.task)
 
     def missing(self) -> str:
-        return self.program.missing() or (_certificate.obstacle() if self.work.tls else "")
+        reason = self.program.missing() or (_certificate.obstacle() if self.work.tls else "")
+        return reason or self._want_of_descriptors()
 
     def remark(self, scale: float) -> str:
         remarks = [self.work.other_end.remark, self._limits(scale)]
         return "; ".join(filter(None, remarks))
+
+    def _want_of_descriptors(self) -> str:
+        """Where the connections are what is to be measured, fewer would be something else."""
+        needed = self.work.descriptors
+        if self.work.load == "idle" or needed <= (limit := allow_descriptors(needed)):
+            return ""
+        return f"{needed} descriptors are needed, the limit is {limit}"
 
     def _limits(self, scale: float) -> str:
         wanted = self.work.scaled(scale)

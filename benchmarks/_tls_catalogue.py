@@ -23,24 +23,29 @@ PING_PONG = Work(Payload.MESSAGE, "echo", 5_000, 500, tls=True)
 BULK_OUT = Work(Payload.BLOCK, "drain", 6_000, 400, tls=True)
 BULK_IN = Work(Payload.BLOCK, "feed", 6_000, 400, tls=True)
 
+SSL_SOCKET = "ssl.SSLSocket"
+NET = "wireline net"
+
 _BLOCKING = [
-    ("SSLSocket echo", PING_PONG, "blocking:socket_echo"),
-    ("wireline TLS echo", PING_PONG, "blocking:recv_some_echo"),
-    ("SSLSocket sendall", BULK_OUT, "blocking:socket_sendall"),
-    ("wireline TLS send", BULK_OUT, "blocking:send"),
-    ("SSLSocket recv", BULK_IN, "blocking:socket_recv"),
-    ("wireline TLS recv_some", BULK_IN, "blocking:recv_some"),
-    ("SSLSocket recv, ready", BULK_IN, "blocking:socket_recv_ready"),
-    ("wireline TLS recv_some, ready", BULK_IN, "blocking:recv_some_ready"),
+    ("SSLSocket echo", PING_PONG, "blocking:socket_echo", SSL_SOCKET),
+    ("wireline TLS echo", PING_PONG, "blocking:recv_some_echo", NET),
+    ("SSLSocket sendall", BULK_OUT, "blocking:socket_sendall", SSL_SOCKET),
+    ("wireline TLS send", BULK_OUT, "blocking:send", NET),
+    ("SSLSocket recv", BULK_IN, "blocking:socket_recv", SSL_SOCKET),
+    ("wireline TLS recv_some", BULK_IN, "blocking:recv_some", NET),
+    ("SSLSocket recv, ready", BULK_IN, "blocking:socket_recv_ready", SSL_SOCKET),
+    ("wireline TLS recv_some, ready", BULK_IN, "blocking:recv_some_ready", NET),
 ]
 _ASYNC = [
-    ("streams TLS write", BULK_OUT, "asyncio_streams:write"),
-    ("streams TLS read", BULK_IN, "asyncio_streams:read"),
-    ("streams TLS read, ready", BULK_IN, "asyncio_streams:read_ready"),
-    ("wireline async TLS send", BULK_OUT, "asyncnet:send"),
-    ("wireline async TLS recv_some", BULK_IN, "asyncnet:recv_some"),
-    ("wireline async TLS recv_some, ready", BULK_IN, "asyncnet:recv_some_ready"),
+    ("streams TLS write", BULK_OUT, "asyncio_streams:write", STREAMS.name),
+    ("streams TLS read", BULK_IN, "asyncio_streams:read", STREAMS.name),
+    ("streams TLS read, ready", BULK_IN, "asyncio_streams:read_ready", STREAMS.name),
+    ("wireline async TLS send", BULK_OUT, "asyncnet:send", OURS.name),
+    ("wireline async TLS recv_some", BULK_IN, "asyncnet:recv_some", OURS.name),
+    ("wireline async TLS recv_some, ready", BULK_IN, "asyncnet:recv_some_ready", OURS.name),
 ]
+
+_ON_UVLOOP = {STREAMS.name: STREAMS_UVLOOP.name, OURS.name: OURS_UVLOOP.name}
 
 # Many connections.
 
@@ -72,11 +77,12 @@ def _on_uvloop(name: str) -> str:
 
 def _one_connection() -> list[Entrant]:
     found: list[Entrant] = [
-        Contestant(name, work, f"benchmarks.{function}") for name, work, function in _BLOCKING + _ASYNC
+        Contestant(name, work, f"benchmarks.{function}", program)
+        for name, work, function, program in _BLOCKING + _ASYNC
     ]
     found += [
-        Contestant(_on_uvloop(name), work, f"benchmarks.{function}_uvloop", ("uvloop",))
-        for name, work, function in _ASYNC
+        Contestant(_on_uvloop(name), work, f"benchmarks.{function}_uvloop", _ON_UVLOOP[program], ("uvloop",))
+        for name, work, function, program in _ASYNC
     ]
     return found
 

@@ -6,10 +6,12 @@ import sys
 from dataclasses import dataclass, replace
 
 from benchmarks import _certificate
+from benchmarks._build import build, obstacle
 from benchmarks._payload import Payload, file_of
 from benchmarks._process import Cores, FailedError, Process
 from benchmarks._programs import ONE_TLS, absent
 from benchmarks._rows import Reading
+from benchmarks._task import Doer, Task
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,17 @@ class Work:
     warm_up: int
     tls: bool = False
 
+    @property
+    def task(self) -> Task:
+        """The same in numbers."""
+        if self.load is None:
+            return Task("import", None, None, None)
+        what = {"echo": "echo", "drain": "send", "feed": "receive"}[self.load]
+        if self.payload is Payload.LINES:
+            what = "read lines"
+        outstanding = 1 if self.load == "echo" else None
+        return Task(what, 1, self.payload.size // self.payload.messages, outstanding, self.tls)
+
     def scaled(self, factor: float) -> Work:
         """The same work, more or less of it."""
         pieces, warm_up = (max(1, round(each * factor)) for each in (self.pieces, self.warm_up))
@@ -38,22 +51,37 @@ class Contestant:
     name: str
     work: Work
     function: str
-    """``module:function``, see ``_contestant``."""
+    """``module:function``, see ``_contestant``; or ``file:role`` of a program that is compiled."""
 
+    program: str = ""
+    """What it is the program of; empty if that is not told, then its name stands for it."""
     needs: tuple[str, ...] = ()
     """Modules that must be installed."""
+    every: int = 1
+    """It takes part in one round out of so many."""
+
+    @property
+    def doer(self) -> Doer:
+        return Doer(self.program or self.name, self.work.task)
 
     def missing(self) -> str:
-        return absent(self.needs) or (_certificate.obstacle() if self.work.tls else "")
+        source = self.function.partition(":")[0]
+        reason = obstacle(source) if source.endswith(".nim") else absent(self.needs)
+        return reason or (_certificate.obstacle() if self.work.tls else "")
 
     def remark(self, scale: float) -> str:
         return ONE_TLS.remark if self.work.tls else ""
 
     def command(self, work: Work) -> list[str]:
         """How to start it."""
+        payload = work.payload
+        source, _, role = self.function.partition(":")
+        if source.endswith(".nim"):
+            sizes = (payload.size // payload.messages, payload.size, work.pieces, work.warm_up)
+            return [str(build(source)), role, str(file_of(payload)), *map(str, sizes)]
         program = [sys.executable, "-m", "benchmarks._contestant", self.function]
         certificate = [str(_certificate.certificate())] if work.tls else []
-        return [*program, work.payload.name, str(work.pieces), str(work.warm_up), *certificate]
+        return [*program, payload.name, str(work.pieces), str(work.warm_up), *certificate]
 
     def measure(self, scale: float, cores: Cores) -> Reading:
         work = self.work.scaled(scale)

@@ -11,8 +11,9 @@ import socket
 import ssl
 from collections.abc import Callable, Iterator
 
-from benchmarks._payload import BLOCK_SIZE, MESSAGE_SIZE
+from benchmarks._payload import BLOCK_SIZE, LINES_PER_PIECE, MESSAGE_SIZE
 from benchmarks._trial import Trial
+from wireline import ReadLineResult
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext
 
@@ -130,6 +131,30 @@ def recv_line_timeout(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
         for count in trial.incoming():
             trial.check([sock.recv_line(timeout=TIMEOUT) for _ in range(count)], b"\n")
+
+
+def lines_send(trial: Trial) -> None:
+    """Answer every line by itself, as many of them as may be outstanding."""
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            for _ in range(count * LINES_PER_PIECE):
+                sock.send(sock.recv_line() + b"\n")
+
+
+def lines_send_many(trial: Trial) -> None:
+    """Wait for a line, take those that came with it, and answer them together."""
+    with wireline_connection(trial) as sock:
+        for count in trial.laps():
+            left = count * LINES_PER_PIECE
+            while left:
+                answers = [sock.recv_line() + b"\n"]
+                while len(answers) < left:
+                    result, line = sock.try_recv_line()
+                    if result is not ReadLineResult.FULL_LINE:
+                        break
+                    answers.append(line + b"\n")
+                sock.send_many(answers)
+                left -= len(answers)
 
 
 # Messages without a buffer: each read goes to the kernel, which has the bytes. What a timeout adds there is too little

@@ -30,7 +30,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { CHUNK = 256 * 1024, EVENTS = 256, PATIENCE_MS = 10000, PATTERN = 128 * 1024, GREETING = 64 };
+enum { CHUNK = 256 * 1024, EVENTS = 256, PATIENCE_MS = 10000, PATTERN = 128 * 1024, GREETING = 64, OPENING = 64 };
 
 static void die(const char *format, ...) {
     va_list words;
@@ -161,20 +161,26 @@ static void take(struct connection *c) {
     done += c->received / size - before;
 }
 
-static void begin_echo(void) {
-    while (opened < at_a_time) open_connection(&all[opened++]);
-    for (unsigned i = 0; i < opened; i++) grant(&all[i], outstanding);
-}
-
-static void serve_echo(struct connection *c, uint32_t events) {
-    if (events & ~EPOLLOUT) take(c);
-    grant(c, outstanding);
-}
-
 static void open_idle(void) {
     struct connection *c = &all[opened++];
     open_connection(c);
     grant(c, 1);
+}
+
+static void begin_echo(void) {
+    while (opened < at_a_time && opened < OPENING) open_idle();
+    if (opened == at_a_time)
+        for (unsigned i = 0; i < opened; i++) grant(&all[i], outstanding);
+}
+
+/* While there are connections to open, each has one message, and then the next is opened: a server with more of them
+   to accept than its backlog holds would let them wait for a second. */
+static void serve_echo(struct connection *c, uint32_t events) {
+    int is_first = c->received < size;
+    if (events & ~EPOLLOUT) take(c);
+    int opening = opened < at_a_time;
+    if (opening && is_first && c->received >= size) open_idle();
+    grant(c, opening ? 0 : outstanding);
 }
 
 static void begin_idle(void) {
@@ -198,9 +204,9 @@ static void serve_connect(struct connection *c, uint32_t events) {
     compare(c, chunk, greeting + c->received, count);
     c->received += count;
     if (count > 0) return;
-    if (resuming > 1 && !was_resumed(&c->transport)) die("connection %td resumed no session", c - all);
     if (c->received < GREETING)
         die("connection %td was closed after %llu bytes of the greeting", c - all, (unsigned long long)c->received);
+    if (resuming > 1 && !was_resumed(&c->transport)) die("connection %td resumed no session", c - all);
     close_transport(&c->transport, c->fd);
     c->fd = -1;
     done++;

@@ -15,17 +15,26 @@ struct transport {
 static SSL_CTX *context;
 static SSL_SESSION *session; /* the last ticket that came */
 
+static void demand_tls(int is_so, const char *what) {
+    unsigned long code = ERR_peek_last_error();
+    const char *reason = code ? ERR_reason_error_string(code) : strerror(errno);
+    if (!is_so) die("%s: %s", what, reason ? reason : "no reason was given");
+}
+
+/* OpenSSL marks the session of a handshake that is done as used. Each connection offers a copy, so that others may
+   begin with the same one before the next ticket comes. */
+static void offer_session(SSL *ssl) {
+    SSL_SESSION *copy;
+    demand_tls((copy = SSL_SESSION_dup(session)) != NULL, "SSL_SESSION_dup");
+    demand_tls(SSL_set_session(ssl, copy), "SSL_set_session");
+    SSL_SESSION_free(copy);
+}
+
 static int keep_session(SSL *ssl, SSL_SESSION *came) {
     (void)ssl;
     SSL_SESSION_free(session);
     session = came;
     return 1;
-}
-
-static void demand_tls(int is_so, const char *what) {
-    unsigned long code = ERR_peek_last_error();
-    const char *reason = code ? ERR_reason_error_string(code) : strerror(errno);
-    if (!is_so) die("%s: %s", what, reason ? reason : "no reason was given");
 }
 
 static void prepare_transport(void) {
@@ -56,7 +65,7 @@ static void open_transport(struct transport *t, int fd, int resuming) {
     demand(fcntl(fd, F_SETFL, O_NONBLOCK) == 0, "fcntl");
     demand_tls((t->ssl = SSL_new(context)) != NULL, "SSL_new");
     demand_tls(SSL_set_fd(t->ssl, fd), "SSL_set_fd");
-    if (resuming && session) demand_tls(SSL_set_session(t->ssl, session), "SSL_set_session");
+    if (resuming && session) offer_session(t->ssl);
     t->holds_more = 0;
     translated(t->ssl, SSL_connect(t->ssl), "SSL_connect");
 }

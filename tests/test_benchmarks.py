@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import math
@@ -16,30 +15,41 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _async_catalogue as servers
-from benchmarks import _certificate, _report, _service, _work
+from benchmarks import _certificate, _growth, _report, _service, _work
+from benchmarks import _pipelined_catalogue as pipelined
 from benchmarks import _tls_catalogue as tls
 from benchmarks.__main__ import main
 from benchmarks._build import build, obstacle
-from benchmarks._catalogue import CONTESTANTS, ROWS
-from benchmarks._driver import Entrant, Results
+from benchmarks._catalogue import CONTESTANTS, HEADLINES, ROWS
+from benchmarks._driver import Entrant, Results, run
 from benchmarks._payload import Payload
-from benchmarks._programs import MANY, MANY_TLS, ONE_TLS, Load, Program, PythonProgram
+from benchmarks._programs import MANY, MANY_TLS, ONE_TLS, Load, PythonProgram
 from benchmarks._rows import DurationRow, ExtraRow, MemoryRow, RateRow, Reading, Row
 from benchmarks._service import ServerContestant, Service
+from benchmarks._task import Doer, Task
 from benchmarks._trial import Trial, WrongBytesError
 from benchmarks._work import Contestant, Work
-from benchmarks.blocking import socket_connection
-from benchmarks.servers import control, protocol
+from benchmarks.servers import streams
+from tests import benchmark_cheats as cheats
 
-TINY = ["--rounds", "1", "--scale", "0.001"]
+# Whoever needs a program first compiles it: on a busy machine that takes Nim half a minute.
+pytestmark = pytest.mark.timeout(300)
+
 ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
 FEED = Work(Payload.LINES, "feed", 3, 1)
 DRAIN = Work(Payload.BLOCK, "drain", 3, 1)
+OF_ONE = [each for each in CONTESTANTS if isinstance(each, Contestant)]
+# Of everything that a program is to do one: sizes and numbers of connections are nothing new to it.
 OF_SERVERS = {
-    each.name for each in (*servers.CONTESTANTS, *tls.CONTESTANTS) if isinstance(each, ServerContestant)
+    (each.program.name, each.work.role, each.work.load, each.work.tls): each
+    for each in CONTESTANTS
+    if isinstance(each, ServerContestant)
 }
-ROWS_OF_ONE = [row for row in ROWS if not OF_SERVERS.intersection(row.contestants)]
-WORKS = {**servers.WORKS, **tls.SERVICES}
+WORKS = {
+    name: work
+    for name, work in {**servers.WORKS, **tls.SERVICES, **pipelined.WORKS}.items()
+    if work.role in streams.HANDLERS
+}
 LOADS = ["quick", "slow"]
 SECURED = Service("echo", "echo", 20, connections=1, tls=True)
 
@@ -49,29 +59,41 @@ def is_in(row: Row, table: str) -> bool:
     return any(re.match(rf"{re.escape(row.name)}  .*\d", line) for line in table.splitlines())
 
 
-@pytest.mark.parametrize("row", ROWS_OF_ONE, ids=lambda row: row.name)
-def test_every_row_is_measured_and_named(
-    row: Row, capsys: pytest.CaptureFixture[str], tmp_path: Path
+@pytest.mark.parametrize("contestant", OF_ONE, ids=lambda each: each.name)
+def test_everybody_with_one_connection_does_the_work_or_is_left_out_by_name(
+    contestant: Contestant, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    file = tmp_path / "numbers.json"
-    code = main([*TINY, "--json", str(file)], CONTESTANTS, [row])
-    shown = capsys.readouterr()
-    assert (code, shown.err) == (0, ""), shown.out
-    assert is_in(row, shown.out)
-    assert "FAILED" not in shown.out
+    row, file = DurationRow("the row", contestant.name, 1e9), tmp_path / "numbers.json"
+    code, shown = measured([contestant], row, capsys, "--scale", "0.001", "--json", str(file))
+    assert code == 0, shown
     document = json.loads(file.read_text())
-    assert list(document["rows"]) == [row.name]
-    assert sorted(document["contestants"]) == sorted(row.contestants)
-    assert all(len(readings) == 1 for readings in document["contestants"].values())
+    reason = contestant.missing()
+    assert is_in(row, shown) == (not reason)
+    assert document["left out"] == ({contestant.name: reason} if reason else {})
+    if not reason:
+        found = document["contestants"][contestant.name]
+        (reading,) = found["rounds"]
+        assert found["rate"] == reading["messages"] / reading["seconds"]
+        assert found["spread"] == [found["rate"]] * 2
+        assert (found["program"], found["work"]) == (contestant.program, contestant.work.task._asdict())
+
+
+def test_every_row_is_computed_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    results = Results({each.name: readings(1, cpu=place) for place, each in enumerate(CONTESTANTS, 1)})
+    _report.show(ROWS, results, _report.circumstances(1, 1.0))
+    shown = capsys.readouterr().out
+    assert [row.name for row in ROWS if not is_in(row, shown)] == []
 
 
 def test_what_a_row_compares_is_the_same_work() -> None:
     works = {each.name: each.work for each in CONTESTANTS if isinstance(each, Contestant | ServerContestant)}
     assert len(works) == len(CONTESTANTS), "a name twice"
     assert {name for row in ROWS for name in row.contestants} == set(works), "nobody runs for nothing"
+    every = {each.name: each.every for each in CONTESTANTS}
     for row in ROWS:
+        assert len({every[name] for name in row.contestants}) == 1, "in the same rounds"
         if isinstance(row, RateRow | MemoryRow):
-            assert len({works[name] for name in row.contestants}) == 1
+            assert len({but_for_the_role(works[name]) for name in row.contestants}) == 1
         if isinstance(row, ExtraRow):
             assert but_for_the_role(works[row.ours]) == but_for_the_role(works[row.ours_without])
             assert but_for_the_role(works[row.against]) == but_for_the_role(works[row.against_without])
@@ -79,66 +101,26 @@ def test_what_a_row_compares_is_the_same_work() -> None:
 
 
 def but_for_the_role(work: Work | Service) -> Work | Service:
-    """What a server does with a timeout has a name of its own."""
+    """What a server does with a timeout has a name of its own, and so has answering many lines together."""
     return replace(work, role="") if isinstance(work, Service) else work
 
 
-# Contestants that do not do their work. Each runs in a process of its own, which imports this module.
+def test_the_headlines_are_rows() -> None:
+    assert {row.name for row in ROWS} >= HEADLINES
 
 
-def echo_wrong_byte(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        for number in range(trial.total):
-            data = sock.recv(64)
-            sock.sendall(bytes(64) if number == 7 else data)
-
-
-def echo_too_few(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        for _ in range(trial.total - 1):
-            sock.sendall(sock.recv(64))
-        sock.recv(64)
-
-
-def echo_in_another_order(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        for piece in reversed(list(trial.outgoing(trial.total))):
-            sock.recv(64)
-            sock.sendall(piece)
-
-
-def lines_without_looking(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        while sock.recv(65536):
-            pass
-
-
-def lines_made_up(trial: Trial) -> None:
-    with socket_connection(trial):
-        for count in trial.incoming():
-            trial.check([b"line"] * count, b"\n")
-
-
-def blocks_cut_short(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        for count in trial.laps():
-            for block in trial.outgoing(count):
-                sock.sendall(block[:-1])
-        sock.recv(1)
-
-
-def no_listener(trial: Trial) -> None:
-    raise RuntimeError("I would rather not")
+# Contestants that do not do their work.
 
 
 CHEATS = [
-    (echo_wrong_byte, ECHO, "piece 7 is wrong from byte 0 on"),
-    (echo_too_few, ECHO, "piece 21 has 0 bytes, 64 were sent"),
-    (echo_in_another_order, ECHO, "piece 0 is wrong from byte 0 on"),
-    (lines_without_looking, FEED, "0 pieces were right, of 4"),
-    (lines_made_up, FEED, "piece 0 is wrong from byte 0 on: b'line"),
-    (blocks_cut_short, DRAIN, "piece 0 is wrong from byte 65535 on"),
-    (no_listener, ECHO, "RuntimeError: I would rather not"),
+    (cheats.echo_wrong_byte, ECHO, "piece 7 is wrong from byte 0 on"),
+    (cheats.echo_too_few, ECHO, "piece 21 has 0 bytes, 64 were sent"),
+    (cheats.echo_in_another_order, ECHO, "piece 0 is wrong from byte 0 on"),
+    (cheats.lines_without_looking, FEED, "0 pieces were right, of 4"),
+    (cheats.lines_made_up, FEED, "piece 0 is wrong from byte 0 on: b'line"),
+    (cheats.blocks_cut_short, DRAIN, "piece 0 is wrong from byte 65535 on"),
+    (cheats.lines_in_another_order, replace(FEED, load="echo"), "piece 0 is wrong from byte 0 on"),
+    (cheats.no_listener, ECHO, "RuntimeError: I would rather not"),
 ]
 
 
@@ -149,7 +131,7 @@ def test_who_does_not_do_the_work_fails_the_run_by_name(
     cheat: object, work: Work, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     name = getattr(cheat, "__name__", "")
-    contestant = Contestant(f"cheat {name}", work, f"tests.test_benchmarks:{name}")
+    contestant = Contestant(f"cheat {name}", work, f"tests.benchmark_cheats:{name}")
     row = DurationRow("the cheat's row", contestant.name, 1e9)
     file = tmp_path / "numbers.json"
     code = main(["--rounds", "1", "--json", str(file)], [contestant], [row])
@@ -165,7 +147,7 @@ def test_who_does_not_do_the_work_fails_the_run_by_name(
 
 def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     honest = Contestant("honest", ECHO, "benchmarks.blocking:socket_echo")
-    cheat = Contestant("cheat", ECHO, "tests.test_benchmarks:no_listener")
+    cheat = Contestant("cheat", ECHO, "tests.benchmark_cheats:no_listener")
     rows: list[Row] = [RateRow("a", "cheat", "honest"), DurationRow("b", "honest", 1e9)]
     code = main(["--rounds", "2"], [honest, cheat], rows)
     shown = capsys.readouterr().out
@@ -191,21 +173,17 @@ def small(work: Service) -> Service:
     return replace(work, messages=30, connections=4, outstanding=min(work.outstanding, 3))
 
 
-@pytest.mark.parametrize("program", servers.PROGRAMS, ids=lambda program: program.name)
+@pytest.mark.parametrize("contestant", OF_SERVERS.values(), ids=lambda each: each.name)
 def test_every_server_does_its_work_or_is_left_out_by_name(
-    program: Program, capsys: pytest.CaptureFixture[str]
+    contestant: ServerContestant, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = [each for each in CONTESTANTS if each.name.startswith(f"{program.name}: ")]
-    contestants = [
-        replace(each, work=small(each.work)) for each in mine if isinstance(each, ServerContestant)
-    ]
-    assert len(contestants) >= 3
-    for each in contestants:
-        row = DurationRow("the row", each.name, 1e9)
-        code, shown = measured([each], row, capsys)
-        assert code == 0, shown
-        assert is_in(row, shown) == (not program.missing())
-        assert (f"left out: {each.name}: {program.missing()}" in shown) == bool(program.missing())
+    contestant = replace(contestant, work=small(contestant.work))
+    row = DurationRow("the row", contestant.name, 1e9)
+    code, shown = measured([contestant], row, capsys)
+    assert code == 0, shown
+    reason = contestant.missing()
+    assert is_in(row, shown) == (not reason)
+    assert (f"left out: {contestant.name}: {reason}" in shown) == bool(reason)
 
 
 @pytest.mark.parametrize("load", LOADS)
@@ -233,6 +211,38 @@ def test_messages_of_any_size_come_back(
     assert reading.messages == 12
 
 
+@pytest.mark.parametrize("secured", [False, True], ids=["plain", "tls"])
+@pytest.mark.parametrize("load", LOADS)
+def test_connections_are_opened_a_few_at_a_time(
+    load: str, secured: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(load, monkeypatch)
+    work = Service("echo", "echo", 5, connections=100, outstanding=2, tls=secured)
+    assert work.warm_up == 100
+    reading = ServerContestant("ours", work, servers.OURS).measure(1, _service.Cores.choose())
+    assert reading.messages == 5
+
+
+def test_who_checks_its_own_work_in_another_language_fails_the_run_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (contestant,) = (each for each in CONTESTANTS if each.name == "Nim net lines")
+    assert isinstance(contestant, Contestant)
+    wrong = bytearray(_work.file_of(Payload.LINES).read_bytes())
+    wrong[5] ^= 1
+    file = tmp_path / "wrong"
+    file.write_bytes(wrong)
+    monkeypatch.setattr(_work, "file_of", lambda payload: file)
+    code, shown = measured(
+        [replace(contestant, work=FEED)], DurationRow("the row", contestant.name, 1e9), capsys
+    )
+    if reason := contestant.missing():
+        assert f"left out: {contestant.name}: {reason}" in shown
+        return
+    assert code == 1
+    assert "FAILED: Nim net lines: piece 0 is wrong" in shown
+
+
 def use(load: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no C compiler or no OpenSSL for it, this is the one in Python twice."""
     if load == "slow":
@@ -244,97 +254,41 @@ def use(load: str, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.setattr(module, name, Load(both.slow, both.slow))
 
 
-class WrongByte(protocol.Echo):
-    seen = 0
-
-    def data_received(self, data: bytes) -> None:
-        self.seen += len(data)
-        self.transport.write(data if self.seen < 5 * 64 else data[:-2] + b"?\n")
-
-
-class ClosesEarly(protocol.Echo):
-    seen = 0
-
-    def data_received(self, data: bytes) -> None:
-        self.seen += len(data)
-        if self.seen < 3 * 64:
-            self.transport.write(data)
-        else:
-            self.transport.close()
-
-
-class Twice(protocol.Echo):
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(data * 2)
-
-
-class PostScript(protocol.Echo):
-    def eof_received(self) -> None:
-        self.transport.write(b"one more thing")
-
-
-class TheNeighbours(protocol.Echo):
-    first: asyncio.Transport | None = None
-
-    def data_received(self, data: bytes) -> None:
-        if TheNeighbours.first is None:
-            TheNeighbours.first = self.transport
-        TheNeighbours.first.write(data)
-
-
-class Raises(protocol.Echo):
-    def data_received(self, data: bytes) -> None:
-        self.transport.abort()
-        raise RuntimeError("I would rather not")
-
-
-class ShortGreeting(protocol.Echo):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.transport.write(control.GREETING[:-1])
-        self.transport.close()
-
-
-class LongGreeting(protocol.Echo):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self.transport.write(control.GREETING + b"!")
-        self.transport.close()
-
-
-class OneSessionEach(protocol.Greet):
-    """A server without tickets, see the end of this file."""
-
-
 ECHO_TEN = Service("echo", "echo", 20, connections=1)
 SERVER_CHEATS = [
-    (WrongByte, ECHO_TEN, "connection 0 is wrong from byte 318 on"),
-    (ClosesEarly, ECHO_TEN, "connection 0 was closed after 128 bytes, 192 were sent"),
-    (Twice, ECHO_TEN, "connection 0 brought more bytes than were sent"),
-    (PostScript, ECHO_TEN, "connection 0 brought more bytes than were sent"),
-    (TheNeighbours, replace(ECHO_TEN, connections=2), "connection "),
-    (Raises, ECHO_TEN, "; its last words: RuntimeError: I would rather not"),
+    (cheats.WrongByte, ECHO_TEN, "connection 0 is wrong from byte 318 on"),
+    (cheats.ClosesEarly, ECHO_TEN, "connection 0 was closed after 128 bytes, 192 were sent"),
+    (cheats.WrongByte, replace(ECHO_TEN, size=1 << 20, messages=2), "connection 0 is wrong from byte "),
     (
-        ClosesEarly,
+        cheats.AnotherOrder,
+        replace(ECHO_TEN, outstanding=32, messages=64),
+        "connection 0 is wrong from byte 0 on",
+    ),
+    (cheats.Twice, ECHO_TEN, "connection 0 brought more bytes than were sent"),
+    (cheats.PostScript, ECHO_TEN, "connection 0 brought more bytes than were sent"),
+    (cheats.TheNeighbours, replace(ECHO_TEN, connections=2), "connection "),
+    (cheats.Raises, ECHO_TEN, "; its last words: RuntimeError: I would rather not"),
+    (
+        cheats.ClosesEarly,
         replace(ECHO_TEN, load="idle", connections=2, messages=4, size=256),
         "was closed after 0 bytes",
     ),
     (
-        ShortGreeting,
+        cheats.ShortGreeting,
         replace(ECHO_TEN, load="connect"),
         "connection 0 was closed after 63 bytes of the greeting",
     ),
-    (LongGreeting, replace(ECHO_TEN, load="connect"), "connection 0 brought more than the greeting"),
-    (WrongByte, SECURED, "connection 0 is wrong from byte 318 on"),
-    (ClosesEarly, SECURED, "connection 0 was closed after 128 bytes, 192 were sent"),
-    (Twice, SECURED, "connection 0 brought more bytes than were sent"),
+    (cheats.LongGreeting, replace(ECHO_TEN, load="connect"), "connection 0 brought more than the greeting"),
+    (cheats.WrongByte, SECURED, "connection 0 is wrong from byte 318 on"),
+    (cheats.ClosesEarly, SECURED, "connection 0 was closed after 128 bytes, 192 were sent"),
+    (cheats.Twice, SECURED, "connection 0 brought more bytes than were sent"),
     (
-        ShortGreeting,
+        cheats.ShortGreeting,
         replace(SECURED, load="connect"),
         "connection 0 was closed after 63 bytes of the greeting",
     ),
-    (LongGreeting, replace(SECURED, load="resume"), "connection 0 brought more than the greeting"),
-    (OneSessionEach, replace(SECURED, role="greet", load="resume"), "connection 0 resumed no session"),
+    (cheats.LongGreeting, replace(SECURED, load="resume"), "connection 0 brought more than the greeting"),
+    (cheats.OneSessionEach, replace(SECURED, role="greet", load="resume"), "connection 0 resumed no session"),
 ]
 
 
@@ -349,7 +303,7 @@ def test_a_server_that_returns_wrong_bytes_fails_the_run_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(load, monkeypatch)
-    program = PythonProgram("cheat", "tests.test_benchmarks", last_words=(cheat.__name__,))
+    program = PythonProgram("cheat", "tests.benchmark_cheats", last_words=(cheat.__name__,))
     contestant = ServerContestant("the cheat", work, program)
     code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
     assert code == 1
@@ -404,7 +358,22 @@ def test_fewer_connections_where_the_system_allows_no_more(monkeypatch: pytest.M
     monkeypatch.setattr(_service, "allow_descriptors", lambda needed: 1024)
     assert idle.remark(1) == "959 connections instead of 11000: the limit is 1024 descriptors"
     assert servers.IDLE.within(1024).descriptors <= 1024
-    assert replace(servers.ECHO, connections=4096).within(1024).connections == 1024 - 64
+
+
+def test_idle_connections_are_as_many_as_are_promised_in_any_run_that_means_something() -> None:
+    assert [servers.IDLE.scaled(factor).messages for factor in (0.25, 0.6, 1)] == [2_500, 10_000, 10_000]
+    assert servers.ECHO.scaled(0.6).messages == 24_000
+
+
+def test_who_needs_more_connections_than_the_system_allows_is_left_out_by_name(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_service, "allow_descriptors", lambda needed: 1024)
+    many = ServerContestant("many", replace(servers.ECHO, connections=4096), servers.STREAMS)
+    code, shown = measured([many], DurationRow("the row", "many", 1e9), capsys)
+    assert code == 0
+    assert "left out: many: 4160 descriptors are needed, the limit is 1024" in shown
+    assert replace(many, work=replace(servers.ECHO, connections=960)).missing() == ""
 
 
 # TLS with one connection.
@@ -414,19 +383,14 @@ SECURED_ECHO, SECURED_FEED, SECURED_DRAIN = (
 )
 
 
-def feed_left_early(trial: Trial) -> None:
-    with socket_connection(trial) as sock:
-        sock.recv(64)
-
-
 @pytest.mark.parametrize("load", LOADS)
 @pytest.mark.parametrize(
     ("cheat", "work", "reason"),
     [
-        (echo_wrong_byte, SECURED_ECHO, "piece 7 is wrong from byte 0 on"),
-        (echo_too_few, SECURED_ECHO, "piece 21 has 0 bytes, 64 were sent"),
-        (feed_left_early, SECURED_FEED, ""),
-        (blocks_cut_short, SECURED_DRAIN, "piece 0 is wrong from byte 65535 on"),
+        (cheats.echo_wrong_byte, SECURED_ECHO, "piece 7 is wrong from byte 0 on"),
+        (cheats.echo_too_few, SECURED_ECHO, "piece 21 has 0 bytes, 64 were sent"),
+        (cheats.feed_left_early, SECURED_FEED, ""),
+        (cheats.blocks_cut_short, SECURED_DRAIN, "piece 0 is wrong from byte 65535 on"),
     ],
 )
 def test_who_does_not_do_the_work_inside_tls_fails_the_run_by_name(
@@ -439,7 +403,7 @@ def test_who_does_not_do_the_work_inside_tls_fails_the_run_by_name(
 ) -> None:
     use(load, monkeypatch)
     name = getattr(cheat, "__name__", "")
-    contestant = Contestant("the cheat", work, f"tests.test_benchmarks:{name}")
+    contestant = Contestant("the cheat", work, f"tests.benchmark_cheats:{name}")
     code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
     assert code == 1
     (verdict,) = [line for line in shown.splitlines() if line.startswith("FAILED: the cheat: ")]
@@ -503,6 +467,48 @@ def test_a_load_at_its_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None
     results = Results({"quick": [Reading(1, 1, 1, 0, load=0.99)], "slow": [Reading(1, 1, 1, 0, load=0.5)]})
     _report.show([], results, _report.circumstances(1, 1.0))
     assert "the load was at its limit, the CPU time is what tells: quick (99%)\n" in capsys.readouterr().out
+
+
+def test_growth_is_a_line_for_each_program_and_a_column_for_each_step(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    echo = Task("echo", 64, 64, 1)
+    at = {
+        "small": Doer("it", echo),
+        "large": Doer("it", echo._replace(bytes=65536)),
+        "many": Doer("it", echo._replace(connections=4096)),
+        "lines": Doer("it", echo._replace(what="lines", connections=1)),
+        "tls": Doer("it", echo._replace(tls=True, connections=1)),
+        "another": Doer("who does not grow", echo),
+    }
+    all_ = {name: [Reading(10, 1e-3, 2e-5, 1e-5)] for name in at}
+    results = Results(all_, doers=at)
+    by_connections, by_size = _growth.tables(results)
+    assert by_connections.headings[1:] == ["64", "4096"]
+    assert by_size.headings[1:] == ["64 B", "64 KiB"]
+    assert by_size.lines == [["it", *["10.00 k  2.00 + 1.00"] * 2]]
+    _report.show([], results, _report.circumstances(1, 1.0))
+    assert re.search(r"^it +10\.00 k  2\.00 \+ 1\.00 +10\.00 k", capsys.readouterr().out, re.MULTILINE)
+    assert _growth.tables(Results()) == []
+
+
+def test_who_takes_part_in_every_other_round_does_so_in_both_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def measure(self: Contestant, scale: float, cores: object) -> Reading:
+        asked.append(self.name)
+        return readings(1)[0]
+
+    monkeypatch.setattr(Contestant, "measure", measure)
+    always = Contestant("a", ECHO, "")
+    now_and_then = [replace(always, name=name, every=2) for name in "bc"]
+    steps = []
+    results = run([always, *now_and_then], 5, 1.0, lambda done, total, name: steps.append((done, total)))
+    assert "".join(asked) == "abcacbaaabc"
+    assert steps == [(done, 11) for done in range(11)]
+    assert {name: len(all_) for name, all_ in results.readings.items()} == {"a": 5, "b": 3, "c": 3}
 
 
 def readings(*seconds: float, cpu: float = 1.0) -> list[Reading]:
@@ -606,14 +612,3 @@ def test_a_terminal_gets_a_table_and_a_progress_line(
     assert re.search(r"row\b.*theirs\b.*1\.00x.*at least 2x.*missed", shown.out)
     assert re.search(r"late\b.*FAILED", shown.out)
     assert "FAILED: lost: why" in shown.out
-
-
-if __name__ == "__main__":  # one of the cheats, as a server
-    cheat = globals()[sys.argv[-1]]
-    protocol.PROTOCOLS["echo"] = protocol.PROTOCOLS["greet"] = cheat
-    if cheat is OneSessionEach:
-        context = control.tls_context()
-        assert context is not None
-        context.num_tickets = 0
-        protocol.tls_context = lambda: context
-    control.run(protocol.main())

@@ -8,7 +8,7 @@ import os
 import ssl
 import sys
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 
 from benchmarks._trial import cpu_seconds, settle_allocator
 
@@ -54,10 +54,19 @@ def tls_context() -> ssl.SSLContext | None:
 
 
 def run(server: Coroutine[object, object, object]) -> None:
-    """Run a server on asyncio's loop, or on uvloop's if that is the last word on the command line."""
-    if sys.argv[2:] and sys.argv[-1] == "uvloop":
+    """Run a server on the loop that the command line names: asyncio's, or uvloop's, or with aiofastnet on it."""
+    with asyncio.Runner(loop_factory=_loop_factory(sys.argv[2:])) as runner:
+        runner.run(server)
+
+
+def _loop_factory(words: list[str]) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+    if "uvloop" in words:
         import uvloop
 
-        uvloop.run(server)
-    else:
-        asyncio.run(server)
+        factory = uvloop.new_event_loop
+    if "aiofastnet" in words:
+        import aiofastnet
+
+        factory = aiofastnet.loop_factory(factory)
+    return factory

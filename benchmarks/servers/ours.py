@@ -6,11 +6,14 @@ import sys
 from typing import TYPE_CHECKING
 
 from benchmarks.servers.control import GREETING, TIMEOUT, announce, certificate, run
-from wireline import Address
+from wireline import Address, ReadLineResult
 from wireline.asyncnet import AsyncSocket, serve
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
+
+MOST_LINES = 1000
+"""That are answered together."""
 
 
 async def echo(sock: AsyncSocket, _: Address) -> None:
@@ -28,11 +31,38 @@ async def lines(sock: AsyncSocket, _: Address) -> None:
         await sock.send(line + b"\n")
 
 
+async def lines_batch(sock: AsyncSocket, _: Address) -> None:
+    """Answer all lines that came at once together."""
+    rest = b""
+    while data := await sock.recv_some():
+        *lines, rest = (rest + data).split(b"\n")
+        await sock.send_many([line + b"\n" for line in lines])
+
+
+async def lines_try(sock: AsyncSocket, _: Address) -> None:
+    """Wait for a line, take those that came with it, and answer them together."""
+    while line := await sock.recv_line():
+        answers = [line + b"\n"]
+        while len(answers) < MOST_LINES:
+            result, line = sock.try_recv_line()
+            if result is not ReadLineResult.FULL_LINE:
+                break
+            answers.append(line + b"\n")
+        await sock.send_many(answers)
+
+
 async def greet(sock: AsyncSocket, _: Address) -> None:
     await sock.send(GREETING)
 
 
-HANDLERS = {"echo": echo, "echo-timeout": echo_timeout, "lines": lines, "greet": greet}
+HANDLERS = {
+    "echo": echo,
+    "echo-timeout": echo_timeout,
+    "lines": lines,
+    "lines-batch": lines_batch,
+    "lines-try": lines_try,
+    "greet": greet,
+}
 
 
 def tls_context() -> SslContext | None:

@@ -34,12 +34,27 @@ async def lines(reader: StreamReader, writer: StreamWriter) -> None:
         await writer.drain()
 
 
+async def lines_batch(reader: StreamReader, writer: StreamWriter) -> None:
+    """Answer all lines that came at once together. ``readline`` cannot tell which those are."""
+    rest = b""
+    while data := await reader.read(READ_SIZE):
+        *lines, rest = (rest + data).split(b"\n")
+        writer.writelines([line + b"\n" for line in lines])
+        await writer.drain()
+
+
 async def greet(_: StreamReader, writer: StreamWriter) -> None:
     writer.write(GREETING)
     await writer.drain()
 
 
-HANDLERS = {"echo": echo, "echo-timeout": echo_timeout, "lines": lines, "greet": greet}
+HANDLERS = {
+    "echo": echo,
+    "echo-timeout": echo_timeout,
+    "lines": lines,
+    "lines-batch": lines_batch,
+    "greet": greet,
+}
 
 
 def _closing(handle: Handler) -> Handler:
