@@ -25,7 +25,7 @@ with contextlib.suppress(ImportError):
     uvloop.new_event_loop().close()
 
 settings.register_profile("default", deadline=None, max_examples=100)
-settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True)
+settings.register_profile("ci", deadline=None, max_examples=100, derandomize=True)
 settings.load_profile("ci" if IN_CI else "default")
 
 PATIENCE = 4.0
@@ -37,6 +37,25 @@ HELPERS = ("wireline-linger", "wireline-resolve")
 
 _DESCRIPTORS = "/proc/self/fd"
 _passed = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers more than processors: nearly half of its time a worker waits, for a peer or a deadline."""
+    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return processors + 2
+
+
+@pytest.fixture(scope="module", autouse=True)
+def what_is_there_is_no_garbage() -> None:
+    """Let a search for garbage look at what came since the module began.
+
+    That is a millisecond instead of a second once all tests are collected. So the tests can afford to ask for one, and
+    Python, which searches when a quarter has been added to what there is, does not put it off until a gigabyte of
+    tracebacks with their data has come together.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.anyio
 
 flavour, anyio_backend = both.flavour, both.anyio_backend
 
-LIMIT = 2.0
+LIMIT = 8.0
 """Seconds in which a peer has to be ended, where ten were allowed."""
 
 HTTP = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -128,20 +128,20 @@ async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
 async def test_S6_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
     flavour: Flavour, refusals: Callable[[], list[str]]
 ) -> None:
-    async with at_home(flavour, handshake_timeout=0.3) as house:
+    async with at_home(flavour, handshake_timeout=1.0) as house:
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
             silent = [tasks.create_task(throw(house.port, b"")) for _ in range(10)]
             await is_well(flavour, house)
-        assert 0.3 <= time.monotonic() - began < LIMIT
+        assert 1.0 <= time.monotonic() - began < LIMIT
     assert [task.result() for task in silent] == [b""] * 10
     assert len(refusals()) == 10
-    assert all("handshake did not finish within 0.3 s" in refusal for refusal in refusals())
+    assert all("handshake did not finish within 1 s" in refusal for refusal in refusals())
 
 
 async def test_who_drips_is_let_go_in_time(flavour: Flavour) -> None:
     """The time is for the whole handshake and does not begin anew with every byte."""
-    async with at_home(flavour, handshake_timeout=0.3) as house:
+    async with at_home(flavour, handshake_timeout=1.0) as house:
         reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
         began = time.monotonic()
         ended = asyncio.create_task(reader.read())

@@ -375,15 +375,6 @@ def dispose(result: Result) -> None:
         result.close()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def little_garbage() -> Iterator[None]:
-    """Make collecting garbage quick, by leaving out what was there before."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @contextmanager
 def nothing_unclosed() -> Iterator[None]:
     """Fail if the library leaves the closing of a descriptor to the garbage collector."""

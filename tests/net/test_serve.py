@@ -95,16 +95,17 @@ def test_S5_it_tries_less_and_less_often_and_reports_once_a_second(
     failing: FailingAccept, server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
     eventually(lambda: failing.attempts)
+    began = time.monotonic()
     failing.error = OSError(errno.EMFILE, "none left")
     with connect(server):
         start = time.process_time()
         threading.Event().wait(0.4)  # 5, 10, 20, 40, 80, 160 ms: the time itself is what is tested
         assert failing.attempts <= 12
         assert time.process_time() - start < 0.2
-        assert len(caplog.records) == 1
+        assert 1 <= len(caplog.records) <= 1 + time.monotonic() - began
         stop = time.monotonic()
         server.stop()
-        assert time.monotonic() - stop < 1, "a server that waits is stopped like any other"
+        assert time.monotonic() - stop < PATIENCE, "a server that waits is stopped like any other"
 
 
 def test_S5_accept_itself_raises_it(failing: FailingAccept) -> None:
@@ -169,12 +170,12 @@ def test_S7_a_handler_that_uses_its_own_closed_socket_is_logged(caplog: pytest.L
 def test_S7_a_handler_that_does_not_end_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_serve, "_UNWIND", 0.02)
     let_go = threading.Event()
-    server = serve(lambda client, address: let_go.wait(PATIENCE), 0, LOCALHOST)
+    server = serve(lambda client, address: let_go.wait(2 * PATIENCE), 0, LOCALHOST)
     with connect(server) as peer:
         eventually(lambda: server.connections)
         start = time.monotonic()
         assert server.stop() == StopReport(drained=0, forced=1)
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < PATIENCE
         assert peer.recv(1) == b"", "but its connection is closed"
     let_go.set()
     eventually(lambda: not server.connections)

@@ -199,7 +199,7 @@ def test_R3_a_kernel_that_always_has_one_byte_more(wire: Wire, monkeypatch: pyte
     start = time.monotonic()
     with pytest.raises(SocketTimeout):
         wire.sock.recv_exactly(10**9, timeout=0.05)
-    assert 0.04 < time.monotonic() - start < 1
+    assert 0.04 < time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize("timeout", [None, 5])

@@ -18,6 +18,9 @@ from wireline.net._wait import Readiness, Waker, start_deadline, wait_for_lookup
 
 Pair = tuple[socket.socket, socket.socket]
 
+TOO_LONG = 5.0
+"""Seconds below which a call has returned that had nothing to wait for, or next to nothing."""
+
 
 @pytest.fixture(params=["poll", "select"])
 def _way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +86,7 @@ def test_a_deadline_passes(pair: Pair, waker: Waker, seconds: float, write: bool
     start = time.monotonic()
     assert not Readiness(here.fileno(), write=write).wait(within(seconds))
     assert not Readiness(here.fileno(), write=write, waker=waker).wait(within(seconds))
-    assert 2 * seconds * 0.9 <= time.monotonic() - start < 1
+    assert 2 * seconds * 0.9 <= time.monotonic() - start < TOO_LONG
 
 
 @either_way
@@ -168,8 +171,8 @@ def test_a_waker_wakes_everybody(waker: Waker) -> None:
 def test_a_waker_that_was_rung_stays_rung(waker: Waker) -> None:
     waker.ring()
     start = time.monotonic()
-    waker.wait_for(threading.Event(), 5)
-    assert time.monotonic() - start < 1
+    waker.wait_for(threading.Event(), 20)
+    assert time.monotonic() - start < TOO_LONG
     assert Readiness(waker.fileno()).wait(within(0))
     waker.ring()
 
@@ -177,7 +180,7 @@ def test_a_waker_that_was_rung_stays_rung(waker: Waker) -> None:
 def test_a_waker_lets_the_time_pass(waker: Waker) -> None:
     start = time.monotonic()
     waker.wait_for(threading.Event(), 0.02)
-    assert 0.018 <= time.monotonic() - start < 1
+    assert 0.018 <= time.monotonic() - start < TOO_LONG
 
 
 def test_a_waker_closes_what_it_opened(waker: Waker) -> None:
@@ -194,10 +197,12 @@ def test_a_waker_closes_what_it_opened(waker: Waker) -> None:
 
 def test_a_deadline_begins_now() -> None:
     assert start_deadline(None) is None
+    before = time.monotonic()
     deadline = start_deadline(2)
+    after = time.monotonic()
     assert deadline is not None
     assert deadline.seconds == 2
-    assert 1.9 < deadline.remaining(time.monotonic()) <= 2
+    assert deadline.remaining(before) >= 2 >= deadline.remaining(after)
 
 
 FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
@@ -236,7 +241,7 @@ def test_C2_the_deadline_of_a_lookup_passes(waker: Waker) -> None:
         assert (caught.value.operation, caught.value.seconds) == ("connect", seconds)
 
 
-@pytest.mark.parametrize("seconds", [5, None])
+@pytest.mark.parametrize("seconds", [20, None])
 def test_R13_the_waker_ends_the_wait_for_a_lookup(waker: Waker, seconds: float | None) -> None:
     lookup: Future[list[AddrInfo]] = Future()
     timer = ring_soon(waker)
@@ -244,4 +249,4 @@ def test_R13_the_waker_ends_the_wait_for_a_lookup(waker: Waker, seconds: float |
     timer.join()
     start = time.monotonic()
     assert wait_for_lookup(lookup, "connect", start_deadline(seconds), waker) is None, "and before it begins"
-    assert time.monotonic() - start < 1
+    assert time.monotonic() - start < TOO_LONG

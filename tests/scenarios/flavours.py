@@ -107,6 +107,9 @@ class _OwnThread:
 
 _own_thread: contextvars.ContextVar[_OwnThread | None] = contextvars.ContextVar("own_thread", default=None)
 
+on_their_way: set[object] = set()
+"""The calls that were handed to a thread which has not begun with them yet."""
+
 
 async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Await a call that blocks. Who stops waiting for it leaves its thread alone: ``close`` ends the call."""
@@ -126,6 +129,7 @@ async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 
     def job() -> None:
         result, failure = None, None
+        on_their_way.discard(job)
         try:
             result = call(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits the call
@@ -134,6 +138,7 @@ async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             loop.call_soon_threadsafe(settle, result, failure)
         del failure  # it refers to this frame
 
+    on_their_way.add(job)
     lent = own is not None and own.takes(job)
     if not lent:
         threading.Thread(target=job, name=f"face-{getattr(call, '__name__', 'call')}", daemon=True).start()

@@ -6,6 +6,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import functools
 import itertools
 import os
 import random
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 import pytest
 
 from tests.scenarios import tls
-from tests.scenarios.flavours import Flavour, Handler, Sock, in_thread
+from tests.scenarios.flavours import Flavour, Handler, Sock, in_thread, on_their_way
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Address
 
 T = TypeVar("T")
@@ -33,6 +34,10 @@ RawPeer: TypeAlias = Any
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened at once counts as never."""
+
+TOO_LONG = 5.0
+"""Seconds below which a call has returned that had nothing to wait for, or as little as the test says. A loaded machine
+may stop for one or two of them; what is wrong takes ten, or for ever."""
 
 A_MOMENT = 0.01
 """Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
@@ -251,6 +256,8 @@ async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> async
     is weaker, and not wrong. Where the order does matter, say ``A_WHILE``.
     """
     task = asyncio.ensure_future(call)
+    await asyncio.sleep(0)
+    await eventually(lambda: not on_their_way)
     await asyncio.sleep(moment)
     return task
 
@@ -358,7 +365,10 @@ async def all_of(peer: socket.socket, piece: int = 65536) -> bytes:
 
 
 def fill(sock: socket.socket | Sock) -> None:
-    """Write zeroes until not one byte more fits into the connection."""
+    """Write zeroes until not one byte more fits into the connection.
+
+    A fifth of a second later TCP probes the window, and a few more fit: that nothing does is true for a moment.
+    """
     with socket.socket(fileno=os.dup(sock.fileno())) as twin:
         progress = True
         while progress:
@@ -388,6 +398,7 @@ def dripping(peer: socket.socket, byte: bytes = b"x", every: float = 0.03) -> It
         dripper.join()
 
 
+@functools.cache
 def pattern(size: int) -> bytes:
     """Bytes of which no part looks like another, so that one that is lost, doubled or moved is seen."""
     return random.Random(size).randbytes(size)

@@ -12,6 +12,7 @@ from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
     A_WHILE,
+    TOO_LONG,
     Scene,
     Stopwatch,
     address_of,
@@ -49,7 +50,7 @@ async def test_C2_the_deadline_holds_while_the_name_is_looked_up(
     sock = scene.socket()
     with Stopwatch() as took, pytest.raises(SocketTimeout):
         await sock.connect(names.add_silent("silent.test"), 80, timeout)
-    assert took.seconds < 1
+    assert took.seconds < TOO_LONG
 
 
 @pytest.mark.parametrize("timeout", [0, 0.05])
@@ -58,7 +59,7 @@ async def test_C2_the_deadline_holds_when_nobody_answers(scene: Scene, timeout: 
     sock = scene.socket()
     with Stopwatch() as took, pytest.raises(SocketTimeout) as caught:
         await scene.connect(sock, where, timeout)
-    assert took.seconds < 1
+    assert took.seconds < TOO_LONG
     assert caught.value.seconds == timeout
     assert any(where.host in note for note in caught.value.__notes__), "the address is in a note"
 
@@ -71,7 +72,7 @@ async def test_C2_one_deadline_for_all_the_addresses(scene: Scene, names: Names)
     name = names.add("dead.test", *(listener.getsockname() for listener in dead))
     with Stopwatch() as took, pytest.raises(SocketTimeout):
         await scene.socket().connect(name, 80, 0.1)
-    assert 0.09 < took.seconds < 1
+    assert 0.09 < took.seconds < TOO_LONG
 
 
 # C3.

@@ -10,7 +10,9 @@ import pytest
 from tests.scenarios.flavours import Sock
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
+    PATIENCE,
     STREAMS,
+    TOO_LONG,
     Scene,
     Stopwatch,
     address_of,
@@ -50,7 +52,7 @@ async def test_C1_a_dead_address_costs_a_quarter_of_a_second(scene: Scene, names
     name = names.add("some.test", black_hole(scene), live.getsockname())
     with Stopwatch() as took:
         sock = await scene.dial(name, 80, timeout=10)
-    assert 0.24 < took.seconds < 0.9
+    assert 0.24 < took.seconds < TOO_LONG
     await assert_talks_to(sock, live, scene)
 
 
@@ -59,7 +61,7 @@ async def test_C1_a_refusal_costs_nothing(scene: Scene, names: Names) -> None:
     addresses = [scene.refusing().getsockname() for _ in range(5)]
     with Stopwatch() as took:
         sock = await scene.dial(names.add("some.test", *addresses, live.getsockname()), 80, timeout=10)
-    assert took.seconds < 0.5
+    assert took.seconds < TOO_LONG
     await assert_talks_to(sock, live, scene)
 
 
@@ -94,7 +96,7 @@ async def test_C1_all_failed_is_one_error_that_tells_of_each(scene: Scene, names
     assert [sockaddr for sockaddr, _, _ in error.attempts] == addresses
     for sockaddr, reason, seconds in error.attempts:
         assert isinstance(reason, ConnectionRefusedError)
-        assert 0 <= seconds < 1
+        assert 0 <= seconds < TOO_LONG
         assert repr(sockaddr) in str(error)
     assert "none.test" in str(error)
     assert error.errno == errno.ECONNREFUSED
@@ -117,9 +119,11 @@ async def test_C1_one_family_is_dead_and_the_other_alive(scene: Scene, names: Na
     async with Scene(scene.flavour, STREAMS["tcp6"]) as six:
         live = scene.raw_listener()
         dead = [black_hole(six) for _ in range(3)]
-        with Stopwatch() as took:
-            sock = await scene.dial(names.add("both.test", *dead, live.getsockname()), 80)
-        assert took.seconds < 0.9, "the second attempt, not the fourth"
+        fourth = six.raw_listener().getsockname()
+        sock = await scene.dial(
+            names.add("both.test", *dead, fourth, live.getsockname()), 80, timeout=PATIENCE
+        )
+        # The second attempt: one after the other, the fourth would have got there first.
         await assert_talks_to(sock, live, scene)
 
 
@@ -155,7 +159,7 @@ async def test_C2_the_deadline_holds_while_the_name_is_looked_up(
             with pytest.raises(SocketTimeout) as caught:
                 await scene.dial(name, 80, protocol, timeout=timeout)
             assert caught.value.seconds == timeout
-    assert took.seconds < 1
+    assert took.seconds < TOO_LONG
     assert names.asked == ["silent.test"], "who asks again joins the lookup that is under way"
 
 
@@ -164,9 +168,9 @@ async def test_C2_the_deadline_holds_when_nobody_answers(scene: Scene, names: Na
     name = names.add("dead.test", *holes)
     with no_descriptor_is_lost():
         with Stopwatch() as took, pytest.raises(SocketTimeout) as caught:
-            await scene.dial(name, 80, timeout=0.1)
+            await scene.dial(name, 80, timeout=0.5)
         await turns()
-    assert 0.09 < took.seconds < 0.9
+    assert 0.49 < took.seconds < TOO_LONG
     assert caught.value.operation == "dial"
     assert any("dead.test" in note for note in caught.value.__notes__)
     assert any(repr(holes[0]) in note for note in caught.value.__notes__), "what was tried is in the notes"
@@ -176,7 +180,7 @@ async def test_C2_an_attempt_under_way_at_the_deadline_is_in_the_notes(scene: Sc
     refused = scene.refusing().getsockname()
     name = names.add("dead.test", refused, black_hole(scene))
     with pytest.raises(SocketTimeout) as caught:
-        await scene.dial(name, 80, timeout=0.05)
+        await scene.dial(name, 80, timeout=0.5)
     notes = "\n".join(caught.value.__notes__)
     assert "refused" in notes
     assert "no answer" in notes

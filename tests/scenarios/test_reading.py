@@ -13,6 +13,7 @@ from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
     STREAMS,
+    TOO_LONG,
     Pair,
     Scene,
     Stopwatch,
@@ -142,7 +143,7 @@ async def test_R3_a_peer_that_drips_cannot_stretch_a_timeout(wire: Wire, read: C
     with dripping(peer), Stopwatch() as took:
         with pytest.raises(SocketTimeout) as caught:
             await read(sock, 0.12)
-    assert 0.11 < took.seconds < 1.0
+    assert 0.11 < took.seconds < TOO_LONG
     assert caught.value.seconds == 0.12
     assert await sock.recv_some(timeout=1) != b"", "and what was dripped is not lost"
 
@@ -157,7 +158,7 @@ async def test_R3_a_peer_that_never_pauses_cannot_either(wire: Wire, read: str) 
     flood = await begin(in_thread(peer.sendall, bytes(500_000_000)))
     with Stopwatch() as took, pytest.raises(SocketTimeout):
         await soon(reads[read]())
-    assert 0.11 < took.seconds < 1.0
+    assert 0.11 < took.seconds < TOO_LONG
     sock.close(linger=0)
     with pytest.raises(ConnectionError):
         await soon(flood)
@@ -179,7 +180,7 @@ async def test_R3_a_reader_that_drips_cannot_stretch_the_timeout_of_send(wire: W
     finally:
         enough.set()
         reader.join()
-    assert 0.11 < took.seconds < 1.0
+    assert 0.11 < took.seconds < TOO_LONG
 
 
 # R4.
@@ -193,7 +194,7 @@ async def test_R4_a_timeout_of_zero_never_waits(wire: Wire, read: Call) -> None:
         await arrived(sock, len(sent))
         with Stopwatch() as took, pytest.raises(SocketTimeout):
             await read(sock, 0)
-        assert took.seconds < 0.2
+        assert took.seconds < TOO_LONG
 
 
 @pytest.mark.parametrize("size", [1, BUFFER_SIZE, MANY])

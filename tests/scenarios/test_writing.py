@@ -13,6 +13,7 @@ from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
     STREAMS,
+    TOO_LONG,
     Scene,
     Stopwatch,
     Wire,
@@ -85,10 +86,10 @@ async def test_W1_send_some_sends_what_fits(wire: Wire) -> None:
     sent = await soon(wire.sock.send_some(data, timeout=5))
     assert 0 < sent < len(data)
     fill(wire.sock)
-    with pytest.raises(SocketTimeout):
-        await wire.sock.send_some(data, timeout=0)
-    with pytest.raises(SocketTimeout):
-        await wire.sock.send_some(data, timeout=0.02)
+    for timeout in (0, 0.02):
+        with pytest.raises(SocketTimeout):
+            while True:  # there may be a little room once more, see `fill`
+                await wire.sock.send_some(data, timeout=timeout)
     assert await soon(in_thread(read_exactly, wire.peer, min(sent, 100_000))) == data[: min(sent, 100_000)]
 
 
@@ -135,7 +136,7 @@ async def test_W2_the_second_send_after_the_peer_closed_returns(wire: Wire, time
     with Stopwatch() as took:
         for _ in range(5):
             await soon(wire.sock.send(bytes(1_000_000), timeout=timeout))
-    assert took.seconds < 2
+    assert took.seconds < TOO_LONG
     assert wire.sock.last_bytes_sent == 0
 
 
@@ -292,9 +293,9 @@ async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> 
     assert read_exactly(wire.peer, 5) == b"whole"
     with Stopwatch() as took:
         assert await soon(sock.try_send(bytes(50_000_000))) is False, "a part"
-        fill(sock)
-        assert await soon(sock.try_send(b"nothing")) is False
-    assert took.seconds < 2
+        while await soon(sock.try_send(b"nothing")):  # there may be a little room once more, see `fill`
+            fill(sock)
+    assert took.seconds < TOO_LONG
 
 
 async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
