@@ -80,7 +80,7 @@ async def test_an_exchange_asks_nobody_whose_answer_is_known(
             peer.close()
             await echoing
     read = "recv_some" if echo is _echo_some else "recv_line"
-    woken = ["_dispatch", "_on_readable", read, "wait"]
+    woken = ["_dispatch", "__call__", read, "wait"]
     asleep = [read, *more, "wait", "add_done_callback"]
     assert calls.made == [*woken, "send", *asleep]
 

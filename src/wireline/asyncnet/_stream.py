@@ -126,7 +126,8 @@ class AsyncStream(WaitingStream):
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
             line = lines.pop()
-            if len(line) <= max_length:
+            # No line ahead is longer than the default: that is not asked in each call.
+            if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
         reader = self._stream_reader

@@ -173,8 +173,20 @@ class GuardedSocket(SecureSocket):
         error.add_note(f"during {operation} on {self!r}")
         return error
 
-    def _fill(self, core: StreamCore, deadline: Deadline | None, operation: str) -> None:
-        """Receive once and big, waiting in the kernel if there is no deadline."""
+    def _fill(
+        self, core: StreamCore, deadline: Deadline | None, operation: str, most: int = 0
+    ) -> bytes | None:
+        """Receive once and big, waiting in the kernel if there is no deadline.
+
+        Args:
+            core: what to fill.
+            deadline: when to give up.
+            operation: for whom, in words.
+            most: if no more bytes than this come, they are the answer, and do not go through the core's buffer.
+
+        Returns:
+            That answer, or None: the core is to be asked.
+        """
         try:
             if deadline is not None or not DONT_WAIT:
                 data = self._receive_by(deadline, core.want, operation)
@@ -189,9 +201,12 @@ class GuardedSocket(SecureSocket):
             self._raise_if_closed(operation)
             core.fail(self._annotated(error, operation))
         else:
+            if data and most:
+                return core.feed_some(data, most)
             if not data:
                 self._raise_if_closed(operation)
             core.feed(data)
+        return None
 
     def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
         """Receive as soon as there is something on a connected stream.

@@ -63,8 +63,17 @@ class BlockingStream(SecuredSocket):
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
         *args: *Ts,
+        most: int = 0,
     ) -> bytes:
-        """Make one request of the core, and wait until it has an answer."""
+        """Make one request of the core, and wait until it has an answer.
+
+        Args:
+            request: a method of the core.
+            timeout: seconds to wait.
+            args: its arguments.
+            most: what comes next is the answer if nothing was there before, and it has no more bytes; 0 if it is not
+                that simple.
+        """
         if timeout is not None:
             timeout = check_timeout(timeout)
         try:
@@ -75,9 +84,11 @@ class BlockingStream(SecuredSocket):
             answer = request(core, *args)
             if answer is None:
                 deadline = None if timeout is None else Deadline(timeout, time.monotonic())
+                most = most if core.from_scratch else 0
                 while True:
-                    self._fill(core, deadline, request.__name__)
-                    answer = request(core, *args)
+                    answer = self._fill(core, deadline, request.__name__, most)
+                    if answer is None:
+                        answer = request(core, *args)
                     if answer is not None:
                         break
                     if self._disposal is not None:  # who always finds something is not woken by `close`
@@ -131,7 +142,8 @@ class BlockingStream(SecuredSocket):
     ) -> bytes:
         if self._core is None and self._is_datagram:
             return self.recv_from(max_size, flags, timeout).data
-        return self._read(StreamCore.recv_some, timeout, max_size, flags)
+        most = max_size if flags is SAFE_DISCONN and type(max_size) is int else 0
+        return self._read(StreamCore.recv_some, timeout, max_size, flags, most=most)
 
     def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
         return self._read(StreamCore.recv_exactly, timeout, size)
@@ -158,10 +170,11 @@ class BlockingStream(SecuredSocket):
                 max_length = check_size(max_length, "max_length")
             try:
                 line = lines.pop()
-            except IndexError:  # another thread took the last one in between
-                line = b""
-            if line:
-                if len(line) <= max_length:
+            except IndexError:
+                pass  # another thread took the last one in between
+            else:
+                # No line ahead is longer than the default: that is not asked in each call.
+                if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                     return line
                 lines.append(line)
         return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
