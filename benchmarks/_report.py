@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import statistics
 import sys
@@ -40,6 +41,7 @@ class Circumstances(TypedDict):
 
     python: str
     platform: str
+    cpus: int | None
     rounds: int
     scale: float
     contestant_core: int | None
@@ -53,6 +55,7 @@ def circumstances(rounds: int, scale: float) -> Circumstances:
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
+        "cpus": os.cpu_count(),
         "rounds": rounds,
         "scale": scale,
         "contestant_core": cores.contestant,

@@ -103,7 +103,7 @@ class BaseSocket:
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
-        self._peer = peer
+        self._peer: Address | None = None
         self._options: tuple[tuple[int, int, int], ...] = ()
         self._bound: SockAddr | None = None
         self._unix_file: tuple[str | bytes, int, int] | None = None
@@ -240,7 +240,7 @@ class BaseSocket:
         is_stream = self._sock.type == SOCK_STREAM
         self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
-        self._peer = peer
+        self._peer = None if peer is None else display_address(peer)
         if is_stream:
             self._take_core(StreamCore(buffered=self._buffered) if core is None else core)
             self._opened()
@@ -399,7 +399,7 @@ class BaseSocket:
         with self._use("peer_addr") as sock:
             if self._state is not State.CONNECTED:
                 raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._state.value}")
-            return display_address(sock.getpeername() if self._peer is None else self._peer)
+            return display_address(sock.getpeername()) if self._peer is None else self._peer
 
     # Options.
 

@@ -233,8 +233,11 @@ def display_address(sockaddr: SockAddr | None) -> Address:
     """Show what ``accept``, ``getpeername`` or ``recvfrom`` of the ``socket`` module return.
 
     IPv6 keeps a scope id as ``%<number>``; IPv4-mapped IPv6 is shown as the plain IPv4 that it is; a Unix
-    path is the host, with an abstract name's leading NUL; no address at all is ``("", 0)``.
+    path is the host, with an abstract name's leading NUL; no address at all is ``("", 0)``. What is shown already stays
+    what it is.
     """
+    if type(sockaddr) is Address:
+        return sockaddr
     if isinstance(sockaddr, tuple):
         if len(sockaddr) == 2:
             return Address._make(sockaddr)

@@ -22,6 +22,16 @@ from wireline.errors import BusyError, ClosedError, SockAddr
 __all__ = ["AttachedStream"]
 
 
+class _Here(threading.local):
+    """The running thread. Its number is made once; each call of ``get_ident`` makes one, 32 bytes a connection."""
+
+    def __init__(self) -> None:
+        self.ident = threading.get_ident()
+
+
+_here = _Here()
+
+
 class AttachedStream(SecuredStream):
     """The part of a stream that knows its loop, and wakes everybody at the end."""
 
@@ -71,7 +81,7 @@ class AttachedStream(SecuredStream):
             if self._loop is not None:
                 raise RuntimeError(f"{self!r} belongs to another event loop")
             self._loop = loop
-            self._thread = threading.get_ident()
+            self._thread = _here.ident
         return loop
 
     def _read_channel(self) -> Channel:

@@ -251,11 +251,12 @@ class AsyncSocket(AsyncStream):
                     raise
                 if not is_failed_before_accept(flags, error):
                     raise self._annotated(error, "accept") from error.__cause__
-        client = self._accepted(sock, sockaddr, inheritable)
+        address = display_address(sockaddr)
+        client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
             with self._welcome(client):
                 await client._upgrade_by(self._tls._server_core(buffered=self._buffered), deadline, "accept")
-        return Accepted(client, display_address(sockaddr))
+        return Accepted(client, address)
 
     async def accept(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
@@ -273,10 +274,11 @@ class AsyncSocket(AsyncStream):
                 if not is_failed_before_accept(SAFE_DISCONN, error):
                     raise self._annotated(error, "accept") from error.__cause__
             else:
-                client = self._accepted(sock, sockaddr, False)
+                address = display_address(sockaddr)
+                client = self._accepted(sock, address, False)
                 if self._tls is None:
-                    return AcceptResult.SUCCESS, client, display_address(sockaddr)
-                self._welcome_now(client, display_address(sockaddr))
+                    return AcceptResult.SUCCESS, client, address
+                self._welcome_now(client, address)
 
     def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
         kept = None if self._reader is None else self._reader.take_kept()

@@ -227,7 +227,8 @@ class Socket(BlockingStream):
                 except OSError as error:
                     if isinstance(error, WirelineError) or not is_failed_before_accept(flags, error):
                         raise
-        return Accepted(self._accepted(sock, sockaddr, inheritable), display_address(sockaddr))
+        address = display_address(sockaddr)
+        return Accepted(self._accepted(sock, address, inheritable), address)
 
     def accept(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
