@@ -47,8 +47,9 @@ types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	PATH="$(abspath $(BIN)):$$PATH" pyright
 	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes wireline --ignoreexternal
 
-docs: $(VENV)/.has-docs ## build the documentation, warnings are errors
+docs: $(VENV)/.has-docs ## build the documentation, warnings are errors, and look after its links
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
+	$(BIN)/sphinx-build -W --keep-going -n -q -b linkcheck docs docs/_build/linkcheck
 	@echo "docs: docs/_build/html/index.html"
 
 bench: $(VENV)/.has-bench ## measure everything, every byte checked; a quarter of an hour at most
