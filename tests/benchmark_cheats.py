@@ -97,8 +97,14 @@ class Twice(protocol.Echo):
 
 
 class AnotherOrder(protocol.Lines):
+    """The second line first: it waits for two, however they come."""
+
     def data_received(self, data: bytes) -> None:
-        *lines, self.rest = (self.rest + data).split(b"\n")
+        *lines, rest = (self.rest + data).split(b"\n")
+        if len(lines) < 2:
+            self.rest += data
+            return
+        self.rest = rest
         self.transport.writelines([line + b"\n" for line in reversed(lines)])
 
 

@@ -201,12 +201,12 @@ def test_the_machine_is_described_without_its_name(tmp_path: Path) -> None:
     results.remarks["trio: 0"] = "fewer connections"
     facts = circumstances(3, 0.5)
     facts["platform"] = "Linux-6.1.2-secret-x86_64-with-glibc2.36"
-    facts["contestant_core"], facts["load_core"] = 1, 0
+    facts["cpus"], facts["contestant_core"], facts["load_core"] = 7, 1, 0
     file = tmp_path / "results.json"
     write_json(file, [], results, facts)
     text = PAGES["machine.inc"](read(file, []))
     for said in (
-        f"{facts['python']}, Linux 6.1.2, x86_64, contestants on processor 1, loads on 0, ",
+        f"{facts['python']}, Linux 6.1.2, x86_64, 7 processors, contestants on processor 1, loads on 0, ",
         "3 rounds, 0.5 times the usual work",
         "Left out: gevent (gevent not installed).",
         "Failed: anyio: lines (piece 3 is wrong).",

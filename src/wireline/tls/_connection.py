@@ -94,7 +94,8 @@ class Connection:
         """
         if self._settings.server:
             self._set_session_id_context(obj)
-            _servers[obj] = self
+            if obj.context.sni_callback is not None:
+                _servers[obj] = self
         if self._settings.psk:
             _take_psk_failure()  # of a handshake that nobody asked for its reason
 
@@ -104,8 +105,6 @@ class Connection:
         Raises:
             ssl.SSLError: the peer did not prove what it had to.
         """
-        if self._settings.server and obj.context.sni_callback is None:
-            self._host = _name_asked_for(obj)
         by_key = self._may_have_psk and _psk_was_used(obj)
         if self._settings.psk and not self._settings.server and not by_key:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the server did not prove that it knows the pre-shared key")
@@ -134,8 +133,11 @@ class Connection:
 
     def remember(self, obj: ssl.SSLObject) -> None:
         """Keep the session of a client for the next connection to the same host and port."""
-        settings, session = self._settings, obj.session
-        if settings.sessions is None or settings.server or not (self._host and self._port) or session is None:
+        settings = self._settings
+        if settings.sessions is None or settings.server or not (self._host and self._port):
+            return
+        session = obj.session  # a copy is made of it, so only who wants one asks
+        if session is None:
             return
         version = obj.version() or ""
         if version == "TLSv1.3" and not session.has_ticket:
@@ -190,7 +192,7 @@ class Connection:
             cipher=cipher[0] if cipher else "",
             alpn=obj.selected_alpn_protocol(),
             resumed=obj.session_reused or False,
-            server_name=self._host,
+            server_name=_name_asked_for(obj) if self._settings.server and not self._host else self._host,
         )
 
     def pointer(self, obj: ssl.SSLObject) -> int:
