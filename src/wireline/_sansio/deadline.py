@@ -18,6 +18,8 @@ def check_timeout(timeout: float | None) -> float | None:
     """
     if timeout is None:
         return None
+    if (type(timeout) is float or type(timeout) is int) and 0 <= timeout <= FOREVER:
+        return timeout  # as nearly always, for half of what all the questions take
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
         raise TypeError(f"timeout is seconds (int, float) or None, not {type(timeout).__name__}")
     if not timeout >= 0:  # NaN is not >= 0 either
