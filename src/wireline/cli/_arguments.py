@@ -20,7 +20,7 @@ from wireline.cli import (
     _usage,
 )
 
-_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+_Commands: TypeAlias = "argparse._SubParsersAction[_usage.Parser]"
 
 _DEBUG_HELP = "show the traceback of what went wrong"
 
@@ -133,7 +133,7 @@ def _show_instead_of_doing(parser: argparse.ArgumentParser, options: argparse.Na
 
 def make_parser() -> argparse.ArgumentParser:
     """Make the parser of all commands."""
-    parser: argparse.ArgumentParser = _usage.Parser(
+    parser = _usage.Parser(
         prog="wireline",
         description=_ABOUT,
         epilog=_EXIT_CODES,
