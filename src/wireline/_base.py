@@ -247,11 +247,6 @@ class BaseSocket:
             if core is None:
                 self._published()
 
-    def _note_reset(self, error: OSError) -> None:
-        """Keep the reset that a send has found out about, for who reads (R12)."""
-        if isinstance(error, ConnectionResetError) and self._core is not None:
-            self._core.broken = error.with_traceback(None)
-
     def _take_core(self, core: StreamCore) -> None:
         """Answer reads with this one from now on."""
         self._core = core
@@ -303,6 +298,30 @@ class BaseSocket:
             raise OSError(errno.EINVAL, f"{operation}: the socket is listening")
         if self._state is State.CONNECTED and not self._is_datagram:
             raise OSError(errno.EISCONN, f"{operation}: the socket is connected already")
+
+    # Errors.
+
+    def _raise_if_closed(self, operation: str) -> None:
+        if self._closing.locked():
+            raise closed_meanwhile(operation)
+
+    def _annotated(self, error: OSError, operation: str) -> OSError:
+        error.add_note(f"during {operation} on {self!r}")
+        return error
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        self._note_reset(error)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True
+
+    def _note_reset(self, error: OSError) -> None:
+        """Keep the reset that a send has found out about, for who reads (R12)."""
+        if isinstance(error, ConnectionResetError) and self._core is not None:
+            self._core.broken = error.with_traceback(None)
 
     # Addresses and binding.
 
@@ -565,6 +584,11 @@ class BaseSocket:
         if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
+
+
+def closed_meanwhile(operation: str) -> ClosedError:
+    """What whoever waits is told when this side closes the socket."""
+    return ClosedError(f"{operation}: the socket was closed while it waited")
 
 
 _KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}

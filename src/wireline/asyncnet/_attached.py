@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+from wireline._base import closed_meanwhile
 from wireline._descriptor import State
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
@@ -17,7 +18,7 @@ from wireline.asyncnet._channel import Channel, open_channel
 from wireline.asyncnet._reader import StreamReader
 from wireline.asyncnet._secured import SecuredStream
 from wireline.asyncnet._signals import Signal, WriteTurn
-from wireline.errors import BusyError, ClosedError, SockAddr
+from wireline.errors import BusyError, SockAddr
 
 __all__ = ["AttachedStream"]
 
@@ -68,7 +69,7 @@ class AttachedStream(SecuredStream):
             raise BusyError(f"{operation}: another task is using this socket")
         self._turn.held = True
         if self._stream_reader is not None:
-            self._stream_reader.close(_closed_meanwhile)  # it knows the core that there was
+            self._stream_reader.close(closed_meanwhile)  # it knows the core that there was
             self._stream_reader = None
         return self._resting.pop()
 
@@ -99,13 +100,13 @@ class AttachedStream(SecuredStream):
     def _close_channels(self) -> list[Operation | None]:
         """Wake everybody who waits; return the operations that still have the descriptor in their hands."""
         if self._stream_reader is not None:
-            self._stream_reader.close(_closed_meanwhile)
+            self._stream_reader.close(closed_meanwhile)
             self._stream_reader = None
         if self._reader is None and self._writer is None:
             return []
         channels = [channel for channel in (self._reader, self._writer) if channel is not None]
         for channel in channels:
-            channel.close(_closed_meanwhile)
+            channel.close(closed_meanwhile)
         self._reader = self._writer = None
         return [channel.ending for channel in channels]
 
@@ -169,15 +170,3 @@ class AttachedStream(SecuredStream):
         self._resting.clear()
         self._turn.end()
         return super()._give_up()
-
-    def _annotated(self, error: OSError, operation: str) -> OSError:
-        error.add_note(f"during {operation} on {self!r}")
-        return error
-
-    def _raise_if_closed(self, operation: str) -> None:
-        if self._closing.locked():
-            raise _closed_meanwhile(operation)
-
-
-def _closed_meanwhile(operation: str) -> ClosedError:
-    return ClosedError(f"{operation}: the socket was closed while it waited")

@@ -57,12 +57,6 @@ class SecuredStream(SecureSocket):
     async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
         raise NotImplementedError
 
-    def _raise_if_closed(self, operation: str) -> None:
-        raise NotImplementedError
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        raise NotImplementedError
-
     # The handshake.
 
     async def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None:

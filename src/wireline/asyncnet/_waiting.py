@@ -15,7 +15,7 @@ from wireline.asyncnet._channel import Channel, Job, NotYet
 from wireline.asyncnet._jobs import Owner, Read, Room, Send
 from wireline.asyncnet._reader import StreamReader
 from wireline.errors import BusyError, SocketTimeout
-from wireline.options import NO_SIGNAL, SocketFlag, is_disconnection_error
+from wireline.options import NO_SIGNAL
 
 __all__ = ["WaitingStream"]
 
@@ -226,12 +226,3 @@ class WaitingStream(AttachedStream):
                     await self._again_and_again(operation, job, deadline)
             except SocketTimeout as error:
                 raise SocketTimeout(operation, error.seconds, 0) from None
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
-        self._raise_if_closed(operation)
-        self._note_reset(error)
-        if is_disconnection_error(flags, error) and not self._write_shut:
-            return False
-        self._annotated(error, operation)
-        return True

@@ -26,7 +26,7 @@ from wireline._descriptor import State
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
-from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
+from wireline.errors import BusyError, SockAddr, SocketTimeout
 from wireline.net._turns import WriteTurn
 from wireline.net._wait import Readiness, Waker
 from wireline.options import AF_UNIX, DONT_WAIT, NO_SIGNAL
@@ -164,14 +164,6 @@ class GuardedSocket(SecureSocket):
             self._last_one_out()
 
     # Waiting.
-
-    def _raise_if_closed(self, operation: str) -> None:
-        if self._closing.locked():
-            raise ClosedError(f"{operation}: the socket was closed while it waited")
-
-    def _annotated(self, error: OSError, operation: str) -> OSError:
-        error.add_note(f"during {operation} on {self!r}")
-        return error
 
     def _fill(
         self, core: StreamCore, deadline: Deadline | None, operation: str, most: int = 0

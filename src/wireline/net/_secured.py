@@ -14,7 +14,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
-from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -142,12 +142,3 @@ class SecuredSocket(GuardedSocket):
         self._flush(secure, "shutdown_write", deadline)
         secure.close_notify()
         self._flush(secure, "shutdown_write", deadline)
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
-        self._raise_if_closed(operation)
-        self._note_reset(error)
-        if is_disconnection_error(flags, error) and not self._write_shut:
-            return False
-        self._annotated(error, operation)
-        return True
