@@ -5,15 +5,17 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
 from tests.faults.descriptors import only
-from wireline import AF_UNIX, SOCK_DGRAM, ClosedError, SocketFlag, SocketTimeout
+from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
 from wireline.net import Socket, _guard, _stream
 
 NO_FLAGS = SocketFlag(0)
@@ -46,6 +48,70 @@ def wire() -> Iterator[Wire]:
     wire = Wire()
     yield wire
     wire.close()
+
+
+# One message after the other.
+
+
+@pytest.fixture
+def resting(wire: Wire) -> Wire:
+    """Its last read was answered by just what came, so the next `recv_some` does not ask the core."""
+    for _ in range(2):
+        wire.peer.send(b"message")
+        assert wire.sock.recv_some() == b"message"
+    assert wire.sock._core is not None
+    assert wire.sock._core.at_rest
+    return wire
+
+
+def test_R2_what_is_more_than_asked_for_stays_for_the_next_read(resting: Wire) -> None:
+    resting.peer.send(b"12345")
+    assert resting.sock.recv_some(2) == b"12"
+    assert resting.sock.recv_some() == b"345"
+    with pytest.raises(ValueError, match="negative"):
+        resting.sock.recv_some(-1)
+    assert resting.sock.recv_some(0) == b""
+
+
+def test_R12_an_end_and_a_reset_are_told_every_time(resting: Wire) -> None:
+    resting.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    resting.peer.close()
+    assert [resting.sock.recv_some(), resting.sock.recv_some()] == [b"", b""]
+    with pytest.raises(ConnectionResetError):
+        resting.sock.recv_some(flags=NO_FLAGS)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda sock: sock.recv_line(0),
+        lambda sock: sock.recv_exactly(2, 0),
+        lambda sock: sock.recv_until(b"x", timeout=0),
+        lambda sock: sock.recv(2, 0),
+    ],
+)
+def test_R5_what_a_read_in_between_has_seen_is_there(resting: Wire, read: Callable[[Socket], bytes]) -> None:
+    with pytest.raises(SocketTimeout):
+        resting.sock.recv_some(timeout=0)
+    resting.peer.send(b"a")
+    select.select([resting.sock], [], [], 5)
+    with pytest.raises(SocketTimeout):
+        read(resting.sock)
+    assert resting.sock.recv_some() == b"a"
+
+
+def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting: Wire) -> None:
+    with ThreadPoolExecutor() as pool:
+        reading = pool.submit(resting.sock.recv_some)
+        while resting.sock._resting:
+            time.sleep(0)
+        with pytest.raises(BusyError):
+            resting.sock.recv_some()
+        resting.sock.close()
+        with pytest.raises(ClosedError):
+            reading.result(5)
+    with pytest.raises(ClosedError):
+        resting.sock.recv_some()
 
 
 # Platforms.

@@ -475,6 +475,45 @@ def test_what_a_buffered_core_wants(data: bytes, request_: Request, want: int, w
     assert (core.want, core.want_whole) == (want, whole)
 
 
+def at_rest() -> StreamCore:
+    """A core that has just answered a message with what came."""
+    core = StreamCore()
+    assert core.recv_some(BUFFER_SIZE) is None
+    assert core.feed_some(b"message", BUFFER_SIZE) == b"message"
+    assert core.at_rest
+    return core
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda core: core.feed(b"more"),
+        lambda core: core.feed_some(b"more", 3),
+        lambda core: core.feed(b""),
+        lambda core: core.fail(ConnectionResetError()),
+        lambda core: core.recv(200_000),
+        lambda core: core.recv_some(BUFFER_SIZE + 1),
+        lambda core: core.recv_exactly(200_000),
+        lambda core: core.recv_line(100),
+        lambda core: core.recv_until(b"x", 100),
+    ],
+)
+def test_a_core_is_at_rest_until_anything_happens(happens: Callable[[StreamCore], object]) -> None:
+    core = at_rest()
+    happens(core)
+    assert not core.at_rest
+
+
+def test_a_core_at_rest_wants_what_recv_some_would() -> None:
+    core = at_rest()
+    assert (core.want, core.want_whole, len(core), core.ended) == (BUFFER_SIZE, False, 0, False)
+    for buffered, most in ((False, 100), (True, BUFFER_SIZE + 1)):
+        core = StreamCore(buffered=buffered)
+        assert core.recv_some(most) is None
+        assert core.feed_some(b"message", most) == b"message"
+        assert not core.at_rest
+
+
 def test_an_unbuffered_recv_never_needs_all_that_it_wants() -> None:
     core = StreamCore(buffered=False)
     assert core.recv(2**20) is None

@@ -34,6 +34,8 @@ class StreamCore:
     """Bytes in, answers out.
 
     Attributes:
+        at_rest: the last thing that happened is that ``feed_some`` gave its answer whole: nothing is there, no end has
+            come, and ``want`` is right for another ``recv_some`` of at most a buffer.
         buffered: it asks the network for more than it needs, and keeps the rest.
         want: bytes to ask the network for, valid after a request answered None.
         from_scratch: after ``recv_some`` or ``recv_line`` answered None: nothing is there yet, and if what comes next
@@ -47,6 +49,7 @@ class StreamCore:
         "_buffer",
         "_ended",
         "_error",
+        "at_rest",
         "broken",
         "buffered",
         "from_scratch",
@@ -61,6 +64,7 @@ class StreamCore:
     def __init__(self, *, buffered: bool = True) -> None:
         self._buffer = ReceiveBuffer()
         self.buffered = buffered
+        self.at_rest = False
         self._ended = False
         self._error: OSError | None = None
         self.broken: OSError | None = None
@@ -84,6 +88,7 @@ class StreamCore:
 
     def feed(self, data: bytes) -> None:
         """Take what the network gave; ``b""`` is the orderly end."""
+        self.at_rest = False
         if data:
             self._buffer.feed(data)
         elif self.broken is not None:
@@ -99,12 +104,14 @@ class StreamCore:
             most: what ``recv_some`` was asked for.
         """
         if len(data) <= most:
+            self.at_rest = self.buffered and self.want <= BUFFER_SIZE
             return data
         self.feed(data)
         return None
 
     def fail(self, error: OSError) -> None:
         """Take the error that ended the stream."""
+        self.at_rest = False
         self._ended = True
         self._error = error.with_traceback(None)  # its frames would keep the socket alive
 
@@ -225,6 +232,7 @@ class StreamCore:
 
     def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
         """Say how much to ask for: one big gulp, or of an unbuffered stream nothing that was not asked for."""
+        self.at_rest = False
         self.want_whole = all_needed and amount >= _LARGE
         # Who asks for more gets it in fewer system calls: messages of 1 MiB, read by 256 KiB, take half the CPU time.
         if self.buffered and not self.want_whole and amount <= BUFFER_SIZE:

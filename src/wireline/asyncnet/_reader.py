@@ -54,7 +54,6 @@ class StreamReader(Sleep):
         "_core",
         "_fd",
         "_is_line",
-        "_may_rest",
         "_most",
         "_owner",
         "_registered",
@@ -77,7 +76,7 @@ class StreamReader(Sleep):
         super().__init__(loop)
         self._fd = sock.fileno()
         self._sock = sock
-        self._core = core = resting[0]
+        self._core = resting[0]
         self._resting = resting
         self._owner = owner
         self._request: Callable[..., bytes | None] = StreamCore.recv
@@ -85,7 +84,6 @@ class StreamReader(Sleep):
         self._most = 0
         self._is_line = False
         self._answer = b""
-        self._may_rest = core.buffered
         self.at_rest = False
         self._registered = False
         self._closed = False
@@ -162,7 +160,7 @@ class StreamReader(Sleep):
             else:
                 core.feed(data)
             if answer is not None:
-                self.at_rest = self._may_rest
+                self.at_rest = core.buffered
         if answer is None:
             self._most = 0
             try:
