@@ -126,7 +126,8 @@ async def test_T10_an_sslsocket_resumes_its_session(flavour: Flavour, version: s
         assert not reused
         reused, _ = await asyncio.to_thread(ask, house.port, session)
         assert reused
-        assert [(await house.guests.next()).info.resumed for _ in range(2)] == [False, True]
+        # Each is told of in its own thread or task, when it is over: the first may be the second to say so.
+        assert sorted([(await house.guests.next()).info.resumed for _ in range(2)]) == [False, True]
 
 
 async def test_T3_an_sslsocket_that_just_closes_leaves_a_truncated_stream(
