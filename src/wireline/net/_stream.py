@@ -84,7 +84,6 @@ class BlockingStream(SecuredSocket):
             answer = request(core, *args)
             if answer is None:
                 deadline = None if timeout is None else Deadline(timeout, time.monotonic())
-                most = most if core.from_scratch else 0
                 while True:
                     answer = self._fill(core, deadline, request.__name__, most)
                     if answer is None:
