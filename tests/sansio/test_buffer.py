@@ -33,10 +33,14 @@ CRLF_LINES = many_lines([b"\r\n"], 18, 30_000)
 BOTH_LINES = many_lines([b"\n", b"\r\n"], 18, 30_000)
 
 
-def buffer_with(*pieces: bytes) -> ReceiveBuffer:
+def buffer_with(*pieces: bytes | list[bytes]) -> ReceiveBuffer:
+    """A buffer that was fed; what is in one list came together."""
     buffer = ReceiveBuffer()
     for piece in pieces:
-        buffer.feed(piece)
+        if isinstance(piece, list):
+            buffer.feed_pieces(piece)
+        else:
+            buffer.feed(piece)
     return buffer
 
 
@@ -44,13 +48,39 @@ def buffer_with(*pieces: bytes) -> ReceiveBuffer:
 
 # Pieces that leave the bytes in each of the places where they can be.
 PLACES = pytest.mark.parametrize(
-    "pieces", [(b"abcdef",), (b"abc", b"def"), (b"abcde", b"f"), (b"abcd", b"e", b"f")], ids=str
+    "pieces",
+    [
+        (b"abcdef",),
+        (b"abc", b"def"),
+        (b"abcde", b"f"),
+        (b"abcd", b"e", b"f"),
+        ([b"abc", b"def"],),
+        (b"a", [b"bc", b"def"]),
+        ([b"abcd"], [b"ef"]),
+        (b"abcd", b"e", [b"f"]),
+    ],
+    ids=str,
+)
+FIRST_VIEWS = pytest.mark.parametrize(
+    "first",
+    [
+        lambda buffer: buffer.find(b"d", 6) == 3,
+        lambda buffer: buffer.peek(4) == b"abcd",
+        lambda buffer: buffer.take(0) == b"",
+        lambda buffer: len(buffer) == 6,
+    ],
+    ids=["find", "peek", "take", "len"],
 )
 
 
 @PLACES
-def test_every_view_of_the_same_bytes(pieces: tuple[bytes, ...]) -> None:
+@FIRST_VIEWS
+@small_thresholds()
+def test_every_view_of_the_same_bytes(
+    pieces: tuple[bytes | list[bytes], ...], first: Callable[[ReceiveBuffer], bool]
+) -> None:
     buffer = buffer_with(*pieces)
+    assert first(buffer)
     assert len(buffer) == 6
     assert buffer.find(b"d", 6) == 3
     assert buffer.find(b"d", 4) == 3
@@ -65,7 +95,8 @@ def test_every_view_of_the_same_bytes(pieces: tuple[bytes, ...]) -> None:
 
 
 @PLACES
-def test_views_after_something_was_taken(pieces: tuple[bytes, ...]) -> None:
+@small_thresholds()
+def test_views_after_something_was_taken(pieces: tuple[bytes | list[bytes], ...]) -> None:
     buffer = buffer_with(*pieces)
     buffer.take(2)
     assert buffer.find(b"d", 2) == 1
@@ -123,6 +154,39 @@ def test_any_script_agrees_with_a_bytes_object(data: bytes, places: list[int], d
         for _ in range(draw.draw(st.sampled_from([0, 1, 5, 60]))):
             model = check_next_line(buffer, model)
         model = check_every_view(buffer, model, draw.draw(st.integers(0, 700)), draw.draw(st.integers(0, 50)))
+
+
+@given(st.lists(st.lists(st.binary(min_size=1, max_size=9), max_size=4), max_size=6), st.data())
+@small_thresholds()
+def test_taking_from_pieces_agrees_with_a_bytes_object(fed: list[list[bytes]], draw: st.DataObject) -> None:
+    buffer = ReceiveBuffer()
+    model = b""
+    for together in fed:
+        if len(together) == 1 and draw.draw(st.booleans()):
+            buffer.feed(together[0])
+        else:
+            buffer.feed_pieces(together)
+        model += b"".join(together)
+        for _ in range(draw.draw(st.integers(0, 3))):
+            assert len(buffer) == len(model)
+            size = draw.draw(st.integers(0, len(model)))
+            assert buffer.take(size) == model[:size]
+            model = model[size:]
+            if draw.draw(st.sampled_from([True, False, False])):
+                assert buffer.find(b"\0", 99) == model.find(b"\0", 0, 99)
+    assert buffer.peek(len(model)) == model
+
+
+def test_large_pieces_are_copied_once_and_small_ones_joined() -> None:
+    large = [bytes([number]) * 16_384 for number in range(4)]
+    buffer = buffer_with(large[:])
+    assert buffer.take(16_384) is not None
+    assert buffer._pieces == large[1:]
+    assert buffer.take(2 * 16_384) == large[1] + large[2]
+    assert [piece is large[3] for piece in buffer._pieces] == [True]
+    buffer.feed_pieces([b"x"] * 1000)
+    assert buffer._pieces == []
+    assert buffer.take(17_384) == large[3] + b"x" * 1000
 
 
 def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int) -> bytes:
@@ -319,6 +383,17 @@ def test_R9_every_byte_is_searched_and_copied_a_bounded_number_of_times(
     data: bytes, piece_size: int, request_: Request, work: Work
 ) -> None:
     assert cost_of(work, data, piece_size, request_) <= 20 * len(data)
+
+
+@pytest.mark.parametrize("size", [1, 100, 16_384, 60_000])
+def test_R9_taking_from_pieces_copies_what_is_taken(size: int, work: Work) -> None:
+    buffer = ReceiveBuffer()
+    for _ in range(10):
+        buffer.feed_pieces([work.bytes(bytes(16_384)) for _ in range(4)])
+    before = work.done
+    while buffer:
+        buffer.take(min(size, buffer.size))
+    assert work.done - before <= 2 * 655_360
 
 
 def test_to_know_whether_there_is_anything_costs_nothing(work: Work) -> None:

@@ -420,16 +420,52 @@ def test_attend_is_called_when_a_read_has_made_output_and_not_otherwise() -> Non
     assert calls == [True]
 
 
+GULP = 4 * (16_384 + 22)
+
+
 def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     assert client.recv_some(10) is None
+    assert client.want == GULP
     wire = said(server, bytes(2**17))
-    assert len(wire) == 2 * client.want
-    client.feed(wire[: client.want])
+    assert len(wire) == 2 * GULP
+    client.feed(wire[:GULP])
     assert len(client) == 2**16
     assert client.recv_exactly(2**17) is None
-    client.feed(wire[client.want :])
+    client.feed(wire[GULP:])
     assert client.recv_exactly(2**17) == bytes(2**17)
+
+
+def test_bulk_is_asked_for_in_ever_larger_reads_up_to_512_KiB() -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3)
+    wire = said(server, bytes(2**21))
+    asked = []
+    while wire:
+        assert client.recv_some(2**16) is None
+        asked.append(client.want)
+        client.feed(wire[: client.want])
+        wire = wire[client.want :]
+        while client:
+            assert client.recv_some(2**16) == bytes(2**16)
+    assert asked == [GULP, 2 * GULP, 4 * GULP, 8 * GULP, 8 * GULP, 8 * GULP, 8 * GULP][: len(asked)]
+    assert len(asked) >= 6
+
+
+@pytest.mark.parametrize("how", ["feed", "feed_some"])
+def test_who_gets_little_or_wants_little_asks_for_64_KiB(how: str) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3)
+    client.feed(said(server, bytes(2**18)))
+    assert client.recv_exactly(2**18) == bytes(2**18)
+    assert client.recv_line(10**6) is None
+    assert client.want == GULP
+    assert client.recv_some(2**16) is None
+    assert client.want > GULP
+    answer = getattr(client, how)(*[said(server, b"little"), 2**16][: 1 if how == "feed" else 2])
+    # Also for who does not ask the core again, whose answer is known.
+    assert client.want == GULP
+    assert (answer or client.recv_some(2**16)) == b"little"
+    assert client.recv_some(2**16) is None
+    assert client.want == GULP
 
 
 def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
@@ -528,22 +564,20 @@ def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
 
 MEMORY = """
 import ssl, sys
-from tests.sansio.test_tlsstream import connected, out
+from tests.sansio.test_tlsstream import connected, said
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096
 
 def push(sender, receiver, data):
-    for piece in sender.slices(data):
-        sender.encrypt(piece)
-        wire = memoryview(out(sender))
-        while wire:
-            receiver.recv_some(1)
-            receiver.feed(bytes(wire[: receiver.want]))
-            wire = wire[receiver.want :]
-            while receiver:
-                receiver.recv_some(65536)
+    wire = memoryview(said(sender, data))
+    while wire:
+        receiver.recv_some(65536)
+        receiver.feed(bytes(wire[: receiver.want]))
+        wire = wire[receiver.want :]
+        while receiver:
+            receiver.recv_some(65536)
 
 version = ssl.TLSVersion[sys.argv[1]]
 data = bytes(3 * 2**20)

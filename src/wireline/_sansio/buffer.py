@@ -1,10 +1,14 @@
 """The bytes that arrived and were not taken yet.
 
-Theory of operation. Unread bytes live in one of two places, never in both:
+Theory of operation. What was looked into, or may be, lives in one of two places, never in both:
 
 * ``_head``, an immutable ``bytes`` with a read position. Slicing a kept ``bytes`` is the cheapest way to hand out
   small pieces (219 ns a line; a ``bytearray`` took 350, a ``memoryview`` 636), so this is the normal place.
 * ``_tail``, a ``bytearray`` that grows while a request is waiting for more than has arrived. It is there only then.
+
+Behind the head, where there is no tail, may be ``_pieces``: large ones that came together, such as the records of one
+read of a TLS connection. They are left apart for a request that takes many of them, as bulk does, which then is one
+copy. Whoever wants to look into them lets them join the head or the tail first.
 
 What arrives joins the head when that copies no more than it brings, else it grows the tail; the tail becomes the
 head when something is taken. A request is only fed while it cannot be answered, so what it leaves behind is less
@@ -27,6 +31,10 @@ from wireline._sansio.lines import EMPTY_LINE, split_lines
 # so that a short exchange of "a line, then its body" stays on the plain path.
 _AHEAD_AFTER = 512
 
+# Pieces of fewer bytes than this, on the average, are joined at once: an object takes 33 bytes besides its own, and 8 in
+# a list.
+_APART = 1024
+
 # Splitting ahead goes no further than this many bytes at once. So no line of the fast lane is longer than a plain
 # `recv_line` may return, and a peer that sends empty lines costs little (a list takes 8 bytes for each).
 _AHEAD_AT_MOST = 64 * 1024
@@ -42,6 +50,7 @@ class ReceiveBuffer:
 
     __slots__ = (
         "_head",
+        "_pieces",
         "_run",
         "_searched",
         "_sought",
@@ -56,6 +65,7 @@ class ReceiveBuffer:
         self._head = b""
         self._start = 0
         self._tail: bytearray | None = None
+        self._pieces: list[bytes] = []
         self._sought = b""
         self._searched = 0
         self._run = 0
@@ -74,6 +84,8 @@ class ReceiveBuffer:
         """Append what arrived."""
         if self.lines:
             self.give_back()
+        if self._pieces:
+            self._join()
         unread = self.size
         self.size += len(data)
         if not unread:
@@ -90,10 +102,30 @@ class ReceiveBuffer:
             self._head = b""
             self._start = 0
 
+    def feed_pieces(self, pieces: list[bytes]) -> None:
+        """Append what arrived in pieces; large ones are joined only by whoever takes them or looks into them."""
+        size = sum(map(len, pieces))
+        if self._tail or size < _APART * len(pieces):
+            self.feed(b"".join(pieces))
+            return
+        if self.lines:
+            self.give_back()
+        self._pieces += pieces
+        self.size += size
+
+    def _join(self) -> None:
+        """Give up the pieces, for somebody who wants to look into them."""
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self.size -= len(data)
+        self.feed(data)
+
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
         if self.lines:
             self.give_back()
+        if self._pieces:
+            self._join()
         if delimiter != self._sought:
             self._sought = delimiter
             self._searched = 0
@@ -124,6 +156,8 @@ class ReceiveBuffer:
         """The first ``size`` bytes, which must be there. They stay."""
         if self.lines:
             self.give_back()
+        if self._pieces:
+            self._join()
         if self._tail:
             self._head = bytes(self._tail)
             self._start = 0
@@ -134,6 +168,8 @@ class ReceiveBuffer:
     def take(self, size: int) -> bytes:
         """Remove and return the first ``size`` bytes, which must be there."""
         self._run = 0
+        if self._pieces:
+            return self._take_from_pieces(size)
         if size == self.size and not self._start and not self._tail:
             # The commonest case: all of what one system call brought. No copy then, and no more calls.
             data = self._head
@@ -143,6 +179,29 @@ class ReceiveBuffer:
         data = self.peek(size)
         self._drop(size)
         return data
+
+    def _take_from_pieces(self, size: int) -> bytes:
+        """The same of the head and the pieces behind it: one copy, of just what is taken."""
+        pieces = self._pieces
+        self.size -= size
+        self._searched = 0
+        taken = [self._head[self._start : self._start + size]]
+        missing = size - len(taken[0])
+        if not missing:
+            self._start += size
+            return taken[0]
+        whole = 0
+        for piece in pieces:
+            if len(piece) > missing:
+                break
+            missing -= len(piece)
+            whole += 1
+        taken += pieces[:whole]
+        del pieces[:whole]
+        self._head = pieces.pop(0) if missing else b""
+        self._start = missing
+        taken.append(self._head[:missing])
+        return b"".join(taken)
 
     def take_line(self, size: int, consumed: int) -> bytes:
         """Remove ``consumed`` bytes, a line with its terminator, and return the first ``size`` of them."""

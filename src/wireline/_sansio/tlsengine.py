@@ -22,14 +22,14 @@ from wireline.errors import WirelineError, fresh_copy
 if TYPE_CHECKING:
     from wireline.tls import Certificate, TlsInfo
 
-__all__ = ["Policy", "TlsEngine", "TruncatedError"]
+__all__ = ["RECORD_ON_WIRE", "Policy", "TlsEngine", "TruncatedError"]
 
 # A read gives one record at most, and that is its size (RFC 8446, 5.1).
 _RECORD = 16 * 1024
 
 # The same record in TLS 1.3, encrypted. In pieces of this size bulk is not cut in the midst of records: to be told that
 # one is not there whole yet costs a tenth of decrypting it.
-_RECORD_ON_WIRE = _RECORD + 22
+RECORD_ON_WIRE = _RECORD + 22
 
 # Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
 # of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
@@ -180,8 +180,9 @@ class TlsEngine:
             TruncatedError: the TCP stream ended and nobody had said that it would.
             ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
         """
-        if self.error is None and (plaintext := self.open(data)):
-            take(plaintext)
+        if self.error is None:
+            for plaintext in self.open_all(data):
+                take(plaintext)
         if self.error is not None:
             raise fresh_copy(self.error)
         if at_end and not self.ended:
@@ -194,8 +195,8 @@ class TlsEngine:
 
         It is folded for the common case, one record, whole: this is where every message comes by.
         """
-        if len(data) > _RECORD_ON_WIRE or self.ended or self.error is not None or not self._remembered:
-            return self._open_all(data)
+        if len(data) > RECORD_ON_WIRE or self.ended or self.error is not None or not self._remembered:
+            return b"".join(self.open_all(data))
         incoming = self._incoming
         incoming.write(data)
         try:
@@ -205,36 +206,32 @@ class TlsEngine:
             return b""
         if piece and not incoming.pending:
             return piece
-        pieces = [piece]
         self.ended = not piece
-        self._drain(pieces)
-        return b"".join(pieces)
+        return b"".join([piece, *self.open_all(b"")])
 
-    def _open_all(self, data: bytes) -> bytes:
+    def open_all(self, data: bytes) -> list[bytes]:
+        """Decrypt like ``open``, what may be many records; what was in each of them."""
         pieces: list[bytes] = []
+        incoming, read = self._incoming, self._read
         view = memoryview(data)
-        for start in range(0, len(view) or 1, _RECORD_ON_WIRE):
+        for start in range(0, len(view) or 1, RECORD_ON_WIRE):
             if self.ended or self.error is not None:
                 break  # nobody will ever take what comes now, and it must not pile up
-            self._incoming.write(view[start : start + _RECORD_ON_WIRE])
-            self._drain(pieces)
+            incoming.write(view[start : start + RECORD_ON_WIRE])
+            try:
+                # Looked at first: to be told that there is no record costs as much as a small record.
+                while incoming.pending:
+                    if not (piece := read(_RECORD)):
+                        self.ended = True
+                        break
+                    pieces.append(piece)
+            except ssl.SSLError as error:
+                self._stopped(error)
         if pieces and not self._remembered:
             # TLS 1.3 sends the tickets after the handshake, with or before the first data.
             self._remembered = True
             self.policy.remember(self.obj)
-        return b"".join(pieces)
-
-    def _drain(self, pieces: list[bytes]) -> None:
-        incoming, read = self._incoming, self._read
-        try:
-            # Looked at first: to be told that there is no record costs as much as a small record.
-            while incoming.pending and not self.ended:
-                if piece := read(_RECORD):
-                    pieces.append(piece)
-                else:
-                    self.ended = True
-        except ssl.SSLError as error:
-            self._stopped(error)
+        return pieces
 
     def _stopped(self, error: ssl.SSLError) -> None:
         """A read did not give anything."""
@@ -268,19 +265,26 @@ class TlsEngine:
         Raises:
             ssl.SSLError, BrokenPipeError: as ``encrypt`` does.
         """
-        if len(data) > _PORTION or self.error is not None or self._close_sent:
+        if self.error is not None or self._close_sent or len(data) > 2 * _PORTION:
             self.encrypt(data)
             return self.output()
         try:
-            self._write(data)
+            if len(data) <= _PORTION:
+                self._write(data)
+                return self.outgoing.read()
+            view = memoryview(data)
+            self._write(view[:_PORTION])
+            begin = self.outgoing.read()
+            self._write(view[_PORTION:])
+            return begin + self.outgoing.read()
         except ssl.SSLError as error:
             raise self._failed(error) from error.__cause__
-        return self.outgoing.read()
 
     def _encrypt_in_portions(self, data: memoryview) -> None:
         for start in range(0, len(data), _PORTION):
+            if start:
+                self._ready.append(self.outgoing.read())
             self._write(data[start : start + _PORTION])
-            self._ready.append(self.outgoing.read())
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""

@@ -19,9 +19,9 @@ from contextlib import AbstractContextManager
 from typing import TypeVar
 
 from wireline._sansio.stream import StreamCore
-from wireline._sansio.tlsengine import TlsEngine, TruncatedError
+from wireline._sansio.tlsengine import RECORD_ON_WIRE, TlsEngine, TruncatedError
 from wireline.errors import fresh_copy
-from wireline.options import SAFE_DISCONN, is_disconnection_error
+from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
 __all__ = ["SLICE", "TlsCore"]
 
@@ -30,10 +30,14 @@ T = TypeVar("T")
 SLICE = 64 * 1024
 """Bytes to encrypt and send at once: 4 KiB made bulk three times slower, 1 MiB is no faster."""
 
-# Bytes to ask the network for, four whole records: they give 64 KiB, which who asks for as much gets without another
-# copy. A short message costs no more than if less is asked for. 256 KiB is hardly faster where the allocator keeps such
-# blocks, and takes twice the CPU time where it gets each from the kernel, as the GNU C library does above 128 KiB.
+# Bytes to ask the network for, four whole records: they give 64 KiB. A short message costs no more than if less were
+# asked for.
 _GULP = 4 * (16 * 1024 + 22)
+
+# The most to ask for. A bulk stream that is read by 64 KiB takes 51 us of CPU time for each of these where 64 KiB come
+# from the kernel at once, 42 with 256, 37 with 512 and 34 with 1024: fewer system calls and turns of the loop, and the
+# kernel opens the window less often. Decrypting 512 KiB is 0.15 ms in which the loop does nothing else.
+_FLOOD = 8 * _GULP
 
 
 class TlsCore(StreamCore):
@@ -48,7 +52,19 @@ class TlsCore(StreamCore):
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
-    __slots__ = ("_cause", "_cut", "_lock", "_news", "attend", "engine", "lent", "midway", "outgoing", "rest")
+    __slots__ = (
+        "_came",
+        "_cause",
+        "_cut",
+        "_lock",
+        "_news",
+        "attend",
+        "engine",
+        "lent",
+        "midway",
+        "outgoing",
+        "rest",
+    )
 
     plain = False
 
@@ -60,6 +76,7 @@ class TlsCore(StreamCore):
         self.outgoing = engine.outgoing
         self.want = _GULP
         self._lock = lock
+        self._came = 0  # bytes of ciphertext, the last time
         self.rest: bytes | memoryview = b""
         self._news = self._cut = False
         self.lent = self.midway = False
@@ -123,17 +140,24 @@ class TlsCore(StreamCore):
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         # Where every message comes by: into the buffer, the question again, and out of it are five calls more.
         plaintext = self._open(data)
-        if 0 < len(plaintext) <= most:
-            return plaintext
-        if plaintext:
-            self._buffer.feed(plaintext)
+        if len(plaintext) <= most:
+            return plaintext or None
+        self._buffer.feed(plaintext)
         return None
 
     def _open(self, data: bytes) -> bytes:
-        """Decrypt, and return what is no more than data; what comes with an end, an error or an answer is seen to."""
+        """Decrypt; what was in one record is returned, and what is more than that, or more than data, is seen to."""
         engine = self.engine
-        with self._lock:
-            plaintext = engine.open(data)
+        self._came = len(data)
+        if self._came <= RECORD_ON_WIRE:
+            self.want = _GULP
+            with self._lock:
+                plaintext = engine.open(data)
+        else:
+            with self._lock:
+                pieces = engine.open_all(data)
+            self._buffer.feed_pieces(pieces)
+            plaintext = b""
         if not data or engine.ended or engine.error is not None or self.outgoing.pending:
             if plaintext:
                 self._buffer.feed(plaintext)
@@ -172,7 +196,8 @@ class TlsCore(StreamCore):
 
     def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
         self.want_whole = False
-        self.want = _GULP
+        # Twice what came the last time, for who wants much: what is little is not to cost a large block of memory.
+        self.want = _GULP if amount < BUFFER_SIZE else max(_GULP, min(2 * self._came, _FLOOD))
 
     # Sending. All but `has_output` is for whoever has the turn to write.
 
