@@ -31,8 +31,8 @@ from wireline._sansio.lines import EMPTY_LINE, split_lines
 # so that a short exchange of "a line, then its body" stays on the plain path.
 _AHEAD_AFTER = 512
 
-# Pieces of fewer bytes than this, on the average, are joined at once: an object takes 33 bytes besides its own, and 8 in
-# a list.
+# Pieces of fewer bytes than this, on the average, are joined at once: an object has 33 bytes besides its own, and 8 are
+# for it in a list.
 _APART = 1024
 
 # Splitting ahead goes no further than this many bytes at once. So no line of the fast lane is longer than a plain

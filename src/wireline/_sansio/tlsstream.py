@@ -16,7 +16,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from wireline._sansio.stream import StreamCore
 from wireline._sansio.tlsengine import RECORD_ON_WIRE, TlsEngine, TruncatedError
@@ -67,6 +67,7 @@ class TlsCore(StreamCore):
     )
 
     plain = False
+    slice_size: ClassVar[int] = SLICE
 
     def __init__(
         self, engine: TlsEngine, lock: AbstractContextManager[object], *, buffered: bool = True
@@ -134,36 +135,40 @@ class TlsCore(StreamCore):
             self._news = True
             self._cut = self._cut or not data
             engine.feed_handshake(data)
-        elif plaintext := self._open(data):
-            self._buffer.feed(plaintext)
-
-    def feed_some(self, data: bytes, most: int) -> bytes | None:
-        # Where every message comes by: into the buffer, the question again, and out of it are five calls more.
-        plaintext = self._open(data)
-        if len(plaintext) <= most:
-            return plaintext or None
-        self._buffer.feed(plaintext)
-        return None
-
-    def _open(self, data: bytes) -> bytes:
-        """Decrypt; what was in one record is returned, and what is more than that, or more than data, is seen to."""
-        engine = self.engine
+            return
         self._came = len(data)
-        if self._came <= RECORD_ON_WIRE:
-            self.want = _GULP
-            with self._lock:
-                plaintext = engine.open(data)
-        else:
+        if self._came > RECORD_ON_WIRE:
             with self._lock:
                 pieces = engine.open_all(data)
             self._buffer.feed_pieces(pieces)
-            plaintext = b""
-        if not data or engine.ended or engine.error is not None or self.outgoing.pending:
+        else:
+            with self._lock:
+                plaintext = engine.open(data)
             if plaintext:
                 self._buffer.feed(plaintext)
+        if not data or engine.ended or engine.error is not None or self.outgoing.pending:
             self._decrypt(b"", at_end=not data)
-            return b""
-        return plaintext
+
+    def feed_some(self, data: bytes, most: int) -> bytes | None:
+        # Where every message comes by: into the buffer, the question again, and out of it are five calls more.
+        if len(data) > RECORD_ON_WIRE:
+            self.feed(data)
+            return None
+        engine = self.engine
+        self._came = len(data)
+        self.want = _GULP
+        with self._lock:
+            plaintext = engine.open(data)
+        if engine.ended or engine.error is not None or self.outgoing.pending:
+            # What comes with an end, an error or an answer goes through the buffer, so that it is told in order.
+            if plaintext:
+                self._buffer.feed(plaintext)
+            self._decrypt(b"")
+        elif len(plaintext) <= most:
+            return plaintext or None
+        else:
+            self._buffer.feed(plaintext)
+        return None
 
     def fail(self, error: OSError) -> None:
         """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""

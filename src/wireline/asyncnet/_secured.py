@@ -19,7 +19,7 @@ from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._jobs import Send
 from wireline.asyncnet._signals import WriteTurn
 from wireline.errors import SocketTimeout
-from wireline.options import NO_SIGNAL, SocketFlag
+from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -135,27 +135,28 @@ class SecuredStream(SecureSocket):
         self._send_output()
 
     async def _send_secure(
-        self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
+        self,
+        secure: TlsCore,
+        payload: bytes | memoryview,
+        flags: SocketFlag,
+        deadline: Deadline | None,
+        *,
+        sealed: bool,
     ) -> None:
-        sent = 0
+        """Send a message, or what one attempt has left of one that is ``sealed``, and give the turn back."""
+        sent = len(payload) if sealed else 0
         try:
             if secure.rest:
-                await self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
-            for piece in secure.slices(payload):
-                secure.midway = True
-                data = secure.seal(piece)
-                sent += len(piece)
-                gone = 0
-                # Mostly there is room: one attempt, without the calls of `_flush` and `sent`.
-                if self._writer is None or not self._write_in_flight():
-                    try:
-                        gone = self._sock.send(data, NO_SIGNAL)
-                    except BlockingIOError:
-                        gone = 0
-                if gone == len(data):
-                    secure.rest = b""
+                await self._flush(secure, "send", deadline, sent)  # what is left of a record that was begun
+            for piece in () if sealed else secure.slices(payload):
+                if self._write_in_flight():
+                    secure.midway = True
+                    secure.encrypt(piece)
+                    gone = False
                 else:
-                    secure.sent(gone)
+                    gone = self._seal_and_send(secure, piece)
+                sent += len(piece)
+                if not gone:
                     await self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:

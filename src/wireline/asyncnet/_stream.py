@@ -209,15 +209,17 @@ class AsyncStream(WaitingStream):
             timeout = check_timeout(timeout)
         sent = None
         turn = self._turn
-        if (
-            not turn.held
-            and self._secure is None
-            and payload
-            and (self._writer is None or not self._writer.in_flight)
-        ):
+        secure = self._secure
+        if not turn.held and payload and (self._writer is None or not self._writer.in_flight):
             # Mostly there is room for all of it: one attempt, without an await, needs no turn.
             try:
-                sent = self._sock.send(payload, NO_SIGNAL)
+                if secure is None:
+                    sent = self._sock.send(payload, NO_SIGNAL)
+                elif len(payload) <= secure.slice_size and not secure.rest:
+                    sent = 0
+                    if self._seal_and_send(secure, payload):
+                        secure.midway = False
+                        sent = len(payload)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -241,8 +243,8 @@ class AsyncStream(WaitingStream):
                 self.last_bytes_sent = 0
                 raise
         turn.held = True
-        if self._secure is not None:
-            await self._send_secure(self._secure, payload, flags, deadline)
+        if secure is not None:
+            await self._send_secure(secure, payload, flags, deadline, sealed=sent is not None)
         else:
             await self._send_in_turn(payload, sent, flags, deadline)
 

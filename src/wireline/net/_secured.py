@@ -14,7 +14,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
-from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag
+from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -97,18 +97,9 @@ class SecuredSocket(GuardedSocket):
             if secure.rest:
                 self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
             for piece in secure.slices(payload):
-                secure.midway = True
-                data = secure.seal(piece)
+                gone = self._seal_and_send(secure, piece)
                 sent += len(piece)
-                # Mostly there is room: one attempt, without the calls of `_flush` and `sent`.
-                try:
-                    gone = self._sock.send(data, DONT_WAIT | NO_SIGNAL)
-                except BlockingIOError:
-                    gone = 0
-                if gone == len(data):
-                    secure.rest = b""
-                else:
-                    secure.sent(gone)
+                if not gone:
                     self._flush(secure, "send", deadline, sent)
             secure.midway = False
         except SocketTimeout:
