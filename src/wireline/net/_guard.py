@@ -165,29 +165,30 @@ class GuardedSocket(SecureSocket):
 
     # Waiting.
 
-    def _fill(
-        self, core: StreamCore, deadline: Deadline | None, operation: str, most: int = 0
-    ) -> bytes | None:
-        """Receive once and big, waiting in the kernel if there is no deadline.
+    def _fill(self, core: StreamCore, operation: str, most: int = 0, *, wait: bool) -> bytes | None:
+        """Receive once and big.
 
         Args:
             core: what to fill.
-            deadline: when to give up.
             operation: for whom, in words.
             most: if no more bytes than this come, they are the answer, and do not go through the core's buffer.
+            wait: let the kernel wait until something is there.
 
         Returns:
             That answer, or None: the core is to be asked.
+
+        Raises:
+            BlockingIOError: nothing is there, and nobody waited.
         """
         try:
-            if deadline is not None or not DONT_WAIT:
-                data = self._receive_by(deadline, core.want, operation)
+            if not wait:
+                data = self._sock.recv(core.want, DONT_WAIT)
             elif core.want_whole:
                 # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
                 data = self._sock.recv(core.want, _WAIT_ALL)
             else:
                 data = self._sock.recv(core.want)
-        except SocketTimeout:
+        except BlockingIOError:
             raise
         except OSError as error:
             self._raise_if_closed(operation)
@@ -200,20 +201,13 @@ class GuardedSocket(SecureSocket):
             core.feed(data)
         return None
 
-    def _receive_by(self, deadline: Deadline | None, size: int, operation: str) -> bytes:
-        """Receive as soon as there is something on a connected stream.
-
-        It tries before it waits: where something is there, a timeout costs no system call.
-        """
-        while True:
-            try:
-                return self._sock.recv(size, DONT_WAIT)
-            except BlockingIOError:
-                if self._readable is None:
-                    self._readable = Readiness(self._sock.fileno())
-            if not self._readable.wait(deadline):
-                assert deadline is not None
-                raise SocketTimeout(operation, deadline.seconds)
+    def _wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
+        """Wait until there is something on a connected stream. It is tried first, always: that may cost less."""
+        if self._readable is None:
+            self._readable = Readiness(self._sock.fileno())
+        if not self._readable.wait(deadline):
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds)
 
     def _send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None

@@ -54,7 +54,10 @@ class SecuredSocket(GuardedSocket):
                 self._flush(secure, operation, deadline)
                 if done:
                     return
-                self._fill(secure, deadline, operation)
+                try:
+                    self._fill(secure, operation, wait=deadline is None and self._kernel_waits)
+                except BlockingIOError:
+                    self._wait_for_input(operation, deadline)
         except BaseException as error:
             secure.abandon(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it

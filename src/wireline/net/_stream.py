@@ -82,29 +82,31 @@ class BlockingStream(SecuredSocket):
             core = self._core_or_refusal(request.__name__)
         try:
             answer = request(core, *args)
-            if answer is None:
-                deadline = None if timeout is None else Deadline(timeout, time.monotonic())
-                while True:
-                    answer = self._fill(core, deadline, request.__name__, most)
-                    if answer is None:
-                        answer = request(core, *args)
-                    if answer is not None:
-                        break
+            deadline: Deadline | None = None
+            while answer is None:
+                try:
+                    answer = self._fill(
+                        core, request.__name__, most, wait=timeout is None and self._kernel_waits
+                    )
+                except BlockingIOError:
+                    # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
+                    deadline = deadline or start_deadline(timeout)
+                    self._wait_for_input(request.__name__, deadline)
+                    continue
+                if answer is None and (answer := request(core, *args)) is None:
                     if self._disposal is not None:  # who always finds something is not woken by `close`
                         self._raise_if_closed(request.__name__)
-                    if deadline is not None:
-                        self._give_up_when_passed(deadline, request.__name__)
+                    if (
+                        timeout
+                    ):  # of 0 it goes on while the kernel has something: it does not wait, and gets it all
+                        deadline = deadline or Deadline(timeout, time.monotonic())
+                        if deadline.passed(time.monotonic()):
+                            raise SocketTimeout(request.__name__, timeout)
             return answer
         finally:
             self._resting.append(core)
             if self._disposal is not None:
                 self._last_one_out()
-
-    @staticmethod
-    def _give_up_when_passed(deadline: Deadline, operation: str) -> None:
-        # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is there.
-        if deadline.seconds and deadline.passed(time.monotonic()):
-            raise SocketTimeout(operation, deadline.seconds)
 
     def _core_or_refusal(self, operation: str) -> StreamCore:
         """Say why there is no core to be had, or take it if only ``detach`` had it in hand for a moment."""
@@ -142,14 +144,14 @@ class BlockingStream(SecuredSocket):
         if self._core is None and self._is_datagram:
             return self.recv_from(max_size, flags, timeout).data
         most = max_size if flags is SAFE_DISCONN and type(max_size) is int else 0
-        if timeout is None and 0 < most <= BUFFER_SIZE:
+        if timeout is None and 0 < most <= BUFFER_SIZE and self._kernel_waits:
             # One message after the other: no question to a core whose answer is known (half of our time).
             try:
                 core = self._resting.pop()
             except IndexError:
                 core = self._core_or_refusal("recv_some")
             try:
-                answer = self._fill(core, None, "recv_some", most) if core.at_rest else None
+                answer = self._fill(core, "recv_some", most, wait=True) if core.at_rest else None
             finally:
                 self._resting.append(core)
                 if self._disposal is not None:
