@@ -620,3 +620,27 @@ def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[E
     with pytest.raises(error, match="the delimiter is"):
         core.recv_until(delimiter, 9)
     assert len(core) == len(data)
+
+
+# ------------------------------------------------------------------------------------- what comes is the answer
+
+
+@pytest.mark.parametrize("read", [StreamCore.recv, StreamCore.recv_exactly])
+def test_who_wants_all_of_it_and_has_nothing_gets_it_as_it_comes(
+    read: Callable[[StreamCore, int], bytes | None],
+) -> None:
+    core = StreamCore()
+    assert read(core, 20_000) is None
+    assert (core.from_scratch, core.want_whole, core.want) == (True, True, 20_000)
+    assert read(core, 10**7) is None
+    assert not core.from_scratch  # it comes in several pieces
+    core.feed(b"x")
+    assert read(core, 20_000) is None
+    assert not core.from_scratch
+    assert (core.want_whole, core.want) == (True, 19_999)
+
+
+def test_who_only_peeks_does_not_get_it_as_it_comes() -> None:
+    core = StreamCore()
+    assert core.recv(20_000, PEEK) is None
+    assert not core.from_scratch

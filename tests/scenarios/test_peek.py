@@ -104,3 +104,19 @@ async def test_R10_lines_that_were_peeked_at_come_in_order(
     for text in texts:
         assert await soon(sock.recv_line(timeout, PEEK)) == text
         assert await soon(sock.recv_line(timeout)) == text
+
+
+@pytest.mark.parametrize("read", ["recv", "recv_some"])
+async def test_R10_a_large_piece_that_is_waited_for_stays(
+    scene: Scene, buffered: bool, timeout: float | None, read: str
+) -> None:
+    """So large that it could be the answer as it comes from the kernel."""
+    sock, peer = await scene.wire(buffered=buffered)
+    data = bytes(range(256)) * 80
+    got = b""
+    peeking = await begin(getattr(sock, read)(len(data), timeout, PEEK))
+    peer.sendall(data)
+    assert data.startswith(await soon(peeking))
+    while len(got) < len(data):
+        got += await soon(getattr(sock, read)(len(data) - len(got), timeout))
+    assert got == data

@@ -38,8 +38,9 @@ class StreamCore:
             come, and ``want`` is right for another ``recv_some`` of at most a buffer.
         buffered: it asks the network for more than it needs, and keeps the rest.
         want: bytes to ask the network for, valid after a request answered None.
-        from_scratch: after ``recv_some`` or ``recv_line`` answered None: nothing is there yet, and if what comes next
-            is no more than was asked for, or just one line (and the stream is ``plain``), it is the answer.
+        from_scratch: after ``recv_some``, ``recv_line``, ``recv`` or ``recv_exactly`` answered None: nothing is there
+            yet, and if what comes next is no more than was asked for, just one line (and the stream is ``plain``), or
+            all that was asked for, it is the answer.
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
@@ -128,6 +129,7 @@ class StreamCore:
             buffer.give_back()
         have = buffer.size
         if have < size and not self._ended and (self.buffered or not have):
+            self.from_scratch = not have and size <= _LARGEST_WANT and flags is SAFE_DISCONN
             self._not_yet(size - have, all_needed=self.buffered)
             return None
         return self._give(min(have, size), flags) if have or not size else self._at_end(flags)
@@ -162,6 +164,7 @@ class StreamCore:
             return buffer.take(size)
         if self._ended:
             raise self._too_short(operation, f"{size} bytes")
+        self.from_scratch = not have and size <= _LARGEST_WANT
         self._not_yet(size - have, all_needed=True)
         return None
 

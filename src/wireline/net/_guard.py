@@ -184,22 +184,32 @@ class GuardedSocket(SecureSocket):
             if not wait:
                 data = self._sock.recv(core.want, DONT_WAIT)
             elif core.want_whole:
-                # One system call, and no joining of pieces: this makes bulk reads as fast as a bare socket's.
+                # One system call, no joining of pieces, no way through the buffer: what bulk costs a bare socket.
                 data = self._sock.recv(core.want, _WAIT_ALL)
+                if core.from_scratch and len(data) == core.want:
+                    return data
             else:
                 data = self._sock.recv(core.want)
         except BlockingIOError:
             raise
         except OSError as error:
-            self._raise_if_closed(operation)
-            core.fail(self._annotated(error, operation))
+            self._fail(core, error, operation)
         else:
             if data and most:
                 return core.feed_some(data, most)
             if not data:
-                self._raise_if_closed(operation)
+                self._raise_if_closed(operation)  # then it was `close` that woke us
             core.feed(data)
         return None
+
+    def _feed(self, core: StreamCore, data: bytes, operation: str) -> None:
+        if not data:
+            self._raise_if_closed(operation)  # then it was `close` that woke us
+        core.feed(data)
+
+    def _fail(self, core: StreamCore, error: OSError, operation: str) -> None:
+        self._raise_if_closed(operation)
+        core.fail(self._annotated(error, operation))
 
     def _wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
         """Wait until there is something on a connected stream. It is tried first, always: that may cost less."""

@@ -141,23 +141,31 @@ class BlockingStream(SecuredSocket):
     def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
+        most = max_size if flags is SAFE_DISCONN and type(max_size) is int else 0
+        if timeout is None and 0 < most <= BUFFER_SIZE:
+            # One message after the other: no question to a core whose answer is known, and no call (half of our time).
+            resting = self._resting
+            try:
+                core = resting.pop()
+            except IndexError:
+                pass  # then it is no stream, or somebody else is reading
+            else:
+                try:
+                    if core.at_rest:
+                        data = self._sock.recv(core.want)
+                        if 0 < len(data) <= most:
+                            return data
+                        self._feed(core, data, "recv_some")
+                except BlockingIOError:
+                    pass  # where the kernel does not wait
+                except OSError as error:
+                    self._fail(core, error, "recv_some")
+                finally:
+                    resting.append(core)
+                    if self._disposal is not None:
+                        self._last_one_out()
         if self._core is None and self._is_datagram:
             return self.recv_from(max_size, flags, timeout).data
-        most = max_size if flags is SAFE_DISCONN and type(max_size) is int else 0
-        if timeout is None and 0 < most <= BUFFER_SIZE and self._kernel_waits:
-            # One message after the other: no question to a core whose answer is known (half of our time).
-            try:
-                core = self._resting.pop()
-            except IndexError:
-                core = self._core_or_refusal("recv_some")
-            try:
-                answer = self._fill(core, "recv_some", most, wait=True) if core.at_rest else None
-            finally:
-                self._resting.append(core)
-                if self._disposal is not None:
-                    self._last_one_out()
-            if answer is not None:
-                return answer
         return self._read(StreamCore.recv_some, timeout, max_size, flags, most=most)
 
     def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
