@@ -9,6 +9,7 @@ import contextlib
 import errno
 import importlib
 import socket
+import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self, cast
@@ -34,6 +35,9 @@ __all__ = ["SecureSocket"]
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
+    _shared = False
+    """Whether one thread may read while another writes."""
+
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._secure: TlsCore | None = None  # `_core`, if that is TLS
         self._tls: SslContext | None = None
@@ -49,6 +53,10 @@ class SecureSocket(BaseSocket):
             self._secure = cast("TlsCore", core)
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
+            if self._shared:
+                # Its holder may take it again: OpenSSL calls back in the midst of a handshake, and a callback may ask
+                # the socket something.
+                self._secure.share(threading.RLock())
 
     def _unconnected(self) -> None:
         self._secure = None

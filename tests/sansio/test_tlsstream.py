@@ -9,6 +9,7 @@ import ssl
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -547,6 +548,7 @@ def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, reco
 
 def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
+    client.share(threading.RLock())
     stop = threading.Event()
     answers: list[str | None] = []
 
@@ -562,6 +564,52 @@ def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
     stop.set()
     asking.join()
     assert set(answers) <= {"TLSv1.3"}
+
+
+class Watched:
+    """A lock, and calls that are to be made only while somebody has it."""
+
+    def __init__(self) -> None:
+        self.inside = 0
+        self.calls = 0
+
+    def __enter__(self) -> None:
+        self.inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.inside -= 1
+
+    def call(self, function: Callable[..., T]) -> Callable[..., T]:
+        def watched(*args: object) -> T:
+            assert self.inside == 1
+            self.calls += 1
+            return function(*args)
+
+        return watched
+
+
+def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
+    pair = connected(ssl.TLSVersion.TLSv1_3)
+    locks = [Watched(), Watched()]
+    for core, lock in zip(pair, locks, strict=True):
+        engine = core.engine
+        core.share(lock)
+        engine._read, engine._write = lock.call(engine._read), lock.call(engine._write)
+        outgoing = types.SimpleNamespace(read=lock.call(engine.outgoing.read), pending=0)
+        engine.outgoing = outgoing  # type: ignore[assignment]
+    client, server = pair
+    for size in (64, 20_000, 100_000):
+        wire = said(client, bytes(size))
+        assert len(wire) > size
+        server.feed(wire)
+        assert server.recv_exactly(size) == bytes(size)
+        wire = bytes(client.seal(bytes(64)))
+        client.sent(len(wire))
+        assert server.feed_some(wire, 100) == bytes(64)
+    client.close_notify()
+    assert client.farewell()
+    assert server.ask(lambda _: locks[1].inside) == 1
+    assert min(lock.calls for lock in locks) > 10
 
 
 # ------------------------------------------------------------------------------------------------- memory

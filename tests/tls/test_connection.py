@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from typing import cast
 
 import pytest
 
@@ -434,3 +435,15 @@ def test_a_name_that_is_no_ascii_makes_no_noise() -> None:
     server.feed_handshake(hello.replace(b"localhost", b"l\xf6calhost"))
     assert not server.handshake()  # `sys.unraisablehook`, were it called, fails the test
     assert server.has_output
+
+
+def test_what_was_agreed_on_is_told_without_asking_OpenSSL_again() -> None:
+    """Any thread may ask, also while OpenSSL is at work in another one."""
+    nobody = cast(ssl.SSLObject, object())
+    pair = connect(client_context(alpn=("h2",)), server_context(alpn=("h2",)))
+    client, server = pair.client.policy, pair.server.policy
+    before = client.info(pair.client.obj), client.certificates(pair.client.obj)
+    assert (client.info(nobody), client.certificates(nobody), client.psk_identity(nobody)) == (*before, "")
+    assert before[0].alpn == "h2"
+    assert len(before[1]) >= 1
+    assert (server.certificates(nobody), server.psk_identity(nobody)) == ([], "")

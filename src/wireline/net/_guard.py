@@ -43,6 +43,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 class GuardedSocket(SecureSocket):
     """A socket whose descriptor several threads may use and one may close."""
 
+    _shared = True
+
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._resting: list[StreamCore] = []
         self._turn = WriteTurn()

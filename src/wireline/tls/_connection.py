@@ -36,6 +36,17 @@ class TlsInfo(NamedTuple):
     """The name or address that the client asked for; ``""`` if it did not say."""
 
 
+class _Agreed(NamedTuple):
+    """What is known when a handshake is done."""
+
+    version: str
+    cipher: str
+    alpn: str | None
+    resumed: bool
+    psk_identity: str
+    chain: tuple[Certificate, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a context decided for the connections of one of its two roles."""
@@ -56,6 +67,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "_agreed",
         "_by_name",
         "_failure",
         "_host",
@@ -78,6 +90,7 @@ class Connection:
         # As it is now: the certificate is asked for by this, whatever becomes of the context.
         self._verify_mode = settings.context.verify_mode
         self._failure: BaseException | None = None
+        self._agreed: _Agreed | None = None
 
     @property
     def ragged_eof(self) -> bool:
@@ -117,6 +130,9 @@ class Connection:
             )
         if self._settings.require_alpn and obj.selected_alpn_protocol() is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
+        # It stays as it is, and is taken down because any thread may ask: OpenSSL may be at work in another one then,
+        # and free what it is asked for (a client's session, when a ticket comes).
+        self._agreed = self._look(obj)
 
     def explain(self, error: ssl.SSLError) -> ssl.SSLError:
         """Say more about a handshake that failed: what a callback raised, and which name was asked for."""
@@ -163,6 +179,31 @@ class Connection:
 
         A resumed handshake sends none: a client knows them from its session, a server only the leaf.
         """
+        return list(self._agreed.chain if self._agreed else self._chain(obj))
+
+    def psk_identity(self, obj: ssl.SSLObject) -> str:
+        """Return the identity whose pre-shared key was proved (a server's peer; a client's own), else ``""``."""
+        return self._agreed.psk_identity if self._agreed else self._identity(obj)
+
+    def info(self, obj: ssl.SSLObject) -> TlsInfo:
+        """Return version, cipher, protocol, whether it was resumed, and the name asked for."""
+        agreed = self._agreed or self._look(obj)
+        # To look for a name takes ten times as long as the rest, and a server's session is not replaced.
+        name = _name_asked_for(obj) if self._settings.server and not self._host else self._host
+        return TlsInfo(agreed.version, agreed.cipher, agreed.alpn, agreed.resumed, name)
+
+    def _look(self, obj: ssl.SSLObject) -> _Agreed:
+        version, cipher = obj.version(), obj.cipher()
+        return _Agreed(
+            version if version and cipher else "",
+            cipher[0] if cipher else "",
+            obj.selected_alpn_protocol(),
+            obj.session_reused or False,
+            self._identity(obj),
+            tuple(self._chain(obj)),
+        )
+
+    def _chain(self, obj: ssl.SSLObject) -> list[Certificate]:
         if self._verify_mode == ssl.CERT_NONE:
             return []  # OpenSSL builds a "verified" chain then as well
         try:
@@ -176,24 +217,12 @@ class Connection:
             chain = list(self._offered.chain)
         return chain or [Certificate(leaf)]
 
-    def psk_identity(self, obj: ssl.SSLObject) -> str:
-        """Return the identity whose pre-shared key was proved (a server's peer; a client's own), else ``""``."""
+    def _identity(self, obj: ssl.SSLObject) -> str:
         if not self._may_have_psk:
             return ""
         from . import _psk
 
         return _psk.identity(obj)
-
-    def info(self, obj: ssl.SSLObject) -> TlsInfo:
-        """Return version, cipher, protocol, whether it was resumed, and the name asked for."""
-        version, cipher = obj.version(), obj.cipher()
-        return TlsInfo(
-            version=version if version and cipher else "",
-            cipher=cipher[0] if cipher else "",
-            alpn=obj.selected_alpn_protocol(),
-            resumed=obj.session_reused or False,
-            server_name=_name_asked_for(obj) if self._settings.server and not self._host else self._host,
-        )
 
     def pointer(self, obj: ssl.SSLObject) -> int:
         """Return OpenSSL's ``SSL*``. It belongs to the connection: never free it, never use it beside a call.

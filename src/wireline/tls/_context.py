@@ -275,7 +275,7 @@ class SslContext(ContextSettings):
         """
         require_method(sock, "_upgrade", awaited=False)
         engine = self._upgrade_engine(handshake, hostname, leftover)
-        sock._upgrade(_core(engine, buffered=sock._buffered), timeout, leftover)
+        sock._upgrade(TlsCore(engine, buffered=sock._buffered), timeout, leftover)
 
     async def wrap_connected_async(
         self,
@@ -306,7 +306,7 @@ class SslContext(ContextSettings):
         """
         require_method(sock, "_upgrade", awaited=True)
         engine = self._upgrade_engine(handshake, hostname, leftover)
-        await sock._upgrade(_core(engine, buffered=sock._buffered), timeout, leftover)
+        await sock._upgrade(TlsCore(engine, buffered=sock._buffered), timeout, leftover)
 
     def _upgrade_engine(self, handshake: Handshake, hostname: str | IpAddress, leftover: str) -> TlsEngine:
         if leftover not in _LEFTOVER:
@@ -349,11 +349,11 @@ class SslContext(ContextSettings):
 
     def _client_core(self, hostname: str, port: int, *, buffered: bool = True) -> TlsCore:
         """What a socket needs that is to be connected."""
-        return _core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered)
+        return TlsCore(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered)
 
     def _server_core(self, *, buffered: bool = True) -> TlsCore:
         """What a socket needs that was accepted."""
-        return _core(self._engine(Handshake.AS_SERVER), buffered=buffered)
+        return TlsCore(self._engine(Handshake.AS_SERVER), buffered=buffered)
 
     # ------------------------------------------------------------------------------------------------------- end
 
@@ -393,12 +393,6 @@ class SslContext(ContextSettings):
         if self._client_get_psk or self._server_get_psk:
             parts.append("psk")
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
-
-
-def _core(engine: TlsEngine, *, buffered: bool) -> TlsCore:
-    # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
-    # the socket something.
-    return TlsCore(engine, threading.RLock(), buffered=buffered)
 
 
 def _chooser(callback: ServerNameCallback | None) -> Callable[[str | None], Settings | None] | None:
