@@ -185,7 +185,7 @@ def test_large_pieces_are_copied_once_and_small_ones_joined() -> None:
     assert buffer.take(2 * 16_384) == large[1] + large[2]
     assert [piece is large[3] for piece in buffer._pieces] == [True]
     buffer.feed_pieces([b"x"] * 1000)
-    assert buffer._pieces == []
+    assert not buffer._pieces
     assert buffer.take(17_384) == large[3] + b"x" * 1000
 
 

@@ -65,7 +65,7 @@ class ReceiveBuffer:
         self._head = b""
         self._start = 0
         self._tail: bytearray | None = None
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = None  # most connections never have any
         self._sought = b""
         self._searched = 0
         self._run = 0
@@ -85,7 +85,7 @@ class ReceiveBuffer:
         if self.lines:
             self.give_back()
         if self._pieces:
-            self._join()
+            self._join(self._pieces)
         unread = self.size
         self.size += len(data)
         if not unread:
@@ -103,20 +103,27 @@ class ReceiveBuffer:
             self._start = 0
 
     def feed_pieces(self, pieces: list[bytes]) -> None:
-        """Append what arrived in pieces; large ones are joined only by whoever takes them or looks into them."""
+        """Append what arrived in pieces; large ones are joined only by whoever takes them or looks into them.
+
+        Args:
+            pieces: a list that is given away.
+        """
         size = sum(map(len, pieces))
         if self._tail or size < _APART * len(pieces):
             self.feed(b"".join(pieces))
             return
         if self.lines:
             self.give_back()
-        self._pieces += pieces
+        if self._pieces:
+            self._pieces += pieces
+        else:
+            self._pieces = pieces
         self.size += size
 
-    def _join(self) -> None:
+    def _join(self, pieces: list[bytes]) -> None:
         """Give up the pieces, for somebody who wants to look into them."""
-        data = b"".join(self._pieces)
-        self._pieces.clear()
+        self._pieces = None
+        data = b"".join(pieces)
         self.size -= len(data)
         self.feed(data)
 
@@ -125,7 +132,7 @@ class ReceiveBuffer:
         if self.lines:
             self.give_back()
         if self._pieces:
-            self._join()
+            self._join(self._pieces)
         if delimiter != self._sought:
             self._sought = delimiter
             self._searched = 0
@@ -157,7 +164,7 @@ class ReceiveBuffer:
         if self.lines:
             self.give_back()
         if self._pieces:
-            self._join()
+            self._join(self._pieces)
         if self._tail:
             self._head = bytes(self._tail)
             self._start = 0
@@ -169,7 +176,7 @@ class ReceiveBuffer:
         """Remove and return the first ``size`` bytes, which must be there."""
         self._run = 0
         if self._pieces:
-            return self._take_from_pieces(size)
+            return self._take_from_pieces(size, self._pieces)
         if size == self.size and not self._start and not self._tail:
             # The commonest case: all of what one system call brought. No copy then, and no more calls.
             data = self._head
@@ -180,9 +187,8 @@ class ReceiveBuffer:
         self._drop(size)
         return data
 
-    def _take_from_pieces(self, size: int) -> bytes:
+    def _take_from_pieces(self, size: int, pieces: list[bytes]) -> bytes:
         """The same of the head and the pieces behind it: one copy, of just what is taken."""
-        pieces = self._pieces
         self.size -= size
         self._searched = 0
         taken = [self._head[self._start : self._start + size]]
