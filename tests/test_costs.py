@@ -11,6 +11,7 @@ import pytest
 
 from tests.faults.syscalls import Syscalls
 from tests.tls import certificates
+from wireline import SocketTimeout
 from wireline.net import Socket, _stream, dial, serve
 from wireline.tls import SslContext
 
@@ -78,6 +79,27 @@ def test_what_is_buffered_costs_no_system_call_and_no_clock(
             assert sock.recv_line(timeout=30) == b"line"
         assert calls == []
         monkeypatch.setattr(_stream.time, "monotonic", time.monotonic)
+
+
+def test_a_timeout_costs_no_clock_where_something_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_clock() -> float:
+        raise AssertionError("looked at the clock")
+
+    ours, peer = socket.socketpair()
+    with peer, Socket.from_socket(ours) as sock:
+        with monkeypatch.context() as patch:
+            patch.setattr(_stream.time, "monotonic", no_clock)
+            for read in (
+                lambda: sock.recv_some(timeout=30),
+                lambda: sock.recv_exactly(5, timeout=30),
+                lambda: sock.recv_line(timeout=30),
+            ):
+                peer.sendall(b"four\n")
+                assert read()
+            with pytest.raises(AssertionError, match="looked at the clock"):
+                sock.recv_some(timeout=30)
+        with pytest.raises(SocketTimeout):
+            sock.recv_some(timeout=0.01)
 
 
 @with_and_without_timeout

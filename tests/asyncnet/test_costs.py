@@ -15,8 +15,10 @@ from types import FrameType
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way
+from tests.tls import certificates
 from wireline import Address, ReadLineResult
 from wireline.asyncnet import AsyncSocket, serve
+from wireline.tls import Handshake, SslContext
 
 POLLING = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 
@@ -83,6 +85,35 @@ async def test_an_exchange_asks_nobody_whose_answer_is_known(
     woken = ["_dispatch", "__call__", read, "wait"]
     asleep = [read, *more, "wait", "add_done_callback"]
     assert calls.made == [*woken, "send", *asleep]
+
+
+@POLLING
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="elsewhere the loop calls the reader itself")
+async def test_a_TLS_exchange_adds_five_calls_and_takes_no_lock(way: Way) -> None:
+    """Decrypting is two of them, encrypting three."""
+    leaf = certificates.server()
+    server = SslContext(cert_file=leaf.cert, key_file=leaf.key)
+    client = SslContext(ca_file=certificates.ca_file())
+    near, far = (AsyncSocket.from_socket(sock) for sock in socket.socketpair())
+    calls = Calls()
+    async with near, far:
+        await asyncio.gather(
+            server.wrap_connected_async(near, Handshake.AS_SERVER),
+            client.wrap_connected_async(far, Handshake.AS_CLIENT, "localhost"),
+        )
+        echoing = asyncio.create_task(_echo_some(near, None))
+        for _ in range(3):
+            await far.send(b"message")
+            with calls.recording():
+                calls.made.clear()
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+            assert await far.recv_some() == b"message"
+        await far.shutdown_write()
+        await echoing
+    decrypted = ["_dispatch", "__call__", "feed_some", "open", "recv_some", "wait"]
+    encrypted = ["send", "_seal_and_send", "seal", "seal"]
+    assert calls.made == [*decrypted, *encrypted, "recv_some", "wait", "add_done_callback"]
 
 
 @POLLING
