@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from pathlib import Path
 
@@ -303,10 +302,6 @@ def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.Monke
     with connect_when_it_listens(path) as finishing:
         finishing.sendall(b"x")
         assert finishing.recv(1) == b"x"
-        while (
-            not signals._stops
-        ):  # until the command is told of signals, one ends the process that it runs in
-            time.sleep(0)
         ending = threading.Thread(target=signals.end, args=(signal.SIGINT,))
         ending.start()
         finishing.sendall(b"last")

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
 from tests.cli.command import PATIENCE, accept, connect, deaf_listener, tcp_server
 from tests.cli.conftest import Start
+from wireline import ClosedError
+from wireline.cli import _listen, _relay
+from wireline.cli._arguments import parse
+from wireline.cli._outcome import Failure
 from wireline.cli._signals import Signals, signals_caught
+from wireline.net import Socket
 
 
 def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
@@ -94,6 +101,37 @@ def test_what_is_ignored_stays_ignored(start: Start) -> None:
             command.type(b"y")
             assert peer.recv(1) == b"y"
         assert command.finish(b"").code == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("listen",), ("listen", "--keep"), ("listen", "--echo", "--keep"), ("relay", "127.0.0.1:1")],
+    ids=" ".join,
+)
+def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals = Signals()
+    path = tmp_path / "socket"
+    seen: list[bool] = []
+    bind = Socket.bind_unix
+
+    def bind_and_end(sock: Socket, where: str) -> None:
+        bind(sock, where)
+        seen.append(path.exists())
+        signals.end(signal.SIGTERM)
+
+    def exit_at_once(code: int) -> None:
+        raise AssertionError(f"it ended with {code}, and its socket file stayed")
+
+    monkeypatch.setattr(Socket, "bind_unix", bind_and_end)
+    monkeypatch.setattr(os, "_exit", exit_at_once)
+    name, *others = words
+    options = parse([name, f"unix:{path}", *others])
+    with contextlib.suppress(ClosedError, Failure):
+        {"listen": _listen, "relay": _relay}[name].run(options, signals)
+    assert seen == [True]
+    assert not path.exists()
 
 
 def unanswered(port: int) -> int:

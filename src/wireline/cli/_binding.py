@@ -23,11 +23,12 @@ _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 @contextlib.contextmanager
 def bound(target: Target, kind: int, signals: Signals, tls: Server | None = None) -> Iterator[Socket]:
     """A socket at the address, announced and, if it is a stream socket, listening. A signal closes it."""
-    with during(Stage.LISTEN, target):
-        sock = _open(target, kind)
-    with sock, signals.ended_by(sock.close):
-        announce(target, sock.local_addr, tls)
-        yield sock
+    with signals.noted():  # a signal that comes now must not leave a socket file behind
+        with during(Stage.LISTEN, target):
+            sock = _open(target, kind)
+        with sock, signals.ended_by(sock.close):
+            announce(target, sock.local_addr, tls)
+            yield sock
 
 
 def announce(target: Target, address: Address, tls: Server | None = None) -> None:

@@ -54,14 +54,10 @@ def _tls(options: argparse.Namespace, signals: Signals) -> Iterator[Server | Non
 
     with contextlib.ExitStack() as stack:
         # A signal that comes while files are being made must not leave them behind: they are removed on the way out.
-        stack.enter_context(signals.ended_by(_go_on))
+        stack.enter_context(signals.noted())
         with during(Stage.SETUP, options.target):
             server = stack.enter_context(serving(options))
         yield server
-
-
-def _go_on() -> None:
-    """Nothing is waited for yet. What comes next asks whether a signal has come."""
 
 
 def _service(options: argparse.Namespace, signals: Signals) -> Service:
@@ -101,11 +97,12 @@ def _serve_at_once(
         _serve_one(service, client, client_name(target, address), timeout, tls)
 
     where = str(target) if target.path else target.host
-    with during(Stage.LISTEN, target):
-        server = serve(handle, target.port, where)
-    with server, signals.ended_by(lambda: server.stop(drain=_DRAIN)):
-        announce(target, server.local_addr, tls)
-        server.wait()
+    with signals.noted():  # a signal that comes now must not leave a socket file behind
+        with during(Stage.LISTEN, target):
+            server = serve(handle, target.port, where)
+        with server, signals.ended_by(lambda: server.stop(drain=_DRAIN)):
+            announce(target, server.local_addr, tls)
+            server.wait()
 
 
 def _serve_in_turn(

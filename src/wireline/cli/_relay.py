@@ -25,6 +25,7 @@ from wireline.testing import Faults, Link
 
 if TYPE_CHECKING:
     from wireline.cli._tls import Client, Server
+    from wireline.net import Server as Listener
 
 _UNWIND = 0.5
 """Seconds that connections get to end once they were cut. A guess: only a name that is being looked up takes longer."""
@@ -46,7 +47,7 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     signals.expected = True
     with contextlib.ExitStack() as stack:
         # A signal that comes while files are being made must not leave them behind.
-        with signals.ended_by(lambda: None), during(Stage.SETUP, options.listen):
+        with signals.noted(), during(Stage.SETUP, options.listen):
             client = _make_client(options)
             server = stack.enter_context(_serving(options))
         if signals.received is None:
@@ -95,9 +96,12 @@ class _Relay:
     def run(self, signals: Signals) -> None:
         """Listen until a signal comes, and let the connections end; cut them when another one comes."""
         where = str(self._listen) if self._listen.path else self._listen.host
-        with during(Stage.LISTEN, self._listen):
-            server = serve(self._handle, self._listen.port, where, max_connections=self._max)
+        with signals.noted():  # a signal that comes now must not leave a socket file behind
+            with during(Stage.LISTEN, self._listen):
+                server = serve(self._handle, self._listen.port, where, max_connections=self._max)
+            self._until_ended(server, signals)
 
+    def _until_ended(self, server: Listener, signals: Signals) -> None:
         def drain() -> None:
             server.stop(math.inf)
             self._over.set()

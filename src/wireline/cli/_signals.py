@@ -62,6 +62,13 @@ class Signals:
             if hurry is not None and hurry in self._hurries:
                 self._hurries.remove(hurry)
 
+    def noted(self) -> contextlib.AbstractContextManager[None]:
+        """Do not end the process if a signal comes while the block runs: something is made that must not stay.
+
+        What is waited for inside, or next, asks whether one has come.
+        """
+        return self.ended_by(lambda: None)
+
     @property
     def patience(self) -> float | None:
         """Seconds that the command gets to end, now that it was told to; None: until a signal tells it again."""
