@@ -18,9 +18,16 @@ __all__ = ["failure", "secure_core"]
 
 
 def secure_core(
-    tls: SslContext | None, hostname: str | None, host: str, port: int, sock_type: int, *, buffered: bool
+    tls: SslContext | None,
+    hostname: str | None,
+    host: str,
+    port: int,
+    sock_type: int,
+    *,
+    buffered: bool,
+    shared: bool,
 ) -> TlsCore | None:
-    """What the connection needs if it is to be TLS.
+    """What the connection needs if it is to be TLS; ``shared``: by a reader and a writer that are threads.
 
     Raises:
         TypeError, ValueError: the arguments do not go together.
@@ -33,7 +40,8 @@ def secure_core(
     require_context(tls)
     if sock_type != SOCK_STREAM:
         raise ValueError("TLS needs a stream: there is none over UDP")
-    return tls._client_core(host if hostname is None else hostname, port, buffered=buffered)
+    name = host if hostname is None else hostname
+    return tls._client_core(name, port, buffered=buffered, shared=shared)
 
 
 def failure(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import importlib
 import socket
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self, cast
@@ -53,10 +52,7 @@ class SecureSocket(BaseSocket):
             self._secure = cast("TlsCore", core)
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
-            if self._shared:
-                # Its holder may take it again: OpenSSL calls back in the midst of a handshake, and a callback may ask
-                # the socket something.
-                self._secure.share(threading.RLock())
+            assert self._secure.shared or not self._shared, "threads need a core that has a lock"
 
     def _unconnected(self) -> None:
         self._secure = None
@@ -76,7 +72,12 @@ class SecureSocket(BaseSocket):
         """What ``connect`` needs if the socket is wrapped."""
         if self._tls is None:
             return None
-        return self._tls._client_core(self._tls_name or host, port, buffered=self._buffered)
+        name = self._tls_name or host
+        return self._tls._client_core(name, port, buffered=self._buffered, shared=self._shared)
+
+    def _server_core(self, context: SslContext) -> TlsCore:
+        """What a client needs that was accepted."""
+        return context._server_core(buffered=self._buffered, shared=self._shared)
 
     def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None:
         """Go over to TLS. Bytes received in clear must not be taken for protected ones (T6).
@@ -116,7 +117,7 @@ class SecureSocket(BaseSocket):
         if self._guests is None:
             self._guests = Guests()
         try:
-            self._guests.add(client, address, self._tls._server_core(buffered=self._buffered))
+            self._guests.add(client, address, client._server_core(self._tls))
         except BaseException:
             client.close()
             raise

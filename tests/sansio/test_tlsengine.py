@@ -84,7 +84,7 @@ def test_any_split_of_the_records_gives_the_same_plaintext(
     taken: list[bytes] = []
     for piece in pieces(wire, places):
         server.feed(piece, taken.append)
-        assert server._incoming.pending <= ONE_RECORD
+        assert server.incoming.pending <= ONE_RECORD
     assert b"".join(taken) == b"".join(messages)
     assert all(taken)
 
@@ -244,7 +244,7 @@ def test_what_comes_after_close_notify_is_nothing(version: ssl.TLSVersion) -> No
     assert everything(client, goodbye + b"whatever" * 100_000, at_end=True) == b""
     assert client.ended
     assert everything(client, b"whatever" * 100_000) == b""
-    assert client._incoming.pending <= 2 * ONE_RECORD
+    assert client.incoming.pending <= 2 * ONE_RECORD
 
 
 @both_versions
@@ -480,7 +480,7 @@ def survives(engine: TlsEngine, wire: bytes, places: Iterable[int]) -> None:
             else:
                 engine.feed_handshake(piece)
                 engine.handshake()
-            assert engine.ended or engine._incoming.pending <= ONE_RECORD
+            assert engine.ended or engine.incoming.pending <= ONE_RECORD
     except TruncatedError:
         pytest.fail("nobody said that this was the end")
     except ssl.SSLError:

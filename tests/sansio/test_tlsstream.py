@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from tests.sansio.model import REQUESTS, NaiveStream, Outcome, Request, ask, scripts
 from tests.sansio.test_tlsengine import both_versions, contexts, depth, pieces, versions
+from wireline._sansio.sharedtls import SharedTlsCore
 from wireline._sansio.stream import StreamCore
 from wireline._sansio.tlsstream import SLICE, TlsCore
 from wireline.errors import EndOfStreamError
@@ -31,11 +32,13 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 
-def new_pair(version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True) -> list[TlsCore]:
+def new_pair(
+    version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True, shared: bool = False
+) -> list[TlsCore]:
     client, server = contexts(version, ragged_eof=ragged_eof)
     return [
-        client._client_core("localhost", 0, buffered=buffered),
-        server._server_core(buffered=buffered),
+        client._client_core("localhost", 0, buffered=buffered, shared=shared),
+        server._server_core(buffered=buffered, shared=shared),
     ]
 
 
@@ -63,8 +66,10 @@ def shake(client: TlsCore, server: TlsCore) -> None:
         me = 1 - me
 
 
-def connected(version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True) -> list[TlsCore]:
-    pair = new_pair(version, ragged_eof=ragged_eof, buffered=buffered)
+def connected(
+    version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True, shared: bool = False
+) -> list[TlsCore]:
+    pair = new_pair(version, ragged_eof=ragged_eof, buffered=buffered, shared=shared)
     shake(*pair)
     return pair
 
@@ -106,13 +111,13 @@ def drive(core: TlsCore, wire: Iterable[bytes], end: OSError | None, script: lis
 )
 @settings(max_examples=60)  # each is two handshakes
 def test_a_script_has_the_same_answers_as_in_clear(
-    version: ssl.TLSVersion, data: bytes, script: list[Request], places: list[int], buffered: bool
+    version: ssl.TLSVersion, data: bytes, script: list[Request], places: list[int], shared: bool
 ) -> None:
     plain = NaiveStream()
     plain.data, plain.ended = data, True
     expected = [plain.answer(request) for request in script]
     for where in (places, range(5000)):
-        client, server = connected(version, buffered=True)
+        client, server = connected(version, shared=shared)
         wire = said(server, data)
         server.close_notify()
         wire += out(server)
@@ -491,13 +496,17 @@ def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
 
 
 @given(
-    versions, st.integers(1, 40_000), st.lists(st.integers(0, 50_000), max_size=20), st.integers(1, 40_000)
+    versions,
+    st.integers(1, 40_000),
+    st.lists(st.integers(0, 50_000), max_size=20),
+    st.integers(1, 40_000),
+    st.booleans(),
 )
 @settings(max_examples=60)  # each is a handshake
 def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
-    version: ssl.TLSVersion, size: int, places: list[int], most: int
+    version: ssl.TLSVersion, size: int, places: list[int], most: int, shared: bool
 ) -> None:
-    client, server = connected(version)
+    client, server = connected(version, shared=shared)
     data = random.Random(size).randbytes(size)
     wire = said(client, data)
     client.close_notify()
@@ -506,14 +515,17 @@ def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
 
 
 @both_versions
-def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(version: ssl.TLSVersion) -> None:
-    client, server = connected(version)
+@pytest.mark.parametrize("shared", [False, True], ids=["one loop", "shared"])
+def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
+    version: ssl.TLSVersion, shared: bool
+) -> None:
+    client, server = connected(version, shared=shared)
     wire = said(client, b"data")
     client.close_notify()
     assert (server.feed_some(wire + out(client), 100) or server.recv_some(100)) == b"data"
     assert server.recv_some(100) == b""
 
-    client, server = connected(version)
+    client, server = connected(version, shared=shared)
     calls: list[bool] = []
     server.attend = lambda: calls.append(server.has_output)
     wire = said(client, b"data") + b"\x17\x03\x03\x00\x20" + bytes(32)
@@ -538,8 +550,8 @@ def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, reco
 
         return counting
 
-    client.engine._write = counted("write", client.engine._write)
-    server.engine._read = counted("read", server.engine._read)
+    client.engine.write = counted("write", client.engine.write)
+    server.engine.read = counted("read", server.engine.read)
     server.feed(client.seal(bytes(size)))
     assert len(server.recv_some(2**20) or b"") == size + 31
     # As many records as can be asked for at once are no more reads: none of them finds nothing.
@@ -547,8 +559,7 @@ def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, reco
 
 
 def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
-    client, server = connected(ssl.TLSVersion.TLSv1_3)
-    client.share(threading.RLock())
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=True)
     stop = threading.Event()
     answers: list[str | None] = []
 
@@ -581,7 +592,7 @@ class Watched:
 
     def call(self, function: Callable[..., T]) -> Callable[..., T]:
         def watched(*args: object) -> T:
-            assert self.inside == 1
+            assert self.inside
             self.calls += 1
             return function(*args)
 
@@ -589,12 +600,13 @@ class Watched:
 
 
 def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
-    pair = connected(ssl.TLSVersion.TLSv1_3)
+    pair = connected(ssl.TLSVersion.TLSv1_3, shared=True)
     locks = [Watched(), Watched()]
     for core, lock in zip(pair, locks, strict=True):
         engine = core.engine
-        core.share(lock)
-        engine._read, engine._write = lock.call(engine._read), lock.call(engine._write)
+        assert isinstance(core, SharedTlsCore)
+        core._lock = lock
+        engine.read, engine.write = lock.call(engine.read), lock.call(engine.write)
         outgoing = types.SimpleNamespace(read=lock.call(engine.outgoing.read), pending=0)
         engine.outgoing = outgoing  # type: ignore[assignment]
     client, server = pair
@@ -609,7 +621,27 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
     client.close_notify()
     assert client.farewell()
     assert server.ask(lambda _: locks[1].inside) == 1
+    assert [lock.inside for lock in locks] == [0, 0]
     assert min(lock.calls for lock in locks) > 10
+
+
+@pytest.mark.parametrize("how", ["feed", "feed_some", "fail"])
+def test_what_a_read_has_made_is_sent_outside_of_the_lock(how: str) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=True)
+    assert isinstance(client, SharedTlsCore)
+    client.feed(said(server, b"first"))
+    client._lock = lock = Watched()
+    calls: list[int] = []
+    client.attend = lambda: calls.append(lock.inside)
+    garbage = b"\x17\x03\x03\x00\x20" + bytes(32)
+    if how == "feed":
+        client.feed(garbage)
+    elif how == "feed_some":
+        assert client.feed_some(garbage, 100) is None
+    else:
+        client.engine.open_all(garbage)
+        client.fail(ConnectionResetError(errno.ECONNRESET, "reset"))
+    assert calls == [0]
 
 
 # ------------------------------------------------------------------------------------------------- memory

@@ -22,19 +22,19 @@ from wireline.errors import WirelineError, fresh_copy
 if TYPE_CHECKING:
     from wireline.tls import Certificate, TlsInfo
 
-__all__ = ["RECORD_ON_WIRE", "Policy", "TlsEngine", "TruncatedError"]
+__all__ = ["PORTION", "RECORD", "RECORD_ON_WIRE", "Policy", "TlsEngine", "TruncatedError"]
 
 # A read gives one record at most, and that is its size (RFC 8446, 5.1).
-_RECORD = 16 * 1024
+RECORD = 16 * 1024
 
 # The same record in TLS 1.3, encrypted. In pieces of this size bulk is not cut in the midst of records: to be told that
 # one is not there whole yet costs a tenth of decrypting it.
-RECORD_ON_WIRE = _RECORD + 22
+RECORD_ON_WIRE = RECORD + 22
 
 # Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
 # of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
 # 72, 94 and 138 kB for its life.
-_PORTION = 32 * 1024
+PORTION = 32 * 1024
 
 
 class TruncatedError(WirelineError, ssl.SSLError):
@@ -80,7 +80,15 @@ class Policy(Protocol):
 class TlsEngine:
     """One TLS connection.
 
+    A message is mostly one call of OpenSSL, and where every message comes by (``TlsCore``) it is made without asking
+    here: ``at_ease`` and ``may_write`` say when that is possible. What it gives besides data is told to ``end``,
+    ``stopped`` or ``failed``.
+
     Attributes:
+        at_ease: the handshake is done, data has come before, and nothing has ended.
+        may_write: nothing has failed, and ``close_notify`` was not sent.
+        read, write: OpenSSL's.
+        incoming: where ciphertext is put that is to be read.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
@@ -90,18 +98,19 @@ class TlsEngine:
     """
 
     __slots__ = (
-        "_close_sent",
-        "_incoming",
-        "_read",
         "_ready",
         "_remembered",
-        "_write",
+        "at_ease",
         "ended",
         "error",
         "established",
+        "incoming",
+        "may_write",
         "obj",
         "outgoing",
         "policy",
+        "read",
+        "write",
     )
 
     def __init__(
@@ -111,14 +120,15 @@ class TlsEngine:
         self.policy = policy
         self.established = False
         self.ended = False
-        self._incoming = incoming
+        self.incoming = incoming
         self.outgoing = outgoing
         # What `SSLObject` only passes on to: one Python call less for each record.
         inner = getattr(obj, "_sslobj", obj)
-        self._read: Callable[[int], bytes] = inner.read
-        self._write: Callable[[bytes | memoryview], int] = inner.write
+        self.read: Callable[[int], bytes] = inner.read
+        self.write: Callable[[bytes | memoryview], int] = inner.write
         self.error: ssl.SSLError | None = None
-        self._close_sent = False
+        self.at_ease = False
+        self.may_write = True
         self._ready: list[bytes] = []
         self._remembered = False
         policy.prepare(obj)
@@ -138,7 +148,7 @@ class TlsEngine:
 
     def feed_handshake(self, data: bytes) -> None:
         """Take ciphertext while the handshake is not done."""
-        self._incoming.write(data)
+        self.incoming.write(data)
 
     def handshake(self, *, at_end: bool = False) -> bool:
         """Go on with the handshake; True when it is done. ``has_output`` may be true after each step.
@@ -155,15 +165,15 @@ class TlsEngine:
             self.obj.do_handshake()
         except ssl.SSLWantReadError:
             if at_end:
-                raise self._failed(TruncatedError("the peer went away during the handshake")) from None
+                raise self.failed(TruncatedError("the peer went away during the handshake")) from None
             return False
         except ssl.SSLError as error:
-            failure = self._failed(self.policy.explain(error))
+            failure = self.failed(self.policy.explain(error))
             raise failure from failure.__cause__
         try:
             self.policy.check(self.obj)
         except ssl.SSLError as error:
-            self._failed(error)
+            self.failed(error)
             raise
         self.established = True
         return True
@@ -188,31 +198,12 @@ class TlsEngine:
         if at_end and not self.ended:
             if not self.policy.ragged_eof:
                 raise TruncatedError  # of reading: writing may still work, or fails by itself
-            self.ended = True
-
-    def open(self, data: bytes) -> bytes:
-        """Decrypt, and raise nothing: ``ended`` and ``error`` say what came after the data.
-
-        It is folded for the common case, one record, whole: this is where every message comes by.
-        """
-        if len(data) > RECORD_ON_WIRE or self.ended or self.error is not None or not self._remembered:
-            return b"".join(self.open_all(data))
-        incoming = self._incoming
-        incoming.write(data)
-        try:
-            piece = self._read(_RECORD)
-        except ssl.SSLError as error:
-            self._stopped(error)
-            return b""
-        if piece and not incoming.pending:
-            return piece
-        self.ended = not piece
-        return b"".join([piece, *self.open_all(b"")])
+            self.end()
 
     def open_all(self, data: bytes) -> list[bytes]:
-        """Decrypt like ``open``, what may be many records; what was in each of them."""
+        """Decrypt, and raise nothing: ``ended`` and ``error`` say what came after what was in each record."""
         pieces: list[bytes] = []
-        incoming, read = self._incoming, self._read
+        incoming, read = self.incoming, self.read
         view = memoryview(data)
         for start in range(0, len(view) or 1, RECORD_ON_WIRE):
             if self.ended or self.error is not None:
@@ -221,24 +212,30 @@ class TlsEngine:
             try:
                 # Looked at first: to be told that there is no record costs as much as a small record.
                 while incoming.pending:
-                    if not (piece := read(_RECORD)):
-                        self.ended = True
+                    if not (piece := read(RECORD)):
+                        self.end()
                         break
                     pieces.append(piece)
             except ssl.SSLError as error:
-                self._stopped(error)
+                self.stopped(error)
         if pieces and not self._remembered:
             # TLS 1.3 sends the tickets after the handshake, with or before the first data.
             self._remembered = True
+            self.at_ease = not self.ended and self.error is None
             self.policy.remember(self.obj)
         return pieces
 
-    def _stopped(self, error: ssl.SSLError) -> None:
-        """A read did not give anything."""
+    def stopped(self, error: ssl.SSLError) -> None:
+        """A read raised an error."""
         if isinstance(error, ssl.SSLZeroReturnError):
-            self.ended = True  # the peer's close_notify, after ours
+            self.end()  # the peer's close_notify, after ours
         elif not isinstance(error, ssl.SSLWantReadError):  # the record is not there whole yet
-            self._failed(error)
+            self.failed(error)
+
+    def end(self) -> None:
+        """A read gave the end: the peer has sent its ``close_notify``."""
+        self.ended = True
+        self.at_ease = False
 
     def encrypt(self, data: bytes | memoryview) -> None:
         """Turn plaintext into output; it is as much memory until it is taken, and 64 KiB at once is a good measure.
@@ -249,63 +246,43 @@ class TlsEngine:
         """
         if self.error is not None:
             raise fresh_copy(self.error)
-        if self._close_sent:
+        if not self.may_write:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection was shut for writing")
         try:
-            if len(data) > _PORTION:
+            if len(data) > PORTION:
                 self._encrypt_in_portions(memoryview(data))
             elif data:
-                self._write(data)
+                self.write(data)
         except ssl.SSLError as error:
-            raise self._failed(error) from error.__cause__
-
-    def seal(self, data: bytes | memoryview) -> bytes:
-        """What ``encrypt`` and then ``output`` come to, folded for what fits into one portion.
-
-        Raises:
-            ssl.SSLError, BrokenPipeError: as ``encrypt`` does.
-        """
-        if self.error is not None or self._close_sent or len(data) > 2 * _PORTION:
-            self.encrypt(data)
-            return self.output()
-        try:
-            if len(data) <= _PORTION:
-                self._write(data)
-                return self.outgoing.read()
-            view = memoryview(data)
-            self._write(view[:_PORTION])
-            begin = self.outgoing.read()
-            self._write(view[_PORTION:])
-            return begin + self.outgoing.read()
-        except ssl.SSLError as error:
-            raise self._failed(error) from error.__cause__
+            raise self.failed(error) from error.__cause__
 
     def _encrypt_in_portions(self, data: memoryview) -> None:
-        for start in range(0, len(data), _PORTION):
+        for start in range(0, len(data), PORTION):
             if start:
                 self._ready.append(self.outgoing.read())
-            self._write(data[start : start + _PORTION])
+            self.write(data[start : start + PORTION])
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
-        if self._close_sent or self.error is not None or not self.established:
+        if not self.may_write or not self.established:
             return
-        self._close_sent = True
+        self.may_write = False
         try:
             self.obj.unwrap()
         except ssl.SSLWantReadError:
             pass  # the peer has not said so yet, and need not
         except ssl.SSLError as error:
-            self._failed(error)  # of reading: our own is in the output by now
+            self.failed(error)  # of reading: our own is in the output by now
 
     def abandon(self, cause: BaseException) -> ssl.SSLError:
         """End a handshake that nobody will go on with; return the error that every later use gets."""
         if self.error is None:
-            self._failed(ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}"))
+            self.failed(ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}"))
         assert self.error is not None
         return self.error
 
-    def _failed(self, error: ssl.SSLError) -> ssl.SSLError:
+    def failed(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
         self.error = fresh_copy(error)
+        self.at_ease = self.may_write = False
         return error

@@ -37,7 +37,7 @@ async def dial(
     hostname: str | None = None,
 ) -> AsyncSocket:
     host, port, sock_type = dial_arguments(address, port, protocol)
-    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered)
+    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
     timeout = check_timeout(timeout)
     signal = Signal(running_loop())
     deadline = None if timeout is None else Deadline(timeout, signal.now())

@@ -236,7 +236,7 @@ class Server:
     async def _shake_hands(self, welcome: Welcome, client: AsyncSocket, address: Address) -> bool:
         """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
         try:
-            secure = welcome.tls._server_core(buffered=client._buffered)
+            secure = client._server_core(welcome.tls)
             await client._upgrade_by(secure, client._deadline(welcome.seconds), "handshake")
         except ClosedError:
             raise

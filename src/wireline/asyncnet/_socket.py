@@ -255,7 +255,7 @@ class AsyncSocket(AsyncStream):
         client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
             with self._welcome(client):
-                await client._upgrade_by(self._tls._server_core(buffered=self._buffered), deadline, "accept")
+                await client._upgrade_by(client._server_core(self._tls), deadline, "accept")
         return Accepted(client, address)
 
     async def accept(

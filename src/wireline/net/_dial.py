@@ -44,7 +44,7 @@ def dial(
     hostname: str | None = None,
 ) -> Socket:
     host, port, sock_type = dial_arguments(address, port, protocol)
-    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered)
+    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=True)
     deadline = start_deadline(check_timeout(timeout))
     found = wait_for_lookup(look_up(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
     race = Race(interleave(found or ()))

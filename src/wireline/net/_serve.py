@@ -203,7 +203,7 @@ class Server:
     def _shake_hands(self, welcome: Welcome, client: Socket, address: Address) -> bool:
         """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
         try:
-            secure = welcome.tls._server_core(buffered=client._buffered)
+            secure = client._server_core(welcome.tls)
             client._upgrade_by(secure, start_deadline(welcome.seconds), "handshake")
         except ClosedError:
             raise

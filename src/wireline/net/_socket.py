@@ -212,7 +212,7 @@ class Socket(BlockingStream):
         client, address = self._accept_plain(flags, inheritable, deadline)
         if self._tls is not None:
             with self._welcome(client):
-                client._upgrade_by(self._tls._server_core(buffered=self._buffered), deadline, "accept")
+                client._upgrade_by(client._server_core(self._tls), deadline, "accept")
         return Accepted(client, address)
 
     def _accept_plain(self, flags: SocketFlag, inheritable: bool, deadline: Deadline | None) -> Accepted:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
+from wireline._sansio.sharedtls import SharedTlsCore
 from wireline._sansio.tlsengine import TlsEngine
 from wireline._sansio.tlsstream import TlsCore
 from wireline.address import IpAddress
@@ -275,7 +276,7 @@ class SslContext(ContextSettings):
         """
         require_method(sock, "_upgrade", awaited=False)
         engine = self._upgrade_engine(handshake, hostname, leftover)
-        sock._upgrade(TlsCore(engine, buffered=sock._buffered), timeout, leftover)
+        sock._upgrade(_core(engine, buffered=sock._buffered, shared=True), timeout, leftover)
 
     async def wrap_connected_async(
         self,
@@ -347,13 +348,15 @@ class SslContext(ContextSettings):
         )
         return TlsEngine(obj, incoming, outgoing, Connection(settings, name, port, offered))
 
-    def _client_core(self, hostname: str, port: int, *, buffered: bool = True) -> TlsCore:
-        """What a socket needs that is to be connected."""
-        return TlsCore(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered)
+    def _client_core(
+        self, hostname: str, port: int, *, buffered: bool = True, shared: bool = False
+    ) -> TlsCore:
+        """What a socket needs that is to be connected; ``shared``: by a reader and a writer that are threads."""
+        return _core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
 
-    def _server_core(self, *, buffered: bool = True) -> TlsCore:
+    def _server_core(self, *, buffered: bool = True, shared: bool = False) -> TlsCore:
         """What a socket needs that was accepted."""
-        return TlsCore(self._engine(Handshake.AS_SERVER), buffered=buffered)
+        return _core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
 
     # ------------------------------------------------------------------------------------------------------- end
 
@@ -393,6 +396,14 @@ class SslContext(ContextSettings):
         if self._client_get_psk or self._server_get_psk:
             parts.append("psk")
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
+
+
+def _core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
+    if not shared:
+        return TlsCore(engine, buffered=buffered)
+    # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
+    # the socket something.
+    return SharedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
 def _chooser(callback: ServerNameCallback | None) -> Callable[[str | None], Settings | None] | None:
