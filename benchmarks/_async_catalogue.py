@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from benchmarks._driver import Entrant
 from benchmarks._programs import CompiledProgram, Program, PythonProgram
-from benchmarks._rows import ExtraRow, MemoryRow, RateRow, Row
+from benchmarks._rows import MemoryRow, RateRow, Row
 from benchmarks._service import ServerContestant, Service
 
 
@@ -49,7 +49,6 @@ PROGRAMS: list[Program] = [
 
 # As many as take about half a second.
 ECHO = Service("echo", "echo", 40_000)
-ECHO_TIMEOUT = Service("echo-timeout", "echo", 40_000)
 LINES = Service("lines", "echo", 40_000)
 LINES_32 = Service("lines", "echo", 80_000, outstanding=32)
 ACCEPT = Service("greet", "connect", 8_000)
@@ -57,7 +56,6 @@ IDLE = Service("echo", "idle", 10_000)
 
 WORKS = {
     "async echo 64 B": ECHO,
-    "async unused timeout": ECHO_TIMEOUT,
     "async lines 64 B": LINES,
     "async lines 64 B x 32": LINES_32,
     "async accept": ACCEPT,
@@ -111,9 +109,6 @@ def _contestants() -> list[Entrant]:
     for work, pairs in _COMPARISONS.items():
         for program in (program for ours, theirs, _ in pairs for program in (theirs, ours)):
             found[_name(program, work)] = ServerContestant(_name(program, work), WORKS[work], program)
-    for program in (STREAMS, OURS):
-        name = _name(program, "async unused timeout")
-        found[name] = ServerContestant(name, ECHO_TIMEOUT, program)
     return list(found.values())
 
 
@@ -121,12 +116,4 @@ CONTESTANTS = _contestants()
 
 ROWS: list[Row] = [
     *(_row(work, *pair) for work, pairs in _COMPARISONS.items() for pair in pairs),
-    ExtraRow(
-        "async unused timeout: recv_some, from the kernel",
-        _name(OURS, "async unused timeout"),
-        _name(OURS, "async echo 64 B"),
-        _name(STREAMS, "async unused timeout"),
-        _name(STREAMS, "async echo 64 B"),
-        0.1,
-    ),
 ]

@@ -31,7 +31,7 @@ class Work:
     def task(self) -> Task:
         """The same in numbers."""
         if self.load is None:
-            return Task("import", None, None, None)
+            return Task("alone", None, None, None)
         what = {"echo": "echo", "drain": "send", "feed": "receive"}[self.load]
         if self.payload is Payload.LINES:
             what = "read lines"

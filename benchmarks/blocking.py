@@ -220,3 +220,8 @@ def recv_some_ready(trial: Trial) -> None:
 def recv(trial: Trial) -> None:
     with wireline_connection(trial) as sock:
         _receive(trial, trial.reads(), sock.recv)
+
+
+def recv_ready(trial: Trial) -> None:
+    with wireline_connection(trial) as sock:
+        _receive(trial, trial.ready_reads(sock), sock.recv)

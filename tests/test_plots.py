@@ -33,7 +33,7 @@ IMAGES = [DOCS / name for kind, name in NAMED if kind == "image"]
 PICTURES = [*sorted({each.name.rpartition("-")[0] for each in IMAGES}), "headline"]
 NO_PICTURES = "matplotlib is not installed, so no picture can be drawn"
 
-IMPORT = Task("import", None, None, None)
+ALONE = Task("alone", None, None, None)
 LINES = PLAIN_ECHO._replace(what="lines")
 
 
@@ -155,7 +155,7 @@ def test_callbacks_and_c_are_named_by_program_and_ours_against_ours_apart(tmp_pa
 
 
 def test_a_loss_of_less_than_is_shown_is_none_and_nothing_lost_is_said(tmp_path: Path) -> None:
-    results = run_of({"wireline asyncio": {LINES: 10.01, IMPORT: 1.0}, "trio": {LINES: 10.0}})
+    results = run_of({"wireline asyncio": {LINES: 10.01, ALONE: 1.0}, "trio": {LINES: 10.0}})
     rows: list[Row] = [
         RateRow("even", "wireline asyncio: 0", "trio: 0"),
         DurationRow("quick", "wireline asyncio: 1", 1000),
@@ -170,7 +170,7 @@ def test_a_loss_of_less_than_is_shown_is_none_and_nothing_lost_is_said(tmp_path:
 
 
 def test_who_did_a_work_is_sorted_by_what_it_cost(tmp_path: Path) -> None:
-    found = saved(run_of({"slow": {LINES: 9.0}, "quick": {LINES: 3.0}, "other": {IMPORT: 1.0}}), [], tmp_path)
+    found = saved(run_of({"slow": {LINES: 9.0}, "quick": {LINES: 3.0}, "other": {ALONE: 1.0}}), [], tmp_path)
     assert [each.program for each in doing(LINES, found.measured)] == ["quick", "slow"]
     quick = doing(LINES, found.measured)[0]
     assert quick.user == pytest.approx(1e-6)

@@ -15,8 +15,6 @@ from benchmarks._trial import cpu_seconds, settle_allocator
 GREETING = b"w" * 63 + b"\n"
 READ_SIZE = 64 * 1024
 """Bytes that are asked for at once, where that has to be said; it is what trio, anyio and we take by default."""
-TIMEOUT = 30.0
-"""Seconds. It never fires."""
 
 
 def announce(port: int) -> None:

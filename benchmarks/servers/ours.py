@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from benchmarks.servers.control import GREETING, TIMEOUT, announce, certificate, run
+from benchmarks.servers.control import GREETING, announce, certificate, run
 from wireline import Address, ReadLineResult
 from wireline.asyncnet import AsyncSocket, serve
 
@@ -18,11 +18,6 @@ MOST_LINES = 1000
 
 async def echo(sock: AsyncSocket, _: Address) -> None:
     while data := await sock.recv_some():
-        await sock.send(data)
-
-
-async def echo_timeout(sock: AsyncSocket, _: Address) -> None:
-    while data := await sock.recv_some(timeout=TIMEOUT):
         await sock.send(data)
 
 
@@ -57,7 +52,6 @@ async def greet(sock: AsyncSocket, _: Address) -> None:
 
 HANDLERS = {
     "echo": echo,
-    "echo-timeout": echo_timeout,
     "lines": lines,
     "lines-batch": lines_batch,
     "lines-try": lines_try,

@@ -7,23 +7,13 @@ import sys
 from asyncio import StreamReader, StreamWriter
 from collections.abc import Awaitable, Callable
 
-from benchmarks.servers.control import GREETING, READ_SIZE, TIMEOUT, announce, run, tls_context
+from benchmarks.servers.control import GREETING, READ_SIZE, announce, run, tls_context
 
 Handler = Callable[[StreamReader, StreamWriter], Awaitable[None]]
 
 
 async def echo(reader: StreamReader, writer: StreamWriter) -> None:
     while data := await reader.read(READ_SIZE):
-        writer.write(data)
-        await writer.drain()
-
-
-async def echo_timeout(reader: StreamReader, writer: StreamWriter) -> None:
-    while True:
-        async with asyncio.timeout(TIMEOUT):
-            data = await reader.read(READ_SIZE)
-        if not data:
-            return
         writer.write(data)
         await writer.drain()
 
@@ -50,7 +40,6 @@ async def greet(_: StreamReader, writer: StreamWriter) -> None:
 
 HANDLERS = {
     "echo": echo,
-    "echo-timeout": echo_timeout,
     "lines": lines,
     "lines-batch": lines_batch,
     "greet": greet,
