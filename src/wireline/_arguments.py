@@ -99,7 +99,11 @@ def joined(parts: Iterable[Buffer]) -> bytes:
         pieces = list(parts)
     except TypeError:
         raise TypeError(f"send_many takes an iterable of buffers, not {type(parts).__name__}") from None
-    return b"".join([sendable(piece) for piece in pieces])
+    try:
+        return b"".join(pieces)
+    except (BufferError, TypeError):
+        # One of them is no buffer, or none that lies in one piece: who looks at each of them can say what is wrong.
+        return b"".join([sendable(piece) for piece in pieces])
 
 
 def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:

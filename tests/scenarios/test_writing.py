@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import array
 import asyncio
 import socket
 import struct
@@ -100,6 +101,15 @@ async def test_W1_send_many_sends_all_pieces_in_order_as_one(wire: Wire) -> None
     assert await soon(in_thread(read_exactly, wire.peer, 100_065)) == b"".join(pieces)
     await soon(wire.sock.send_many([]))
     assert wire.sock.last_bytes_sent == 0
+
+
+async def test_W1_send_many_takes_any_buffers(wire: Wire) -> None:
+    apart = memoryview(b"a-b-c-")[::2]
+    numbers = array.array("I", [1, 2])
+    for pieces in ([b"x", bytearray(b"y"), numbers, memoryview(numbers)], [b"x", apart, bytearray(b"y")]):
+        expected = b"".join(memoryview(piece).tobytes() for piece in pieces)
+        await soon(wire.sock.send_many(pieces))
+        assert await soon(in_thread(read_exactly, wire.peer, len(expected))) == expected
 
 
 async def test_W5_what_send_many_sends_is_not_interleaved(wire: Wire) -> None:

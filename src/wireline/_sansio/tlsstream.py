@@ -100,9 +100,8 @@ class TlsCore(StreamCore):
         except ssl.SSLError as error:
             if isinstance(error, TruncatedError):
                 error.__cause__ = self._cause
-            super().fail(
-                fresh_copy(error)
-            )  # the frames of the one that is raised would keep the socket alive
+            # A copy: the frames of the one that is raised would keep the socket alive.
+            super().fail(fresh_copy(error))
             raise
         if done:
             self._decrypt(at_end=self._cut)

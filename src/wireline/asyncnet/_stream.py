@@ -173,7 +173,10 @@ class AsyncStream(WaitingStream):
         if not self._resting:
             self._cannot_read(StreamCore.recv_line.__name__)
         lines = self._lines
-        if lines and len(lines[-1]) <= check_size(max_length, "max_length"):
+        # No line ahead is longer than the default: that is not asked in each call.
+        if lines and (
+            max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
+        ):
             return ReadLineResult.FULL_LINE, lines.pop()
         line = self._read_now(StreamCore.recv_line, max_length, "truncate", SAFE_DISCONN)
         if line:
@@ -228,7 +231,7 @@ class AsyncStream(WaitingStream):
                     raise
                 return
             if sent == len(payload):
-                self.last_bytes_sent = sent
+                self.last_bytes_sent = len(payload)
                 return
         if not payload:
             self._open_sock("send")

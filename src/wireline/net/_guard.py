@@ -199,9 +199,7 @@ class GuardedSocket(SecureSocket):
         else:
             if data and most:
                 return core.feed_some(data, most)
-            if not data:
-                self._raise_if_closed(operation)  # then it was `close` that woke us
-            core.feed(data)
+            self._feed(core, data, operation)
         return None
 
     def _feed(self, core: StreamCore, data: bytes, operation: str) -> None:

@@ -96,9 +96,8 @@ class BlockingStream(SecuredSocket):
                 if answer is None and (answer := request(core, *args)) is None:
                     if self._disposal is not None:  # who always finds something is not woken by `close`
                         self._raise_if_closed(request.__name__)
-                    if (
-                        timeout
-                    ):  # of 0 it goes on while the kernel has something: it does not wait, and gets it all
+                    # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
+                    if timeout:
                         deadline = deadline or Deadline(timeout, time.monotonic())
                         if deadline.passed(time.monotonic()):
                             raise SocketTimeout(request.__name__, timeout)
