@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 from collections.abc import Callable, Coroutine
@@ -14,8 +15,10 @@ from hypothesis import strategies as st
 
 from tests.asyncnet.loops import ALL_WAYS, Way, turns
 from tests.asyncnet.streams import HOWS, LEFT, GivenUp, drain, drain_until, narrow_wire, pattern
+from tests.tls import certificates
 from wireline import SocketTimeout
 from wireline.asyncnet import AsyncSocket
+from wireline.tls import Handshake, SslContext
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 
@@ -248,3 +251,28 @@ def test_W3_W5_senders_that_give_up_at_random_leave_prefixes_in_order_of_arrival
             assert arrived == b"".join(expected)
 
     way.run(main, thorough=False)
+
+
+@every_way
+async def test_W3_TLS_the_next_send_takes_the_rest_of_a_record_along(way: Way) -> None:
+    """There is room again, and nobody closes: all that was begun and all of the next message has to arrive."""
+    leaf = certificates.server()
+    server = SslContext(cert_file=leaf.cert, key_file=leaf.key)
+    client = SslContext(ca_file=certificates.ca_file())
+    near, far = (AsyncSocket.from_socket(sock) for sock in socket.socketpair())
+    async with near, far:
+        await asyncio.gather(
+            server.wrap_connected_async(near, Handshake.AS_SERVER),
+            client.wrap_connected_async(far, Handshake.AS_CLIENT, "localhost"),
+        )
+        with pytest.raises(SocketTimeout) as caught:
+            await near.send(bytes(4_000_000), timeout=0)
+        sent = caught.value.bytes_sent
+        assert sent
+        received = 0
+        with contextlib.suppress(SocketTimeout):
+            while True:
+                received += len(await far.recv_some(timeout=0))
+        assert received < sent, "a record was begun, and its end did not go out"
+        await near.send(b"next", timeout=5)
+        assert await far.recv_exactly(sent - received + 4, timeout=5) == bytes(sent - received) + b"next"

@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -30,6 +30,9 @@ UNSAFE = SocketFlag(0)
 
 T = TypeVar("T")
 U = TypeVar("U")
+
+
+one_loop_or_shared = pytest.mark.parametrize("shared", [False, True], ids=["one loop", "shared"])
 
 
 def new_pair(
@@ -515,7 +518,7 @@ def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
 
 
 @both_versions
-@pytest.mark.parametrize("shared", [False, True], ids=["one loop", "shared"])
+@one_loop_or_shared
 def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
     version: ssl.TLSVersion, shared: bool
 ) -> None:
@@ -533,6 +536,67 @@ def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
     assert calls == [True]
     with pytest.raises(ssl.SSLError):
         server.recv_some(100)
+
+
+@one_loop_or_shared
+def test_R2_records_that_come_together_are_all_there(shared: bool) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+    client.feed(said(server, b"the first has tickets before it"))
+    assert client.recv_some(100)
+    wire = said(server, b"one") + said(server, b"two") + said(server, b"three")[:-1]
+    answer = client.feed_some(wire, 100) or b""
+    while client:
+        answer += client.recv_some(100) or b""
+    assert answer == b"onetwo"
+
+
+@one_loop_or_shared
+def test_what_a_read_has_made_is_seen_to_when_data_came_along(shared: bool) -> None:
+    """As when a key update stands before the data."""
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+    client.feed(said(server, b"the first has tickets before it"))
+    assert client.recv_some(100)
+    calls: list[bool] = []
+    client.attend = lambda: calls.append(client.has_output)
+    client.outgoing.write(b"the answer")
+    assert (client.feed_some(said(server, b"data"), 100) or client.recv_some(100)) == b"data"
+    assert calls == [True]
+
+
+@one_loop_or_shared
+def test_W3_what_is_sealed_while_a_record_is_not_gone_comes_after_it(shared: bool) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+    begun = bytes(client.seal(b"one"))
+    assert not client.sent(7)
+    assert bytes(client.seal(b"two")) == begun[7:]
+    server.feed(begun[:7] + out(client))
+    assert server.recv_exactly(6) == b"onetwo"
+
+
+@pytest.mark.parametrize("how", ["failed", "ended"])
+def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3)
+    client.feed(said(server, b"first"))
+    assert client.recv_some(100) == b"first"
+    if how == "failed":
+        assert client.feed_some(b"\x17\x03\x03\x00\x20" + bytes(32), 100) is None
+    else:
+        server.close_notify()
+        assert client.feed_some(out(server), 100) is None
+
+    def forbidden(_: object) -> NoReturn:
+        raise AssertionError("it was asked")
+
+    client.engine.read = forbidden
+    assert client.feed_some(b"\x17\x03\x03\x00\x20" + bytes(32), 100) is None
+    if how == "failed":
+        client.engine.write = forbidden
+        with pytest.raises(ssl.SSLError):
+            client.seal(b"too late")
+        with pytest.raises(ssl.SSLError):
+            client.recv_some(100)
+    else:
+        assert client.recv_some(100) == b""
 
 
 @pytest.mark.parametrize(
