@@ -43,7 +43,7 @@ class TlsCore(StreamCore):
     """Ciphertext in, answers out; plaintext in, ciphertext out.
 
     Attributes:
-        engine: the TLS connection; call it through this object, which holds the lock.
+        engine: the TLS connection. Sockets call it through this object, which may be one that holds a lock meanwhile.
         outgoing: where the engine leaves ciphertext that is to be sent, besides ``rest``.
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
@@ -82,7 +82,7 @@ class TlsCore(StreamCore):
         self.attend: Callable[[], object] | None = None
 
     def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
-        """Put a question to the connection, while nobody else uses it."""
+        """Put a question to the connection."""
         return question(self.engine.obj)
 
     # The handshake: `handshake`, send the output, wait for `news`, and again.
@@ -187,8 +187,7 @@ class TlsCore(StreamCore):
             self.engine.feed(b"", pieces.append, at_end=at_end)
         except ssl.SSLError as error:
             failure = error
-        if pieces:
-            self._buffer.feed(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        self._buffer.feed_pieces(pieces)
         if failure is not None:
             if isinstance(failure, TruncatedError):
                 failure.__cause__ = cause
