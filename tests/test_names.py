@@ -51,6 +51,7 @@ METHODS = {
     "from_fd": Entry("fd, domain=..., sock_type=..., protocol=..., *, buffered=True"),
     "from_socket": Entry("sock, *, buffered=True"),
     "detach": Entry(""),
+    "adopt": Entry(""),
     "connect": Entry("address, port=0, timeout=None", waits=True),
     "connect_unix": Entry("path, timeout=None", waits=True),
     "bind_unix": Entry("path"),

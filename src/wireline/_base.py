@@ -19,6 +19,7 @@ from typing import ClassVar, NoReturn, Self
 from wireline._arguments import UnixPath, option_number, require_int
 from wireline._descriptor import State, create, fitting_protocol, no_delay, remove_stale, state_of
 from wireline._linger import dispose
+from wireline._process import process
 from wireline._resolver import ask
 from wireline._sansio.deadline import FOREVER, check_timeout
 from wireline._sansio.stream import StreamCore
@@ -112,6 +113,7 @@ class BaseSocket:
         self._deaf = False  # shut down for reading, by `close`
         # Taken once, by the first `close`, and never let go.
         self._closing = threading.Lock()
+        self._owner = process.epoch  # the process that may do more with the descriptor than close it
         self.last_bytes_sent = 0
         if state is State.CONNECTED:
             self._connected(peer)
@@ -212,6 +214,13 @@ class BaseSocket:
         """``close`` was called, for the first time: wake who waits and close the descriptor."""
         raise NotImplementedError
 
+    def _abandon(self) -> None:
+        """``close`` was called in a process that does not own the socket: close the descriptor, and nothing else.
+
+        No ``shutdown``, no byte, no ``epoll_ctl``: each would reach the connection of the process that owns it.
+        """
+        self._sock.close()
+
     # Hooks of TLS, in the room above.
 
     def _may_detach(self) -> None:
@@ -227,6 +236,28 @@ class BaseSocket:
     def _traits(self) -> list[str]:
         """What else ``repr`` tells."""
         return []
+
+    # Processes.
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether another process owns the socket: this one is its child, and has not used it."""
+        return self._owner is not process.epoch
+
+    def adopt(self) -> None:
+        """Make this process the owner of the socket, after a fork.
+
+        A socket belongs to the process that made it. A forked child may drop or ``close`` its copy, which closes the
+        child's descriptor and does nothing to the connection. A child that goes on with the connection (a server
+        that forks for each client) becomes its owner with the first call that reads or sends, or by ``adopt``; its
+        ``close`` is then a full one. The parent is to close its copy before, or not to use it again: two owners of
+        one TLS connection break it.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        self._open_sock("adopt")
+        self._owner = process.epoch
 
     # States.
 
@@ -545,6 +576,9 @@ class BaseSocket:
             seconds = check_timeout(linger)
             linger = FOREVER if seconds is None else seconds
         if not self._closing.acquire(blocking=False):
+            return
+        if self._is_foreign:
+            self._abandon()
             return
         self._lines.clear()
         self._send_guests_away()
