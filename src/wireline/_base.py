@@ -214,6 +214,10 @@ class BaseSocket:
         """``close`` was called, for the first time: wake who waits and close the descriptor."""
         raise NotImplementedError
 
+    def _is_disposed(self) -> bool:
+        """Whether an earlier ``close`` came to its end; one that an exception ended is to be made again."""
+        return True
+
     def _abandon(self) -> None:
         """``close`` was called in a process that does not own the socket: close the descriptor, and nothing else.
 
@@ -575,10 +579,11 @@ class BaseSocket:
         if linger is not None:
             seconds = check_timeout(linger)
             linger = FOREVER if seconds is None else seconds
-        if not self._closing.acquire(blocking=False):
-            return
+        first = self._closing.acquire(blocking=False)
         if self._is_foreign:
             self._abandon()
+            return
+        if not first and self._is_disposed():
             return
         self._lines.clear()
         self._send_guests_away()
@@ -617,6 +622,8 @@ class BaseSocket:
         closing = getattr(self, "_closing", None)
         if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+        elif closing is not None and not self._is_disposed():
             self.close()
 
 

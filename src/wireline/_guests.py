@@ -21,7 +21,9 @@ _PATIENCE = 10.0
 class Client(Protocol):
     """What is asked of a client's socket."""
 
-    def _hold(self, operation: str) -> StreamCore: ...
+    _core: StreamCore | None
+
+    def _hold(self, operation: str) -> object: ...
     def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None: ...
     def _step_handshake(self, secure: TlsCore) -> bool: ...
     def _published(self) -> None: ...
@@ -36,6 +38,8 @@ class _Guest(NamedTuple, Generic[C]):
     address: Address
     secure: TlsCore
     until: float
+    held: object
+    """The right to read and write, which lasts as long as there is a reference to it."""
 
 
 class Guests(Generic[C]):
@@ -49,8 +53,10 @@ class Guests(Generic[C]):
 
     def add(self, client: C, address: Address, secure: TlsCore) -> None:
         """Begin a handshake with a client. It is closed if that fails or takes too long."""
-        client._begin_upgrade(secure, client._hold("accept"), "refuse")
-        self._waiting.append(_Guest(client, address, secure, time.monotonic() + _PATIENCE))
+        held = client._hold("accept")
+        assert client._core is not None
+        client._begin_upgrade(secure, client._core, "refuse")
+        self._waiting.append(_Guest(client, address, secure, time.monotonic() + _PATIENCE, held))
 
     def ready(self) -> tuple[C, Address] | None:
         """Go on with every handshake as far as that is possible now; the first client whose handshake is done."""

@@ -152,8 +152,12 @@ class SecureSocket(BaseSocket):
 
     # Hooks of the flavours.
 
-    def _hold(self, operation: str) -> StreamCore:
-        """Be the only one who reads and writes the stream, until ``_published``."""
+    def _hold(self, operation: str) -> object:
+        """Be the only call that reads and writes the stream, until ``_published``.
+
+        Returns:
+            That right, which lasts as long as there is a reference to it.
+        """
         raise NotImplementedError
 
     def _send_output(self) -> None:

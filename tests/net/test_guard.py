@@ -48,15 +48,17 @@ def by_reading(sock: Socket) -> Iterator[None]:
     core = sock._resting.pop()
     yield
     sock._resting.append(core)
-    if sock._disposal is not None:
-        sock._last_one_out()
+    del core
+    sock._leave()
 
 
 @contextlib.contextmanager
 def by_writing(sock: Socket) -> Iterator[None]:
-    assert sock._turn.try_acquire()
+    permit = sock._writing.try_acquire()
+    assert permit is not None
     yield
-    sock._let_go_of_turn()
+    del permit
+    sock._release_permit()
 
 
 USES: list[Callable[[Socket], AbstractContextManager[object]]] = [by_a_call, by_reading, by_writing]

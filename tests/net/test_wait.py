@@ -14,7 +14,7 @@ import pytest
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
-from wireline.net._wait import Readiness, Waker, start_deadline, wait_for_lookup
+from wireline.net._wait import Latch, Readiness, Waker, start_deadline, wait_for_lookup
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -58,7 +58,7 @@ def fill(sock: socket.socket) -> None:
 
 
 def ring_soon(waker: Waker) -> threading.Timer:
-    timer = threading.Timer(0.02, waker.ring)
+    timer = threading.Timer(0.02, waker.wake)
     timer.start()
     return timer
 
@@ -151,35 +151,35 @@ def test_who_does_not_have_to_wait_costs_no_descriptors(pair: Pair, waker: Waker
     assert Readiness(here.fileno(), waker=waker).wait(None)
     here.recv(1)
     assert not Readiness(here.fileno(), waker=waker).wait(within(0))
-    assert waker._pair is None
+    assert not waker._pairs
 
 
 # Waker.
 
 
 def test_a_waker_wakes_everybody(waker: Waker) -> None:
-    events = [threading.Event() for _ in range(3)]
+    events = [Latch() for _ in range(3)]
     threads = [threading.Thread(target=waker.wait_for, args=(event, 5)) for event in events]
     for thread in threads:
         thread.start()
-    waker.ring()
+    waker.wake()
     for thread in threads:
         thread.join(5)
         assert not thread.is_alive()
 
 
 def test_a_waker_that_was_rung_stays_rung(waker: Waker) -> None:
-    waker.ring()
+    waker.wake()
     start = time.monotonic()
-    waker.wait_for(threading.Event(), 20)
+    waker.wait_for(Latch(), 20)
     assert time.monotonic() - start < TOO_LONG
     assert Readiness(waker.fileno()).wait(within(0))
-    waker.ring()
+    waker.wake()
 
 
 def test_a_waker_lets_the_time_pass(waker: Waker) -> None:
     start = time.monotonic()
-    waker.wait_for(threading.Event(), 0.02)
+    waker.wait_for(Latch(), 0.02)
     assert 0.018 <= time.monotonic() - start < TOO_LONG
 
 

@@ -230,6 +230,7 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "connect": lambda sock: sock.connect("127.0.0.1", PORT),
     "connect_unix": lambda sock: sock.connect_unix("/nowhere/at/all"),
     "detach": lambda sock: sock.detach(),
+    "adopt": lambda sock: sock.adopt(),
     "get_sock_opt": lambda sock: sock.get_sock_opt(SockOpt.KEEP_ALIVE),
     "get_socket_error": lambda sock: sock.get_socket_error(),
     "lines": lambda sock: anext(aiter(sock.lines())),

@@ -25,7 +25,7 @@ Every other method gives the lines that nobody took back first, so the two views
 
 from __future__ import annotations
 
-from wireline._sansio.lines import EMPTY_LINE, split_lines
+from wireline._sansio.lines import CARRIAGE_RETURN, EMPTY_LINE, split_lines
 
 # Splitting ahead starts once this many bytes went by as lines, one after the other. A guess: about ten header lines,
 # so that a short exchange of "a line, then its body" stays on the plain path.
@@ -38,6 +38,17 @@ _APART = 1024
 # Splitting ahead goes no further than this many bytes at once. So no line of the fast lane is longer than a plain
 # `recv_line` may return, and a peer that sends empty lines costs little (a list takes 8 bytes for each).
 _AHEAD_AT_MOST = 64 * 1024
+
+
+BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], object]
+"""What ``ReceiveBuffer.restore`` needs to undo everything that was done since: head, start and size; the tail, and its
+size then; the pieces; last the object that was fed last (see ``fed``). A plain tuple: each read makes one.
+"""
+
+
+def fed(state: BufferState) -> object:
+    """Return the object that was fed last before the state was noted."""
+    return state[6]
 
 
 class ReceiveBuffer:
@@ -126,6 +137,32 @@ class ReceiveBuffer:
         data = b"".join(pieces)
         self.size -= len(data)
         self.feed(data)
+
+    def state(self, fed: object = None) -> BufferState:
+        """Note the content, with the lines that were split ahead as if they were not."""
+        tail, pieces = self._tail, self._pieces
+        if tail is None and pieces is None and not self.lines:
+            return self._head, self._start, self.size, None, 0, (), fed
+        ahead = self._size_of_lines()
+        return (
+            self._head,
+            self._start - ahead,
+            self.size + ahead,
+            tail,
+            0 if tail is None else len(tail),
+            tuple(pieces or ()),
+            fed,
+        )
+
+    def restore(self, state: BufferState) -> None:
+        """Go back to a state. It may be interrupted anywhere and done again: a bytearray only ever grows."""
+        self._head, self._start, self.size, tail, tail_size, pieces, _ = state
+        self._tail = tail
+        if tail is not None:
+            del tail[tail_size:]
+        self._pieces = list(pieces) or None
+        self._searched = self._run = 0
+        self.lines.clear()
 
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
@@ -216,6 +253,41 @@ class ReceiveBuffer:
         self._run += consumed
         if self._run >= _AHEAD_AFTER:
             self._split_ahead()
+        return line
+
+    def next_line(self, max_length: int) -> bytes | None:
+        """Remove and return the first line, ``EMPTY_LINE`` for an empty one. The common case of ``find_line``.
+
+        Returns:
+            The line, or None: it is not whole, too long, or not in the head alone, and ``find_line`` must look closer.
+        """
+        if self.lines or self._tail or self._pieces:
+            return None
+        if self._sought != b"\n":
+            self._sought = b"\n"
+            self._searched = 0
+        head, start = self._head, self._start
+        newline = head.find(b"\n", start + self._searched, start + max_length + 2)
+        if newline < 0:
+            self._searched = min(self.size, max_length + 2)
+            return None
+        end = newline - 1 if newline > start and head[newline - 1] == CARRIAGE_RETURN else newline
+        if end - start > max_length:
+            return None
+        line = head[start:end] or EMPTY_LINE
+        consumed = newline + 1 - start
+        self._run += consumed
+        self._searched = 0
+        self.size -= consumed
+        if self.size:
+            self._start = newline + 1
+            if self._run >= _AHEAD_AFTER:
+                self._split_ahead()
+        else:  # let go of the memory
+            self._head = b""
+            self._start = 0
+            if self._run >= _AHEAD_AFTER:
+                self._run = 0
         return line
 
     def let_go(self) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 EMPTY_LINE = b"\r\n"
 
-_CARRIAGE_RETURN = 13
+CARRIAGE_RETURN = 13
 
 
 class Line(NamedTuple):
@@ -38,7 +38,7 @@ def find_line(buffer: ReceiveBuffer, max_length: int, ended: bool) -> Line | Non
     newline = buffer.find(b"\n", max_length + 2)
     if newline >= 0:
         size = newline
-        if newline and buffer.byte_at(newline - 1) == _CARRIAGE_RETURN:
+        if newline and buffer.byte_at(newline - 1) == CARRIAGE_RETURN:
             size -= 1
         if size <= max_length:
             return Line(size, newline + 1, False)
@@ -47,7 +47,7 @@ def find_line(buffer: ReceiveBuffer, max_length: int, ended: bool) -> Line | Non
     if have <= max_length:
         return None
     # One byte over, and it may be the \r of a terminator whose \n has not arrived.
-    if have == max_length + 1 and not ended and buffer.byte_at(max_length) == _CARRIAGE_RETURN:
+    if have == max_length + 1 and not ended and buffer.byte_at(max_length) == CARRIAGE_RETURN:
         return None
     return Line(max_length, max_length, True)
 

@@ -42,6 +42,10 @@ class SharedTlsCore(TlsCore):
         self._lock = lock
         self._unattended = False
 
+    def renew_lock(self) -> None:
+        """In a forked child: a thread of the parent may have held the lock, and is not here to release it."""
+        self._lock = type(self._lock)()
+
     def _attend(self) -> None:
         self._unattended = True
 

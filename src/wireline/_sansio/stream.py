@@ -7,6 +7,11 @@ exception. The socket only waits: ask, and while the answer is None, receive ``w
 Nothing is consumed before the request can be answered whole. That is the reason why a timeout or a cancellation
 loses nothing: the half-answered request leaves every byte where the next one finds it.
 
+A call may be ended by an exception at any moment (a signal handler's), and still loses nothing. A socket whose calls
+can be interrupted puts what the network gave into ``inbox`` before anything else, and ``undo`` remembers the buffer
+as it was before the request took something out of it. Both are cleared when the caller has its answer; a call that
+finds one of them set goes back by ``recover``.
+
 The end is sticky. It may be an orderly one (``feed(b"")``) or an error (``fail``), and it is reported after
 everything that arrived before it, every time it is asked for (R12).
 """
@@ -16,7 +21,7 @@ from __future__ import annotations
 import operator
 from typing import ClassVar
 
-from wireline._sansio.buffer import ReceiveBuffer
+from wireline._sansio.buffer import BufferState, ReceiveBuffer, fed
 from wireline._sansio.lines import EMPTY_LINE, Line, find_line
 from wireline.errors import EndOfStreamError, LineTooLongError, fresh_copy
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
@@ -30,12 +35,16 @@ _LARGE = BUFFER_SIZE // 4
 _LARGEST_WANT = 1024 * 1024
 
 
+NOTHING: BufferState = (b"", 0, 0, None, 0, (), None)
+"""The state of an empty buffer."""
+
+
 class StreamCore:
     """Bytes in, answers out.
 
     Attributes:
         at_rest: the last thing that happened is that ``feed_some`` gave its answer whole: nothing is there, no end has
-            come, and ``want`` is right for another ``recv_some`` of at most a buffer.
+            come, and ``want`` is ``BUFFER_SIZE``, right for another ``recv_some`` of at most as much.
         buffered: it asks the network for more than it needs, and keeps the rest.
         want: bytes to ask the network for, valid after a request answered None.
         from_scratch: after ``recv_some``, ``recv_line``, ``recv`` or ``recv_exactly`` answered None: nothing is there
@@ -43,6 +52,8 @@ class StreamCore:
             all that was asked for, it is the answer.
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
+        inbox: what the network gave and the buffer does not have yet: bytes, or the error that ended the stream.
+        undo: the buffer as it is to be if the call that is being made does not come to its end.
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """
 
@@ -54,7 +65,9 @@ class StreamCore:
         "broken",
         "buffered",
         "from_scratch",
+        "inbox",
         "lines",
+        "undo",
         "want",
         "want_whole",
     )
@@ -70,6 +83,8 @@ class StreamCore:
         self._error: OSError | None = None
         self.broken: OSError | None = None
         self.lines = self._buffer.lines
+        self.inbox: bytes | OSError | None = None
+        self.undo: BufferState | None = None
         self.from_scratch = False
         self.want = 0
         self.want_whole = False
@@ -80,7 +95,7 @@ class StreamCore:
 
     def __bool__(self) -> bool:
         """Whether a byte can be read without the network."""
-        return bool(self._buffer)
+        return bool(self._buffer or self.inbox)
 
     @property
     def ended(self) -> bool:
@@ -105,7 +120,7 @@ class StreamCore:
             most: what ``recv_some`` was asked for.
         """
         if len(data) <= most:
-            self.at_rest = self.buffered and self.want <= BUFFER_SIZE
+            self.at_rest = self.buffered and self.want == BUFFER_SIZE
             return data
         self.feed(data)
         return None
@@ -115,6 +130,64 @@ class StreamCore:
         self.at_rest = False
         self._ended = True
         self._error = error.with_traceback(None)  # its frames would keep the socket alive
+
+    # For calls that may be interrupted.
+
+    def prepare(self) -> None:
+        """Before a request: note what to go back to if the call that makes it is interrupted."""
+        if self.undo is not None or self.inbox is not None:
+            self.recover()
+        if self._buffer.size or self._buffer.lines:
+            self.undo = self._buffer.state()
+        else:
+            self.undo = NOTHING
+
+    def take_in(self, most: int = 0) -> bytes | None:
+        """Take what is in ``inbox``, after a request that had no answer.
+
+        Args:
+            most: bytes up to which it is the answer of a ``recv_some`` for which nothing was there; 0: it is not.
+
+        Returns:
+            The answer, if that is it whole; it also stays in ``inbox`` until ``done``.
+        """
+        data = self.inbox
+        if type(data) is bytes and data:
+            if most:
+                if (answer := self.feed_some(data, most)) is not None:
+                    return answer
+                self._taken_in()
+                return None
+            if self.want_whole and self.from_scratch and len(data) == self.want:
+                return data  # no joining of pieces, no way through the buffer: what bulk costs a bare socket
+        self._feed_inbox()
+        return None
+
+    def _feed_inbox(self) -> None:
+        data = self.inbox
+        if isinstance(data, OSError):
+            self.fail(data)
+        elif data is not None:
+            self.feed(data)
+        self._taken_in()
+
+    def _taken_in(self) -> None:
+        # In this order, and with the object itself noted: between the two it is clear that it was fed.
+        self.undo = self._buffer.state(self.inbox)
+        self.inbox = None
+
+    def done(self) -> None:
+        """The caller has its answer."""
+        self.undo = self.inbox = None
+
+    def recover(self) -> None:
+        """Go on after a call that was interrupted at any point, this one included."""
+        if self.undo is None:
+            self.undo = self._buffer.state()
+        self._buffer.restore(self.undo)
+        if self.inbox is not None and fed(self.undo) is not self.inbox:
+            self._feed_inbox()
+        self.done()
 
     # The requests. Each is named after the method of the socket that makes it.
 
@@ -205,6 +278,8 @@ class StreamCore:
         buffer = self._buffer
         line = None
         if buffer.size or buffer.lines:
+            if flags is SAFE_DISCONN and (whole := buffer.next_line(max_length)) is not None:
+                return whole
             line = find_line(buffer, max_length, self._ended)
             self.from_scratch = False
         else:

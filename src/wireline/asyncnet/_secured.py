@@ -67,9 +67,10 @@ class SecuredStream(SecureSocket):
     async def _upgrade_by(
         self, secure: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
     ) -> None:
-        plain = self._hold(operation)
+        self._hold(operation)
+        assert self._core is not None
         try:
-            self._begin_upgrade(secure, plain, leftover)
+            self._begin_upgrade(secure, self._core, leftover)
             await self._shake_hands(secure, operation, deadline)
         finally:
             self._published()

@@ -1,35 +1,27 @@
-"""Who uses a descriptor, and who closes it.
-
-Theory of operation. A connected stream has one ``StreamCore``. It rests in ``_resting``, a list of at most one, and
-whoever reads takes it out (``list.pop`` is atomic): so an empty list is what tells a second reader that it is one,
-without a lock on the way. Writers queue for ``_turn``. Every other use of the descriptor is counted in ``_users``.
-
-``close`` may come from any thread at any moment. It marks the socket closed, wakes the waiters, and then
-*the last user out closes the descriptor*, as in Go's fdMutex: only who can take the core, the turn and finds no user
-left may do it. A number is therefore never given back to the system while somebody is about to use it.
-"""
+"""A socket whose descriptor several threads may use and one may close (``_fd_guard``), and how its calls wait."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
+import itertools
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import TypeVar
 
 from wireline._descriptor import State
+from wireline._process import process
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
 from wireline.errors import BusyError, SockAddr, SocketTimeout
-from wireline.net._turns import WriteTurn
-from wireline.net._wait import Readiness, Waker
-from wireline.options import AF_UNIX, DONT_WAIT, NO_SIGNAL
+from wireline.net._abandoned import is_abandoned, recovering
+from wireline.net._fd_guard import FdGuard, Use
+from wireline.net._wait import Latch, Readiness
+from wireline.net._write_lock import Permit
+from wireline.options import DONT_WAIT, NO_SIGNAL
 
 T = TypeVar("T")
 
@@ -40,176 +32,191 @@ _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
+class Exclusive:
+    """The right of one thread to connect a socket, or to receive datagrams."""
+
+    __slots__ = ()
+
+
 class GuardedSocket(SecureSocket):
     """A socket whose descriptor several threads may use and one may close."""
 
     _shared = True
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._resting: list[StreamCore] = []
-        self._turn = WriteTurn()
-        self._lock = threading.Lock()
-        self._users = 0
-        self._one_at_a_time = threading.Lock()
-        self._waker = Waker()
+        self._guard = FdGuard(sock)
+        # What every message looks at, without the way through the guard.
+        self._resting = self._guard.resting
+        self._writing = self._guard.writing
+        # The epoch in which a call may end without more ado: that of the owning process, and none from `close` on.
+        self._quiet_epoch: object = process.epoch
+        self._exclusive = (Exclusive(),)
+        self._not_exclusive = list(self._exclusive)
         self._readable: Readiness | None = None
         self._writable: Readiness | None = None
-        self._disposal: Callable[[], None] | None = None
-        self._no_reader = self._no_writer = True
+        self._receive: Iterator[bytes] = iter(())
+        self._receive_as = (0, 0)
         super()._setup(sock, buffered, state, peer)
+
+    def _take_core(self, core: StreamCore) -> None:
+        super()._take_core(core)
+        self._guard.cores = (core,)
 
     def _opened(self) -> None:
         assert self._core is not None
         self._readable = self._writable = None
-        self._waker.close()  # it was for `connect`; `shutdown` wakes whoever waits on a stream
-        self._no_reader = self._no_writer = False
+        self._receive_as = (0, 0)
+        self._guard.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
+        self._guard.connected(self._core)
 
     def _published(self) -> None:
-        assert self._core is not None
-        self._resting.append(self._core)
-        self._let_go_of_turn()
+        self._guard.publish()
+        if self._quiet_epoch is not process.epoch:
+            self._leave()
 
     def _unconnected(self) -> None:
-        with self._lock:
-            self._no_reader = self._no_writer = True
-            super()._unconnected()
+        self._guard.unconnected()
+        super()._unconnected()
+
+    def _let_go(self, old: socket.socket) -> None:
+        self._guard.sock = self._sock
+        super()._let_go(old)
 
     # Using and closing the descriptor.
 
     def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
-        return _Use(self, operation)
+        return Use(self._guard, operation)
 
     @contextlib.contextmanager
     def _alone(self, operation: str) -> Iterator[None]:
         """Refuse a second thread that connects, or receives datagrams."""
-        if not self._one_at_a_time.acquire(blocking=False):
-            raise BusyError(f"{operation}: another thread is using this socket")
+        free = self._not_exclusive
+        try:
+            exclusive = free.pop()
+        except IndexError:
+            exclusive = self._take_exclusive(operation)
         try:
             yield
         finally:
-            self._one_at_a_time.release()
+            del exclusive
+            if not free:
+                free += self._exclusive
+
+    def _take_exclusive(self, operation: str) -> Exclusive:
+        if self._is_foreign:
+            self.adopt()
+        with recovering.lock:
+            # The tuple's reference. Traceback frames that keep another make the call a busy one until they are gone.
+            if self._not_exclusive or is_abandoned(self._exclusive[0], 1, search=self._guard.interrupted):
+                self._not_exclusive.clear()
+                return self._exclusive[0]
+        raise BusyError(f"{operation}: another thread is using this socket")
+
+    def adopt(self) -> None:
+        super().adopt()
+        self._guard.adopt()
+        self._not_exclusive[:] = self._exclusive
+        self._quiet_epoch = process.epoch
+        if self._secure is not None:
+            self._secure.renew_lock()
+
+    def _abandon(self) -> None:
+        self._quiet_epoch = None
+        self._guard.abandon()
+
+    def _arrive(self) -> None:
+        """A call begins in another process than the last one, or after ``close``."""
+        if self._is_foreign and not self._closing.locked():
+            self.adopt()
+
+    def _leave(self) -> None:
+        """A call ends that was the first in a forked child, or during which the socket was closed."""
+        if self._guard.closing:
+            self._guard.close_if_unused()
+        elif self._is_foreign:
+            self.adopt()
 
     def _retire(self, linger: float | None) -> None:
-        self._disposal = functools.partial(self._dispose, linger)
-        self._turn.send_away()
-        if not self._last_one_out():
-            self._wake()
+        self._quiet_epoch = None
+        self._guard.begin_close(functools.partial(self._dispose, linger))
 
-    def _last_one_out(self) -> bool:
-        """After ``close``: dispose of the descriptor if nobody uses it any more. Nobody new may begin."""
-        with self._lock:
-            if self._core is not None:
-                with contextlib.suppress(IndexError):  # a reader has it, and will come by here
-                    self._resting.pop()
-                    self._no_reader = True
-                    self._lines.clear()  # a reader that was in between may have split some off since
-                self._no_writer = self._no_writer or self._turn.held.acquire(False)
-            if self._users or not (self._no_reader and self._no_writer) or self._disposal is None:
-                return self._disposal is None
-            dispose, self._disposal = self._disposal, None
-        self._waker.close()
-        dispose()
-        return True
+    def _dispose(self, linger: float | None) -> None:
+        self._deaf = self._guard.read_shutdown
+        super()._dispose(linger)
 
-    def _wake(self) -> None:
-        self._waker.ring()
-        # Under the lock, and only while the disposal is still to be done: else the number may be somebody else's.
-        # Only the direction that somebody waits in: shutting down writing sends FIN, which an abortive close must not.
-        with self._lock, contextlib.suppress(OSError):  # the peer is gone, and with it the reason to wait
-            if self._disposal is not None and not self._no_reader:
-                self._deaf = True
-                self._sock.shutdown(socket.SHUT_RD)
-            if self._disposal is not None and not self._no_writer:
-                # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
-                self._sock.shutdown(socket.SHUT_RDWR if self._sock.family == AF_UNIX else socket.SHUT_WR)
+    def _is_disposed(self) -> bool:
+        return self._guard.disposed
 
     def _give_up(self) -> int:
-        # `detach` is a close that keeps the descriptor, and unlike `close` it does not send anybody away.
-        with self._lock:
-            if self._users:
-                raise OSError(errno.EBUSY, "detach: another thread is using the socket")
-            if self._core is not None:
-                self._take_core_and_turn()
-            fd = super()._give_up()
-        self._turn.send_away()
-        self._waker.close()
-        return fd
+        # `detach` is a close that keeps the descriptor, and unlike `close` it does not send calls away.
+        self._guard.give_up()
+        self._quiet_epoch = None
+        return super()._give_up()
 
-    def _take_core_and_turn(self) -> None:
-        try:
-            core = self._resting.pop()
-        except IndexError:
-            raise OSError(errno.EBUSY, "detach: another thread is reading") from None
-        # A reader may have left something since `detach` looked.
-        if core or not self._turn.try_acquire():
-            self._resting.append(core)
-            raise OSError(errno.EBUSY, "detach: another thread is reading or sending")
-
-    def _hold(self, operation: str) -> StreamCore:
-        """Be the only one who reads and writes the stream."""
+    def _hold(self, operation: str) -> tuple[StreamCore, Permit]:
+        """Be the only call that reads and writes the stream, for as long as the caller has what is returned."""
+        if self._quiet_epoch is not process.epoch:
+            self._arrive()
         if self._core is None:
             self._refuse(operation)
-        with self._lock:
+        core = self._guard.take_core()
+        if core is None:
             self._open_sock(operation)
-            try:
-                core = self._resting.pop()
-            except IndexError:
-                raise BusyError(f"{operation}: another thread is reading this socket") from None
-            if not self._turn.try_acquire():
-                self._resting.append(core)
-                raise BusyError(f"{operation}: another thread is sending")
+            raise BusyError(f"{operation}: another thread is reading this socket")
+        permit = self._writing.try_acquire()
+        if permit is None:
+            self._resting += self._guard.cores
+            raise BusyError(f"{operation}: another thread is sending")
+        return core, permit
+
+    def _take_core_or_raise(self, operation: str) -> StreamCore:
+        """Say why there is no core to be had, or take it from a call that is gone."""
+        if self._core is None:
+            self._refuse(operation)
+        if self._is_foreign and not self._closing.locked():
+            self.adopt()
+        core = self._guard.take_core()
+        if core is None:
+            self._open_sock(operation)
+            raise BusyError(f"{operation}: another thread is reading this socket")
         return core
 
-    def _let_go_of_turn(self) -> None:
-        self._turn.release()
-        if self._disposal is not None:
-            self._last_one_out()
+    def _release_permit(self) -> None:
+        self._writing.release()
+        if self._quiet_epoch is not process.epoch:
+            self._leave()
 
     # Waiting.
 
-    def _fill(self, core: StreamCore, operation: str, most: int = 0, *, wait: bool) -> bytes | None:
-        """Receive once and big.
+    def _fill(self, core: StreamCore, operation: str, *, wait: bool) -> None:
+        """Receive once and big, into ``core.inbox``.
+
+        A signal handler runs only where the interpreter calls or loops back. There is no such place between the end of
+        the system call, which ``for`` makes, and the store: nothing that the kernel gave can be lost.
 
         Args:
-            core: what to fill.
-            operation: for whom, in words.
-            most: if no more bytes than this come, they are the answer, and do not go through the core's buffer.
+            core: where to.
+            operation: the call, in words.
             wait: let the kernel wait until something is there.
 
-        Returns:
-            That answer, or None: the core is to be asked.
-
         Raises:
-            BlockingIOError: nothing is there, and nobody waited.
+            BlockingIOError: nothing is there, and nothing waited.
         """
+        receive = (core.want, (_WAIT_ALL if core.want_whole else 0) if wait else DONT_WAIT)
+        if receive != self._receive_as:
+            self._receive = map(self._sock.recv, *map(itertools.repeat, receive))
+            self._receive_as = receive
         try:
-            if not wait:
-                data = self._sock.recv(core.want, DONT_WAIT)
-            elif core.want_whole:
-                # One system call, no joining of pieces, no way through the buffer: what bulk costs a bare socket.
-                data = self._sock.recv(core.want, _WAIT_ALL)
-                if core.from_scratch and len(data) == core.want:
-                    return data
-            else:
-                data = self._sock.recv(core.want)
+            for core.inbox in self._receive:
+                break
         except BlockingIOError:
             raise
         except OSError as error:
-            self._fail(core, error, operation)
-        else:
-            if data and most:
-                return core.feed_some(data, most)
-            self._feed(core, data, operation)
-        return None
-
-    def _feed(self, core: StreamCore, data: bytes, operation: str) -> None:
-        if not data:
+            core.inbox = error
+            self._raise_if_closed(operation)
+            self._annotated(error, operation)
+        if not core.inbox:
             self._raise_if_closed(operation)  # then it was `close` that woke us
-        core.feed(data)
-
-    def _fail(self, core: StreamCore, error: OSError, operation: str) -> None:
-        self._raise_if_closed(operation)
-        core.fail(self._annotated(error, operation))
 
     def _wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
         """Wait until there is something on a connected stream. It is tried first, always: that may cost less."""
@@ -247,7 +254,7 @@ class GuardedSocket(SecureSocket):
                 return attempt()
             except BlockingIOError:
                 if readiness is None:
-                    readiness = Readiness(self._sock.fileno(), write=write, waker=self._waker)
+                    readiness = Readiness(self._sock.fileno(), write=write, waker=self._guard.waker)
                 elif write:
                     pause = self._ready_and_yet_refused(pause, deadline)
             except OSError as error:
@@ -263,31 +270,5 @@ class GuardedSocket(SecureSocket):
         """Wait a little: the system reports that a Unix socket may send, but not that its receiver's queue is full."""
         pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
         seconds = pause if deadline is None else min(pause, deadline.remaining(time.monotonic()))
-        self._waker.wait_for(threading.Event(), seconds)
+        self._guard.waker.wait_for(Latch(), seconds)
         return pause
-
-
-class _Use:
-    """One counted use of a descriptor."""
-
-    __slots__ = ("_operation", "_socket")
-
-    def __init__(self, guarded: GuardedSocket, operation: str) -> None:
-        self._socket = guarded
-        self._operation = operation
-
-    def __enter__(self) -> socket.socket:
-        guarded = self._socket
-        with guarded._lock:
-            sock = guarded._open_sock(self._operation)
-            guarded._users += 1
-        return sock
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        guarded = self._socket
-        with guarded._lock:
-            guarded._users -= 1
-        if guarded._disposal is not None:
-            guarded._last_one_out()

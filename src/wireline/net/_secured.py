@@ -37,11 +37,13 @@ class SecuredSocket(GuardedSocket):
     def _upgrade_by(
         self, secure: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
     ) -> None:
-        plain = self._hold(operation)
+        held = self._hold(operation)
+        assert self._core is not None
         try:
-            self._begin_upgrade(secure, plain, leftover)
+            self._begin_upgrade(secure, self._core, leftover)
             self._shake_hands(secure, operation, deadline)
         finally:
+            del held
             self._published()
 
     def _shake_hands(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
@@ -58,6 +60,9 @@ class SecuredSocket(GuardedSocket):
                     self._fill(secure, operation, wait=deadline is None and self._kernel_waits)
                 except BlockingIOError:
                     self._wait_for_input(operation, deadline)
+                else:
+                    secure.take_in()
+                    secure.done()
         except BaseException as error:
             secure.abandon(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it
@@ -77,19 +82,22 @@ class SecuredSocket(GuardedSocket):
             secure.sent(self._send_once(operation, data, deadline, sent))
 
     def _send_output(self) -> None:
-        """Send what a read has made, unless somebody else is sending, who will look again."""
+        """Send what a read has made, unless another thread is sending, which will look again."""
         secure = self._secure
-        while secure is not None and secure.has_output and self._turn.try_acquire():
+        while (
+            secure is not None and secure.has_output and (permit := self._writing.try_acquire()) is not None
+        ):
             try:
                 if not self._flush_now(secure):
-                    return  # the next who sends takes it along
+                    return  # the next send takes it along
             except OSError:
                 return  # the peer is gone: the next read or send finds out by itself
             finally:
-                super()._let_go_of_turn()
+                del permit
+                super()._release_permit()
 
-    def _let_go_of_turn(self) -> None:
-        super()._let_go_of_turn()
+    def _release_permit(self) -> None:
+        super()._release_permit()
         self._send_output()
 
     def _send_secure(
@@ -112,14 +120,6 @@ class SecuredSocket(GuardedSocket):
                 raise
         finally:
             self.last_bytes_sent = sent
-            turn = self._turn
-            turn.held.release()
-            if turn.queue:
-                turn.pass_on()
-            if self._disposal is not None:
-                self._last_one_out()
-            if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
-                self._send_output()
 
     def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         self._flush(secure, "send_some", deadline, 0)

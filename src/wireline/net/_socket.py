@@ -6,7 +6,6 @@ import contextlib
 import errno
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
@@ -23,7 +22,7 @@ from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError
 from wireline.net._stream import BlockingStream
-from wireline.net._wait import Readiness, start_deadline, wait_for_lookup
+from wireline.net._wait import Latch, Readiness, start_deadline, wait_for_lookup
 from wireline.options import (
     AF_INET,
     AF_INET6,
@@ -135,7 +134,7 @@ class Socket(BlockingStream):
     def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
         sock = self._sock
         lookup = look_up(host, port, sock.family, sock.type, sock.proto)
-        found = wait_for_lookup(lookup, operation, deadline, self._waker)
+        found = wait_for_lookup(lookup, operation, deadline, self._guard.waker)
         self._raise_if_closed(operation)
         assert found is not None
         return found
@@ -174,7 +173,7 @@ class Socket(BlockingStream):
         while True:
             code = sock.connect_ex(target)
             if code in CONNECTING and sock.family != AF_UNIX:
-                if not Readiness(sock.fileno(), write=True, waker=self._waker).wait(deadline):
+                if not Readiness(sock.fileno(), write=True, waker=self._guard.waker).wait(deadline):
                     assert deadline is not None
                     raise SocketTimeout(operation, deadline.seconds)
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -200,7 +199,7 @@ class Socket(BlockingStream):
             seconds = min(seconds, deadline.remaining(time.monotonic()))
             if not seconds:
                 raise SocketTimeout(operation, deadline.seconds)
-        self._waker.wait_for(threading.Event(), seconds)
+        self._guard.waker.wait_for(Latch(), seconds)
 
     # Accepting.
 

@@ -15,12 +15,14 @@ from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
 from wireline._datagram import Datagram
 from wireline._descriptor import shut_down_writing
+from wireline._process import process
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.errors import BusyError, SocketTimeout
+from wireline.errors import SocketTimeout
 from wireline.net._secured import SecuredSocket
 from wireline.net._wait import start_deadline
+from wireline.net._write_lock import Permit
 from wireline.options import (
     BUFFER_SIZE,
     DONT_WAIT,
@@ -71,52 +73,58 @@ class BlockingStream(SecuredSocket):
             request: a method of the core.
             timeout: seconds to wait.
             args: its arguments.
-            most: what comes next is the answer if nothing was there before, and it has no more bytes; 0 if it is not
-                that simple.
+            most: bytes up to which the next piece is the answer if nothing was there before; 0: it is not that simple.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
+        if self._quiet_epoch is not process.epoch:
+            self._arrive()
+        resting = self._resting
         try:
-            core = self._resting.pop()
+            core = resting.pop()
         except IndexError:
-            core = self._core_or_refusal(request.__name__)
+            core = self._take_core_or_raise(request.__name__)
         try:
+            core.prepare()
             answer = request(core, *args)
             deadline: Deadline | None = None
             while answer is None:
                 try:
-                    answer = self._fill(
-                        core, request.__name__, most, wait=timeout is None and self._kernel_waits
-                    )
+                    self._fill(core, request.__name__, wait=timeout is None and self._kernel_waits)
                 except BlockingIOError:
                     # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
                     deadline = deadline or start_deadline(timeout)
                     self._wait_for_input(request.__name__, deadline)
                     continue
+                answer = core.take_in(most)
                 if answer is None and (answer := request(core, *args)) is None:
-                    if self._disposal is not None:  # who always finds something is not woken by `close`
+                    if (
+                        self._quiet_epoch is None
+                    ):  # a call that always finds something is not woken by `close`
                         self._raise_if_closed(request.__name__)
                     # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
                     if timeout:
                         deadline = deadline or Deadline(timeout, time.monotonic())
                         if deadline.passed(time.monotonic()):
                             raise SocketTimeout(request.__name__, timeout)
-            return answer
-        finally:
-            self._resting.append(core)
-            if self._disposal is not None:
-                self._last_one_out()
+        except BaseException:
+            self._end_interrupted_read(core)
+            raise
+        # From here to the `return` there is no place for a signal handler: the caller gets what is forgotten here.
+        core.undo = core.inbox = None
+        resting += self._guard.cores
+        if self._quiet_epoch is not process.epoch:
+            self._leave()
+        return answer
 
-    def _core_or_refusal(self, operation: str) -> StreamCore:
-        """Say why there is no core to be had, or take it if only ``detach`` had it in hand for a moment."""
-        if self._core is None:
-            self._refuse(operation)
-        with self._lock:
-            self._open_sock(operation)
-            try:
-                return self._resting.pop()
-            except IndexError:
-                raise BusyError(f"{operation}: another thread is reading this socket") from None
+    def _end_interrupted_read(self, core: StreamCore) -> None:
+        """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
+        resting = self._resting
+        if not resting:
+            resting += self._guard.cores
+        self._guard.interrupted = True
+        if self._quiet_epoch is not process.epoch:
+            self._leave()
 
     # Reading.
 
@@ -147,22 +155,30 @@ class BlockingStream(SecuredSocket):
             try:
                 core = resting.pop()
             except IndexError:
-                pass  # then it is no stream, or somebody else is reading
+                pass  # then it is no stream, or another thread is reading
             else:
                 try:
-                    if core.at_rest:
-                        data = self._sock.recv(core.want)
-                        if 0 < len(data) <= most:
+                    if core.at_rest and core.inbox is None:
+                        for core.inbox in self._receive:  # nothing can be lost in between: see `_fill`
+                            break
+                        data = core.inbox
+                        if data and len(data) <= most:
+                            core.inbox = None
+                            resting += self._guard.cores
+                            if self._quiet_epoch is not process.epoch:
+                                self._leave()
                             return data
-                        self._feed(core, data, "recv_some")
                 except BlockingIOError:
                     pass  # where the kernel does not wait
                 except OSError as error:
-                    self._fail(core, error, "recv_some")
-                finally:
-                    resting.append(core)
-                    if self._disposal is not None:
-                        self._last_one_out()
+                    core.inbox = error
+                except BaseException:
+                    self._end_interrupted_read(core)
+                    raise
+                resting += self._guard.cores
+                if self._quiet_epoch is not process.epoch:
+                    self._leave()
+                    self._raise_if_closed("recv_some")  # then it was `close` that woke us
         if self._core is None and self._is_datagram:
             return self.recv_from(max_size, flags, timeout).data
         return self._read(StreamCore.recv_some, timeout, max_size, flags, most=most)
@@ -185,20 +201,16 @@ class BlockingStream(SecuredSocket):
     ) -> bytes:
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+        if lines and flags is SAFE_DISCONN and on_long == "truncate" and self._core.undo is None:  # type: ignore[union-attr]
             if timeout is not None:
                 check_timeout(timeout)
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
-            try:
-                line = lines.pop()
-            except IndexError:
-                pass  # another thread took the last one in between
-            else:
-                # No line ahead is longer than the default: that is not asked in each call.
-                if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
-                    return line
-                lines.append(line)
+            # No line ahead is longer than the default: that is not asked in each call.
+            if max_length is MAX_LINE_LENGTH or len(lines[-1]) <= max_length:
+                line = lines[-1]
+                del lines[-1]  # no call: neither a signal handler nor another thread can be in between
+                return line
         return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
 
     def recv_line_into(
@@ -238,12 +250,14 @@ class BlockingStream(SecuredSocket):
     def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
         ahead = self._lines
         unlimited = max_length >= BUFFER_SIZE  # no line is split off ahead that is longer
+        core = self._core
+        assert core is not None
         while True:
-            try:
-                line = ahead.pop() if ahead and unlimited else b""
-            except IndexError:  # another thread took the last one in between
-                line = b""
-            if not line:
+            line = b""
+            if ahead and unlimited and core.undo is None:
+                line = ahead[-1]
+                del ahead[-1]
+            else:
                 line = self.recv_line(timeout, SAFE_DISCONN, max_length, on_long="raise")
                 if not line:
                     return
@@ -259,14 +273,24 @@ class BlockingStream(SecuredSocket):
         if flags is not SAFE_DISCONN:
             check_flags(flags)
         deadline = None if timeout is None else start_deadline(check_timeout(timeout))
-        turn = self._turn
-        if turn.queue or not turn.held.acquire(False):  # what `try_acquire` does, without the call
+        writing = self._writing
+        free = writing.free
+        try:
+            permit = None if writing.queue else free.pop()
+        except IndexError:
+            permit = None
+        if permit is None:
             if self._core is None and self._is_datagram:
+                self.last_bytes_sent = 0
                 self.last_bytes_sent = self._send_datagram("send", payload, deadline)
                 return
-            self._queue_to_write("send", deadline)
+            permit = self._queue_to_write("send", deadline)
         if self._secure is not None:
-            self._send_secure(self._secure, payload, flags, deadline)
+            try:
+                self._send_secure(self._secure, payload, flags, deadline)
+            finally:
+                del permit
+                self._release_permit()
             return
         sent = 0
         try:
@@ -275,18 +299,19 @@ class BlockingStream(SecuredSocket):
             while sent < len(payload):
                 rest = memoryview(payload)[sent:] if sent else payload
                 sent += self._send_once("send", rest, deadline, sent)
-        except SocketTimeout:
-            raise
-        except OSError as error:
+            self.last_bytes_sent = sent
+        except BaseException as error:
+            self.last_bytes_sent = sent
+            if isinstance(error, SocketTimeout) or not isinstance(error, OSError):
+                raise
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self.last_bytes_sent = sent
-            turn.held.release()
-            if turn.queue:
-                turn.pass_on()
-            if self._disposal is not None:
-                self._last_one_out()
+            free += writing.permits
+            if writing.queue:
+                writing.wake_next()
+            if self._quiet_epoch is not process.epoch:
+                self._leave()
 
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -301,58 +326,73 @@ class BlockingStream(SecuredSocket):
         deadline = start_deadline(check_timeout(timeout))
         if self._core is None and self._is_datagram:
             return self._send_datagram("send_some", payload, deadline)
-        self._take_turn("send_some", deadline)
+        permit = self._acquire_permit("send_some", deadline)
+        sent = 0
         try:
             if self._secure is not None:
-                return self._send_a_slice(self._secure, payload, deadline)
-            return self._send_once("send_some", payload, deadline, 0) if payload else 0
+                sent = self._send_a_slice(self._secure, payload, deadline)
+            elif payload:
+                sent = self._send_once("send_some", payload, deadline, 0)
+            return sent
         except SocketTimeout:
             raise
         except OSError as error:
             self._is_real(error, SocketFlag(0), "send_some")
             raise
         finally:
-            self._let_go_of_turn()
+            self.last_bytes_sent = sent
+            del permit
+            self._release_permit()
 
     def try_send(self, data: Buffer) -> bool:
         payload = sendable(data)
+        self.last_bytes_sent = 0
         if self._core is None and self._is_datagram:
             try:
-                return self._send_datagram("try_send", payload, start_deadline(0)) == len(payload)
+                self.last_bytes_sent = self._send_datagram("try_send", payload, start_deadline(0))
             except OSError:
                 return False
-        if not self._turn.try_acquire():
+            return self.last_bytes_sent == len(payload)
+        permit = self._writing.try_acquire()
+        if permit is None:
             return False
         try:
             if self._secure is not None:
                 return self._try_send_secure(self._secure, payload)
-            return not payload or self._sock.send(payload, DONT_WAIT | NO_SIGNAL) == len(payload)
+            if payload:
+                self.last_bytes_sent = self._sock.send(payload, DONT_WAIT | NO_SIGNAL)
+            return self.last_bytes_sent == len(payload)
         except OSError as error:
             self._note_reset(error)
             return False
         finally:
-            self._let_go_of_turn()
+            del permit
+            self._release_permit()
 
     def __iand__(self, data: Buffer) -> Self:
         """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""
         self.send(data)
         return self
 
-    def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
-        if not self._turn.try_acquire():
-            self._queue_to_write(operation, deadline)
+    def _acquire_permit(self, operation: str, deadline: Deadline | None) -> Permit:
+        return self._writing.try_acquire() or self._queue_to_write(operation, deadline)
 
-    def _queue_to_write(self, operation: str, deadline: Deadline | None) -> None:
+    def _queue_to_write(self, operation: str, deadline: Deadline | None) -> Permit:
         if self._core is None:
             self._refuse(operation)
-        if not self._turn.acquire(deadline):
+        if self._quiet_epoch is not process.epoch:
+            self._arrive()
+        permit = self._writing.acquire(deadline, self, operation)
+        if permit is None:
             self._raise_if_closed(operation)
-            assert deadline is not None
+            if deadline is None:
+                self._refuse(operation)
             raise SocketTimeout(operation, deadline.seconds, 0)
+        return permit
 
     def shutdown_write(self, timeout: float | None = None) -> None:
         deadline = start_deadline(check_timeout(timeout))
-        self._take_turn("shutdown_write", deadline)
+        permit = self._acquire_permit("shutdown_write", deadline)
         try:
             self._write_shut = True
             if self._secure is not None:
@@ -360,4 +400,5 @@ class BlockingStream(SecuredSocket):
             else:
                 shut_down_writing(self._sock)
         finally:
-            self._let_go_of_turn()
+            del permit
+            self._release_permit()

@@ -8,6 +8,7 @@ does, others do not, and on Linux it would reach the other processes that share 
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import threading
@@ -19,7 +20,7 @@ from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
 
-__all__ = ["Readiness", "Waker", "start_deadline", "wait_for_lookup"]
+__all__ = ["Latch", "Readiness", "Waker", "start_deadline", "wait_for_lookup"]
 
 # poll(2) takes an int of milliseconds.
 _LONGEST_POLL = 2**31 - 1
@@ -30,68 +31,110 @@ def start_deadline(timeout: float | None) -> Deadline | None:
     return None if timeout is None else Deadline(timeout, time.monotonic())
 
 
-class Waker:
-    """Ends the waits of a socket from another thread; made when somebody waits for the first time.
+class Latch:
+    """An event that is set once, by a signal handler too: ``threading.Event`` has a lock that the thread may hold."""
 
-    Once rung it stays rung: it is for ``close``.
-    """
+    __slots__ = ("_lock",)
 
     def __init__(self) -> None:
-        self._events: set[threading.Event] = set()
         self._lock = threading.Lock()
-        self._pair: tuple[socket.socket, socket.socket] | None = None
-        self._rung = False
+        self._lock.acquire()
+
+    def set(self) -> None:
+        try:
+            self._lock.release()
+        except RuntimeError:
+            pass  # set before
+
+    def is_set(self) -> bool:
+        return not self._lock.locked()
+
+    def wait(self, seconds: float | None) -> None:
+        """Wait until it is set, at most for ``seconds``. One thread at a time."""
+        if self._lock.acquire(timeout=-1 if seconds is None else min(seconds, threading.TIMEOUT_MAX)):
+            self.set()
+
+
+class Waker:
+    """Ends the waits of a socket from another thread, or from a signal handler.
+
+    It takes no lock: its state is changed by single operations of C. Once woken it stays so: it is for ``close``.
+    """
+
+    __slots__ = ("_latches", "_pairs", "_woken")
+
+    def __init__(self) -> None:
+        self._latches: dict[Latch, None] = {}
+        # The pair of descriptors that threads in `poll` wait for, made when one waits for the first time.
+        self._pairs: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._woken = False
 
     def fileno(self) -> int:
-        """A descriptor that becomes readable when the waker is rung."""
-        with self._lock:
-            if self._pair is None:
-                self._pair = socket.socketpair()
-                if self._rung:
-                    self._pair[1].send(b"\0")
-            return self._pair[0].fileno()
+        """A descriptor that becomes readable when the waker is woken."""
+        pair = self._pairs.get(0)
+        if pair is None:
+            made = socket.socketpair()
+            pair = self._pairs.setdefault(0, made)
+            if pair is not made:  # another thread was first
+                _close_pair(made)
+            else:
+                made[1].setblocking(False)
+            if self._woken:
+                _send_byte(pair)
+        return pair[0].fileno()
 
-    def ring(self) -> None:
-        """Wake everybody who waits, now and later."""
-        with self._lock:
-            self._rung = True
-            for event in self._events:
-                event.set()
-            if self._pair is not None:
-                self._pair[1].send(b"\0")
+    def wake(self) -> None:
+        """Wake all threads that wait, now and later."""
+        self._woken = True
+        for latch in tuple(self._latches):
+            latch.set()
+        for pair in tuple(self._pairs.values()):
+            _send_byte(pair)
 
-    def wait_for(self, event: threading.Event, seconds: float | None) -> None:
-        """Wait until ``event`` is set, at most for ``seconds``; the waker sets it when it is rung."""
-        with self._lock:
-            if self._rung:
-                event.set()
-                return
-            self._events.add(event)
+    def wait_for(self, latch: Latch, seconds: float | None) -> None:
+        """Wait until ``latch`` is set, at most for ``seconds``; the waker sets it when it is woken."""
         try:
-            event.wait(seconds)
+            self._latches[latch] = None
+            if self._woken:
+                latch.set()
+            latch.wait(seconds)
         finally:
-            with self._lock:
-                self._events.discard(event)
+            if latch in self._latches:
+                del self._latches[latch]
 
     def close(self) -> None:
-        """Let go of the descriptors; nobody waits any more."""
-        with self._lock:
-            if self._pair is not None:
-                for end in self._pair:
-                    end.close()
-                self._pair = None
+        """Let go of the descriptors; no thread waits any more."""
+        pair = self._pairs.pop(0, None)
+        if pair is not None:
+            _close_pair(pair)
+
+    def renew(self) -> None:
+        """In a forked child: the pair is the parent's, too, and is not to be written to."""
+        self.close()
+        self._latches.clear()
+
+
+def _close_pair(pair: tuple[socket.socket, socket.socket]) -> None:
+    for end in pair:
+        end.close()
+
+
+def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
+    # BlockingIOError: many are there that are unread. OSError: closed in this moment, so no thread waits.
+    with contextlib.suppress(OSError):
+        pair[1].send(b"\0")
 
 
 def wait_for_lookup(
     lookup: Future[list[AddrInfo]], operation: str, deadline: Deadline | None, waker: Waker
 ) -> list[AddrInfo] | None:
-    """Wait for the addresses of a name; None if the waker was rung first.
+    """Wait for the addresses of a name; None if the waker was woken first.
 
     Raises:
         SocketTimeout: the deadline passed first. The lookup goes on by itself.
         socket.gaierror: the name does not resolve.
     """
-    done = threading.Event()
+    done = Latch()
     lookup.add_done_callback(lambda _: done.set())
     waker.wait_for(done, None if deadline is None else deadline.remaining(time.monotonic()))
     if lookup.done():

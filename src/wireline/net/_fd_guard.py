@@ -1,0 +1,286 @@
+"""Which threads use a descriptor, and which one closes it.
+
+Theory of operation. A connected stream has one ``StreamCore``, which lies in ``resting`` while no thread reads; a
+reader takes it out and puts it back. The permit to write lies in a ``WriteLock`` in the same way. Every other call
+that uses the descriptor is in ``users``. All of these are changed by single operations of C (``list.pop``, ``+=``, an
+item set or deleted), so there is no lock that a thread could hold when a signal handler, a finalizer or a fork comes
+in between, and ``close`` may be called from each of these.
+
+``close`` marks the guard (``closing``), wakes the threads that wait, and then *the last user out closes the
+descriptor*, as in Go's fdMutex: only when the core and the permit could be claimed and no user is left. A number is
+therefore never given back to the system while a call is about to use it. A call registers first and looks at
+``closing`` then; ``close`` marks first and looks at the users then: so one of the two sees the other.
+
+A call that an exception ended in the wrong moment leaves a thing behind that no call holds (``_abandoned``). The next
+call takes it over, and so does ``close``. Each step of closing may be done again, so a ``close`` that was interrupted
+is finished by the next one, or by the finalizer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import sys
+from collections.abc import Callable
+from types import TracebackType
+
+from wireline._sansio.stream import StreamCore
+from wireline.errors import ClosedError
+from wireline.net._abandoned import is_abandoned, recovering
+from wireline.net._wait import Waker
+from wireline.net._write_lock import WriteLock
+from wireline.options import AF_UNIX
+
+__all__ = ["FdGuard", "Use"]
+
+
+class FdGuard:
+    """The calls that use one descriptor, and its end.
+
+    Attributes:
+        sock: the descriptor's owner object; ``connect`` may replace it.
+        resting: the core of a connected stream, while no thread reads it.
+        cores: the core, always: what is added to ``resting``.
+        writing: the permit to write.
+        users: the other calls that use the descriptor.
+        waker: ends their waits.
+        closing: ``close`` or ``detach`` was called.
+        disposed: the descriptor was closed, or given to the thread that lingers for it.
+        readable: threads may read: the stream is connected, and past its handshake.
+        read_shutdown: ``SHUT_RD`` was done, to wake a thread that reads.
+        interrupted: an exception ended a read, and its traceback may keep a reference to the core.
+    """
+
+    __slots__ = (
+        "_core_claimed",
+        "_disposals",
+        "_dispose",
+        "_permit_claimed",
+        "closing",
+        "cores",
+        "disposed",
+        "interrupted",
+        "read_shutdown",
+        "readable",
+        "resting",
+        "sock",
+        "users",
+        "waker",
+        "writing",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self.resting: list[StreamCore] = []
+        self.cores: tuple[StreamCore, ...] = ()
+        self.writing = WriteLock()
+        self.users: dict[Use, None] = {}
+        self.waker = Waker()
+        self.closing = self.disposed = self.readable = self.read_shutdown = self.interrupted = False
+        self._core_claimed = self._permit_claimed = False
+        self._dispose: Callable[[], None] | None = None
+        self._disposals: list[Callable[[], None]] = []
+
+    # Readers and writers of a stream.
+
+    def connected(self, core: StreamCore) -> None:
+        """The socket is a stream now. No call may read or write before ``publish``."""
+        self.cores = (core,)
+        self.resting.clear()
+        self.readable = False
+        self.writing.closed = True
+        self.writing.free.clear()
+
+    def publish(self) -> None:
+        """Let all calls read and write."""
+        resting = self.resting
+        if not resting:
+            resting += self.cores
+        if not self.closing:
+            self.readable = True
+            self.writing.open()
+        else:
+            self.writing.release()
+
+    def unconnected(self) -> None:
+        """The connection failed: nothing is to be read or written."""
+        self.readable = False
+        self.writing.closed = True
+        self.cores = ()
+
+    def take_core(self) -> StreamCore | None:
+        """Take the core if it rests, or if the call that took it is gone; the caller keeps it in a variable."""
+        if not self.readable:
+            return None
+        with recovering.lock:
+            try:
+                return self.resting.pop()
+            except IndexError:
+                if self.closing or not self._core_is_abandoned():
+                    return None
+                self.interrupted = False
+                return self.cores[0]
+
+    def _core_is_abandoned(self) -> bool:
+        # The tuple's reference and the socket's; over TLS the socket has two.
+        references = 2 if self.cores[0].plain else 3
+        return is_abandoned(self.cores[0], references, search=self.interrupted)
+
+    # The end.
+
+    def begin_close(self, dispose: Callable[[], None]) -> None:
+        """Mark the guard closed, send the writers that queue away, and let the last user out dispose of the descriptor.
+
+        Args:
+            dispose: closes the descriptor, or gives it away; it may be called twice if it is interrupted.
+        """
+        self.closing = True
+        if self._dispose is None:
+            self._dispose = dispose
+            self._disposals.append(dispose)
+        self.writing.close()
+        if not self.close_if_unused():
+            self._wake()
+
+    def close_if_unused(self) -> bool:
+        """After ``close``: dispose of the descriptor if no call uses it any more; whether that is done."""
+        if self.disposed or self._dispose is None:
+            return self.disposed
+        if not (self._claim_stream() and self._has_no_users()):
+            return False
+        try:
+            dispose = self._disposals.pop()
+        except IndexError:
+            # Another thread is at it, unless an exception ended that. Its reference would be a third one.
+            if sys.getrefcount(self._dispose) > 2:
+                return True
+            dispose = self._dispose
+        self.waker.close()
+        dispose()
+        self.disposed = True
+        self._dispose = None
+        return True
+
+    def _claim_stream(self) -> bool:
+        """Take the core and the permit for good, as far as no call has them."""
+        if not self.cores:
+            return True
+        if not self.readable and self.users:
+            return False  # the call that connects reads and writes: it makes the handshake
+        if not self._core_claimed:
+            try:
+                self.resting.pop()
+            except IndexError:
+                self._core_claimed = not self.readable or self._core_is_abandoned()
+            else:
+                self._core_claimed = True
+            if self._core_claimed:
+                self.cores[0].lines.clear()  # a reader that was in between may have split some off since
+        if not self._permit_claimed:
+            self._permit_claimed = self.writing.claim()
+        return self._core_claimed and self._permit_claimed
+
+    def _has_no_users(self) -> bool:
+        users = self.users
+        for use in tuple(users):
+            # The dictionary, the tuple, our variable, the argument of `getrefcount`; a call has one more.
+            if sys.getrefcount(use) <= 4:
+                users.pop(use, None)
+        return not users
+
+    def _wake(self) -> None:
+        self.waker.wake()
+        if not self.cores:
+            return
+        # As a user of the descriptor, else the number may be another file's by now.
+        with contextlib.suppress(ClosedError, OSError), Use(self, "close", even_closing=True) as sock:
+            # Only the direction in which a call waits: to shut down writing sends FIN, which an abortive close must
+            # not.
+            if not self._core_claimed:
+                self.read_shutdown = True
+                sock.shutdown(socket.SHUT_RD)
+            if not self._permit_claimed:
+                # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
+                sock.shutdown(socket.SHUT_RDWR if sock.family == AF_UNIX else socket.SHUT_WR)
+
+    def give_up(self) -> None:
+        """Claim everything for ``detach``.
+
+        Raises:
+            OSError: EBUSY: a call uses the socket. Nothing has changed.
+        """
+        with recovering.lock:  # a reader that finds no core looks again with this lock
+            self._claim_all()
+            self.closing = self.disposed = True
+        self.writing.close()
+        self.waker.close()
+
+    def _claim_all(self) -> None:
+        core = permit = None
+        try:
+            if self.cores:
+                if (core := self.take_core()) is None:
+                    raise OSError(errno.EBUSY, "detach: another thread is reading")
+                # A reader may have left something since `detach` looked.
+                if core or (permit := self.writing.try_acquire()) is None:
+                    raise OSError(errno.EBUSY, "detach: another thread is reading or sending")
+            if not self._has_no_users():
+                raise OSError(errno.EBUSY, "detach: another thread is using the socket")
+        except BaseException:
+            if core is not None:
+                self.resting += self.cores
+            if permit is not None:
+                self.writing.release()
+            raise
+
+    # Processes.
+
+    def abandon(self) -> None:
+        """In a process that does not own the socket: close the descriptors, and nothing else."""
+        self.closing = self.disposed = True
+        self.writing.closed = True
+        self.waker.close()
+        self.sock.close()
+
+    def adopt(self) -> None:
+        """In a forked child: forget the calls of the parent's threads, which do not exist here.
+
+        What they held is free. Their frames are gone without being unwound, and the references from these with them, or
+        kept for ever: so nothing can be told from a count.
+        """
+        self.users.clear()
+        self.waker.renew()
+        self.writing.renew()
+        resting = self.resting
+        if self.readable and not resting:
+            resting += self.cores
+
+
+class Use:
+    """One call that uses a descriptor, as a context manager."""
+
+    __slots__ = ("_even_closing", "_guard", "_operation")
+
+    def __init__(self, guard: FdGuard, operation: str, *, even_closing: bool = False) -> None:
+        self._guard = guard
+        self._operation = operation
+        self._even_closing = even_closing
+
+    def __enter__(self) -> socket.socket:
+        guard = self._guard
+        guard.users[self] = None
+        if guard.disposed or (guard.closing and not self._even_closing):
+            self.__exit__(None, None, None)
+            raise ClosedError(f"{self._operation}: the socket is closed")
+        return guard.sock
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        guard = self._guard
+        users = guard.users
+        if self in users:
+            del users[self]
+        if guard.closing:
+            guard.close_if_unused()
