@@ -8,14 +8,12 @@ import errno
 import os
 import select
 import socket
-import stat
 
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SockAddr
 from wireline.options import (
     AF_INET,
     AF_INET6,
-    AF_UNIX,
     IPPROTO_TCP,
     IPPROTO_UDP,
     SOCK_DGRAM,
@@ -42,6 +40,10 @@ CONNECTING = frozenset(
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 
 
+# Linux lets a socket's type carry two flags.
+_TYPE_FLAGS = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
+
+
 class State(enum.Enum):
     """What a socket has become."""
 
@@ -57,6 +59,19 @@ def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
     if domain not in (AF_INET, AF_INET6):
         return 0
     return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
+
+
+def require_kind(sock_type: int) -> None:
+    """Refuse a kind of socket that is neither a stream nor datagrams.
+
+    Raises:
+        ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
+    """
+    if sock_type & ~_TYPE_FLAGS not in (SOCK_STREAM, SOCK_DGRAM):
+        name: object = sock_type
+        with contextlib.suppress(ValueError):  # a number that the system may know and Python does not
+            name = socket.SocketKind(sock_type).name
+        raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name} is not supported")
 
 
 def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
@@ -119,24 +134,6 @@ def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
         return State.CONNECTED, sock.getpeername()
     except OSError:
         return State.FRESH, None
-
-
-def remove_stale(path: str | bytes, sock_type: int) -> bool:
-    """Remove a socket file that nobody listens on; False if it is anything else (S8)."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        with socket.socket(AF_UNIX, sock_type) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return True
-    except FileNotFoundError:  # gone in between
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:

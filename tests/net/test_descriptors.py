@@ -353,9 +353,11 @@ SCENARIOS = {
     "connect without an answer": Scenario(connecting_without_an_answer, MAKING | {"set_inheritable"}),
     "connect datagrams": Scenario(connecting_datagrams),
     "connect_unix": Scenario(connecting_to_a_unix_socket),
-    "bind_unix": Scenario(binding_a_unix_socket, frozenset({"bind", "stat", "unlink"})),
+    "bind_unix": Scenario(binding_a_unix_socket, frozenset({"bind", "lstat", "unlink"})),
     "bind_unix over a stale file": Scenario(
-        replacing_a_stale_file, frozenset({"bind", "stat", "unlink"}), frozenset({errno.EADDRINUSE})
+        replacing_a_stale_file,
+        frozenset({"bind", "lstat", "unlink", "flock", "connect_ex"}),
+        frozenset({errno.EADDRINUSE}),
     ),
     "accept": Scenario(accepting),
     "accept in vain": Scenario(accepting_in_vain),
@@ -363,7 +365,7 @@ SCENARIOS = {
     "from_socket": Scenario(adopting, frozenset({"getsockopt", "getpeername"})),
     "serve": Scenario(serving),
     "serve everywhere": Scenario(serving_everywhere, MAKING | {"getaddrinfo", "bind", "listen"}),
-    "serve a Unix socket": Scenario(serving_a_unix_socket, frozenset({"bind", "stat"})),
+    "serve a Unix socket": Scenario(serving_a_unix_socket, frozenset({"bind", "lstat"})),
     "get_primary_ip_addr": Scenario(asking_for_the_route),
 }
 
