@@ -49,10 +49,6 @@ from wireline.options import (
     is_disconnection_error,
 )
 
-# Held while an option is added to those that a socket remembers. One lock for all, and a tuple that is mostly the empty
-# one: ten thousand sockets remember options each, and a list takes 56 bytes.
-_remembering = threading.Lock()
-
 
 class BaseSocket:
     """The part of a socket that never waits."""
@@ -60,6 +56,10 @@ class BaseSocket:
     _module: ClassVar[str] = "wireline"
     # Whether a connected stream's descriptor blocks, so that the flavour may wait inside one system call.
     _kernel_waits: ClassVar[bool] = False
+
+    # Level and number of each option that was set, with its value, the one set last at the end. There is none before
+    # the first is set: ten thousand sockets remember options each.
+    _options: dict[tuple[int, int], int] | None = None
 
     last_bytes_sent: int
     """Bytes that the last ``send`` got out, however it ended."""
@@ -90,9 +90,10 @@ class BaseSocket:
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
-        require_kind(sock_type)
+        require_kind(sock_type, made=False)
         sock = create(domain, sock_type, fitting_protocol(domain, sock_type, protocol))
         try:
+            require_kind(sock_type)
             self._setup(sock, buffered, State.FRESH)
             if inheritable:
                 sock.set_inheritable(True)
@@ -108,7 +109,6 @@ class BaseSocket:
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
         self._peer: Address | None = None
-        self._options: tuple[tuple[int, int, int], ...] = ()
         self._bound: SockAddr | None = None
         self._unix_file: _unix_file.UnixFile | None = None
         self._write_shut = False
@@ -307,7 +307,7 @@ class BaseSocket:
         fresh = create(old.family, old.type, old.proto)
         try:
             fresh.set_inheritable(old.get_inheritable())
-            for level, number, value in self._options:
+            for (level, number), value in self._remembered_options():
                 fresh.setsockopt(level, number, value)
         except BaseException:
             fresh.close()
@@ -503,8 +503,20 @@ class BaseSocket:
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             sock.setsockopt(level, number, int(bool(value)))
-            with _remembering:
-                self._options += ((level, number, int(bool(value))),)
+            options = self._options
+            if options is None:
+                # Atomic, so that two threads get one dict; and no lock, for a finalizer that runs in the midst of this
+                # might want it.
+                options = vars(self).setdefault("_options", {})
+            options.pop((level, number), None)
+            options[level, number] = int(bool(value))
+
+    def _remembered_options(self) -> list[tuple[tuple[int, int], int]]:
+        while True:
+            try:
+                return list((self._options or {}).items())
+            except RuntimeError:  # another thread has set one in the meantime
+                continue
 
     def get_socket_error(self) -> int:
         """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""

@@ -8,6 +8,7 @@ import errno
 import os
 import select
 import socket
+import struct
 
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SockAddr
@@ -37,11 +38,21 @@ CONNECTING = frozenset(
 )
 """What ``connect`` says when it was not allowed to wait and has begun. Interrupted by a signal it goes on, too."""
 
+# A value of SO_LINGER: closing drops what was not sent, and resets the connection.
+_ABORT = struct.pack("ii", 1, 0)
+
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 
 
 # Linux lets a socket's type carry two flags.
-_TYPE_FLAGS = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
+_TYPE_FLAGS: int = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
+
+
+_OTHER_KINDS = {
+    int(kind): kind.name
+    for kind in socket.SocketKind
+    if kind not in (SOCK_STREAM, SOCK_DGRAM) and not kind & _TYPE_FLAGS
+}
 
 
 class State(enum.Enum):
@@ -61,17 +72,20 @@ def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
     return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
 
 
-def require_kind(sock_type: int) -> None:
+def require_kind(sock_type: int, *, made: bool = True) -> None:
     """Refuse a kind of socket that is neither a stream nor datagrams.
+
+    Args:
+        sock_type: the kind.
+        made: there is such a socket. What there is not yet, and has no name in Python, the operating system may refuse.
 
     Raises:
         ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
     """
-    if sock_type & ~_TYPE_FLAGS not in (SOCK_STREAM, SOCK_DGRAM):
-        name: object = sock_type
-        with contextlib.suppress(ValueError):  # a number that the system may know and Python does not
-            name = socket.SocketKind(sock_type).name
-        raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name} is not supported")
+    kind = sock_type & ~_TYPE_FLAGS
+    name = _OTHER_KINDS.get(kind)
+    if name is not None or (made and kind not in (SOCK_STREAM, SOCK_DGRAM)):
+        raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name or kind} is not supported")
 
 
 def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
@@ -98,6 +112,8 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         code = sock.connect_ex(sockaddr)
         if code and code not in CONNECTING:
             raise OSError(code, os.strerror(code))
+        if not code:
+            refuse_itself(sock)
     except BaseException:
         sock.close()
         raise
@@ -116,7 +132,41 @@ def has_room(sock: socket.socket) -> bool:
 def connect_result(sock: socket.socket) -> OSError | None:
     """What became of a connection attempt that is over."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return OSError(code, os.strerror(code)) if code else None
+    if code:
+        return OSError(code, os.strerror(code))
+    try:
+        refuse_itself(sock)
+    except OSError as error:
+        return error
+    return None
+
+
+def refuse_itself(sock: socket.socket) -> None:
+    """Take a TCP connection to itself for a refused attempt (C8).
+
+    The kernel chooses the local port of an attempt. If it chooses the very port that is dialled, at which nothing
+    listens, the attempt meets itself: TCP's simultaneous open, with one end. A program would read its own request.
+
+    Raises:
+        ConnectionRefusedError: both ends of the connection are this socket.
+        OSError: the socket could not be asked.
+    """
+    if sock.type != SOCK_STREAM or sock.family not in (AF_INET, AF_INET6):
+        return
+    local = sock.getsockname()
+    try:
+        peer = sock.getpeername()
+    except OSError:  # reset already: there was a peer
+        return
+    if local[:2] != peer[:2] or local[3:] != peer[3:]:  # but for the flow label of IPv6
+        return
+    # Closed in the ordinary way it would wait for its own last segments, and keep the server that is missing here from
+    # binding its port for a minute.
+    with contextlib.suppress(OSError):  # then it waits; the attempt has failed in any case
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    error = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    error.add_note("nothing listens there: the connection had reached its own socket")
+    raise error
 
 
 def no_delay(sock: socket.socket) -> None:

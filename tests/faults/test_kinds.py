@@ -52,8 +52,16 @@ def test_FA17_another_kind_is_refused_when_it_is_made(kind: Any, name: str) -> N
 
 
 @kinds
-def test_FA17_a_kind_that_has_no_name_is_refused(kind: Any) -> None:
-    """FA17: a number for which Python has no name is refused by its number."""
+def test_FA17_a_kind_that_has_no_name_is_refused(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA17: a number without a name in Python is refused by the system, and else by us."""
+    with pytest.raises(OSError, match=r"not supported|Invalid argument"):
+        kind(AF_UNIX, 77, 0)
+
+    def make(family: int, sock_type: int, protocol: int) -> socket.socket:
+        return Made(family, SOCK_STREAM, protocol)
+
+    Made = socket.socket
+    monkeypatch.setattr(socket, "socket", make)
     with pytest.raises(ValueError, match="here; 77 is not supported"):
         kind(AF_UNIX, 77, 0)
 

@@ -341,13 +341,18 @@ class Scenario(NamedTuple):
 MAKING = frozenset({"socket", "setblocking", "setsockopt"})
 
 SCENARIOS = {
-    "dial": Scenario(dialing),
-    "dial a name": Scenario(dialing_a_name, MAKING | {"connect_ex", "getsockopt"}),
+    # A connection whose peer cannot be asked for has one that has left: it is none to itself.
+    "dial": Scenario(dialing, frozenset({"getpeername"})),
+    "dial a name": Scenario(
+        dialing_a_name, MAKING | {"connect_ex", "getsockopt", "getsockname", "getpeername"}
+    ),
     "dial datagrams": Scenario(dialing_datagrams),
     "make": Scenario(making),
     "make a Unix socket": Scenario(making_a_unix_socket),
-    "connect": Scenario(connecting),
-    "connect to a name": Scenario(connecting_to_a_name, frozenset({"connect_ex", "poll", "getsockopt"})),
+    "connect": Scenario(connecting, frozenset({"getpeername"})),
+    "connect to a name": Scenario(
+        connecting_to_a_name, frozenset({"connect_ex", "poll", "getsockopt", "getsockname", "getpeername"})
+    ),
     # What connect does after a failure, to be ready for the next try, must not hide that failure.
     "connect in vain": Scenario(connecting_in_vain, MAKING | {"set_inheritable", "connect_ex"}),
     "connect without an answer": Scenario(connecting_without_an_answer, MAKING | {"set_inheritable"}),

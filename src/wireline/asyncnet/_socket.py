@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import State, is_failed_before_accept
+from wireline._descriptor import State, is_failed_before_accept, refuse_itself
 from wireline._resolver import look_up, outcome
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
@@ -223,6 +223,7 @@ class AsyncSocket(AsyncStream):
             begins = not isinstance(channel, PortableChannel)
             await self._do(channel, job, operation, deadline, now=begins)
         self._raise_if_closed(operation)
+        refuse_itself(self._sock)
 
     async def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before anybody may use the connection."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, is_failed_before_accept
+from wireline._descriptor import CONNECTING, State, is_failed_before_accept, refuse_itself
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
@@ -180,6 +180,7 @@ class Socket(BlockingStream):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._raise_if_closed(operation)
             if code == 0:
+                refuse_itself(sock)
                 break
             if code not in CONNECTING:
                 raise OSError(code, os.strerror(code))
