@@ -265,25 +265,32 @@ class AsyncSocket(AsyncStream):
         return (await self.accept_addr(flags, inheritable, timeout)).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
+        if self._tls is not None:
+            return self._first_guest(self._accept_now)
+        accepted = self._accept_now()
+        if accepted is None:
+            return AcceptResult.NO_CLIENT, None, None
+        return AcceptResult.SUCCESS, accepted.client, accepted.address
+
+    def _accept_now(self) -> Accepted | None:
+        """A client that has connected; None if none has."""
         listener = self._listener()
         while True:
             try:
-                sock, sockaddr = self._accept_now(listener)
+                kept = None if self._reader is None else self._reader.take_kept()
+                sock, sockaddr = (
+                    listener.accept()
+                    if kept is None
+                    else cast("tuple[socket.socket, SockAddr]", kept.result())
+                )
             except BlockingIOError:
-                return self._first_guest()
+                return None
             except OSError as error:
                 if not is_failed_before_accept(SAFE_DISCONN, error):
                     raise self._annotated(error, "accept") from error.__cause__
             else:
                 address = display_address(sockaddr)
-                client = self._accepted(sock, address, False)
-                if self._tls is None:
-                    return AcceptResult.SUCCESS, client, address
-                self._welcome_now(client, address)
-
-    def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
-        kept = None if self._reader is None else self._reader.take_kept()
-        return listener.accept() if kept is None else cast("tuple[socket.socket, SockAddr]", kept.result())
+                return Accepted(self._accepted(sock, address, False), address)
 
     def _listener(self) -> socket.socket:
         listener = self._open_sock("accept")

@@ -237,14 +237,19 @@ class Socket(BlockingStream):
         return self.accept_addr(flags, inheritable, timeout).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
-        while True:
-            try:
-                client, address = self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
-            except SocketTimeout:
-                return self._first_guest()
-            if self._tls is None:
-                return AcceptResult.SUCCESS, client, address
-            self._welcome_now(client, address)
+        if self._tls is not None:
+            return self._first_guest(self._accept_now)
+        accepted = self._accept_now()
+        if accepted is None:
+            return AcceptResult.NO_CLIENT, None, None
+        return AcceptResult.SUCCESS, accepted.client, accepted.address
+
+    def _accept_now(self) -> Accepted | None:
+        """A client that has connected; None if none has."""
+        try:
+            return self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
+        except SocketTimeout:
+            return None
 
     def __enter__(self) -> Self:
         return self
