@@ -18,7 +18,15 @@ from typing import ClassVar, NoReturn, Self
 
 from wireline import _unix_file
 from wireline._arguments import UnixPath, option_number, require_int
-from wireline._descriptor import State, create, fitting_protocol, no_delay, require_kind, state_of
+from wireline._descriptor import (
+    State,
+    create,
+    fitting_protocol,
+    no_delay,
+    require_kernel_waits,
+    require_kind,
+    state_of,
+)
 from wireline._linger import dispose
 from wireline._process import process
 from wireline._resolver import ask
@@ -281,6 +289,8 @@ class BaseSocket:
     def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
         """Become a connected socket; one with a ``core`` of its own is in use until ``_published``."""
         is_stream = self._sock.type == SOCK_STREAM
+        if self._kernel_waits:
+            require_kernel_waits(self._sock)
         self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
         self._peer = None if peer is None else display_address(peer)

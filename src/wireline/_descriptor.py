@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import enum
 import errno
@@ -15,6 +16,7 @@ from wireline.errors import SockAddr
 from wireline.options import (
     AF_INET,
     AF_INET6,
+    DONT_WAIT,
     IPPROTO_TCP,
     IPPROTO_UDP,
     SOCK_DGRAM,
@@ -53,6 +55,25 @@ _OTHER_KINDS = {
     for kind in socket.SocketKind
     if kind not in (SOCK_STREAM, SOCK_DGRAM) and not kind & _TYPE_FLAGS
 }
+
+
+# `socket.socket` as Python has it waits in the kernel. gevent and its like put a class of their own in its place, whose
+# `recv` waits in their loop for the socket's own timeout, MSG_DONTWAIT or not.
+KERNEL_WAITS: bool = bool(DONT_WAIT) and issubclass(socket.socket, _socket.socket)
+"""Whether a stream of the blocking flavour may wait inside ``recv`` and ``send``, and refuse to by a flag."""
+
+
+def require_kernel_waits(sock: socket.socket) -> None:
+    """Refuse a socket of a class that was put in the place of ``socket.socket`` after this library was imported.
+
+    Raises:
+        RuntimeError: it is one: its timeouts would be ignored.
+    """
+    if not isinstance(sock, _socket.socket):
+        raise RuntimeError(
+            f"{type(sock).__module__} has replaced socket.socket after wireline was imported, and timeouts would be"
+            " ignored: patch first, and import wireline then"
+        )
 
 
 class State(enum.Enum):
