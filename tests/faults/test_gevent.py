@@ -38,8 +38,8 @@ PROLOGUE = """
             caught = problem
         else:
             raise AssertionError("it did not raise")
-        assert seconds <= time.monotonic() - began < seconds + 2, time.monotonic() - began
-        assert turns - before >= 50 * seconds, turns - before
+        assert seconds <= time.monotonic() - began < seconds + 5, time.monotonic() - began
+        assert turns - before >= 2 or not seconds, turns - before
         return caught
 
     def echo(client, address):
