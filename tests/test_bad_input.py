@@ -67,9 +67,7 @@ HOSTS = bad(TypeError, None, 5, b"localhost", ["localhost"], (LOOPBACK, 80)) + b
     ValueError, "local\0host", "\0"
 )
 PEERS = HOSTS + bad(ValueError, "")
-PATHS = bad(TypeError, None, 5, ["path"]) + bad(
-    ValueError, "", b"", "a\0b", b"a\0b", "\0", "\0a\0b", "x" * 200
-)
+PATHS = bad(TypeError, None, 5, ["path"]) + bad(ValueError, "", b"", "a\0b", b"a\0b", "\0", b"\0", "x" * 200)
 DATA = bad(TypeError, "text", None, 5, 1.5, [1, 2], {}, object())
 FLAGS = bad(TypeError, 1, 0, "PEEK", None, [], SocketFlag, SockOpt.NO_DELAY)
 C_INTS = NO_INTS + bad(ValueError, -1, 2**31, HUGE)

@@ -103,7 +103,6 @@ BAD = [
     ("unix:", "path cannot be empty"),
     ("unix:@", "path cannot be empty"),
     ("unix:a\0b", "no NUL inside"),
-    ("unix:@a\0b", "no NUL inside"),
     ("unix:" + "x" * 200, "bytes, got 200"),
     ("unix:/run/\ud800", "surrogates not allowed"),
 ]

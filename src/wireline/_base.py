@@ -16,8 +16,17 @@ import warnings
 from contextlib import AbstractContextManager
 from typing import ClassVar, NoReturn, Self
 
+from wireline import _unix_file
 from wireline._arguments import UnixPath, option_number, require_int
-from wireline._descriptor import State, create, fitting_protocol, no_delay, remove_stale, state_of
+from wireline._descriptor import (
+    State,
+    create,
+    fitting_protocol,
+    no_delay,
+    require_kernel_waits,
+    require_kind,
+    state_of,
+)
 from wireline._linger import dispose
 from wireline._process import process
 from wireline._resolver import ask
@@ -48,10 +57,6 @@ from wireline.options import (
     is_disconnection_error,
 )
 
-# Held while an option is added to those that a socket remembers. One lock for all, and a tuple that is mostly the empty
-# one: ten thousand sockets remember options each, and a list takes 56 bytes.
-_remembering = threading.Lock()
-
 
 class BaseSocket:
     """The part of a socket that never waits."""
@@ -59,6 +64,10 @@ class BaseSocket:
     _module: ClassVar[str] = "wireline"
     # Whether a connected stream's descriptor blocks, so that the flavour may wait inside one system call.
     _kernel_waits: ClassVar[bool] = False
+
+    # Level and number of each option that was set, with its value, the one set last at the end. There is none before
+    # the first is set: ten thousand sockets remember options each.
+    _options: dict[tuple[int, int], int] | None = None
 
     last_bytes_sent: int
     """Bytes that the last ``send`` got out, however it ended."""
@@ -83,13 +92,16 @@ class BaseSocket:
             inheritable: whether a program that this process executes gets the descriptor too.
 
         Raises:
-            TypeError, ValueError: an argument is not an int, or negative.
+            TypeError, ValueError: an argument is not an int, or negative; ``sock_type`` is another one
+                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...).
             OSError: the operating system has no such socket, or no descriptor left.
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
+        require_kind(sock_type, made=False)
         sock = create(domain, sock_type, fitting_protocol(domain, sock_type, protocol))
         try:
+            require_kind(sock_type)
             self._setup(sock, buffered, State.FRESH)
             if inheritable:
                 sock.set_inheritable(True)
@@ -105,9 +117,8 @@ class BaseSocket:
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
         self._peer: Address | None = None
-        self._options: tuple[tuple[int, int, int], ...] = ()
         self._bound: SockAddr | None = None
-        self._unix_file: tuple[str | bytes, int, int] | None = None
+        self._unix_file: _unix_file.UnixFile | None = None
         self._write_shut = False
         self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
         self._deaf = False  # shut down for reading, by `close`
@@ -128,12 +139,14 @@ class BaseSocket:
 
         Raises:
             TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``.
+            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
             OSError: it is closed.
         """
         if not isinstance(sock, socket.socket):
             raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
         if hasattr(sock, "unwrap"):
             raise TypeError("an ssl.SSLSocket has TLS of its own; take over the socket before it is wrapped")
+        require_kind(sock.type)
         sock.getsockname()  # fails with EBADF, before anything changed hands, if it is closed
         return cls._adopt(
             socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), buffered=buffered
@@ -153,6 +166,7 @@ class BaseSocket:
 
         Raises:
             TypeError, ValueError: an argument is not an int, or negative.
+            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
             OSError: it is not an open socket.
         """
         require_int("fd", fd)
@@ -161,7 +175,13 @@ class BaseSocket:
                 require_int(name, value)
         known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
         os.fstat(fd)  # fails with EBADF, as `socket` does not where all three are given
-        return cls._adopt(socket.socket(known[0], known[1], known[2], fileno=fd), buffered=buffered)
+        sock = socket.socket(known[0], known[1], known[2], fileno=fd)
+        try:
+            require_kind(sock.type)
+        except ValueError:
+            sock.detach()  # refused: the descriptor stays the caller's
+            raise
+        return cls._adopt(sock, buffered=buffered)
 
     @classmethod
     def _adopt(
@@ -273,6 +293,8 @@ class BaseSocket:
     def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
         """Become a connected socket; one with a ``core`` of its own is in use until ``_published``."""
         is_stream = self._sock.type == SOCK_STREAM
+        if self._kernel_waits:
+            require_kernel_waits(self._sock)
         self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
         self._peer = None if peer is None else display_address(peer)
@@ -299,15 +321,18 @@ class BaseSocket:
         fresh = create(old.family, old.type, old.proto)
         try:
             fresh.set_inheritable(old.get_inheritable())
-            for level, number, value in self._options:
+            for (level, number), value in self._remembered_options():
                 fresh.setsockopt(level, number, value)
         except BaseException:
             fresh.close()
             raise
         self._sock = fresh
         self._spoiled = False
+        self._remove_unix_file()
         self._let_go(old)  # before binding: the address is free only now
-        if self._bound is not None:
+        if isinstance(self._bound, str | bytes):
+            self._bind_to_path(fresh, self._bound)
+        elif self._bound is not None:
             self._bind(fresh, self._bound)
 
     @property
@@ -384,26 +409,21 @@ class BaseSocket:
     def bind_unix(self, path: UnixPath) -> None:
         """Bind a Unix socket to a path, or on Linux to an abstract name (a leading NUL).
 
-        A socket file that nobody listens on is replaced. ``close`` removes the file again.
+        A stale socket file, to which no socket is bound any more, is replaced; of several sockets that try at the
+        same moment exactly one succeeds. ``close`` removes the file again, in the process that owns the socket. A
+        socket that is merely dropped, or open when the program ends, leaves its file.
 
         Raises:
             TypeError: not a path, or not a Unix socket.
             ValueError: the path is empty or too long.
-            OSError: ``EADDRINUSE`` if somebody listens there, or if it is no socket file.
+            OSError: ``EADDRINUSE`` if a socket is bound there, listening or not, if it is no socket file (a link
+                to one is none), or if the directory of a stale one cannot be locked.
         """
         where = unix_path(path)
         with self._use("bind_unix") as sock:
             if sock.family != AF_UNIX:
                 raise TypeError("bind_unix needs a Unix socket, this is an IP socket: see bind_addr")
-            try:
-                self._bind(sock, where)
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or not remove_stale(where, sock.type):
-                    raise
-                self._bind(sock, where)
-            if os.fsencode(where)[:1] != b"\0":
-                made = os.stat(where)
-                self._unix_file = (where, made.st_dev, made.st_ino)
+            self._bind_to_path(sock, where)
 
     def _bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
         try:
@@ -412,6 +432,16 @@ class BaseSocket:
             error.add_note(f"while binding to {sockaddr!r}")
             raise
         self._bound = sockaddr
+
+    def _bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
+        try:
+            self._unix_file = _unix_file.bind(sock, path)
+        except OSError as error:
+            error.add_note(f"while binding to {path!r}")
+            raise
+        self._bound = path
+        if self._closing.locked():  # by another thread, which saw no file yet
+            self._remove_unix_file()
 
     def listen(self, backlog: int = SOMAXCONN) -> None:
         """Let peers connect.
@@ -487,8 +517,20 @@ class BaseSocket:
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             sock.setsockopt(level, number, int(bool(value)))
-            with _remembering:
-                self._options += ((level, number, int(bool(value))),)
+            options = self._options
+            if options is None:
+                # Atomic, so that two threads get one dict; and no lock, for a finalizer that runs in the midst of this
+                # might want it.
+                options = vars(self).setdefault("_options", {})
+            options.pop((level, number), None)
+            options[level, number] = int(bool(value))
+
+    def _remembered_options(self) -> list[tuple[tuple[int, int], int]]:
+        while True:
+            try:
+                return list((self._options or {}).items())
+            except RuntimeError:  # another thread has set one in the meantime
+                continue
 
     def get_socket_error(self) -> int:
         """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""
@@ -598,12 +640,10 @@ class BaseSocket:
         dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
 
     def _remove_unix_file(self) -> None:
-        if self._unix_file is not None:
-            path, device, inode = self._unix_file
-            with contextlib.suppress(OSError):  # removed by somebody else: what we wanted
-                found = os.stat(path)
-                if (found.st_dev, found.st_ino) == (device, inode):
-                    os.unlink(path)
+        """Remove the file that this socket has made, while the descriptor is open."""
+        made, self._unix_file = self._unix_file, None
+        if made is not None:
+            made.remove()
 
     def __repr__(self) -> str:
         kind = f"{_KINDS.get(self._sock.family, self._sock.family)} {_TYPES.get(self._sock.type, self._sock.type)}"
@@ -621,6 +661,9 @@ class BaseSocket:
         # `_setup` may not have got far enough for there to be a lock, or have failed after that.
         closing = getattr(self, "_closing", None)
         if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
+            # The file stays, for no call has said that this is the end: a program that has gone to the background, or
+            # whose workers serve what it bound, goes on in another process. The next bind replaces a stale file.
+            self._unix_file = None
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
         elif closing is not None and not self._is_disposed():

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import _socket
 import contextlib
 import enum
 import errno
 import os
 import select
 import socket
-import stat
+import struct
 
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SockAddr
 from wireline.options import (
     AF_INET,
     AF_INET6,
-    AF_UNIX,
+    DONT_WAIT,
     IPPROTO_TCP,
     IPPROTO_UDP,
     SOCK_DGRAM,
@@ -39,7 +40,40 @@ CONNECTING = frozenset(
 )
 """What ``connect`` says when it was not allowed to wait and has begun. Interrupted by a signal it goes on, too."""
 
+# A value of SO_LINGER: closing drops what was not sent, and resets the connection.
+_ABORT = struct.pack("ii", 1, 0)
+
 _GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
+
+
+# Linux lets a socket's type carry two flags.
+_TYPE_FLAGS: int = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
+
+
+_OTHER_KINDS = {
+    int(kind): kind.name
+    for kind in socket.SocketKind
+    if kind not in (SOCK_STREAM, SOCK_DGRAM) and not kind & _TYPE_FLAGS
+}
+
+
+# `socket.socket` as Python has it waits in the kernel. gevent and its like put a class of their own in its place, whose
+# `recv` waits in their loop for the socket's own timeout, MSG_DONTWAIT or not.
+KERNEL_WAITS: bool = bool(DONT_WAIT) and issubclass(socket.socket, _socket.socket)
+"""Whether a stream of the blocking flavour may wait inside ``recv`` and ``send``, and refuse to by a flag."""
+
+
+def require_kernel_waits(sock: socket.socket) -> None:
+    """Refuse a socket of a class that was put in the place of ``socket.socket`` after this library was imported.
+
+    Raises:
+        RuntimeError: it is one: its timeouts would be ignored.
+    """
+    if not isinstance(sock, _socket.socket):
+        raise RuntimeError(
+            f"{type(sock).__module__} has replaced socket.socket after wireline was imported, and timeouts would be"
+            " ignored: patch first, and import wireline then"
+        )
 
 
 class State(enum.Enum):
@@ -57,6 +91,22 @@ def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
     if domain not in (AF_INET, AF_INET6):
         return 0
     return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
+
+
+def require_kind(sock_type: int, *, made: bool = True) -> None:
+    """Refuse a kind of socket that is neither a stream nor datagrams.
+
+    Args:
+        sock_type: the kind.
+        made: there is such a socket. What there is not yet, and has no name in Python, the operating system may refuse.
+
+    Raises:
+        ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
+    """
+    kind = sock_type & ~_TYPE_FLAGS
+    name = _OTHER_KINDS.get(kind)
+    if name is not None or (made and kind not in (SOCK_STREAM, SOCK_DGRAM)):
+        raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name or kind} is not supported")
 
 
 def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
@@ -83,6 +133,8 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         code = sock.connect_ex(sockaddr)
         if code and code not in CONNECTING:
             raise OSError(code, os.strerror(code))
+        if not code:
+            refuse_itself(sock)
     except BaseException:
         sock.close()
         raise
@@ -101,7 +153,41 @@ def has_room(sock: socket.socket) -> bool:
 def connect_result(sock: socket.socket) -> OSError | None:
     """What became of a connection attempt that is over."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-    return OSError(code, os.strerror(code)) if code else None
+    if code:
+        return OSError(code, os.strerror(code))
+    try:
+        refuse_itself(sock)
+    except OSError as error:
+        return error
+    return None
+
+
+def refuse_itself(sock: socket.socket) -> None:
+    """Take a TCP connection to itself for a refused attempt (C8).
+
+    The kernel chooses the local port of an attempt. If it chooses the very port that is dialled, at which nothing
+    listens, the attempt meets itself: TCP's simultaneous open, with one end. A program would read its own request.
+
+    Raises:
+        ConnectionRefusedError: both ends of the connection are this socket.
+        OSError: the socket could not be asked.
+    """
+    if sock.type != SOCK_STREAM or sock.family not in (AF_INET, AF_INET6):
+        return
+    local = sock.getsockname()
+    try:
+        peer = sock.getpeername()
+    except OSError:  # reset already: there was a peer
+        return
+    if local[:2] != peer[:2] or local[3:] != peer[3:]:  # but for the flow label of IPv6
+        return
+    # Closed in the ordinary way it would wait for its own last segments, and keep the server that is missing here from
+    # binding its port for a minute.
+    with contextlib.suppress(OSError):  # then it waits; the attempt has failed in any case
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
+    error = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    error.add_note("nothing listens there: the connection had reached its own socket")
+    raise error
 
 
 def no_delay(sock: socket.socket) -> None:
@@ -119,24 +205,6 @@ def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
         return State.CONNECTED, sock.getpeername()
     except OSError:
         return State.FRESH, None
-
-
-def remove_stale(path: str | bytes, sock_type: int) -> bool:
-    """Remove a socket file that nobody listens on; False if it is anything else (S8)."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            return False
-        with socket.socket(AF_UNIX, sock_type) as probe:
-            probe.setblocking(False)
-            probe.connect(path)
-    except ConnectionRefusedError:
-        os.unlink(path)
-        return True
-    except FileNotFoundError:  # gone in between
-        return True
-    except OSError:
-        return False
-    return False
 
 
 def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:

@@ -525,8 +525,10 @@ class SocketPromises:
 
         Returns:
             ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
-            also ``NO_HANDSHAKE``, None and None: somebody has come, and is handed out by a later call, when the
-            handshake is done. Who takes more than 10 s for it is sent away.
+            also ``NO_HANDSHAKE``, None and None: a client has come, and is handed out by a later call, when the
+            handshake is done; or another thread is in the midst of this call. A client that takes more than 10 s is
+            closed. 256 clients are kept at most, and a call looks only at those that have sent something. Further
+            ones wait to be accepted, and take the place of a client that has been in its handshake for a second.
 
         Raises:
             ClosedError: this side closed the socket.

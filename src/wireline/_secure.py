@@ -11,11 +11,11 @@ import importlib
 import socket
 import weakref
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from wireline._base import BaseSocket
 from wireline._descriptor import State
-from wireline._guests import Guests
+from wireline._guests import Arrival, Guests
 from wireline._linger import DEFAULT_LINGER
 from wireline._sansio.stream import StreamCore
 from wireline.address import Address
@@ -34,6 +34,8 @@ __all__ = ["SecureSocket"]
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
+    _guests: Guests[Any] | None = None  # accepted by `try_accept_addr`, and in their handshake
+
     _shared = False
     """Whether one thread may read while another writes."""
 
@@ -42,7 +44,6 @@ class SecureSocket(BaseSocket):
         self._tls: SslContext | None = None
         self._tls_name = ""
         self._arriving: set[SecureSocket] | None = None  # accepted, and in their handshake
-        self._guests: Guests[SecureSocket] | None = None  # likewise, by `try_accept_addr`
         super()._setup(sock, buffered, state, peer)
 
     def _take_core(self, core: StreamCore) -> None:
@@ -111,25 +112,30 @@ class SecureSocket(BaseSocket):
         finally:
             self._arriving.discard(client)
 
-    def _welcome_now(self, client: SecureSocket, address: Address) -> None:
-        """Begin a handshake with a client that ``try_accept_addr`` has accepted."""
-        assert self._tls is not None
-        if self._guests is None:
-            self._guests = Guests()
+    def _first_guest(
+        self, accept: Callable[[], tuple[Self, Address] | None]
+    ) -> tuple[AcceptResult, Self | None, Address | None]:
+        """What ``try_accept_addr`` returns of a TLS listener; ``accept`` gives a client that has connected, or None."""
+        self._open_sock("accept")
+        guests: Guests[Self] | None = self._guests
+        if guests is None:
+            guests = vars(self).setdefault("_guests", Guests())  # atomic: two threads get one
+        result = guests.first(lambda: self._welcome_now(accept()))
+        if self._closing.locked():  # by another thread, before there was a room
+            guests.close()
+        return result
+
+    def _welcome_now(self, accepted: tuple[Self, Address] | None) -> Arrival[Self] | None:
+        """Prepare the handshake with a client that ``try_accept_addr`` has accepted."""
+        if accepted is None:
+            return None
+        client, address = accepted
         try:
-            self._guests.add(client, address, client._server_core(self._tls))
+            assert self._tls is not None
+            return Arrival(client, address, client._server_core(self._tls))
         except BaseException:
             client.close()
             raise
-
-    def _first_guest(self) -> tuple[AcceptResult, Self | None, Address | None]:
-        """What ``try_accept_addr`` returns of a TLS listener when everybody was accepted who has come."""
-        if not self._guests:
-            return AcceptResult.NO_CLIENT, None, None
-        ready = self._guests.ready()
-        if ready is None:
-            return AcceptResult.NO_HANDSHAKE, None, None
-        return AcceptResult.SUCCESS, cast(Self, ready[0]), ready[1]
 
     def _step_handshake(self, secure: TlsCore) -> bool:
         """Go on with a handshake as far as that is possible without waiting; whether it is done."""

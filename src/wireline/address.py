@@ -287,11 +287,11 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
     """Return the path of a Unix socket as the ``socket`` module takes it.
 
     Args:
-        path: a path, or on Linux an abstract name: a NUL, then the name.
+        path: a path, or on Linux an abstract name: a NUL, then the name, in which another NUL is a byte like any.
 
     Raises:
         TypeError: not a path.
-        ValueError: empty, too long for the operating system, with a NUL inside, or an abstract name where
+        ValueError: empty, too long for the operating system, a path with a NUL inside, or an abstract name where
             there are none.
     """
     text = os.fspath(path)
@@ -301,7 +301,8 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
         raise ValueError("abstract names of Unix sockets exist on Linux only")
     if not raw.removeprefix(b"\0"):
         raise ValueError("a Unix socket's path cannot be empty")
-    if b"\0" in raw[abstract:]:
+    # Of an abstract name every byte counts, and a NUL in it means nothing (unix(7)). A path would end there.
+    if not abstract and b"\0" in raw:
         raise ValueError(f"a Unix socket's path has no NUL inside: {raw[:80]!r}")
     allowed = _SUN_PATH_SIZE if abstract else _SUN_PATH_SIZE - 1
     if len(raw) > allowed:

@@ -2,8 +2,9 @@
 
 Theory of operation. ``socket.socket`` is replaced by a subclass whose methods report before they call on, and so are
 the few functions beside it that the library uses: ``socketpair``, ``getaddrinfo``, ``poll``, ``select``, ``stat``,
-starting a thread. All that goes to the operating system and can fail passes here; ``test_syscalls.py`` checks that no
-method of a socket was forgotten. Closing a descriptor and what the interpreter answers by itself are not counted.
+``open``, ``flock``, starting a thread. All that goes to the operating system and can fail passes here;
+``test_syscalls.py`` checks that no method of a socket was forgotten. Closing a descriptor and what the interpreter
+answers by itself are not counted.
 
 Sockets that were made before, or through ``Syscalls.plain``, are left alone: those are the test's own peers.
 
@@ -24,6 +25,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pytest
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 COUNTED = frozenset(
     "_accept bind connect connect_ex getpeername getsockname getsockopt listen recv recv_into recvfrom recvfrom_into"
@@ -66,6 +72,9 @@ ERRORS: dict[str, Sequence[int]] = {
     "select": (errno.ENOMEM,),
     "stat": (errno.ENOENT, errno.EACCES, errno.ENOMEM),
     "fstat": (errno.EIO,),
+    "lstat": (errno.ENOENT, errno.EACCES, errno.ENOMEM),
+    "open": (errno.EACCES, errno.EMFILE, errno.ENFILE, errno.ENOENT),
+    "flock": (errno.EWOULDBLOCK, errno.ENOLCK),
     "unlink": (errno.EACCES, errno.ENOENT),
     "getaddrinfo": (errno.EMFILE,),
     "recv": (errno.ECONNRESET, errno.ETIMEDOUT, errno.ENOMEM),
@@ -118,8 +127,12 @@ class Syscalls:
             (os, "stat"),
             (os, "fstat"),
             (os, "unlink"),
+            (os, "lstat"),
+            (os, "open"),
         ):
             patch.setattr(module, name, self._reporting(name, getattr(module, name)))
+        if fcntl is not None:
+            patch.setattr(fcntl, "flock", self._reporting("flock", fcntl.flock))
         patch.setattr(threading.Thread, "start", self._reporting("thread", threading.Thread.start))
         if hasattr(select, "poll"):
             poll = _polling_for(self)

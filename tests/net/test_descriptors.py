@@ -341,21 +341,28 @@ class Scenario(NamedTuple):
 MAKING = frozenset({"socket", "setblocking", "setsockopt"})
 
 SCENARIOS = {
-    "dial": Scenario(dialing),
-    "dial a name": Scenario(dialing_a_name, MAKING | {"connect_ex", "getsockopt"}),
+    # A connection whose peer cannot be asked for has one that has left: it is none to itself.
+    "dial": Scenario(dialing, frozenset({"getpeername"})),
+    "dial a name": Scenario(
+        dialing_a_name, MAKING | {"connect_ex", "getsockopt", "getsockname", "getpeername"}
+    ),
     "dial datagrams": Scenario(dialing_datagrams),
     "make": Scenario(making),
     "make a Unix socket": Scenario(making_a_unix_socket),
-    "connect": Scenario(connecting),
-    "connect to a name": Scenario(connecting_to_a_name, frozenset({"connect_ex", "poll", "getsockopt"})),
+    "connect": Scenario(connecting, frozenset({"getpeername"})),
+    "connect to a name": Scenario(
+        connecting_to_a_name, frozenset({"connect_ex", "poll", "getsockopt", "getsockname", "getpeername"})
+    ),
     # What connect does after a failure, to be ready for the next try, must not hide that failure.
     "connect in vain": Scenario(connecting_in_vain, MAKING | {"set_inheritable", "connect_ex"}),
     "connect without an answer": Scenario(connecting_without_an_answer, MAKING | {"set_inheritable"}),
     "connect datagrams": Scenario(connecting_datagrams),
     "connect_unix": Scenario(connecting_to_a_unix_socket),
-    "bind_unix": Scenario(binding_a_unix_socket, frozenset({"bind", "stat", "unlink"})),
+    "bind_unix": Scenario(binding_a_unix_socket, frozenset({"bind", "lstat", "unlink"})),
     "bind_unix over a stale file": Scenario(
-        replacing_a_stale_file, frozenset({"bind", "stat", "unlink"}), frozenset({errno.EADDRINUSE})
+        replacing_a_stale_file,
+        frozenset({"bind", "lstat", "unlink", "flock", "connect_ex"}),
+        frozenset({errno.EADDRINUSE}),
     ),
     "accept": Scenario(accepting),
     "accept in vain": Scenario(accepting_in_vain),
@@ -363,7 +370,7 @@ SCENARIOS = {
     "from_socket": Scenario(adopting, frozenset({"getsockopt", "getpeername"})),
     "serve": Scenario(serving),
     "serve everywhere": Scenario(serving_everywhere, MAKING | {"getaddrinfo", "bind", "listen"}),
-    "serve a Unix socket": Scenario(serving_a_unix_socket, frozenset({"bind", "stat"})),
+    "serve a Unix socket": Scenario(serving_a_unix_socket, frozenset({"bind", "lstat"})),
     "get_primary_ip_addr": Scenario(asking_for_the_route),
 }
 

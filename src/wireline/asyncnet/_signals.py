@@ -187,6 +187,7 @@ class Attempts:
                     error = OSError(
                         error.errno, os.strerror(error.errno)
                     )  # in the system's words, as everywhere
+                error = error or connect_result(sock)
             if error is not None:
                 del self._running[index]
                 sock.close()

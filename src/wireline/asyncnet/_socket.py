@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import State, is_failed_before_accept
+from wireline._descriptor import State, is_failed_before_accept, refuse_itself
 from wireline._resolver import look_up, outcome
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
@@ -223,6 +223,7 @@ class AsyncSocket(AsyncStream):
             begins = not isinstance(channel, PortableChannel)
             await self._do(channel, job, operation, deadline, now=begins)
         self._raise_if_closed(operation)
+        refuse_itself(self._sock)
 
     async def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before anybody may use the connection."""
@@ -264,25 +265,32 @@ class AsyncSocket(AsyncStream):
         return (await self.accept_addr(flags, inheritable, timeout)).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
+        if self._tls is not None:
+            return self._first_guest(self._accept_now)
+        accepted = self._accept_now()
+        if accepted is None:
+            return AcceptResult.NO_CLIENT, None, None
+        return AcceptResult.SUCCESS, accepted.client, accepted.address
+
+    def _accept_now(self) -> Accepted | None:
+        """A client that has connected; None if none has."""
         listener = self._listener()
         while True:
             try:
-                sock, sockaddr = self._accept_now(listener)
+                kept = None if self._reader is None else self._reader.take_kept()
+                sock, sockaddr = (
+                    listener.accept()
+                    if kept is None
+                    else cast("tuple[socket.socket, SockAddr]", kept.result())
+                )
             except BlockingIOError:
-                return self._first_guest()
+                return None
             except OSError as error:
                 if not is_failed_before_accept(SAFE_DISCONN, error):
                     raise self._annotated(error, "accept") from error.__cause__
             else:
                 address = display_address(sockaddr)
-                client = self._accepted(sock, address, False)
-                if self._tls is None:
-                    return AcceptResult.SUCCESS, client, address
-                self._welcome_now(client, address)
-
-    def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
-        kept = None if self._reader is None else self._reader.take_kept()
-        return listener.accept() if kept is None else cast("tuple[socket.socket, SockAddr]", kept.result())
+                return Accepted(self._accepted(sock, address, False), address)
 
     def _listener(self) -> socket.socket:
         listener = self._open_sock("accept")

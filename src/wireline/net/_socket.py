@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, is_failed_before_accept
+from wireline._descriptor import CONNECTING, State, is_failed_before_accept, refuse_itself
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
@@ -179,6 +179,7 @@ class Socket(BlockingStream):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._raise_if_closed(operation)
             if code == 0:
+                refuse_itself(sock)
                 break
             if code not in CONNECTING:
                 raise OSError(code, os.strerror(code))
@@ -235,14 +236,19 @@ class Socket(BlockingStream):
         return self.accept_addr(flags, inheritable, timeout).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
-        while True:
-            try:
-                client, address = self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
-            except SocketTimeout:
-                return self._first_guest()
-            if self._tls is None:
-                return AcceptResult.SUCCESS, client, address
-            self._welcome_now(client, address)
+        if self._tls is not None:
+            return self._first_guest(self._accept_now)
+        accepted = self._accept_now()
+        if accepted is None:
+            return AcceptResult.NO_CLIENT, None, None
+        return AcceptResult.SUCCESS, accepted.client, accepted.address
+
+    def _accept_now(self) -> Accepted | None:
+        """A client that has connected; None if none has."""
+        try:
+            return self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
+        except SocketTimeout:
+            return None
 
     def __enter__(self) -> Self:
         return self

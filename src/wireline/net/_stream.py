@@ -14,7 +14,7 @@ from typing import Self, TypeVar, TypeVarTuple
 from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
 from wireline._datagram import Datagram
-from wireline._descriptor import shut_down_writing
+from wireline._descriptor import KERNEL_WAITS, shut_down_writing
 from wireline._process import process
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
@@ -46,7 +46,7 @@ class BlockingStream(SecuredSocket):
 
     _module = "wireline.net"
     last_bytes_sent: int
-    _kernel_waits = bool(DONT_WAIT)
+    _kernel_waits = KERNEL_WAITS
 
     # What a datagram socket does instead, in the class below.
 
@@ -294,7 +294,7 @@ class BlockingStream(SecuredSocket):
             return
         sent = 0
         try:
-            if deadline is None and DONT_WAIT and payload:
+            if deadline is None and self._kernel_waits and payload:
                 sent = self._sock.send(payload, NO_SIGNAL)
             while sent < len(payload):
                 rest = memoryview(payload)[sent:] if sent else payload
