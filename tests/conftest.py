@@ -72,6 +72,10 @@ def pytest_runtest_makereport(
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that passed and left a thread, or other descriptors than it found."""
+    # The last connection of the test before may have been closed just now, and what waited for that is about to go.
+    for thread in threading.enumerate():
+        if thread.name == "wireline-linger":
+            thread.join(PATIENCE)
     threads = set(threading.enumerate())
     descriptors = _descriptors()
     yield

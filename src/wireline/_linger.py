@@ -6,22 +6,44 @@ reads its session tickets, therefore loses the end of the last reply (200,000 by
 
 The cure is the lingering close of HTTP servers, here below HTTP: stop sending, go on reading and dropping until the
 peer is done or the time is up, then close. That must not hold up the caller, so one daemon thread does it for the
-whole process and both flavours. It exists only while there is something to linger for.
+whole process and both flavours (docs/decisions/0007 says why not the event loop). It exists only while there is
+something to linger for.
+
+A socket is handed over by ``deque.append``, from any thread, finalizer or signal handler. Which thread serves the
+queue is decided by ``dict.setdefault``: a second one finds the place taken and ends. The thread gives the place up
+before it looks into the queue for the last time, and who hands over looks for the thread after the append, so one of
+the two sees the other. No lock is involved.
+
+Where no thread can be had, at the end of the interpreter or at a limit of the system, the calling thread lingers
+itself, until the kernel has delivered what was sent, and for a bounded time. What is closed before this module's
+exit hook is left for that: all of it then shares one wait.
 """
 
 from __future__ import annotations
 
-import atexit
 import contextlib
+import heapq
+import itertools
 import os
 import selectors
 import socket
 import struct
-import threading
 import time
+from collections import deque
+from collections.abc import Iterable, Sequence
 
+from wireline import _background
 from wireline._sansio.deadline import Deadline
 from wireline.options import NO_SIGNAL
+
+try:
+    import fcntl
+    import resource
+    import termios
+except ImportError:  # Windows: neither is to be found out there
+    _POSIX = False
+else:
+    _POSIX = True
 
 __all__ = ["DEFAULT_LINGER", "dispose"]
 
@@ -31,20 +53,41 @@ DEFAULT_LINGER = 2.0
 nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody's process takes the shorter.
 """
 
-# Seconds between two looks at a socket that is deaf: nothing tells when its peer has got everything. A guess.
+# The most sockets that linger at one time, unless half of the descriptors that the process may have are fewer: each
+# holds one that a new connection may need. The number itself bounds the memory, at about 1 kB a socket to 16 MB.
+_MOST = 16_384
+
+# Seconds that the thread stays when there is nothing left to do, so that a loop which closes sockets one after the
+# other does not start a thread for each. A guess: long beside a close (20 us), too short to be noticed.
+_IDLE = 0.005
+
+# Seconds in which a thread that was started is believed to be on its way. After that another one is started.
+_BELIEF = 1.0
+
+# Seconds between two looks at a socket that no event tells about: one that is deaf, or could not be polled. A guess.
 _LOOK = 0.01
+_FIRST_LOOK = 0.0005  # of a thread that has nothing else to do than to wait for it
+_SHARE = 10  # looks may take one part of this many of the thread's time
 
 # The most that is read from such a socket in between: others wait for the thread, too. A guess.
 _READS_A_LOOK = 16
 
-# Seconds. A selector refuses to wait for much more than three weeks at once.
-_LONGEST_WAIT = 86_400.0
+# Seconds. Nothing is known to need it: it bounds the harm if an exception of a signal handler has cost a wake-up.
+_LONGEST_WAIT = 1.0
+
+# Turns of the thread that may fail one after the other, before it closes what it has and ends.
+_FAILURES = 3
+
+_DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
+
+# The key under which the thread that serves the queue is entered.
+_SERVING = "serving"
 
 
 def dispose(
     sock: socket.socket, linger: float | None = None, farewell: bytes = b"", *, deaf: bool = False
 ) -> None:
-    """Close ``sock`` without ever waiting.
+    """Close ``sock`` without waiting; only where no thread can run any more it may take ``DEFAULT_LINGER`` seconds.
 
     Args:
         sock: the descriptor's owner; nobody else uses it any more.
@@ -61,10 +104,17 @@ def dispose(
         sock.close()
     else:
         leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()), deaf=deaf)
-        if leaving.stop_sending():
-            _lingerer.add(leaving)
-        else:
-            sock.close()
+        try:
+            if leaving.stop_sending():
+                _lingerer.add(leaving)
+            else:
+                sock.close()
+        except BaseException:  # of a signal handler, between any two of the steps
+            if _lingerer.has(leaving):
+                _lingerer.hand_over(leaving)
+            else:
+                sock.close()
+            raise
 
 
 class _Leaving:
@@ -74,6 +124,8 @@ class _Leaving:
     resets a connection at which data arrives once both directions are shut down.
     """
 
+    __slots__ = ("_ended", "_farewell", "deadline", "deaf", "sock")
+
     def __init__(
         self, sock: socket.socket, farewell: bytes, deadline: Deadline, *, deaf: bool = False
     ) -> None:
@@ -81,6 +133,7 @@ class _Leaving:
         self.deadline = deadline
         self.deaf = deaf
         self._farewell = farewell
+        self._ended = False
 
     @property
     def events(self) -> int:
@@ -89,159 +142,427 @@ class _Leaving:
 
     def stop_sending(self) -> bool:
         """Send what is left and then FIN, as far as there is room; False if the connection is gone."""
+        if self._ended:
+            return True
         try:
-            self.sock.setblocking(False)
+            if self.sock.gettimeout() != 0:
+                self.sock.setblocking(False)
             while self._farewell:
-                self._farewell = self._farewell[self.sock.send(self._farewell, NO_SIGNAL) :]
+                # A duplicate of the descriptor may have made it blocking again.
+                self._farewell = self._farewell[self.sock.send(self._farewell, NO_SIGNAL | _DONT_WAIT) :]
             if not self.deaf:
                 self.sock.shutdown(socket.SHUT_WR)
+                self._ended = True
         except BlockingIOError:
             return True
         except OSError:
             return False
         return True
 
-    def is_over(self, events: int, scrap: bytearray) -> bool:
-        """Do what can be done now; True when the peer is done, or gone."""
-        if events & selectors.EVENT_WRITE and not self.stop_sending():
-            return True
-        return bool(events & selectors.EVENT_READ) and _peer_is_done(self.sock, scrap)
-
-    def has_been_heard(self, scrap: bytearray) -> bool:
-        """Of a deaf one: do what can be done now; True when the peer has got everything, or is gone."""
+    def is_over(self, scrap: bytearray) -> bool:
+        """Do what can be done now; True when the peer is done, or has got everything, or is gone."""
         if not self.stop_sending():
             return True
-        with contextlib.suppress(OSError):
+        if self.deaf:
+            with contextlib.suppress(OSError):
+                for _ in range(_READS_A_LOOK):
+                    if not self.sock.recv_into(scrap, 0, _DONT_WAIT):
+                        break
+            return not self.owes
+        try:
             for _ in range(_READS_A_LOOK):
-                if not self.sock.recv_into(scrap):
-                    break
-        return not self._farewell and not _has_unsent(self.sock)
+                if not self.sock.recv_into(scrap, 0, _DONT_WAIT):
+                    return True
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return False
+
+    @property
+    def owes(self) -> bool:
+        """Whether the peer has not got everything yet."""
+        return bool(self._farewell) or _has_unsent(self.sock)
+
+
+class _Bell:
+    """Wakes a thread that polls. Its descriptors are closed with the last reference, not under a ringer's hands."""
+
+    __slots__ = ("_ear", "_rung", "_string")
+
+    def __init__(self) -> None:
+        self._rung = False
+        self._ear, self._string = socket.socketpair()
+        self._ear.setblocking(False)
+        self._string.setblocking(False)
+
+    def ring(self) -> None:
+        """Wake the thread. It is a system call once between two looks of the thread, and does not wait."""
+        if self._rung:
+            return
+        try:
+            self._rung = True
+            self._string.send(b"\0")
+        except OSError:
+            # Full, then it is rung; or out of order, then the thread finds out by itself, and looks without it.
+            return
+        except BaseException:  # of a signal handler: the next one rings
+            self._rung = False
+            raise
+
+    def fileno(self) -> int:
+        """The descriptor to poll."""
+        return self._ear.fileno()
+
+    def rest(self) -> None:
+        """Be silent again. What was handed over before is to be looked for after this, not before."""
+        if self._rung:
+            with contextlib.suppress(BlockingIOError):  # `ring` has not got as far as sending
+                self._ear.recv(4096)
+            self._rung = False
+
+    def close(self) -> None:
+        """Close the descriptors at once: in a forked child, where nothing can ring it."""
+        self._ear.close()
+        self._string.close()
+
+    def __del__(self) -> None:
+        # What `__init__` did not get is not there.
+        for name in ("_ear", "_string"):
+            end = getattr(self, name, None)
+            if end is not None:
+                end.close()
+
+
+class _Watch:
+    """What the thread keeps its eyes on. Only the thread itself uses it, but for ``wake``."""
+
+    def __init__(self) -> None:
+        self.kept: dict[_Leaving, None] = {}  # in the order in which they were handed over
+        self.most = _bound()
+        self._looked_at: dict[_Leaving, None] = {}
+        self._deadlines: list[tuple[float, int, _Leaving]] = []
+        self._numbers = itertools.count()
+        self._scrap = bytearray(64 * 1024)
+        self._pause = _LOOK
+        self._next_look = 0.0
+        self._bell: _Bell | None = None
+        self._selector: selectors.BaseSelector | None = None
+
+    def open(self) -> None:
+        """Get what waiting needs. Without it, for want of descriptors, the sockets are looked at now and then."""
+        try:
+            self._selector = selectors.DefaultSelector()
+            bell = _Bell()
+            self._selector.register(bell, selectors.EVENT_READ)
+            self._bell = bell
+        except Exception:  # noqa: BLE001 -- out of descriptors or memory: it goes on with what there is
+            self.go_blind()
+
+    def wake(self) -> None:
+        """From any thread: something was handed over."""
+        bell = self._bell
+        if bell is not None:  # else it is not there yet, and the thread looks into the queue later than that
+            bell.ring()
+
+    def rest(self) -> None:
+        """Let ``wake`` ring again."""
+        if self._bell is not None:
+            self._bell.rest()
+
+    def go_blind(self) -> None:
+        """Waiting has failed: look at the sockets now and then instead."""
+        selector, self._selector, self._bell = self._selector, None, None
+        self._looked_at = dict.fromkeys(self.kept)
+        # The turn that failed may have had some of these in its hands.
+        self._deadlines = [(leaving.deadline.at, next(self._numbers), leaving) for leaving in self.kept]
+        heapq.heapify(self._deadlines)
+        if selector is not None:
+            with contextlib.suppress(OSError):  # it may be what has failed
+                selector.close()
+
+    def keep(self, leaving: _Leaving) -> None:
+        """Watch one more."""
+        self.kept[leaving] = None
+        heapq.heappush(self._deadlines, (leaving.deadline.at, next(self._numbers), leaving))
+        if self._selector is None or leaving.deaf:
+            self._looked_at[leaving] = None
+            return
+        try:
+            self._selector.register(leaving.sock, leaving.events, leaving)
+        except (OSError, ValueError, KeyError):
+            # No room for it in the kernel (ENOSPC, ENOMEM), or it is closed: whichever, a look tells.
+            self._looked_at[leaving] = None
+
+    def close(self, leaving: _Leaving) -> None:
+        """Watch one no more, and close it."""
+        self.kept.pop(leaving, None)
+        looked_at = self._looked_at.pop(leaving, self) is None
+        if self._selector is not None and not looked_at:
+            with contextlib.suppress(OSError, ValueError, KeyError):  # not there: what was wanted
+                self._selector.unregister(leaving.sock)
+        with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
+            leaving.sock.close()
+
+    def turn(self, seconds: float) -> list[_Leaving]:
+        """Wait for ``seconds`` at most and do what can be done; return those that are over."""
+        over: list[_Leaving] = []
+        now = time.monotonic()
+        until = min(now + seconds, now + _LONGEST_WAIT)
+        if self._deadlines:
+            until = min(until, self._deadlines[0][0])
+        if self._looked_at or self._selector is None:
+            until = min(until, max(self._next_look, now))
+        if self._selector is None:
+            time.sleep(max(0.0, until - now))
+        else:
+            for key, _ in self._selector.select(max(0.0, until - now)):
+                leaving: _Leaving | None = key.data
+                if leaving is not None and (
+                    self._is_over(leaving) or not self._is_watched(leaving, key.events)
+                ):
+                    over.append(leaving)
+        now = time.monotonic()
+        if now >= self._next_look:
+            over += [leaving for leaving in self._looked_at if self._is_over(leaving)]
+            self._pause = max(_LOOK, _SHARE * (time.monotonic() - now))
+            self._next_look = time.monotonic() + self._pause
+        over += self._late()
+        return over
+
+    def _is_over(self, leaving: _Leaving) -> bool:
+        try:
+            return leaving.is_over(self._scrap)
+        except Exception:  # noqa: BLE001 -- one connection's trouble (no memory, say) ends that connection
+            return True
+
+    def _is_watched(self, leaving: _Leaving, events: int) -> bool:
+        """Wait no longer for room to write than there is something to write; False if that cannot be had."""
+        assert self._selector is not None
+        try:
+            if leaving.events != events:
+                self._selector.modify(leaving.sock, leaving.events, leaving)
+        except (OSError, ValueError, KeyError):
+            return False
+        return True
+
+    def _late(self) -> Iterable[_Leaving]:
+        """Those whose time is up."""
+        now = time.monotonic()
+        late = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            late.append(heapq.heappop(self._deadlines)[2])
+        if len(self._deadlines) > 2 * len(self.kept) + 1000:
+            # Those that were over long before their deadline: a thread that is never idle would collect them for ever.
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self.kept]
+            heapq.heapify(self._deadlines)
+        return [leaving for leaving in late if leaving in self.kept]
+
+    def end(self) -> None:
+        """Close the descriptors of its own. The bell is closed with the last that still rings it."""
+        self.go_blind()
+
+    def drop(self) -> None:
+        """In a forked child: close the copies of its descriptors. Nothing is taken out of the parent's ``epoll``."""
+        selector, bell = self._selector, self._bell
+        with contextlib.suppress(OSError):  # the fork has come in the midst of closing them
+            if selector is not None:
+                selector.close()
+            if bell is not None:
+                bell.close()
 
 
 class _Lingerer:
-    """One thread that reads and drops what the peers of half-closed sockets still send."""
+    """The sockets that linger, and who sees to it."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._arrivals: list[_Leaving] = []
-        self._waiting: set[_Leaving] = set()
-        self._thread: threading.Thread | None = None
-        self._wake: socket.socket | None = None
+        self._begin()
+        self._exit = _background.ExitHook(self.wait_at_exit)
+
+    def _begin(self) -> None:
+        # All that were handed over and are not closed yet: what a forked child has copies of.
+        self._all: dict[_Leaving, None] = {}
+        self._arrivals: deque[_Leaving] = deque()
+        self._serving: dict[str, _Watch] = {}
+        self._starting = 0.0  # until when a thread is believed to be on its way
+        # Seconds that callers may still be held up where no thread can be had. Each takes half of it at most.
+        self._patience = 2 * DEFAULT_LINGER
+
+    def has(self, leaving: _Leaving) -> bool:
+        """Whether a socket was taken over, and is not closed yet."""
+        return leaving in self._all
 
     def add(self, leaving: _Leaving) -> None:
         """Take a socket over; it is closed when its peer is done or its time is up."""
-        with self._lock:
-            self._arrivals.append(leaving)
-            if self._wake is not None:
-                self._wake.send(b"\0")
-                return
-            try:
-                self._start()
-            except (OSError, RuntimeError):
-                # No descriptor or no thread to be had. Closing at once is all that is left.
-                self._arrivals.pop()
-                leaving.sock.close()
+        if self._exit.over or not _background.can_run_threads():
+            self._linger_here([leaving])  # no thread would get to it, or nothing would wait for the thread
+            return
+        self._exit.arm()
+        if len(self._arrivals) >= _MOST:  # the thread does not keep up, as if it could not run
+            leaving.sock.close()
+            return
+        self._all[leaving] = None
+        self.hand_over(leaving)
+
+    def hand_over(self, leaving: _Leaving) -> None:
+        """Give one to the thread. Twice is fine: an exception of a signal handler may have cost any of the steps."""
+        self._arrivals.append(leaving)
+        watch = self._serving.get(_SERVING)
+        if watch is not None:
+            watch.wake()
+        elif time.monotonic() >= self._starting:
+            self._start()
 
     def _start(self) -> None:
-        with contextlib.ExitStack() as unless_it_runs:
-            woken, wake = map(unless_it_runs.enter_context, socket.socketpair())
-            selector = unless_it_runs.enter_context(selectors.DefaultSelector())
-            selector.register(woken, selectors.EVENT_READ)
-            thread = threading.Thread(
-                target=self._run, args=(selector, woken), name="wireline-linger", daemon=True
-            )
-            thread.start()
-            unless_it_runs.pop_all()
-        self._wake, self._thread = wake, thread  # it waits for our lock before it looks
+        try:
+            self._starting = time.monotonic() + _BELIEF
+            _background.start("wireline-linger", self._run)
+        except Exception:  # noqa: BLE001 -- whatever the reason is, there is no thread
+            self._starting = 0.0
+            self._do_without()
+        except BaseException:  # of a signal handler: nothing tells whether the thread was started
+            self._starting = 0.0  # one too many ends by itself
+            raise
 
-    def _run(self, selector: selectors.BaseSelector, woken: socket.socket) -> None:
+    def _do_without(self) -> None:
+        """There is no thread to be had."""
+        if _background.is_ending() and _background.is_main_thread():
+            return  # The exit hook is next, and finds all in the queue: one wait for all of them.
+        self._linger_here(self._arrived())
+
+    def _arrived(self) -> list[_Leaving]:
+        """Take what is in the queue: it is the caller's from now on."""
+        arrived = []
+        with contextlib.suppress(IndexError):  # empty
+            while True:
+                arrived.append(self._arrivals.popleft())
+        return arrived
+
+    # In the thread.
+
+    def _run(self) -> None:
+        watch = _Watch()
+        self._starting = 0.0
+        if self._serving.setdefault(_SERVING, watch) is not watch:
+            return
+        self._patience = 2 * DEFAULT_LINGER
+        try:
+            watch.open()
+            failures = 0
+            while failures <= _FAILURES:
+                try:
+                    if not self._turn(watch):
+                        return
+                    failures = 0
+                except Exception:
+                    # Not of one connection: the selector has failed, say, or there is no memory. What is a matter of
+                    # the selector is cured by doing without; what lasts ends the thread, and the next close starts one.
+                    watch.go_blind()
+                    failures += 1
+                    if failures > _FAILURES:
+                        raise
+        finally:
+            if self._serving.get(_SERVING) is watch:  # it has failed
+                del self._serving[_SERVING]
+                for leaving in (*watch.kept, *self._arrived()):
+                    watch.close(leaving)
+                    self._all.pop(leaving, None)
+            watch.end()
+
+    def _turn(self, watch: _Watch) -> bool:
+        """Go round once; False, and the thread ends, when there is nothing left to watch."""
+        self._welcome(watch)
+        was_idle = not watch.kept
+        for leaving in watch.turn(_IDLE if was_idle else _LONGEST_WAIT):
+            watch.close(leaving)
+            self._all.pop(leaving, None)
+        if not was_idle or self._arrivals:
+            return True
+        del self._serving[_SERVING]
+        # Whoever hands over from here on starts another thread. What was handed over before that is in the queue.
+        return bool(self._arrivals) and self._serving.setdefault(_SERVING, watch) is watch
+
+    def _welcome(self, watch: _Watch) -> None:
+        watch.rest()
+        for leaving in self._arrived():
+            if leaving not in watch.kept:
+                watch.keep(leaving)
+        while len(watch.kept) > watch.most:
+            leaving = next(iter(watch.kept))  # the one that has had the most time
+            watch.close(leaving)
+            self._all.pop(leaving, None)
+
+    # Without the thread.
+
+    def _linger_here(self, leavings: Sequence[_Leaving], seconds: float = DEFAULT_LINGER) -> None:
+        """Wait in the calling thread until what was sent has arrived; a bounded time for all calls together."""
+        begun = time.monotonic()
+        limit = begun + min(seconds, self._patience / 2)
         scrap = bytearray(64 * 1024)
-        with selector, woken:
-            while self._welcome(selector):
+        pause = _FIRST_LOOK
+        left = list(leavings)
+        try:
+            while True:
                 now = time.monotonic()
-                nearest = min(leaving.deadline.at for leaving in self._waiting)
-                deaf = [leaving for leaving in self._waiting if leaving.deaf]
-                longest = _LOOK if deaf else _LONGEST_WAIT
-                for key, events in selector.select(min(max(0.0, nearest - now), longest)):
-                    leaving = key.data
-                    if leaving is None:
-                        woken.recv(4096)
-                    elif leaving.is_over(events, scrap):
-                        self._close(selector, leaving)
-                    elif leaving.events != key.events:
-                        selector.modify(leaving.sock, leaving.events, leaving)
-                for leaving in deaf:
-                    if leaving.has_been_heard(scrap):
-                        self._close(selector, leaving)
-                now = time.monotonic()
-                for leaving in [leaving for leaving in self._waiting if leaving.deadline.passed(now)]:
-                    self._close(selector, leaving)
-
-    def _welcome(self, selector: selectors.BaseSelector) -> bool:
-        """Begin to watch those that came; False, and the thread ends, when there is nobody left to watch."""
-        with self._lock:
-            for leaving in self._arrivals:
-                if not leaving.deaf:
-                    selector.register(leaving.sock, leaving.events, leaving)
-            self._waiting.update(self._arrivals)
-            self._arrivals.clear()
-            if not self._waiting and self._wake is not None:
-                self._wake.close()
-                self._wake = None
-            return bool(self._waiting)
-
-    def _close(self, selector: selectors.BaseSelector, leaving: _Leaving) -> None:
-        if not leaving.deaf:
-            selector.unregister(leaving.sock)
-        self._waiting.remove(leaving)
-        leaving.sock.close()
+                left = [
+                    leaving
+                    for leaving in left
+                    if not leaving.is_over(scrap) and leaving.owes and not leaving.deadline.passed(now)
+                ]
+                if not left or now >= limit:
+                    return
+                time.sleep(max(0.0, min(pause, limit - now)))
+                pause = min(2 * pause, max(_LOOK, _SHARE * (time.monotonic() - now - pause)))
+        finally:
+            self._patience -= time.monotonic() - begun
+            for leaving in leavings:
+                self._all.pop(leaving, None)
+                with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
+                    leaving.sock.close()
 
     def wait_at_exit(self) -> None:
         """Give what is not on the wire yet a last chance, ``DEFAULT_LINGER`` seconds at most."""
         limit = time.monotonic() + DEFAULT_LINGER
-        thread = self._thread
-        while thread is not None and thread.is_alive() and time.monotonic() < limit:
-            with self._lock:
-                pending = [leaving.sock for leaving in (*self._arrivals, *self._waiting)]
-            if not any(map(_has_unsent, pending)):
+        pause = _FIRST_LOOK
+        while (now := time.monotonic()) < limit:
+            if _SERVING not in self._serving and now >= self._starting:
+                self._linger_here(self._arrived(), limit - now)
                 return
-            thread.join(0.02)
+            if not any(leaving.owes for leaving in list(self._all)):
+                return
+            time.sleep(min(pause, limit - now))
+            pause = min(2 * pause, _LOOK)
 
     def forget(self) -> None:
         """In a forked child: the parent lingers, we only drop our copies of its descriptors."""
-        self._lock = threading.Lock()  # the parent's may be held by a thread that does not exist here
-        for leaving in (*self._arrivals, *self._waiting):
-            leaving.sock.close()
-        self._arrivals.clear()
-        self._waiting.clear()
-        self._thread = None
-        if self._wake is not None:
-            self._wake.close()
-            self._wake = None
+        leavings, watches = list(self._all), list(self._serving.values())
+        self._begin()
+        for watch in watches:
+            watch.drop()
+        for leaving in leavings:
+            with contextlib.suppress(OSError):  # closed by the parent in this moment
+                leaving.sock.close()
 
 
-def _peer_is_done(sock: socket.socket, scrap: bytearray) -> bool:
-    try:
-        return sock.recv_into(scrap) == 0
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True
+def _bound() -> int:
+    """How many sockets may linger at one time in this process."""
+    if not _POSIX:
+        return _MOST
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return _MOST if limit == resource.RLIM_INFINITY else min(_MOST, max(1, limit // 2))
 
 
 def _has_unsent(sock: socket.socket) -> bool:
-    """Whether the kernel still holds bytes that the peer has not acknowledged (Linux; elsewhere: not known, no)."""
+    """Whether the kernel still holds bytes that the peer has not acknowledged (not known on Windows: no)."""
+    if not _POSIX:
+        return False
     try:
-        import fcntl
-        import termios
-
         unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
-    except (ImportError, OSError, ValueError):
+    except (OSError, ValueError):
         return False
     return bool(struct.unpack("i", unsent)[0])
 
 
 _lingerer = _Lingerer()
-atexit.register(_lingerer.wait_at_exit)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_lingerer.forget)

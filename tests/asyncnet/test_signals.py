@@ -9,15 +9,19 @@ import os
 import socket
 import threading
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import LOOPBACK, open_descriptors
 from wireline import SocketTimeout
+from wireline._resolver import Lookup
 from wireline._sansio.deadline import Deadline
+from wireline._sansio.race import AddrInfo
 from wireline.asyncnet._signals import Attempts, Signal, WriteTurn, lookup_result
+
+QUESTION = ("some.test", 80, 0, socket.SOCK_STREAM, 6)
+FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 
@@ -76,16 +80,16 @@ def test_ringing_it_when_the_loop_is_no_more_does_nothing(way: Way) -> None:
 
 
 async def test_a_lookup_that_is_done_is_not_waited_for(way: Way) -> None:
-    lookup: Future[str] = Future()
-    lookup.set_result("found")
+    lookup = Lookup(QUESTION)
+    lookup.set_result(FOUND)
     await lookup_result(lookup, Signal(spy()), "dial", Deadline(0, 0))
 
 
 async def test_a_lookup_is_waited_for_until_it_is_done_in_its_thread(way: Way) -> None:
-    lookup: Future[str] = Future()
+    lookup = Lookup(QUESTION)
     waiting = asyncio.create_task(lookup_result(lookup, Signal(spy()), "dial", None))
     await turns(2)
-    worker = threading.Thread(target=lookup.set_result, args=["found"])
+    worker = threading.Thread(target=lookup.set_result, args=(FOUND,))
     worker.start()
     await waiting
     worker.join()
@@ -93,18 +97,18 @@ async def test_a_lookup_is_waited_for_until_it_is_done_in_its_thread(way: Way) -
 
 
 async def test_a_lookup_that_takes_too_long_is_left(way: Way) -> None:
-    lookup: Future[str] = Future()
+    lookup = Lookup(QUESTION)
     for seconds in (0.0, 0.0004, 0.003, 0.0106):
         signal = Signal(spy())
         with pytest.raises(SocketTimeout) as caught:
             await lookup_result(lookup, signal, "dial", Deadline(seconds, signal.now()))
         assert (caught.value.operation, caught.value.seconds) == ("dial", seconds)
-    lookup.set_result("nobody listens")
+    lookup.set_result(FOUND)
     await turns(2)
 
 
 async def test_a_lookup_is_left_when_somebody_else_rings(way: Way) -> None:
-    lookup: Future[str] = Future()
+    lookup = Lookup(QUESTION)
     signal = Signal(spy())
     waiting = asyncio.create_task(lookup_result(lookup, signal, "dial", Deadline(50, signal.now())))
     await turns(2)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
+import selectors
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 
 import pytest
 
-from wireline import _linger
+from wireline import _background, _linger
 from wireline._linger import _Leaving, _Lingerer, dispose
 from wireline._sansio.deadline import Deadline
 
@@ -99,10 +102,7 @@ def test_the_time_is_up_for_each_by_itself(pair: Pair) -> None:
     other, its_peer = tcp_pair()
     dispose(other, PATIENCE)
     dispose(here, 0.02)
-    limit = time.monotonic() + PATIENCE
-    while not is_closed(here) and time.monotonic() < limit:
-        threading.Event().wait(0.005)
-    assert is_closed(here)
+    until(lambda: is_closed(here))
     assert not is_closed(other)
     its_peer.close()
     join()
@@ -157,31 +157,311 @@ def test_many_share_one_thread(pair: Pair) -> None:
     assert all(is_closed(here) for here, _ in pairs)
 
 
-@pytest.mark.parametrize("what", ["thread", "descriptors"])
-def test_without_the_means_to_linger_it_closes_at_once(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    def none_left(*_: object) -> None:
-        raise (
-            OSError(errno.EMFILE, "none left")
-            if what == "descriptors"
-            else RuntimeError("can't start new thread")
-        )
+def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+
+def test_P6_without_a_thread_it_lingers_in_the_calling_one(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA9: where no thread could be started, the connection was closed at once and reset."""
     here, there = pair
+    fill(here)
+    received = bytearray()
+
+    def read_slowly() -> None:
+        while piece := there.recv(4096):
+            received.extend(piece)
+
+    there.send(b"this is what makes a close a reset")
+    reader = threading.Thread(target=read_slowly)
+    reader.start()
     with monkeypatch.context() as without:
-        if what == "thread":
-            without.setattr(threading.Thread, "start", none_left)
-        else:
-            without.setattr(socket, "socketpair", none_left)
-        dispose(here, PATIENCE)
+        no_thread(without)
+        dispose(here, PATIENCE, b"farewell")
     assert is_closed(here)
-    assert there.recv(1) == b""
+    reader.join(PATIENCE)
+    assert received.endswith(b"farewell")
     again, its_peer = tcp_pair()
     dispose(again, PATIENCE)
     assert not is_closed(again), "and the next one lingers as if nothing had been"
     its_peer.close()
     join()
+
+
+def test_P6_without_a_thread_all_calls_together_take_a_bounded_time(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA9: no peer that does not read holds up the callers for longer than they would have waited at the exit."""
+    no_thread(monkeypatch)
+    monkeypatch.setattr(_linger, "DEFAULT_LINGER", 0.1)
+    lingerer = _Lingerer()
+    monkeypatch.setattr(_linger, "_lingerer", lingerer)
+    pairs = [tcp_pair() for _ in range(20)]
+    for here, _ in pairs:
+        fill(here)
+    start = time.monotonic()
+    for here, _ in pairs:
+        dispose(here, PATIENCE)
+        assert is_closed(here)
+    assert 0.1 <= time.monotonic() - start < TOO_LONG / 2
+    for _, there in pairs:
+        there.close()
+
+
+def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA3: without a descriptor for the thread's own use every connection was closed at once, and reset."""
+
+    def none_left(*_: object) -> None:
+        raise OSError(errno.EMFILE, "none left")
+
+    here, there = pair
+    monkeypatch.setattr(socket, "socketpair", none_left)
+    dispose(here, PATIENCE)
+    there.send(bytes(1000))
+    assert there.recv(1) == b""
+    assert not is_closed(here)
+    there.close()
+    join()
+    assert is_closed(here)
+
+
+# What goes wrong for one of them, or for the thread.
+
+
+class Failing:
+    """Stands in for a selector, and fails where it is told to."""
+
+    def __init__(self, name: str, error: BaseException, times: int) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._name, self._error, self._left = name, error, times
+
+    def __getattr__(self, name: str) -> object:
+        if name == self._name and self._left:
+
+            def fail(target: object = None, *_: object) -> None:
+                # The thread's own wake-up is registered first, and is not what the test is about.
+                if isinstance(target, _linger._Bell):
+                    getattr(self._selector, name)(target, *_)
+                    return
+                self._left -= 1
+                raise self._error
+
+            return fail
+        return getattr(self._selector, name)
+
+
+ERRORS = {
+    "EAGAIN": BlockingIOError(errno.EAGAIN, "again"),
+    "EBADF": OSError(errno.EBADF, "bad"),
+    "ENOMEM": OSError(errno.ENOMEM, "no memory"),
+    "ENOSPC": OSError(errno.ENOSPC, "max_user_watches"),
+    "MemoryError": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
+@pytest.mark.parametrize("method", ["register", "select", "unregister", "modify", "close"])
+def test_P1_the_thread_survives_what_goes_wrong_with_its_selector(
+    monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException, times: int
+) -> None:
+    """FA3: an error of epoll ended the thread; every later close raised BrokenPipeError and leaked a descriptor."""
+    monkeypatch.setattr(selectors, "DefaultSelector", lambda: Failing(method, error, times))
+    pairs = [tcp_pair() for _ in range(4)]
+    for here, _ in pairs:
+        fill(here)
+        dispose(here, PATIENCE, b"farewell")
+        assert not is_closed(here)
+    (thread,) = lingerers()
+    for _, there in pairs:
+        assert read_to_the_end(there).endswith(b"farewell")
+        there.close()
+    thread.join(PATIENCE)
+    assert all(is_closed(here) for here, _ in pairs)
+    join()
+
+
+def read_to_the_end(sock: socket.socket) -> bytes:
+    data = bytearray()
+    while piece := sock.recv(65536):
+        data += piece
+    return bytes(data)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "broken"), ValueError("odd")])
+def test_P1_one_connections_trouble_is_its_own(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """FA3: an unexpected error of one connection ended the thread, and with it the lingering of all others."""
+    here, there = pair
+    unlucky, its_peer = tcp_pair()
+    real = _Leaving.is_over
+
+    def is_over(self: _Leaving, scrap: bytearray) -> bool:
+        if self.sock is unlucky:
+            raise error
+        return real(self, scrap)
+
+    monkeypatch.setattr(_Leaving, "is_over", is_over)
+    dispose(here, PATIENCE)
+    dispose(unlucky, PATIENCE)
+    its_peer.send(b"x")
+    until(lambda: is_closed(unlucky))
+    assert not is_closed(here)
+    its_peer.close()
+    there.close()
+    join()
+    assert is_closed(here)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not is_so() and time.monotonic() < limit:
+        threading.Event().wait(0.005)
+    assert is_so()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_P1_a_thread_that_dies_is_replaced(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA3: once the thread was dead, no socket lingered any more, and closing one raised."""
+    here, _ = pair
+
+    def turn(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as broken:
+        broken.setattr(_linger._Watch, "turn", turn)
+        dispose(here, PATIENCE)
+        join()
+    assert is_closed(here), "what it had is closed"
+    again, its_peer = tcp_pair()
+    dispose(again, PATIENCE)
+    assert not is_closed(again)
+    assert len(lingerers()) == 1
+    its_peer.close()
+    join()
+    assert is_closed(again)
+
+
+def test_P1_handing_over_is_one_system_call_at_most_and_never_waits(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA1: each close wrote to a blocking socketpair, under a lock that its reader needed: a deadlock after 280."""
+    here, there = pair
+    looks = threading.Event()
+    real = _linger._Bell.rest
+
+    def rest(self: _linger._Bell) -> None:
+        assert looks.wait(PATIENCE)
+        real(self)
+
+    with monkeypatch.context() as held_up:
+        held_up.setattr(_linger._Bell, "rest", rest)
+        dispose(here, PATIENCE)
+        until(lambda: any(watch._bell is not None for watch in _linger._lingerer._serving.values()))
+        pairs = [tcp_pair() for _ in range(400)]  # more than fit into the pair
+        start = time.monotonic()
+        for one, _ in pairs:
+            dispose(one, PATIENCE)
+        assert time.monotonic() - start < TOO_LONG
+        looks.set()
+    for _, its_peer in [*pairs, (here, there)]:
+        its_peer.close()
+    join()
+    assert all(is_closed(one) for one, _ in pairs)
+
+
+def test_P1_more_than_may_linger_at_once_closes_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_linger, "_MOST", 10)
+    pairs = [tcp_pair() for _ in range(15)]
+    for here, _ in pairs:
+        dispose(here, PATIENCE)
+        until(lambda: not _linger._lingerer._arrivals)
+    until(lambda: sum(is_closed(here) for here, _ in pairs) == 5)
+    assert [is_closed(here) for here, _ in pairs] == [True] * 5 + [False] * 10
+    for _, there in pairs:
+        there.close()
+    join()
+
+
+def test_P1_many_that_are_over_soon_leave_no_deadline_behind(pair: Pair) -> None:
+    here, there = pair
+    dispose(here, 3e9)  # so that the thread is there all the while
+    for _ in range(1200):
+        one, its_peer = socket.socketpair()
+        dispose(one, 3e9)
+        its_peer.close()
+    until(lambda: len(_linger._lingerer._all) == 1)
+    (watch,) = _linger._lingerer._serving.values()
+    for _ in range(2):  # the turn that tidies up may have been the one before
+        one, its_peer = socket.socketpair()
+        dispose(one, 3e9)
+        its_peer.close()
+        until(lambda: len(_linger._lingerer._all) == 1)
+    assert len(watch._deadlines) <= 1010
+    there.close()
+    join()
+
+
+@pytest.mark.parametrize("moment", range(1, 400, 7))
+def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, moment: int) -> None:
+    """FA3, FA7: interrupted at any bytecode, a close must not leave the descriptor open for ever."""
+    here, there = pair
+    steps = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        if frame.f_code.co_filename not in (_linger.__file__, _background.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(steps) == moment:
+            raise KeyboardInterrupt
+        return trace
+
+    interrupted = False
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        dispose(here, PATIENCE)
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        sys.settrace(before)
+    there.close()
+    # It is with the thread, or closed. Before the first step of `dispose` is done it is still the caller's.
+    if interrupted and not is_closed(here) and here not in {one.sock for one in _linger._lingerer._all}:
+        assert moment < 60
+        here.close()
+    another, its_peer = tcp_pair()
+    dispose(another, PATIENCE)  # looks after what was left in the queue
+    its_peer.close()
+    until(lambda: is_closed(here) and is_closed(another))
+    join()
+
+
+def test_P2_a_finalizer_in_the_midst_of_handing_over_hands_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA2: a finalizer that ran while the thread was started closed a socket, and waited for the lock around it."""
+    outer, its_peer = tcp_pair()
+    inner, inner_peer = tcp_pair()
+    real = threading.Thread.start
+
+    def start(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        dispose(inner, PATIENCE)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    dispose(outer, PATIENCE)
+    assert len(lingerers()) == 1
+    for peer in (its_peer, inner_peer):
+        assert peer.recv(1) == b""
+        peer.close()
+    join()
+    assert is_closed(outer)
+    assert is_closed(inner)
 
 
 # At the end of the interpreter.
@@ -234,7 +514,7 @@ def test_where_it_cannot_be_known_nothing_is_unsent(pair: Pair, monkeypatch: pyt
     here, _ = pair
     fill(here)
     assert _linger._has_unsent(here)
-    monkeypatch.setitem(sys.modules, "fcntl", None)
+    monkeypatch.setattr(_linger, "_POSIX", False)
     assert not _linger._has_unsent(here)
     monkeypatch.undo()
     here.close()
@@ -258,17 +538,17 @@ FORK = """
     child = os.fork()
     if not child:  # the parent's thread does not exist here, and what it has is none of our business
         assert here.fileno() == -1
-        assert _linger._lingerer._thread is None
+        assert not _linger._lingerer._serving and not _linger._lingerer._all
         ours, its_peer = pair()
         _linger.dispose(ours, 10)
-        thread = _linger._lingerer._thread
+        (thread,) = [each for each in threading.enumerate() if each.name == "wireline-linger"]
         assert its_peer.recv(1) == b""
         its_peer.close()
         thread.join(5)
         os._exit(0 if ours.fileno() == -1 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert here.fileno() != -1
-    thread = _linger._lingerer._thread
+    (thread,) = [each for each in threading.enumerate() if each.name == "wireline-linger"]
     there.close()
     thread.join(5)
     assert here.fileno() == -1

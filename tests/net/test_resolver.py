@@ -1,20 +1,29 @@
-"""C2, C6: lookups in threads of their own, shared by who asks for the same."""
+"""C2, C6, P7: lookups in a few threads, shared by all who ask for the same."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
 import os
+import random
 import socket
 import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Iterator
-from typing import Any
+import time
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any, cast
 
 import pytest
 
-from wireline import _resolver
-from wireline._resolver import look_up
+from wireline import SocketTimeout, _background, _resolver
+from wireline._resolver import Lookup, _Pool, look_up
+from wireline._sansio.deadline import Deadline
+from wireline.asyncnet._signals import Signal, lookup_result
+from wireline.net._wait import Waker, start_deadline, wait_for_lookup
 
 PATIENCE = 5.0
 
@@ -39,33 +48,53 @@ class NameServer:
         return FOUND
 
 
+@pytest.fixture(autouse=True)
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Pool]:
+    """A pool of the test's own, whose workers end soon."""
+    monkeypatch.setattr(_resolver, "_IDLE", 0.05)
+    pool = _Pool()
+    monkeypatch.setattr(_resolver, "_pool", pool)
+    yield pool
+    until(lambda: not pool._workers)
+    assert not pool._under_way
+    assert not pool._queue
+    assert not pool._idle
+    assert not pool._busy
+
+
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
+def server(pool: _Pool, monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]:
     server = NameServer()
     monkeypatch.setattr(socket, "getaddrinfo", server.getaddrinfo)
     yield server
     server.answer.set()
-    for thread in lookups():
-        thread.join(PATIENCE)
 
 
-def lookups() -> list[threading.Thread]:
+def lookups(host: str = ".lookup") -> list[threading.Thread]:
     """The threads of this test. Those of others may still be there, and look up other names."""
-    return [thread for thread in threading.enumerate() if thread.name.endswith(".lookup")]
+    return [thread for thread in threading.enumerate() if thread.name.endswith(host)]
 
 
-def ask(host: str = "some.lookup", port: int = 80) -> Any:
+def until(is_so: Callable[[], bool]) -> None:
+    limit = time.monotonic() + PATIENCE
+    while not is_so() and time.monotonic() < limit:
+        threading.Event().wait(0.002)
+    assert is_so()
+
+
+def ask(host: str = "some.lookup", port: int = 80) -> Lookup:
     return look_up(host, port, 0, socket.SOCK_STREAM, 6)
 
 
 def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: NameServer) -> None:
-    future = ask()
+    lookup = ask()
+    until(lambda: bool(lookups()))
     (thread,) = lookups()
     assert thread.daemon
-    assert "some.lookup" in thread.name
-    assert not future.done()
+    assert thread.name == "wireline-resolve-some.lookup"
+    assert not lookup.done()
     server.answer.set()
-    assert future.result(PATIENCE) == FOUND
+    assert lookup.result(PATIENCE) == FOUND
 
 
 def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
@@ -73,40 +102,241 @@ def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
     assert all(ask() is first for _ in range(10))
     assert ask(port=81) is not first
     assert ask("other.lookup") is not first
-    assert len(lookups()) == 3
+    until(lambda: len(lookups()) == 3)
     server.answer.set()
     assert first.result(PATIENCE) == FOUND
     assert len(server.questions) == 3
 
 
-def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer) -> None:
+def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
-    answered = []
+    answered: list[Lookup] = []
     for _ in range(20):  # each at once, when the thread of the one before may still be there
-        future = ask()
-        assert future not in answered
-        assert future.result(PATIENCE) == FOUND
-        answered.append(future)
+        lookup = ask()
+        assert lookup not in answered
+        assert lookup.result(PATIENCE) == FOUND
+        answered.append(lookup)
     assert len(server.questions) == 20
-    for thread in lookups():
-        thread.join(PATIENCE)
-    assert _resolver._under_way == {}
+    assert len(pool._workers) < 20, "and the threads are used again"
 
 
-def test_C2_nobody_may_cancel_what_others_wait_for(server: NameServer) -> None:
-    future = ask()
-    assert not future.cancel()
+def test_the_time_for_a_result_passes(server: NameServer) -> None:
+    with pytest.raises(TimeoutError, match=r"some\.lookup.*0\.01 s"):
+        ask().result(0.01)
+
+
+# FA10, P7: how many.
+
+
+def test_P7_however_many_names_there_are_the_threads_are_few(server: NameServer, pool: _Pool) -> None:
+    """FA10: each name that was being resolved had a thread of its own: 3,000 dials, 3,001 threads."""
+    before = threading.active_count()
+    asked = [ask(f"host{number}.lookup") for number in range(3000)]
+    until(lambda: len(server.questions) == _resolver._HALF)
+    assert threading.active_count() - before <= _resolver._MOST
+    assert len(pool._workers) <= _resolver._MOST
     server.answer.set()
-    assert future.result(PATIENCE) == FOUND
+    assert all(lookup.result(PATIENCE) == FOUND for lookup in asked)
+    assert len(server.questions) == 3000
+
+
+def test_P7_the_names_are_looked_up_in_the_order_in_which_they_were_asked_for(server: NameServer) -> None:
+    asked = [ask(f"host{number}.lookup") for number in range(100)]
+    server.answer.set()
+    for lookup in asked:
+        lookup.result(PATIENCE)
+    hosts = [int(question[0].partition(".")[0][4:]) for question in server.questions]
+    assert all(abs(place - host) <= _resolver._MOST for place, host in enumerate(hosts))
+
+
+@pytest.mark.parametrize("lively", ["lively.test", "alive.dead.test"])
+def test_P7_one_dead_name_server_does_not_stop_the_rest(
+    pool: _Pool, monkeypatch: pytest.MonkeyPatch, lively: str
+) -> None:
+    monkeypatch.setattr(_resolver, "_OLD", 0.1)
+    answer = threading.Event()
+    hanging: list[str] = []
+
+    def getaddrinfo(host: str, *_: Any) -> list[Any]:
+        if host.startswith("x"):
+            hanging.append(host)
+            assert answer.wait(PATIENCE)
+        return FOUND
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    dead = [ask(f"x{number}.dead.test") for number in range(100)]
+    until(lambda: len(hanging) > _resolver._HALF)  # these are old, and the next one is on trial
+    for number in range(5):
+        started = time.monotonic()
+        assert ask(f"{number}.{lively}").result(PATIENCE) == FOUND
+        assert time.monotonic() - started < 1.0
+    assert len(hanging) < _resolver._MOST, "one at a time"
+    answer.set()
+    assert all(lookup.result(PATIENCE) == FOUND for lookup in dead)
+
+
+def test_P7_what_hangs_occupies_the_first_half_and_then_one_more_at_a_time() -> None:
+    def lookups(*ages: float) -> list[Lookup]:
+        begun = []
+        for age in ages:
+            begun.append(Lookup(("some.test", 80, 0, 1, 6)))
+            begun[-1].begun = 100.0 - age
+        return begun
+
+    half, most = _resolver._HALF, _resolver._MOST
+    may_begin = [
+        _resolver._may_begin(lookups(*[9.0] * old, *[1.0] * fresh), 100.0)
+        for old, fresh in ((0, half - 1), (0, half), (half - 1, 0), (half - 1, 1), (half, 0), (half, 1))
+    ]
+    assert may_begin == [True, False, True, False, True, False]
+    assert not _resolver._may_begin(lookups(*[9.0] * most), 100.0)
+
+
+def test_P7_the_next_is_the_latest_of_another_domain() -> None:
+    def lookup(host: str) -> Lookup:
+        return Lookup((host, 80, 0, 1, 6))
+
+    queue = [lookup(host) for host in ("a.one.test", "a.two.test", "b.two.test", "B.ONE.test.", "one.test")]
+    chosen = []
+    while queue:
+        chosen.append(_resolver._least_suspect(queue, [lookup("x.one.test")]))
+        queue.remove(chosen[-1])
+    hosts = [each.question[0] for each in chosen]
+    assert hosts == ["b.two.test", "a.two.test", "one.test", "B.ONE.test.", "a.one.test"]
+
+
+def test_P7_workers_end_when_there_is_nothing_to_do(server: NameServer, pool: _Pool) -> None:
+    server.answer.set()
+    for _ in range(3):
+        assert ask().result(PATIENCE) == FOUND
+        until(lambda: not pool._workers)
+        until(lambda: not [one for one in threading.enumerate() if one.name == "wireline-resolve"])
+
+
+# FA28: who leaves.
+
+
+def test_C2_who_leaves_leaves_nothing_behind(server: NameServer) -> None:
+    """FA28: each try that timed out left a callback on the shared lookup, 8.9 MB in 20,000."""
+    lookup = ask()
+    until(lambda: bool(lookups()))
+    waker = Waker()
+    for _ in range(50):
+        assert ask() is lookup
+        with pytest.raises(SocketTimeout):
+            wait_for_lookup(lookup, "dial", start_deadline(0), waker)
+    assert not lookup._callbacks
+    server.answer.set()
+    assert lookup.result(PATIENCE) == FOUND
+
+
+def test_C2_who_leaves_leaves_nothing_behind_async(server: NameServer) -> None:
+    """FA28, async: each try that timed out or was cancelled left a callback on the shared lookup."""
+
+    async def leave(lookup: Lookup) -> None:
+        loop = asyncio.get_running_loop()
+        with pytest.raises(SocketTimeout):
+            await lookup_result(lookup, Signal(loop), "dial", Deadline(0, loop.time()))
+        waiting = asyncio.create_task(lookup_result(lookup, Signal(loop), "dial", None))
+        await asyncio.sleep(0)
+        assert len(lookup._callbacks) == 1
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    lookup = ask()
+    until(lambda: bool(lookups()))
+    for _ in range(20):
+        asyncio.run(leave(lookup))
+    assert not lookup._callbacks
+    server.answer.set()
+    assert lookup.result(PATIENCE) == FOUND
+
+
+def test_C2_a_lookup_that_is_not_begun_and_not_wanted_any_more_is_dropped(
+    server: NameServer, pool: _Pool
+) -> None:
+    """FA10: the queue is covered by the callers' deadlines: what no caller waits for is not looked up."""
+    asked = [ask(f"host{number}.lookup") for number in range(500)]
+    until(lambda: len(server.questions) == _resolver._HALF)
+    waker = Waker()
+    for lookup in asked:
+        with pytest.raises(SocketTimeout):
+            wait_for_lookup(lookup, "dial", start_deadline(0), waker)
+    assert not pool._queue
+    assert len(pool._under_way) == _resolver._HALF
+    server.answer.set()
+    assert ask("host499.lookup").result(PATIENCE) == FOUND
+    assert len(server.questions) == _resolver._HALF + 1
+
+
+def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
+    server: NameServer, pool: _Pool
+) -> None:
+    for number in range(_resolver._HALF):
+        ask(f"host{number}.lookup")
+    until(lambda: len(server.questions) == _resolver._HALF)
+    first, second = ask("shared.lookup"), ask("shared.lookup")
+    assert first is second
+    with pytest.raises(TimeoutError):
+        first.result(0)
+    assert not pool._queue, "dropped"
+    server.answer.set()
+    assert second.result(PATIENCE) == FOUND
+
+
+def test_C2_callers_that_join_and_leave_at_random_all_get_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: FOUND)
+    monkeypatch.setattr(_resolver, "_HALF", 2)
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    failures: list[Exception] = []
+
+    def call(seed: int) -> None:
+        chance = random.Random(seed)
+        try:
+            for _ in range(300):
+                lookup = ask(f"host{chance.randrange(5)}.lookup")
+                if chance.random() < 0.5:
+                    with contextlib.suppress(TimeoutError):
+                        lookup.result(0)
+                else:
+                    assert lookup.result(PATIENCE) == FOUND
+        except Exception as error:  # noqa: BLE001 -- the test looks at it
+            failures.append(error)
+
+    callers = [threading.Thread(target=call, args=(seed,)) for seed in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    sys.setswitchinterval(before)
+    assert not failures
+
+
+def test_a_callback_that_fails_does_not_harm_the_others(
+    server: NameServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Lookup) -> None:
+        raise ValueError("mine")
+
+    lookup = ask()
+    called = threading.Event()
+    lookup.add_done_callback(lambda _: called.set())
+    lookup.add_done_callback(fail)
+    server.answer.set()
+    assert called.wait(PATIENCE)
+    assert lookup.result(PATIENCE) == FOUND
+    assert "mine" in caplog.text
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::1%lo", "fe80::1%1"])
 def test_a_literal_needs_no_thread(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(threading.Thread, "start", None)
-    future = look_up(host, 80, 0, socket.SOCK_STREAM, 6)
-    assert future.done()
+    lookup = look_up(host, 80, 0, socket.SOCK_STREAM, 6)
+    assert lookup.done()
     if "%" not in host:
-        assert future.result()[0][4][:2] == (host, 80)
+        assert lookup.result()[0][4][:2] == (host, 80)
 
 
 ERRORS: dict[str, tuple[BaseException, type[BaseException], str]] = {
@@ -131,17 +361,122 @@ def test_a_family_that_does_not_fit_a_literal_is_an_error() -> None:
         look_up("::1", 80, socket.AF_INET, socket.SOCK_STREAM, 6).result()
 
 
-def test_without_a_thread_to_be_had_the_next_one_may_ask_again(
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_to_be_had_it_is_an_os_error(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_thread(_: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
-
+    """FA10: at the limit of threads a dial raised RuntimeError."""
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", no_thread)
-        with pytest.raises(RuntimeError, match="new thread"):
-            ask()
+        for _ in range(2):
+            with pytest.raises(socket.gaierror, match=r"no thread.*some\.lookup") as caught:
+                ask().result(PATIENCE)
+            assert caught.value.errno == socket.EAI_AGAIN
     server.answer.set()
+    assert ask().result(PATIENCE) == FOUND, "and the next one is as if nothing had been"
+
+
+def test_with_one_worker_more_threads_are_not_needed(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA10: at the limit of threads a dial raised RuntimeError, though those that there were would have done."""
+    first = ask()
+    until(lambda: bool(lookups()))
+    with monkeypatch.context() as without_threads:
+        without_threads.setattr(threading.Thread, "start", no_thread)
+        second = ask("other.lookup")
+    assert not second.done()
+    server.answer.set()
+    assert first.result(PATIENCE) == second.result(PATIENCE) == FOUND
+
+
+def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA9: in atexit a dial by name was a bare RuntimeError."""
+    server.answer.set()
+    callers = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(*question: Any) -> list[Any]:
+        callers.append(threading.get_ident())
+        return cast("list[Any]", real(*question))
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    with monkeypatch.context() as ending:
+        ending.setattr(threading.Thread, "start", no_thread)
+        ending.setattr(_background, "is_ending", lambda: True)
+        assert ask().result() == FOUND
+    with monkeypatch.context() as frozen:
+        frozen.setattr(_background, "can_run_threads", lambda: False)
+        assert ask().result() == FOUND
+    assert callers == [threading.get_ident()] * 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
+def test_what_is_meant_to_end_a_worker_ends_it_and_not_its_callers(
+    server: NameServer, pool: _Pool, error: BaseException
+) -> None:
+    server.error = error
+    lookup = ask()
+    until(lambda: bool(lookups()))
+    (thread,) = lookups()
+    waiting = [ask(f"host{number}.lookup") for number in range(3)]
+    server.answer.set()
+    with pytest.raises(socket.gaierror, match=type(error).__name__) as caught:
+        lookup.result(PATIENCE)
+    assert caught.value.errno == socket.EAI_AGAIN
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    server.error = None
+    for other in waiting:  # another worker takes over; it may have been ended, too
+        with contextlib.suppress(socket.gaierror):
+            assert other.result(PATIENCE) == FOUND
+    assert ask().result(PATIENCE) == FOUND
+
+
+def test_the_user_who_interrupts_a_lookup_in_the_calling_thread_is_obeyed(
+    server: NameServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.answer.set()
+    server.error = KeyboardInterrupt()
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    monkeypatch.setattr(_background, "is_ending", lambda: True)
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+
+
+@pytest.mark.parametrize("moment", range(1, 330, 5))
+def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
+    server: NameServer, pool: _Pool, moment: int
+) -> None:
+    """FA7: interrupted at any bytecode, asking must not leave a lookup that others share and no worker knows."""
+    server.answer.set()
+    steps = itertools.count(1)
+
+    def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
+        if frame.f_code.co_filename not in (_resolver.__file__, _background.__file__):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode" and next(steps) == moment:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        ask().result(PATIENCE)
+    except KeyboardInterrupt:
+        pass  # a test of what it leaves behind
+    finally:
+        sys.settrace(before)
+    for host in ("some.lookup", "other.lookup"):
+        with contextlib.suppress(socket.gaierror):  # one that shares what was interrupted hears of it
+            assert ask(host).result(PATIENCE) == FOUND
     assert ask().result(PATIENCE) == FOUND
 
 
@@ -166,10 +501,35 @@ FORK = """
     assert first.result(5) == []
 """
 
+FORK_WITH_ALL_BUSY = """
+    import os, socket, threading, warnings
+    from wireline import _resolver
+    from wireline._resolver import look_up
+
+    warnings.simplefilter("ignore", DeprecationWarning)
+    answer = threading.Event()
+    socket.getaddrinfo = lambda host, *question: (host.startswith("dead") and answer.wait(10)) or [host]
+    dead = [look_up(f"dead{number}.test", 80, 0, 1, 6) for number in range(100)]
+    while len(_resolver._pool._busy) < _resolver._HALF:
+        threading.Event().wait(0.001)
+    child = os.fork()
+    if not child:  # none of the parent's workers exists here, and none of its lookups is in the queue
+        found = look_up("alive.test", 80, 0, 1, 6).result(5)
+        os._exit(0 if found == ["alive.test"] and not _resolver._pool._queue else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    answer.set()
+    assert all(lookup.result(5) for lookup in dead)
+"""
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
 def test_a_forked_child_asks_anew() -> None:
     run_script(FORK)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
+def test_a_forked_child_has_workers_of_its_own() -> None:
+    run_script(FORK_WITH_ALL_BUSY)
 
 
 def run_script(script: str) -> None:

@@ -7,10 +7,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import Future
 
 import pytest
 
+from wireline._resolver import Lookup
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
@@ -209,13 +209,13 @@ FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1
 
 
 def test_a_lookup_that_is_done_needs_no_wait(waker: Waker) -> None:
-    lookup: Future[list[AddrInfo]] = Future()
+    lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     lookup.set_result(FOUND)
     assert wait_for_lookup(lookup, "dial", within(0), waker) == FOUND
 
 
 def test_a_lookup_that_gets_done(waker: Waker) -> None:
-    lookup: Future[list[AddrInfo]] = Future()
+    lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     timer = threading.Timer(0.02, lookup.set_result, [FOUND])
     timer.start()
     assert wait_for_lookup(lookup, "dial", None, waker) == FOUND
@@ -223,7 +223,7 @@ def test_a_lookup_that_gets_done(waker: Waker) -> None:
 
 
 def test_each_who_waits_for_a_lookup_gets_an_error_of_its_own(waker: Waker) -> None:
-    lookup: Future[list[AddrInfo]] = Future()
+    lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     lookup.set_exception(socket.gaierror(socket.EAI_NONAME, "unknown"))
     errors = []
     for _ in range(2):
@@ -234,7 +234,7 @@ def test_each_who_waits_for_a_lookup_gets_an_error_of_its_own(waker: Waker) -> N
 
 
 def test_C2_the_deadline_of_a_lookup_passes(waker: Waker) -> None:
-    lookup: Future[list[AddrInfo]] = Future()
+    lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     for seconds in (0, 0.02):
         with pytest.raises(SocketTimeout) as caught:
             wait_for_lookup(lookup, "connect", within(seconds), waker)
@@ -243,7 +243,7 @@ def test_C2_the_deadline_of_a_lookup_passes(waker: Waker) -> None:
 
 @pytest.mark.parametrize("seconds", [20, None])
 def test_R13_the_waker_ends_the_wait_for_a_lookup(waker: Waker, seconds: float | None) -> None:
-    lookup: Future[list[AddrInfo]] = Future()
+    lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     timer = ring_soon(waker)
     assert wait_for_lookup(lookup, "connect", start_deadline(seconds), waker) is None
     timer.join()

@@ -58,6 +58,6 @@ class Names:
             yield self
         finally:
             self._answer.set()
-            for thread in threading.enumerate():
-                if thread.name.startswith("wireline-resolve"):
-                    thread.join()
+            # A worker has the name in its own while it looks it up, and then waits for the next one.
+            while any(thread.name.startswith("wireline-resolve-") for thread in threading.enumerate()):
+                threading.Event().wait(0.001)

@@ -6,10 +6,9 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterator
-from concurrent.futures import Future as ConcurrentFuture
-from typing import TypeVar
 
 from wireline._descriptor import CONNECTING, connect_result
+from wireline._resolver import Lookup
 from wireline._sansio.deadline import Deadline
 from wireline.asyncnet._asyncio import (
     Cancelled,
@@ -24,8 +23,6 @@ from wireline.asyncnet._asyncio import (
 from wireline.errors import SockAddr, SocketTimeout
 
 __all__ = ["Attempts", "Signal", "WriteTurn", "lookup_result"]
-
-T = TypeVar("T")
 
 
 class Signal:
@@ -212,17 +209,22 @@ class Attempts:
         self._running.clear()
 
 
-async def lookup_result(
-    lookup: ConcurrentFuture[T], signal: Signal, operation: str, deadline: Deadline | None
-) -> None:
+async def lookup_result(lookup: Lookup, signal: Signal, operation: str, deadline: Deadline | None) -> None:
     """Wait until a lookup is done, or ``signal`` is rung by somebody else.
 
     Raises:
         SocketTimeout: the deadline passed first. The lookup goes on by itself.
     """
-    lookup.add_done_callback(lambda _: signal.ring_from_thread())
     if lookup.done():
         return
-    rung = await signal.wait(None if deadline is None else deadline.at)
+
+    def ring(_: Lookup) -> None:
+        signal.ring_from_thread()
+
+    lookup.add_done_callback(ring)
+    try:
+        rung = await signal.wait(None if deadline is None else deadline.at)
+    finally:
+        lookup.remove_done_callback(ring)
     if not rung and deadline is not None:
         raise SocketTimeout(operation, deadline.seconds)

@@ -13,9 +13,8 @@ import select
 import socket
 import threading
 import time
-from concurrent.futures import Future
 
-from wireline._resolver import outcome
+from wireline._resolver import Lookup, outcome
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SocketTimeout
@@ -126,7 +125,7 @@ def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def wait_for_lookup(
-    lookup: Future[list[AddrInfo]], operation: str, deadline: Deadline | None, waker: Waker
+    lookup: Lookup, operation: str, deadline: Deadline | None, waker: Waker
 ) -> list[AddrInfo] | None:
     """Wait for the addresses of a name; None if the waker was woken first.
 
@@ -135,8 +134,15 @@ def wait_for_lookup(
         socket.gaierror: the name does not resolve.
     """
     done = Latch()
-    lookup.add_done_callback(lambda _: done.set())
-    waker.wait_for(done, None if deadline is None else deadline.remaining(time.monotonic()))
+
+    def wake(_: Lookup) -> None:
+        done.set()
+
+    lookup.add_done_callback(wake)
+    try:
+        waker.wait_for(done, None if deadline is None else deadline.remaining(time.monotonic()))
+    finally:
+        lookup.remove_done_callback(wake)
     if lookup.done():
         return outcome(lookup)
     if done.is_set() or deadline is None:

@@ -1,0 +1,44 @@
+"""A program: a TLS server of the standard library that reads every connection to its end and reports how that was.
+
+It prints its port, then for each connection that has ended a line of JSON: the bytes that arrived and whether the end
+was a clean one. Like every server it sends session tickets that its clients may never read: it is these that turn a
+plain close into a reset. It ends when its standard input does.
+
+With ``--slow`` it begins to read half a second after the handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+import sys
+
+
+async def main(certificate: str, key: str, *options: str) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        received, ended = 0, "cleanly"
+        try:
+            writer.write(b"greetings that no client reads\n")
+            if "--slow" in options:
+                await asyncio.sleep(0.5)
+            while data := await reader.read(65536):
+                received += len(data)
+        except OSError as error:
+            ended = type(error).__name__
+        print(json.dumps([received, ended]), flush=True)
+        writer.close()
+
+    server = await asyncio.start_server(sink, "127.0.0.1", 0, ssl=context, backlog=4096)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    loop.add_reader(sys.stdin.fileno(), over.set)
+    await over.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
