@@ -190,10 +190,13 @@ class TlsCore(StreamCore):
         self._buffer.feed_pieces(pieces)
         if failure is not None:
             if isinstance(failure, TruncatedError):
-                failure.__cause__ = cause
+                failure.__cause__ = cause or self.broken
             super().fail(failure)
         elif self.engine.ended:
-            super().feed(b"")
+            # Not by `feed(b"")`, which asks for a reset that a send has found: the peer had said goodbye before that,
+            # and a reset after it takes nothing away from a reader.
+            self.at_rest = False
+            self._ended = True
         if self.engine.has_output:
             self._attend()
 
