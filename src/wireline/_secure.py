@@ -82,8 +82,11 @@ class SecureSocket(BaseSocket):
     def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None:
         """Go over to TLS. Bytes received in clear must not be taken for protected ones (T6).
 
-        From here on nothing goes out in clear, however the handshake ends.
+        From here on nothing goes out in clear, however the handshake ends. A socket that speaks TLS already is left as
+        it is: to put this handshake in its place would send the rest of the conversation past its encryption.
         """
+        if not plain.plain:
+            raise _tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
         if plain:
             unread = plain.recv_some(len(plain), SocketFlag.PEEK) or b""
             if leftover != "tls":
@@ -315,5 +318,7 @@ def _call(method: Callable[[], object] | None) -> None:
 
 def _tls_error(message: str) -> OSError:
     """An ``ssl.SSLError``. The front rooms do not import ``ssl``: only who gets here pays for it."""
-    error: OSError = importlib.import_module("ssl").SSLError(message)
+    ssl = importlib.import_module("ssl")
+    # With a number before it: the text of an `SSLError` made of a message alone is the repr of a tuple.
+    error: OSError = ssl.SSLError(ssl.SSL_ERROR_SSL, message)
     return error
