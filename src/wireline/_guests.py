@@ -59,7 +59,7 @@ class Guests(Generic[C]):
             try:
                 done = guest.client._step_handshake(guest.secure)
             except OSError:
-                guest.client.close()  # nobody waits for the reason; the next may be better
+                _send_away(guest.client)  # nobody waits for the reason; the next may be better
                 continue
             if done:
                 guest.client._published()
@@ -67,10 +67,16 @@ class Guests(Generic[C]):
             if time.monotonic() < guest.until:
                 self._waiting.append(guest)
             else:
-                guest.client.close()
+                _send_away(guest.client)
         return None
 
     def close(self) -> None:
         """Send everybody away."""
         while self._waiting:
-            self._waiting.popleft().client.close()
+            _send_away(self._waiting.popleft().client)
+
+
+def _send_away(client: Client) -> None:
+    """Close a client, and let go of it: in the blocking flavour the last who uses a descriptor closes it."""
+    client.close()
+    client._published()

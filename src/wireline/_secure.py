@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SecureSocket"]
 
+_NOW = (DONT_WAIT | NO_SIGNAL,)
+
 
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
@@ -174,8 +176,8 @@ class SecureSocket(BaseSocket):
         if self._write_in_flight():
             return False
         try:
-            while data := secure.unsent():
-                secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
+            while secure.unsent():
+                secure.push(self._sock.send, DONT_WAIT | NO_SIGNAL)
         except BlockingIOError:
             return False
         return True
@@ -183,27 +185,48 @@ class SecureSocket(BaseSocket):
     def _seal_and_send(self, secure: TlsCore, piece: bytes | memoryview) -> bool:
         """Encrypt a slice and make one attempt to send it; whether it is gone. What is not is the core's ``rest``.
 
-        Mostly there is room: this is where every message comes by, without the calls of ``_flush`` and ``sent``.
+        Mostly there is room: this is where every message comes by, without the calls of ``_flush`` and ``push``.
         """
         secure.midway = True
         data = secure.seal(piece)
+        size = len(data)
+        attempts = map(self._sock.send, (data,), _NOW)
         try:
-            gone = self._sock.send(data, DONT_WAIT | NO_SIGNAL)
+            for secure.gone in attempts:  # that keeps it, see `TlsCore.gone`
+                break
         except BlockingIOError:
             return False
-        if gone == len(data):
+        except OSError:
+            secure.engine.accepted -= len(piece)  # it never went out, and never will
+            raise
+        if secure.gone == size:
             secure.rest = b""
+            secure.gone = 0
             return True
-        return secure.sent(gone)
+        return secure.sent(secure.gone)
 
-    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
-        for piece in secure.slices(payload):
-            if not self._flush_now(secure):
-                return False
-            secure.midway = True
-            secure.encrypt(piece)
-        secure.midway = not self._flush_now(secure)
-        return not secure.midway
+    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> int:
+        """Send what there is room for; how many bytes of ``payload`` are accepted.
+
+        These are the bytes whose records the kernel has, or which are begun: the last slice of up to 64 KiB is made
+        into records as soon as there is room for a byte, and what the kernel did not take of those is the core's
+        ``rest``, which the next sending call, even of nothing, or ``close`` completes. Records of before count for
+        nothing here, and neither does a slice that the kernel refused with an error: the number is right then, too.
+        ``secure.rest`` says afterwards whether something is left.
+        """
+        before = secure.engine.accepted
+        try:
+            if self._flush_now(secure):
+                for piece in secure.slices(payload):
+                    # An operation of the loop may have the socket in its hands.
+                    if self._write_in_flight() or not self._seal_and_send(secure, piece):
+                        break
+        except OSError as error:
+            self._note_reset(error)
+        accepted = secure.engine.accepted - before
+        if accepted == len(payload):
+            secure.midway = False
+        return accepted
 
     # What is known of the connection.
 

@@ -70,9 +70,12 @@ class SharedTlsCore(TlsCore):
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         with self._lock:
-            answer = super().feed_some(data, most)
+            answer = self._open_some(data, most)
         if self._unattended:
             self._attend_now()
+        if answer is not None:
+            # Now, for an exception can come while the lock is given back.
+            self.engine.due = self.engine.plaintext = b""
         return answer
 
     def fail(self, error: OSError) -> None:

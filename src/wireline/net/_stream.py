@@ -325,7 +325,8 @@ class BlockingStream(SecuredSocket):
             return False
         try:
             if self._secure is not None:
-                return self._try_send_secure(self._secure, payload)
+                self.last_bytes_sent = sent = self._try_send_secure(self._secure, payload)
+                return sent == len(payload) and not self._secure.rest
             return not payload or self._sock.send(payload, DONT_WAIT | NO_SIGNAL) == len(payload)
         except OSError as error:
             self._note_reset(error)
