@@ -26,6 +26,7 @@ def play(stage: Stage) -> None:
         stage.check(greeting == "hello bob", "the server knows that it is bob", greeting)
         stage.check(_is_refused(port, "bob", keys["alice"]), "it is not bob who has only the key of alice")
     mine = stage.directory / "mine.txt"
+    mine.touch(0o600)
     mine.write_text(f"alice:{keys['alice'].hex()}\n")
     with example(stage, "async_psk_greeter.py", "serve", "0", str(path)) as running:
         address = running.listening_on(on_stdout=True)

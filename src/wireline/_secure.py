@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SecureSocket"]
 
+_NOW = (DONT_WAIT | NO_SIGNAL,)
+
 
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
@@ -83,8 +85,11 @@ class SecureSocket(BaseSocket):
     def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None:
         """Go over to TLS. Bytes received in clear must not be taken for protected ones (T6).
 
-        From here on nothing goes out in clear, however the handshake ends.
+        From here on nothing goes out in clear, however the handshake ends. A socket that speaks TLS already is left as
+        it is: to put this handshake in its place would send the rest of the conversation past its encryption.
         """
+        if not plain.plain:
+            raise _tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
         if plain:
             unread = plain.recv_some(len(plain), SocketFlag.PEEK) or b""
             if leftover != "tls":
@@ -181,8 +186,8 @@ class SecureSocket(BaseSocket):
         if self._write_in_flight():
             return False
         try:
-            while data := secure.unsent():
-                secure.sent(self._sock.send(data, DONT_WAIT | NO_SIGNAL))
+            while secure.unsent():
+                secure.push(self._sock.send, DONT_WAIT | NO_SIGNAL)
         except BlockingIOError:
             return False
         return True
@@ -190,27 +195,48 @@ class SecureSocket(BaseSocket):
     def _seal_and_send(self, secure: TlsCore, piece: bytes | memoryview) -> bool:
         """Encrypt a slice and make one attempt to send it; whether it is gone. What is not is the core's ``rest``.
 
-        Mostly there is room: this is where every message comes by, without the calls of ``_flush`` and ``sent``.
+        Mostly there is room: this is where every message comes by, without the calls of ``_flush`` and ``push``.
         """
         secure.midway = True
         data = secure.seal(piece)
+        size = len(data)
+        attempts = map(self._sock.send, (data,), _NOW)
         try:
-            gone = self._sock.send(data, DONT_WAIT | NO_SIGNAL)
+            for secure.gone in attempts:  # that keeps it, see `TlsCore.gone`
+                break
         except BlockingIOError:
             return False
-        if gone == len(data):
+        except OSError:
+            secure.engine.accepted -= len(piece)  # it never went out, and never will
+            raise
+        if secure.gone == size:
             secure.rest = b""
+            secure.gone = 0
             return True
-        return secure.sent(gone)
+        return secure.sent(secure.gone)
 
-    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> bool:
-        for piece in secure.slices(payload):
-            if not self._flush_now(secure):
-                return False
-            secure.midway = True
-            secure.encrypt(piece)
-        secure.midway = not self._flush_now(secure)
-        return not secure.midway
+    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> int:
+        """Send what there is room for; how many bytes of ``payload`` are accepted.
+
+        These are the bytes whose records the kernel has, or which are begun: the last slice of up to 64 KiB is made
+        into records as soon as there is room for a byte, and what the kernel did not take of those is the core's
+        ``rest``, which the next sending call, even of nothing, or ``close`` completes. Records of before count for
+        nothing here, and neither does a slice that the kernel refused with an error: the number is right then, too.
+        ``secure.rest`` says afterwards whether something is left.
+        """
+        before = secure.engine.accepted
+        try:
+            if self._flush_now(secure):
+                for piece in secure.slices(payload):
+                    # An operation of the loop may have the socket in its hands.
+                    if self._write_in_flight() or not self._seal_and_send(secure, piece):
+                        break
+        except OSError as error:
+            self._note_reset(error)
+        accepted = secure.engine.accepted - before
+        if accepted == len(payload):
+            secure.midway = False
+        return accepted
 
     # What is known of the connection.
 
@@ -325,5 +351,7 @@ def _call(method: Callable[[], object] | None) -> None:
 
 def _tls_error(message: str) -> OSError:
     """An ``ssl.SSLError``. The front rooms do not import ``ssl``: only who gets here pays for it."""
-    error: OSError = importlib.import_module("ssl").SSLError(message)
+    ssl = importlib.import_module("ssl")
+    # With a number before it: the text of an `SSLError` made of a message alone is the repr of a tuple.
+    error: OSError = ssl.SSLError(ssl.SSL_ERROR_SSL, message)
     return error

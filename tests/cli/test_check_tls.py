@@ -118,6 +118,20 @@ def certificates_fingerprint(path: str) -> str:
     return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
 
 
+def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
+    """FB15: `ssl` cannot copy the session of such a connection, and the report of the check was lost with it."""
+    for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = context.maximum_version = version
+        with serving(certificates.crowded(), context=context) as target:
+            code, out, err = check("--json", target)
+        assert (code, err) == (0, "")
+        tls = json.loads(out)["tls"]
+        assert tls["name_holds"] is tls["chain_holds"] is True
+        assert len(tls["chain"][0]["names"]) == 4503
+        assert tls["resumes"] is False
+
+
 # name: holds, chain: holds, words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),

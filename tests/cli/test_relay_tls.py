@@ -82,6 +82,8 @@ def test_pre_shared_keys_on_both_sides(start: Start, tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     ours.write_text("alice:00112233445566778899aabbccddeeff\n")
     theirs.write_text("device:ffeeddccbbaa99887766554433221100\n")
+    for each in (ours, theirs):
+        each.chmod(0o600)
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.server_get_psk = lambda identity: bytes.fromhex("ffeeddccbbaa99887766554433221100")
     client = SslContext(verify_mode=VerifyMode.NONE)

@@ -291,6 +291,7 @@ KEYS = "# who may come in\n\nalice:" + "0b" * 32 + "\nbob:with:colons:" + "0c" *
 def psk_file(tmp_path: Path, text: str, name: str = "keys.txt") -> str:
     path = tmp_path / name
     path.write_text(text)
+    path.chmod(0o600)
     return str(path)
 
 

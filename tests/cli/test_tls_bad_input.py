@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import signal
 import socket
@@ -54,8 +55,8 @@ from wireline.tls import _trust
     ],
 )
 def test_files(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "text").write_text("nothing that anybody could use\n")
-    (tmp_path / "empty").write_text("# nobody\n")
+    psk_file(tmp_path, "nothing that anybody could use\n", "text")
+    psk_file(tmp_path, "# nobody\n", "empty")
     names = {
         "none": str(tmp_path / "none"),
         "directory": str(tmp_path),
@@ -300,7 +301,10 @@ def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) ->
         (["connect", "--psk", "00ff", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
         (["connect", "--psk", ":00", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
         (["connect", "--psk", "me:", "tls://localhost:1"], "has to have 1 to 512 bytes, and has 0"),
-        (["connect", "--psk", "me:5ecre7", "tls://localhost:1"], "the key of 'me' is not hexadecimal"),
+        (
+            ["connect", "--psk", "me:5ecre7", "tls://localhost:1"],
+            "the key, after the last colon, is not hexadecimal",
+        ),
         (
             ["listen", "tls://:1"],
             "a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file",
@@ -324,12 +328,79 @@ def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> Non
 
     assert read_keys(psk_file(tmp_path, "# a\n\n  al:ice:00FF \n")) == {"al:ice": b"\0\xff"}
     for text, complaint in (
-        ("a:00\nb:zz5ecret\n", "line 2: the key of 'b' is not hexadecimal"),
-        ("a:00\na:01\n", "line 2: 'a' is there twice"),
-        ("a:" + "00" * 513, "line 1: the key of 'a' has to have 1 to 512 bytes, and has 513"),
+        ("a:00\nb:zz5ecret\n", "line 2: the key, after the last colon, is not hexadecimal"),
+        ("a:00\na:01\n", "line 2: the identity is that of line 1"),
+        ("a:" + "00" * 513, "line 1: the key, after the last colon, has to have 1 to 512 bytes, and has 513"),
         ("a" * 256 + ":00", "line 1: write IDENTITY:KEYHEX, the identity with 1 to 255 bytes"),
     ):
         with pytest.raises(ValueError) as caught:
             read_keys(psk_file(tmp_path, text))
         assert complaint in str(caught.value)
         assert "5ecret" not in str(caught.value)
+
+
+def test_FB17_a_line_the_wrong_way_round_does_not_show_the_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FB17: of KEY:identity the error repeated the identity, which was the key."""
+    from wireline.cli._psk import read_keys
+
+    secret = "5e" * 40
+    texts = (f"{secret}:me", f"{secret}:", f"{secret}:00\n{secret}:01", f"{secret}:{'00' * 513}")
+    for text in texts:
+        with pytest.raises(ValueError) as caught:
+            read_keys(psk_file(tmp_path, text))
+        assert secret not in str(caught.value)
+    assert cli.main(["connect", "--psk", texts[0], "tls://localhost:1"]) == 2
+    assert secret not in "".join(capsys.readouterr())
+
+
+def test_FB17_the_program_of_show_code_does_not_have_the_key(capfd: pytest.CaptureFixture[str]) -> None:
+    """FB17: --show-code printed the key of --psk, in what is made to be copied."""
+    secret = "5e" * 32
+    assert cli.main(["connect", "--show-code", "--psk", f"me:{secret}", "tls://localhost:1"]) == 0
+    out, err = capfd.readouterr()
+    assert "WIRELINE_PSK" in out
+    assert secret not in (out + err).lower()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
+@pytest.mark.parametrize("mode", [0o666, 0o644, 0o640, 0o602, 0o610])
+def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
+    """FB17: --psk-file with mode 0666 was taken without a word."""
+    from wireline.cli._psk import read_key, read_keys
+
+    path = Path(psk_file(tmp_path, "me:00ff"))
+    path.chmod(mode)
+    for read in (read_keys, read_key):
+        with pytest.raises(ValueError, match=rf"is open to others \(mode {mode:04o}\).*chmod 600 {path}"):
+            read(str(path))
+    for good in (0o600, 0o400, 0o700):
+        path.chmod(good)
+        assert read_key(str(path)) == ("me", b"\0\xff")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
+@pytest.mark.parametrize("command", ["connect", "listen"])
+def test_FB17_the_command_says_how_to_protect_the_keys(
+    tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FB17: the same as a user sees it."""
+    path = Path(psk_file(tmp_path, "me:00ff"))
+    path.chmod(0o644)
+    assert cli.main([command, "--psk-file", str(path), "tls://127.0.0.1:1"]) == 1
+    assert f"chmod 600 {path}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no such pipes here")
+def test_FB17_keys_may_come_from_a_pipe() -> None:
+    """FB17: a pipe is for those alone that were given it: `--psk-file <(pass show device)`."""
+    from wireline.cli._psk import read_key
+
+    reading, writing = os.pipe()
+    os.write(writing, b"me:00ff\n")
+    os.close(writing)
+    try:
+        assert read_key(f"/dev/fd/{reading}") == ("me", b"\0\xff")
+    finally:
+        os.close(reading)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import random
 import ssl
 import subprocess
 import sys
 import threading
-import types
 from collections.abc import Callable, Iterable
 from typing import NoReturn, TypeVar
 
@@ -21,6 +21,7 @@ from tests.sansio.model import REQUESTS, NaiveStream, Outcome, Request, ask, scr
 from tests.sansio.test_tlsengine import both_versions, contexts, depth, pieces, versions
 from wireline._sansio.sharedtls import SharedTlsCore
 from wireline._sansio.stream import StreamCore
+from wireline._sansio.tlsengine import RECORD
 from wireline._sansio.tlsstream import SLICE, TlsCore
 from wireline.errors import EndOfStreamError
 from wireline.options import SAFE_DISCONN, SocketFlag
@@ -436,6 +437,8 @@ def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     assert client.recv_some(10) is None
     assert client.want == GULP
+    client.feed(said(server, b"first"))  # the first has tickets before it
+    assert client.recv_some(10) == b"first"
     wire = said(server, bytes(2**17))
     assert len(wire) == 2 * GULP
     client.feed(wire[:GULP])
@@ -447,6 +450,8 @@ def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
 
 def test_bulk_is_asked_for_in_ever_larger_reads_up_to_512_KiB() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
+    client.feed(said(server, b"first"))  # the first has tickets before it
+    assert client.recv_some(10) == b"first"
     wire = said(server, bytes(2**21))
     asked = []
     while wire:
@@ -587,7 +592,7 @@ def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
     def forbidden(_: object) -> NoReturn:
         raise AssertionError("it was asked")
 
-    client.engine.read = forbidden
+    client.engine.opened = map(forbidden, itertools.repeat(RECORD))
     assert client.feed_some(b"\x17\x03\x03\x00\x20" + bytes(32), 100) is None
     if how == "failed":
         client.engine.write = forbidden
@@ -615,7 +620,7 @@ def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, reco
         return counting
 
     client.engine.write = counted("write", client.engine.write)
-    server.engine.read = counted("read", server.engine.read)
+    server.engine.opened = map(counted("read", server.engine.read), itertools.repeat(RECORD))
     server.feed(client.seal(bytes(size)))
     assert len(server.recv_some(2**20) or b"") == size + 31
     # As many records as can be asked for at once are no more reads: none of them finds nothing.
@@ -663,6 +668,18 @@ class Watched:
         return watched
 
 
+class WatchedBio:
+    """A memory BIO that is read only while somebody has the lock."""
+
+    def __init__(self, bio: ssl.MemoryBIO, lock: Watched) -> None:
+        self._bio = bio
+        self.read = lock.call(bio.read)
+
+    @property
+    def pending(self) -> int:
+        return self._bio.pending
+
+
 def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
     pair = connected(ssl.TLSVersion.TLSv1_3, shared=True)
     locks = [Watched(), Watched()]
@@ -670,9 +687,10 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
         engine = core.engine
         assert isinstance(core, SharedTlsCore)
         core._lock = lock
-        engine.read, engine.write = lock.call(engine.read), lock.call(engine.write)
-        outgoing = types.SimpleNamespace(read=lock.call(engine.outgoing.read), pending=0)
-        engine.outgoing = outgoing  # type: ignore[assignment]
+        engine.write = lock.call(engine.write)
+        engine.opened = map(lock.call(engine.read), itertools.repeat(RECORD))
+        engine.outputs = map(lock.call(engine.outgoing.read), itertools.repeat(-1))
+        engine.outgoing = WatchedBio(engine.outgoing, lock)  # type: ignore[assignment]
     client, server = pair
     for size in (64, 20_000, 100_000):
         wire = said(client, bytes(size))

@@ -144,6 +144,12 @@ def name_only() -> Leaf:
 
 
 @functools.cache
+def crowded() -> Leaf:
+    """For localhost and 4,500 other names: `ssl` makes no copy of a session with so large a certificate."""
+    return issue("crowded", ca(), *NAMES, *(f"name-{number:05}.test" for number in range(4500)))
+
+
+@functools.cache
 def stranger() -> Leaf:
     """For localhost, by the CA that nobody trusts."""
     return issue("stranger", other_ca(), *NAMES)

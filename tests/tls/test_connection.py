@@ -158,10 +158,12 @@ def test_a_peer_that_openssl_would_let_in_without_a_certificate_is_refused() -> 
 # PSK: what of it is decided here.
 
 
-def psk_contexts(server: SslContext | None = None) -> tuple[SslContext, SslContext]:
+def psk_contexts(
+    server: SslContext | None = None, client: SslContext | None = None
+) -> tuple[SslContext, SslContext]:
     """Both ends know a key; the server has no certificate unless it is given."""
     client, server = (
-        SslContext(verify_mode=VerifyMode.NONE),
+        client or SslContext(verify_mode=VerifyMode.NONE),
         server or SslContext(verify_mode=VerifyMode.NONE),
     )
     client.client_get_psk = lambda _hint: ("alice", b"a key")
@@ -186,7 +188,35 @@ def test_T9_no_suite_encrypts_nothing_and_every_one_of_the_defaults_is_there() -
     for context in (client.context, server.ssl_context(SERVER)):
         names = [cipher["name"] for cipher in context.get_ciphers()]
         assert not [name for name in names if "NULL" in name or "CCM8" in name]
-        assert {"PSK-AES128-GCM-SHA256", "ECDHE-RSA-AES128-GCM-SHA256"} <= set(names)
+        assert {"ECDHE-PSK-CHACHA20-POLY1305", "ECDHE-RSA-AES128-GCM-SHA256"} <= set(names)
+
+
+@pytest.mark.usefixtures("psk")
+def test_FB18_every_suite_of_the_defaults_has_forward_secrecy() -> None:
+    """FB18: suites were among them with which a key that is stolen later opens what was recorded before."""
+    client, server = psk_contexts()
+    for context in (client.context, server.ssl_context(SERVER)):
+        old = [cipher["name"] for cipher in context.get_ciphers() if not cipher["name"].startswith("TLS_")]
+        assert len(old) > 10
+        assert [name for name in old if not name.startswith(("ECDHE-", "DHE-"))] == []
+
+
+@pytest.mark.usefixtures("psk")
+def test_FB18_a_device_that_has_no_forward_secrecy_is_served_only_if_that_is_asked_for() -> None:
+    """FB18: the other way in, by a suite's name."""
+    suite = "PSK-AES128-GCM-SHA256"
+    device, _ = psk_contexts(client=SslContext(verify_mode=VerifyMode.NONE, cipher_list=suite))
+    _, server = psk_contexts()
+    only("TLSv1.2", device, server)
+    with pytest.raises(ssl.SSLError):
+        connect(device, server, "")
+    _, lenient = psk_contexts(
+        SslContext(verify_mode=VerifyMode.NONE, cipher_list=f"ECDHE-PSK-CHACHA20-POLY1305:{suite}")
+    )
+    only("TLSv1.2", lenient)
+    pair = connect(device, lenient, "")
+    assert info(pair.server).cipher == suite
+    assert pair.server.policy.psk_identity(pair.server.obj) == "alice"
 
 
 @pytest.mark.usefixtures("psk")

@@ -258,6 +258,55 @@ def test_the_key_log_is_for_its_owner_alone(tmp_path: Path) -> None:
     assert "CLIENT_TRAFFIC_SECRET_0" in log.read_text()
 
 
+def other_places(tmp_path: Path) -> dict[str, Path]:
+    """Where keys are not to be logged to."""
+    victim = tmp_path / "ours"
+    victim.touch(0o600)
+    link, dangling, pipe = tmp_path / "link", tmp_path / "dangling", tmp_path / "pipe"
+    link.symlink_to(victim)
+    dangling.symlink_to(tmp_path / "nothing")
+    os.mkfifo(pipe, 0o600)
+    loose = {}
+    for mode in (0o644, 0o660, 0o602):
+        loose[f"mode {mode:o}"] = path = tmp_path / f"loose{mode:o}"
+        path.touch()
+        path.chmod(mode)
+    return {"link": link, "dangling": dangling, "pipe": pipe, "device": Path("/dev/null"), **loose}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
+@pytest.mark.parametrize("case", ["link", "dangling", "pipe", "device", "mode 644", "mode 660", "mode 602"])
+def test_FB17_a_key_log_that_others_could_read_is_refused(tmp_path: Path, case: str) -> None:
+    """FB17: a file of mode 0644 stayed so, and a symbolic link was followed."""
+    path = other_places(tmp_path)[case]
+    with pytest.raises(OSError) as caught:
+        client_context(keylog_file=path)
+    assert caught.value.filename == str(path)
+    assert not (tmp_path / "nothing").exists()
+    assert (tmp_path / "ours").read_bytes() == b""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
+def test_FB17_a_key_log_that_was_exchanged_meanwhile_is_refused(tmp_path: Path) -> None:
+    """FB17: the file is looked at again when it is opened, at the first use of the context."""
+    log = tmp_path / "keys.log"
+    client = client_context(keylog_file=log)
+    log.chmod(0o644)
+    with pytest.raises(PermissionError, match="chmod 600"):
+        client.ssl_context(CLIENT)
+    log.unlink()
+    log.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError):
+        client.ssl_context(CLIENT)
+
+
+def test_FB17_the_password_of_a_key_is_in_no_repr() -> None:
+    """FB17: secrets never reach output."""
+    leaf = certificates.encrypted()
+    context = SslContext(cert_file=leaf.cert, key_file=leaf.key, password=certificates.PASSWORD)
+    assert certificates.PASSWORD not in repr(context) + repr(context._config)
+
+
 def test_the_environment_does_not_switch_the_key_log_on(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import socket
 import ssl
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+import wireline
 from tests.scenarios.flavours import Flavour, Sock, in_thread
 from tests.tls.both import PATIENCE, anyio_backend, flavour, upgrade
 from tests.tls.memory import client_context, server_context
+from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, SslError, TruncatedError
 
 __all__ = ["anyio_backend", "flavour"]
@@ -52,8 +56,9 @@ async def read_a_line_and_leave(wire: Wire, rest: bytes) -> None:
 @both_roles
 async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshake) -> None:
     await read_a_line_and_leave(wire, b"250 injected\r\n")
-    with pytest.raises(SslError, match="in clear"):
+    with pytest.raises(SslError, match="in clear") as caught:
         await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
+    assert str(caught.value).startswith("14 bytes were received in clear")
     # Nothing was said to the peer, and the bytes are what they were: in clear.
     assert not wire.sock.is_ssl
     assert await wire.sock.recv_line(PATIENCE) == b"250 injected"
@@ -131,3 +136,60 @@ async def test_C4_a_peer_that_goes_away_in_the_middle_of_the_handshake_is_an_err
     assert not wire.sock.got_handshake
     with pytest.raises(SslError):
         await wire.sock.send(b"in clear?")
+
+
+# ------------------------------------------------------------------------------------------------- twice, and in words
+
+
+@both_roles
+@pytest.mark.parametrize("leftover", ["refuse", "tls"])
+async def test_FB1_a_socket_that_speaks_TLS_is_not_upgraded_again(
+    wire: Wire, role: Handshake, leftover: str
+) -> None:
+    """FB1: a second wrap_connected_* sent a ClientHello in clear, past the first layer of TLS."""
+    peer = Socket.from_socket(wire.peer.dup())
+    other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
+    with peer:
+        shaking = asyncio.ensure_future(
+            in_thread(context_for(other).wrap_connected_socket, peer, other, "localhost", timeout=PATIENCE)
+        )
+        await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
+        await shaking
+        for unread in (b"", b"a line\nand another\n"):
+            peer.send(unread)
+            if unread:
+                assert await wire.sock.recv_line(PATIENCE) == b"a line"
+            for again in Handshake:
+                with pytest.raises(SslError, match="speaks TLS already"):
+                    await upgrade(
+                        context_for(again), wire.sock, again, "localhost", timeout=PATIENCE, leftover=leftover
+                    )
+        # The connection goes on, in both directions, with nothing in between.
+        assert await wire.sock.recv_line(PATIENCE) == b"and another"
+        await wire.sock.send(b"still protected\n")
+        assert peer.recv_line(PATIENCE) == b"still protected"
+        assert wire.sock.tls_info.version
+
+
+def ssl_errors_made_by_us() -> Iterator[tuple[str, ast.Call]]:
+    """Every call in the library that makes an `ssl.SSLError`."""
+    for path in Path(wireline.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("SSLError", "SslError"):
+                yield f"{path.name}:{node.lineno}", node
+
+
+def test_FB14_the_text_of_every_SslError_is_a_sentence() -> None:
+    """FB14: an SslError made of a message alone prints as the repr of a tuple."""
+    found = dict(ssl_errors_made_by_us())
+    assert len(found) > 10
+    assert [place for place, call in found.items() if len(call.args) < 2] == []
+    for error in (ssl.SSLError(ssl.SSL_ERROR_SSL, "a sentence"), TruncatedError()):
+        assert "(" not in str(error)
+
+
+async def test_FB14_what_a_plain_socket_says_about_TLS_is_a_sentence(wire: Wire) -> None:
+    """FB14: the same on a socket, where the text is seen."""
+    with pytest.raises(SslError) as caught:
+        _ = wire.sock.tls_info
+    assert str(caught.value) == "tls_info: the socket does not speak TLS"

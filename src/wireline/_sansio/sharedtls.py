@@ -74,10 +74,26 @@ class SharedTlsCore(TlsCore):
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         with self._lock:
-            answer = super().feed_some(data, most)
+            answer = self._open_some(data, most)
+        if self._unattended:
+            self._attend_now()
+        if answer is not None:
+            # Now, for an exception can come while the lock is given back.
+            self.engine.due = self.engine.plaintext = b""
+        return answer
+
+    def take_in(self, most: int = 0) -> bytes | None:
+        with self._lock:
+            answer = super().take_in(most)
         if self._unattended:
             self._attend_now()
         return answer
+
+    def recover(self) -> None:
+        with self._lock:
+            super().recover()
+        if self._unattended:
+            self._attend_now()
 
     def fail(self, error: OSError) -> None:
         with self._lock:

@@ -8,13 +8,21 @@ What the end of the TCP stream means is decided here and not by OpenSSL, whose a
 (3.11.0 to 3.11.2 take a cut connection for a clean end): it is ``TruncatedError`` unless ``close_notify`` came first.
 
 After a fatal error nothing more is asked of OpenSSL; the error is raised again.
+
+A signal handler may raise an exception in the midst of every method here, after any call. What OpenSSL gave is never in
+a local variable alone at such a moment: ``for self.slot in iterator: break`` calls, and stores what it got, with no
+moment in between (CPython runs handlers after calls, at the entry of functions and at jumps backwards). What is done is
+noted directly before the call that does it. ``open_all`` and ``encrypt`` so go on where the exception left them. One
+moment remains that Python has no way around: ``SSLObject.read`` lets handlers run after it has decrypted, and drops the
+plaintext when one raises. That is found out, and fails the connection.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
 from wireline.errors import WirelineError, fresh_copy
@@ -35,6 +43,15 @@ RECORD_ON_WIRE = RECORD + 22
 # of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
 # 72, 94 and 138 kB for its life.
 PORTION = 32 * 1024
+
+# The most output in bytes that a read may find or leave unsent. A peer that asks for answers (key updates) and takes
+# none gets an error then, and no more memory. The largest slice of a message that is being sent is half of this, and
+# what remains is the answers to more than 2,000 key updates, where a peer that means well waits for the first.
+MOST_UNSENT = 128 * 1024
+
+_ALL = (-1,)  # what a memory BIO is asked for
+_HEADER = 5  # bytes of a record, and the length at their end (RFC 8446, 5.1)
+_LENGTH_AT = 3
 
 
 class TruncatedError(WirelineError, ssl.SSLError):
@@ -66,8 +83,15 @@ class Policy(Protocol):
         """Say more about a handshake that failed: the same error, or a better one."""
         raise NotImplementedError
 
+    def collects(self, obj: ssl.SSLObject) -> bool:
+        """Whether ``remember`` is to be called after each session ticket, and not once with the first data."""
+        raise NotImplementedError
+
     def remember(self, obj: ssl.SSLObject) -> None:
-        """The peer has sent application data: its session is complete and may be kept."""
+        """The peer has sent a ticket or application data: its session is complete and may be kept.
+
+        It is the reader who calls, in the midst of received data: nothing that fails here may be raised.
+        """
 
     # What the sockets' properties of the same meaning return.
 
@@ -88,28 +112,48 @@ class TlsEngine:
         at_ease: the handshake is done, data has come before, and nothing has ended.
         may_write: nothing has failed, and ``close_notify`` was not sent.
         read, write: OpenSSL's.
+        opened: gives the plaintext of the next record, without end: what ``read`` gives.
         incoming: where ciphertext is put that is to be read.
+        due, given: what was fed last and is not all decrypted, and how many bytes of it ``incoming`` has got. They say
+            something only while ``open_all`` is at work, or was ended by an exception.
+        plaintext: what ``opened`` gave and is in nobody's hands yet; None while it is at work.
+        decrypted: the plaintext of records, for whoever called ``open_all``, and takes it away.
+        accepted: bytes of plaintext that were made into records, since the beginning.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
         ended: the peer has sent its ``close_notify``.
         error: what ended the connection for good; nothing more is asked of OpenSSL.
         outgoing: where ciphertext waits to be sent; ``output`` takes it.
+        outputs: gives what is in ``outgoing``, without end.
+        ready: ciphertext that comes before what is in ``outgoing``.
+        holding: ``ready`` is to wait for more to send.
     """
 
     __slots__ = (
-        "_ready",
+        "_collecting",
+        "_head",
+        "_missing",
         "_remembered",
+        "accepted",
         "at_ease",
+        "decrypted",
+        "due",
         "ended",
         "error",
         "established",
+        "given",
+        "holding",
         "incoming",
         "may_write",
         "obj",
+        "opened",
         "outgoing",
+        "outputs",
+        "plaintext",
         "policy",
         "read",
+        "ready",
         "write",
     )
 
@@ -129,22 +173,37 @@ class TlsEngine:
         self.error: ssl.SSLError | None = None
         self.at_ease = False
         self.may_write = True
-        self._ready: list[bytes] = []
-        self._remembered = False
+        self.due = b""
+        self.given = 0
+        self.opened: Iterator[bytes] = map(self.read, itertools.repeat(RECORD))
+        self.plaintext: bytes | None = b""
+        self.decrypted: list[bytes] = []
+        self.accepted = 0
+        self.outputs: Iterator[bytes] = map(outgoing.read, itertools.repeat(-1))
+        self.ready: list[bytes] = []
+        self.holding = False
+        self._remembered = self._collecting = False
+        self._head = b""  # of a record whose header is not whole yet, while tickets are collected
+        self._missing = 0  # bytes of a record, likewise
         policy.prepare(obj)
 
     @property
     def has_output(self) -> bool:
         """Whether there is ciphertext to send."""
-        return self.outgoing.pending > 0 or bool(self._ready)
+        return self.outgoing.pending > 0 or (bool(self.ready) and not self.holding)
 
     def output(self) -> bytes:
         """Take the ciphertext that is to be sent."""
-        if not self._ready:
-            return self.outgoing.read()
-        ready = [*self._ready, self.outgoing.read()]
-        self._ready.clear()
-        return b"".join(ready)
+        if not self.has_output:
+            return b""
+        self.gather()
+        joined = b"".join(self.ready)
+        self.ready, self.holding = [], False
+        return joined
+
+    def gather(self) -> None:
+        """Move what is in ``outgoing`` to the end of ``ready``."""
+        self.ready.extend(map(self.outgoing.read, _ALL))
 
     def feed_handshake(self, data: bytes) -> None:
         """Take ciphertext while the handshake is not done."""
@@ -161,6 +220,7 @@ class TlsEngine:
         """
         if self.error is not None:
             raise fresh_copy(self.error)
+        sent_before = not self.outgoing.pending
         try:
             self.obj.do_handshake()
         except ssl.SSLWantReadError:
@@ -170,13 +230,30 @@ class TlsEngine:
         except ssl.SSLError as error:
             failure = self.failed(self.policy.explain(error))
             raise failure from failure.__cause__
+        except Exception as error:  # of a callback that OpenSSL made, and that `ssl` kept: a key log, a trace
+            raise self.failed(_broken_off(error)) from error
         try:
             self.policy.check(self.obj)
+            if self.obj.server_side and sent_before:
+                self._hold_tickets()
+            self._collecting = not self.incoming.pending and self.policy.collects(self.obj)
         except ssl.SSLError as error:
             self.failed(error)
             raise
+        except Exception as error:  # a certificate that `ssl` does not get along with
+            raise self.failed(_broken_off(error)) from error
         self.established = True
         return True
+
+    def _hold_tickets(self) -> None:
+        """Keep the session tickets of a TLS 1.3 server for the time of its first write.
+
+        They are all that the last step of its handshake makes. A client that only writes, and leaves, does not read
+        them: unread in its kernel they would turn its close into a reset, which throws away what it has sent.
+        """
+        if self.obj.version() == "TLSv1.3" and self.outgoing.pending:
+            self.gather()
+            self.holding = True
 
     def feed(self, data: bytes, take: Callable[[bytes], object], *, at_end: bool = False) -> None:
         """Decrypt.
@@ -191,8 +268,15 @@ class TlsEngine:
             ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
         """
         if self.error is None:
-            for plaintext in self.open_all(data):
+            self.open_all(data)
+            self.due = b""
+            for plaintext in self.decrypted:
                 take(plaintext)
+            self.decrypted.clear()
+        self.conclude(at_end=at_end)
+
+    def conclude(self, *, at_end: bool = False) -> None:
+        """Raise what came after everything that was decrypted, as ``feed`` does."""
         if self.error is not None:
             raise fresh_copy(self.error)
         if at_end and not self.ended:
@@ -200,30 +284,96 @@ class TlsEngine:
                 raise TruncatedError  # of reading: writing may still work, or fails by itself
             self.end()
 
-    def open_all(self, data: bytes) -> list[bytes]:
-        """Decrypt, and raise nothing: ``ended`` and ``error`` say what came after what was in each record."""
-        pieces: list[bytes] = []
-        incoming, read = self.incoming, self.read
-        view = memoryview(data)
-        for start in range(0, len(view) or 1, RECORD_ON_WIRE):
-            if self.ended or self.error is not None:
-                break  # nobody will ever take what comes now, and it must not pile up
-            incoming.write(view[start : start + RECORD_ON_WIRE])
-            try:
-                # Looked at first: to be told that there is no record costs as much as a small record.
-                while incoming.pending:
-                    if not (piece := read(RECORD)):
-                        self.end()
-                        break
-                    pieces.append(piece)
-            except ssl.SSLError as error:
-                self.stopped(error)
-        if pieces and not self._remembered:
-            # TLS 1.3 sends the tickets after the handshake, with or before the first data.
+    def open_all(self, data: bytes) -> None:
+        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
+
+        If an exception of a signal handler has ended it, the next call goes on, with the same object or with the next.
+        The caller sets ``due`` to ``b""`` when it does not need that any more.
+        """
+        due, view = self.due, memoryview(data)
+        if due:
+            self._open(memoryview(due), self.given)
+            if due is data:
+                return
+        self.given = 0
+        self.due = data
+        self._open(view, 0)
+
+    def _open(self, view: memoryview, start: int) -> None:
+        size = len(view)
+        self._drain()
+        if not self._remembered:
+            self._look_for_a_session(whole=False)
+        while (
+            start < size and not self.ended and self.error is None
+        ):  # else nobody takes it, and it must not pile up
+            end = self._end_of_record(view, start) if self._collecting else start + RECORD_ON_WIRE
+            start, piece = end, view[start:end]
+            # An exception can only come after both.
+            self.given = end
+            self.incoming.write(piece)
+            self._drain()
+            if not self._remembered:
+                self._look_for_a_session(whole=not (self._head or self._missing))
+
+    def _drain(self) -> None:
+        """Decrypt what ``incoming`` has."""
+        incoming, decrypted, opened = self.incoming, self.decrypted, self.opened
+        if self.plaintext is None:
+            self.failed(_lost())
+            self.plaintext = b""
+        elif self.plaintext:
+            if not decrypted or decrypted[-1] is not self.plaintext:
+                decrypted.append(self.plaintext)
+            self.plaintext = b""
+        try:
+            # Looked at first: to be told that there is no record costs as much as a small record.
+            while incoming.pending and self.error is None:
+                self.plaintext = None
+                for self.plaintext in opened:  # see the top of this file
+                    break
+                if not (piece := self.plaintext):
+                    self.end()
+                    break
+                decrypted.append(piece)
+                self.plaintext = b""
+        except ssl.SSLError as error:
+            self.plaintext = b""
+            self.stopped(error)
+        if self.outgoing.pending > MOST_UNSENT and self.error is None:
+            self.failed(_too_much())
+
+    def _look_for_a_session(self, *, whole: bool) -> None:
+        """Have a session kept, until data has come.
+
+        TLS 1.3 sends the tickets after the handshake, with or before the first data, and OpenSSL remembers the last
+        one that it saw. While they are collected it gets one record at a time, and a whole one that gives no data has
+        been a ticket.
+
+        Args:
+            whole: ``incoming`` got a record up to its end.
+        """
+        if self.decrypted:
             self._remembered = True
             self.at_ease = not self.ended and self.error is None
+            if not self._collecting:
+                self.policy.remember(self.obj)
+            self._collecting = False
+        elif whole and self._collecting and not self.ended and self.error is None:
             self.policy.remember(self.obj)
-        return pieces
+            self._collecting = self.policy.collects(self.obj)
+
+    def _end_of_record(self, view: memoryview, start: int) -> int:
+        """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""
+        if not self._missing:
+            end = start + _HEADER - len(self._head)
+            self._head += bytes(view[start:end])
+            if len(self._head) < _HEADER:
+                return len(view)
+            start, self._missing, self._head = end, int.from_bytes(self._head[_LENGTH_AT:], "big"), b""
+        end = min(start + self._missing, len(view))
+        self._missing -= end - start
+        return end
 
     def stopped(self, error: ssl.SSLError) -> None:
         """A read raised an error."""
@@ -248,19 +398,27 @@ class TlsEngine:
             raise fresh_copy(self.error)
         if not self.may_write:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection was shut for writing")
-        try:
-            if len(data) > PORTION:
-                self._encrypt_in_portions(memoryview(data))
-            elif data:
-                self.write(data)
-        except ssl.SSLError as error:
-            raise self.failed(error) from error.__cause__
-
-    def _encrypt_in_portions(self, data: memoryview) -> None:
-        for start in range(0, len(data), PORTION):
+        if not data:
+            return
+        self.holding = False
+        if len(data) <= PORTION:
+            self._encrypt(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(view), PORTION):
             if start:
-                self._ready.append(self.outgoing.read())
-            self.write(data[start : start + PORTION])
+                self.gather()
+            self._encrypt(view[start : start + PORTION])
+
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        accepted = self.accepted + len(data)
+        try:
+            # Before, for an exception of a signal handler can only come when it is true.
+            self.accepted = accepted
+            self.write(data)
+        except ssl.SSLError as error:
+            self.accepted = accepted - len(data)
+            raise self.failed(error) from error.__cause__
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
@@ -286,3 +444,17 @@ class TlsEngine:
         self.error = fresh_copy(error)
         self.at_ease = self.may_write = False
         return error
+
+
+def _broken_off(error: Exception) -> ssl.SSLError:
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake failed: {error!r}")
+
+
+def _lost() -> ssl.SSLError:
+    words = "an exception of a signal handler came while OpenSSL decrypted, and what it had decrypted is lost"
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, words)
+
+
+def _too_much() -> ssl.SSLError:
+    words = f"the peer asks for answers and takes none: more than {MOST_UNSENT} bytes wait to be sent"
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, words)

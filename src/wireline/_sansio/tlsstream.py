@@ -17,6 +17,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import ClassVar, TypeVar
 
+from wireline._sansio.buffer import fed
 from wireline._sansio.stream import StreamCore
 from wireline._sansio.tlsengine import PORTION, RECORD, RECORD_ON_WIRE, TlsEngine, TruncatedError
 from wireline.errors import fresh_copy
@@ -48,6 +49,9 @@ class TlsCore(StreamCore):
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
         rest: what is left to send of the ciphertext that was taken last.
+        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. Set by whoever
+            sends, by ``for core.gone in map(send, ...): break``: an exception of a signal handler, which can come after
+            any call, then finds the number where the next send looks for it, and nothing is sent twice.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
@@ -56,8 +60,10 @@ class TlsCore(StreamCore):
         "_cause",
         "_cut",
         "_news",
+        "_opened",
         "attend",
         "engine",
+        "gone",
         "lent",
         "midway",
         "outgoing",
@@ -76,7 +82,9 @@ class TlsCore(StreamCore):
         self.want = _GULP
         self._came = 0  # bytes of ciphertext, the last time
         self.rest: bytes | memoryview = b""
+        self.gone = 0
         self._news = self._cut = False
+        self._opened: bytes | None = None  # what `inbox` is, if it is the answer of a request and not ciphertext
         self.lent = self.midway = False
         self._cause: OSError | None = None
         self.attend: Callable[[], object] | None = None
@@ -135,43 +143,115 @@ class TlsCore(StreamCore):
             return
         if 0 < len(data) <= RECORD_ON_WIRE:
             # This one, and not what a class below makes of it: it is part of what we do.
-            if plaintext := TlsCore.feed_some(self, data, RECORD):
+            if plaintext := TlsCore._open_some(self, data, RECORD):
                 self._buffer.feed(plaintext)
+                engine.due = engine.plaintext = b""
         else:
             self._take_in(data, at_end=not data)
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
+        answer = self._open_some(data, most)
+        if answer is not None:
+            self.engine.due = self.engine.plaintext = b""
+        return answer
+
+    def _open_some(self, data: bytes, most: int) -> bytes | None:
+        """Do what ``feed_some`` does. An answer is the engine's until that has nothing ``due`` any more."""
         # Where every message comes by. Mostly it is one record, and just that is done here.
         engine = self.engine
-        if not engine.at_ease or len(data) > RECORD_ON_WIRE:
+        size = len(data)
+        if engine.due or not engine.at_ease or size > RECORD_ON_WIRE:
             self._take_in(data)
             return None
         self._came = 0
         self.want = _GULP
-        incoming = engine.incoming
+        incoming, opened = engine.incoming, engine.opened
+        # As in `open_all`: an exception can only come when all of it is done.
+        engine.given = size
+        engine.due = data
         incoming.write(data)
+        engine.plaintext = None
         try:
-            plaintext = engine.read(RECORD)
+            for engine.plaintext in opened:  # that keeps it, see the engine
+                break
         except ssl.SSLError as error:
+            engine.plaintext = b""
             engine.stopped(error)
-            plaintext = b""
         else:
+            plaintext = engine.plaintext
             if not plaintext:
                 engine.end()
             elif len(plaintext) <= most and not incoming.pending and not self.outgoing.pending:
                 return plaintext
-        if plaintext:
-            self._buffer.feed(plaintext)
-        self._take_in(b"")
+        self._take_in(data)
         return None
 
     def _take_in(self, data: bytes, *, at_end: bool = False) -> None:
         """Decrypt into the buffer, and see to what comes along: an end, an error, or something to answer."""
         self._came = len(data)
         engine = self.engine
-        self._buffer.feed_pieces(engine.open_all(data))
+        engine.open_all(data)
+        # Both, for no exception can come in between: until here it is done again with the same object.
+        engine.due = b""
+        self.inbox = None
+        self._hand_on()
         if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
             self._decrypt(at_end=at_end)
+
+    def _hand_on(self) -> None:
+        """Give the buffer what was decrypted."""
+        engine = self.engine
+        pieces = engine.decrypted
+        if not pieces:
+            return
+        if self.undo is None:
+            self._buffer.feed_pieces(pieces)
+        elif fed(self.undo) is not pieces:
+            self._buffer.feed_pieces(list(pieces))
+            self.undo = self._buffer.state(pieces)  # from here on it is clear that it has them
+        engine.decrypted = []
+
+    # For calls that may be interrupted: decrypting cannot be undone, so it is noted how far it came.
+
+    def take_in(self, most: int = 0) -> bytes | None:
+        data = self.inbox
+        engine = self.engine
+        if most and type(data) is bytes and data and engine.established:
+            answer = self._open_some(data, most)
+            if answer is not None:
+                # It takes the place of the ciphertext. All at once, for no exception can come in between.
+                self._opened = self.inbox = answer
+                engine.due = engine.plaintext = b""
+                return answer
+        self._feed_inbox()
+        return None
+
+    def _feed_inbox(self) -> None:
+        data = self.inbox
+        if type(data) is bytes and data is not self._opened:
+            if self.engine.established:
+                self._take_in(data, at_end=not data)
+            else:
+                self.feed(data)
+                self.inbox = None
+        else:
+            if isinstance(data, OSError):
+                self.fail(data)
+            elif data is not None:
+                self._buffer.feed(data)
+            self._taken_in()
+        self._opened = None
+
+    def recover(self) -> None:
+        if self.undo is None:
+            self.undo = self._buffer.state()
+        self._buffer.restore(self.undo)
+        if self.inbox is not None and fed(self.undo) is not self.inbox:
+            self._feed_inbox()
+        self._hand_on()
+        if self.engine.ended or self.engine.error is not None:
+            self._decrypt()
+        self.done()
 
     def fail(self, error: OSError) -> None:
         """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""
@@ -184,19 +264,25 @@ class TlsCore(StreamCore):
             super().fail(error)
 
     def _decrypt(self, *, at_end: bool = False, cause: OSError | None = None) -> None:
-        pieces: list[bytes] = []
+        engine = self.engine
         failure: ssl.SSLError | None = None
+        if engine.error is None:
+            engine.open_all(b"")
+            engine.due = b""
+            self._hand_on()
         try:
-            self.engine.feed(b"", pieces.append, at_end=at_end)
+            engine.conclude(at_end=at_end)
         except ssl.SSLError as error:
             failure = error
-        self._buffer.feed_pieces(pieces)
         if failure is not None:
             if isinstance(failure, TruncatedError):
-                failure.__cause__ = cause
+                failure.__cause__ = cause or self.broken
             super().fail(failure)
         elif self.engine.ended:
-            super().feed(b"")
+            # Not by `feed(b"")`, which asks for a reset that a send has found: the peer had said goodbye before that,
+            # and a reset after it takes nothing away from a reader.
+            self.at_rest = False
+            self._ended = True
         if self.engine.has_output:
             self._attend()
 
@@ -234,8 +320,18 @@ class TlsCore(StreamCore):
 
     def unsent(self) -> bytes | memoryview:
         """The ciphertext to send next, the rest of a record that was begun first; ``b""`` if there is none."""
+        if self.gone:
+            self._cut_off()
         if not self.rest:
-            self.rest = self.engine.output()
+            engine = self.engine
+            if not engine.ready:
+                for self.rest in engine.outputs:  # that keeps it, see the engine
+                    break
+            elif engine.has_output:
+                engine.gather()
+                joined = b"".join(engine.ready)
+                self.rest = joined
+                engine.ready, engine.holding = [], False
         return self.rest
 
     def seal(self, data: bytes | memoryview) -> bytes | memoryview:
@@ -245,23 +341,46 @@ class TlsCore(StreamCore):
             ssl.SSLError: as ``encrypt`` does.
         """
         engine = self.engine
-        if self.rest or not engine.may_write or len(data) > PORTION:
+        size = len(data)
+        if self.rest or engine.ready or not engine.may_write or size > PORTION:
             self.encrypt(data)
             return self.unsent()
+        accepted = engine.accepted + size
         try:
+            engine.accepted = accepted
             engine.write(data)
         except ssl.SSLError as error:
+            engine.accepted = accepted - size
             raise engine.failed(error) from error.__cause__
-        self.rest = rest = self.outgoing.read()
-        return rest
+        for self.rest in engine.outputs:  # that keeps it, see the engine
+            break
+        return self.rest
+
+    def push(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        """Make one attempt to send ``unsent``; whether all of that is gone.
+
+        Args:
+            send: the socket's; it raises ``BlockingIOError`` where there is no room.
+            flags: for it.
+        """
+        data = self.unsent()
+        for self.gone in map(send, (data,), (flags,)):  # that keeps it
+            break
+        self._cut_off()
+        return not self.rest
 
     def sent(self, count: int) -> bool:
         """So many bytes of ``unsent`` went out; whether that was all of them."""
-        if count < len(self.rest):
-            self.rest = memoryview(self.rest)[count:]
-            return False
-        self.rest = b""
-        return True
+        self.gone = count
+        self._cut_off()
+        return not self.rest
+
+    def _cut_off(self) -> None:
+        """Take from ``rest`` what is gone."""
+        left = memoryview(self.rest)[self.gone :] if self.gone < len(self.rest) else b""
+        # Both, for no exception can come in between.
+        self.rest = left
+        self.gone = 0
 
     def close_notify(self) -> None:
         """Put the end of what we send into the output."""
@@ -273,4 +392,6 @@ class TlsCore(StreamCore):
             return b""
         if not self.midway:
             self.close_notify()
+        if self.gone:
+            self._cut_off()
         return bytes(self.rest) + self.engine.output()

@@ -146,6 +146,7 @@ class SecuredStream(SecureSocket):
     ) -> None:
         """Send a message, or what one attempt has left of one that is ``sealed``, and give the turn back."""
         sent = len(payload) if sealed else 0
+        before = secure.engine.accepted - sent
         try:
             if secure.rest:
                 await self._flush(secure, "send", deadline, sent)  # what is left of a record that was begun
@@ -166,7 +167,7 @@ class SecuredStream(SecureSocket):
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self.last_bytes_sent = sent
+            self.last_bytes_sent = secure.engine.accepted - before
             turn = self._turn
             if turn.queue:
                 turn.release()

@@ -310,7 +310,8 @@ class AsyncStream(WaitingStream):
             return False
         try:
             if self._secure is not None:
-                return self._try_send_secure(self._secure, payload)
+                self.last_bytes_sent = sent = self._try_send_secure(self._secure, payload)
+                return sent == len(payload) and not self._secure.rest
             return not payload or self._sock.send(payload, NO_SIGNAL) == len(payload)
         except OSError as error:
             self._note_reset(error)

@@ -263,7 +263,7 @@ def _wait_for_session(
     deadline = monotonic() + _TICKET_PATIENCE
     try:
         sock.shutdown_write(_SLICE)
-        while not _is_good(handle, handle.session) and monotonic() < deadline:
+        while not _is_good(handle, _session(handle)) and monotonic() < deadline:
             try:
                 if not sock.recv_some(timeout=_SLICE):
                     break
@@ -275,8 +275,16 @@ def _wait_for_session(
         refusal = error
     except OSError:
         pass  # the same, less politely
-    session = handle.session
+    session = _session(handle)
     return (session if _is_good(handle, session) else None), refusal
+
+
+def _session(handle: ssl.SSLObject) -> ssl.SSLSession | None:
+    """The session as it is now."""
+    try:
+        return handle.session
+    except ValueError:
+        return None  # too large to be copied, with a certificate of some thousand names: it cannot be offered later
 
 
 def _is_good(handle: ssl.SSLObject, session: ssl.SSLSession | None) -> bool:

@@ -13,6 +13,9 @@ from wireline.cli._program import Name, Program, call, literal
 from wireline.cli._signals import Signals
 from wireline.cli._stdio import Output
 
+_KEY_VARIABLE = "WIRELINE_PSK"
+"""The variable of the environment in which a program looks for the key of ``--psk``, as hexadecimal digits."""
+
 Writer = Callable[[argparse.Namespace], Program]
 
 
@@ -43,10 +46,13 @@ def client_context(
     if options.alpn:
         program.add(f"{name}.require_alpn = True", indent)
     if options.psk:
-        identity, key = options.psk
+        identity, _ = options.psk
+        program.use("os")
+        # What is printed here is copied, mailed and kept: the key of the command line is not for that.
         program.add(
-            f"{name}.client_get_psk = lambda hint: ({literal(identity)}, bytes.fromhex({literal(key.hex())}))"
+            f'key = bytes.fromhex(os.environ["{_KEY_VARIABLE}"])  # the key of --psk, which is not shown'
         )
+        program.add(f"{name}.client_get_psk = lambda hint: ({literal(identity)}, key)")
     elif options.psk_file:
         _read_keys(program, options.psk_file)
         program.add("((identity, key),) = keys.items()")

@@ -14,7 +14,7 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
-from wireline.options import SocketFlag
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag
 
 if TYPE_CHECKING:
     from wireline._sansio.tlsstream import TlsCore
@@ -78,8 +78,11 @@ class SecuredSocket(GuardedSocket):
         self, secure: TlsCore, operation: str, deadline: Deadline | None, sent: int | None = None
     ) -> None:
         """Send the ciphertext that is there, waiting for room."""
-        while data := secure.unsent():
-            secure.sent(self._send_once(operation, data, deadline, sent))
+        while secure.unsent():
+            try:
+                secure.push(self._sock.send, DONT_WAIT | NO_SIGNAL)
+            except BlockingIOError:
+                self._wait_for_room(operation, deadline, sent)
 
     def _send_output(self) -> None:
         """Send what a read has made, unless another thread is sending, which will look again."""
@@ -103,7 +106,7 @@ class SecuredSocket(GuardedSocket):
     def _send_secure(
         self, secure: TlsCore, payload: bytes | memoryview, flags: SocketFlag, deadline: Deadline | None
     ) -> None:
-        sent = 0
+        sent, before = 0, secure.engine.accepted
         try:
             if secure.rest:
                 self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
@@ -119,7 +122,7 @@ class SecuredSocket(GuardedSocket):
             if self._is_real(error, flags, "send"):
                 raise
         finally:
-            self.last_bytes_sent = sent
+            self.last_bytes_sent = secure.engine.accepted - before
 
     def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         self._flush(secure, "send_some", deadline, 0)

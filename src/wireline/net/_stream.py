@@ -358,7 +358,8 @@ class BlockingStream(SecuredSocket):
             return False
         try:
             if self._secure is not None:
-                return self._try_send_secure(self._secure, payload)
+                self.last_bytes_sent = self._try_send_secure(self._secure, payload)
+                return self.last_bytes_sent == len(payload) and not self._secure.rest
             if payload:
                 self.last_bytes_sent = self._sock.send(payload, DONT_WAIT | NO_SIGNAL)
             return self.last_bytes_sent == len(payload)

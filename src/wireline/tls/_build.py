@@ -6,8 +6,10 @@ Python and between distributions.
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
+import stat
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -107,10 +109,41 @@ def check(config: Configuration) -> None:
 def create_keylog(path: str) -> None:
     """Make the file that keys are logged to, for its owner alone; OpenSSL would make it readable by everybody.
 
+    One that is there already is taken if it is a regular file of ours that no other user can open, and not through a
+    symbolic link at its end: else the keys of all connections would go where another user chose.
+
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or it is there and another user can open it.
     """
-    os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+    # A pipe without a reader is refused, and not waited for.
+    flags |= getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    fd = os.open(path, flags, 0o600)
+    try:
+        if os.name == "posix":
+            _require_privacy(path, os.fstat(fd))
+    finally:
+        os.close(fd)
+
+
+def _require_privacy(path: str, status: os.stat_result) -> None:
+    reason = ""
+    if not stat.S_ISREG(status.st_mode):
+        reason = "it is no regular file"
+    elif status.st_uid != os.geteuid():
+        reason = "it belongs to another user"
+    elif status.st_mode & 0o077:
+        reason = f"other users can open it (mode {stat.S_IMODE(status.st_mode):04o}): chmod 600 it"
+    if reason:
+        raise PermissionError(errno.EPERM, f"not a place for the keys of connections, {reason}", path)
+
+
+def _log_keys(context: ssl.SSLContext, path: str) -> None:
+    create_keylog(path)
+    context.keylog_filename = path
+    if os.name == "posix":
+        # `ssl` has opened it by its name: it may have been another file by then, but not for longer than that.
+        _require_privacy(path, os.lstat(path))
 
 
 def _context(protocol: int, config: Configuration, *, psk: bool, keylog: bool = True) -> ssl.SSLContext:
@@ -132,8 +165,7 @@ def _context(protocol: int, config: Configuration, *, psk: bool, keylog: bool = 
     if config.alpn:
         context.set_alpn_protocols(list(config.alpn))
     if config.keylog_file and keylog:
-        create_keylog(config.keylog_file)
-        context.keylog_filename = config.keylog_file
+        _log_keys(context, config.keylog_file)
     return context
 
 

@@ -7,6 +7,7 @@ has no chain; a "verified" chain exists where nothing was verified.
 
 from __future__ import annotations
 
+import logging
 import ssl
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from ._certificate import Certificate
 from ._session import SessionCache, TlsSession
 
 _DER = 2  # `_ssl.ENCODING_DER`
+
+_log = logging.getLogger("wireline")
 
 __all__ = ["Connection", "Settings", "TlsInfo", "on_server_name"]
 
@@ -147,19 +150,47 @@ class Connection:
             self._settings.sessions.discard(self._offered)
         return error
 
+    def collects(self, obj: ssl.SSLObject) -> bool:
+        """Whether each session ticket is to be kept as it comes: each is good for one connection."""
+        return obj.version() == "TLSv1.3" and self._wants_a_session(obj)
+
     def remember(self, obj: ssl.SSLObject) -> None:
-        """Keep the session of a client for the next connection to the same host and port."""
+        """Keep the session of a client for the next connection to the same host and port.
+
+        Nothing is raised: it is the reader who calls, and what a session cannot do is not its business.
+        """
+        try:
+            if self._wants_a_session(obj):
+                self._keep_session(obj)
+        except Exception:  # noqa: BLE001 - it has no other place to go to
+            # Of the program's own class of cache, say. To the reader it would be an end of its stream.
+            _log.exception("the TLS session with %s, port %d, was not kept", self._host, self._port)
+
+    def _wants_a_session(self, obj: ssl.SSLObject) -> bool:
+        """Whether ``obj.session`` is to be asked for.
+
+        CPython (3.11 to 3.13, at least) leaks a copy of the session, 6.5 kB and more, each time that is asked. So only
+        a client does that whose next connection gains by it: there is a cache, which has not enough for this server.
+        In TLS 1.3 what remains is one copy for each ticket that is kept, in 1.2 one for each session that was not
+        resumed.
+        """
         settings = self._settings
         if settings.sessions is None or settings.server or not (self._host and self._port):
-            return
-        session = obj.session  # a copy is made of it, so only who wants one asks
-        if session is None:
-            return
+            return False
+        if obj.version() == "TLSv1.3":
+            return settings.sessions._has_room(settings.context, self._host, self._port, settings.alpn)
+        return not obj.session_reused  # else it may be used again, and is still there
+
+    def _keep_session(self, obj: ssl.SSLObject) -> None:
+        settings = self._settings
+        assert settings.sessions is not None
+        try:
+            session = obj.session
+        except ValueError:
+            return  # too large to be copied, with a certificate of some thousand names
         version = obj.version() or ""
-        if version == "TLSv1.3" and not session.has_ticket:
+        if session is None or (version == "TLSv1.3" and not session.has_ticket):
             return  # the server has not sent one
-        if self._offered is not None and session.id == self._offered.session.id:
-            return  # the one we came with; if it may be used again it is still there
         settings.sessions.put(
             TlsSession(
                 session,

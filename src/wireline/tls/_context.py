@@ -100,7 +100,7 @@ class SslContext(ContextSettings):
                 and returns the context to go on with, or None to stay. An exception fails that handshake alone.
                 Sessions of TLS 1.3 are not resumed then.
             keylog_file: file that the keys of all connections are appended to, for Wireshark. Made readable for its
-                owner alone.
+                owner alone; one that is there has to be so, a regular file of ours and no symbolic link.
             ragged_eof: take the end of the TCP stream for an end, as peers of HTTP/1.0 days need it.
 
         Raises:

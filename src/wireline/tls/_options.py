@@ -7,7 +7,7 @@ import functools
 import os
 import ssl
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,12 +36,13 @@ CIPHERS_INTERMEDIATE = (
 )
 """Mozilla's "intermediate" list: TLS 1.3, and of TLS 1.2 what is authenticated and has forward secrecy."""
 
-# Not the alias "PSK": that has suites in it which encrypt nothing. RSA-PSK is left out as it needs a certificate.
-CIPHERS_PSK = (
-    "kECDHEPSK+CHACHA20:kDHEPSK+AESGCM:kDHEPSK+CHACHA20:kPSK+AESGCM:kPSK+CHACHA20:"
-    "kECDHEPSK+AES:kDHEPSK+AES:kPSK+AES:!AESCCM8"
-)
-"""What a pre-shared key adds to the default list, for TLS 1.2: forward secrecy and AEAD first."""
+# Not the alias "PSK": that has suites which encrypt nothing, and others without forward secrecy, with which a key that
+# is stolen later opens everything that was recorded before. RSA-PSK needs a certificate.
+CIPHERS_PSK = "kECDHEPSK+CHACHA20:kDHEPSK+AESGCM:kDHEPSK+CHACHA20:kECDHEPSK+AES:kDHEPSK+AES:!AESCCM8"
+"""What a pre-shared key adds to the default list, for TLS 1.2: with forward secrecy alone, and AEAD first.
+
+What a device needs that can do nothing of this is asked for by its name: ``cipher_list="PSK-AES128-GCM-SHA256"``.
+"""
 
 
 class VerifyMode(enum.Enum):
@@ -107,7 +108,7 @@ class Configuration:
     ciphersuites: str
     client_certs: ssl.VerifyMode
     alpn: tuple[str, ...]
-    password: Password | None
+    password: Password | None = field(repr=False)
     server_name_callback: ServerNameCallback | None
     keylog_file: str | None
 

@@ -67,7 +67,10 @@ def _encode(name: object, what: str, least: int) -> bytes:
         raise TypeError(f"{what} is a str, not {type(name).__name__}")
     data = name.encode()
     if not least <= len(data) <= _MAX_NAME or b"\0" in data:
-        raise ValueError(f"{what} has {least} to {_MAX_NAME} bytes of UTF-8 and no NUL: {name!r}")
+        # Not repeated: it may be a key, by mistake.
+        raise ValueError(
+            f"{what} has {least} to {_MAX_NAME} bytes of UTF-8 and no NUL, not {len(data)} bytes like this"
+        )
     return data
 
 

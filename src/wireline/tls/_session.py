@@ -17,7 +17,7 @@ __all__ = ["SessionCache", "SessionKey", "TlsSession"]
 
 _MOST_PEERS = 128  # a guess: a program talks to a handful of servers, a crawler gains nothing from resuming
 _MOST_EACH = (
-    4  # connections at the same time that can resume; a server sends two tickets a connection, we keep one
+    4  # connections at the same time that can resume; OpenSSL's servers send two tickets a connection
 )
 
 SessionKey = tuple[str, int, tuple[str, ...]]
@@ -76,6 +76,12 @@ class SessionCache:
             self._sessions.move_to_end(session.key)
             if len(self._sessions) > _MOST_PEERS:
                 self._sessions.popitem(last=False)
+
+    def _has_room(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> bool:
+        """Whether one more session with this host would not drive out another good one."""
+        with self._lock:
+            kept = self._sessions.get((host, port, alpn))
+            return not kept or len(kept) < _MOST_EACH or kept[-1].context is not context
 
     def take(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> TlsSession | None:
         """Return a session to offer to this host, or None. One of TLS 1.3 is returned once."""
