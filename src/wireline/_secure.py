@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
+import itertools
 import socket
 import weakref
 from collections.abc import Callable, Iterator
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SecureSocket"]
 
-_NOW = (DONT_WAIT | NO_SIGNAL,)
+_NOW = DONT_WAIT | NO_SIGNAL
 
 
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
+    # Where calls can be interrupted: each step makes one attempt to send the core's `rest`, and gives what is gone of it.
+    _attempts: Iterator[int] | None = None
     _guests: Guests[Any] | None = None  # accepted by `try_accept_addr`, and in their handshake
 
     _shared = False
@@ -56,6 +59,9 @@ class SecureSocket(BaseSocket):
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
             assert self._secure.shared or not self._shared, "threads need a core that has a lock"
+            if self._shared:
+                rests = map(getattr, itertools.repeat(core), itertools.repeat("rest"))
+                self._attempts = map(self._sock.send, rests, itertools.repeat(_NOW))
 
     def _unconnected(self) -> None:
         self._secure = None
@@ -200,10 +206,12 @@ class SecureSocket(BaseSocket):
         secure.midway = True
         data = secure.seal(piece)
         size = len(data)
-        attempts = map(self._sock.send, (data,), _NOW)
         try:
-            for secure.gone in attempts:  # that keeps it, see `TlsCore.gone`
-                break
+            if self._attempts is None:
+                secure.gone = self._sock.send(data, _NOW)
+            else:
+                for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
+                    break
         except BlockingIOError:
             return False
         except OSError:

@@ -43,8 +43,8 @@ class StreamCore:
     """Bytes in, answers out.
 
     Attributes:
-        at_rest: the last thing that happened is that ``feed_some`` gave its answer whole: nothing is there, no end has
-            come, and ``want`` is ``BUFFER_SIZE``, right for another ``recv_some`` of at most as much.
+        at_rest: the last thing that happened is that ``feed_some`` or ``take_in`` gave its answer whole: nothing is
+            there, no end has come, and ``want`` is right for another ``recv_some`` of at most a buffer.
         buffered: it asks the network for more than it needs, and keeps the rest.
         want: bytes to ask the network for, valid after a request answered None.
         from_scratch: after ``recv_some``, ``recv_line``, ``recv`` or ``recv_exactly`` answered None: nothing is there
@@ -53,7 +53,8 @@ class StreamCore:
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         inbox: what the network gave and the buffer does not have yet: bytes, or the error that ended the stream.
-        undo: the buffer as it is to be if the call that is being made does not come to its end.
+        undo: the buffer as it is to be if the call that is being made does not come to its end; None while the buffer is
+            as it was before the call. Whoever makes a request of a core that is not empty notes it first (``note``).
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """
 
@@ -133,14 +134,11 @@ class StreamCore:
 
     # For calls that may be interrupted.
 
-    def prepare(self) -> None:
-        """Before a request: note what to go back to if the call that makes it is interrupted."""
+    def note(self) -> None:
+        """Before a request: go on after one that was interrupted, and note what to go back to if this one is."""
         if self.undo is not None or self.inbox is not None:
             self.recover()
-        if self._buffer.size or self._buffer.lines:
-            self.undo = self._buffer.state()
-        else:
-            self.undo = NOTHING
+        self.undo = self._buffer.state()
 
     def take_in(self, most: int = 0) -> bytes | None:
         """Take what is in ``inbox``, after a request that had no answer.
@@ -153,11 +151,9 @@ class StreamCore:
         """
         data = self.inbox
         if type(data) is bytes and data:
-            if most:
-                if (answer := self.feed_some(data, most)) is not None:
-                    return answer
-                self._taken_in()
-                return None
+            if len(data) <= most:
+                self.at_rest = self.buffered and self.want == BUFFER_SIZE
+                return data
             if self.want_whole and self.from_scratch and len(data) == self.want:
                 return data  # no joining of pieces, no way through the buffer: what bulk costs a bare socket
         self._feed_inbox()
@@ -168,6 +164,8 @@ class StreamCore:
         if isinstance(data, OSError):
             self.fail(data)
         elif data is not None:
+            if self.undo is None:
+                self.undo = NOTHING  # else it was noted before the request
             self.feed(data)
         self._taken_in()
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar, TypeVar
 
 from wireline._sansio.buffer import fed
-from wireline._sansio.stream import StreamCore
+from wireline._sansio.stream import NOTHING, StreamCore
 from wireline._sansio.tlsengine import PORTION, RECORD, RECORD_ON_WIRE, TlsEngine, TruncatedError
 from wireline.errors import fresh_copy
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
@@ -188,6 +188,7 @@ class TlsCore(StreamCore):
 
     def _take_in(self, data: bytes, *, at_end: bool = False) -> None:
         """Decrypt into the buffer, and see to what comes along: an end, an error, or something to answer."""
+        self.at_rest = False
         self._came = len(data)
         engine = self.engine
         engine.open_all(data)
@@ -216,13 +217,17 @@ class TlsCore(StreamCore):
     def take_in(self, most: int = 0) -> bytes | None:
         data = self.inbox
         engine = self.engine
-        if most and type(data) is bytes and data and engine.established:
-            answer = self._open_some(data, most)
+        if self.undo is None:
+            self.undo = NOTHING  # else it was noted before the request
+        if type(data) is bytes and data and engine.at_ease:
+            answer = self._open_some(data, most or RECORD)
             if answer is not None:
                 # It takes the place of the ciphertext. All at once, for no exception can come in between.
                 self._opened = self.inbox = answer
                 engine.due = engine.plaintext = b""
-                return answer
+                if most:
+                    self.at_rest = self.buffered
+                    return answer
         self._feed_inbox()
         return None
 
@@ -238,6 +243,7 @@ class TlsCore(StreamCore):
             if isinstance(data, OSError):
                 self.fail(data)
             elif data is not None:
+                self.at_rest = False
                 self._buffer.feed(data)
             self._taken_in()
         self._opened = None
@@ -264,6 +270,7 @@ class TlsCore(StreamCore):
             super().fail(error)
 
     def _decrypt(self, *, at_end: bool = False, cause: OSError | None = None) -> None:
+        self.at_rest = False
         engine = self.engine
         failure: ssl.SSLError | None = None
         if engine.error is None:

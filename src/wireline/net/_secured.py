@@ -110,7 +110,7 @@ class SecuredSocket(GuardedSocket):
         try:
             if secure.rest:
                 self._flush(secure, "send", deadline, 0)  # what is left of a record that was begun
-            for piece in secure.slices(payload):
+            for piece in (payload,) if 0 < len(payload) <= secure.slice_size else secure.slices(payload):
                 gone = self._seal_and_send(secure, piece)
                 sent += len(piece)
                 if not gone:

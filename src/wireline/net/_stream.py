@@ -85,7 +85,8 @@ class BlockingStream(SecuredSocket):
         except IndexError:
             core = self._take_core_or_raise(request.__name__)
         try:
-            core.prepare()
+            if core.undo is not None or core.inbox is not None or core._buffer.size or core.lines:
+                core.note()
             answer = request(core, *args)
             deadline: Deadline | None = None
             while answer is None:
@@ -162,8 +163,10 @@ class BlockingStream(SecuredSocket):
                         for core.inbox in self._receive:  # nothing can be lost in between: see `_fill`
                             break
                         data = core.inbox
+                        if not core.plain and data:
+                            data = core.take_in(most)
                         if data and len(data) <= most:
-                            core.inbox = None
+                            core.undo = core.inbox = None
                             resting += self._guard.cores
                             if self._quiet_epoch is not process.epoch:
                                 self._leave()
@@ -285,12 +288,18 @@ class BlockingStream(SecuredSocket):
                 self.last_bytes_sent = self._send_datagram("send", payload, deadline)
                 return
             permit = self._queue_to_write("send", deadline)
-        if self._secure is not None:
+        secure = self._secure
+        if secure is not None:
             try:
-                self._send_secure(self._secure, payload, flags, deadline)
+                self._send_secure(secure, payload, flags, deadline)
             finally:
-                del permit
-                self._release_permit()
+                free += writing.permits
+                if writing.queue:
+                    writing.wake_next()
+                if self._quiet_epoch is not process.epoch:
+                    self._leave()
+                if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
+                    self._send_output()
             return
         sent = 0
         try:
