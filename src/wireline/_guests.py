@@ -49,6 +49,10 @@ _GRACE = 1.0
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
+# The only key of `_Room.keepers`.
+_KEEPER = "keeper"
+
+
 class Client(Protocol):
     """What is asked of a client's socket."""
 
@@ -102,15 +106,15 @@ class Guests(Generic[C]):
         room = self._room()
         me = object()
         try:
-            if room.keepers.setdefault("keeper", me) is not me:
+            if room.keepers.setdefault(_KEEPER, me) is not me:
                 return room.nothing_now()
             return room.first(accept)
         finally:
-            # Without a call, after which a signal handler could keep it there.
-            if "keeper" in room.keepers and room.keepers["keeper"] is me:
-                del room.keepers["keeper"]
-                if self._over:  # `close` found us here
-                    self.close()
+            # Without a call, for a signal handler runs after one, and may raise.
+            if _KEEPER in room.keepers and room.keepers[_KEEPER] is me:
+                del room.keepers[_KEEPER]
+            if self._over:  # `close` found us here
+                self.close()
 
     def close(self) -> None:
         """Close every client that is not handed out. From any thread."""
@@ -118,11 +122,11 @@ class Guests(Generic[C]):
         me = object()
         for room in list(self._rooms.values()):
             try:
-                if room.keepers.setdefault("keeper", me) is me:
+                if room.keepers.setdefault(_KEEPER, me) is me:
                     room.close()
             finally:
-                if "keeper" in room.keepers and room.keepers["keeper"] is me:
-                    del room.keepers["keeper"]
+                if _KEEPER in room.keepers and room.keepers[_KEEPER] is me:
+                    del room.keepers[_KEEPER]
 
     def _room(self) -> _Room[C]:
         """The room of this process. What a forked child finds of its parent's it only closes its descriptors of."""
@@ -168,6 +172,7 @@ class _Room(Generic[C]):
         self._look_after()
         if self._done:
             guest = self._done.popleft()
+            guest.client._published()
             return AcceptResult.SUCCESS, guest.client, guest.address
         if failure is not None:
             raise failure
@@ -202,6 +207,8 @@ class _Room(Generic[C]):
             if self._is_full and (oldest := self._oldest) is not None:
                 self._send_away(oldest, linger=0)
             client._begin_upgrade(secure, client._core, "refuse")
+            # What an exception may have left of an earlier client with this descriptor.
+            self._forget(self._shaking.get(guest.fd, guest))
             self._shaking[guest.fd] = guest
             self._selector.register(guest.fd, selectors.EVENT_READ, guest)
         except BaseException:
@@ -212,23 +219,26 @@ class _Room(Generic[C]):
         """Go on with the handshakes of all that have sent something; close those that fail or take too long."""
         for key, _ in self._selector.select(0) if self._shaking else ():
             guest: _Guest[C] = key.data
+            if self._shaking.get(guest.fd) is not guest:  # an exception came when it was half forgotten
+                self._selector.unregister(guest.fd)
+                continue
             try:
                 done = guest.client._step_handshake(guest.secure)
-                if not done:
-                    # A peer that takes nothing: its turn is when there is room for what it is to be sent.
-                    events = selectors.EVENT_READ | (selectors.EVENT_WRITE if guest.secure.has_output else 0)
-                    if events != key.events:
-                        self._selector.modify(guest.fd, events, guest)
-                    continue
-                self._forget(guest)
-                guest.client._published()
-                self._done.append(guest)
             except OSError:
                 # No caller waits for the reason, and the next may be better. The peer is sent the alert.
                 self._send_away(guest)
+                continue
             except BaseException:
                 self._send_away(guest)
                 raise
+            if done:
+                self._forget(guest)
+                self._done.append(guest)
+                continue
+            # A peer that takes nothing: its turn is when there is room for what it is to be sent.
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if guest.secure.has_output else 0)
+            if events != key.events:
+                self._selector.modify(guest.fd, events, guest)
         while (oldest := self._oldest) is not None and time.monotonic() >= oldest.since + _PATIENCE:
             self._send_away(oldest, linger=0)
 
@@ -251,7 +261,7 @@ class _Room(Generic[C]):
         while (oldest := self._oldest) is not None:
             self._send_away(oldest, linger=0)
         while self._done:
-            self._done.popleft().client.close()
+            self._send_away(self._done.popleft())
 
     def abandon(self) -> None:
         """Close the descriptors of the clients, which are those of the process that this one was forked from."""

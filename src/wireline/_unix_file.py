@@ -146,21 +146,30 @@ def _lock_on_directory(path: str | bytes, in_use: OSError) -> Iterator[None]:
     Raises:
         OSError: ``in_use``, with the reason as a note, if the lock cannot be had.
     """
-    directory = os.path.dirname(path)
+    directory = os.path.dirname(path) or os.curdir
+    opened: list[int] = []
     try:
-        descriptor = os.open(directory or os.curdir, os.O_RDONLY)
-    except PermissionError as error:
-        in_use.add_note(f"a stale socket file is replaced only in a directory that can be locked: {error}")
-        raise in_use from None
-    try:
-        _lock(descriptor, in_use)
         try:
-            yield
-        finally:
-            # Not only by closing: a child that another thread has just forked has the descriptor, too.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            # One call for the interpreter: an exception from a signal handler finds the descriptor in the list.
+            opened.extend(map(os.open, (directory,), (os.O_RDONLY,)))
+        except PermissionError as error:
+            _explain(in_use, error)
+            raise in_use from None
+        _lock(opened[0], in_use)
+        yield
     finally:
-        os.close(descriptor)
+        for descriptor in opened:
+            try:
+                # Not only by closing: a child that another thread has just forked has the descriptor, too.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+            except OSError:  # a file system without such locks: none is held
+                pass
+            finally:
+                os.close(descriptor)
+
+
+def _explain(in_use: OSError, error: OSError) -> None:
+    in_use.add_note(f"a stale socket file is replaced only in a directory that can be locked: {error}")
 
 
 def _lock(descriptor: int, in_use: OSError) -> None:
@@ -172,9 +181,7 @@ def _lock(descriptor: int, in_use: OSError) -> None:
         except OSError as error:
             # A file system without such locks, or a holder that does not let go.
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK) or time.monotonic() > give_up:
-                in_use.add_note(
-                    f"a stale socket file is replaced only in a directory that can be locked: {error}"
-                )
+                _explain(in_use, error)
                 raise in_use from None
         else:
             return

@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from tests.faults.descriptors import only
-from tests.faults.syscalls import Syscalls
+from tests.faults.descriptors import none_left, only
+from tests.faults.syscalls import Syscalls, faults_of
 from tests.scenarios.flavours import FLAVOURS, Face, Flavour
 from tests.tls import certificates
 from tests.tls.memory import server_context
@@ -535,3 +535,44 @@ async def test_FA21_a_listener_that_is_dropped_closes_its_clients(flavour: Flavo
         del sock
         gc.collect()
         assert all(is_closed_by_peer(each, PATIENCE) for each in silent)
+
+
+async def test_FA21_a_system_call_that_fails_ends_one_client_at_most(
+    flavour: Flavour, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA21: each call that try_accept_addr makes fails in turn: no descriptor is lost, and the listener goes on."""
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+    to_server = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), to_server, server_hostname="localhost").do_handshake()
+    hello = to_server.read()
+    syscalls = Syscalls(monkeypatch)
+    listener = flavour.socket()
+    bare = listener._sock if isinstance(listener, Face) else listener
+    with contextlib.closing(listener):
+        listener.bind_addr(0, HOST)
+        listener.listen()
+        server_context().wrap_socket(bare)
+
+        @contextlib.contextmanager
+        def speaking() -> Iterator[None]:
+            with Syscalls.plain() as client:
+                client.connect(listener.local_addr)
+                client.sendall(hello)
+                yield
+            while listener.try_accept_addr() != NOTHING:
+                pass
+
+        with speaking(), syscalls.recording() as calls:
+            assert listener.try_accept_addr() == NOT_YET
+        assert {"_accept", "recv", "send"} <= set(calls)
+        for fault in faults_of(calls):
+            if not isinstance(fault.error, OSError):
+                continue  # what a signal handler raises is another test's
+            with none_left(), speaking():
+                with syscalls.failing(fault):
+                    try:
+                        outcome: Any = listener.try_accept_addr()
+                    except OSError as error:
+                        outcome = error.errno
+                assert outcome in (NOTHING, NOT_YET, fault.error.errno), str(fault)
