@@ -28,6 +28,9 @@ pytestmark = pytest.mark.skipif(
 LIMIT = 25.0
 """Seconds for a program that is expected to end in two."""
 
+LONG = 100.0
+"""Seconds for one that makes thousands of connections."""
+
 FLAVOURS = ["blocking", "async"]
 
 SENDER = """
@@ -38,6 +41,21 @@ SENDER = """
         wireline._linger.DEFAULT_LINGER = 10.0  # the machine may be busy with other tests
         wireline._linger._lingerer._patience = 20.0
         import wireline.asyncnet, wireline.net
+
+    def hold_up(seconds):
+        # The thread that lingers gets its turn late, as on a busy machine: hundreds are handed over meanwhile.
+        import selectors, time
+
+        class Slow(selectors.DefaultSelector):
+            pause = seconds
+
+            def unregister(self, sock):
+                if isinstance(sock, socket.socket):  # one that lingers
+                    pause, Slow.pause = Slow.pause, 0
+                    time.sleep(pause)
+                return super().unregister(sock)
+
+        selectors.DefaultSelector = Slow
 
     def send(count=1, size=3_000_000, port=PORT, blocking=BLOCKING):
         # Each connection sends, and is closed at once. The rest is left to the background.
@@ -123,7 +141,7 @@ def run(
         [sys.executable, str(path), *arguments],
         capture_output=True,
         text=True,
-        timeout=LIMIT,
+        timeout=LONG if arguments and int(arguments[0]) > 1000 else LIMIT,
         check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
@@ -313,6 +331,8 @@ MANY = """
     COUNT = int(sys.argv[1])
     tls = SslContext(ca_file=CA)
 
+    hold_up(0.3)
+
     def report(begun, before):
         took = time.monotonic() - begun
         limit = time.monotonic() + 10
@@ -324,6 +344,8 @@ MANY = """
     if BLOCKING:
         before = len(os.listdir("/proc/self/fd"))
         socks = [net.dial("127.0.0.1", PORT, tls=tls, hostname="localhost") for _ in range(COUNT)]
+        socks.pop().close()
+        time.sleep(0.1)
         begun = time.monotonic()
         for sock in socks:
             sock.close()
@@ -336,6 +358,8 @@ MANY = """
                 async with gate:
                     return await asyncnet.dial("127.0.0.1", PORT, tls=tls, hostname="localhost")
             socks = await asyncio.gather(*[one() for _ in range(COUNT)])
+            socks.pop().close()
+            time.sleep(0.1)
             begun = time.monotonic()
             for sock in socks:
                 sock.close()
@@ -347,7 +371,7 @@ MANY = """
 @pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize(
-    "count", [400, pytest.param(3000, marks=[pytest.mark.stress, pytest.mark.timeout(120)])]
+    "count", [400, pytest.param(2500, marks=[pytest.mark.stress, pytest.mark.timeout(120)])]
 )
 def test_P1_closing_many_at_once_holds_up_no_caller(
     tmp_path: pathlib.Path, sink: Sink, count: int, flavour: str
@@ -371,7 +395,7 @@ VISITORS = """
                 reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
                 writer.write(b"a line\\n")
                 await writer.drain()
-                writer.transport.abort()
+                writer.close()
         await asyncio.gather(*[one() for _ in range(count)])
     asyncio.run(main(int(sys.argv[1]), sys.argv[2], int(sys.argv[3])))
 """
@@ -383,6 +407,9 @@ VISITED = """
     import logging
     logging.disable()
     seen = []
+    COUNT = int(sys.argv[1])
+    if COUNT > 1000:
+        hold_up(3.0)
 
     def handler(client, address):
         try:
@@ -391,7 +418,6 @@ VISITED = """
         finally:
             client.close()
 
-    COUNT = int(sys.argv[1])
     before = len(os.listdir("/proc/self/fd"))
     with serve(handler, 0, "localhost", tls=SslContext(cert_file=sys.argv[3], key_file=sys.argv[4])) as server:
         visitors = [sys.executable, "-c", sys.argv[2], str(server.local_addr.port), CA, str(COUNT)]
@@ -401,6 +427,8 @@ VISITED = """
             time.sleep(0.01)
         with dial("localhost", server.local_addr.port, tls=SslContext(ca_file=CA), timeout=5) as sock:
             sock.send(b"the last line\\n")
+            while b"the last line" not in seen and time.monotonic() < limit:
+                time.sleep(0.01)
     while "wireline-linger" in {thread.name for thread in threading.enumerate()}:
         time.sleep(0.01)
     print(len(os.listdir("/proc/self/fd")) - before, threading.active_count(), seen.count(b"the last line"))
