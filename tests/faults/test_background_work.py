@@ -453,6 +453,40 @@ def test_P1_clients_that_come_and_go_do_not_hang_a_blocking_server(
     assert threads <= 2, "the main one, and perhaps one that waits for the next name"
 
 
+# Trouble of one connection.
+
+TROUBLE = """
+    import errno, selectors, time
+
+    class Full(selectors.DefaultSelector):
+        refused = 0
+        def register(self, sock, events, data=None):
+            if data is not None and isinstance(sock, socket.socket) and not Full.refused:
+                Full.refused = 1
+                raise OSError(errno.ENOSPC, "max_user_watches is reached")
+            return super().register(sock, events, data)
+
+    selectors.DefaultSelector = Full
+    send(1, 1000)
+    limit = time.monotonic() + 10
+    while not Full.refused and time.monotonic() < limit:
+        time.sleep(0.001)
+    assert Full.refused
+    time.sleep(0.1)
+    send(10, 1000)
+"""
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_P1_trouble_of_one_connection_is_not_that_of_others(
+    tmp_path: pathlib.Path, sink: Sink, flavour: str
+) -> None:
+    """FA3: after one ENOSPC of epoll_ctl the thread was dead, and every later close raised BrokenPipeError."""
+    result = run(tmp_path, TROUBLE, sink, flavour)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert sink.reports(11) == [(1000, "cleanly")] * 11
+
+
 # Garbage.
 
 GARBAGE = """
@@ -564,3 +598,108 @@ def test_P2_sockets_that_are_dropped_in_cycles_neither_hang_nor_leak(
     left, threads = map(int, result.stdout.split())
     assert left == 0
     assert threads <= 2, "the main one, and perhaps one that waits for the next name"
+
+
+# Names.
+
+NAMES = """
+    import collections, time
+    from wireline import asyncnet, net
+
+    answer = threading.Event()
+
+    def getaddrinfo(*question):
+        answer.wait(20)
+        raise socket.gaierror(socket.EAI_NONAME, "unknown")
+
+    socket.getaddrinfo = getaddrinfo
+    COUNT = 300
+    peak = 0
+
+    def look():
+        global peak
+        resolving = [thread for thread in threading.enumerate() if thread.name.startswith("wireline-resolve")]
+        peak = max(peak, len(resolving))
+
+    if BLOCKING:
+        outcomes = []
+        def one(number):
+            try:
+                net.dial(f"host{number}.test", 80, timeout=15)
+            except OSError as error:
+                outcomes.append(type(error).__name__)
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(COUNT)]
+        for thread in threads:
+            thread.start()
+            look()
+        answer.set()
+        for thread in threads:
+            thread.join()
+    else:
+        async def main():
+            tasks = [
+                asyncio.create_task(asyncnet.dial(f"host{number}.test", 80, timeout=15)) for number in range(COUNT)
+            ]
+            await asyncio.sleep(0.1)
+            look()
+            answer.set()
+            return [type(error).__name__ for error in await asyncio.gather(*tasks, return_exceptions=True)]
+        outcomes = asyncio.run(main())
+    print(peak, *collections.Counter(outcomes).items())
+"""
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_P7_many_names_are_looked_up_by_few_threads(tmp_path: pathlib.Path, sink: Sink, flavour: str) -> None:
+    """FA10: each name had a thread of its own: 3,000 dials, 3,001 threads."""
+    result = run(tmp_path, NAMES, sink, flavour)
+    assert (result.returncode, result.stderr) == (0, "")
+    peak, outcomes = result.stdout.rstrip().split(" ", 1)
+    assert int(peak) <= 32
+    assert outcomes == "('gaierror', 300)"
+
+
+RETRIES = """
+    import gc
+    from wireline import asyncnet, net
+
+    answer = threading.Event()
+    socket.getaddrinfo = lambda *question: answer.wait(20) and []
+
+    def growth_of(retry):
+        retry()
+        gc.collect()
+        before = len(gc.get_objects())
+        for _ in range(300):
+            retry()
+        gc.collect()
+        return len(gc.get_objects()) - before
+
+    if BLOCKING:
+        def retry():
+            try:
+                net.dial("dead.test", 80, timeout=0)
+            except TimeoutError:
+                pass
+        grown = growth_of(retry)
+    else:
+        async def main():
+            try:
+                await asyncnet.dial("dead.test", 80, timeout=0)
+            except TimeoutError:
+                pass
+        with asyncio.Runner() as runner:
+            grown = growth_of(lambda: runner.run(main()))
+    answer.set()
+    print(grown)
+"""
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_C2_tries_that_time_out_leave_nothing_behind(
+    tmp_path: pathlib.Path, sink: Sink, flavour: str
+) -> None:
+    """FA28: each try that timed out left a callback on the shared name lookup, 8.9 MB in 20,000."""
+    result = run(tmp_path, RETRIES, sink, flavour)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert int(result.stdout) < 100
