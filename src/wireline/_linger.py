@@ -11,12 +11,12 @@ something to linger for.
 
 A socket is handed over by ``deque.append``, from any thread, finalizer or signal handler. Which thread serves the
 queue is decided by ``dict.setdefault``: a second one finds the place taken and ends. The thread gives the place up
-before it looks into the queue for the last time, and who hands over looks for the thread after the append, so one of
-the two sees the other. No lock is involved.
+before it looks into the queue for the last time, and a caller looks for the thread after the append, so one of the two
+sees the other. No lock is involved.
 
 Where no thread can be had, at the end of the interpreter or at a limit of the system, the calling thread lingers
-itself, until the kernel has delivered what was sent, and for a bounded time. What is closed before this module's
-exit hook is left for that: all of it then shares one wait.
+itself, until the kernel has delivered all that was sent, and for a bounded time. Sockets that the main thread closes
+before this module's exit hook are left for it, and share one wait.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ __all__ = ["DEFAULT_LINGER", "dispose"]
 DEFAULT_LINGER = 2.0
 """Seconds that a lingering close may take unless told otherwise; also the most that interpreter exit waits.
 
-nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library inside somebody's process takes the shorter.
+nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library, which is a guest in its process, takes the shorter.
 """
 
 # The most sockets that linger at one time, unless half of the descriptors that the process may have are fewer: each
@@ -60,6 +60,11 @@ _MOST = 16_384
 # Seconds that the thread stays when there is nothing left to do, so that a loop which closes sockets one after the
 # other does not start a thread for each. A guess: long beside a close (20 us), too short to be noticed.
 _IDLE = 0.005
+
+# Seconds of silence after which a peer that has got everything is taken for one that has no more to say, when no more
+# than that can be waited for. A reset does not take away what its kernel has, but many programs read no further once a
+# write of theirs has failed. A guess: a peer that answers while it reads does not pause for that long.
+_SILENCE = 0.1
 
 # Seconds in which a thread that was started is believed to be on its way. After that another one is started.
 _BELIEF = 1.0
@@ -90,7 +95,7 @@ def dispose(
     """Close ``sock`` without waiting; only where no thread can run any more it may take ``DEFAULT_LINGER`` seconds.
 
     Args:
-        sock: the descriptor's owner; nobody else uses it any more.
+        sock: the descriptor's owner; it is not used elsewhere any more.
         linger: None is the operating system's plain close; 0 an abortive one (reset, unsent data is dropped); else
             the seconds in which the peer may finish before the descriptor is closed in any case.
         farewell: the last bytes to send, if ``linger`` leaves time for it.
@@ -124,7 +129,7 @@ class _Leaving:
     resets a connection at which data arrives once both directions are shut down.
     """
 
-    __slots__ = ("_ended", "_farewell", "deadline", "deaf", "sock")
+    __slots__ = ("_ended", "_farewell", "_heard", "deadline", "deaf", "sock")
 
     def __init__(
         self, sock: socket.socket, farewell: bytes, deadline: Deadline, *, deaf: bool = False
@@ -134,6 +139,7 @@ class _Leaving:
         self.deaf = deaf
         self._farewell = farewell
         self._ended = False
+        self._heard = 0.0  # when the peer has last said something
 
     @property
     def events(self) -> int:
@@ -163,18 +169,13 @@ class _Leaving:
         """Do what can be done now; True when the peer is done, or has got everything, or is gone."""
         if not self.stop_sending():
             return True
-        if self.deaf:
-            with contextlib.suppress(OSError):
-                for _ in range(_READS_A_LOOK):
-                    if not self.sock.recv_into(scrap, 0, _DONT_WAIT):
-                        break
-            return not self.owes
         try:
             for _ in range(_READS_A_LOOK):
                 if not self.sock.recv_into(scrap, 0, _DONT_WAIT):
-                    return True
+                    return not self.deaf or not self.owes
+                self._heard = time.monotonic()
         except BlockingIOError:
-            return False
+            return self.deaf and not self.owes
         except OSError:
             return True
         return False
@@ -183,6 +184,10 @@ class _Leaving:
     def owes(self) -> bool:
         """Whether the peer has not got everything yet."""
         return bool(self._farewell) or _has_unsent(self.sock)
+
+    def is_settled(self, now: float) -> bool:
+        """Whether it may be closed if it must, and the peer will have got everything."""
+        return not self.owes and now - self._heard > _SILENCE
 
 
 class _Bell:
@@ -215,7 +220,7 @@ class _Bell:
         return self._ear.fileno()
 
     def rest(self) -> None:
-        """Be silent again. What was handed over before is to be looked for after this, not before."""
+        """Be silent again. The thread looks after this, not before, for sockets that were handed over."""
         if self._rung:
             with contextlib.suppress(BlockingIOError):  # `ring` has not got as far as sending
                 self._ear.recv(4096)
@@ -227,7 +232,7 @@ class _Bell:
         self._string.close()
 
     def __del__(self) -> None:
-        # What `__init__` did not get is not there.
+        # `__init__` may have failed.
         for name in ("_ear", "_string"):
             end = getattr(self, name, None)
             if end is not None:
@@ -235,7 +240,7 @@ class _Bell:
 
 
 class _Watch:
-    """What the thread keeps its eyes on. Only the thread itself uses it, but for ``wake``."""
+    """The sockets that the thread watches. Only the thread itself uses it, but for ``wake``."""
 
     def __init__(self) -> None:
         self.kept: dict[_Leaving, None] = {}  # in the order in which they were handed over
@@ -373,7 +378,7 @@ class _Watch:
 
 
 class _Lingerer:
-    """The sockets that linger, and who sees to it."""
+    """The sockets that linger, and the thread that sees to it."""
 
     def __init__(self) -> None:
         self._begin()
@@ -395,7 +400,8 @@ class _Lingerer:
     def add(self, leaving: _Leaving) -> None:
         """Take a socket over; it is closed when its peer is done or its time is up."""
         if self._exit.over or not _background.can_run_threads():
-            self._linger_here([leaving])  # no thread would get to it, or nothing would wait for the thread
+            # No thread would get to it, or nothing would wait for the thread.
+            self._linger_here([leaving], DEFAULT_LINGER)
             return
         self._exit.arm()
         if len(self._arrivals) >= _MOST:  # the thread does not keep up, as if it could not run
@@ -428,7 +434,7 @@ class _Lingerer:
         """There is no thread to be had."""
         if _background.is_ending() and _background.is_main_thread():
             return  # The exit hook is next, and finds all in the queue: one wait for all of them.
-        self._linger_here(self._arrived())
+        self._linger_here(self._arrived(), DEFAULT_LINGER)
 
     def _arrived(self) -> list[_Leaving]:
         """Take what is in the queue: it is the caller's from now on."""
@@ -455,8 +461,8 @@ class _Lingerer:
                         return
                     failures = 0
                 except Exception:
-                    # Not of one connection: the selector has failed, say, or there is no memory. What is a matter of
-                    # the selector is cured by doing without; what lasts ends the thread, and the next close starts one.
+                    # Not of one connection: the selector has failed, say, or there is no memory. Doing without a
+                    # selector cures the one; if it lasts the thread ends, and the next close starts another.
                     watch.go_blind()
                     failures += 1
                     if failures > _FAILURES:
@@ -479,7 +485,7 @@ class _Lingerer:
         if not was_idle or self._arrivals:
             return True
         del self._serving[_SERVING]
-        # Whoever hands over from here on starts another thread. What was handed over before that is in the queue.
+        # A caller that hands over from here on starts another thread. One that has done so before is seen here.
         return bool(self._arrivals) and self._serving.setdefault(_SERVING, watch) is watch
 
     def _welcome(self, watch: _Watch) -> None:
@@ -494,7 +500,7 @@ class _Lingerer:
 
     # Without the thread.
 
-    def _linger_here(self, leavings: Sequence[_Leaving], seconds: float = DEFAULT_LINGER) -> None:
+    def _linger_here(self, leavings: Sequence[_Leaving], seconds: float) -> None:
         """Wait in the calling thread until what was sent has arrived; a bounded time for all calls together."""
         begun = time.monotonic()
         limit = begun + min(seconds, self._patience / 2)
@@ -507,7 +513,7 @@ class _Lingerer:
                 left = [
                     leaving
                     for leaving in left
-                    if not leaving.is_over(scrap) and leaving.owes and not leaving.deadline.passed(now)
+                    if not (leaving.is_over(scrap) or leaving.is_settled(now) or leaving.deadline.passed(now))
                 ]
                 if not left or now >= limit:
                     return
@@ -528,13 +534,13 @@ class _Lingerer:
             if _SERVING not in self._serving and now >= self._starting:
                 self._linger_here(self._arrived(), limit - now)
                 return
-            if not any(leaving.owes for leaving in list(self._all)):
+            if all(leaving.is_settled(now) for leaving in list(self._all)):
                 return
             time.sleep(min(pause, limit - now))
             pause = min(2 * pause, _LOOK)
 
     def forget(self) -> None:
-        """In a forked child: the parent lingers, we only drop our copies of its descriptors."""
+        """In a forked child: the parent lingers; only the copies of its descriptors are closed here."""
         leavings, watches = list(self._all), list(self._serving.values())
         self._begin()
         for watch in watches:

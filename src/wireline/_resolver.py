@@ -57,7 +57,7 @@ _NAME = "wireline-resolve"
 
 
 class Lookup:
-    """One question, and all who wait for the answer."""
+    """One question, and all callers that wait for the answer."""
 
     def __init__(self, question: _Question) -> None:
         self.question = question
@@ -77,7 +77,7 @@ class Lookup:
         self._callbacks[callback] = None
         if self._is_done:
             self._answer()
-        elif self._dropped:  # by the last who left, in this moment
+        elif self._dropped:  # by the last caller that left, in this moment
             self._take_up()
 
     def remove_done_callback(self, callback: Callable[[Lookup], object]) -> None:
@@ -202,10 +202,10 @@ class _Pool:
     def __init__(self) -> None:
         self._under_way: dict[_Question, Lookup] = {}
         self._queue: deque[Lookup] = deque()
-        # What is being looked up, in the order in which it was begun; and every worker there is.
+        # The lookups that a worker has begun, in that order; and every worker there is.
         self._busy: dict[_Worker, Lookup] = {}
         self._workers: dict[_Worker, None] = {}
-        # A lock for each worker that waits, to be released once by whoever takes it out.
+        # A lock for each worker that waits, to be released once by the caller that takes it out.
         self._idle: deque[threading.Lock] = deque()
 
     # For callers.
@@ -292,7 +292,7 @@ class _Pool:
         return True
 
     def _forget(self, lookup: Lookup) -> None:
-        """Let the next one who asks have a fresh answer. Only who has the lookup in hand does that."""
+        """Let the next caller have a fresh answer. Only the thread that has the lookup in hand does that."""
         if self._under_way.get(lookup.question) is lookup:
             del self._under_way[lookup.question]
 
@@ -358,7 +358,7 @@ class _Pool:
         gate = threading.Lock()
         gate.acquire()
         self._idle.append(gate)
-        # What was put into the queue before that has woken no one here.
+        # A lookup that was put into the queue before that has not woken this worker.
         busy, now = list(self._busy.values()), time.monotonic()
         if not self._queue:
             seconds = _IDLE
@@ -376,7 +376,7 @@ class _Pool:
         if seconds < _IDLE:
             return True
         self._workers.pop(worker, None)
-        # Who asks from here on does not count on this worker. What was asked before that is in the queue.
+        # A caller from here on does not count on this worker. One that has asked before is seen here.
         if not self._queue:
             return False
         self._workers[worker] = None
@@ -406,7 +406,7 @@ def _least_suspect(queue: list[Lookup], hanging: list[Lookup]) -> Lookup:
 
 
 def _domain(lookup: Lookup) -> str:
-    """What stands for "the same name servers"."""
+    """The part of a name that stands for "the same name servers"."""
     return ".".join(lookup.question[0].lower().rstrip(".").rsplit(".", 2)[-2:])
 
 

@@ -4,7 +4,8 @@ It prints its port, then for each connection that has ended a line of JSON: the 
 was a clean one. Like every server it sends session tickets that its clients may never read: it is these that turn a
 plain close into a reset. It ends when its standard input does.
 
-With ``--slow`` it begins to read half a second after the handshake.
+With ``--slow`` it begins to read 0.3 seconds after the handshake, and says something once more before: data that
+arrives at a closed descriptor is answered with a reset, too.
 """
 
 from __future__ import annotations
@@ -19,12 +20,15 @@ async def main(certificate: str, key: str, *options: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
 
+    slow = "--slow" in options
+
     async def sink(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         received, ended = 0, "cleanly"
         try:
             writer.write(b"greetings that no client reads\n")
-            if "--slow" in options:
-                await asyncio.sleep(0.5)
+            if slow:
+                await asyncio.sleep(0.3)
+                writer.write(b"anybody there?\n")
             while data := await reader.read(65536):
                 received += len(data)
         except OSError as error:

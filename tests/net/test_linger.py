@@ -212,6 +212,31 @@ def test_P6_without_a_thread_all_calls_together_take_a_bounded_time(
         there.close()
 
 
+def test_P6_without_a_thread_it_waits_while_the_peer_still_talks(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = pair
+    there.send(b"before")
+    failed: list[OSError] = []
+
+    def talk() -> None:
+        try:
+            for _ in range(5):
+                threading.Event().wait(_linger._SILENCE / 10)
+                there.send(b"and on")
+        except OSError as error:
+            failed.append(error)
+        there.close()
+
+    talker = threading.Thread(target=talk)
+    talker.start()
+    no_thread(monkeypatch)
+    dispose(here, PATIENCE, b"farewell")
+    assert is_closed(here)
+    talker.join()
+    assert not failed
+
+
 def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA3: without a descriptor for the thread's own use every connection was closed at once, and reset."""
 
