@@ -64,18 +64,19 @@ class SharedTlsCore(TlsCore):
 
     def feed(self, data: bytes) -> None:
         with self._lock:
-            super().feed(data)
+            self._feed(data)
         if self._unattended:
             self._attend_now()
+        # At the very end: an exception of a signal handler can come until here, and then the same data is fed again.
+        self.engine.due = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         with self._lock:
             answer = self._open_some(data, most)
         if self._unattended:
             self._attend_now()
-        if answer is not None:
-            # Now, for an exception can come while the lock is given back.
-            self.engine.due = self.engine.plaintext = b""
+        engine = self.engine
+        engine.due = engine.plaintext = b""
         return answer
 
     def fail(self, error: OSError) -> None:

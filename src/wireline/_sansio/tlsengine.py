@@ -114,8 +114,8 @@ class TlsEngine:
         read, write: OpenSSL's.
         opened: gives the plaintext of the next record, without end: what ``read`` gives.
         incoming: where ciphertext is put that is to be read.
-        due, given: what was fed last and is not all decrypted, and how many bytes of it ``incoming`` has got. They say
-            something only while ``open_all`` is at work, or was ended by an exception.
+        due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
+            of feeding; when it is found with something, an exception has ended the call before.
         plaintext: what ``opened`` gave and is in nobody's hands yet; None while it is at work.
         decrypted: the plaintext of records, for whoever called ``open_all``, and takes it away.
         accepted: bytes of plaintext that were made into records, since the beginning.
@@ -272,6 +272,7 @@ class TlsEngine:
             for plaintext in self.decrypted:
                 take(plaintext)
             self.decrypted.clear()
+            self.due = b""
         self.conclude(at_end=at_end)
 
     def conclude(self, *, at_end: bool = False) -> None:
@@ -286,19 +287,17 @@ class TlsEngine:
     def open_all(self, data: bytes) -> None:
         """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
 
-        If an exception of a signal handler has ended it, the next call goes on, with the same object or with what came
-        after it.
+        If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
+        with none. ``data`` is ``due`` afterwards.
         """
         due, view = self.due, memoryview(data)
-        if due:
+        if due or not data:
             self._open(memoryview(due), self.given)
-            if due is data:
-                self.due = b""
+            if due is data or not data:
                 return
         self.given = 0
         self.due = data
         self._open(view, 0)
-        self.due = b""
 
     def _open(self, view: memoryview, start: int) -> None:
         size = len(view)

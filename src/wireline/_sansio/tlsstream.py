@@ -128,7 +128,14 @@ class TlsCore(StreamCore):
     # Receiving.
 
     def feed(self, data: bytes) -> None:
-        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced."""
+        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced.
+
+        When an exception of a signal handler has ended this or ``feed_some``, the same object is to be fed again.
+        """
+        self._feed(data)
+        self.engine.due = b""
+
+    def _feed(self, data: bytes) -> None:
         engine = self.engine
         if not engine.established:
             self._news = True
@@ -136,21 +143,20 @@ class TlsCore(StreamCore):
             engine.feed_handshake(data)
             return
         if 0 < len(data) <= RECORD_ON_WIRE:
-            # This one, and not what a class below makes of it: it is part of what we do.
-            if plaintext := TlsCore._open_some(self, data, RECORD):
+            if plaintext := self._open_some(data, RECORD):
                 self._buffer.feed(plaintext)
-                engine.due = engine.plaintext = b""
+                engine.plaintext = b""
         else:
             self._take_in(data, at_end=not data)
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         answer = self._open_some(data, most)
-        if answer is not None:
-            self.engine.due = self.engine.plaintext = b""
+        engine = self.engine
+        engine.due = engine.plaintext = b""
         return answer
 
     def _open_some(self, data: bytes, most: int) -> bytes | None:
-        """Do what ``feed_some`` does. An answer is the engine's until that has nothing ``due`` any more."""
+        """Do what ``feed_some`` does. An answer is the engine's ``plaintext`` until whoever takes it empties that."""
         # Where every message comes by. Mostly it is one record, and just that is done here.
         engine = self.engine
         size = len(data)
