@@ -64,18 +64,20 @@ class SharedTlsCore(TlsCore):
 
     def feed(self, data: bytes) -> None:
         with self._lock:
-            self._feed(data)
+            super().feed(data)
+            # An exception of a signal handler can come until the end of this, and then the same data is fed again.
+            self.engine.due = data
         if self._unattended:
             self._attend_now()
-        # At the very end: an exception of a signal handler can come until here, and then the same data is fed again.
         self.engine.due = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         with self._lock:
-            answer = self._open_some(data, most)
+            answer = super().feed_some(data, most)
+            engine = self.engine
+            engine.due, engine.plaintext = data, answer or b""  # likewise
         if self._unattended:
             self._attend_now()
-        engine = self.engine
         engine.due = engine.plaintext = b""
         return answer
 

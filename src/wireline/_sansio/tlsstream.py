@@ -132,10 +132,6 @@ class TlsCore(StreamCore):
 
         When an exception of a signal handler has ended this or ``feed_some``, the same object is to be fed again.
         """
-        self._feed(data)
-        self.engine.due = b""
-
-    def _feed(self, data: bytes) -> None:
         engine = self.engine
         if not engine.established:
             self._news = True
@@ -143,25 +139,22 @@ class TlsCore(StreamCore):
             engine.feed_handshake(data)
             return
         if 0 < len(data) <= RECORD_ON_WIRE:
-            if plaintext := self._open_some(data, RECORD):
+            # This one, and not what a class below makes of it: it is part of what we do.
+            plaintext = TlsCore.feed_some(self, data, RECORD)
+            if plaintext:
+                engine.due, engine.plaintext = data, plaintext  # until the buffer has it
                 self._buffer.feed(plaintext)
-                engine.plaintext = b""
         else:
             self._take_in(data, at_end=not data)
+        engine.due = engine.plaintext = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
-        answer = self._open_some(data, most)
-        engine = self.engine
-        engine.due = engine.plaintext = b""
-        return answer
-
-    def _open_some(self, data: bytes, most: int) -> bytes | None:
-        """Do what ``feed_some`` does. An answer is the engine's ``plaintext`` until whoever takes it empties that."""
         # Where every message comes by. Mostly it is one record, and just that is done here.
         engine = self.engine
         size = len(data)
         if engine.due or not engine.at_ease or size > RECORD_ON_WIRE:
             self._take_in(data)
+            engine.due = b""
             return None
         self._came = 0
         self.want = _GULP
@@ -182,8 +175,11 @@ class TlsCore(StreamCore):
             if not plaintext:
                 engine.end()
             elif len(plaintext) <= most and not incoming.pending and not self.outgoing.pending:
+                # No exception can come from here to the caller's next call.
+                engine.due = engine.plaintext = b""
                 return plaintext
         self._take_in(data)
+        engine.due = b""
         return None
 
     def _take_in(self, data: bytes, *, at_end: bool = False) -> None:
