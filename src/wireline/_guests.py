@@ -77,6 +77,6 @@ class Guests(Generic[C]):
 
 
 def _send_away(client: Client) -> None:
-    """Close a client, and let go of it: in the blocking flavour the last who uses a descriptor closes it."""
+    """Close a client, and release its core and turn: in the blocking flavour the last user closes the descriptor."""
     client.close()
     client._published()

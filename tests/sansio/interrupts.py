@@ -1,7 +1,7 @@
 """Exceptions at the moments at which CPython runs signal handlers, each in its turn.
 
 CPython 3.11 to 3.13 runs them after a call of something that is not Python, at the entry of a Python function, and at a
-jump backwards. A tracer of single instructions raises at the moment that it was told.
+jump backwards. A tracer of single instructions raises at a given one of these moments.
 """
 
 from __future__ import annotations

@@ -186,7 +186,7 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
                 interrupted(send, moment if number == target else NEVER, *SENDING)
             except Interruption:
                 raised = True
-                # A caller that goes on after what went out, of which it is told exactly how much that was.
+                # A caller that goes on after what went out, and whose count is exact.
                 send_all(sock, core, message[core.engine.accepted - before :])
             assert core.engine.accepted - before == len(message), (target, moment)
         while not sock._flush_now(core):
@@ -219,7 +219,7 @@ def test_FA26_a_loss_inside_of_OpenSSLs_read_is_an_error_and_never_silent() -> N
             engine.opened = good
             how(core, wire)
             for _ in range(2):
-                with pytest.raises(SslError, match="what it had decrypted is lost"):
+                with pytest.raises(SslError, match="the decrypted data is lost"):
                     core.recv_some(10)
             with pytest.raises(SslError):
                 core.seal(b"more")

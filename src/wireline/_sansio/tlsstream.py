@@ -48,9 +48,9 @@ class TlsCore(StreamCore):
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
         rest: what is left to send of the ciphertext that was taken last.
-        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. Set by whoever
-            sends, by ``for core.gone in map(send, ...): break``: an exception of a signal handler, which can come after
-            any call, then finds the number where the next send looks for it, and nothing is sent twice.
+        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. It is set by
+            ``for core.gone in map(send, ...): break``, which stores the number before a signal handler can raise an
+            exception: the next send finds it here, and sends nothing twice.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
