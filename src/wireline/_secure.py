@@ -226,11 +226,10 @@ class SecureSocket(BaseSocket):
     def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> int:
         """Send what there is room for; how many bytes of ``payload`` are accepted.
 
-        These are the bytes whose records the kernel has, or which are begun: the last slice of up to 64 KiB is made
-        into records as soon as there is room for a byte, and what the kernel did not take of those is the core's
-        ``rest``, which the next sending call, even of nothing, or ``close`` completes. Records of before count for
-        nothing here, and neither does a slice that the kernel refused with an error: the number is right then, too.
-        ``secure.rest`` says afterwards whether something is left.
+        Accepted are the bytes of records that the kernel has taken, and those of the slice (up to 64 KiB) that was made
+        into records and that the kernel took a part of, or had no room for. Its rest is ``secure.rest`` afterwards, and
+        the next sending call, even with ``b""``, or ``close`` completes it. A slice that the kernel refused with an
+        error is not counted; no ``OSError`` is raised.
         """
         before = secure.engine.accepted
         try:

@@ -68,13 +68,13 @@ async def left_by(flavour: Flavour, version: str) -> AsyncIterator[tuple[Sock, L
 
 
 async def sends_find_the_reset(sock: Sock) -> None:
-    """Send until the system has told of the reset: it does so once, and to whoever sends."""
+    """Send until the system has told of the reset: it does so once, to a send or to a read."""
     for _ in range(500):
         await sock.send(b"more")
         if (sock._sock if isinstance(sock, Face) else sock)._core.broken is not None:
             return
         await asyncio.sleep(0.01)
-    pytest.fail("no send was told of the reset")
+    pytest.fail("no send found the reset")
 
 
 @pytest.mark.parametrize("flags", [SocketFlag.SAFE_DISCONN, SocketFlag(0)], ids=["safe", "unsafe"])

@@ -669,7 +669,7 @@ class Watched:
 
 
 class WatchedBio:
-    """A memory BIO that is read only while somebody has the lock."""
+    """A memory BIO that is read only while the lock is held."""
 
     def __init__(self, bio: ssl.MemoryBIO, lock: Watched) -> None:
         self._bio = bio

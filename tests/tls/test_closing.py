@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -363,9 +364,44 @@ async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
     pytest.fail("the kernel takes everything")
 
 
+async def tried(sock: Sock, data: bytes) -> bool:
+    """``try_send``, whether it is a plain call or one to be awaited."""
+    result = sock.try_send(data)
+    return bool(await result) if inspect.isawaitable(result) else bool(result)
+
+
+@pytest.mark.parametrize("size", [1000, 60_000, 200_000, len(BIG)])
+async def test_FB2_try_send_says_how_much_went_out(pair: Pair, size: int) -> None:
+    """FB2: try_send returned False after it had sent a part, and last_bytes_sent was the previous call's."""
+    sent: list[bytes] = []
+    while await tried(pair.sock, BIG[:size]):
+        assert pair.sock.last_bytes_sent == size
+        sent.append(BIG[:size])
+    part = pair.sock.last_bytes_sent
+    assert 0 <= part <= size
+    await tried(pair.sock, b"more")  # the kernel may have some room again, or not
+    more = b"more"[: pair.sock.last_bytes_sent]
+    reading = asyncio.ensure_future(pair.peer_reads())
+    await pair.sock.send(BIG[part:size], timeout=PATIENCE)
+    assert pair.sock.last_bytes_sent == size - part
+    pair.sock.close()
+    assert await reading == b"".join(sent) + BIG[:part] + more + BIG[part:size]
+
+
+async def test_FB2_a_try_send_that_fails_says_that_nothing_went_out(pair: Pair) -> None:
+    """FB2: the same after an error."""
+    await pair.sock.send(b"seven b")
+    assert pair.sock.last_bytes_sent == 7
+    pair.peer.close(linger=0)
+    while await tried(pair.sock, b"more"):
+        assert pair.sock.last_bytes_sent == 4
+        await asyncio.sleep(0.001)
+    assert pair.sock.last_bytes_sent == 0
+
+
 async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair) -> None:
     sent = 0
-    while await pair.sock.try_send(BIG[:10_000]):
+    while await tried(pair.sock, BIG[:10_000]):
         sent += 10_000
     # The last one was begun, and counts: what it lacks goes first.
     reading = asyncio.ensure_future(pair.peer_reads())

@@ -114,7 +114,7 @@ class Flooder:
 
 
 async def test_FB16_a_reader_whose_writer_is_blocked_ends_with_an_error(flavour: Flavour) -> None:
-    """FB16: over sockets, in both flavours: nothing hangs, and the reader is told."""
+    """FB16: over sockets, in both flavours: nothing hangs, and the read fails with the reason."""
     needs_the_bridge()
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):

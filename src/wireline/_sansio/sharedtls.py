@@ -69,17 +69,20 @@ class SharedTlsCore(TlsCore):
     def feed(self, data: bytes) -> None:
         with self._lock:
             super().feed(data)
+            # An exception of a signal handler can come until the end of this, and then the same data is fed again.
+            self.engine.due = data
         if self._unattended:
             self._attend_now()
+        self.engine.due = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
         with self._lock:
-            answer = self._open_some(data, most)
+            answer = super().feed_some(data, most)
+            engine = self.engine
+            engine.due, engine.plaintext = data, answer or b""  # likewise
         if self._unattended:
             self._attend_now()
-        if answer is not None:
-            # Now, for an exception can come while the lock is given back.
-            self.engine.due = self.engine.plaintext = b""
+        engine.due = engine.plaintext = b""
         return answer
 
     def take_in(self, most: int = 0) -> bytes | None:

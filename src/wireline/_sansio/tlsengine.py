@@ -9,12 +9,12 @@ What the end of the TCP stream means is decided here and not by OpenSSL, whose a
 
 After a fatal error nothing more is asked of OpenSSL; the error is raised again.
 
-A signal handler may raise an exception in the midst of every method here, after any call. What OpenSSL gave is never in
-a local variable alone at such a moment: ``for self.slot in iterator: break`` calls, and stores what it got, with no
-moment in between (CPython runs handlers after calls, at the entry of functions and at jumps backwards). What is done is
-noted directly before the call that does it. ``open_all`` and ``encrypt`` so go on where the exception left them. One
-moment remains that Python has no way around: ``SSLObject.read`` lets handlers run after it has decrypted, and drops the
-plaintext when one raises. That is found out, and fails the connection.
+A signal handler may raise an exception in the midst of every method here: CPython (3.11 to 3.13) runs handlers after
+calls, at the entry of functions and at jumps backwards. At such a moment no bytes are in a local variable alone:
+``for self.slot in iterator: break`` makes a call and stores its result with no such moment in between, and each step is
+noted directly before the call that does it. The next call of ``open_all`` or ``encrypt`` continues from there. One
+moment cannot be avoided: ``SSLObject.read`` runs handlers after it has decrypted, and drops the plaintext when one
+raises. The next call detects this, and the connection fails with an error.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ RECORD_ON_WIRE = RECORD + 22
 # 72, 94 and 138 kB for its life.
 PORTION = 32 * 1024
 
-# The most output in bytes that a read may find or leave unsent. A peer that asks for answers (key updates) and takes
-# none gets an error then, and no more memory. The largest slice of a message that is being sent is half of this, and
-# what remains is the answers to more than 2,000 key updates, where a peer that means well waits for the first.
+# The limit in bytes on unsent output when a read adds to it. A peer that asks for answers (key updates) and reads none
+# makes the connection fail at this size instead of using memory without bound. The largest slice of a message that is
+# being sent takes half of it; the other half holds the answers to more than 2,000 key updates.
 MOST_UNSENT = 128 * 1024
 
 _ALL = (-1,)  # what a memory BIO is asked for
@@ -90,7 +90,7 @@ class Policy(Protocol):
     def remember(self, obj: ssl.SSLObject) -> None:
         """The peer has sent a ticket or application data: its session is complete and may be kept.
 
-        It is the reader who calls, in the midst of received data: nothing that fails here may be raised.
+        The call is made inside a read, with received data at hand: it must not raise an ``Exception``.
         """
 
     # What the sockets' properties of the same meaning return.
@@ -114,10 +114,10 @@ class TlsEngine:
         read, write: OpenSSL's.
         opened: gives the plaintext of the next record, without end: what ``read`` gives.
         incoming: where ciphertext is put that is to be read.
-        due, given: what was fed last and is not all decrypted, and how many bytes of it ``incoming`` has got. They say
-            something only while ``open_all`` is at work, or was ended by an exception.
-        plaintext: what ``opened`` gave and is in nobody's hands yet; None while it is at work.
-        decrypted: the plaintext of records, for whoever called ``open_all``, and takes it away.
+        due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
+            of feeding; when it is found with something, an exception has ended the call before.
+        plaintext: the record that ``opened`` gave last, until it is in ``decrypted``; None during the call of OpenSSL.
+        decrypted: the plaintext of records, for the caller of ``open_all`` to take away.
         accepted: bytes of plaintext that were made into records, since the beginning.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
@@ -246,10 +246,10 @@ class TlsEngine:
         return True
 
     def _hold_tickets(self) -> None:
-        """Keep the session tickets of a TLS 1.3 server for the time of its first write.
+        """Keep the session tickets of a TLS 1.3 server until its first write.
 
-        They are all that the last step of its handshake makes. A client that only writes, and leaves, does not read
-        them: unread in its kernel they would turn its close into a reset, which throws away what it has sent.
+        They are the only output of the last step of its handshake. A client that only writes and closes does not read
+        them: unread in its kernel they turn its close into a reset, which throws away the end of its data.
         """
         if self.obj.version() == "TLSv1.3" and self.outgoing.pending:
             self.gather()
@@ -269,10 +269,10 @@ class TlsEngine:
         """
         if self.error is None:
             self.open_all(data)
-            self.due = b""
             for plaintext in self.decrypted:
                 take(plaintext)
             self.decrypted.clear()
+            self.due = b""
         self.conclude(at_end=at_end)
 
     def conclude(self, *, at_end: bool = False) -> None:
@@ -287,13 +287,13 @@ class TlsEngine:
     def open_all(self, data: bytes) -> None:
         """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
 
-        If an exception of a signal handler has ended it, the next call goes on, with the same object or with the next.
-        The caller sets ``due`` to ``b""`` when it does not need that any more.
+        If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
+        with none. ``data`` is ``due`` afterwards.
         """
         due, view = self.due, memoryview(data)
-        if due:
+        if due or not data:
             self._open(memoryview(due), self.given)
-            if due is data:
+            if due is data or not data:
                 return
         self.given = 0
         self.due = data
@@ -306,7 +306,7 @@ class TlsEngine:
             self._look_for_a_session(whole=False)
         while (
             start < size and not self.ended and self.error is None
-        ):  # else nobody takes it, and it must not pile up
+        ):  # else it would pile up, for no read takes it
             end = self._end_of_record(view, start) if self._collecting else start + RECORD_ON_WIRE
             start, piece = end, view[start:end]
             # An exception can only come after both.
@@ -451,7 +451,7 @@ def _broken_off(error: Exception) -> ssl.SSLError:
 
 
 def _lost() -> ssl.SSLError:
-    words = "an exception of a signal handler came while OpenSSL decrypted, and what it had decrypted is lost"
+    words = "a signal handler raised an exception while OpenSSL decrypted, and the decrypted data is lost"
     return ssl.SSLError(ssl.SSL_ERROR_SSL, words)
 
 

@@ -49,9 +49,9 @@ class TlsCore(StreamCore):
         attend: is called when a read has made output, to send it if nobody else is sending.
         midway: a send has begun to send a message and not come to its end. Set by whoever sends.
         rest: what is left to send of the ciphertext that was taken last.
-        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. Set by whoever
-            sends, by ``for core.gone in map(send, ...): break``: an exception of a signal handler, which can come after
-            any call, then finds the number where the next send looks for it, and nothing is sent twice.
+        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. It is set by
+            ``for core.gone in map(send, ...): break``, which stores the number before a signal handler can raise an
+            exception: the next send finds it here, and sends nothing twice.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
@@ -134,7 +134,10 @@ class TlsCore(StreamCore):
     # Receiving.
 
     def feed(self, data: bytes) -> None:
-        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced."""
+        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced.
+
+        When an exception of a signal handler has ended this or ``feed_some``, the same object is to be fed again.
+        """
         engine = self.engine
         if not engine.established:
             self._news = True
@@ -143,25 +146,21 @@ class TlsCore(StreamCore):
             return
         if 0 < len(data) <= RECORD_ON_WIRE:
             # This one, and not what a class below makes of it: it is part of what we do.
-            if plaintext := TlsCore._open_some(self, data, RECORD):
+            plaintext = TlsCore.feed_some(self, data, RECORD)
+            if plaintext:
+                engine.due, engine.plaintext = data, plaintext  # until the buffer has it
                 self._buffer.feed(plaintext)
-                engine.due = engine.plaintext = b""
         else:
             self._take_in(data, at_end=not data)
+        engine.due = engine.plaintext = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
-        answer = self._open_some(data, most)
-        if answer is not None:
-            self.engine.due = self.engine.plaintext = b""
-        return answer
-
-    def _open_some(self, data: bytes, most: int) -> bytes | None:
-        """Do what ``feed_some`` does. An answer is the engine's until that has nothing ``due`` any more."""
         # Where every message comes by. Mostly it is one record, and just that is done here.
         engine = self.engine
         size = len(data)
         if engine.due or not engine.at_ease or size > RECORD_ON_WIRE:
             self._take_in(data)
+            engine.due = b""
             return None
         self._came = 0
         self.want = _GULP
@@ -182,8 +181,11 @@ class TlsCore(StreamCore):
             if not plaintext:
                 engine.end()
             elif len(plaintext) <= most and not incoming.pending and not self.outgoing.pending:
+                # No exception can come from here to the caller's next call.
+                engine.due = engine.plaintext = b""
                 return plaintext
         self._take_in(data)
+        engine.due = b""
         return None
 
     def _take_in(self, data: bytes, *, at_end: bool = False) -> None:
@@ -192,9 +194,10 @@ class TlsCore(StreamCore):
         self._came = len(data)
         engine = self.engine
         engine.open_all(data)
-        # Both, for no exception can come in between: until here it is done again with the same object.
-        engine.due = b""
-        self.inbox = None
+        if self.inbox is not None:
+            # Both, for no exception can come in between: until here it is done again with the same object.
+            engine.due = b""
+            self.inbox = None
         self._hand_on()
         if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
             self._decrypt(at_end=at_end)
@@ -220,11 +223,10 @@ class TlsCore(StreamCore):
         if self.undo is None:
             self.undo = NOTHING  # else it was noted before the request
         if type(data) is bytes and data and engine.at_ease:
-            answer = self._open_some(data, most or RECORD)
+            answer = TlsCore.feed_some(self, data, most or RECORD)
             if answer is not None:
-                # It takes the place of the ciphertext. All at once, for no exception can come in between.
+                # It takes the place of the ciphertext, and no exception can come in between.
                 self._opened = self.inbox = answer
-                engine.due = engine.plaintext = b""
                 if most:
                     self.at_rest = self.buffered
                     return answer

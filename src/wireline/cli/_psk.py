@@ -17,7 +17,7 @@ def parse_key(text: str) -> tuple[str, bytes]:
     """Return identity and key. The identity may have colons in it.
 
     Raises:
-        ValueError: it is none. The message repeats nothing of it: whoever has swapped the two has the key in front.
+        ValueError: it is none. The message repeats nothing of it: if the two are swapped, the key is in front.
     """
     identity, colon, digits = text.rpartition(":")
     # What is no UTF-8 on the command line is not printable either, and could not be encoded.
@@ -79,7 +79,7 @@ def _require_privacy(path: str, status: os.stat_result) -> None:
         ValueError: they can.
     """
     if os.name != "posix" or not stat.S_ISREG(status.st_mode):
-        return  # there is nothing like it; or a pipe, which only those have that were given it
+        return  # Windows has no such modes, and a pipe is open only to the processes that inherited it
     mode = stat.S_IMODE(status.st_mode)
     forbidden = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
     if mode & forbidden:

@@ -48,7 +48,7 @@ def client_context(
     if options.psk:
         identity, _ = options.psk
         program.use("os")
-        # What is printed here is copied, mailed and kept: the key of the command line is not for that.
+        # The printed program is copied, mailed and kept, so it must not have the key in it.
         program.add(
             f'key = bytes.fromhex(os.environ["{_KEY_VARIABLE}"])  # the key of --psk, which is not shown'
         )

@@ -157,22 +157,22 @@ class Connection:
     def remember(self, obj: ssl.SSLObject) -> None:
         """Keep the session of a client for the next connection to the same host and port.
 
-        Nothing is raised: it is the reader who calls, and what a session cannot do is not its business.
+        No ``Exception`` is raised: the caller is a read, whose data would be lost.
         """
         try:
             if self._wants_a_session(obj):
                 self._keep_session(obj)
         except Exception:  # noqa: BLE001 - it has no other place to go to
-            # Of the program's own class of cache, say. To the reader it would be an end of its stream.
+            # A program's own class of cache may raise anything, and the read that calls must not fail by it.
             _log.exception("the TLS session with %s, port %d, was not kept", self._host, self._port)
 
     def _wants_a_session(self, obj: ssl.SSLObject) -> bool:
         """Whether ``obj.session`` is to be asked for.
 
-        CPython (3.11 to 3.13, at least) leaks a copy of the session, 6.5 kB and more, each time that is asked. So only
-        a client does that whose next connection gains by it: there is a cache, which has not enough for this server.
-        In TLS 1.3 what remains is one copy for each ticket that is kept, in 1.2 one for each session that was not
-        resumed.
+        CPython (3.11 to 3.13, at least) leaks a copy of the session, 6.5 kB and more, each time the attribute is read.
+        So it is read only for a client with a cache that has room for one more session with this server. What is left
+        of the leak: one copy for each ticket that is kept (TLS 1.3), and one for each handshake that was not resumed
+        (TLS 1.2).
         """
         settings = self._settings
         if settings.sessions is None or settings.server or not (self._host and self._port):

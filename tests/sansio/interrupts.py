@@ -1,0 +1,73 @@
+"""Exceptions at the moments at which CPython runs signal handlers, each in its turn.
+
+CPython 3.11 to 3.13 runs them after a call of something that is not Python, at the entry of a Python function, and at a
+jump backwards. A tracer of single instructions raises at a given one of these moments.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from collections.abc import Callable
+
+__all__ = ["Interruption", "interrupted"]
+
+_JUMPS = ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
+
+
+class Interruption(Exception):
+    """What the handler raises."""
+
+
+@functools.cache
+def _names(code: types.CodeType) -> dict[int, str]:
+    return {instruction.offset: instruction.opname for instruction in dis.get_instructions(code)}
+
+
+class _Tracer:
+    """Raises once, at one of the moments in the files that it looks at."""
+
+    def __init__(self, files: tuple[str, ...], moment: int) -> None:
+        self._files = files
+        self._left = moment
+        self._before: dict[types.FrameType, str] = {}
+        self.raised = False
+
+    def __call__(self, frame: types.FrameType, event: str, _: object) -> Callable[..., object] | None:
+        if event == "call":
+            # What a test puts in the place of something that is not Python counts as that.
+            if frame.f_back in self._before and frame.f_globals["__name__"].startswith("wireline."):
+                self._before[frame.f_back] = "a call of Python"  # the moment was at its entry
+            if not frame.f_code.co_filename.endswith(self._files):
+                return None
+            frame.f_trace_opcodes = True
+            self._before[frame] = ""
+        elif event == "opcode":
+            name = _names(frame.f_code)[frame.f_lasti]
+            before, self._before[frame] = self._before.get(frame, ""), name
+            if before.startswith("CALL") or before in ("RESUME", _JUMPS[0]):
+                if self._left == 0:
+                    self.raised = True
+                    raise Interruption
+                self._left -= 1
+        elif event == "return":
+            self._before.pop(frame, None)
+        return self
+
+
+def interrupted(call: Callable[[], object], moment: int, *files: str) -> bool:
+    """Make a call, and raise in it at one moment of the code in ``files``; whether it had so many.
+
+    Raises:
+        Interruption: it had, and let the exception pass.
+    """
+    tracer = _Tracer(files, moment)
+    before = sys.gettrace()
+    sys.settrace(tracer)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return tracer.raised
