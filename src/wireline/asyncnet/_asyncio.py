@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -22,10 +23,12 @@ __all__ = [
     "Ticket",
     "Timer",
     "can_poll",
+    "checkpoint",
     "current_task",
     "operate",
     "pause",
     "running_loop",
+    "runs_here",
     "spawn",
     "when_done",
 ]
@@ -150,6 +153,20 @@ class Sleep:
 def can_poll(loop: Loop) -> bool:
     """Whether the loop has ``add_reader``: all have the name, Windows' default one only that."""
     return not FORCE_PORTABLE and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
+
+
+def runs_here(loop: Loop) -> bool:
+    """Whether ``loop`` runs in the calling thread, be it that a signal handler has interrupted it."""
+    try:
+        return running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+@types.coroutine
+def checkpoint() -> Generator[None, None, None]:
+    """Let the other tasks go on for one turn of the loop; a place where a task can be cancelled."""
+    yield
 
 
 async def pause(seconds: float) -> None:

@@ -25,11 +25,12 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
+from wireline._base import closed_meanwhile
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._jobs import Owner
-from wireline.asyncnet._poller import unwatch, watch
+from wireline.asyncnet._poller import loop_state
 from wireline.errors import SocketTimeout
 
 __all__ = ["StreamReader"]
@@ -44,15 +45,14 @@ class StreamReader(Sleep):
         at_rest: nobody reads, and the core is empty, open, and wants what comes as it comes: a request for at most a
             buffer of that would get no other answer from it than "not yet". Whoever feeds the core besides the reader
             takes it away.
+        closed: the descriptor is closed, or about to be.
     """
 
     __slots__ = (
         "_answer",
         "_args",
         "_at",
-        "_closed",
         "_core",
-        "_fd",
         "_is_line",
         "_most",
         "_owner",
@@ -64,6 +64,7 @@ class StreamReader(Sleep):
         "_timer",
         "_timer_at",
         "at_rest",
+        "closed",
     )
 
     def __init__(
@@ -74,7 +75,6 @@ class StreamReader(Sleep):
         owner: Owner,
     ) -> None:
         super().__init__(loop)
-        self._fd = sock.fileno()
         self._sock = sock
         self._core = resting[0]
         self._resting = resting
@@ -86,7 +86,7 @@ class StreamReader(Sleep):
         self._answer = b""
         self.at_rest = False
         self._registered = False
-        self._closed = False
+        self.closed = False
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._at: float | None = None
@@ -111,8 +111,7 @@ class StreamReader(Sleep):
             is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._registered:
-            watch(self._loop, self._fd, self)
-            self._registered = True
+            self._registered = loop_state(self._loop).watch(self._sock, self)
         self.at_rest = False
         self._resting.clear()
         self._request = request
@@ -128,11 +127,13 @@ class StreamReader(Sleep):
                 self._set_timer(at)
         self.pending = self._asyncio_future_blocking = True
         try:
+            if self.closed or not self._registered:
+                # Asked last: whoever closes from now on finds a reader that is `pending`.
+                raise closed_meanwhile(request.__name__)
             yield self
         except BaseException:
             self.pending = False
-            if not self._closed:
-                self._resting.append(self._core)
+            self._resting.append(self._core)
             raise
         answer, self._answer = self._answer, b""
         return answer
@@ -149,6 +150,8 @@ class StreamReader(Sleep):
         except BlockingIOError:
             return
         except OSError as error:
+            if self.closed:
+                return  # `close` wakes the task, with a `ClosedError`
             core.fail(self._owner.note(error, self._request.__name__))
         else:
             if not data or len(data) > self._most:
@@ -182,20 +185,34 @@ class StreamReader(Sleep):
     def left(self) -> None:
         """Nothing to do: a request is not asked any more when its task is not ``pending``."""
 
+    @property
+    def needs_loop(self) -> bool:
+        """Whether there is a task to wake, or a timer to cancel."""
+        return self.pending or self._timer is not None
+
     def close(self, error: Callable[[str], BaseException]) -> None:
-        """Wake the reader with an error, and let go of the descriptor."""
-        self._closed = True
+        """Wake the reader with an error in the next turn of the loop, and let go of the descriptor."""
+        self._end()
+        if self.pending and not self._loop.is_closed():
+            self.wake_soon(error(self._request.__name__))
+
+    def close_now(self, error: Callable[[str], BaseException]) -> None:
+        """The same, from a callback of the loop: it goes on at once."""
+        self._end()
+        if self.pending:
+            self.wake_with(error(self._request.__name__))
+
+    def _end(self) -> None:
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._unwatch()
-        if self.pending and not self._loop.is_closed():
-            self.wake_soon(error(self._request.__name__))
 
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            unwatch(self._loop, self._fd)
+            loop_state(self._loop).unwatch(self._sock.fileno(), self)
 
     # One timer for all reads: it is set for the earliest deadline, and looks for itself whether there is a later one
     # by now. So a timeout that never fires makes no timer.

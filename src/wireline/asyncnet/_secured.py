@@ -15,9 +15,8 @@ from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
 from wireline.asyncnet._asyncio import Loop
-from wireline.asyncnet._channel import Channel
+from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._jobs import Send
-from wireline.asyncnet._signals import WriteTurn
 from wireline.errors import SocketTimeout
 from wireline.options import SocketFlag
 
@@ -34,8 +33,7 @@ class SecuredStream(SecureSocket):
 
     last_bytes_sent: int
 
-    _turn: WriteTurn
-    _writer: Channel | None
+    _fd: FdOnLoop
     _resting: list[StreamCore]
 
     # What the stream does, in the class below.
@@ -126,12 +124,12 @@ class SecuredStream(SecureSocket):
     def _send_output(self) -> None:
         """Send what a read has made, unless somebody else is sending, who will look again."""
         secure = self._secure
-        if secure is not None and secure.has_output and not self._turn.held and not self._closing.locked():
+        if secure is not None and secure.has_output and not self._fd.turn.held and not self._closing.locked():
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self._flush_now(secure)
 
     def _let_go_of_turn(self) -> None:
-        self._turn.release()
+        self._fd.turn.release()
         self._send_output()
 
     async def _send_secure(
@@ -166,7 +164,7 @@ class SecuredStream(SecureSocket):
                 raise
         finally:
             self.last_bytes_sent = sent
-            turn = self._turn
+            turn = self._fd.turn
             if turn.queue:
                 turn.release()
             else:

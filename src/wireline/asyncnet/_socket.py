@@ -281,7 +281,7 @@ class AsyncSocket(AsyncStream):
                 self._welcome_now(client, address)
 
     def _accept_now(self, listener: socket.socket) -> tuple[socket.socket, SockAddr]:
-        kept = None if self._reader is None else self._reader.take_kept()
+        kept = None if self._fd.reader is None else self._fd.reader.take_kept()
         return listener.accept() if kept is None else cast("tuple[socket.socket, SockAddr]", kept.result())
 
     def _listener(self) -> socket.socket:

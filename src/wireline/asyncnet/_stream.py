@@ -75,7 +75,7 @@ class AsyncStream(WaitingStream):
     async def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
-        reader = self._stream_reader
+        reader = self._fd.stream_reader
         if (
             # Here and in `recv_line` every message comes by: no call for what the reader knows (a sixth of our time).
             reader is not None
@@ -84,7 +84,7 @@ class AsyncStream(WaitingStream):
             and type(max_size) is int
             and 0 < max_size <= BUFFER_SIZE
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and self._loop is running_loop()
+            and self._fd.state.loop is running_loop()
         ):
             args = _ANYTHING if max_size is BUFFER_SIZE else (max_size, flags)
             return await reader.wait(StreamCore.recv_some, args, timeout, max_size)
@@ -130,7 +130,7 @@ class AsyncStream(WaitingStream):
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
-        reader = self._stream_reader
+        reader = self._fd.stream_reader
         if (
             reader is not None
             and reader.at_rest
@@ -139,7 +139,7 @@ class AsyncStream(WaitingStream):
             and max_length > 0
             and on_long in ("truncate", "raise")
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and self._loop is running_loop()
+            and self._fd.state.loop is running_loop()
         ):
             args = (max_length, on_long, flags)
             most = max_length if self._resting[0].plain else 0
@@ -211,9 +211,9 @@ class AsyncStream(WaitingStream):
         if timeout is not None:
             timeout = check_timeout(timeout)
         sent = None
-        turn = self._turn
+        turn = self._fd.turn
         secure = self._secure
-        if not turn.held and payload and (self._writer is None or not self._writer.in_flight):
+        if not turn.held and payload and (self._fd.writer is None or not self._fd.writer.in_flight):
             # Mostly there is room for all of it: one attempt, without an await, needs no turn.
             try:
                 if secure is None:
@@ -270,7 +270,7 @@ class AsyncStream(WaitingStream):
         finally:
             self.last_bytes_sent = job.sent
             job.release()
-            self._turn.release()
+            self._fd.turn.release()
 
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -306,7 +306,7 @@ class AsyncStream(WaitingStream):
                 return await self._send_datagram("try_send", payload, 0) == len(payload)
             except OSError:
                 return False
-        if self._core is None or self._turn.held or self._closing.locked() or self._write_in_flight():
+        if self._core is None or self._fd.turn.held or self._closing.locked() or self._write_in_flight():
             return False
         try:
             if self._secure is not None:

@@ -13,7 +13,6 @@ from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._channel import Channel, Job, NotYet
 from wireline.asyncnet._jobs import Owner, Read, Room, Send
-from wireline.asyncnet._reader import StreamReader
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import NO_SIGNAL
 
@@ -68,12 +67,12 @@ class WaitingStream(AttachedStream):
             timeout = check_timeout(timeout)
             if timeout == 0:
                 return self._read_at_once(request, *args)
-        reader = self._stream_reader
-        if reader is None or self._loop is not running_loop():
+        reader = self._fd.stream_reader
+        if reader is None or self._fd.state.loop is not running_loop():
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
-            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, Owner(self))
+            reader = self._fd.open_stream_reader(self._resting, Owner(self))
         if not self._resting[0].from_scratch:
             most = 0
         return reader.wait(request, args, timeout, most, is_line)
@@ -92,8 +91,8 @@ class WaitingStream(AttachedStream):
 
     async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
-        if self._reader is not None:
-            await self._let_operation_finish(self._reader)
+        if self._fd.reader is not None:
+            await self._let_operation_finish(self._fd.reader)
         answer = self._read_now(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
@@ -109,11 +108,11 @@ class WaitingStream(AttachedStream):
     def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core = self._resting[0]
-        if self._stream_reader is not None:
-            self._stream_reader.at_rest = False
+        if self._fd.stream_reader is not None:
+            self._fd.stream_reader.at_rest = False
         while (answer := request(core, *args)) is None:
-            kept = None if self._reader is None else self._reader.take_kept()
-            if kept is None and self._reader is not None and self._reader.in_flight:
+            kept = None if self._fd.reader is None else self._fd.reader.take_kept()
+            if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
                 core.feed(self._sock.recv(core.want) if kept is None else cast(bytes, kept.result()))
@@ -177,7 +176,7 @@ class WaitingStream(AttachedStream):
     # To write.
 
     async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
-        turn = self._turn
+        turn = self._fd.turn
         if self._core is None or self._closing.locked():
             self._refuse(operation)
         if not turn.held:
@@ -191,7 +190,7 @@ class WaitingStream(AttachedStream):
 
     def _write_in_flight(self) -> bool:
         """Whether an operation, begun for a send that was given up, is still at work."""
-        return self._writer is not None and self._writer.in_flight
+        return self._fd.writer is not None and self._fd.writer.in_flight
 
     async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
         """Wait for room until all is sent, or for ``once`` something."""
