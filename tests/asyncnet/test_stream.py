@@ -181,7 +181,7 @@ async def test_R14_nothing_is_sent_after_close(way: Way, busy: str, from_thread:
             for again in (sock.send, sock.send_some):
                 with pytest.raises(ClosedError):
                     await again(b"too late")
-            assert not await sock.try_send(b"too late")
+            assert not sock.try_send(b"too late")
             await turns(1)
         await asyncio.wait([task])
         assert (task.exception() is None) is (busy == "nobody")

@@ -255,7 +255,7 @@ async def test_half_close_the_answer_arrives(pair: Pair) -> None:
     assert await pair.sock.recv(2**20, PATIENCE) == DATA[:30_000]
     with pytest.raises(BrokenPipeError):
         await pair.sock.send(b"too late")
-    assert not await pair.sock.try_send(b"too late")
+    assert not pair.sock.try_send(b"too late")
 
 
 # ------------------------------------------------------------------------------------------------- T3
@@ -365,7 +365,7 @@ async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
 
 async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair) -> None:
     sent = 0
-    while await pair.sock.try_send(BIG[:10_000]):
+    while pair.sock.try_send(BIG[:10_000]):
         sent += 10_000
     # The last one was begun, and counts: what it lacks goes first.
     reading = asyncio.ensure_future(pair.peer_reads())
@@ -486,7 +486,7 @@ async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
                 await sock.send(b"secret")
             with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.send_some(b"secret")
-            assert not await sock.try_send(b"secret")
+            assert not sock.try_send(b"secret")
             with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.recv(1, PATIENCE)
         sock.close()

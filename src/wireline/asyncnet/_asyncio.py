@@ -66,6 +66,7 @@ class Sleep:
         get_loop, result: what ``Task`` calls for every sleep. Both are something written in C and no call of
             Python: up to 0.2 us. For ``get_loop`` it is the running loop, as nobody sleeps in another one than that
             of the socket (``AsyncStream._enter`` sees to it); a loop kept here would be 100 bytes a connection.
+        loop: the one that the sleeper's socket belongs to.
         operation: what it waits for, in words.
     """
 
@@ -74,7 +75,7 @@ class Sleep:
         "_callback",
         "_context",
         "_error",
-        "_loop",
+        "loop",
         "operation",
         "pending",
         "result",
@@ -84,7 +85,7 @@ class Sleep:
 
     def __init__(self, loop: Loop) -> None:
         self._asyncio_future_blocking = False
-        self._loop = loop
+        self.loop = loop
         self._callback: Callable[[Any], object] | None = None
         self._context = _no_context  # until there is a callback
         self._error: BaseException | None = None
@@ -111,7 +112,7 @@ class Sleep:
         self._tell(error)
         callback, self._callback = self._callback, None
         if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+            self.loop.call_soon(callback, self, context=self._context)
 
     def left(self) -> None:
         """The task was cancelled, and what it waited for must go to nobody."""

@@ -92,17 +92,12 @@ class AttachedStream(SecuredStream):
         except RuntimeError as error:
             raise RuntimeError(f"{self!r} {error}") from None
 
-    def adopt(self) -> None:
-        foreign = self._is_foreign
-        super().adopt()
-        if foreign:
-            self._fd.release()
-            if self._core is not None:
-                # A task of the parent's, which read or sent in the moment of the fork, goes on there and not here.
-                self._resting = [self._core]
-                self._fd.turn.held = False
-
-    adopt.__doc__ = SecuredStream.adopt.__doc__
+    def _inherit(self) -> None:
+        self._fd.release()
+        if self._core is not None:
+            # A task of the parent's, which read or sent in the moment of the fork, goes on there and not here.
+            self._resting = [self._core]
+            self._fd.turn.held = False
 
     def _read_channel(self) -> Channel:
         self._enter()
@@ -131,6 +126,10 @@ class AttachedStream(SecuredStream):
         self._lines = []
         self._fd.close(functools.partial(self._dispose, linger))
 
+    def _is_disposed(self) -> bool:
+        # Everything that `close` does may be done again, so one that an exception has ended is made good by the next.
+        return self._sock.fileno() < 0
+
     def _abandon(self) -> None:
         self._fd.abandon()
 
@@ -139,7 +138,7 @@ class AttachedStream(SecuredStream):
             self._secure.lent = True
         linger, farewell = self._last_words(linger)
         sock = self._sock
-        if linger is None or self._core is None:
+        if linger is None or self._core is None or sock.fileno() < 0:
             sock.close()
             return
         # Whoever was interrupted by the close in the midst of a send is to find a closed socket, and not this one.

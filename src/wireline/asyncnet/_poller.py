@@ -35,9 +35,8 @@ BUDGET = 128
 """Operations that the tasks of a loop may do in a row before one of them lets the loop go on, as in tokio.
 
 A send or a read that need not wait takes 1 to 10 us, so a turn of the loop is held up for about a millisecond at most.
-A pause takes about 1 us, which is 8 ns an operation. It is one count for all sockets of the loop, so a task that goes
-around among thousands of sockets is counted too, and it is not reset by waiting: a task that waits often pauses once in
-128 operations without need, which costs less than to reset the count would.
+It is one count for all sockets of the loop, so a task that goes around among thousands of sockets is counted too. It
+begins anew with each turn in which the poller has events: who waits often is hardly ever asked to pause.
 """
 
 _IN: int = getattr(select, "EPOLLIN", 0)
@@ -172,24 +171,31 @@ class LoopState:
         epoll = self._epoll
         if epoll is None:
             return
+        self.left = BUDGET
         readers, writers = self._readers, self._writers
         for fd, events in epoll.poll(0, _EVENTS):
             try:
-                callback = readers.get(fd)  # one of those before may have closed it
-                if callback is not None and events != _OUT:
+                if writers:  # seldom: a task waits for room
+                    self._either(fd, events)
+                    continue
+                callback = readers.get(fd)
+                if callback is not None:
                     callback()
-                if callback is None or writers:
-                    self._may_write(fd, events)
+                else:
+                    # One of those before has closed it; or an exception has cut a registration in two, and it would be
+                    # reported without end.
+                    self._forget(fd, 0)
             except Exception as error:  # noqa: BLE001 -- one socket's trouble; the others are to hear of their events
                 self._report(error)
 
-    def _may_write(self, fd: int, events: int) -> None:
-        callback = self._writers.get(fd)
-        if callback is not None:
-            if events != _IN:
-                callback()
-        elif fd not in self._readers:
-            # Nobody's: a registration that an exception has cut in two would be reported without end.
+    def _either(self, fd: int, events: int) -> None:
+        reader = self._readers.get(fd)
+        if reader is not None and events != _OUT:
+            reader()
+        writer = self._writers.get(fd)
+        if writer is not None and events != _IN:
+            writer()
+        elif reader is None and writer is None:
             self._forget(fd, 0)
 
     def _report(self, error: Exception) -> None:

@@ -32,6 +32,7 @@ from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._jobs import Owner
 from wireline.asyncnet._poller import loop_state
 from wireline.errors import SocketTimeout
+from wireline.options import DONT_WAIT
 
 __all__ = ["StreamReader"]
 
@@ -111,7 +112,8 @@ class StreamReader(Sleep):
             is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._registered:
-            self._registered = loop_state(self._loop).watch(self._sock, self)
+            self._registered = loop_state(self.loop).watch(self._sock, self)
+            self.closed = self.closed or not self._registered
         self.at_rest = False
         self._resting.clear()
         self._request = request
@@ -122,12 +124,12 @@ class StreamReader(Sleep):
             self._at = None
         else:
             self._seconds = timeout
-            self._at = at = self._loop.time() + timeout
+            self._at = at = self.loop.time() + timeout
             if self._timer is None or self._timer_at > at:
                 self._set_timer(at)
         self.pending = self._asyncio_future_blocking = True
         try:
-            if self.closed or not self._registered:
+            if self.closed:
                 # Asked last: whoever closes from now on finds a reader that is `pending`.
                 raise closed_meanwhile(request.__name__)
             yield self
@@ -146,7 +148,7 @@ class StreamReader(Sleep):
         core = self._core
         answer = None
         try:
-            data = self._sock.recv(core.want)
+            data = self._sock.recv(core.want, DONT_WAIT)
         except BlockingIOError:
             return
         except OSError as error:
@@ -193,7 +195,7 @@ class StreamReader(Sleep):
     def close(self, error: Callable[[str], BaseException]) -> None:
         """Wake the reader with an error in the next turn of the loop, and let go of the descriptor."""
         self._end()
-        if self.pending and not self._loop.is_closed():
+        if self.pending and not self.loop.is_closed():
             self.wake_soon(error(self._request.__name__))
 
     def close_now(self, error: Callable[[str], BaseException]) -> None:
@@ -212,7 +214,7 @@ class StreamReader(Sleep):
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            loop_state(self._loop).unwatch(self._sock.fileno(), self)
+            loop_state(self.loop).unwatch(self._sock.fileno(), self)
 
     # One timer for all reads: it is set for the earliest deadline, and looks for itself whether there is a later one
     # by now. So a timeout that never fires makes no timer.
@@ -221,13 +223,13 @@ class StreamReader(Sleep):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at  # of uvloop it may be a handle that does not know
-        self._timer = self._loop.call_at(at, self._on_timer)
+        self._timer = self.loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         if not self.pending or self._at is None:
             return
-        if self._loop.time() < self._at:
+        if self.loop.time() < self._at:
             self._set_timer(self._at)
             return
         self.wake_with(SocketTimeout(self._request.__name__, self._seconds))

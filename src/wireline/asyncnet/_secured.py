@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
-from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._asyncio import Loop, checkpoint
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._jobs import Send
+from wireline.asyncnet._poller import LoopState
 from wireline.errors import SocketTimeout
 from wireline.options import SocketFlag
 
@@ -39,6 +40,9 @@ class SecuredStream(SecureSocket):
     # What the stream does, in the class below.
 
     def _enter(self) -> Loop:
+        raise NotImplementedError
+
+    def _enter_state(self) -> LoopState:
         raise NotImplementedError
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
@@ -92,6 +96,10 @@ class SecuredStream(SecureSocket):
 
     async def _news(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Wait until the handshake can go on."""
+        state = self._enter_state()
+        if state.left <= 0:
+            await state.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
+            self._raise_if_closed(operation)
         seconds = None if deadline is None else deadline.remaining(self._enter().time())
         self._resting[:] = [secure]  # for as long as it takes to begin to wait
         try:
@@ -134,6 +142,7 @@ class SecuredStream(SecureSocket):
 
     async def _send_secure(
         self,
+        operation: str,
         secure: TlsCore,
         payload: bytes | memoryview,
         flags: SocketFlag,
@@ -145,7 +154,9 @@ class SecuredStream(SecureSocket):
         sent = len(payload) if sealed else 0
         try:
             if secure.rest:
-                await self._flush(secure, "send", deadline, sent)  # what is left of a record that was begun
+                await self._flush(
+                    secure, operation, deadline, sent
+                )  # what is left of a record that was begun
             for piece in () if sealed else secure.slices(payload):
                 if self._write_in_flight():
                     secure.midway = True
@@ -155,13 +166,15 @@ class SecuredStream(SecureSocket):
                     gone = self._seal_and_send(secure, piece)
                 sent += len(piece)
                 if not gone:
-                    await self._flush(secure, "send", deadline, sent)
+                    await self._flush(secure, operation, deadline, sent)
             secure.midway = False
         except SocketTimeout:
             raise
         except OSError as error:
-            if self._is_real(error, flags, "send"):
+            if self._is_real(error, flags, operation):
                 raise
+        else:
+            return
         finally:
             self.last_bytes_sent = sent
             turn = self._fd.turn
@@ -171,6 +184,7 @@ class SecuredStream(SecureSocket):
                 turn.held = turn.over
             if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
                 self._send_output()
+        await checkpoint()  # it could not deliver (FA23)
 
     async def _send_a_slice(
         self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None
@@ -179,6 +193,7 @@ class SecuredStream(SecureSocket):
         await self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
         for piece in secure.slices(payload):
             secure.encrypt(piece)
+            self.last_bytes_sent = len(piece)
             # All of it, or the peer waits for the rest of a record while we wait for its answer.
             with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
                 await self._flush(secure, "send_some", deadline)

@@ -1,4 +1,11 @@
-"""How a stream waits: for the answer to a request, for a job, and to write."""
+"""How a stream waits: for the answer to a request, for a job, and to write; and how often it lets others go on.
+
+What need not wait still lets the other tasks of the loop go on once in ``BUDGET`` operations (``_poller``). A read does
+so before it has asked the core: a cancellation there finds nothing taken, and the read begins after it. A send does so
+while it has the turn to write and has sent nothing, so that it keeps its place among the writers. A send that cannot
+deliver, because the peer is gone, does so every time: else ``while True: await sock.send(data)`` would be the end of
+all other tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +19,9 @@ from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._channel import Channel, Job, NotYet
-from wireline.asyncnet._jobs import Owner, Read, Room, Send
+from wireline.asyncnet._jobs import NOW, Owner, Read, Room, Send
 from wireline.errors import BusyError, SocketTimeout
-from wireline.options import NO_SIGNAL
+from wireline.options import DONT_WAIT
 
 __all__ = ["WaitingStream"]
 
@@ -38,11 +45,18 @@ class WaitingStream(AttachedStream):
     def _ask(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes | None:
-        """Make one request of the core; None if it has no answer yet."""
+        """Make one request of the core; None if it has no answer yet, and if it is the others' turn."""
         if timeout is not None:
             check_timeout(timeout)
+        state = self._fd.state
+        if state.loop is not running_loop():
+            state = self._enter_state()
         if not self._resting:
             self._cannot_read(request.__name__)
+        left = state.left
+        if left <= 0:
+            return None  # and `_wait_for` lets the others go on before it asks
+        state.left = left - 1
         return request(self._resting[0], *args)
 
     def _wait_for(
@@ -65,10 +79,12 @@ class WaitingStream(AttachedStream):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-            if timeout == 0:
-                return self._read_at_once(request, *args)
+        if self._fd.state.left <= 0:
+            return self._after_the_others(request, timeout, *args, most=most, is_line=is_line)
+        if timeout == 0:
+            return self._read_at_once(request, *args)
         reader = self._fd.stream_reader
-        if reader is None or self._fd.state.loop is not running_loop():
+        if reader is None or reader.closed:
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
@@ -76,6 +92,28 @@ class WaitingStream(AttachedStream):
         if not self._resting[0].from_scratch:
             most = 0
         return reader.wait(request, args, timeout, most, is_line)
+
+    async def _after_the_others(
+        self,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+        most: int,
+        is_line: bool,
+    ) -> bytes:
+        """Let the other tasks go on, and then begin: with the question, which may have been asked in vain."""
+        await self._fd.state.checkpoint()
+        answer = self._ask(request, timeout, *args)
+        if answer is None:
+            answer = await self._wait_for(request, timeout, *args, most=most, is_line=is_line)
+        return answer
+
+    async def _take_part(self) -> None:
+        """Count an operation that may need no wait, and let the others go on when it is their turn."""
+        state = self._enter_state()
+        if state.left <= 0:
+            await state.checkpoint()
+        state.left -= 1
 
     async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
@@ -93,6 +131,8 @@ class WaitingStream(AttachedStream):
         """Answer from what the kernel has, and do not wait for more (R4)."""
         if self._fd.reader is not None:
             await self._let_operation_finish(self._fd.reader)
+        if not self._resting:
+            self._cannot_read(request.__name__)  # closed, or read by another task, in these turns of the loop
         answer = self._read_now(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
@@ -115,7 +155,9 @@ class WaitingStream(AttachedStream):
             if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
-                core.feed(self._sock.recv(core.want) if kept is None else cast(bytes, kept.result()))
+                core.feed(
+                    self._sock.recv(core.want, DONT_WAIT) if kept is None else cast(bytes, kept.result())
+                )
             except BlockingIOError:
                 return None
             except OSError as error:
@@ -203,7 +245,7 @@ class WaitingStream(AttachedStream):
         if self._write_in_flight():
             await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
         with contextlib.suppress(BlockingIOError):
-            return self._sock.send(payload, NO_SIGNAL)
+            return self._sock.send(payload, NOW)
         job = Send(self._sock, payload, 0, once=True)
         try:
             if can_poll(self._enter()):
