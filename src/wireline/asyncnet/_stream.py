@@ -16,7 +16,7 @@ from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.asyncnet._asyncio import checkpoint, running_loop
 from wireline.asyncnet._jobs import NOW, Send
-from wireline.asyncnet._poller import BUDGET, LoopState
+from wireline.asyncnet._poller import LoopState
 from wireline.asyncnet._waiting import WaitingStream
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import (
@@ -33,10 +33,6 @@ __all__ = ["AsyncStream"]
 # What `recv_some` is mostly asked for. A tuple of its own for each that waits would be 60 bytes a connection.
 _ANYTHING = (BUFFER_SIZE, SAFE_DISCONN)
 
-
-# Lines ahead that are taken in a row without a pause, in bits: one is made whenever those that are left are a multiple.
-_FEW = BUDGET - 1
-assert not BUDGET & _FEW, "a power of two"
 
 Ts = TypeVarTuple("Ts")
 
@@ -145,25 +141,22 @@ class AsyncStream(WaitingStream):
         *,
         on_long: str = "truncate",
     ) -> bytes:
-        # The fast lane: a line that was split off ahead, at the cost of `list.pop`. Few were counted when that was
-        # done; of many there is no count but how many are left.
+        # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+        fd = self._fd
+        state = fd.state
+        left = state.left
+        if lines and left > 0 and flags is SAFE_DISCONN and on_long == "truncate":
             if timeout is not None:
                 check_timeout(timeout)
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
-            if len(lines) > _FEW and not len(lines) & _FEW:
-                await self._enter_state().checkpoint()
-                lines = self._lines
-                if not lines:  # closed, or read by another task
-                    return await self.recv_line(timeout, flags, max_length, on_long=on_long)
+            state.left = left - 1
             line = lines.pop()
             # No line ahead is longer than the default: that is not asked in each call.
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
-        fd = self._fd
         reader = fd.stream_reader
         if (
             reader is not None
@@ -178,10 +171,12 @@ class AsyncStream(WaitingStream):
             most = max_length if self._resting[0].plain else 0
             return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
-        state = fd.state
-        if resting and timeout is None and state.left > 0 and state.loop is running_loop():
+        if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
+            state.left = left - 1
             answer = resting[0].recv_line(max_length, on_long, flags)  # what `_ask` does, without the call
-            state.left -= 1 + (len(lines) & _FEW)  # with those that it has split ahead now
+        elif lines and left <= 0:
+            await self._enter_state().checkpoint()
+            return await self.recv_line(timeout, flags, max_length, on_long=on_long)
         else:
             answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
         if answer is None:
@@ -479,10 +474,11 @@ class AsyncStream(WaitingStream):
 class _Lines:
     """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
 
-    __slots__ = ("_ahead", "_max_length", "_over", "_stream", "_timeout")
+    __slots__ = ("_ahead", "_fd", "_max_length", "_over", "_stream", "_timeout")
 
     def __init__(self, stream: AsyncStream, max_length: int, timeout: float | None) -> None:
         self._stream = stream
+        self._fd = stream._fd
         self._max_length = max_length
         self._timeout = timeout
         # No line is split off ahead that is longer than a buffer.
@@ -494,7 +490,10 @@ class _Lines:
 
     async def __anext__(self) -> bytes:
         ahead = self._ahead
-        if ahead and (len(ahead) <= _FEW or len(ahead) & _FEW):
+        state = self._fd.state
+        left = state.left
+        if ahead and left > 0:
+            state.left = left - 1
             line = ahead.pop()
         else:
             if self._over:
@@ -520,15 +519,15 @@ class _Lines:
         if self._ahead:
             await stream._enter_state().checkpoint()
             if self._ahead:
+                self._fd.state.left -= 1
                 return self._ahead.pop()
-        reader = stream._fd.stream_reader
+        reader = self._fd.stream_reader
         if reader is not None and reader.at_rest and timeout != 0 and reader.loop is running_loop():
             args = (max_length, "raise", SAFE_DISCONN)
             return await reader.wait(
                 _LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
             )
         answer = stream._ask(_LINES, timeout, max_length, "raise", SAFE_DISCONN)
-        stream._fd.state.left -= len(stream._lines) & _FEW
         if answer is None:
             answer = await stream._wait_for(
                 _LINES, timeout, max_length, "raise", SAFE_DISCONN, most=max_length, is_line=True
