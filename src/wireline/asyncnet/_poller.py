@@ -85,9 +85,10 @@ class LoopState:
         try:
             mine[fd] = callback  # before the event that needs it
             self._begin(fd, callback, write=write)
-        except BaseException:
+        except BaseException as error:
             self.unwatch(fd, callback, write=write)
-            raise
+            if sock.fileno() == fd or not isinstance(error, OSError):
+                raise
         if sock.fileno() != fd:
             # Closed in between, before there was something to forget. The number may be another socket's by now.
             self.unwatch(fd, callback, write=write)

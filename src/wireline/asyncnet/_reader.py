@@ -113,7 +113,8 @@ class StreamReader(Sleep):
         """
         if not self._registered:
             self._registered = loop_state(self.loop).watch(self._sock, self)
-            self.closed = self.closed or not self._registered
+            if not self._registered:
+                self.closed = True
         self.at_rest = False
         self._resting.clear()
         self._request = request
@@ -131,6 +132,7 @@ class StreamReader(Sleep):
         try:
             if self.closed:
                 # Asked last: whoever closes from now on finds a reader that is `pending`.
+                self._end()
                 raise closed_meanwhile(request.__name__)
             yield self
         except BaseException:

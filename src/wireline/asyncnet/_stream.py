@@ -9,6 +9,7 @@ from typing import Self, TypeVarTuple
 
 from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
+from wireline._base import closed_meanwhile
 from wireline._datagram import Datagram
 from wireline._descriptor import State, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
@@ -152,7 +153,10 @@ class AsyncStream(WaitingStream):
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
             state.left = left - 1
-            line = lines.pop()
+            try:
+                line = lines.pop()
+            except IndexError:
+                raise closed_meanwhile("recv_line") from None  # it has cleared them in this moment
             # No line ahead is longer than the default: that is not asked in each call.
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
@@ -168,7 +172,8 @@ class AsyncStream(WaitingStream):
             and reader.loop is running_loop()
         ):
             args = (max_length, on_long, flags)
-            most = max_length if self._resting[0].plain else 0
+            resting = self._resting
+            most = max_length if resting and resting[0].plain else 0
             return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
         if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
@@ -494,7 +499,10 @@ class _Lines:
         left = state.left
         if ahead and left > 0:
             state.left = left - 1
-            line = ahead.pop()
+            try:
+                line = ahead.pop()
+            except IndexError:
+                raise closed_meanwhile("lines") from None  # it has cleared them in this moment
         else:
             if self._over:
                 raise StopAsyncIteration

@@ -51,13 +51,14 @@ class WaitingStream(AttachedStream):
         state = self._fd.state
         if state.loop is not running_loop():
             state = self._enter_state()
-        if not self._resting:
+        resting = self._resting  # `close` leaves another one, but this one as it is
+        if not resting:
             self._cannot_read(request.__name__)
         left = state.left
         if left <= 0:
             return None  # and `_wait_for` lets the others go on before it asks
         state.left = left - 1
-        return request(self._resting[0], *args)
+        return request(resting[0], *args)
 
     def _wait_for(
         self,
@@ -83,13 +84,16 @@ class WaitingStream(AttachedStream):
             return self._after_the_others(request, timeout, *args, most=most, is_line=is_line)
         if timeout == 0:
             return self._read_at_once(request, *args)
+        resting = self._resting
+        if not resting:
+            self._cannot_read(request.__name__)  # closed in this moment
         reader = self._fd.stream_reader
         if reader is None or reader.closed:
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
-            reader = self._fd.open_stream_reader(self._resting, Owner(self))
-        if not self._resting[0].from_scratch:
+            reader = self._fd.open_stream_reader(resting, Owner(self))
+        if not resting[0].from_scratch:
             most = 0
         return reader.wait(request, args, timeout, most, is_line)
 
@@ -131,8 +135,6 @@ class WaitingStream(AttachedStream):
         """Answer from what the kernel has, and do not wait for more (R4)."""
         if self._fd.reader is not None:
             await self._let_operation_finish(self._fd.reader)
-        if not self._resting:
-            self._cannot_read(request.__name__)  # closed, or read by another task, in these turns of the loop
         answer = self._read_now(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
@@ -147,9 +149,13 @@ class WaitingStream(AttachedStream):
 
     def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
-        core = self._resting[0]
-        if self._fd.stream_reader is not None:
-            self._fd.stream_reader.at_rest = False
+        resting = self._resting
+        if not resting:
+            self._cannot_read(request.__name__)  # closed, or read by another task, in this moment
+        core = resting[0]
+        reader = self._fd.stream_reader
+        if reader is not None:
+            reader.at_rest = False
         while (answer := request(core, *args)) is None:
             kept = None if self._fd.reader is None else self._fd.reader.take_kept()
             if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
@@ -161,6 +167,7 @@ class WaitingStream(AttachedStream):
             except BlockingIOError:
                 return None
             except OSError as error:
+                self._raise_if_closed(request.__name__)
                 core.fail(self._annotated(error, request.__name__))
         return answer
 
