@@ -485,6 +485,46 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
 
 
 @polled
+@pytest.mark.parametrize("error", [ValueError, KeyError])
+async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
+    way: Way, error: type[Exception]
+) -> None:
+    """FA7, FB15: the task that waits slept for ever, and the bytes were gone."""
+
+    class Interrupted:
+        """A socket whose ``recv`` is interrupted when it has received."""
+
+        def __init__(self, sock: socket.socket) -> None:
+            self._sock = sock
+
+        def recv(self, *arguments: int) -> bytes:
+            self._sock.recv(*arguments)
+            raise error("from a signal handler")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._sock, name)
+
+    with wire() as (sock, peer), wire() as (other, other_peer):
+        reading = asyncio.create_task(sock.recv_line())
+        bystander = asyncio.create_task(other.recv_line())
+        await turns(2)
+        reader = sock._fd.stream_reader
+        assert reader is not None
+        real = reader._sock
+        reader._sock = Interrupted(real)  # type: ignore[assignment]
+        peer.send(b"lost\n")
+        with pytest.raises(error, match="signal handler"):
+            await asyncio.wait_for(reading, 5)
+        reader._sock = real
+        peer.send(b"not the next line\n")
+        for _ in range(2):
+            with pytest.raises(OSError, match="may be lost"):
+                await sock.recv_line()
+        other_peer.send(b"unharmed\n")
+        assert await bystander == b"unharmed"
+
+
+@polled
 @pytest.mark.parametrize("code", ["ENOSPC", "ENOMEM"])
 async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
     way: Way, code: str, monkeypatch: pytest.MonkeyPatch

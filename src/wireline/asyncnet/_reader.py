@@ -20,6 +20,7 @@ reader that it is one.
 
 from __future__ import annotations
 
+import errno
 import socket
 import types
 from collections.abc import Callable, Generator
@@ -31,7 +32,7 @@ from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._jobs import Owner
 from wireline.asyncnet._poller import loop_state
-from wireline.errors import SocketTimeout
+from wireline.errors import SocketTimeout, fresh_copy
 from wireline.options import DONT_WAIT
 
 __all__ = ["StreamReader"]
@@ -150,33 +151,39 @@ class StreamReader(Sleep):
         core = self._core
         answer = None
         try:
-            data = self._sock.recv(core.want, DONT_WAIT)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            if self.closed:
-                return  # `close` wakes the task, with a `ClosedError`
-            core.fail(self._owner.note(error, self._request.__name__))
-        else:
-            if not data or len(data) > self._most:
-                core.feed(data)
-            elif not self._is_line:
-                answer = data if core.plain else core.feed_some(data, self._most)
-            elif data.find(b"\n") == len(data) - 1:
-                answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
-            else:
-                core.feed(data)
-            if answer is not None:
-                self.at_rest = core.buffered
-        if answer is None:
-            self._most = 0
             try:
-                answer = self._request(core, *self._args)
-            except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-                self._tell(error)
+                data = self._sock.recv(core.want, DONT_WAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if self.closed:
+                    return  # `close` wakes the task, with a `ClosedError`
+                core.fail(self._owner.note(error, self._request.__name__))
             else:
-                if answer is None:
-                    return
+                if not data or len(data) > self._most:
+                    core.feed(data)
+                elif not self._is_line:
+                    answer = data if core.plain else core.feed_some(data, self._most)
+                elif data.find(b"\n") == len(data) - 1:
+                    answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
+                else:
+                    core.feed(data)
+                if answer is not None:
+                    self.at_rest = core.buffered
+            if answer is None:
+                self._most = 0
+                try:
+                    answer = self._request(core, *self._args)
+                except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+                    self._tell(error)
+                else:
+                    if answer is None:
+                        return
+        except BaseException as error:
+            self._interrupted(error)
+            if isinstance(error, Exception):
+                return  # the task has it
+            raise
         # What `wake` does, without the call: this is where every message comes by.
         self.pending = False
         if answer is not None:
@@ -185,6 +192,19 @@ class StreamReader(Sleep):
         callback, self._callback = self._callback, None
         if callback is not None:
             self._context.run(callback, self)
+
+    def _interrupted(self, error: BaseException) -> None:
+        """An exception of a signal handler, or a fault of ours, between the kernel and the task (FA7).
+
+        What was received may be lost, and nothing tells. So the connection is broken from here on, in words, and the
+        task is woken: it is neither asleep for ever nor reads on as if nothing had happened.
+        """
+        if self.closed or not self.pending:
+            return
+        operation = self._request.__name__
+        broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
+        StreamCore.fail(self._core, broken)
+        self.wake_soon(error if isinstance(error, Exception) else fresh_copy(broken))
 
     def left(self) -> None:
         """Nothing to do: a request is not asked any more when its task is not ``pending``."""

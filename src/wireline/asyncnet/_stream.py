@@ -179,7 +179,10 @@ class AsyncStream(WaitingStream):
         if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
             state.left = left - 1
             answer = resting[0].recv_line(max_length, on_long, flags)  # what `_ask` does, without the call
-        elif lines and left <= 0:
+        elif (
+            lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and state.loop is not None
+        ):
+            # Not by the core: it would take all lines ahead back.
             await self._enter_state().checkpoint()
             return await self.recv_line(timeout, flags, max_length, on_long=on_long)
         else:
