@@ -63,7 +63,7 @@ METHODS = {
     "send": Entry(f"data, {FLAGS}, timeout=None", waits=True),
     "send_many": Entry(f"parts, {FLAGS}, timeout=None", waits=True),
     "send_some": Entry("data, timeout=None", waits=True),
-    "try_send": Entry("data", waits=True),
+    "try_send": Entry("data"),
     "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),
     "recv": Entry(f"size, timeout=None, {FLAGS}", waits=True),
     "recv_into": Entry(f"buffer, size=None, timeout=None, {FLAGS}", waits=True),

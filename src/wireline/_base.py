@@ -245,6 +245,9 @@ class BaseSocket:
         """
         self._sock.close()
 
+    def _inherit(self) -> None:
+        """This process is about to become the owner of a socket of its parent's: drop what only the parent has."""
+
     # Hooks of TLS, in the room above.
 
     def _may_detach(self) -> None:
@@ -281,7 +284,9 @@ class BaseSocket:
             ClosedError: the socket is closed.
         """
         self._open_sock("adopt")
-        self._owner = process.epoch
+        if self._is_foreign:
+            self._inherit()
+            self._owner = process.epoch
 
     # States.
 

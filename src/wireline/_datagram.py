@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from wireline.address import Address, display_address
 from wireline.errors import SockAddr
-from wireline.options import SocketFlag
+from wireline.options import DONT_WAIT, SocketFlag
 
 __all__ = ["Datagram", "Received", "cut", "cut_into", "receive", "receive_into"]
 
@@ -51,13 +51,13 @@ class Received(_ReceivedFields):
 
 
 def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
-    """Receive one datagram of at most ``size`` bytes, without waiting if ``sock`` does not."""
-    return _datagram(*_receive_cut(sock, size, flags.to_os_flags()))
+    """Receive one datagram of at most ``size`` bytes, without waiting."""
+    return _datagram(*_receive_cut(sock, size, flags.to_os_flags() | DONT_WAIT))
 
 
 def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
     """The same into the caller's buffer."""
-    return _received(target, *_receive_cut(sock, len(target), flags.to_os_flags()))
+    return _received(target, *_receive_cut(sock, len(target), flags.to_os_flags() | DONT_WAIT))
 
 
 def cut(data: bytes, sender: SockAddr | None, size: int) -> Datagram:

@@ -331,14 +331,16 @@ class SocketPromises:
         """
 
     def try_send(self) -> None:
-        """Send all of ``data`` with one low-level send that never waits, and say whether that worked.
+        """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
+
+        It is a plain call in both flavours. ``last_bytes_sent`` says how many bytes went out.
 
         Args:
             data: ``bytes`` or another buffer, ``str`` is none.
 
         Returns:
-            False if there was not room for all of it (some may have gone out), if somebody else is sending, and
-            after any error of the socket.
+            True only if all of it went out: False if there was room for a part or nothing, if another task or thread
+            is sending, and after any error of the socket.
 
         Raises:
             TypeError: ``data`` is no buffer.

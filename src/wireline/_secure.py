@@ -37,8 +37,7 @@ _NOW = DONT_WAIT | NO_SIGNAL
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
-    # Where calls can be interrupted: each step makes one attempt to send the core's `rest`, and gives what is gone of it.
-    _attempts: Iterator[int] | None = None
+    _attempts: Iterator[int]
     _guests: Guests[Any] | None = None  # accepted by `try_accept_addr`, and in their handshake
 
     _shared = False
@@ -59,9 +58,7 @@ class SecureSocket(BaseSocket):
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
             assert self._secure.shared or not self._shared, "threads need a core that has a lock"
-            if self._shared:
-                rests = map(getattr, itertools.repeat(core), itertools.repeat("rest"))
-                self._attempts = map(self._sock.send, rests, itertools.repeat(_NOW))
+            self._attempts = attempts(self._sock, self._secure)
 
     def _unconnected(self) -> None:
         self._secure = None
@@ -207,11 +204,8 @@ class SecureSocket(BaseSocket):
         data = secure.seal(piece)
         size = len(data)
         try:
-            if self._attempts is None:
-                secure.gone = self._sock.send(data, _NOW)
-            else:
-                for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
-                    break
+            for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
+                break
         except BlockingIOError:
             return False
         except OSError:
@@ -349,6 +343,12 @@ class SecureSocket(BaseSocket):
         # A peer must be able to tell the end from a cut; and its session tickets, which nobody reads, must not
         # turn the close into a reset that eats what was sent before, be it the alert that says what was wrong.
         return (DEFAULT_LINGER if linger is None else linger), self._secure.farewell()
+
+
+def attempts(sock: socket.socket, secure: TlsCore) -> Iterator[int]:
+    """Make an iterator each step of which is one attempt to send the core's ``rest``; it gives how much is gone."""
+    rests = map(getattr, itertools.repeat(secure), itertools.repeat("rest"))
+    return map(sock.send, rests, itertools.repeat(_NOW))
 
 
 def _call(method: Callable[[], object] | None) -> None:

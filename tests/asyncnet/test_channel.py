@@ -315,6 +315,7 @@ async def test_the_registration_is_kept_from_one_wait_to_the_next(way: Way, epol
         assert (epoll.registered, epoll.unregistered) == (1, 0)
         assert spy().calls["add_reader"] == 1
     assert (epoll.registered, epoll.unregistered) == (1, 1)
+    await turns(1)
     assert not spy().watched
 
 
@@ -337,12 +338,12 @@ async def test_it_is_dropped_when_something_arrives_that_nobody_waits_for(
 async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, write: bool = False) -> None:
         raise OSError("no room for another descriptor")
 
     with channel() as (line, ours, peer):
         with monkeypatch.context() as patch:
-            patch.setattr("wireline.asyncnet._channel.watch", refuse)
+            patch.setattr(_poller.LoopState, "watch", refuse)
             with pytest.raises(OSError, match="no room"):
                 await waiting(line, OneByte(ours), 5)
         assert not line.busy

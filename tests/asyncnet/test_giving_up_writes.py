@@ -184,11 +184,11 @@ async def test_a_half_close_after_a_send_that_was_given_up_cuts_off_nothing_that
 @pytest.mark.parametrize("how", HOWS)
 async def test_one_low_level_send_that_is_given_up_has_sent_nothing(way: Way, how: str) -> None:
     with narrow_wire() as (sock, peer):
-        while await sock.try_send(bytes(1000)):
+        while sock.try_send(bytes(1000)):
             pass
         drain(peer)
         sent = 0
-        while await sock.try_send(b"x"):  # to the last byte
+        while sock.try_send(b"x"):  # to the last byte
             sent += 1
         call = GivenUp(how, lambda timeout: sock.send_some(FIRST, timeout=timeout))
         await turns(3)

@@ -13,11 +13,31 @@ import pytest
 from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import open_descriptors
 from wireline.asyncnet import AsyncSocket, _poller
-from wireline.asyncnet._poller import unwatch, watch
+from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._poller import loop_state
 
 LOOPS = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 
 pytestmark = LOOPS
+
+
+def watch(loop: Loop, sock: socket.socket, callback: Callable[[], object]) -> None:
+    held.append(loop_state(loop))
+    assert loop_state(loop).watch(sock, callback)
+
+
+def unwatch(loop: Loop, sock: socket.socket) -> None:
+    loop_state(loop).forget(sock.fileno())
+
+
+held: list[_poller.LoopState] = []
+"""As a socket holds it."""
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_held() -> Iterator[None]:
+    yield
+    held.clear()
 
 
 @contextlib.contextmanager
@@ -36,17 +56,17 @@ async def test_all_sockets_of_a_loop_share_one_registration(way: Way) -> None:
     with pairs(20) as made:
         log: list[int] = []
         for number, (ours, _) in enumerate(made):
-            watch(loop, ours.fileno(), lambda number=number: log.append(number))
+            watch(loop, ours, lambda number=number: log.append(number))
         assert loop.calls["add_reader"] == 1
         for _, peer in made:
             peer.send(b"x")
         await turns(2)
         assert sorted(set(log)) == list(range(20))
         for ours, _ in made:
-            unwatch(loop, ours.fileno())
-        assert loop.calls["remove_reader"] == 1
+            unwatch(loop, ours)
         log.clear()
         await turns(2)
+        assert loop.calls["remove_reader"] == 1
         assert log == []
 
 
@@ -55,19 +75,25 @@ async def test_it_is_there_only_while_something_is_watched(way: Way) -> None:
     before = open_descriptors()
     with pairs(1) as [(ours, _)]:
         for _ in range(3):
-            watch(loop, ours.fileno(), print)
-            assert loop in _poller._pollers
-            unwatch(loop, ours.fileno())
-            assert loop not in _poller._pollers
+            watch(loop, ours, print)
+            assert len(loop.watched) == 1
+            unwatch(loop, ours)
+            await turns(1)
             assert not loop.watched
     assert open_descriptors() == before
 
 
 async def test_what_cannot_be_watched_leaves_no_poller_behind(way: Way) -> None:
     loop = spy()
-    with pytest.raises((OSError, ValueError)):
-        watch(loop, -1, print)
-    assert loop not in _poller._pollers
+    state = loop_state(loop)
+    with socket.socket() as ours:
+        never = os.memfd_create("a regular file")  # which epoll(7) refuses
+        os.dup2(never, ours.fileno())
+        os.close(never)
+        with pytest.raises(OSError):
+            state.watch(ours, print)
+    assert not state.watch(ours, print)
+    await turns(1)
     assert not loop.watched
 
 
@@ -83,8 +109,8 @@ async def test_a_loop_that_refuses_the_poller_leaves_no_descriptor_behind(
         with monkeypatch.context() as patch:
             patch.setattr(type(loop), "add_reader", refuse)
             with pytest.raises(RuntimeError, match="refused"):
-                watch(loop, ours.fileno(), print)
-        assert loop not in _poller._pollers
+                watch(loop, ours, print)
+        assert loop_state(loop)._readers == {}
     assert open_descriptors() == before
 
 
@@ -92,18 +118,17 @@ async def test_one_that_was_left_alone_in_the_same_turn_is_not_called(way: Way) 
     loop = spy()
     with pairs(2) as made:
         log: list[str] = []
-        descriptors = [ours.fileno() for ours, _ in made]
 
         def first_come(number: int) -> Callable[[], None]:
             def called() -> None:
                 log.append("called")
-                for fd in descriptors:
-                    unwatch(loop, fd)
+                for ours, _ in made:
+                    unwatch(loop, ours)
 
             return called
 
-        for number, fd in enumerate(descriptors):
-            watch(loop, fd, first_come(number))
+        for number, (ours, _) in enumerate(made):
+            watch(loop, ours, first_come(number))
         for _, peer in made:
             peer.send(b"x")
         await turns(3)
@@ -175,12 +200,12 @@ async def test_more_events_than_are_taken_at_once_come_in_the_next_turn(
                 log.append(number)
                 ours.recv(1)
 
-            watch(loop, ours.fileno(), come)
+            watch(loop, ours, come)
             peer.send(b"x")
         await turns(6)
         assert sorted(log) == list(range(7))
         for ours, _ in made:
-            unwatch(loop, ours.fileno())
+            unwatch(loop, ours)
 
 
 async def test_without_epoll_the_loop_watches_every_descriptor(
@@ -191,13 +216,13 @@ async def test_without_epoll_the_loop_watches_every_descriptor(
     with pairs(2) as made:
         log: list[int] = []
         for number, (ours, peer) in enumerate(made):
-            watch(loop, ours.fileno(), lambda number=number: log.append(number))
+            watch(loop, ours, lambda number=number: log.append(number))
             peer.send(b"x")
         assert loop.watched == {("reader", ours.fileno()) for ours, _ in made}
         await turns(2)
         assert set(log) == {0, 1}
         for ours, _ in made:
-            unwatch(loop, ours.fileno())
+            unwatch(loop, ours)
 
 
 async def test_a_descriptor_that_somebody_else_closed_does_not_stop_the_close(way: Way) -> None:
@@ -211,7 +236,8 @@ async def test_a_descriptor_that_somebody_else_closed_does_not_stop_the_close(wa
             sock.close()
         with pytest.raises(OSError, match="closed"):
             await asyncio.wait_for(reading, 2)
-        assert spy() not in _poller._pollers
+        await turns(1)
+        assert not spy().watched
 
 
 def test_sockets_left_open_when_their_loop_ends_can_be_closed_afterwards(way: Way) -> None:
@@ -228,5 +254,4 @@ def test_sockets_left_open_when_their_loop_ends_can_be_closed_afterwards(way: Wa
     loop.close()
     sock.close()
     peer.close()
-    assert loop not in _poller._pollers
     assert open_descriptors() == before

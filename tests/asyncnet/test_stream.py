@@ -181,7 +181,7 @@ async def test_R14_nothing_is_sent_after_close(way: Way, busy: str, from_thread:
             for again in (sock.send, sock.send_some):
                 with pytest.raises(ClosedError):
                     await again(b"too late")
-            assert not await sock.try_send(b"too late")
+            assert not sock.try_send(b"too late")
             await turns(1)
         await asyncio.wait([task])
         assert (task.exception() is None) is (busy == "nobody")
@@ -224,8 +224,9 @@ def test_closed_by_a_thread_in_the_moment_in_which_its_loop_is_closed(way: Way) 
         with contextlib.suppress(SocketTimeout):
             loop.run_until_complete(sock.recv(1, timeout=0.001))
         is_closed = loop.is_closed
-        loop.is_closed = lambda: False  # type: ignore[method-assign]  # not yet, when it is asked
         loop.close()
+        loop.is_closed = lambda: False  # type: ignore[method-assign]  # not yet, when it is asked
+        loop.is_running = lambda: True  # type: ignore[method-assign]
         loop.call_soon_threadsafe = _no_more(loop, is_closed)  # type: ignore[method-assign]
         thread = threading.Thread(target=sock.close)
         thread.start()
@@ -240,6 +241,7 @@ def _no_more(loop: Any, is_closed: Callable[[], bool]) -> Callable[..., None]:
 
     def refuse(*_: object, **__: object) -> None:
         loop.is_closed = is_closed
+        loop.is_running = lambda: False
         raise RuntimeError("Event loop is closed")
 
     return refuse

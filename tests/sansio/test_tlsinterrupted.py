@@ -12,7 +12,7 @@ import pytest
 from tests.sansio.interrupts import Interruption, interrupted
 from tests.sansio.test_tlsstream import connected, one_loop_or_shared, out, said
 from wireline._sansio.tlsstream import SLICE, TlsCore
-from wireline._secure import SecureSocket
+from wireline._secure import SecureSocket, attempts
 from wireline.tls import SslError, TruncatedError
 
 TLS1_3 = ssl.TLSVersion.TLSv1_3
@@ -141,9 +141,9 @@ class Wire:
         return size
 
 
-def socket_of(wire: Wire) -> SecureSocket:
+def socket_of(wire: Wire, core: TlsCore) -> SecureSocket:
     """What of a socket is asked of one that sends."""
-    sock = types.SimpleNamespace(_sock=wire, _write_in_flight=lambda: False)
+    sock = types.SimpleNamespace(_sock=wire, _write_in_flight=lambda: False, _attempts=attempts(wire, core))  # type: ignore[arg-type]
     sock._flush_now = types.MethodType(SecureSocket._flush_now, sock)
     sock._seal_and_send = types.MethodType(SecureSocket._seal_and_send, sock)
     return sock  # type: ignore[return-value]
@@ -175,7 +175,7 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
         if tickets:
             core, peer = peer, core
         wire, raised = Wire(), False
-        sock = socket_of(wire)
+        sock = socket_of(wire, core)
         for number, message in enumerate(messages):
             before = core.engine.accepted
 

@@ -66,7 +66,7 @@ async def test_W1_send_survives_short_writes_and_a_slow_reader(
 async def test_W1_everything_with_the_buffer_protocol_is_data(wire: Wire, data: bytes) -> None:
     await soon(wire.sock.send(data))
     assert await soon(wire.sock.send_some(data)) == 5
-    assert await soon(wire.sock.try_send(data)) is True
+    assert wire.sock.try_send(data) is True
     assert read_exactly(wire.peer, 15) == b"bytes" * 3
 
 
@@ -136,7 +136,7 @@ async def test_W3_send_many_says_how_many_bytes_of_all_went_out(wire: Wire) -> N
 async def peer_is_gone(wire: Wire) -> None:
     """Let the peer close, and send once: that is answered with a reset, so the next send knows."""
     wire.peer.close()
-    await soon(wire.sock.try_send(b"first"))
+    wire.sock.try_send(b"first")
 
 
 @for_ever_or_long
@@ -162,7 +162,7 @@ async def test_W2_without_safe_disconn_it_raises_every_time(wire: Wire, timeout:
             await soon(wire.sock.send(b"again", NO_FLAGS, timeout))
         with pytest.raises((BrokenPipeError, ConnectionResetError)):
             await soon(wire.sock.send_some(b"again", timeout))
-        assert await wire.sock.try_send(b"again") is False
+        assert wire.sock.try_send(b"again") is False
 
 
 @pytest.mark.parametrize("flags", [SocketFlag.SAFE_DISCONN, NO_FLAGS])
@@ -289,28 +289,28 @@ async def test_W6_sending_nothing_is_nothing(wire: Wire, empty: bytes) -> None:
     await soon(sock.send(empty))
     await soon(sock.send(empty, timeout=0))
     assert await soon(sock.send_some(empty)) == 0
-    assert await soon(sock.try_send(empty)) is True
+    assert sock.try_send(empty) is True
     fill(sock)
     await soon(sock.send(empty, timeout=0))
-    assert await soon(sock.try_send(empty)) is True
+    assert sock.try_send(empty) is True
     wire.peer.close()
     await soon(sock.send(empty, NO_FLAGS))
 
 
 async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> None:
     sock = wire.sock
-    assert await soon(sock.try_send(b"whole")) is True
+    assert sock.try_send(b"whole") is True
     assert read_exactly(wire.peer, 5) == b"whole"
     with Stopwatch() as took:
-        assert await soon(sock.try_send(bytes(50_000_000))) is False, "a part"
-        while await soon(sock.try_send(b"nothing")):  # there may be a little room once more, see `fill`
+        assert sock.try_send(bytes(50_000_000)) is False, "a part"
+        while sock.try_send(b"nothing"):  # there may be a little room once more, see `fill`
             fill(sock)
     assert took.seconds < TOO_LONG
 
 
 async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
     sending = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
-    assert await soon(wire.sock.try_send(b"x")) is False
+    assert wire.sock.try_send(b"x") is False
     wire.sock.close()
     with pytest.raises(ClosedError):
         await soon(sending)
@@ -324,9 +324,9 @@ async def test_W6_try_send_never_raises_for_a_socket_error(scene: Scene) -> None
     shut = (await scene.wire()).sock
     await soon(shut.shutdown_write())
     for sock in (unconnected, listener, wire.sock, shut):
-        assert await soon(sock.try_send(b"x")) is False
+        assert sock.try_send(b"x") is False
         sock.close()
-        assert await soon(sock.try_send(b"x")) is False
+        assert sock.try_send(b"x") is False
 
 
 # W7.

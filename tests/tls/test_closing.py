@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import inspect
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -256,7 +255,7 @@ async def test_half_close_the_answer_arrives(pair: Pair) -> None:
     assert await pair.sock.recv(2**20, PATIENCE) == DATA[:30_000]
     with pytest.raises(BrokenPipeError):
         await pair.sock.send(b"too late")
-    assert not await pair.sock.try_send(b"too late")
+    assert not pair.sock.try_send(b"too late")
 
 
 # ------------------------------------------------------------------------------------------------- T3
@@ -364,22 +363,16 @@ async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
     pytest.fail("the kernel takes everything")
 
 
-async def tried(sock: Sock, data: bytes) -> bool:
-    """``try_send``, whether it is a plain call or one to be awaited."""
-    result = sock.try_send(data)
-    return bool(await result) if inspect.isawaitable(result) else bool(result)
-
-
 @pytest.mark.parametrize("size", [1000, 60_000, 200_000, len(BIG)])
 async def test_FB2_try_send_says_how_much_went_out(pair: Pair, size: int) -> None:
     """FB2: try_send returned False after it had sent a part, and last_bytes_sent was the previous call's."""
     sent: list[bytes] = []
-    while await tried(pair.sock, BIG[:size]):
+    while pair.sock.try_send(BIG[:size]):
         assert pair.sock.last_bytes_sent == size
         sent.append(BIG[:size])
     part = pair.sock.last_bytes_sent
     assert 0 <= part <= size
-    await tried(pair.sock, b"more")  # the kernel may have some room again, or not
+    pair.sock.try_send(b"more")  # the kernel may have some room again, or not
     more = b"more"[: pair.sock.last_bytes_sent]
     reading = asyncio.ensure_future(pair.peer_reads())
     await pair.sock.send(BIG[part:size], timeout=PATIENCE)
@@ -393,7 +386,7 @@ async def test_FB2_a_try_send_that_fails_says_that_nothing_went_out(pair: Pair) 
     await pair.sock.send(b"seven b")
     assert pair.sock.last_bytes_sent == 7
     pair.peer.close(linger=0)
-    while await tried(pair.sock, b"more"):
+    while pair.sock.try_send(b"more"):
         assert pair.sock.last_bytes_sent == 4
         await asyncio.sleep(0.001)
     assert pair.sock.last_bytes_sent == 0
@@ -401,7 +394,7 @@ async def test_FB2_a_try_send_that_fails_says_that_nothing_went_out(pair: Pair) 
 
 async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair) -> None:
     sent = 0
-    while await tried(pair.sock, BIG[:10_000]):
+    while pair.sock.try_send(BIG[:10_000]):
         sent += 10_000
     # The last one was begun, and counts: what it lacks goes first.
     reading = asyncio.ensure_future(pair.peer_reads())
@@ -522,7 +515,7 @@ async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
                 await sock.send(b"secret")
             with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.send_some(b"secret")
-            assert not await sock.try_send(b"secret")
+            assert not sock.try_send(b"secret")
             with pytest.raises(OSError, match=r"(?i)tls|ssl"):
                 await sock.recv(1, PATIENCE)
         sock.close()

@@ -53,7 +53,7 @@ class StreamCore:
         want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         inbox: what the network gave and the buffer does not have yet: bytes, or the error that ended the stream.
-        undo: the buffer as it is to be if the call that is being made does not come to its end; None while the buffer is
+        undo: the buffer as it is to be if the running call does not come to its end; None while the buffer is
             as it was before the call. Whoever makes a request of a core that is not empty notes it first (``note``).
         lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
     """

@@ -84,7 +84,9 @@ class TlsCore(StreamCore):
         self.rest: bytes | memoryview = b""
         self.gone = 0
         self._news = self._cut = False
-        self._opened: bytes | None = None  # what `inbox` is, if it is the answer of a request and not ciphertext
+        self._opened: bytes | None = (
+            None  # what `inbox` is, if it is the answer of a request and not ciphertext
+        )
         self.lent = self.midway = False
         self._cause: OSError | None = None
         self.attend: Callable[[], object] | None = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+import types
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -22,10 +23,12 @@ __all__ = [
     "Ticket",
     "Timer",
     "can_poll",
+    "checkpoint",
     "current_task",
     "operate",
     "pause",
     "running_loop",
+    "runs_here",
     "spawn",
     "when_done",
 ]
@@ -63,6 +66,7 @@ class Sleep:
         get_loop, result: what ``Task`` calls for every sleep. Both are something written in C and no call of
             Python: up to 0.2 us. For ``get_loop`` it is the running loop, as nobody sleeps in another one than that
             of the socket (``AsyncStream._enter`` sees to it); a loop kept here would be 100 bytes a connection.
+        loop: the one that the sleeper's socket belongs to.
         operation: what it waits for, in words.
     """
 
@@ -71,7 +75,7 @@ class Sleep:
         "_callback",
         "_context",
         "_error",
-        "_loop",
+        "loop",
         "operation",
         "pending",
         "result",
@@ -81,7 +85,7 @@ class Sleep:
 
     def __init__(self, loop: Loop) -> None:
         self._asyncio_future_blocking = False
-        self._loop = loop
+        self.loop = loop
         self._callback: Callable[[Any], object] | None = None
         self._context = _no_context  # until there is a callback
         self._error: BaseException | None = None
@@ -108,7 +112,7 @@ class Sleep:
         self._tell(error)
         callback, self._callback = self._callback, None
         if callback is not None:
-            self._loop.call_soon(callback, self, context=self._context)
+            self.loop.call_soon(callback, self, context=self._context)
 
     def left(self) -> None:
         """The task was cancelled, and what it waited for must go to nobody."""
@@ -150,6 +154,20 @@ class Sleep:
 def can_poll(loop: Loop) -> bool:
     """Whether the loop has ``add_reader``: all have the name, Windows' default one only that."""
     return not FORCE_PORTABLE and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
+
+
+def runs_here(loop: Loop) -> bool:
+    """Whether ``loop`` runs in the calling thread, be it that a signal handler has interrupted it."""
+    try:
+        return running_loop() is loop
+    except RuntimeError:
+        return False
+
+
+@types.coroutine
+def checkpoint() -> Generator[None, None, None]:
+    """Let the other tasks go on for one turn of the loop; a place where a task can be cancelled."""
+    yield
 
 
 async def pause(seconds: float) -> None:

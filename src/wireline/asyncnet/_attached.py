@@ -1,4 +1,4 @@
-"""A stream that belongs to a loop: what it has there, and how it lets go of it."""
+"""A stream that belongs to a loop: what is the socket's part of it, and how it is let go."""
 
 from __future__ import annotations
 
@@ -6,53 +6,52 @@ import contextlib
 import errno
 import functools
 import socket
-import threading
-from collections.abc import Iterator
+from typing import Self
 
-from wireline._base import closed_meanwhile
 from wireline._descriptor import State
+from wireline._linger import dispose
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
-from wireline.asyncnet._asyncio import Loop, Operation, running_loop, when_done
-from wireline.asyncnet._channel import Channel, open_channel
-from wireline.asyncnet._reader import StreamReader
+from wireline.asyncnet._asyncio import Loop, running_loop
+from wireline.asyncnet._channel import Channel
+from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
+from wireline.asyncnet._poller import LoopState
 from wireline.asyncnet._secured import SecuredStream
-from wireline.asyncnet._signals import Signal, WriteTurn
+from wireline.asyncnet._signals import Signal
 from wireline.errors import BusyError, SockAddr
 
 __all__ = ["AttachedStream"]
 
 
-class _Here(threading.local):
-    """The running thread. Its number is made once; each call of ``get_ident`` makes one, 32 bytes a connection."""
-
-    def __init__(self) -> None:
-        self.ident = threading.get_ident()
-
-
-_here = _Here()
-
-
 class AttachedStream(SecuredStream):
-    """The part of a stream that knows its loop, and wakes everybody at the end."""
+    """The part of a stream that holds an ``FdOnLoop``, and the core while nobody reads."""
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._loop: Loop | None = None
-        self._thread = 0
-        self._reader: Channel | None = None
-        self._writer: Channel | None = None
-        self._turn = WriteTurn()
+        self._fd = FdOnLoop(sock)
         # The core, while nobody waits for it: so an empty list is what tells a second reader that it is one.
         self._resting: list[StreamCore] = []
-        self._stream_reader: StreamReader | None = None
         self._is_connecting = False
-        self._signals: set[Signal] | None = None  # made when it is needed: most sockets never do
         super()._setup(sock, buffered, state, peer)
 
+    @classmethod
+    def _adopt(
+        cls,
+        sock: socket.socket,
+        *,
+        buffered: bool,
+        state: State | None = None,
+        peer: SockAddr | None = None,
+    ) -> Self:
+        # What the library made itself blocks, as a new descriptor does.
+        blocks = state is not None or is_blocking(sock)
+        self = super()._adopt(sock, buffered=buffered, state=state, peer=peer)
+        self._fd.blocks = blocks
+        return self
+
     def _opened(self) -> None:
-        self._close_channels()  # of the descriptor before, or for `connect`
+        self._fd.clear()  # of `connect`
         self._resting = []
-        self._turn.held = True
+        self._fd.turn.held = True
 
     def _published(self) -> None:
         assert self._core is not None
@@ -67,106 +66,95 @@ class AttachedStream(SecuredStream):
             self._refuse(operation)
         if self._in_use:
             raise BusyError(f"{operation}: another task is using this socket")
-        self._turn.held = True
-        if self._stream_reader is not None:
-            self._stream_reader.close(closed_meanwhile)  # it knows the core that there was
-            self._stream_reader = None
+        self._fd.turn.held = True
+        self._fd.drop_stream_reader()  # it knows the core that there was
         return self._resting.pop()
 
-    # Belonging to a loop.
+    # Belonging to a loop, and to a process.
 
     def _enter(self) -> Loop:
         """The running loop, which the socket belongs to from its first await on."""
         loop = running_loop()
-        if loop is not self._loop:
-            if self._loop is not None:
-                raise RuntimeError(f"{self!r} belongs to another event loop")
-            self._loop = loop
-            self._thread = _here.ident
+        if loop is not self._fd.state.loop:
+            self._belong_to(loop)
         return loop
 
+    def _enter_state(self) -> LoopState:
+        """The same, and its state."""
+        self._enter()
+        return self._fd.state
+
+    def _belong_to(self, loop: Loop) -> None:
+        if self._is_foreign:
+            self.adopt()
+        try:
+            self._fd.bind(loop)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self!r} {error}") from None
+
+    def _inherit(self) -> None:
+        self._fd.release()
+        if self._core is not None:
+            # A task of the parent's, which read or sent in the moment of the fork, goes on there and not here.
+            self._resting = [self._core]
+            self._fd.turn.held = False
+
     def _read_channel(self) -> Channel:
-        loop = self._enter()
-        if self._reader is None:
-            self._reader = open_channel(loop, self._sock)
-        return self._reader
+        self._enter()
+        return self._fd.read_channel()
 
     def _write_channel(self) -> Channel:
-        loop = self._enter()
-        if self._writer is None:
-            self._writer = open_channel(loop, self._sock, write=True)
-        return self._writer
+        self._enter()
+        return self._fd.write_channel()
 
-    def _close_channels(self) -> list[Operation | None]:
-        """Wake everybody who waits; return the operations that still have the descriptor in their hands."""
-        if self._stream_reader is not None:
-            self._stream_reader.close(closed_meanwhile)
-            self._stream_reader = None
-        if self._reader is None and self._writer is None:
-            return []
-        channels = [channel for channel in (self._reader, self._writer) if channel is not None]
-        for channel in channels:
-            channel.close(closed_meanwhile)
-        self._reader = self._writer = None
-        return [channel.ending for channel in channels]
-
-    def _let_go(self, old: socket.socket) -> None:
-        when_done(self._close_channels(), old.close)
-
-    @contextlib.contextmanager
-    def _signal(self) -> Iterator[Signal]:
+    def _signal(self) -> contextlib.AbstractContextManager[Signal]:
         """Something to wait for that ``close`` rings, too."""
-        signal = Signal(self._enter())
-        signals = self._signals = self._signals or set()
-        signals.add(signal)
-        try:
-            yield signal
-        finally:
-            signals.discard(signal)
+        self._enter()
+        return self._fd.signal()
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
 
+    # The end.
+
+    def _let_go(self, old: socket.socket) -> None:
+        self._fd.replace(self._sock)()
+
     def _retire(self, linger: float | None) -> None:
-        self._resting.clear()
-        self._turn.end()
-        loop = self._loop
-        if loop is None or loop.is_closed() or self._thread == threading.get_ident():
-            self._end(linger)
-        else:
-            # From another thread: what belongs to the loop is touched inside it. The socket is closed already.
-            try:
-                loop.call_soon_threadsafe(self._end, linger)
-            except RuntimeError:  # the loop was closed in this moment
-                self._end(linger)
+        # New lists: a reader that is at work in this moment puts what it has back into the old ones.
+        self._resting = []
+        self._lines = []
+        self._fd.close(functools.partial(self._dispose, linger))
 
-    def _end(self, linger: float | None) -> None:
-        # A reader that was at work when another thread called `close` may have put these back since.
-        self._resting.clear()
-        self._lines.clear()
-        if self._loop is None or not self._loop.is_closed():  # else there is nobody to wake
-            self._turn.send_away()
-            for signal in self._signals or ():
-                signal.ring()
-        writer = self._writer
-        when_done(self._close_channels(), functools.partial(self._dispose_after, writer, linger))
+    def _is_disposed(self) -> bool:
+        # Everything that `close` does may be done again, so one that an exception has ended is made good by the next.
+        return self._sock.fileno() < 0
 
-    def _dispose_after(self, writer: Channel | None, linger: float | None) -> None:
-        sending = None if writer is None else writer.ending
-        if self._secure is not None and sending is not None and sending.cancelled():
-            self._secure.lent = True  # it was ended in the midst of what counts as sent
-        self._dispose(linger)
+    def _abandon(self) -> None:
+        self._fd.abandon()
+
+    def _dispose(self, linger: float | None) -> None:
+        if self._secure is not None and self._fd.was_cut:
+            self._secure.lent = True
+        linger, farewell = self._last_words(linger)
+        sock = self._sock
+        if linger is None or self._core is None or sock.fileno() < 0:
+            sock.close()
+            return
+        # Whoever was interrupted by the close in the midst of a send is to find a closed socket, and not this one.
+        heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        dispose(heir, linger, farewell)
 
     @property
     def _in_use(self) -> bool:
         """Whether a task reads or writes the stream."""
-        return self._core is not None and (self._turn.held or not self._resting)
+        return self._core is not None and (self._fd.turn.held or not self._resting)
 
     def _give_up(self) -> int:
-        channels = [channel for channel in (self._reader, self._writer) if channel is not None]
-        if self._in_use or any(channel.busy or channel.in_flight for channel in channels):
-            raise OSError(errno.EBUSY, "detach: another task is using the socket")
-        self._close_channels()
-        self._resting.clear()
-        self._turn.end()
+        if not self._is_foreign:
+            if self._in_use or self._fd.busy:
+                raise OSError(errno.EBUSY, "detach: another task is using the socket")
+            self._fd.give_back()
+        self._resting = []
+        self._fd.turn.end()
         return super()._give_up()

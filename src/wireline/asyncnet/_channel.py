@@ -22,10 +22,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Generic, TypeVar, cast
 
+from wireline._base import closed_meanwhile
 from wireline._linger import DEFAULT_LINGER
 from wireline._sansio.deadline import Deadline
 from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
-from wireline.asyncnet._poller import unwatch, watch
+from wireline.asyncnet._poller import loop_state
 from wireline.errors import BusyError, SocketTimeout
 
 __all__ = [
@@ -122,6 +123,7 @@ class Channel:
 
     Attributes:
         spare: a ``Waiting`` that nobody uses.
+        closed: the descriptor is closed, or about to be: nothing may be begun any more.
         ending: after ``close``: an operation that has the descriptor in its hands until it is done.
     """
 
@@ -133,6 +135,7 @@ class Channel:
         self._timer_at = 0.0
         self.spare: Waiting[Any] | None = None
         self.ending: Operation | None = None
+        self.closed = False
 
     @property
     def in_flight(self) -> bool:
@@ -148,6 +151,11 @@ class Channel:
         """Whether a job waits."""
         return bool(self._queue)
 
+    @property
+    def needs_loop(self) -> bool:
+        """Whether there is a task to wake, or a timer to cancel."""
+        return bool(self._queue) or self._timer is not None
+
     def wait(
         self, job: Job[T], operation: str, deadline: Deadline | None, *, alone: bool = False
     ) -> Waiting[T]:
@@ -161,6 +169,8 @@ class Channel:
 
         Raises:
             BusyError: see ``alone``.
+            ClosedError: the descriptor is closed.
+            OSError: the loop refuses to watch it; nothing is left of the call.
         """
         if alone and self._queue:
             raise BusyError(f"{operation}: another task is reading this socket")
@@ -169,12 +179,14 @@ class Channel:
         waiting.begin(job, operation, deadline)
         self._queue.append(waiting)
         try:
-            self._watch()
+            # After `closed` it is too late to be found by `close`, before that it is not: so this is asked last.
+            if not self._watch() or self.closed:
+                raise closed_meanwhile(operation)
+            if deadline is not None:
+                self._set_timer(deadline.at)
         except BaseException:
-            self._queue.remove(waiting)
+            self.forget(waiting)
             raise
-        if deadline is not None:
-            self._set_timer(deadline.at)
         return waiting
 
     def forget(self, waiting: Waiting[Any]) -> None:
@@ -183,18 +195,30 @@ class Channel:
             self._queue.remove(waiting)
 
     def close(self, error: Callable[[str], BaseException]) -> None:
-        """Wake everybody with an error, and let go of the descriptor."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        self._unwatch()
+        """Wake everybody with an error in the next turn of the loop, and let go of the descriptor."""
+        self._end()
         if not self._loop.is_closed():
             for waiting in self._queue:
                 waiting.wake_soon(error(waiting.operation))
         self._queue.clear()
 
-    def _watch(self) -> None:
-        """See to it that the jobs are attempted when the time comes."""
+    def close_now(self, error: Callable[[str], BaseException]) -> None:
+        """The same, from a callback of the loop: they go on at once."""
+        self._end()
+        while self._queue:
+            waiting = self._queue.popleft()
+            if waiting.pending:
+                waiting.wake_with(error(waiting.operation))
+
+    def _end(self) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._unwatch()
+
+    def _watch(self) -> bool:
+        """See to it that the jobs are attempted when the time comes; False if the descriptor is closed."""
         raise NotImplementedError
 
     def _unwatch(self) -> None:
@@ -209,6 +233,8 @@ class Channel:
         except (BlockingIOError, InterruptedError):
             return False
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+            if self.closed:
+                return False  # it is told by `close`, and by another name
             waiting._tell(error)
         else:
             if answer is NOT_YET:
@@ -244,29 +270,23 @@ class Channel:
 
 
 class PolledChannel(Channel):
-    """The way in by ``add_reader`` and ``add_writer``."""
+    """The way in by the poller of the loop."""
 
     def __init__(self, loop: Loop, sock: socket.socket, *, write: bool) -> None:
         super().__init__(loop, sock)
-        self._fd = sock.fileno()
+        self._state = loop_state(loop)
         self._write = write
         self._registered = False
 
-    def _watch(self) -> None:
+    def _watch(self) -> bool:
         if not self._registered:
-            if self._write:
-                self._loop.add_writer(self._fd, self._on_ready)
-            else:
-                watch(self._loop, self._fd, self._on_ready)
-            self._registered = True
+            self._registered = self._state.watch(self._sock, self._on_ready, write=self._write)
+        return self._registered
 
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            if not self._write:
-                unwatch(self._loop, self._fd)
-            elif not self._loop.is_closed():
-                self._loop.remove_writer(self._fd)
+            self._state.unwatch(self._sock.fileno(), self._on_ready, write=self._write)
 
     def _on_ready(self) -> None:
         if self._queue:
@@ -289,16 +309,19 @@ class PortableChannel(Channel):
     def in_flight(self) -> bool:
         return self._operation is not None or self._kept is not None
 
-    def _watch(self) -> None:
+    def _watch(self) -> bool:
+        if self.closed:
+            return False
         if self._operation is not None:
-            return
+            return True
         if self._kept is not None:
             self._operation, self._kept = self._kept, None
             self._loop.call_soon(self._on_done, self._operation)
-            return
+            return True
         self._for = self._queue[0].job
         self._operation = operate(self._for.operate(self._loop), self._loop)
         self._operation.add_done_callback(self._on_done)
+        return True
 
     def _unwatch(self) -> None:
         if self._operation is not None and self._for is not None and not self._loop.is_closed():

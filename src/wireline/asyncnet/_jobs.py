@@ -13,12 +13,26 @@ from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Operation
 from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
-from wireline.options import AF_UNIX, NO_SIGNAL
+from wireline.options import AF_UNIX, DONT_WAIT, NO_SIGNAL
 
-__all__ = ["Accept", "Connect", "Owner", "Read", "ReceiveDatagram", "Room", "Send", "SendDatagram"]
+__all__ = [
+    "NOW",
+    "Accept",
+    "Connect",
+    "Owner",
+    "Read",
+    "ReceiveDatagram",
+    "Room",
+    "Send",
+    "SendDatagram",
+    "accept_now",
+]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+NOW = DONT_WAIT | NO_SIGNAL
+"""Flags of a send that holds up nobody: a duplicate of the descriptor may have been made blocking (W10)."""
 
 # Bytes that an operation of the loop sends at once. It is never cancelled, so what it has counts as sent: a piece that
 # is small beside any message for which it matters, and large beside the cost of an operation. A guess.
@@ -101,7 +115,7 @@ class Send(Job[int]):
         self.sent = sent
 
     def attempt(self) -> int | NotYet:
-        return self._done(self._sock.send(self._data[self.sent :], NO_SIGNAL))
+        return self._done(self._sock.send(self._data[self.sent :], NOW))
 
     def operate(self, loop: Loop) -> Awaitable[None]:
         # A copy: the operation goes on when the caller has left, and then the buffer is the caller's again (W4).
@@ -142,6 +156,18 @@ class Room(Job[bool]):
         return True
 
 
+def accept_now(listener: socket.socket) -> tuple[socket.socket, SockAddr]:
+    """Accept a client that is there already.
+
+    Raises:
+        BlockingIOError: there is none.
+    """
+    # There is no flag for one call, and to ask with `poll` first is no help where processes share a listener: another
+    # one may take the client in between. One cheap system call beside an expensive one.
+    listener.setblocking(False)
+    return listener.accept()
+
+
 class Accept(Job[tuple[socket.socket, SockAddr]]):
     """The next client of a listener."""
 
@@ -151,7 +177,7 @@ class Accept(Job[tuple[socket.socket, SockAddr]]):
         self._sock = sock
 
     def attempt(self) -> tuple[socket.socket, SockAddr]:
-        return self._sock.accept()
+        return accept_now(self._sock)
 
     def operate(self, loop: Loop) -> Awaitable[tuple[socket.socket, SockAddr]]:
         return loop.sock_accept(self._sock)
@@ -218,8 +244,8 @@ class SendDatagram(Job[int]):
 
     def attempt(self) -> int:
         if self._target is None:
-            return self._sock.send(self._data, NO_SIGNAL)
-        return self._sock.sendto(self._data, self._target)
+            return self._sock.send(self._data, NOW)
+        return self._sock.sendto(self._data, NOW, self._target)
 
     def operate(self, loop: Loop) -> Awaitable[object]:
         piece = bytes(self._data)
@@ -249,6 +275,7 @@ class Connect(Job[None]):
             if error is not None:
                 raise error
             return None
+        self._sock.setblocking(False)  # as in `accept_now`
         code = self._sock.connect_ex(self._target)
         if code in CONNECTING:
             self._begun = self._sock.family != AF_UNIX

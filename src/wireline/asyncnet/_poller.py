@@ -1,92 +1,244 @@
-"""One poller for all sockets of a loop, itself watched by the loop as a single descriptor.
+"""What the library keeps for one loop: a poller for all of its sockets, and how long its tasks go on without a pause.
 
-Two reasons. Speed: the loop handles one event a turn, however many sockets are readable, and we call their readers from
-a plain dictionary. And truth: when a descriptor reports an error together with data (a reset after the last bytes, an
-ICMP error on a datagram socket), libuv calls its watcher once and then drops it without a word, so a reader that was
-still to hear of the error would sleep for ever under uvloop. epoll(7) goes on telling.
+One epoll, itself watched by the loop as a single descriptor, has three reasons. Speed: the loop handles one event a
+turn, however many sockets are ready, and their callbacks are in plain dictionaries. Truth: when a descriptor reports an
+error together with data (a reset after the last bytes, an ICMP error on a datagram socket), libuv calls its watcher
+once and then drops it without a word, so a reader that was still to hear of the error would sleep for ever under
+uvloop; epoll(7) goes on telling. And safety: ``close`` may be called at any bytecode, by a signal handler or by the
+garbage collector, where nothing of the loop may be touched but ``call_soon_threadsafe``. Taking a descriptor out of
+this poller is one system call and one operation of a dictionary, and both may happen at any moment. The poller's own
+registration with the loop is ended by a callback of the loop, in the next turn.
 
-Where there is no epoll the loop watches every descriptor itself.
+An epoll is shared by the processes of a fork: a child only closes its copy of the descriptor (``disown``), and its
+sockets begin anew with the loop that the child runs.
+
+Where there is no epoll the loop watches every descriptor itself, and a signal handler had better not call ``close``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import select
+import socket
+import weakref
 from collections.abc import Callable
 
-from wireline.asyncnet._asyncio import Loop
+from wireline.asyncnet._asyncio import Loop, checkpoint
 
-__all__ = ["unwatch", "watch"]
+__all__ = ["BUDGET", "UNBOUND", "LoopState", "loop_state"]
 
-# Events taken at once; what is left comes in the next turn of the loop. A guess: enough for a busy turn.
+# Events taken at once; the rest is taken in the next turn of the loop. A guess: enough for a busy turn.
 _EVENTS = 256
 
+BUDGET = 128
+"""Operations that the tasks of a loop may do in a row before one of them lets the loop go on, as in tokio.
 
-class _Poller:
-    """The poller of one loop, while something is watched in it."""
+A send or a read that need not wait takes 1 to 10 us, so a turn of the loop is held up for about a millisecond at most.
+It is one count for all sockets of the loop, so a task that goes around among thousands of sockets is counted too. It
+begins anew with each turn in which the poller has events: who waits often is hardly ever asked to pause.
+"""
 
-    def __init__(self, loop: Loop) -> None:
-        self._loop = loop
-        self._callbacks: dict[int, Callable[[], object]] = {}
-        self._epoll = select.epoll()
+_IN: int = getattr(select, "EPOLLIN", 0)
+_OUT: int = getattr(select, "EPOLLOUT", 0)
+
+_Callbacks = dict[int, Callable[[], object]]
+
+
+class LoopState:
+    """What the library keeps for one loop, as long as a socket belongs to it.
+
+    Attributes:
+        loop: None for sockets without a loop, and in a forked child for the parent's loops.
+        left: operations until the next pause, see ``BUDGET``. Each operation that need not wait counts itself.
+    """
+
+    __slots__ = ("__weakref__", "_epoll", "_readers", "_writers", "left", "loop")
+
+    def __init__(self, loop: Loop | None) -> None:
+        self.loop = loop
+        self.left = 0 if loop is None else BUDGET
+        self._epoll: select.epoll | None = None
+        self._readers: _Callbacks = {}
+        self._writers: _Callbacks = {}
+
+    async def checkpoint(self) -> None:
+        """Let the other tasks of the loop go on. Nothing may be half done: the caller may be cancelled here."""
+        self.left = BUDGET
+        await checkpoint()
+
+    # Watching descriptors.
+
+    def watch(self, sock: socket.socket, callback: Callable[[], object], *, write: bool = False) -> bool:
+        """Call ``callback`` in every turn of the loop in which ``sock`` is ready, or broken.
+
+        Returns:
+            False if the socket is closed, be it in this moment: nothing is watched then.
+
+        Raises:
+            OSError: the system has no room for it (``ENOSPC``, ``ENOMEM``); nothing is watched.
+        """
+        fd = sock.fileno()
+        if fd < 0:
+            return False
+        mine = self._writers if write else self._readers
         try:
-            loop.add_reader(self._epoll.fileno(), self._dispatch)
-        except BaseException:
-            self._epoll.close()
-            raise
+            mine[fd] = callback  # before the event that needs it
+            self._begin(fd, callback, write=write)
+        except BaseException as error:
+            self.unwatch(fd, callback, write=write)
+            if sock.fileno() == fd or not isinstance(error, OSError):
+                raise
+        if sock.fileno() != fd:
+            # Closed in between, before there was something to forget. The number may be another socket's by now.
+            self.unwatch(fd, callback, write=write)
+            return False
+        return True
 
-    def watch(self, fd: int, callback: Callable[[], object]) -> None:
-        self._epoll.register(fd, select.EPOLLIN)
-        self._callbacks[fd] = callback
+    def _begin(self, fd: int, callback: Callable[[], object], *, write: bool) -> None:
+        loop = self.loop
+        assert loop is not None
+        if not hasattr(select, "epoll"):
+            (loop.add_writer if write else loop.add_reader)(fd, callback)
+            return
+        epoll = self._epoll
+        if epoll is None:
+            epoll = select.epoll()
+            try:
+                loop.add_reader(epoll.fileno(), self._dispatch)
+            except BaseException:
+                epoll.close()
+                raise
+            self._epoll = epoll
+        if fd in (self._readers if write else self._writers):
+            epoll.modify(fd, _IN | _OUT)
+        else:
+            epoll.register(fd, _OUT if write else _IN)
 
-    def unwatch(self, fd: int) -> bool:
-        """Stop to watch; False if nothing is watched any more, and the poller is closed."""
-        try:
-            self._epoll.unregister(fd)
-        except OSError:
-            pass  # somebody else closed the descriptor, and epoll has forgotten it by itself
-        del self._callbacks[fd]
-        if self._callbacks:
-            return True
-        self.close()
-        return False
+    def unwatch(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
+        """Leave ``fd`` alone, if it is still ``callback`` that is called for it. The loop may be closed already."""
+        mine, others = (self._writers, self._readers) if write else (self._readers, self._writers)
+        if mine.get(fd) != callback:
+            return
+        del mine[fd]
+        if not hasattr(select, "epoll"):
+            self._leave_to_loop(fd, write=write)
+            return
+        self._forget(fd, (_IN if write else _OUT) if fd in others else 0)
 
-    def close(self) -> None:
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+    def forget(self, fd: int) -> None:
+        """Leave ``fd`` alone, which is about to be closed. At any bytecode."""
+        for write, mine in ((False, self._readers), (True, self._writers)):
+            if mine.pop(fd, None) is not None:
+                if hasattr(select, "epoll"):
+                    self._forget(fd, 0)
+                else:
+                    self._leave_to_loop(fd, write=write)
+
+    def _leave_to_loop(self, fd: int, *, write: bool) -> None:
+        loop = self.loop
+        if loop is not None and not loop.is_closed():
+            (loop.remove_writer if write else loop.remove_reader)(fd)
+
+    def _forget(self, fd: int, still: int) -> None:
+        epoll = self._epoll
+        if epoll is not None:
+            try:
+                if still:
+                    epoll.modify(fd, still)
+                else:
+                    epoll.unregister(fd)
+            except (OSError, ValueError):
+                pass  # another part of the program closed the descriptor, and epoll has forgotten it by itself
+        if not self._readers and not self._writers and self._epoll is not None:
+            loop = self.loop
+            if loop is None or loop.is_closed() or not loop.is_running():
+                self._close_if_idle()
+            else:
+                # Not now: who closes a socket may have interrupted the loop in the midst of its own business.
+                with contextlib.suppress(RuntimeError):  # closed in this moment; the descriptor goes with us
+                    loop.call_soon_threadsafe(self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        epoll = self._epoll
+        if epoll is None or self._readers or self._writers:
+            return
+        self._epoll = None
+        if self.loop is not None and not self.loop.is_closed():
+            self.loop.remove_reader(epoll.fileno())
+        epoll.close()
 
     def _dispatch(self) -> None:
-        callbacks = self._callbacks
-        for fd, _ in self._epoll.poll(0, _EVENTS):
-            callback = callbacks.get(fd)  # one of those before may have closed it, or all
-            if callback is not None:
-                callback()
+        epoll = self._epoll
+        if epoll is None:
+            return
+        self.left = BUDGET
+        readers, writers = self._readers, self._writers
+        for fd, events in epoll.poll(0, _EVENTS):
+            try:
+                if writers:  # seldom: a task waits for room
+                    self._either(fd, events)
+                    continue
+                callback = readers.get(fd)
+                if callback is not None:
+                    callback()
+                else:
+                    # One of those before has closed it; or an exception has cut a registration in two, and it would be
+                    # reported without end.
+                    self._forget(fd, 0)
+            except Exception as error:  # noqa: BLE001 -- one socket's trouble; the others are to hear of their events
+                self._report(error)
+
+    def _either(self, fd: int, events: int) -> None:
+        reader = self._readers.get(fd)
+        if reader is not None and events != _OUT:
+            reader()
+        writer = self._writers.get(fd)
+        if writer is not None and events != _IN:
+            writer()
+        elif reader is None and writer is None:
+            self._forget(fd, 0)
+
+    def _report(self, error: Exception) -> None:
+        if self.loop is not None:
+            self.loop.call_exception_handler({"message": "a socket's callback failed", "exception": error})
+
+    def disown(self) -> None:
+        """In a forked child: have nothing to do with the parent's loop and its epoll any more."""
+        self.loop = None
+        self.left = 0
+        epoll, self._epoll = self._epoll, None
+        # Kept alive: a task of the parent's that is destroyed here would say so.
+        _parents.append((self._readers.copy(), self._writers.copy()))
+        self._readers.clear()
+        self._writers.clear()
+        if epoll is not None:
+            epoll.close()  # this copy of the descriptor; `epoll_ctl` would reach the parent's registrations
 
 
-_pollers: dict[Loop, _Poller] = {}
+UNBOUND = LoopState(None)
+"""The state of sockets that belong to no loop yet."""
+
+_states: weakref.WeakValueDictionary[Loop, LoopState] = weakref.WeakValueDictionary()
+_parents: list[tuple[_Callbacks, _Callbacks]] = []
 
 
-def watch(loop: Loop, fd: int, callback: Callable[[], object]) -> None:
-    """Call ``callback`` in every turn of ``loop`` in which ``fd`` is readable, or broken."""
-    if not hasattr(select, "epoll"):
-        loop.add_reader(fd, callback)
-        return
-    poller = _pollers.get(loop)
-    if poller is None:
-        poller = _pollers[loop] = _Poller(loop)
-    try:
-        poller.watch(fd, callback)
-    except BaseException:
-        if not poller._callbacks:
-            del _pollers[loop]
-            poller.close()
-        raise
+def loop_state(loop: Loop) -> LoopState:
+    """Return the one state of a loop; it lives as long as a socket holds it."""
+    state = _states.get(loop)
+    if state is None:
+        state = _states[loop] = LoopState(loop)
+    return state
 
 
-def unwatch(loop: Loop, fd: int) -> None:
-    """Leave ``fd`` alone from now on. The loop may be closed already."""
-    if not hasattr(select, "epoll"):
-        if not loop.is_closed():
-            loop.remove_reader(fd)
-    elif not _pollers[loop].unwatch(fd):
-        del _pollers[loop]
+def _in_child() -> None:
+    global _states
+    inherited, _states = _states, weakref.WeakValueDictionary()
+    for reference in inherited.valuerefs():
+        state = reference()
+        if state is not None:
+            state.disown()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)

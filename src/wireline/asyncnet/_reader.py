@@ -20,17 +20,20 @@ reader that it is one.
 
 from __future__ import annotations
 
+import errno
 import socket
 import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
+from wireline._base import closed_meanwhile
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._jobs import Owner
-from wireline.asyncnet._poller import unwatch, watch
-from wireline.errors import SocketTimeout
+from wireline.asyncnet._poller import loop_state
+from wireline.errors import SocketTimeout, fresh_copy
+from wireline.options import DONT_WAIT
 
 __all__ = ["StreamReader"]
 
@@ -44,15 +47,14 @@ class StreamReader(Sleep):
         at_rest: nobody reads, and the core is empty, open, and wants what comes as it comes: a request for at most a
             buffer of that would get no other answer from it than "not yet". Whoever feeds the core besides the reader
             takes it away.
+        closed: the descriptor is closed, or about to be.
     """
 
     __slots__ = (
         "_answer",
         "_args",
         "_at",
-        "_closed",
         "_core",
-        "_fd",
         "_is_line",
         "_most",
         "_owner",
@@ -64,6 +66,7 @@ class StreamReader(Sleep):
         "_timer",
         "_timer_at",
         "at_rest",
+        "closed",
     )
 
     def __init__(
@@ -74,7 +77,6 @@ class StreamReader(Sleep):
         owner: Owner,
     ) -> None:
         super().__init__(loop)
-        self._fd = sock.fileno()
         self._sock = sock
         self._core = resting[0]
         self._resting = resting
@@ -86,7 +88,7 @@ class StreamReader(Sleep):
         self._answer = b""
         self.at_rest = False
         self._registered = False
-        self._closed = False
+        self.closed = False
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._at: float | None = None
@@ -111,8 +113,9 @@ class StreamReader(Sleep):
             is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._registered:
-            watch(self._loop, self._fd, self)
-            self._registered = True
+            self._registered = loop_state(self.loop).watch(self._sock, self)
+            if not self._registered:
+                self.closed = True
         self.at_rest = False
         self._resting.clear()
         self._request = request
@@ -123,16 +126,19 @@ class StreamReader(Sleep):
             self._at = None
         else:
             self._seconds = timeout
-            self._at = at = self._loop.time() + timeout
+            self._at = at = self.loop.time() + timeout
             if self._timer is None or self._timer_at > at:
                 self._set_timer(at)
         self.pending = self._asyncio_future_blocking = True
         try:
+            if self.closed:
+                # Asked last: whoever closes from now on finds a reader that is `pending`.
+                self._end()
+                raise closed_meanwhile(request.__name__)
             yield self
         except BaseException:
             self.pending = False
-            if not self._closed:
-                self._resting.append(self._core)
+            self._resting.append(self._core)
             raise
         answer, self._answer = self._answer, b""
         return answer
@@ -145,31 +151,39 @@ class StreamReader(Sleep):
         core = self._core
         answer = None
         try:
-            data = self._sock.recv(core.want)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            core.fail(self._owner.note(error, self._request.__name__))
-        else:
-            if not data or len(data) > self._most:
-                core.feed(data)
-            elif not self._is_line:
-                answer = data if core.plain else core.feed_some(data, self._most)
-            elif data.find(b"\n") == len(data) - 1:
-                answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
-            else:
-                core.feed(data)
-            if answer is not None:
-                self.at_rest = core.buffered
-        if answer is None:
-            self._most = 0
             try:
-                answer = self._request(core, *self._args)
-            except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-                self._tell(error)
+                data = self._sock.recv(core.want, DONT_WAIT)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if self.closed:
+                    return  # `close` wakes the task, with a `ClosedError`
+                core.fail(self._owner.note(error, self._request.__name__))
             else:
-                if answer is None:
-                    return
+                if not data or len(data) > self._most:
+                    core.feed(data)
+                elif not self._is_line:
+                    answer = data if core.plain else core.feed_some(data, self._most)
+                elif data.find(b"\n") == len(data) - 1:
+                    answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
+                else:
+                    core.feed(data)
+                if answer is not None:
+                    self.at_rest = core.buffered
+            if answer is None:
+                self._most = 0
+                try:
+                    answer = self._request(core, *self._args)
+                except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+                    self._tell(error)
+                else:
+                    if answer is None:
+                        return
+        except BaseException as error:
+            self._interrupted(error)
+            if isinstance(error, Exception):
+                return  # the task has it
+            raise
         # What `wake` does, without the call: this is where every message comes by.
         self.pending = False
         if answer is not None:
@@ -179,23 +193,50 @@ class StreamReader(Sleep):
         if callback is not None:
             self._context.run(callback, self)
 
+    def _interrupted(self, error: BaseException) -> None:
+        """An exception of a signal handler, or a fault of ours, between the kernel and the task (FA7).
+
+        What was received may be lost, and nothing tells. So the connection is broken from here on, in words, and the
+        task is woken: it is neither asleep for ever nor reads on as if nothing had happened.
+        """
+        if self.closed or not self.pending:
+            return
+        operation = self._request.__name__
+        broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
+        StreamCore.fail(self._core, broken)
+        self.wake_soon(error if isinstance(error, Exception) else fresh_copy(broken))
+
     def left(self) -> None:
         """Nothing to do: a request is not asked any more when its task is not ``pending``."""
 
+    @property
+    def needs_loop(self) -> bool:
+        """Whether there is a task to wake, or a timer to cancel."""
+        return self.pending or self._timer is not None
+
     def close(self, error: Callable[[str], BaseException]) -> None:
-        """Wake the reader with an error, and let go of the descriptor."""
-        self._closed = True
+        """Wake the reader with an error in the next turn of the loop, and let go of the descriptor."""
+        self._end()
+        if self.pending and not self.loop.is_closed():
+            self.wake_soon(error(self._request.__name__))
+
+    def close_now(self, error: Callable[[str], BaseException]) -> None:
+        """The same, from a callback of the loop: it goes on at once."""
+        self._end()
+        if self.pending:
+            self.wake_with(error(self._request.__name__))
+
+    def _end(self) -> None:
+        self.closed = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._unwatch()
-        if self.pending and not self._loop.is_closed():
-            self.wake_soon(error(self._request.__name__))
 
     def _unwatch(self) -> None:
         if self._registered:
             self._registered = False
-            unwatch(self._loop, self._fd)
+            loop_state(self.loop).unwatch(self._sock.fileno(), self)
 
     # One timer for all reads: it is set for the earliest deadline, and looks for itself whether there is a later one
     # by now. So a timeout that never fires makes no timer.
@@ -204,13 +245,13 @@ class StreamReader(Sleep):
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at  # of uvloop it may be a handle that does not know
-        self._timer = self._loop.call_at(at, self._on_timer)
+        self._timer = self.loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         if not self.pending or self._at is None:
             return
-        if self._loop.time() < self._at:
+        if self.loop.time() < self._at:
             self._set_timer(self._at)
             return
         self.wake_with(SocketTimeout(self._request.__name__, self._seconds))

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
-from wireline.asyncnet._asyncio import Loop
-from wireline.asyncnet._channel import Channel
+from wireline.asyncnet._asyncio import Loop, checkpoint
+from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._jobs import Send
-from wireline.asyncnet._signals import WriteTurn
+from wireline.asyncnet._poller import LoopState
 from wireline.errors import SocketTimeout
 from wireline.options import SocketFlag
 
@@ -34,13 +34,15 @@ class SecuredStream(SecureSocket):
 
     last_bytes_sent: int
 
-    _turn: WriteTurn
-    _writer: Channel | None
+    _fd: FdOnLoop
     _resting: list[StreamCore]
 
     # What the stream does, in the class below.
 
     def _enter(self) -> Loop:
+        raise NotImplementedError
+
+    def _enter_state(self) -> LoopState:
         raise NotImplementedError
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
@@ -95,6 +97,10 @@ class SecuredStream(SecureSocket):
 
     async def _news(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Wait until the handshake can go on."""
+        state = self._enter_state()
+        if state.left <= 0:
+            await state.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
+            self._raise_if_closed(operation)
         seconds = None if deadline is None else deadline.remaining(self._enter().time())
         self._resting[:] = [secure]  # for as long as it takes to begin to wait
         try:
@@ -127,16 +133,17 @@ class SecuredStream(SecureSocket):
     def _send_output(self) -> None:
         """Send what a read has made, unless somebody else is sending, who will look again."""
         secure = self._secure
-        if secure is not None and secure.has_output and not self._turn.held and not self._closing.locked():
+        if secure is not None and secure.has_output and not self._fd.turn.held and not self._closing.locked():
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self._flush_now(secure)
 
     def _let_go_of_turn(self) -> None:
-        self._turn.release()
+        self._fd.turn.release()
         self._send_output()
 
     async def _send_secure(
         self,
+        operation: str,
         secure: TlsCore,
         payload: bytes | memoryview,
         flags: SocketFlag,
@@ -149,7 +156,9 @@ class SecuredStream(SecureSocket):
         before = secure.engine.accepted - sent
         try:
             if secure.rest:
-                await self._flush(secure, "send", deadline, sent)  # what is left of a record that was begun
+                await self._flush(
+                    secure, operation, deadline, sent
+                )  # what is left of a record that was begun
             for piece in () if sealed else secure.slices(payload):
                 if self._write_in_flight():
                     secure.midway = True
@@ -159,22 +168,25 @@ class SecuredStream(SecureSocket):
                     gone = self._seal_and_send(secure, piece)
                 sent += len(piece)
                 if not gone:
-                    await self._flush(secure, "send", deadline, sent)
+                    await self._flush(secure, operation, deadline, sent)
             secure.midway = False
         except SocketTimeout:
             raise
         except OSError as error:
-            if self._is_real(error, flags, "send"):
+            if self._is_real(error, flags, operation):
                 raise
+        else:
+            return
         finally:
             self.last_bytes_sent = secure.engine.accepted - before
-            turn = self._turn
+            turn = self._fd.turn
             if turn.queue:
                 turn.release()
             else:
                 turn.held = turn.over
             if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
                 self._send_output()
+        await checkpoint()  # it could not deliver (FA23)
 
     async def _send_a_slice(
         self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None
@@ -183,6 +195,7 @@ class SecuredStream(SecureSocket):
         await self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
         for piece in secure.slices(payload):
             secure.encrypt(piece)
+            self.last_bytes_sent = len(piece)
             # All of it, or the peer waits for the rest of a record while we wait for its answer.
             with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
                 await self._flush(secure, "send_some", deadline)

@@ -95,6 +95,8 @@ class WriteTurn:
         self.queue.append(ticket)
         granted: bool = False
         try:
+            if self.over:
+                return False  # asked last: whoever ends the turn from now on finds a ticket
             granted = await ticket
             return granted
         except Cancelled:
@@ -106,7 +108,7 @@ class WriteTurn:
                 timer.cancel()
             if not granted:
                 with contextlib.suppress(ValueError):  # sent away, or handed the turn
-                    self.queue.remove(ticket)
+                    (self.queue or []).remove(ticket)
 
     def release(self) -> None:
         """Hand the turn to the next in the queue, or let it go."""
@@ -121,8 +123,10 @@ class WriteTurn:
 
     def send_away(self) -> None:
         """Refuse everybody who queues."""
-        while self.queue:
-            _call(self.queue.pop(0), False)
+        if self.queue:
+            refused, self.queue = self.queue, None
+            for ticket in refused:
+                _call(ticket, False)
 
 
 def _call(ticket: Ticket, granted: bool) -> bool:
@@ -150,6 +154,7 @@ class Attempts:
         Raises:
             OSError: it failed at once; the socket is closed again.
         """
+        self._running[index] = sock  # first: an exception at any moment finds it there
         try:
             if self._polls:
                 code = sock.connect_ex(target)
@@ -161,9 +166,11 @@ class Attempts:
                 operation.add_done_callback(lambda _: self._ready(index))
                 self._operations[index] = operation
         except BaseException:
+            del self._running[index]
+            if self._polls:
+                self._loop.remove_writer(sock.fileno())
             sock.close()
             raise
-        self._running[index] = sock
 
     def _ready(self, index: int) -> None:
         self._over.append(index)

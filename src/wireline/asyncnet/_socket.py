@@ -18,7 +18,7 @@ from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.asyncnet._channel import PortableChannel
-from wireline.asyncnet._jobs import Accept, Connect, ReceiveDatagram, SendDatagram
+from wireline.asyncnet._jobs import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
 from wireline.asyncnet._signals import lookup_result
 from wireline.asyncnet._stream import AsyncStream
 from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
@@ -54,6 +54,7 @@ class AsyncSocket(AsyncStream):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> int:
+        self.last_bytes_sent = 0
         payload = sendable(data)
         check_flags(flags)
         timeout = check_timeout(timeout)
@@ -74,23 +75,34 @@ class AsyncSocket(AsyncStream):
         return await self._push(operation, SendDatagram(sock, payload, None), self._deadline(timeout))
 
     async def _push(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
+        await self._take_part()
+        self._raise_if_closed(operation)
         try:
-            with contextlib.suppress(BlockingIOError):
-                return job.attempt()
-            if self._sock.family != AF_UNIX:
-                return await self._write_channel().wait(job, operation, deadline)
-            return await self._again_and_again(operation, job, deadline)
+            sent = await self._push_one(operation, job, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
         except OSError as error:
+            self._raise_if_closed(operation)
             raise self._annotated(error, operation) from error.__cause__
+        self.last_bytes_sent = sent
+        return sent
+
+    async def _push_one(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
+        with contextlib.suppress(BlockingIOError):
+            return job.attempt()
+        if self._sock.family != AF_UNIX:
+            return await self._write_channel().wait(job, operation, deadline)
+        return await self._again_and_again(operation, job, deadline)
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
+        return await self._receive("recv_from", size, flags, timeout)
+
+    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
         size = check_size(size)
         return await self._receive_datagram(
-            "recv_from",
+            operation,
             timeout,
             flags,
             lambda sock: _datagram.receive(sock, size, flags),
@@ -123,8 +135,10 @@ class AsyncSocket(AsyncStream):
     ) -> T:
         check_flags(flags)
         timeout = check_timeout(timeout)
-        sock = self._open_sock(operation)
+        self._open_sock(operation)
         self._require(operation, datagram=True)
+        await self._take_part()
+        sock = self._open_sock(operation)
         channel = self._read_channel()
         if channel.busy:
             raise BusyError(f"{operation}: another task is using this socket")
@@ -239,30 +253,37 @@ class AsyncSocket(AsyncStream):
     async def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
+        return await self._accept("accept_addr", flags, inheritable, timeout)
+
+    async def accept(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> AsyncSocket:
+        return (await self._accept("accept", flags, inheritable, timeout)).client
+
+    async def _accept(
+        self, operation: str, flags: SocketFlag, inheritable: bool, timeout: float | None
+    ) -> Accepted:
         check_flags(flags)
         timeout = check_timeout(timeout)
-        listener = self._listener()
+        self._listener(operation)
         deadline = self._deadline(timeout)
         while True:
+            await self._take_part()
+            job = Accept(self._listener(operation))
             try:
-                sock, sockaddr = await self._do(self._read_channel(), Accept(listener), "accept", deadline)
+                sock, sockaddr = await self._do(self._read_channel(), job, operation, deadline)
                 break
             except OSError as error:
                 if isinstance(error, WirelineError):
                     raise
                 if not is_failed_before_accept(flags, error):
-                    raise self._annotated(error, "accept") from error.__cause__
+                    raise self._annotated(error, operation) from error.__cause__
         address = display_address(sockaddr)
         client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
             with self._welcome(client):
-                await client._upgrade_by(client._server_core(self._tls), deadline, "accept")
+                await client._upgrade_by(client._server_core(self._tls), deadline, operation)
         return Accepted(client, address)
-
-    async def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
-    ) -> AsyncSocket:
-        return (await self.accept_addr(flags, inheritable, timeout)).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
         if self._tls is not None:
@@ -274,12 +295,12 @@ class AsyncSocket(AsyncStream):
 
     def _accept_now(self) -> Accepted | None:
         """A client that has connected; None if none has."""
-        listener = self._listener()
+        listener = self._listener("try_accept_addr")
         while True:
             try:
-                kept = None if self._reader is None else self._reader.take_kept()
+                kept = None if self._fd.reader is None else self._fd.reader.take_kept()
                 sock, sockaddr = (
-                    listener.accept()
+                    accept_now(listener)
                     if kept is None
                     else cast("tuple[socket.socket, SockAddr]", kept.result())
                 )
@@ -287,16 +308,16 @@ class AsyncSocket(AsyncStream):
                 return None
             except OSError as error:
                 if not is_failed_before_accept(SAFE_DISCONN, error):
-                    raise self._annotated(error, "accept") from error.__cause__
+                    raise self._annotated(error, "try_accept_addr") from error.__cause__
             else:
                 address = display_address(sockaddr)
                 return Accepted(self._accepted(sock, address, False), address)
 
-    def _listener(self) -> socket.socket:
-        listener = self._open_sock("accept")
-        self._require("accept", datagram=False)
+    def _listener(self, operation: str) -> socket.socket:
+        listener = self._open_sock(operation)
+        self._require(operation, datagram=False)
         if self._state is not State.LISTENING:
-            raise OSError(errno.EINVAL, f"accept: the socket is {self._state.value}, not listening")
+            raise OSError(errno.EINVAL, f"{operation}: the socket is {self._state.value}, not listening")
         return listener
 
 

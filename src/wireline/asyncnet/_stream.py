@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import functools
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVarTuple
 
 from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
+from wireline._base import closed_meanwhile
 from wireline._datagram import Datagram
-from wireline._descriptor import shut_down_writing
+from wireline._descriptor import State, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.asyncnet._asyncio import running_loop
-from wireline.asyncnet._jobs import Send
+from wireline.asyncnet._asyncio import checkpoint, running_loop
+from wireline.asyncnet._jobs import NOW, Send
+from wireline.asyncnet._poller import LoopState
 from wireline.asyncnet._waiting import WaitingStream
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import (
     BUFFER_SIZE,
     MAX_LINE_LENGTH,
-    NO_SIGNAL,
     SAFE_DISCONN,
     ReadLineResult,
     SocketFlag,
@@ -35,6 +35,27 @@ __all__ = ["AsyncStream"]
 _ANYTHING = (BUFFER_SIZE, SAFE_DISCONN)
 
 
+Ts = TypeVarTuple("Ts")
+
+
+def _named(
+    operation: str, request: Callable[[StreamCore, *Ts], bytes | None]
+) -> Callable[[StreamCore, *Ts], bytes | None]:
+    """The same request under the name of the method that makes it, for errors: one is known by ``__name__``."""
+
+    def asked(core: StreamCore, *args: *Ts) -> bytes | None:
+        return request(core, *args)
+
+    asked.__name__ = operation
+    return asked
+
+
+_RECV_INTO = _named("recv_into", StreamCore.recv)
+_RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
+_TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
+_LINES = _named("lines", StreamCore.recv_line)
+
+
 @_promises.documented(_promises.SocketPromises)
 class AsyncStream(WaitingStream):
     """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
@@ -44,9 +65,7 @@ class AsyncStream(WaitingStream):
 
     # What a datagram socket does instead, in the class below.
 
-    async def recv_from(
-        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
-    ) -> Datagram:
+    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
         raise NotImplementedError
 
     async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
@@ -56,7 +75,7 @@ class AsyncStream(WaitingStream):
 
     async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
         if self._core is None and self._is_datagram:
-            return (await self.recv_from(size, flags, timeout)).data
+            return (await self._receive("recv", size, flags, timeout)).data
         answer = self._ask(StreamCore.recv, timeout, size, flags)
         return await self._wait_for(StreamCore.recv, timeout, size, flags) if answer is None else answer
 
@@ -68,28 +87,33 @@ class AsyncStream(WaitingStream):
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
         with writable(buffer, size) as target:
-            data = await self.recv(len(target), timeout, flags)
+            if self._core is None and self._is_datagram:
+                data = (await self._receive("recv_into", len(target), flags, timeout)).data
+            else:
+                answer = self._ask(_RECV_INTO, timeout, len(target), flags)
+                if answer is None:
+                    answer = await self._wait_for(_RECV_INTO, timeout, len(target), flags)
+                data = answer
             target[: len(data)] = data
         return len(data)
 
     async def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
-        reader = self._stream_reader
+        reader = self._fd.stream_reader
         if (
             # Here and in `recv_line` every message comes by: no call for what the reader knows (a sixth of our time).
             reader is not None
             and reader.at_rest
             and flags is SAFE_DISCONN
-            and type(max_size) is int
-            and 0 < max_size <= BUFFER_SIZE
+            and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and self._loop is running_loop()
+            and reader.loop is running_loop()
         ):
             args = _ANYTHING if max_size is BUFFER_SIZE else (max_size, flags)
             return await reader.wait(StreamCore.recv_some, args, timeout, max_size)
         if self._core is None and self._is_datagram:
-            return (await self.recv_from(max_size, flags, timeout)).data
+            return (await self._receive("recv_some", max_size, flags, timeout)).data
         answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
             # After more than a buffer the reader is not `at_rest`: the core wants to ask for less again.
@@ -120,33 +144,47 @@ class AsyncStream(WaitingStream):
     ) -> bytes:
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+        fd = self._fd
+        state = fd.state
+        left = state.left
+        if lines and left > 0 and flags is SAFE_DISCONN and on_long == "truncate":
             if timeout is not None:
                 check_timeout(timeout)
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
-            line = lines.pop()
+            state.left = left - 1
+            try:
+                line = lines.pop()
+            except IndexError:
+                raise closed_meanwhile("recv_line") from None  # it has cleared them in this moment
             # No line ahead is longer than the default: that is not asked in each call.
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
-        reader = self._stream_reader
+        reader = fd.stream_reader
         if (
             reader is not None
             and reader.at_rest
             and flags is SAFE_DISCONN
-            and type(max_length) is int
-            and max_length > 0
+            and (max_length is MAX_LINE_LENGTH or (type(max_length) is int and max_length > 0))
             and on_long in ("truncate", "raise")
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and self._loop is running_loop()
+            and reader.loop is running_loop()
         ):
             args = (max_length, on_long, flags)
-            most = max_length if self._resting[0].plain else 0
+            resting = self._resting
+            most = max_length if resting and resting[0].plain else 0
             return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
-        if resting and timeout is None:
+        if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
+            state.left = left - 1
             answer = resting[0].recv_line(max_length, on_long, flags)  # what `_ask` does, without the call
+        elif (
+            lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and state.loop is not None
+        ):
+            # Not by the core: it would take all lines ahead back.
+            await self._enter_state().checkpoint()
+            return await self.recv_line(timeout, flags, max_length, on_long=on_long)
         else:
             answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
         if answer is None:
@@ -166,19 +204,25 @@ class AsyncStream(WaitingStream):
         on_long: str = "truncate",
     ) -> int:
         require_resizable(buffer)
-        buffer[:] = await self.recv_line(timeout, flags, max_length, on_long=on_long)
+        answer = self._ask(_RECV_LINE_INTO, timeout, max_length, on_long, flags)
+        if answer is None:
+            most = max_length if flags is SAFE_DISCONN and type(max_length) is int else 0
+            answer = await self._wait_for(
+                _RECV_LINE_INTO, timeout, max_length, on_long, flags, most=most, is_line=True
+            )
+        buffer[:] = answer
         return len(buffer)
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
         if not self._resting:
-            self._cannot_read(StreamCore.recv_line.__name__)
+            self._cannot_read("try_recv_line")
         lines = self._lines
         # No line ahead is longer than the default: that is not asked in each call.
         if lines and (
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
         ):
             return ReadLineResult.FULL_LINE, lines.pop()
-        line = self._read_now(StreamCore.recv_line, max_length, "truncate", SAFE_DISCONN)
+        line = self._read_now(_TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
         if line:
             return ReadLineResult.FULL_LINE, line
         assert self._core is not None
@@ -205,19 +249,30 @@ class AsyncStream(WaitingStream):
     async def send(
         self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
-        payload = data if type(data) is bytes else sendable(data)
-        if flags is not SAFE_DISCONN:
+        if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
+            payload: bytes | memoryview = data
+        else:
+            self.last_bytes_sent = 0  # for what is refused here
+            payload = data if type(data) is bytes else sendable(data)
             check_flags(flags)
-        if timeout is not None:
             timeout = check_timeout(timeout)
+        fd = self._fd
+        state = fd.state
+        left = state.left
         sent = None
-        turn = self._turn
-        secure = self._secure
-        if not turn.held and payload and (self._writer is None or not self._writer.in_flight):
+        if (
             # Mostly there is room for all of it: one attempt, without an await, needs no turn.
+            left > 0
+            and not fd.turn.held
+            and payload
+            and (fd.writer is None or not fd.writer.in_flight)
+            and state.loop is running_loop()
+        ):
+            state.left = left - 1
+            secure = self._secure
             try:
                 if secure is None:
-                    sent = self._sock.send(payload, NO_SIGNAL)
+                    sent = self._sock.send(payload, NOW)
                 elif len(payload) <= secure.slice_size and not secure.rest:
                     sent = 0
                     if self._seal_and_send(secure, payload):
@@ -229,68 +284,144 @@ class AsyncStream(WaitingStream):
                 self.last_bytes_sent = 0
                 if self._is_real(error, flags, "send"):
                     raise
+                await checkpoint()  # it could not deliver (FA23)
                 return
             if sent == len(payload):
-                self.last_bytes_sent = len(payload)
+                self.last_bytes_sent = sent
                 return
-        if not payload:
-            self._open_sock("send")
-        deadline = self._deadline(timeout)
-        if turn.held:
-            if self._core is None and self._is_datagram:
-                self.last_bytes_sent = await self._send_datagram("send", payload, timeout)
-                return
-            try:
-                await self._take_turn("send", deadline)
-            except BaseException:
-                self.last_bytes_sent = 0
-                raise
-        turn.held = True
-        if secure is not None:
-            await self._send_secure(secure, payload, flags, deadline, sealed=sent is not None)
-        else:
-            await self._send_in_turn(payload, sent, flags, deadline)
-
-    async def _send_in_turn(
-        self, payload: bytes | memoryview, sent: int | None, flags: SocketFlag, deadline: Deadline | None
-    ) -> None:
-        """Send what one attempt has left, or all if there was none yet, and give the turn back."""
-        job = Send(self._sock, payload, sent or 0)
-        try:
-            if sent is None and payload and not self._write_in_flight():
-                with contextlib.suppress(BlockingIOError):
-                    job.sent = self._sock.send(payload, NO_SIGNAL)
-            if job.sent < len(payload):
-                await self._send_rest("send", job, deadline)
-        except SocketTimeout:
-            raise
-        except OSError as error:
-            if self._is_real(error, flags, "send"):
-                raise
-        finally:
-            self.last_bytes_sent = job.sent
-            job.release()
-            self._turn.release()
+        await self._send_in_turn("send", payload, sent, flags, timeout)
 
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
+        self.last_bytes_sent = 0
         payload = joined(parts)
+        check_flags(flags)
+        timeout = check_timeout(timeout)
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
-        await self.send(payload, flags, timeout)
+        fd = self._fd
+        state = fd.state
+        left = state.left
+        sent = None
+        if (
+            left > 0
+            and self._secure is None
+            and not fd.turn.held
+            and payload
+            and (fd.writer is None or not fd.writer.in_flight)
+            and state.loop is running_loop()
+        ):
+            state.left = left - 1
+            try:
+                sent = self._sock.send(payload, NOW)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.last_bytes_sent = 0
+                if self._is_real(error, flags, "send_many"):
+                    raise
+                await checkpoint()  # it could not deliver (FA23)
+                return
+            if sent == len(payload):
+                self.last_bytes_sent = sent
+                return
+        await self._send_in_turn("send_many", payload, sent, flags, timeout)
+
+    async def _send_in_turn(
+        self,
+        operation: str,
+        payload: bytes | memoryview,
+        sent: int | None,
+        flags: SocketFlag,
+        timeout: float | None,
+    ) -> None:
+        """Send what one attempt has left, or all if there was none yet, when it is our turn to write."""
+        self.last_bytes_sent = sent or 0
+        if not payload:
+            self._open_sock(operation)
+        state = self._enter_state()
+        deadline = self._deadline(timeout)
+        turn = self._fd.turn
+        if turn.held:
+            if self._core is None and self._is_datagram:
+                await self._send_datagram(operation, payload, timeout)
+                return
+            try:
+                await self._take_turn(operation, deadline)
+            except BaseException:
+                self.last_bytes_sent = 0  # another one's count may be there by now
+                raise
+        turn.held = True
+        if sent is None:
+            if state.left <= 0:
+                await self._pause_in_turn(state)
+            state.left -= 1
+        if self._secure is not None:
+            await self._send_secure(
+                operation, self._secure, payload, flags, deadline, sealed=sent is not None
+            )
+        else:
+            await self._send_plain(operation, payload, sent, flags, deadline)
+
+    async def _pause_in_turn(self, state: LoopState) -> None:
+        """Let the others go on, and keep the place among the writers."""
+        try:
+            await state.checkpoint()
+        except BaseException:
+            self.last_bytes_sent = 0
+            self._let_go_of_turn()
+            raise
+
+    async def _send_plain(
+        self,
+        operation: str,
+        payload: bytes | memoryview,
+        sent: int | None,
+        flags: SocketFlag,
+        deadline: Deadline | None,
+    ) -> None:
+        """The same on a stream without TLS; and give the turn back."""
+        job = Send(self._sock, payload, sent or 0)
+        try:
+            if sent is None and payload and not self._write_in_flight():
+                with contextlib.suppress(BlockingIOError):
+                    job.sent = self._sock.send(payload, NOW)
+            if job.sent < len(payload):
+                await self._send_rest(operation, job, deadline)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            if self._is_real(error, flags, operation):
+                raise
+        else:
+            return
+        finally:
+            self.last_bytes_sent = job.sent
+            job.release()
+            self._fd.turn.release()
+        await checkpoint()  # it could not deliver (FA23)
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        self.last_bytes_sent = 0
         payload = sendable(data)
         timeout = check_timeout(timeout)
         if self._core is None and self._is_datagram:
             return await self._send_datagram("send_some", payload, timeout)
+        state = self._enter_state()
         deadline = self._deadline(timeout)
         await self._take_turn("send_some", deadline)
+        sent = 0
         try:
+            if state.left <= 0:
+                await state.checkpoint()
+            state.left -= 1
+            self.last_bytes_sent = 0  # who wrote before may have counted meanwhile
             if self._secure is not None:
                 return await self._send_a_slice(self._secure, payload, deadline)
-            return await self._send_once("send_some", payload, deadline) if payload else 0
+            sent = await self._send_once("send_some", payload, deadline) if payload else 0
+            self.last_bytes_sent = sent
+            return sent
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None
         except OSError as error:
@@ -299,26 +430,33 @@ class AsyncStream(WaitingStream):
         finally:
             self._let_go_of_turn()
 
-    async def try_send(self, data: Buffer) -> bool:
+    def try_send(self, data: Buffer) -> bool:
+        self.last_bytes_sent = 0
         payload = sendable(data)
-        if self._core is None and self._is_datagram:
-            try:
-                return await self._send_datagram("try_send", payload, 0) == len(payload)
-            except OSError:
+        if self._closing.locked() or self._write_in_flight():
+            return False
+        is_datagram = self._core is None and self._is_datagram and self._state is State.CONNECTED
+        if is_datagram:
+            if self._fd.writer is not None and self._fd.writer.busy:
                 return False
-        if self._core is None or self._turn.held or self._closing.locked() or self._write_in_flight():
+        elif self._core is None or self._fd.turn.held:
             return False
         try:
             if self._secure is not None:
-                self.last_bytes_sent = sent = self._try_send_secure(self._secure, payload)
-                return sent == len(payload) and not self._secure.rest
-            return not payload or self._sock.send(payload, NO_SIGNAL) == len(payload)
+                sent = self._try_send_secure(self._secure, payload)
+            elif payload or is_datagram:
+                sent = self._sock.send(payload, NOW)
+            else:
+                sent = 0
         except OSError as error:
             self._note_reset(error)
             return False
+        self.last_bytes_sent = sent
+        return sent == len(payload) and not (self._secure is not None and self._secure.rest)
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
         deadline = self._deadline(check_timeout(timeout))
+        self._enter()
         await self._take_turn("shutdown_write", deadline)
         try:
             if self._write_in_flight():  # what it has counts as sent
@@ -343,33 +481,65 @@ class AsyncStream(WaitingStream):
 class _Lines:
     """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
 
-    __slots__ = ("_ahead", "_over", "_recv_line")
+    __slots__ = ("_ahead", "_fd", "_max_length", "_over", "_stream", "_timeout")
 
     def __init__(self, stream: AsyncStream, max_length: int, timeout: float | None) -> None:
+        self._stream = stream
+        self._fd = stream._fd
+        self._max_length = max_length
+        self._timeout = timeout
         # No line is split off ahead that is longer than a buffer.
         self._ahead = stream._lines if max_length >= BUFFER_SIZE else []
-        self._recv_line = functools.partial(
-            stream.recv_line, timeout, SAFE_DISCONN, max_length, on_long="raise"
-        )
         self._over = False
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> bytes:
-        if self._over:
-            raise StopAsyncIteration
-        if self._ahead:
-            line = self._ahead.pop()
-        else:
+        ahead = self._ahead
+        state = self._fd.state
+        left = state.left
+        if ahead and left > 0:
+            state.left = left - 1
             try:
-                line = await self._recv_line()
+                line = ahead.pop()
+            except IndexError:
+                raise closed_meanwhile("lines") from None  # it has cleared them in this moment
+        else:
+            if self._over:
+                raise StopAsyncIteration
+            try:
+                line = await self._next()
             except BusyError:
                 raise  # to the second task that iterates; the first is unharmed
             except BaseException:
-                self._over = True  # like a generator, it does not outlive an exception
+                self._end()  # like a generator, it does not outlive an exception
                 raise
             if not line:
-                self._over = True
+                self._end()
                 raise StopAsyncIteration
-        return b"" if line == EMPTY_LINE else line
+        return b"" if line is EMPTY_LINE else line
+
+    def _end(self) -> None:
+        self._over = True
+        self._ahead = []
+
+    async def _next(self) -> bytes:
+        stream, timeout, max_length = self._stream, self._timeout, self._max_length
+        if self._ahead:
+            await stream._enter_state().checkpoint()
+            if self._ahead:
+                self._fd.state.left -= 1
+                return self._ahead.pop()
+        reader = self._fd.stream_reader
+        if reader is not None and reader.at_rest and timeout != 0 and reader.loop is running_loop():
+            args = (max_length, "raise", SAFE_DISCONN)
+            return await reader.wait(
+                _LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
+            )
+        answer = stream._ask(_LINES, timeout, max_length, "raise", SAFE_DISCONN)
+        if answer is None:
+            answer = await stream._wait_for(
+                _LINES, timeout, max_length, "raise", SAFE_DISCONN, most=max_length, is_line=True
+            )
+        return answer

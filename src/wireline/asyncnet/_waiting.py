@@ -1,4 +1,11 @@
-"""How a stream waits: for the answer to a request, for a job, and to write."""
+"""How a stream waits: for the answer to a request, for a job, and to write; and how often it lets others go on.
+
+What need not wait still lets the other tasks of the loop go on once in ``BUDGET`` operations (``_poller``). A read does
+so before it has asked the core: a cancellation there finds nothing taken, and the read begins after it. A send does so
+while it has the turn to write and has sent nothing, so that it keeps its place among the writers. A send that cannot
+deliver, because the peer is gone, does so every time: else ``while True: await sock.send(data)`` would be the end of
+all other tasks.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +19,9 @@ from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._channel import Channel, Job, NotYet
-from wireline.asyncnet._jobs import Owner, Read, Room, Send
-from wireline.asyncnet._reader import StreamReader
+from wireline.asyncnet._jobs import NOW, Owner, Read, Room, Send
 from wireline.errors import BusyError, SocketTimeout
-from wireline.options import NO_SIGNAL
+from wireline.options import DONT_WAIT
 
 __all__ = ["WaitingStream"]
 
@@ -39,12 +45,20 @@ class WaitingStream(AttachedStream):
     def _ask(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes | None:
-        """Make one request of the core; None if it has no answer yet."""
+        """Make one request of the core; None if it has no answer yet, and if it is the others' turn."""
         if timeout is not None:
             check_timeout(timeout)
-        if not self._resting:
+        state = self._fd.state
+        if state.loop is not running_loop():
+            state = self._enter_state()
+        resting = self._resting  # `close` leaves another one, but this one as it is
+        if not resting:
             self._cannot_read(request.__name__)
-        return request(self._resting[0], *args)
+        left = state.left
+        if left <= 0:
+            return None  # and `_wait_for` lets the others go on before it asks
+        state.left = left - 1
+        return request(resting[0], *args)
 
     def _wait_for(
         self,
@@ -66,17 +80,44 @@ class WaitingStream(AttachedStream):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-            if timeout == 0:
-                return self._read_at_once(request, *args)
-        reader = self._stream_reader
-        if reader is None or self._loop is not running_loop():
+        if self._fd.state.left <= 0:
+            return self._after_the_others(request, timeout, *args, most=most, is_line=is_line)
+        if timeout == 0:
+            return self._read_at_once(request, *args)
+        resting = self._resting
+        if not resting:
+            self._cannot_read(request.__name__)  # closed in this moment
+        reader = self._fd.stream_reader
+        if reader is None or reader.closed:
             loop = self._enter()
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
-            reader = self._stream_reader = StreamReader(loop, self._sock, self._resting, Owner(self))
-        if not self._resting[0].from_scratch:
+            reader = self._fd.open_stream_reader(resting, Owner(self))
+        if not resting[0].from_scratch:
             most = 0
         return reader.wait(request, args, timeout, most, is_line)
+
+    async def _after_the_others(
+        self,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+        most: int,
+        is_line: bool,
+    ) -> bytes:
+        """Let the other tasks go on, and then begin: with the question, which may have been asked in vain."""
+        await self._fd.state.checkpoint()
+        answer = self._ask(request, timeout, *args)
+        if answer is None:
+            answer = await self._wait_for(request, timeout, *args, most=most, is_line=is_line)
+        return answer
+
+    async def _take_part(self) -> None:
+        """Count an operation that may need no wait, and let the others go on when it is their turn."""
+        state = self._enter_state()
+        if state.left <= 0:
+            await state.checkpoint()
+        state.left -= 1
 
     async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
@@ -92,8 +133,8 @@ class WaitingStream(AttachedStream):
 
     async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
-        if self._reader is not None:
-            await self._let_operation_finish(self._reader)
+        if self._fd.reader is not None:
+            await self._let_operation_finish(self._fd.reader)
         answer = self._read_now(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
@@ -108,18 +149,25 @@ class WaitingStream(AttachedStream):
 
     def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
-        core = self._resting[0]
-        if self._stream_reader is not None:
-            self._stream_reader.at_rest = False
+        resting = self._resting
+        if not resting:
+            self._cannot_read(request.__name__)  # closed, or read by another task, in this moment
+        core = resting[0]
+        reader = self._fd.stream_reader
+        if reader is not None:
+            reader.at_rest = False
         while (answer := request(core, *args)) is None:
-            kept = None if self._reader is None else self._reader.take_kept()
-            if kept is None and self._reader is not None and self._reader.in_flight:
+            kept = None if self._fd.reader is None else self._fd.reader.take_kept()
+            if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
-                core.feed(self._sock.recv(core.want) if kept is None else cast(bytes, kept.result()))
+                core.feed(
+                    self._sock.recv(core.want, DONT_WAIT) if kept is None else cast(bytes, kept.result())
+                )
             except BlockingIOError:
                 return None
             except OSError as error:
+                self._raise_if_closed(request.__name__)
                 core.fail(self._annotated(error, request.__name__))
         return answer
 
@@ -177,7 +225,7 @@ class WaitingStream(AttachedStream):
     # To write.
 
     async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
-        turn = self._turn
+        turn = self._fd.turn
         if self._core is None or self._closing.locked():
             self._refuse(operation)
         if not turn.held:
@@ -191,7 +239,7 @@ class WaitingStream(AttachedStream):
 
     def _write_in_flight(self) -> bool:
         """Whether an operation, begun for a send that was given up, is still at work."""
-        return self._writer is not None and self._writer.in_flight
+        return self._fd.writer is not None and self._fd.writer.in_flight
 
     async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
         """Wait for room until all is sent, or for ``once`` something."""
@@ -204,7 +252,7 @@ class WaitingStream(AttachedStream):
         if self._write_in_flight():
             await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
         with contextlib.suppress(BlockingIOError):
-            return self._sock.send(payload, NO_SIGNAL)
+            return self._sock.send(payload, NOW)
         job = Send(self._sock, payload, 0, once=True)
         try:
             if can_poll(self._enter()):
