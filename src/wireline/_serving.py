@@ -18,7 +18,17 @@ from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
 if TYPE_CHECKING:
     from wireline.tls import SslContext
 
-__all__ = ["ListenAt", "StopReport", "Welcome", "check_limit", "open_listener"]
+__all__ = [
+    "REQUESTED",
+    "ListenAt",
+    "Request",
+    "StopReport",
+    "Welcome",
+    "check_callback",
+    "check_limit",
+    "open_listener",
+    "refuse_to_wait",
+]
 
 S = TypeVar("S", bound=BaseSocket)
 
@@ -30,6 +40,25 @@ class StopReport(NamedTuple):
     """Handlers that finished by themselves in time."""
     forced: int
     """Connections that were closed under their handler."""
+
+
+class Request:
+    """One call of ``stop``, or the calls of ``request_stop``.
+
+    Attributes:
+        until: when the drain is over; None: it has no limit.
+        hurried: another one was made since, which ends the drain.
+    """
+
+    __slots__ = ("hurried", "until")
+
+    def __init__(self, until: float | None) -> None:
+        self.until = until
+        self.hurried = False
+
+
+REQUESTED = object()
+"""The key of what was asked for by ``request_stop`` among the stops under way."""
 
 
 class ListenAt(NamedTuple):
@@ -81,6 +110,26 @@ class Welcome(NamedTuple):
         require_context(tls)
         tls._server_core()
         return cls(tls, seconds)
+
+
+def check_callback(name: str, takes: str, given: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: it cannot be.
+    """
+    if not callable(given):
+        raise TypeError(f"{name} is called with {takes}; {given!r} cannot be")
+
+
+def refuse_to_wait(*, stopped: bool) -> None:
+    """Refuse ``wait`` in a forked child, which has no server to wait for.
+
+    Raises:
+        RuntimeError: the child has not stopped its copy either.
+    """
+    if not stopped:
+        raise RuntimeError("wait: the server belongs to the process that made it, the parent of this one")
 
 
 def check_limit(max_connections: int | None) -> int | None:
