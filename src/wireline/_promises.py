@@ -562,10 +562,12 @@ class ServerPromises:
         """Accept nobody any more, let the handlers finish, and close what is left.
 
         A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A second call while one
-        is under way ends the drain of both, whatever its own is: the connections are closed at once. Stopping what is
-        stopped is fine. A handler may stop its own server and is not waited for; it does not end the drain of another
-        stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation or an exception during
-        the wait leaves the listener closed and the handlers running, and another ``stop`` goes on.
+        is under way ends the drain of both, whatever its own is: the connections are closed at once. In a signal
+        handler that has interrupted the first call it leaves the rest to that, and returns ``StopReport(0, 0)`` at
+        once. Stopping what is stopped is fine. A handler may stop its own server and is not waited for; it does not
+        end the drain of another stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation
+        or an exception during the wait leaves the listener closed and the handlers running, and another ``stop`` goes
+        on.
 
         A server belongs to the process that made it. In a forked child this call waits for nothing and does nothing
         to the parent's server: it closes the child's copies of the descriptors, those of connections that the child

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from wireline._arguments import require_context, require_int
@@ -28,6 +28,7 @@ __all__ = [
     "check_limit",
     "open_listener",
     "refuse_to_wait",
+    "report_of",
 ]
 
 S = TypeVar("S", bound=BaseSocket)
@@ -47,14 +48,31 @@ class Request:
 
     Attributes:
         until: when the drain is over; None: it has no limit.
+        caller: the thread that waits until it is done; None if there is none that could be interrupted.
         hurried: another one was made since, which ends the drain.
+        handlers: the threads or tasks of the connections that there were when it began.
     """
 
-    __slots__ = ("hurried", "until")
+    __slots__ = ("caller", "handlers", "hurried", "until")
 
-    def __init__(self, until: float | None) -> None:
+    def __init__(self, until: float | None, caller: object = None) -> None:
         self.until = until
+        self.caller = caller
         self.hurried = False
+        self.handlers: set[object] = set()
+
+
+def report_of(under_way: Iterable[Request], exempt: Set[object], forced: Set[object]) -> StopReport:
+    """What came of the stops under way.
+
+    Args:
+        under_way: all of them: one that began late may be through first, and knows of fewer handlers.
+        exempt: handlers that called ``stop`` themselves.
+        forced: those whose connection was closed under them.
+    """
+    handlers = {handler for request in under_way for handler in request.handlers} - exempt
+    count = len(handlers & forced)
+    return StopReport(len(handlers) - count, count)
 
 
 REQUESTED = object()

@@ -26,6 +26,7 @@ from wireline._serving import (
     check_limit,
     open_listener,
     refuse_to_wait,
+    report_of,
 )
 from wireline.address import Address, IpAddress
 from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
@@ -224,10 +225,9 @@ class Server:
         self._changed.ring()
 
     async def _end(self, request: Request) -> StopReport:
-        handlers = set(self._active)
+        request.handlers.update(self._active)
         await self._until(lambda: not self._accepting, self._moment(_UNWIND))
-        handlers |= self._active.keys()  # one may have been accepted at the last moment
-        handlers -= self._exempt
+        request.handlers.update(self._active)  # one may have been accepted at the last moment
         await self._until(lambda: request.hurried or self._is_over(), request.until)
         # One at a time closes connections; if that one is cancelled, another goes on in its place.
         await self._until(lambda: self._report is not None or not self._forcing, None)
@@ -237,8 +237,7 @@ class Server:
         try:
             if not self._is_over():
                 await self._force()
-            forced = len(handlers & self._forced)
-            self._report = StopReport(len(handlers) - forced, forced)
+            self._report = report_of(list(self._stops.values()), self._exempt, self._forced)
         finally:
             self._forcing = False
             self._changed.ring()

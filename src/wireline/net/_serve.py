@@ -26,6 +26,7 @@ from wireline._serving import (
     check_limit,
     open_listener,
     refuse_to_wait,
+    report_of,
 )
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
@@ -116,8 +117,9 @@ class Server:
     Theory of operation. A stop may be asked for in any thread, at any moment, by a signal handler too, and while
     another one is under way in the code that the signal has interrupted. So there is no lock here: every decision is
     one operation on a dict, which is atomic. And a call of ``stop`` waits for handlers only, never for another call:
-    each does all that is to be done, and the report of the first one that is through is the report of all. What
-    ``request_stop`` asks for is done by the thread that accepted.
+    each does all that is to be done, and the report of the first one that is through is the report of all. A call
+    that has interrupted another one in the same thread leaves the work to it. What ``request_stop`` asks for is done
+    by the thread that accepted.
     """
 
     def __init__(
@@ -175,12 +177,16 @@ class Server:
             raise SocketTimeout("wait", timeout)
 
     def stop(self, drain: float = 0.0) -> StopReport:
-        mine = Request(_moment(check_timeout(drain)))
+        me = threading.current_thread()
+        mine = Request(_moment(check_timeout(drain)), me)
         if self._owner is not process.epoch:
             return self._disown()
         if self._reports:
             return self._reports[0]
-        me = threading.current_thread()
+        if any(request.caller is me for request in list(self._stops.values())):
+            # A signal handler: the call that it has interrupted goes on when this one has returned, and not before.
+            self._end_drains()
+            return StopReport(0, 0)
         try:
             self._stops[mine] = mine
             first = self._is_first(mine)
@@ -218,6 +224,7 @@ class Server:
         """A second stop was asked for: none waits for handlers any more."""
         for request in list(self._stops.values()):
             request.hurried = True
+        self._changed.wake()
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
@@ -228,10 +235,9 @@ class Server:
             self._changed.wake()
 
     def _end(self, request: Request) -> StopReport:
-        handlers = set(self._active)
+        request.handlers.update(self._active)
         self._changed.wait(lambda: not self._accepting, time.monotonic() + _UNWIND)
-        handlers.update(self._active)  # one may have been accepted at the last moment
-        handlers -= self._exempt
+        request.handlers.update(self._active)  # one may have been accepted at the last moment
         self._changed.wait(lambda: request.hurried or self._is_over(), request.until)
         self._forcing = True
         if not self._is_over():
@@ -240,8 +246,7 @@ class Server:
                     self._forced.add(thread)
                     self._close(client)
             self._changed.wait(self._is_over, time.monotonic() + _UNWIND)
-        forced = len(handlers & self._forced)
-        self._reports.append(StopReport(len(handlers) - forced, forced))
+        self._reports.append(report_of(list(self._stops.values()), self._exempt, self._forced))
         self._changed.wake()
         self._events.flush()
         return self._reports[0]
