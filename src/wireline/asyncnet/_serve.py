@@ -192,10 +192,12 @@ class Server:
             else:
                 return StopReport(0, 0)  # a handler must not wait for what waits for it
             self._begin_to_stop()
-            return await self._end(mine)
+            report = await self._end(mine)
         finally:
             self._stops.pop(mine, None)
             self._exempt.discard(me)
+        await self._until(self._acceptor.done, self._moment(_UNWIND))  # the loop may be closed next
+        return report
 
     def request_stop(self, drain: float = 0.0) -> None:
         seconds = check_timeout(drain)
@@ -301,6 +303,7 @@ class Server:
         await self._until(lambda: self._report is not None or REQUESTED in self._stops, None)
         if self._report is None:
             await self._end(self._stops[REQUESTED])
+        self._changed.ring()
 
     async def _accept_loop(self) -> None:
         backoff = Backoff()
