@@ -55,11 +55,12 @@ class Request:
 
     __slots__ = ("caller", "handlers", "hurried", "until")
 
-    def __init__(self, until: float | None, caller: object = None) -> None:
+    def __init__(self, until: float | None, handlers: Iterable[object], caller: object = None) -> None:
         self.until = until
         self.caller = caller
         self.hurried = False
-        self.handlers: set[object] = set()
+        # Now, and not when another thread comes to do what was asked for: some may have ended by then.
+        self.handlers = set(handlers)
 
 
 def report_of(under_way: Iterable[Request], exempt: Set[object], forced: Set[object]) -> StopReport:

@@ -179,7 +179,7 @@ class Server:
             return self._disown()
         if self._report is not None:
             return self._report
-        mine = Request(self._moment(seconds))
+        mine = Request(self._moment(seconds), self._active)
         me = current_task()
         try:
             self._stops[mine] = mine
@@ -204,7 +204,7 @@ class Server:
         if self._owner is not process.epoch:
             self._disown()
         elif self._report is None:
-            mine = Request(self._moment(seconds))
+            mine = Request(self._moment(seconds), self._active)
             known = self._stops.setdefault(REQUESTED, mine)
             if known is not mine or not self._is_first(REQUESTED):
                 self._end_drains()
@@ -227,7 +227,6 @@ class Server:
         self._changed.ring()
 
     async def _end(self, request: Request) -> StopReport:
-        request.handlers.update(self._active)
         await self._until(lambda: not self._accepting, self._moment(_UNWIND))
         request.handlers.update(self._active)  # one may have been accepted at the last moment
         await self._until(lambda: request.hurried or self._is_over(), request.until)

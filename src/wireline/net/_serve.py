@@ -178,7 +178,7 @@ class Server:
 
     def stop(self, drain: float = 0.0) -> StopReport:
         me = threading.current_thread()
-        mine = Request(_moment(check_timeout(drain)), me)
+        mine = Request(_moment(check_timeout(drain)), self._active, me)
         if self._owner is not process.epoch:
             return self._disown()
         if self._reports:
@@ -206,7 +206,7 @@ class Server:
         return report
 
     def request_stop(self, drain: float = 0.0) -> None:
-        mine = Request(_moment(check_timeout(drain)))
+        mine = Request(_moment(check_timeout(drain)), self._active)
         if self._owner is not process.epoch:
             self._disown()
         elif not self._reports:
@@ -235,7 +235,6 @@ class Server:
             self._changed.wake()
 
     def _end(self, request: Request) -> StopReport:
-        request.handlers.update(self._active)
         self._changed.wait(lambda: not self._accepting, time.monotonic() + _UNWIND)
         request.handlers.update(self._active)  # one may have been accepted at the last moment
         self._changed.wait(lambda: request.hurried or self._is_over(), request.until)
