@@ -97,11 +97,15 @@ FUNCTIONS = {
     ),
     "serve": Entry(
         "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
-        "backlog=SOMAXCONN, reuse_port=False, buffered=True",
+        "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None",
         waits=True,
     ),
 }
-SERVER_METHODS = {"wait": Entry("timeout=None", waits=True), "stop": Entry("drain=0.0", waits=True)}
+SERVER_METHODS = {
+    "wait": Entry("timeout=None", waits=True),
+    "stop": Entry("drain=0.0", waits=True),
+    "request_stop": Entry("drain=0.0"),
+}
 SERVER_PROPERTIES = {"connections", "local_addr"}
 
 TUPLES = {

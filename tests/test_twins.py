@@ -29,7 +29,7 @@ RETURNS_DIFFER = {
     "Iterator": "AsyncIterator",
     "Server": "Starting",  # as above
 }
-NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close".split())
+NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop".split())
 """The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
 
 

@@ -558,21 +558,45 @@ class ServerPromises:
 
         Raises:
             SocketTimeout: it was not stopped in time.
+            RuntimeError: a forked child waits for its parent's server, and has not let go of its copy with ``stop``.
             TypeError, ValueError: ``timeout`` is no number, or negative.
         """
 
     def stop(self) -> None:
         """Accept nobody any more, let the handlers finish, and close what is left.
 
-        A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A handler may stop its
-        own server and is not waited for. Stopping twice is fine. A cancellation during the wait leaves the listener
-        closed and the handlers running.
+        A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A second call while one
+        is under way ends the drain of both, whatever its own is: the connections are closed at once. In a signal
+        handler that has interrupted the first call it leaves the rest to that, and returns ``StopReport(0, 0)`` at
+        once. Stopping what is stopped is fine. A handler may stop its own server and is not waited for; it does not
+        end the drain of another stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation
+        or an exception during the wait leaves the listener closed and the handlers running, and another ``stop`` goes
+        on.
+
+        A server belongs to the process that made it. In a forked child this call waits for nothing and does nothing
+        to the parent's server: it closes the child's copies of the descriptors, those of connections that the child
+        has not gone on with included, and returns ``StopReport(0, 0)``.
 
         Args:
             drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
 
         Returns:
             A ``StopReport``: how many handlers finished in time, and how many connections were closed.
+
+        Raises:
+            TypeError, ValueError: ``drain`` is no number, or negative.
+        """
+
+    def request_stop(self) -> None:
+        """Ask the server to stop, and do not wait for it; see ``wait``.
+
+        It is a plain call in both flavours, and may be made in a signal handler at any moment, and in any thread. What
+        it asks for is done in the background, as ``stop(drain)`` would do it. A second request ends the drain of the
+        first, whatever its own is: so a signal handler that does nothing but this call stops a server gracefully at
+        the first signal and at once at the second. In a forked child it does what ``stop`` does there.
+
+        Args:
+            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
 
         Raises:
             TypeError, ValueError: ``drain`` is no number, or negative.
@@ -611,9 +635,16 @@ def serve() -> None:
     """Listen, and call ``handler(client, address)`` for every connection, each on its own.
 
     It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
-    handler returns or raises; an exception is logged (logger ``wireline``) and hurts nobody else. When the process is
-    out of descriptors, those who have a connection keep it, and others are accepted again as soon as that is possible.
-    An error or a cancellation before it returns leaves nothing behind.
+    handler returns or raises; an exception ends its connection and no other. When the process is out of descriptors,
+    those who have a connection keep it, and others are accepted again as soon as that is possible. An error or a
+    cancellation before it returns leaves nothing behind.
+
+    An exception is logged (logger ``wireline``). One that the client's socket raised for a reason that lies with the
+    peer (a timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO, and its record
+    has the attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and
+    ``bytes_in`` and ``bytes_out`` as the network counts them (None where the system does not say). Any other exception
+    is the program's own and logged at ERROR with its traceback; one of another socket, too. After ten lines of one kind
+    in one second the others are counted in one line.
 
     Args:
         handler: what serves one connection.
@@ -622,11 +653,13 @@ def serve() -> None:
             and on Linux ``"unix:@name"`` one with an abstract name.
         tls: a ``wireline.tls.SslContext``: every client has to make a TLS handshake before the handler is called.
         max_connections: how many may be served at a time; who comes then waits to be accepted. None is no limit.
-        handshake_timeout: seconds that a client has for its handshake, which delays nobody else. One that fails is
-            told to the logger ``wireline`` at level INFO.
+        handshake_timeout: seconds that a client has for its handshake, which delays no other client.
         backlog: how many may wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
         buffered: what the clients' sockets are, see ``Socket``.
+        on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
+            connection, the peer's doing or the program's; the client is closed afterwards. In the async flavour it may
+            be a coroutine function, which is awaited. An exception in it is logged, and nothing else comes of it.
 
     Returns:
         The running server.

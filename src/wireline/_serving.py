@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from wireline._arguments import require_context, require_int
@@ -18,7 +18,18 @@ from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
 if TYPE_CHECKING:
     from wireline.tls import SslContext
 
-__all__ = ["ListenAt", "StopReport", "Welcome", "check_limit", "open_listener"]
+__all__ = [
+    "REQUESTED",
+    "ListenAt",
+    "Request",
+    "StopReport",
+    "Welcome",
+    "check_callback",
+    "check_limit",
+    "open_listener",
+    "refuse_to_wait",
+    "report_of",
+]
 
 S = TypeVar("S", bound=BaseSocket)
 
@@ -30,6 +41,43 @@ class StopReport(NamedTuple):
     """Handlers that finished by themselves in time."""
     forced: int
     """Connections that were closed under their handler."""
+
+
+class Request:
+    """One call of ``stop``, or the calls of ``request_stop``.
+
+    Attributes:
+        until: when the drain is over; None: it has no limit.
+        caller: the thread that waits until it is done; None if there is none that could be interrupted.
+        hurried: another one was made since, which ends the drain.
+        handlers: the threads or tasks of the connections that there were when it began.
+    """
+
+    __slots__ = ("caller", "handlers", "hurried", "until")
+
+    def __init__(self, until: float | None, handlers: Iterable[object], caller: object = None) -> None:
+        self.until = until
+        self.caller = caller
+        self.hurried = False
+        # Now, and not when another thread comes to do what was asked for: some may have ended by then.
+        self.handlers = set(handlers)
+
+
+def report_of(under_way: Iterable[Request], exempt: Set[object], forced: Set[object]) -> StopReport:
+    """What came of the stops under way.
+
+    Args:
+        under_way: all of them: one that began late may be through first, and knows of fewer handlers.
+        exempt: handlers that called ``stop`` themselves.
+        forced: those whose connection was closed under them.
+    """
+    handlers = {handler for request in under_way for handler in request.handlers} - exempt
+    count = len(handlers & forced)
+    return StopReport(len(handlers) - count, count)
+
+
+REQUESTED = object()
+"""The key of what was asked for by ``request_stop`` among the stops under way."""
 
 
 class ListenAt(NamedTuple):
@@ -81,6 +129,26 @@ class Welcome(NamedTuple):
         require_context(tls)
         tls._server_core()
         return cls(tls, seconds)
+
+
+def check_callback(name: str, takes: str, given: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: it cannot be.
+    """
+    if not callable(given):
+        raise TypeError(f"{name} is called with {takes}; {given!r} cannot be")
+
+
+def refuse_to_wait(*, stopped: bool) -> None:
+    """Refuse ``wait`` in a forked child, which has no server to wait for.
+
+    Raises:
+        RuntimeError: the child has not stopped its copy either.
+    """
+    if not stopped:
+        raise RuntimeError("wait: the server belongs to the process that made it, the parent of this one")
 
 
 def check_limit(max_connections: int | None) -> int | None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
+import ssl
 import threading
 import time
 from pathlib import Path
@@ -132,6 +134,73 @@ def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
         {"listen": _listen, "relay": _relay}[name].run(options, signals)
     assert seen == [True]
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("listen", "--echo", "--keep"), ("listen", "--chat", "--keep")], ids=" ".join
+)
+def test_FA6_the_second_signal_ends_the_drain_of_a_service(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """FA6: the second of two signals was noticed when the first had been dealt with, at the end of the drain."""
+    monkeypatch.setattr(_listen, "_DRAIN", 10 * PATIENCE)
+    exits: list[int] = []
+    monkeypatch.setattr(os, "_exit", exits.append)
+    signals = Signals()
+    name, *others = words
+    running = threading.Thread(target=_listen.run, args=(parse([name, *others, "127.0.0.1:0"]), signals))
+    running.start()
+    err = ""
+    while not (found := re.search(r"listening on \S+:(\d+)", err)):
+        err += capfd.readouterr().err
+    with connect(int(found[1])) as peer:
+        peer.sendall(b"x\n")
+        if "--echo" in words:
+            assert peer.recv(1) == b"x"
+        ending = [threading.Thread(target=signals.end, args=[signal.SIGTERM]) for _ in range(2)]
+        for each in ending:
+            each.start()
+            each.join(PATIENCE)
+            assert not each.is_alive()
+        running.join(PATIENCE)
+        assert not running.is_alive()
+    assert (exits, signals.exit_code) == ([], 0)
+
+
+@pytest.mark.parametrize("words", [("listen", "--echo", "--keep"), ("relay",)], ids=" ".join)
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_FA6_twice_is_at_once(words: tuple[str, ...], tls: bool, start: Start) -> None:
+    """FA6: SIGTERM once ends a server gracefully, twice at once, however idle its clients are."""
+    listen = "tls://127.0.0.1:0" if tls else "127.0.0.1:0"
+    with tcp_server() as (server, target):
+        command = start(
+            *words, *(["--self-signed"] if tls else []), listen, *([target] if "relay" in words else [])
+        )
+        port = command.port()
+        with contextlib.ExitStack() as stack:
+            peer = stack.enter_context(connect(port))
+            if tls:
+                context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+                context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+                peer = stack.enter_context(context.wrap_socket(peer))
+            if "relay" in words:
+                stack.enter_context(accept(server))
+            else:
+                peer.sendall(b"x")
+                assert peer.recv(1) == b"x"
+            command.send_signal(signal.SIGTERM)
+            while is_listening(port):
+                threading.Event().wait(0.01)
+            command.send_signal(signal.SIGTERM)
+            assert command.process.wait(PATIENCE) == (143 if "relay" in words else 0)
+
+
+def is_listening(port: int) -> bool:
+    try:
+        connect(port).close()
+    except ConnectionError:
+        return False
+    return True
 
 
 def unanswered(port: int) -> int:

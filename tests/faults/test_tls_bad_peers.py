@@ -111,8 +111,11 @@ async def test_a_hello_may_be_cut_anywhere(flavour: Flavour, refusals: Callable[
         for place in places:
             assert await throw(house.port, hello[:place], half_close=True) == b""
         await is_well(flavour, house)
-    assert len(refusals()) == len(places)
-    assert all("went away during the handshake" in refusal for refusal in refusals())
+    # Ten lines a second, and lines that count the others (P8).
+    counted = [re.match(r"(\d+) more at .* were left out: no TLS handshake", line) for line in refusals()]
+    written = [line for line, count in zip(refusals(), counted, strict=True) if count is None]
+    assert len(written) + sum(int(count[1]) for count in counted if count) == len(places)
+    assert all("went away during the handshake" in line for line in written)
 
 
 async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:

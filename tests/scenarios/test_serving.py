@@ -6,11 +6,15 @@ import asyncio
 import contextlib
 import logging
 import os
+import re
 import socket
+import ssl
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
+from tests.scenarios import tls
 from tests.scenarios.flavours import Server, Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -21,15 +25,17 @@ from tests.scenarios.scene import (
     all_of,
     begin,
     eventually,
+    in_clear,
     no_descriptor_is_lost,
     over,
     pattern,
     read_all,
     read_exactly,
+    reset,
     soon,
     turns,
 )
-from wireline import Address, BusyError, SocketTimeout, parse_ip_address
+from wireline import Address, BusyError, SocketFlag, SocketTimeout, parse_ip_address
 
 pytestmark = pytest.mark.anyio
 
@@ -262,11 +268,10 @@ async def test_S7_everybody_who_stops_gets_the_same_report(scene: Scene) -> None
     peer = scene.raw_connect(server.local_addr)
     await soon(in_thread(read_exactly, peer, 5))
     first = await begin_to_stop(server, PATIENCE)
-    second = await begin(server.stop())
-    assert not first.done()
-    assert not second.done()
+    second = await begin(server.stop(drain=PATIENCE))
+    assert await soon(first) == await soon(second) == (0, 1)
+    assert await soon(server.stop()) == (0, 1)
     held.let_go.set()
-    assert await soon(first) == await soon(second) == (1, 0)
 
 
 async def test_S7_a_handler_may_stop_its_own_server(scene: Scene) -> None:
@@ -320,6 +325,368 @@ async def test_S7_clients_that_nobody_accepted_see_the_end(scene: Scene) -> None
     await soon(server.stop(1))
     with contextlib.suppress(ConnectionResetError):  # that is an end too
         assert read_all(queued) in (b"", b"hello")
+
+
+# Asking for a stop.
+
+
+async def test_P4_a_request_to_stop_is_made_at_once_and_lets_handlers_finish(scene: Scene) -> None:
+    """FA6: there was no way to ask for a stop that could not hang a signal handler."""
+    held = Held()
+    server = await scene.serve(held)
+    peer = scene.raw_connect(server.local_addr)
+    await soon(in_thread(read_exactly, peer, 5))
+    waiting = await begin(server.wait())
+    with Stopwatch() as took:
+        assert server.request_stop(drain=PATIENCE) is None
+    assert took.seconds < TOO_LONG
+    await asyncio.sleep(A_WHILE)
+    assert not waiting.done()
+    with pytest.raises(OSError):
+        scene.raw_connect(server.local_addr)
+    held.let_go.set()
+    await soon(waiting)
+    assert held.ended == 1
+    assert await soon(server.stop()) == (1, 0)
+    server.request_stop()
+
+
+@pytest.mark.parametrize("first", ["stop", "request_stop"])
+@pytest.mark.parametrize("second", ["stop", "request_stop"])
+async def test_P4_a_second_request_ends_the_drain_of_the_first(scene: Scene, first: str, second: str) -> None:
+    """FA6: a second stop() waited for as long as the first had to drain; "now" could not be said."""
+    held = Held()
+    server = await scene.serve(held)
+    peer = scene.raw_connect(server.local_addr)
+    await soon(in_thread(read_exactly, peer, 5))
+    waiting = await begin(server.wait())
+    stopping = []
+    with Stopwatch() as took:
+        for name in (first, second):
+            if name == "request_stop":
+                server.request_stop(drain=1000)
+            else:
+                stopping.append(await begin(server.stop(drain=1000), A_WHILE))
+        await soon(waiting)
+    assert took.seconds < TOO_LONG
+    assert {await soon(stop) for stop in stopping} <= {(0, 1)}
+    assert await soon(server.stop()) == (0, 1)
+    held.let_go.set()
+
+
+async def test_P4_a_request_of_a_handler_is_done_without_it(scene: Scene) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        server.request_stop(drain=PATIENCE)
+        await client.send(b"stopping")
+        await client.recv(1)
+
+    server = await scene.serve(handler)
+    peer = scene.raw_connect(server.local_addr)
+    assert await soon(in_thread(read_exactly, peer, 8)) == b"stopping"
+    peer.shutdown(socket.SHUT_WR)
+    await soon(server.wait())
+    assert await soon(server.stop()) == (1, 0)
+
+
+@pytest.mark.parametrize("drain", [-1, "1", float("nan"), True])
+async def test_what_is_no_drain_is_refused_and_stops_nothing(scene: Scene, drain: object) -> None:
+    server = await scene.serve(echo)
+    with pytest.raises((TypeError, ValueError)):
+        server.request_stop(drain)
+    peer = scene.raw_connect(server.local_addr)
+    peer.sendall(b"x")
+    assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+
+
+# The log (P8).
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
+    """What the library has logged, from INFO on."""
+    caplog.set_level(logging.INFO, "wireline")
+    return lambda: [record for record in caplog.records if record.name == "wireline"]
+
+
+Log = Callable[[], list[logging.LogRecord]]
+
+
+async def test_P8_a_client_that_falls_silent_is_one_line(scene: Scene, log: Log) -> None:
+    """FA15: each client that was idle for the timeout cost the log a traceback of 30 lines."""
+
+    async def shout(client: Sock, _: Address) -> None:
+        async for line in client.lines(timeout=0.1):
+            await client.send(line.upper() + b"\r\n")
+
+    server = await scene.serve(shout)
+    peer = scene.raw_connect(server.local_addr)
+    peer.sendall(b"one\n")
+    assert await soon(all_of(peer)) == b"ONE\r\n"
+    await eventually(lambda: server.connections == 0)
+    (record,) = log()
+    assert record.levelno == logging.INFO
+    assert record.exc_info is None
+    assert "\n" not in record.getMessage()
+    assert "SocketTimeout" in record.getMessage()
+    fields = vars(record)
+    assert re.fullmatch(r"SocketTimeout: .*recv_line did not finish within 0.1 s", fields["error"])
+    assert 0.05 < fields["seconds"] < PATIENCE
+    if scene.transport.is_unix:
+        assert (fields["bytes_in"], fields["bytes_out"]) == (None, None)
+    else:
+        assert fields["peer"].endswith(f":{peer.getsockname()[1]}")
+        assert fields["local"].endswith(f":{server.local_addr.port}")
+        assert (fields["bytes_in"], fields["bytes_out"]) == (4, 5)
+
+
+@in_clear
+async def test_P8_a_reset_that_a_handler_wants_to_know_of_is_one_line(scene: Scene, log: Log) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        await client.send(b"hello")
+        await client.recv_some(flags=SocketFlag(0))
+
+    server = await scene.serve(handler)
+    peer = scene.raw_connect(server.local_addr)
+    if scene.transport.is_unix:
+        await soon(
+            in_thread(read_exactly, peer, 1)
+        )  # a Unix socket resets when it is closed with bytes unread
+        peer.close()
+    else:
+        await soon(in_thread(read_exactly, peer, 5))
+        reset(peer)
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.INFO
+    assert "ConnectionResetError" in vars(record)["error"]
+
+
+@over("tls12", "tls13")
+async def test_P8_a_python_client_that_leaves_without_close_notify_is_one_line(
+    scene: Scene, log: Log
+) -> None:
+    """FA15: an ordinary Python client closes TLS without close_notify, and cost the log 21 lines each time."""
+    server = await scene.serve(echo_lines)
+
+    def converse() -> bytes:
+        context = ssl.create_default_context(cafile=tls.certificates.ca_file())
+        raw = socket.create_connection(server.local_addr, PATIENCE)
+        with context.wrap_socket(raw, server_hostname="localhost") as sock:
+            sock.sendall(b"hello\n")
+            return sock.recv(100)
+
+    assert await soon(in_thread(converse)) == b"hello\n"
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.INFO
+    assert record.exc_info is None
+    assert "TruncatedError" in vars(record)["error"]
+    assert vars(record)["bytes_in"] > len(b"hello\n")
+
+
+@over("tls12", "tls13")
+async def test_P8_a_handshake_that_fails_is_one_line(scene: Scene, log: Log) -> None:
+    server = await scene.serve(echo_lines)
+    peer = socket.create_connection(server.local_addr, PATIENCE)
+    with peer:
+        peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        await soon(all_of(peer))
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.INFO
+    assert record.getMessage().startswith("no TLS handshake with 127.0.0.1:")
+    assert vars(record)["peer"] in record.getMessage()
+
+
+@over("tls12")
+async def test_P8_a_callback_that_fails_in_a_handshake_is_the_programs_fault(scene: Scene, log: Log) -> None:
+    def choose(*_: object) -> None:
+        raise ZeroDivisionError("a mistake in the callback")
+
+    leaf = tls.certificates.server()
+    context = tls.SslContext(cert_file=leaf.cert, key_file=leaf.key, server_name_callback=choose)
+    server = await scene.serve(echo_lines, tls=context)
+    with pytest.raises(OSError):
+        await scene.connected(server.local_addr)
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.ERROR
+    assert "a mistake in the callback" in logging.Formatter().format(record)
+
+
+async def ask_refusing(scene: Scene, client: Sock) -> None:
+    sock = scene.socket()
+    where = scene.refusing().getsockname()
+    await scene.connect(sock, Address(where, 0) if isinstance(where, str) else Address(*where[:2]))
+
+
+async def ask_silent(scene: Scene, client: Sock) -> None:
+    listener = scene.raw_listener()
+    sock = scene.flavour.socket(scene.transport.family)
+    with contextlib.closing(sock):
+        where = listener.getsockname()
+        await scene.connect(sock, Address(where, 0) if isinstance(where, str) else Address(*where[:2]))
+        await sock.recv(1, timeout=0.02)
+
+
+async def run_out_of_time(scene: Scene, client: Sock) -> None:
+    raise TimeoutError("a mistake in the handler")
+
+
+async def give_other_reason(scene: Scene, client: Sock) -> None:
+    try:
+        await client.recv(1, timeout=0.02)
+    except SocketTimeout as error:
+        raise KeyError("a mistake in the handler") from error
+
+
+async def misuse(scene: Scene, client: Sock) -> None:
+    await client.send("text")
+
+
+async def fail_in_both(scene: Scene, client: Sock) -> None:
+    try:
+        await client.recv(1, timeout=0.02)
+    except SocketTimeout as error:
+        mistake = KeyError("a mistake in the handler")
+        raise ExceptionGroup("of two tasks", [error, mistake]) from None
+
+
+@pytest.mark.parametrize(
+    "fail", [ask_refusing, ask_silent, run_out_of_time, give_other_reason, misuse, fail_in_both]
+)
+async def test_P8_what_another_socket_raised_is_the_programs_fault(
+    scene: Scene, log: Log, fail: Callable[[Scene, Sock], Awaitable[None]]
+) -> None:
+    """FA15: which socket raised decides, not the type: a handler's failed connection to its own database has failed."""
+
+    async def handler(client: Sock, _: Address) -> None:
+        await fail(scene, client)
+
+    server = await scene.serve(handler)
+    peer = await scene.connected(server.local_addr)
+    assert await soon(peer.recv(1)) == b""
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.ERROR
+    assert "failed" in record.getMessage()
+    assert "Traceback" in logging.Formatter().format(record)
+
+
+async def test_P8_what_the_clients_socket_raised_is_the_peers_doing_in_a_group_too(
+    scene: Scene, log: Log
+) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(client.recv(1, timeout=0.02))
+
+    server = await scene.serve(handler)
+    peer = await scene.connected(server.local_addr)
+    assert await soon(peer.recv(1)) == b""
+    await eventually(lambda: log())
+    (record,) = log()
+    assert record.levelno == logging.INFO, logging.Formatter().format(record)
+    assert "Timeout" in record.getMessage()
+
+
+@over("tcp4", "tls13")
+async def test_P8_many_clients_that_fail_alike_are_ten_lines_a_second_and_a_count(
+    scene: Scene, log: Log
+) -> None:
+    """FA18: 28,500 resets made 2.4 MB of log."""
+
+    begun = 0
+
+    async def handler(client: Sock, _: Address) -> None:
+        nonlocal begun
+        begun += 1
+        await client.recv_exactly(1)
+
+    many = 60
+    server = await scene.serve(handler)
+    with Stopwatch() as took:
+        for _ in range(many):
+            (await scene.connected(server.local_addr)).close()
+        await eventually(lambda: begun == many and server.connections == 0)
+    await soon(server.stop())
+    left_out = [vars(record)["left_out"] for record in log() if hasattr(record, "left_out")]
+    written = len(log()) - len(left_out)
+    assert written + sum(left_out) == many
+    assert written <= 10 * (took.seconds + 1)
+    assert all(record.levelno == logging.INFO for record in log())
+
+
+async def test_P8_the_programs_own_faults_are_limited_too(scene: Scene, log: Log) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        raise ZeroDivisionError("a mistake in the handler")
+
+    many = 25
+    server = await scene.serve(handler)
+    with Stopwatch() as took:
+        for _ in range(many):
+            assert await soon((await scene.connected(server.local_addr)).recv(1)) == b""
+        await eventually(lambda: server.connections == 0)
+    await soon(server.stop())
+    with_traceback = [record for record in log() if record.exc_info]
+    left_out = [vars(record)["left_out"] for record in log() if hasattr(record, "left_out")]
+    assert len(with_traceback) + sum(left_out) == many
+    assert len(with_traceback) <= 10 * (took.seconds + 1)
+    assert {record.levelno for record in log()} == {logging.ERROR}
+
+
+async def test_on_error_is_called_instead_of_the_log_line(scene: Scene, log: Log) -> None:
+    seen: list[tuple[Exception, bool]] = []
+
+    async def handler(client: Sock, _: Address) -> None:
+        if await client.recv_line(timeout=0.1) == b"fail":
+            raise ZeroDivisionError("a mistake in the handler")
+
+    server = await scene.serve(handler, on_error=lambda error, client: seen.append((error, client.is_closed)))
+    for line in (b"fail\n", b"", b"fine\n"):
+        peer = await scene.connected(server.local_addr)
+        await peer.send(line)
+        assert await soon(peer.recv(1)) == b""
+    await eventually(lambda: server.connections == 0)
+    assert [(type(error), closed) for error, closed in seen] == [
+        (ZeroDivisionError, False),
+        (SocketTimeout, False),
+    ]
+    assert log() == []
+
+
+async def test_an_exception_in_on_error_is_logged_and_never_more(scene: Scene, log: Log) -> None:
+    def on_error(error: Exception, client: object) -> None:
+        raise KeyError("a mistake in on_error")
+
+    async def handler(client: Sock, _: Address) -> None:
+        await client.send(b"%d" % (1 // int(await client.recv_line())))
+
+    server = await scene.serve(handler, on_error=on_error)
+    for line in (b"0\n", b"1\n"):
+        peer = await scene.connected(server.local_addr)
+        await peer.send(line)
+        assert await soon(peer.recv(1)) == (b"" if line == b"0\n" else b"1")
+    (record,) = log()
+    assert record.levelno == logging.ERROR
+    assert "on_error" in record.getMessage()
+    assert "a mistake in on_error" in logging.Formatter().format(record)
+
+
+async def test_what_stop_closes_is_no_error(scene: Scene, log: Log) -> None:
+    seen: list[Exception] = []
+    server = await scene.serve(echo, on_error=lambda error, client: seen.append(error))
+    peer = scene.raw_connect(server.local_addr)
+    peer.sendall(b"x")
+    assert await soon(in_thread(read_exactly, peer, 1)) == b"x"
+    server.request_stop()
+    await soon(server.wait())
+    assert seen == []
+    assert log() == []
+
+
+async def test_what_cannot_be_called_for_errors_is_a_type_error(scene: Scene) -> None:
+    with no_descriptor_is_lost(), pytest.raises(TypeError, match="on_error"):
+        await scene.serve(echo, on_error="log")
 
 
 # Limits.

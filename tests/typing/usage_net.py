@@ -112,13 +112,25 @@ def handler(client: Socket, address: Address) -> None:
     client.send(address.host.encode())
 
 
+def failed(error: Exception, client: Socket) -> None:
+    print(error, client.peer_addr)
+
+
 def server() -> StopReport:
     with serve(
-        handler, 0, "localhost", max_connections=10, backlog=5, reuse_port=True, buffered=False
+        handler,
+        0,
+        "localhost",
+        max_connections=10,
+        backlog=5,
+        reuse_port=True,
+        buffered=False,
+        on_error=failed,
     ) as one:
         assert_type(one, Server)
         assert_type(one.local_addr, Address)
         assert_type(one.connections, int)
+        one.request_stop(drain=1.5)
         one.wait(timeout=1)
         report = one.stop(drain=1.5)
     assert_type(report.drained + report.forced, int)

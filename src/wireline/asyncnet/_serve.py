@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
-import logging
+import inspect
 from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from wireline import _promises
 from wireline._arguments import require_int
+from wireline._event_log import Blame, EventLog, blame, log
+from wireline._process import process
 from wireline._resolver import look_up, outcome
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
-from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
-from wireline.address import Address, IpAddress, spell_address
+from wireline._serving import (
+    REQUESTED,
+    ListenAt,
+    Request,
+    StopReport,
+    Welcome,
+    check_callback,
+    check_limit,
+    open_listener,
+    refuse_to_wait,
+    report_of,
+)
+from wireline.address import Address, IpAddress
 from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
 from wireline.asyncnet._signals import Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
@@ -27,8 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Server", "serve"]
 
 Handler = Callable[[AsyncSocket, Address], Awaitable[object]]
-
-_log = logging.getLogger("wireline")
+ErrorHandler = Callable[[Exception, AsyncSocket], object]
+"""A coroutine function is one, too: what it returns is awaited."""
 
 # Seconds that handlers get to unwind once their connection was closed under them and they were cancelled. A guess: they
 # have nothing left to wait for, and one that does not end is not waited for any longer.
@@ -50,9 +64,11 @@ def serve(
     backlog: int = SOMAXCONN,
     reuse_port: bool = False,
     buffered: bool = True,
+    on_error: ErrorHandler | None = None,
 ) -> Starting:
-    if not callable(handler):
-        raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
+    check_callback("handler", "a socket and an address", handler)
+    if on_error is not None:
+        check_callback("on_error", "an exception and a socket", on_error)
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
@@ -67,7 +83,7 @@ def serve(
         listener = open_listener(
             AsyncSocket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
         )
-        return Server(listener, handler, limit, welcome)
+        return Server(listener, handler, limit, welcome, on_error)
 
     return Starting(start)
 
@@ -95,27 +111,47 @@ class Starting:
 
 @_promises.documented(_promises.ServerPromises)
 class Server:
-    """A running server, made by ``serve``."""
+    """A running server, made by ``serve``.
+
+    Theory of operation. Everything but ``request_stop`` happens on the loop. A call of ``stop`` does all that is to be
+    done, so that it may be cancelled and another goes on; the report of the first one that is through is the report of
+    all. ``request_stop`` may interrupt the loop at any bytecode, as a signal handler does, or run in another thread: it
+    notes the request, by one operation on a dict, and the task that accepted does the rest.
+    """
 
     def __init__(
-        self, listener: AsyncSocket, handler: Handler, max_connections: int | None, welcome: Welcome | None
+        self,
+        listener: AsyncSocket,
+        handler: Handler,
+        max_connections: int | None,
+        welcome: Welcome | None,
+        on_error: ErrorHandler | None,
     ) -> None:
         self._listener = listener
         self._handler = handler
         self._welcome = welcome
+        self._on_error = on_error
         self._limit = max_connections
+        self._owner = process.epoch
+        self._disowned = False
         self._active: dict[Task, AsyncSocket] = {}
         # One of each for all connections: a lambda and a context of its own would be 280 bytes for each of them.
         self._when_done = self._finish
         self._context = contextvars.copy_context()
         self._loop = running_loop()
         self._changed = Signal(self._loop)
+        self._accepting = True
         self._stopping = False
-        self._ending = False
+        # The stops under way, in the order in which they were asked for: calls of `stop`, and one of `request_stop`.
+        self._stops: dict[object, Request] = {}
+        self._exempt: set[Task] = set()  # a handler in `stop`
+        self._forced: set[Task] = set()  # their connection was closed under them
+        self._forcing = False
         self._report: StopReport | None = None
         try:
             self._local_addr = listener.local_addr
-            self._acceptor = spawn(self._accept_loop(), f"wireline-serve-{self._local_addr.port}")
+            self._events = EventLog(self._local_addr)
+            self._acceptor = spawn(self._accept(), f"wireline-serve-{self._local_addr.port}")
         except BaseException:
             listener.close()
             raise
@@ -130,92 +166,181 @@ class Server:
 
     async def wait(self, timeout: float | None = None) -> None:
         timeout = check_timeout(timeout)
-        await self._until(lambda: self._report is not None, timeout)
+        if self._owner is not process.epoch:
+            refuse_to_wait(stopped=self._disowned)
+            return
+        await self._until(lambda: self._report is not None, self._moment(timeout))
         if self._report is None and timeout is not None:
             raise SocketTimeout("wait", timeout)
 
     async def stop(self, drain: float = 0.0) -> StopReport:
         seconds = check_timeout(drain)
+        if self._owner is not process.epoch:
+            return self._disown()
+        if self._report is not None:
+            return self._report
+        mine = Request(self._moment(seconds), self._active)
+        me = current_task()
+        try:
+            self._stops[mine] = mine
+            first = self._is_first(mine)
+            if me not in self._active:
+                if not first:
+                    self._end_drains()
+            elif first:
+                self._exempt.add(me)
+            else:
+                return StopReport(0, 0)  # a handler must not wait for what waits for it
+            self._begin_to_stop()
+            report = await self._end(mine)
+        finally:
+            self._stops.pop(mine, None)
+            self._exempt.discard(me)
+        await self._until(self._acceptor.done, self._moment(_UNWIND))  # the loop may be closed next
+        return report
+
+    def request_stop(self, drain: float = 0.0) -> None:
+        seconds = check_timeout(drain)
+        if self._owner is not process.epoch:
+            self._disown()
+        elif self._report is None:
+            mine = Request(self._moment(seconds), self._active)
+            known = self._stops.setdefault(REQUESTED, mine)
+            if known is not mine or not self._is_first(REQUESTED):
+                self._end_drains()
+            with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
+                self._loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def _is_first(self, key: object) -> bool:
+        """Whether no stop under way was asked for before this one."""
+        keys = list(self._stops)  # a copy, made in one step: a signal handler may add one at any moment
+        return keys[0] is key
+
+    def _end_drains(self) -> None:
+        """A second stop was asked for: none waits for handlers any more."""
+        for request in list(self._stops.values()):
+            request.hurried = True
+
+    def _begin_to_stop(self) -> None:
         self._stopping = True
         self._listener.close()
         self._changed.ring()
-        me = current_task()
-        while self._ending:
-            # A handler that stops its own server must not wait for who is waiting for it.
-            if me in self._active:
-                return StopReport(0, 0)
-            await self._changed.wait(None)
-        if self._report is None:
-            self._ending = True
-            try:
-                self._report = await self._end(seconds, me)
-            finally:
-                self._ending = False
-                self._changed.ring()
+
+    async def _end(self, request: Request) -> StopReport:
+        await self._until(lambda: not self._accepting, self._moment(_UNWIND))
+        request.handlers.update(self._active)  # one may have been accepted at the last moment
+        await self._until(lambda: request.hurried or self._is_over(), request.until)
+        # One at a time closes connections; if that one is cancelled, another goes on in its place.
+        await self._until(lambda: self._report is not None or not self._forcing, None)
+        if self._report is not None:
+            return self._report
+        self._forcing = True
+        try:
+            if not self._is_over():
+                await self._force()
+            self._report = report_of(list(self._stops.values()), self._exempt, self._forced)
+        finally:
+            self._forcing = False
+            self._changed.ring()
+        self._events.flush()
         return self._report
 
-    async def _end(self, seconds: float | None, me: Task) -> StopReport:
-        def others() -> dict[Task, AsyncSocket]:
-            return {task: client for task, client in self._active.items() if task is not me}
-
-        def over() -> bool:
-            return not others() and self._acceptor.done()
-
-        before = len(others())
-        await self._until(over, seconds)
-        left = others()
+    async def _force(self) -> None:
+        """Close what is left, and give the handlers time to notice."""
+        left = {task: client for task, client in self._active.items() if task not in self._exempt}
+        self._forced |= left.keys()
         # Who is at its socket gets a `ClosedError`, and time to unwind. Who waits for something else would not notice.
         elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
         for client in left.values():
-            client.close()
+            self._close(client)
         await pause(0)
         await pause(0)
         for tasks in (elsewhere, left.keys() - elsewhere):
             for task in tasks:
                 task.cancel()
-            await self._until(over, _UNWIND)
-        return StopReport(before - len(left), len(left))
+            await self._until(self._is_over, self._moment(_UNWIND))
 
-    async def _until(self, condition: Callable[[], bool], seconds: float | None) -> None:
-        """Wait until ``condition`` is true, at most for so many seconds."""
-        until = None if seconds is None else self._loop.time() + seconds
+    def _is_over(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        return len(self._active) <= len(self._exempt) or self._report is not None
+
+    def _close(self, client: AsyncSocket) -> None:
+        """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
+        try:
+            client.close()
+        except Exception as error:  # noqa: BLE001 -- an error of one connection
+            self._events.failed("a connection could not be closed", error)
+
+    def _disown(self) -> StopReport:
+        """Let go of the descriptors, in a forked child. The server and its tasks are the parent's."""
+        self._disowned = True
+        self._listener.close()
+        for client in list(self._active.values()):
+            if client._is_foreign:  # else the child has gone on with it
+                client.close()
+        self._active.clear()
+        return StopReport(0, 0)
+
+    def _moment(self, seconds: float | None) -> float | None:
+        """What the loop's clock shows in so many seconds; None for never."""
+        return None if seconds is None else self._loop.time() + seconds
+
+    async def _until(self, condition: Callable[[], bool], until: float | None) -> None:
+        """Wait until ``condition`` is true, or the loop's clock shows ``until``."""
         while not condition() and (until is None or self._loop.time() < until):
             await self._changed.wait(until)
 
     # The task that accepts.
 
-    async def _accept_loop(self) -> None:
+    async def _accept(self) -> None:
         try:
-            backoff = Backoff()
-            in_a_row = 0
-            while not self._stopping:
-                await self._until(self._has_room, None)
-                try:
-                    client, address = await self._listener.accept_addr()
-                except ClosedError:
-                    return
-                except OSError as error:  # no descriptor, no memory to be had (S5)
-                    delay, count = backoff.failed(self._loop.time())
-                    if count:
-                        _log.error(
-                            "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
-                        )
-                    await self._until(lambda: self._stopping, delay)
-                    continue
-                backoff.succeeded()
-                self._start(client, address)
-                in_a_row += 1
-                if in_a_row % _ACCEPTS_IN_A_ROW == 0:
-                    await pause(0)
+            await self._accept_loop()
         finally:
-            self._listener.close()
-            self._changed.ring()
+            self._accepting = False
+            self._begin_to_stop()
+        # A call of `stop` does everything by itself, but it may be given up, and a request may follow.
+        await self._until(lambda: self._report is not None or REQUESTED in self._stops, None)
+        if self._report is None:
+            await self._end(self._stops[REQUESTED])
+        self._changed.ring()
 
-    def _has_room(self) -> bool:
+    async def _accept_loop(self) -> None:
+        backoff = Backoff()
+        in_a_row = 0
+        while True:
+            await self._until(self._may_go_on, None)
+            if self._stopping:
+                return
+            try:
+                client, address = await self._listener.accept_addr()
+                self._start(client, address)
+            except ClosedError:
+                return
+            except Exception as error:  # noqa: BLE001 -- nothing but a stop may end this loop
+                # No descriptor, no memory to be had (S5).
+                delay, count = backoff.failed(self._loop.time())
+                if count:
+                    log.error(
+                        "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
+                    )
+                await self._until(lambda: self._stopping, self._moment(delay))
+                continue
+            backoff.succeeded()
+            in_a_row += 1
+            if in_a_row % _ACCEPTS_IN_A_ROW == 0:
+                await pause(0)
+
+    def _may_go_on(self) -> bool:
         return self._stopping or self._limit is None or len(self._active) < self._limit
 
     def _start(self, client: AsyncSocket, address: Address) -> None:
-        task = spawn(self._run(client, address), f"wireline-client-{address.port}")
+        serving = self._run(client, address)
+        try:
+            task = spawn(serving, f"wireline-client-{address.port}")
+        except BaseException:  # of the program's own task factory, say
+            serving.close()
+            client.close()
+            raise
         if not task.done():  # as an eager one may be
             # A task that is cancelled before its first step never runs, and so cannot clean up.
             self._active[task] = client
@@ -225,37 +350,42 @@ class Server:
 
     async def _run(self, client: AsyncSocket, address: Address) -> None:
         self._active[current_task()] = client  # here, as an eager task runs before anybody else knows it
+        accepted = self._loop.time()
+        in_handshake = self._welcome is not None
         try:
-            if self._welcome is None or await self._shake_hands(self._welcome, client, address):
-                await self._handler(client, address)
+            if self._welcome is not None:
+                secure = client._server_core(self._welcome.tls)
+                await client._upgrade_by(secure, client._deadline(self._welcome.seconds), "handshake")
+                in_handshake = False
+            await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
-            self._log_failure(error, address)
+            # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
+            if not (self._stopping and blame(error, client) is Blame.CLOSED):
+                await self._report_error(error, client, address, accepted, in_handshake)
         finally:
             self._finish(current_task())
 
-    async def _shake_hands(self, welcome: Welcome, client: AsyncSocket, address: Address) -> bool:
-        """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
+    async def _report_error(
+        self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool
+    ) -> None:
+        if self._on_error is None:
+            seconds = self._loop.time() - accepted
+            self._events.ended(error, client, address, seconds, in_handshake=in_handshake)
+            return
         try:
-            secure = client._server_core(welcome.tls)
-            await client._upgrade_by(secure, client._deadline(welcome.seconds), "handshake")
-        except ClosedError:
-            raise
-        except OSError as error:
-            _log.info("no TLS handshake with %s: %s", spell_address(address), error)
-            return False
-        return True
-
-    def _log_failure(self, error: Exception, address: Address) -> None:
-        closed = _says_closed(error)
-        # `stop` closes the connection under the handler. Any other time it is the handler's own mistake.
-        if not (closed and self._stopping):
-            what = "used a closed socket" if closed else "failed"
-            _log.error("the handler of %s %s", address, what, exc_info=error)
+            result = self._on_error(error, client)
+            if inspect.isawaitable(result):
+                await result
+        except Exception as another:  # noqa: BLE001 -- it is logged, and never more
+            self._events.failed("on_error failed", another)
 
     def _finish(self, task: Task) -> None:
         client = self._active.pop(task, None)
-        if client is not None:
-            client.close()
+        if client is None:
+            return
+        client.close()
+        # Not for each: a drain of thousands would look thousands of times.
+        if self._limit is not None or (self._stopping and self._is_over()):
             self._changed.ring()
 
     async def __aenter__(self) -> Self:
@@ -265,10 +395,3 @@ class Server:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.stop()
-
-
-def _says_closed(error: Exception) -> bool:
-    """Whether it is a ``ClosedError``, or a task group's bundle of nothing else."""
-    if isinstance(error, ExceptionGroup):
-        return error.split(ClosedError)[1] is None
-    return isinstance(error, ClosedError)

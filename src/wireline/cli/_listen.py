@@ -96,11 +96,16 @@ def _serve_at_once(
         # The handshake is made here, in the client's own thread, and not by `serve`: what fails is told.
         _serve_one(service, client, client_name(target, address), timeout, tls)
 
+    def end_now() -> None:
+        signals.expected = True  # a second signal is no worse an end than the first: it only ends the drain
+        server.request_stop()
+
     where = str(target) if target.path else target.host
     with signals.noted():  # a signal that comes now must not leave a socket file behind
         with during(Stage.LISTEN, target):
             server = serve(handle, target.port, where)
-        with server, signals.ended_by(lambda: server.stop(drain=_DRAIN)):
+        # Not `stop`: it would keep the thread that waits for signals from noticing the second one.
+        with server, signals.ended_by(lambda: server.request_stop(_DRAIN), hurry=end_now):
             announce(target, server.local_addr, tls)
             server.wait()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -11,11 +11,24 @@ from typing import TYPE_CHECKING, Self
 
 from wireline import _promises
 from wireline._arguments import require_int
+from wireline._event_log import Blame, EventLog, blame, log
+from wireline._process import process
 from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
-from wireline._serving import ListenAt, StopReport, Welcome, check_limit, open_listener
-from wireline.address import Address, IpAddress, spell_address
+from wireline._serving import (
+    REQUESTED,
+    ListenAt,
+    Request,
+    StopReport,
+    Welcome,
+    check_callback,
+    check_limit,
+    open_listener,
+    refuse_to_wait,
+    report_of,
+)
+from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.net._wait import start_deadline
@@ -27,11 +40,11 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Server", "serve"]
 
 Handler = Callable[[Socket, Address], object]
-
-_log = logging.getLogger("wireline")
+ErrorHandler = Callable[[Exception, Socket], object]
 
 # Seconds that handlers get to unwind once their connection was closed under them. A guess: they have nothing left to
-# wait for, and one that does not end is not waited for any longer.
+# wait for, and one that does not end is not waited for any longer. The thread that accepts gets as much: a signal
+# handler that calls `stop` may have interrupted code that holds a lock which that thread needs, say that of `logging`.
 _UNWIND = 1.0
 
 
@@ -47,9 +60,11 @@ def serve(
     backlog: int = SOMAXCONN,
     reuse_port: bool = False,
     buffered: bool = True,
+    on_error: ErrorHandler | None = None,
 ) -> Server:
-    if not callable(handler):
-        raise TypeError(f"the handler is called with a socket and an address; {handler!r} cannot be")
+    check_callback("handler", "a socket and an address", handler)
+    if on_error is not None:
+        check_callback("on_error", "an exception and a socket", on_error)
     where = ListenAt.checked(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
@@ -58,29 +73,86 @@ def serve(
         look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
     )
     listener = open_listener(Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered)
-    return Server(listener, handler, limit, welcome)
+    return Server(listener, handler, limit, welcome, on_error)
+
+
+class _Sleepers:
+    """Threads that wait until a condition holds. Waking them takes no lock, so that a signal handler may do it.
+
+    A ``threading.Condition`` does not fit: its lock may be held by the very code that a signal has interrupted. Here
+    each thread that waits has a lock of its own, which it acquires twice; to wake it is to release that.
+    """
+
+    def __init__(self) -> None:
+        self._locks: dict[threading.Lock, None] = {}
+
+    def wake(self) -> None:
+        """Let all look at their condition. It was changed before."""
+        for lock in list(self._locks):  # a copy, made in one step
+            with contextlib.suppress(RuntimeError):  # released by another thread: it is awake
+                lock.release()
+
+    def wait(self, condition: Callable[[], object], until: float | None) -> bool:
+        """Wait until ``condition`` is true, or the clock shows ``until``; whether it is true."""
+        if condition():
+            return True
+        lock = threading.Lock()
+        lock.acquire()
+        try:
+            self._locks[lock] = None
+            while not condition():
+                seconds = -1 if until is None else until - time.monotonic()
+                if until is not None and seconds <= 0:
+                    return False
+                lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+            return True
+        finally:
+            self._locks.pop(lock, None)
 
 
 @_promises.documented(_promises.ServerPromises)
 class Server:
-    """A running server, made by ``serve``."""
+    """A running server, made by ``serve``.
+
+    Theory of operation. A stop may be asked for in any thread, at any moment, by a signal handler too, and while
+    another one is under way in the code that the signal has interrupted. So there is no lock here: every decision is
+    one operation on a dict, which is atomic. And a call of ``stop`` waits for handlers only, never for another call:
+    each does all that is to be done, and the report of the first one that is through is the report of all. A call
+    that has interrupted another one in the same thread leaves the work to it. What ``request_stop`` asks for is done
+    by the thread that accepted.
+    """
 
     def __init__(
-        self, listener: Socket, handler: Handler, max_connections: int | None, welcome: Welcome | None
+        self,
+        listener: Socket,
+        handler: Handler,
+        max_connections: int | None,
+        welcome: Welcome | None,
+        on_error: ErrorHandler | None,
     ) -> None:
         self._listener = listener
         self._handler = handler
         self._welcome = welcome
+        self._on_error = on_error
         self._limit = max_connections
+        self._owner = process.epoch
+        self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
-        self._changed = threading.Condition()
-        self._stopping = threading.Event()
-        self._ending = threading.Lock()
-        self._report: StopReport | None = None
+        self._room = _Sleepers()  # the thread that accepts, if it waits for something else than a client
+        self._changed = _Sleepers()
+        self._accepting = True
+        self._stopping = False
+        # The stops under way, in the order in which they were asked for: calls of `stop`, and one of `request_stop`.
+        self._stops: dict[object, Request] = {}
+        self._exempt: set[threading.Thread] = set()  # a handler in `stop`
+        self._forced: set[threading.Thread] = set()  # their connection was closed under them
+        self._forcing = False
+        self._reports: list[StopReport] = []  # the first one counts
         try:
             self._local_addr = listener.local_addr
+            self._events = EventLog(self._local_addr)
             self._acceptor = threading.Thread(
-                target=self._accept_loop, name=f"wireline-serve-{self._local_addr.port}", daemon=True
+                target=self._accept, name=f"wireline-serve-{self._local_addr.port}", daemon=True
             )
             self._acceptor.start()
         except BaseException:
@@ -97,45 +169,107 @@ class Server:
 
     def wait(self, timeout: float | None = None) -> None:
         timeout = check_timeout(timeout)
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._report is not None, timeout):
-                assert timeout is not None
-                raise SocketTimeout("wait", timeout)
+        if self._owner is not process.epoch:
+            refuse_to_wait(stopped=self._disowned)
+            return
+        if not self._changed.wait(lambda: self._reports, _moment(timeout)):
+            assert timeout is not None
+            raise SocketTimeout("wait", timeout)
 
     def stop(self, drain: float = 0.0) -> StopReport:
-        deadline = start_deadline(check_timeout(drain))
-        self._stopping.set()
-        self._listener.close()
-        with self._changed:
-            self._changed.notify_all()
-        self._acceptor.join()
-        # A handler that stops its own server must not wait for who is waiting for it.
-        if not self._ending.acquire(blocking=threading.current_thread() not in self._active):
+        me = threading.current_thread()
+        mine = Request(_moment(check_timeout(drain)), self._active, me)
+        if self._owner is not process.epoch:
+            return self._disown()
+        if self._reports:
+            return self._reports[0]
+        if any(request.caller is me for request in list(self._stops.values())):
+            # A signal handler: the call that it has interrupted goes on when this one has returned, and not before.
+            self._end_drains()
             return StopReport(0, 0)
         try:
-            if self._report is None:
-                self._report = self._end(None if deadline is None else deadline.remaining(time.monotonic()))
-                with self._changed:
-                    self._changed.notify_all()
-            return self._report
+            self._stops[mine] = mine
+            first = self._is_first(mine)
+            if me not in self._active:
+                if not first:
+                    self._end_drains()
+            elif first:
+                self._exempt.add(me)
+            else:
+                return StopReport(0, 0)  # a handler must not wait for what waits for it
+            self._begin_to_stop()
+            report = self._end(mine)
         finally:
-            self._ending.release()
+            self._stops.pop(mine, None)
+            self._exempt.discard(me)
+        self._acceptor.join(_UNWIND)
+        return report
 
-    def _end(self, seconds: float | None) -> StopReport:
-        me = threading.current_thread()  # a handler may stop its own server, and is not waited for
+    def request_stop(self, drain: float = 0.0) -> None:
+        mine = Request(_moment(check_timeout(drain)), self._active)
+        if self._owner is not process.epoch:
+            self._disown()
+        elif not self._reports:
+            known = self._stops.setdefault(REQUESTED, mine)
+            if known is not mine or not self._is_first(REQUESTED):
+                self._end_drains()
+            self._begin_to_stop()
 
-        def others() -> list[Socket]:
-            return [client for thread, client in self._active.items() if thread is not me]
+    def _is_first(self, key: object) -> bool:
+        """Whether no stop under way was asked for before this one."""
+        keys = list(self._stops)  # a copy, made in one step: a signal handler may add one at any moment
+        return keys[0] is key
 
-        with self._changed:
-            before = len(others())
-            self._changed.wait_for(lambda: not others(), seconds)
-            left = others()
-        for client in left:
+    def _end_drains(self) -> None:
+        """A second stop was asked for: none waits for handlers any more."""
+        for request in list(self._stops.values()):
+            request.hurried = True
+        self._changed.wake()
+
+    def _begin_to_stop(self) -> None:
+        self._stopping = True
+        try:
+            self._listener.close()  # it wakes the thread that accepts
+        finally:
+            self._room.wake()
+            self._changed.wake()
+
+    def _end(self, request: Request) -> StopReport:
+        self._changed.wait(lambda: not self._accepting, time.monotonic() + _UNWIND)
+        request.handlers.update(self._active)  # one may have been accepted at the last moment
+        self._changed.wait(lambda: request.hurried or self._is_over(), request.until)
+        self._forcing = True
+        if not self._is_over():
+            for thread, client in self._active.copy().items():
+                if thread not in self._exempt:
+                    self._forced.add(thread)
+                    self._close(client)
+            self._changed.wait(self._is_over, time.monotonic() + _UNWIND)
+        self._reports.append(report_of(list(self._stops.values()), self._exempt, self._forced))
+        self._changed.wake()
+        self._events.flush()
+        return self._reports[0]
+
+    def _is_over(self) -> bool:
+        """Whether there is nothing left to wait for."""
+        return len(self._active) <= len(self._exempt) or bool(self._reports)
+
+    def _close(self, client: Socket) -> None:
+        """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
+        try:
             client.close()
-        with self._changed:
-            self._changed.wait_for(lambda: not others(), _UNWIND)
-        return StopReport(before - len(left), len(left))
+        except Exception as error:  # noqa: BLE001 -- an error of one connection
+            self._events.failed("a connection could not be closed", error)
+
+    def _disown(self) -> StopReport:
+        """Let go of the descriptors, in a forked child. The server and its threads are the parent's."""
+        self._disowned = True
+        self._listener.close()
+        for client in self._active.copy().values():
+            if client._is_foreign:  # else the child has gone on with it
+                client.close()
+        self._active.clear()
+        return StopReport(0, 0)
 
     def __enter__(self) -> Self:
         return self
@@ -147,38 +281,52 @@ class Server:
 
     # The thread that accepts.
 
+    def _accept(self) -> None:
+        try:
+            self._accept_loop()
+        finally:
+            self._accepting = False
+            self._begin_to_stop()
+        # A call of `stop` does everything by itself, but it may be given up, and a request may follow.
+        self._changed.wait(lambda: self._reports or REQUESTED in self._stops, None)
+        request = self._stops.get(REQUESTED)
+        if request is not None and not self._reports:
+            self._end(request)
+
     def _accept_loop(self) -> None:
         backoff = Backoff()
-        while self._wait_for_room():
+        while True:
+            if self._limit is not None:
+                self._room.wait(self._may_go_on, None)
+            if self._stopping:
+                return
             try:
                 client, address = self._listener.accept_addr()
                 self._start(client, address)
             except ClosedError:
                 return
-            except (OSError, RuntimeError) as error:  # no descriptor, no memory, no thread to be had (S5)
+            except Exception as error:  # noqa: BLE001 -- nothing but a stop may end this loop
+                # No descriptor, no memory, no thread to be had (S5).
                 delay, count = backoff.failed(time.monotonic())
                 if count:
-                    _log.error(
+                    log.error(
                         "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
                     )
-                self._stopping.wait(delay)
+                self._room.wait(lambda: self._stopping, time.monotonic() + delay)
             else:
                 backoff.succeeded()
 
-    def _wait_for_room(self) -> bool:
-        """Wait until another connection is allowed; False when the server is stopping."""
-        with self._changed:
-            self._changed.wait_for(
-                lambda: self._stopping.is_set() or self._limit is None or len(self._active) < self._limit
-            )
-        return not self._stopping.is_set()
+    def _may_go_on(self) -> bool:
+        return self._stopping or self._limit is None or len(self._active) < self._limit
 
     def _start(self, client: Socket, address: Address) -> None:
         thread = threading.Thread(
             target=self._run, args=(client, address), name=f"wireline-client-{address.port}", daemon=True
         )
-        with self._changed:
-            self._active[thread] = client
+        self._active[thread] = client
+        if self._forcing:  # a stop did not wait for this one
+            self._finish(thread, client)
+            return
         try:
             thread.start()
         except BaseException:
@@ -188,34 +336,44 @@ class Server:
     # The thread of one connection.
 
     def _run(self, client: Socket, address: Address) -> None:
+        accepted = time.monotonic()
+        in_handshake = self._welcome is not None
         try:
-            if self._welcome is None or self._shake_hands(self._welcome, client, address):
-                self._handler(client, address)
-        except ClosedError:
+            if self._welcome is not None:
+                secure = client._server_core(self._welcome.tls)
+                client._upgrade_by(secure, start_deadline(self._welcome.seconds), "handshake")
+                in_handshake = False
+            self._handler(client, address)
+        except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
-            if not self._stopping.is_set():
-                _log.exception("the handler of %s used a closed socket", address)
-        except Exception:  # noqa: BLE001 -- the handler's, whatever it is; it is logged and ends one connection
-            _log.exception("the handler of %s failed", address)
+            if not (self._stopping and blame(error, client) is Blame.CLOSED):
+                self._report_error(error, client, address, accepted, in_handshake)
         finally:
             self._finish(threading.current_thread(), client)
 
-    def _shake_hands(self, welcome: Welcome, client: Socket, address: Address) -> bool:
-        """Make the handshake with a client; False if it was none. That happens at every public port, all day."""
+    def _report_error(
+        self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
+    ) -> None:
+        if self._on_error is None:
+            seconds = time.monotonic() - accepted
+            self._events.ended(error, client, address, seconds, in_handshake=in_handshake)
+            return
         try:
-            secure = client._server_core(welcome.tls)
-            client._upgrade_by(secure, start_deadline(welcome.seconds), "handshake")
-        except ClosedError:
-            raise
-        except OSError as error:
-            _log.info("no TLS handshake with %s: %s", spell_address(address), error)
-            return False
-        return True
+            self._on_error(error, client)
+        except Exception as another:  # noqa: BLE001 -- it is logged, and never more
+            self._events.failed("on_error failed", another)
 
     def _finish(self, thread: threading.Thread, client: Socket) -> None:
         try:
             client.close()
         finally:
-            with self._changed:
-                self._active.pop(thread, None)
-                self._changed.notify_all()
+            self._active.pop(thread, None)
+            self._room.wake()
+            # Not for each: a drain of thousands would look thousands of times.
+            if self._stopping and self._is_over():
+                self._changed.wake()
+
+
+def _moment(seconds: float | None) -> float | None:
+    """What the clock shows in so many seconds; None for never."""
+    return None if seconds is None else time.monotonic() + seconds

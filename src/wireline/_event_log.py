@@ -1,0 +1,249 @@
+"""The lines that a server writes to the log about connections that ended with an exception.
+
+An error that the client's own socket raised is the peer's doing (a timeout, a reset, an end too early, a handshake that
+failed): one line at INFO, with the facts in fields of the record. Any other exception is the program's fault and has a
+traceback at ERROR. The type does not decide: a handler whose connection to its database timed out has failed itself.
+
+Theory of operation. A frame of this package in the traceback whose ``self`` is the client tells that the client's
+socket raised; a connection that ends well has paid nothing for that. Bytes in and out are asked of the kernel, which
+counts them anyway. Of one kind ten lines a second are written, and the rest is counted in one more line, once the
+second is over and something else happens, or when the server stops. Handlers in several threads write at one time, and
+a signal handler may stop a server while its thread is in here: so there is no lock. Every step that decides is one
+atomic operation.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+import logging
+import socket
+import struct
+import sys
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import TypeVar
+
+from wireline._base import BaseSocket
+from wireline.address import Address, spell_address
+from wireline.errors import ClosedError, LineTooLongError
+from wireline.options import AF_INET, AF_INET6, IPPROTO_TCP
+
+__all__ = ["Blame", "EventLog", "blame", "log"]
+
+log = logging.getLogger("wireline")
+
+# Lines of one kind in one second. A guess: enough to see what happens, and 2 KB a second in the log.
+_LINES = 10
+_SECOND = 1.0
+
+# What a call on the client's socket raises when the peer is the reason. Other types are misuse: a `BusyError`, say.
+_PEER_ERRORS = (OSError, EOFError, LineTooLongError)
+
+# linux/tcp.h, `struct tcp_info`: tcpi_bytes_acked and tcpi_bytes_received, two __u64 from byte 120 on.
+_BYTES = struct.Struct("=QQ")
+_BYTES_AT = 120
+
+E = TypeVar("E", bound=BaseException)
+
+
+class Blame(enum.Enum):
+    """Why a connection ended with an exception."""
+
+    PEER = "the peer"
+    PROGRAM = "the program"
+    CLOSED = "closed on this side"
+
+
+def blame(error: BaseException, client: BaseSocket) -> Blame:
+    """Decide whose doing an exception is that ended the connection of ``client``. Of a group all leaves count."""
+    found = {_blame_leaf(leaf, client) for leaf in _leaves(error)}
+    if Blame.PROGRAM in found:
+        return Blame.PROGRAM
+    return Blame.PEER if Blame.PEER in found else Blame.CLOSED
+
+
+def _blame_leaf(error: BaseException, client: BaseSocket) -> Blame:
+    if isinstance(error, ClosedError):
+        return Blame.CLOSED
+    if isinstance(error, _PEER_ERRORS) and _passed(error.__traceback__, client):
+        # A handshake that a callback of the program ended, for PSK or a server name, has its exception as the cause.
+        cause = error.__cause__
+        own = isinstance(cause, Exception) and not isinstance(cause, OSError)
+        return Blame.PROGRAM if own else Blame.PEER
+    if type(error) is TimeoutError and error.__context__ is not None:
+        # asyncio.timeout() around a read: it cancels the read, and the cancellation has passed through the client.
+        cancelled = error.__context__
+        if not isinstance(cancelled, Exception) and _passed(cancelled.__traceback__, client):
+            return Blame.PEER
+    return Blame.PROGRAM
+
+
+def _passed(traceback: TracebackType | None, client: BaseSocket) -> bool:
+    """Whether an exception came out of a method of ``client``."""
+    while traceback is not None:
+        frame = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.startswith("wireline.") and frame.f_locals.get("self") is client:
+            return True
+        traceback = traceback.tb_next
+    return False
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in error.exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+class _Window:
+    """The lines of one kind in one second.
+
+    Attributes:
+        began: when.
+        kind: in words.
+        level: of the line that counts what was left out.
+        numbers: ``next`` gives each event a number, and counts.
+        closers: ``next`` tells the one that closes the window from others who want to.
+        total: how many events there were; None while the window is open.
+    """
+
+    __slots__ = ("began", "closers", "kind", "level", "numbers", "total")
+
+    def __init__(self, began: float, kind: str, level: int) -> None:
+        self.began = began
+        self.kind = kind
+        self.level = level
+        self.numbers = itertools.count()
+        self.closers = itertools.count()
+        self.total: int | None = None
+
+
+class EventLog:
+    """What one server has to say about its connections."""
+
+    def __init__(self, local: Address) -> None:
+        """Write lines for the server that listens at ``local``."""
+        self._local = local
+        self._windows: dict[object, _Window] = {}
+
+    def ended(
+        self, error: BaseException, client: BaseSocket, peer: Address, seconds: float, *, in_handshake: bool
+    ) -> None:
+        """Write that a connection ended with an exception, unless too many of the kind did.
+
+        Args:
+            error: the exception.
+            client: its socket, which is still open unless the handler has closed it.
+            peer: the other side.
+            seconds: how long ago it was accepted.
+            in_handshake: the handler was not called yet.
+        """
+        culprit = blame(error, client)
+        if culprit is not Blame.PEER:
+            subject = "handshake with" if in_handshake else "handler of"
+            what = "used a closed socket" if culprit is Blame.CLOSED else "failed"
+            self._fault(f"the {subject} {spell_address(peer)} {what}", error)
+            return
+        kind = f"{'no TLS handshake' if in_handshake else 'connection ended'}: {type(error).__name__}"
+        if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
+            return
+        text = _one_line(error)
+        received, acknowledged = _traffic(client)
+        fields = {
+            "peer": spell_address(peer),
+            "local": spell_address(self._local_of(client)),
+            "error": f"{type(error).__name__}: {text}",
+            "seconds": seconds,
+            "bytes_in": received,
+            "bytes_out": acknowledged,
+        }
+        if in_handshake:
+            log.info("no TLS handshake with %s: %s", fields["peer"], text, extra=fields)
+        else:
+            log.info("connection of %s ended: %s", fields["peer"], fields["error"], extra=fields)
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Write that something else of the program failed, with a traceback."""
+        self._fault(what, error)
+
+    def flush(self) -> None:
+        """Write what was left out and not counted yet."""
+        self._close_windows(None)
+
+    def _fault(self, text: str, error: BaseException) -> None:
+        # Two mistakes of one type are two kinds: a flood of one is not to hide the other.
+        kind = (type(error), *_place(error))
+        if self._admit(kind, f"handler failed: {type(error).__name__}", logging.ERROR):
+            log.error("%s", text, exc_info=error)
+
+    def _admit(self, key: object, kind: str, level: int) -> bool:
+        """Whether to write another line of this kind; those of seconds that are over are counted first."""
+        now = time.monotonic()
+        self._close_windows(now)
+        while True:
+            window = self._windows.get(key)
+            if window is None:
+                window = self._windows.setdefault(key, _Window(now, kind, level))
+            number = next(window.numbers)
+            # One that came while the window was being closed is in its total, or belongs to the next window.
+            if window.total is None or number < window.total:
+                return number < _LINES
+
+    def _close_windows(self, now: float | None) -> None:
+        for key, window in self._windows.copy().items():
+            if now is not None and now - window.began < _SECOND:
+                continue
+            if next(window.closers) == 0:
+                del self._windows[key]
+                window.total = next(window.numbers)
+                self._count(window.kind, window.total - _LINES, window.level)
+
+    def _count(self, kind: str, left_out: int, level: int) -> None:
+        if left_out > 0:
+            local = spell_address(self._local)
+            fields = {"local": local, "error": kind, "left_out": left_out}
+            log.log(level, "%d more at %s were left out: %s", left_out, local, kind, extra=fields)
+
+    def _local_of(self, client: BaseSocket) -> Address:
+        try:
+            return client.local_addr
+        except OSError:  # closed already, by the handler
+            return self._local
+
+
+def _place(error: BaseException) -> tuple[str, int]:
+    """Where an exception was raised."""
+    traceback = error.__traceback__
+    if traceback is None:
+        return "", 0
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return traceback.tb_frame.f_code.co_filename, traceback.tb_lineno
+
+
+def _one_line(error: BaseException) -> str:
+    """The text of an error. A peer may have a part in it, and must not be able to begin a line of its own."""
+    leaves = list(_leaves(error))
+    text = "; ".join(str(leaf) if leaf is error else f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
+    return "".join(character if character.isprintable() else " " for character in text)
+
+
+def _traffic(client: BaseSocket) -> tuple[int | None, int | None]:
+    """Bytes received and bytes that the peer acknowledged, of TLS the ciphertext; None where that is not known."""
+    if sys.platform != "linux":
+        return None, None
+    try:
+        with client._use("stats") as sock:
+            if sock.family not in (AF_INET, AF_INET6):
+                return None, None
+            info = sock.getsockopt(IPPROTO_TCP, socket.TCP_INFO, _BYTES_AT + _BYTES.size)
+    except OSError:  # closed already, by the handler
+        return None, None
+    if len(info) < _BYTES_AT + _BYTES.size:  # a kernel before 4.1
+        return None, None
+    acknowledged, received = _BYTES.unpack_from(info, _BYTES_AT)
+    return received, acknowledged
