@@ -17,6 +17,9 @@ TITLES = {
     "hostile": "hostile peers",
 }
 
+_LINES = 40
+"""Of what a finding says: stacks of several threads, mostly."""
+
 _COLUMNS = ("scenes", "calls failed", "interruptions", "forks", "connections", "minutes", "findings")
 
 
@@ -62,6 +65,7 @@ def listed(findings: Sequence[Finding]) -> str:
         lines.append(f"{number}. {finding.part}: {finding.scene}{fault}{often}")
         lines.append(f"   done:     {finding.done}")
         lines += [
-            f"   {'' if i else 'happened:':9} {line}" for i, line in enumerate(finding.happened.splitlines())
+            f"   {'' if i else 'happened:':9} {line}"
+            for i, line in enumerate(finding.happened.splitlines()[:_LINES])
         ]
     return "\n".join(lines)
