@@ -33,6 +33,9 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, help="for each part, instead of what the size allows")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--only", default="", metavar="REGEX", help="scenes to try, where a part has them by name"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="parts at a time (2)")
     parser.add_argument("--markdown", action="store_true", help="print the table only")
     parser.add_argument("--json", metavar="FILE", help="write everything there, too")
@@ -43,7 +46,7 @@ def main() -> int:
             parser.error(f"there is no part {name!r}: {', '.join(known)}")
 
     def run(name: str) -> Outcome:
-        return registry.run(name, Budget(options.size, options.seconds, options.seed), _say)
+        return registry.run(name, Budget(options.size, options.seconds, options.seed, options.only), _say)
 
     with ThreadPoolExecutor(max(1, options.jobs)) as pool:
         outcomes = list(pool.map(run, parts))

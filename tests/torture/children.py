@@ -17,12 +17,16 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 """Where ``tests`` is importable from."""
+
+RAISED = 70
+"""The exit status of a child whose function raised: mostly a mistake of the harness, not of what it tests."""
 
 _LAST_LINES = 60
 
@@ -189,7 +193,13 @@ def _main(pipe: int, target: str, arguments: dict[str, Any]) -> None:
         while data:
             data = data[os.write(pipe, data) :]
 
-    getattr(importlib.import_module(module), function)(say, **arguments)
+    try:
+        getattr(importlib.import_module(module), function)(say, **arguments)
+    except BaseException:  # noqa: BLE001 -- it is reported, and the process ends
+        # Threads that wait for something would keep the interpreter from its end, and this would look like a hang.
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(RAISED)
 
 
 if __name__ == "__main__":

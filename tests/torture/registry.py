@@ -16,6 +16,7 @@ import dataclasses
 import importlib
 import importlib.util
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -73,7 +74,7 @@ class Budget:
         random: for choices that are the same in each run.
     """
 
-    def __init__(self, size: str = "ci", seconds: float | None = None, seed: int = 1) -> None:
+    def __init__(self, size: str = "ci", seconds: float | None = None, seed: int = 1, only: str = "") -> None:
         self.size = size
         self.full = size == "full"
         self.seconds = SIZES[size] if seconds is None else seconds
@@ -81,6 +82,7 @@ class Budget:
         self.counts = Counts()
         self.notes: list[str] = []
         self.random = random.Random(seed)
+        self._only = re.compile(only)
         self._began = time.monotonic()
 
     def remaining(self) -> float:
@@ -94,6 +96,10 @@ class Budget:
     def elapsed(self) -> float:
         """Seconds since the part began."""
         return time.monotonic() - self._began
+
+    def wants(self, scene: str) -> bool:
+        """Whether a scene was asked for (``--only``)."""
+        return bool(self._only.search(scene))
 
     def shuffled(self, items: Iterable[T]) -> list[T]:
         """The items in an order that is the same for the same seed: a budget that ends early has tried some of all."""
@@ -145,10 +151,11 @@ def run(name: str, budget: Budget, say: Callable[[Finding], None] = lambda _: No
 
 
 def merged(findings: Sequence[Finding]) -> list[tuple[Finding, int]]:
-    """Findings that say the same, once, with how often they were seen: the same symptom in the same scene."""
+    """Findings that say the same but for numbers, once, with how often they were seen."""
     seen: dict[tuple[str, str, str], tuple[Finding, int]] = {}
     for finding in findings:
-        key = (finding.part, finding.scene, finding.happened.splitlines()[0] if finding.happened else "")
+        first_line = finding.happened.partition("\n")[0]
+        key = (finding.part, finding.scene, re.sub(r"\d+", "0", first_line)[:80])
         first, count = seen.get(key, (finding, 0))
         seen[key] = (first, count + 1)
     return list(seen.values())
