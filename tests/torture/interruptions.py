@@ -190,7 +190,7 @@ def in_time(call: Callable[[], object], name: str) -> None:
 
 
 def judged(error: Exception, name: str) -> Bad | None:
-    """The promise that an error after an interruption breaks; None if it says clearly that the connection is no more."""
+    """The promise that an error breaks, after an interruption; None if it says that the connection is no more."""
     if isinstance(error, Bad):
         return error
     if isinstance(error, SocketTimeout | BusyError):
