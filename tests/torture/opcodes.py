@@ -62,7 +62,8 @@ class Place:
 class Interrupter:
     """Calls ``action`` before instruction number ``at`` that this thread executes in the library.
 
-    A context manager; ``count`` is how many there were, ``place`` where the action was called, or None.
+    A context manager; ``count`` is how many there were, ``place`` where the action was called, or None. With ``at`` 0
+    the action is never called, and ``reachable`` lists the numbers of those where a real signal can be handled.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Interrupter:
     ) -> None:
         self.count = 0
         self.place: Place | None = None
+        self.reachable: list[int] = []
         self._at = at
         self._action = action
         self._announce = announce
@@ -88,9 +90,13 @@ class Interrupter:
         if threading.get_ident() != self._thread or self.place is not None:
             return
         self.count += 1
-        if self.count == self._at:
+        if self.count == self._at or not self._at:
             called = self._latest[1] if self._latest[0] is frame else ""
-            self.place = _place(frame, offset, self._last.get(id(frame)), called)
+            place = _place(frame, offset, self._last.get(id(frame)), called)
+            if place.reachable:
+                self.reachable.append(self.count)
+        if self.count == self._at:
+            self.place = place
             _listen(None)
             self._announce(self.place)
             self._action()
@@ -186,9 +192,13 @@ else:
 
 
 @functools.cache
-def _instructions(code: CodeType) -> tuple[list[dis.Instruction], dict[int, int]]:
+def _instructions(code: CodeType) -> tuple[list[dis.Instruction], list[int]]:
+    """The instructions, and for each offset, those of the caches between them included, which of them it belongs to."""
     found = list(dis.get_instructions(code))
-    return found, {instruction.offset: i for i, instruction in enumerate(found)}
+    index = [0] * len(code.co_code)
+    for i, instruction in enumerate(found):
+        index[instruction.offset :] = [i] * (len(index) - instruction.offset)
+    return found, index
 
 
 def _place(frame: FrameType, offset: int, last: int | None, called: str) -> Place:
@@ -199,7 +209,7 @@ def _place(frame: FrameType, offset: int, last: int | None, called: str) -> Plac
     before = instructions[here - 1].opname if here else "RESUME"
     if before != "RESUME" and last is not None:
         before = instructions[index[last]].opname
-    line = linecache.getline(code.co_filename, frame.f_lineno)
+    line = linecache.getline(code.co_filename, frame.f_lineno or 0)  # some instructions are of no line
     waits = opname.startswith("CALL") and _WAITS.search(line)
     checked = _CHECKED.search(before) and not _UNCHECKED.search(before)
     # The interpreter enters a function in Python by itself, and comes back without a look at the signals. What C calls
