@@ -28,7 +28,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 RAISED = 70
 """The exit status of a child whose function raised: mostly a mistake of the harness, not of what it tests."""
 
-_LAST_LINES = 60
+_LAST_LINES = 200
 
 
 class ChildFailed(Exception):

@@ -77,7 +77,8 @@ class Bad(Exception):
         self.kind = kind
 
 
-_pool = ThreadPoolExecutor(6)
+# Threads that are stuck in the library stay in it.
+_pool = ThreadPoolExecutor(64)
 
 
 class World:
@@ -401,6 +402,7 @@ class Write(Stream):
     """A call that sends: there is room, the peer takes it slowly, or not at all."""
 
     modes = ("room", "slow", "none")
+    answers = True
 
     def prepare(self) -> None:
         super().prepare()
@@ -421,6 +423,9 @@ class Write(Stream):
         try:
             while data := self.peer.recv(65536):
                 self.taken.append(data)
+                # One thread reads and answers: two may not use an `ssl.SSLSocket` at a time.
+                if self.answers and b"".join(self.taken[-len(MARKS[1]) :]).endswith(MARKS[1]):
+                    self.peer.sendall(b"the end\n")
         except (OSError, ValueError) as error:
             self.trouble = error
 
@@ -447,7 +452,7 @@ class Write(Stream):
                 )
                 if done[0]:
                     marks += mark
-        if marks:
+        if marks == b"".join(MARKS):
             self._read_back()
         self.sock.close()
         assert self.sending is not None
@@ -465,9 +470,16 @@ class Write(Stream):
             raise Bad("miscounted", f"last_bytes_sent is {sent}, and {len(body)} went out")
 
     def _read_back(self) -> None:
-        """Reading goes on."""
-        self.peer.sendall(b"the end\n")
-        going_on(lambda: self._expect(self.sock.recv_line(SOON, LOUD)), "the next read")
+        """Reading goes on: the peer answers to the second mark, or says that it cannot decrypt what it gets."""
+        try:
+            line = self.sock.recv_line(SOON, LOUD)
+        except SocketTimeout:
+            raise Bad("stuck", "the next read is stuck, or the peer has not got what was sent") from None
+        except (OSError, WirelineError) as error:
+            if bad := judged(error, "the next read"):
+                raise bad from error
+        else:
+            self._expect(line)
 
     def _expect(self, line: bytes) -> None:
         if line != b"the end":
@@ -510,6 +522,7 @@ class SendQueued(Write):
     """A send that waits while another thread sends."""
 
     modes = ("none",)
+    answers = False
 
     def prepare(self) -> None:
         super().prepare()
@@ -517,7 +530,8 @@ class SendQueued(Write):
         limit = time.monotonic() + 2.0
         before = -1
         # It is in the middle when the buffer of the kernel is full: when nothing has moved for a while.
-        while time.monotonic() < limit and before != (before := _queued(self.peer)):
+        while time.monotonic() < limit and (before <= 0 or before != _queued(self.peer)):
+            before = _queued(self.peer)
             time.sleep(0.002)
         self.timeout = 0.01
 

@@ -226,12 +226,20 @@ def place_of(frame: FrameType | None) -> Place:
         frame = frame.f_back
     if frame is None:
         return Place("outside of the library", True, True, False)
-    instructions, index = _instructions(frame.f_code)
-    here = index[frame.f_lasti] + 1
     code = frame.f_code
-    after = instructions[here - 1].opname
+    instructions, index = _instructions(code)
+    here = _next(frame)
+    after = instructions[index[frame.f_lasti]].opname
     where = f"{os.path.basename(code.co_filename)}:{frame.f_lineno} {code.co_qualname}, after {after}"
     return Place(where, True, _all_return(frame, here), _is_finalizing(frame))
+
+
+def _next(frame: FrameType) -> int:
+    """Which instruction comes when the call that ``frame`` is making has returned."""
+    instructions, index = _instructions(frame.f_code)
+    here = index[frame.f_lasti]
+    # On 3.11 the pair PRECALL, CALL makes one call.
+    return here + (2 if instructions[here].opname == "PRECALL" else 1)
 
 
 def _is_finalizing(frame: FrameType | None) -> bool:
@@ -251,5 +259,5 @@ def _all_return(frame: FrameType | None, here: int) -> bool:
             return False
         frame = frame.f_back
         if frame is not None and frame.f_code.co_filename.startswith(LIBRARY):
-            here = _instructions(frame.f_code)[1][frame.f_lasti] + 1
+            here = _next(frame)
     return True

@@ -183,16 +183,25 @@ class Send(Conversation):
 
     def interrupted(self) -> None:
         self.expected[-1] = (self.expected[-1][0], True)
+        # With a limit of time, so that what is stuck is seen here and not at a later place.
+        self.number += 1
+        payload = b"<%d>" % self.number
+        self.sock.send(payload, LOUD, 1.0)
+        self.expected.append((payload, False))
 
     def close(self) -> None:
         self.handler.armed = False
         end = b"<the end>"
-        ended = going_on(lambda: self.sock.send(end, LOUD, 1.0), "the last send")
-        self.sock.close()
-        self.serving.exception(LIMIT)
-        with contextlib.suppress(OSError):
-            self.peer.shutdown(socket.SHUT_RDWR)
-        self.peer.close()
+        ended = False
+        try:
+            ended = going_on(lambda: self.sock.send(end, LOUD, 1.0), "the last send")
+        finally:
+            self.sock.close()
+            with contextlib.suppress(OSError):
+                if not ended:
+                    self.peer.shutdown(socket.SHUT_RDWR)
+            self.serving.exception(LIMIT)
+            self.peer.close()
         if ended:
             self.compare(bytes(self.seen), end)
 
