@@ -2,7 +2,7 @@
 #
 #   PYTHON   the interpreter to make the virtual environment with   (make test PYTHON=python3.12)
 #   VENV     where that environment is kept                         (make test VENV=.venv-3.12)
-#   ARGS     more words for pytest, or for the benchmarks           (make test ARGS="tests/scenarios -k R5")
+#   ARGS     more words for pytest, the benchmarks or the torture   (make test ARGS="tests/scenarios -k R5")
 
 PYTHON ?= python3
 VENV   ?= .venv
@@ -20,7 +20,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types docs bench bench-quick clean
+.PHONY: help demo test torture lint format types docs bench bench-quick clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,6 +32,9 @@ demo: $(VENV)/.has-cli ## watch bytes move: a short story on loopback, each step
 
 test: $(VENV)/.has-test ## run the tests; all of them side by side on every processor, or what ARGS says
 	$(BIN)/python -m pytest $(or $(ARGS),$(ALL))
+
+torture: $(VENV)/.has-test ## try the library hard: everything, for hours; or a part (make torture ARGS="syscalls --size ci")
+	$(BIN)/python -m tests.torture $(or $(ARGS),--full)
 
 lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
 	$(BIN)/ruff check .
