@@ -25,7 +25,7 @@ def make(directory: str, name: str = "server", extra_names: int = 0) -> tuple[st
     names: list[x509.GeneralName] = [
         x509.DNSName("localhost"),
         x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
-        *(x509.DNSName(f"n{number}.test") for number in range(extra_names)),
+        *(x509.DNSName(f"name{number:05}.test") for number in range(extra_names)),
     ]
     certificate = (
         x509.CertificateBuilder()

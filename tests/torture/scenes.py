@@ -25,7 +25,19 @@ from tests.torture import certificates
 from tests.torture.children import ROOT, Child, ChildFailed, last_frames
 from tests.torture.registry import Budget, Finding
 
-__all__ = ["Broken", "Later", "Leave", "Scene", "Steps", "expect", "peers", "play", "settle", "wait_until"]
+__all__ = [
+    "Broken",
+    "Later",
+    "Leave",
+    "Scene",
+    "Steps",
+    "expect",
+    "library_threads",
+    "peers",
+    "play",
+    "settle",
+    "wait_until",
+]
 
 PEERS = "WIRELINE_TORTURE_PEERS"
 """The environment variable that tells a scene where its peers are (peers.py)."""
@@ -131,20 +143,32 @@ class Later:
         return self._outcome
 
 
+def library_threads() -> list[str]:
+    """The names of the threads that the library has started and that have not ended."""
+    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("wireline"))
+
+
 def settle(
     descriptors: int, threads: int, seconds: float = 8.0, collect: Callable[[], object] = lambda: None
 ) -> None:
-    """Wait until no more descriptors and threads are there than at the beginning; ``Broken`` if they stay."""
+    """Wait until no more descriptors and threads of the library are there than before; ``Broken`` if they stay.
+
+    Args:
+        descriptors: how many were open in this process.
+        threads: how many ``library_threads`` there were.
+        seconds: how long to wait. A lingering close may take 2 s by itself.
+        collect: called before each look.
+    """
     limit = time.monotonic() + seconds
     while True:
         collect()
-        now = len(os.listdir("/proc/self/fd")), threading.active_count()
+        now = len(os.listdir("/proc/self/fd")), len(library_threads())
         if now[0] <= descriptors and now[1] <= threads:
             return
         if time.monotonic() > limit:
             break
         time.sleep(0.02)
-    names = sorted(thread.name for thread in threading.enumerate())[:8]
+    names = library_threads()[:8]
     raise Broken(
         f"left behind after {seconds:g} s: {now[0] - descriptors:+} descriptors, {now[1] - threads:+} threads ({names})"
     )
