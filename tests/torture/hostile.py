@@ -543,7 +543,7 @@ def hurrying(steps: Steps, flavour: str, kind: str, number: int) -> None:
 
 
 def chattering(steps: Steps, flavour: str, kind: str, number: int) -> None:
-    """Clients go on sending while the server closes them all: what is closed and what lingers do not wait for another."""
+    """Clients go on sending while the server closes them all: no close waits for a socket that lingers."""
     many_descriptors()
 
     def ignoring(client: Any, address: object) -> None:
