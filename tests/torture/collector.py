@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.torture import victims
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Later, Scene, Steps, library_threads, peers, play, settle
+from tests.torture.stage import Later, Scene, Steps, library_threads, peers, play, settle
 from wireline import asyncnet, net
 
 SILENCE = 15
@@ -268,12 +268,12 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 f"{label}, a collection at every allocation",
                 "collector:at_every_allocation",
                 STEPS,
-                {**arguments, "rounds": 2000 if full else 40},
+                {**arguments, "rounds": 2000 if full else 40 if budget.seconds > 30 else 8},
                 600 if full else 2 * SILENCE,
                 fault,
             )
         )
-        last, stride = (1500, 1) if full else (160, 3)
+        last, stride = (1500, 1) if full else (160, 3 if budget.seconds > 30 else 40)
         scenes.append(
             Scene(
                 f"{label}, a collection at one allocation after the other",
@@ -290,7 +290,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 f"blocking {kind}, the collector as it is",
                 "collector:by_default",
                 ["every second connection is forgotten"],
-                {"kind": kind, "seconds": 60.0 if full else 4.0},
+                {"kind": kind, "seconds": 60.0 if full else min(4.0, budget.seconds / 4)},
                 120 if full else 30,
                 "FA2",
             )

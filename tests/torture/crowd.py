@@ -30,7 +30,7 @@ from typing import Any
 
 from tests.torture import certificates
 from tests.torture.children import ROOT
-from tests.torture.scenes import Broken
+from tests.torture.stage import Broken
 
 AT_A_TIME = 100
 """Connections that are made side by side: more than that only fills the listener's queue."""

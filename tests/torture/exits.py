@@ -15,7 +15,7 @@ from tests.torture import victims
 from tests.torture.children import ROOT
 from tests.torture.endings import PROGRAMS, SIZE, arrives, status
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Broken, Scene, Steps, expect, peers, play
+from tests.torture.stage import Broken, Scene, Steps, expect, peers, play
 
 MAY_TAKE = 12.0
 """Seconds from start to end. The longest sends two megabytes to a slow reader, and lingers for 2 s."""

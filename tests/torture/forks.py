@@ -30,7 +30,7 @@ from typing import Any
 from tests.torture import rawtls, victims
 from tests.torture.children import last_frames
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Broken, Later, Leave, Scene, Steps, expect, peers, play
+from tests.torture.stage import Broken, Later, Leave, Scene, Steps, expect, peers, play
 from wireline import AF_INET, AF_UNIX, SOCK_DGRAM, asyncnet, net
 from wireline.tls import Handshake
 

@@ -33,7 +33,7 @@ from tests.torture.crowd import Crowd, many_descriptors
 from tests.torture.peers import reset
 from tests.torture.rawtls import RawTls
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Broken, Later, Scene, Steps, expect, library_threads, peers, play, settle
+from tests.torture.stage import Broken, Later, Scene, Steps, expect, library_threads, peers, play, settle
 from wireline import SocketTimeout, asyncnet, net
 from wireline.tls import SslContext, SslError
 
@@ -312,9 +312,9 @@ async def _key_updates(call: Caller, count: int) -> None:
                 await _honest("tls13", server.local_addr.port, "during a flood of key updates")
             finally:
                 flood.kill()
-        limit = 600_000 + count * 2
+        # Buffers for reading grow to some 0.5 MB in a connection that receives much.
         expect(
-            grown < limit,
+            grown < 1_200_000,
             f"memory grew by {grown / 1e6:.1f} MB: a peer that never reads asks for key updates ({words.strip()})",
         )
 
@@ -833,7 +833,7 @@ def _connect_soon(port: int) -> socket.socket:
 
 
 def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
-    full = budget.full
+    full, sample = budget.full, budget.size == "sample"
     scenes = []
     for flavour, version in itertools.product(FLAVOURS, ("1.2", "1.3")):
         moments = MOMENTS if full else [*MOMENTS[:2], *budget.shuffled(MOMENTS[2:])[:8]]
@@ -841,7 +841,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
         name = f"{flavour} tls{version.replace('.', '')}, close_notify, then a reset"
         scenes.append(Scene(name, "hostile:goodbye_then_reset", moments, arguments, fault="FA4"))
     for flavour in FLAVOURS:
-        number = 1_000_000 if full else 60_000
+        number = 1_000_000 if full else 30_000 if sample else 100_000
         scenes += [
             Scene(
                 f"{flavour}, key updates without end",
@@ -868,13 +868,13 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 f"{flavour}, a ClientHello that is cut",
                 "hostile:cut_hello",
                 ["ends", "resets", "sends the rest later"],
-                {"flavour": flavour, "stride": 1 if full else 9},
+                {"flavour": flavour, "stride": 1 if full else 60 if sample else 9},
             ),
             Scene(
                 f"{flavour}, clients that say nothing",
                 "hostile:silent",
                 ["all at once"],
-                {"flavour": flavour, "number": 2000 if full else 300},
+                {"flavour": flavour, "number": 2000 if full else 50 if sample else 300},
             ),
         ]
         for kind in ("tcp", "tls13"):
@@ -883,7 +883,11 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                     f"{flavour} {kind}, clients that send a line and leave",
                     "hostile:hurrying",
                     ["burst", "hurry"] * (3 if full else 1),
-                    {"flavour": flavour, "kind": kind, "number": 1400 if kind == "tls13" or full else 300},
+                    {
+                        "flavour": flavour,
+                        "kind": kind,
+                        "number": 100 if sample else 1400 if kind == "tls13" or full else 300,
+                    },
                     fault="FA1",
                     seconds=60,
                 ),
@@ -891,7 +895,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                     f"{flavour} {kind}, clients that go on sending",
                     "hostile:chattering",
                     ["the server stops"],
-                    {"flavour": flavour, "kind": kind, "number": 1500 if full else 500},
+                    {"flavour": flavour, "kind": kind, "number": 1500 if full else 50 if sample else 500},
                     fault="FA1",
                 ),
                 Scene(

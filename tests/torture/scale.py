@@ -20,7 +20,7 @@ from tests.torture import victims
 from tests.torture.crowd import ADDRESSES, Crowd, Host, many_descriptors
 from tests.torture.hostile import FLAVOURS, Caller, Heart
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Broken, Later, Scene, Steps, expect, library_threads, peers, play, settle
+from tests.torture.stage import Broken, Later, Scene, Steps, expect, library_threads, peers, play, settle
 from wireline import asyncnet, net
 
 A_TURN = 0.5, 0.0002
@@ -313,13 +313,14 @@ ENDS = ("all reset at once", "all leave at once", "the server stops", "the serve
 
 
 def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
-    full = budget.full
+    full, sample = budget.full, budget.size == "sample"
     first, rest = [], []
     for flavour, kind in itertools.product(FLAVOURS, ("tcp", "tls13")):
         if flavour == "blocking":
             number = 2000 if full else 300
         else:
             number = (10_000 if kind == "tcp" else 3000) if full else (1500 if kind == "tcp" else 400)
+        number = number // 10 if sample else number
         seconds = 900 if full else 60
         arguments: dict[str, Any] = {"flavour": flavour, "kind": kind}
         fault = "FA1" if kind == "tls13" else ""
@@ -335,7 +336,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
         )
         if not full and kind == "tls13":
             # What fills a wake-up pipe has to be more than the pipe holds, in a small run, too.
-            number = 300 if flavour == "blocking" else 1200
+            number = 100 if sample else 300 if flavour == "blocking" else 1200
         first.append(
             Scene(
                 f"{flavour} {kind}, {number:,} connections of a client",
@@ -354,7 +355,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                     f"{flavour} {kind}, short connections of a {role}",
                     "scale:short",
                     ["one after the other"],
-                    {**arguments, "role": role, "number": 100_000 if full else 1000},
+                    {**arguments, "role": role, "number": 100_000 if full else 200 if sample else 1000},
                     3600 if full else 60,
                     "FA27" if kind == "tls13" and role == "client" else "",
                 )

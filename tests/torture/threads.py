@@ -21,7 +21,7 @@ from typing import Any
 
 from tests.torture import victims
 from tests.torture.registry import Budget, Finding
-from tests.torture.scenes import Broken, Later, Scene, Steps, expect, peers, play
+from tests.torture.stage import Broken, Later, Scene, Steps, expect, peers, play
 from wireline import BusyError, ClosedError, EndOfStreamError, SocketFlag, SocketTimeout, asyncnet, net
 
 WORKERS = 8

@@ -15,7 +15,7 @@ from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from tests.torture import certificates
-from tests.torture.scenes import PEERS, Broken, expect
+from tests.torture.stage import PEERS, Broken, expect
 from wireline import AF_UNIX, asyncnet, net
 from wireline.tls import SslContext
 

@@ -186,7 +186,8 @@ def enter(
     scene = getattr(__import__(f"tests.torture.{module}", fromlist=[function]), function)
     try:
         scene(taking, **arguments)
-    except Leave:
+    except (Leave, SystemExit):
+        expect(not taking.is_here, "the scene itself has left")
         return  # a forked child: the interpreter ends in the ordinary way
     except BaseException as error:
         if not taking.is_here:
@@ -257,10 +258,12 @@ def _play_one(
             found.put(Finding(part, scene.name, step_, text, scene.fault))
 
         arguments = {"target": scene.target, "steps": left, "arguments": dict(scene.arguments)}
-        with Child("tests.torture.scenes:enter", arguments, environment=scene.environment) as child:
+        with Child("tests.torture.stage:enter", arguments, environment=scene.environment) as child:
             try:
                 for record in child.records(scene.seconds):
                     if "step" in record:
+                        if budget.spent():
+                            return
                         step = record["step"]
                         left = left[left.index(step) + 1 :]
                         with counting:
