@@ -878,16 +878,13 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
             ),
         ]
         for kind in ("tcp", "tls13"):
+            many = 100 if sample else 1400 if kind == "tls13" or full else 300
             scenes += [
                 Scene(
                     f"{flavour} {kind}, clients that send a line and leave",
                     "hostile:hurrying",
                     ["burst", "hurry"] * (3 if full else 1),
-                    {
-                        "flavour": flavour,
-                        "kind": kind,
-                        "number": 100 if sample else 1400 if kind == "tls13" or full else 300,
-                    },
+                    {"flavour": flavour, "kind": kind, "number": many},
                     fault="FA1",
                     seconds=60,
                 ),

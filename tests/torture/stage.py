@@ -242,6 +242,16 @@ def play(part: str, budget: Budget, scenes: Sequence[Scene], *, jobs: int = 3) -
                 yield finding
 
 
+def _where(stacks: str) -> str:
+    """The innermost frames of the thread that tells most: the one that ran, if it ran the library, else one in it."""
+    blocks = [
+        "Thread " + block for block in stacks.replace("Current thread", "Thread *").split("Thread ")[1:]
+    ]
+    inside = [block for block in blocks if "/wireline/" in block]
+    running = [block for block in inside if block.startswith("Thread *")]
+    return last_frames((running or inside or blocks or [stacks])[0])
+
+
 def _play_one(
     part: str,
     budget: Budget,
@@ -282,7 +292,7 @@ def _play_one(
             except ChildFailed as failure:
                 over = True
                 if failure.kind == "hang":
-                    text = f"hangs: {last_frames(failure.text)}\n{failure.text}"
+                    text = f"hangs: {_where(failure.text)}\n{failure.text}"
                 else:
                     text = f"the process ended with status {failure.status}\n{failure.text}"
                 finding(text, step)
