@@ -39,8 +39,12 @@ from wireline.tls import SslContext, SslError
 
 FLAVOURS = ("blocking", "asyncio", "uvloop")
 
-LATE = 3.0
-"""Seconds after which a call that had nothing to wait for is late. A guess for a busy machine."""
+LATE = 6.0
+"""Seconds after which a call that had nothing to wait for is late: a guess for a machine that does much else. What is
+looked for here lasts for ever, or as long as a peer likes."""
+
+PAUSE = 3.0
+"""Seconds for which a loop does nothing else, that are too many."""
 
 
 class Caller:
@@ -413,7 +417,7 @@ async def _empty_records(call: Caller, in_a_row: int) -> None:
             peer.sock.close()
         took, pause = time.monotonic() - began, heart.stop()
         expect(took < LATE, f"a read with a limit of 0.6 s took {took:.1f} s")
-        expect(pause < 1.0, f"the loop was held up for {pause:.1f} s by empty records")
+        expect(pause < PAUSE, f"the loop was held up for {pause:.1f} s by empty records")
         flooding.get(5, "the flood")
 
 
@@ -574,9 +578,9 @@ def chattering(steps: Steps, flavour: str, kind: str, number: int) -> None:
                     except TimeoutError:
                         raise Broken("stop() hangs, with clients that go on sending") from None
                     took, pause = time.monotonic() - began, heart.stop()
-                    expect(took < 2 * LATE, f"stop() took {took:.1f} s, with clients that go on sending")
+                    expect(took < LATE, f"stop() took {took:.1f} s, with clients that go on sending")
                     expect(
-                        pause < 1.5, f"the loop was held up for {pause:.1f} s by clients that go on sending"
+                        pause < PAUSE, f"the loop was held up for {pause:.1f} s by clients that go on sending"
                     )
                     await asyncio.to_thread(settle, before[0] + 6, before[1], 12.0)
 
@@ -671,7 +675,7 @@ def gone(steps: Steps, flavour: str, kind: str) -> None:
                 await asyncio.sleep(0.5)
                 await _honest(kind, port, "beside a handler that sends to a client that is gone")
                 pause = heart.stop()
-                expect(pause < 1.0, f"the loop was held up for {pause:.1f} s")
+                expect(pause < PAUSE, f"the loop was held up for {pause:.1f} s")
 
     call.run(main())
 
