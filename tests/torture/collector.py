@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.torture import victims
 from tests.torture.registry import Budget, Finding
-from tests.torture.stage import Later, Scene, Steps, library_threads, peers, play, settle
+from tests.torture.stage import Later, Scene, Steps, library_threads, peers, play, settle, varied
 from wireline import asyncnet, net
 
 SILENCE = 15
@@ -295,7 +295,8 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 "FA2",
             )
         )
-    return [dataclasses.replace(scene, environment=environment) for scene in budget.shuffled(scenes)]
+    scenes = varied(budget.shuffled(scenes), "kind")
+    return [dataclasses.replace(scene, environment=environment) for scene in scenes]
 
 
 def run(budget: Budget) -> Iterator[Finding]:

@@ -30,7 +30,7 @@ from typing import Any
 from tests.torture import rawtls, victims
 from tests.torture.children import last_frames
 from tests.torture.registry import Budget, Finding
-from tests.torture.stage import Broken, Later, Leave, Scene, Steps, expect, peers, play
+from tests.torture.stage import Broken, Later, Leave, Scene, Steps, expect, peers, play, varied
 from wireline import AF_INET, AF_UNIX, SOCK_DGRAM, asyncnet, net
 from wireline.tls import Handshake
 
@@ -1045,7 +1045,8 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 fault="FA24",
             )
         )
-    return [dataclasses.replace(scene, environment=environment) for scene in budget.shuffled(scenes)]
+    scenes = varied(budget.shuffled(scenes), "state")
+    return [dataclasses.replace(scene, environment=environment) for scene in scenes]
 
 
 def run(budget: Budget) -> Iterator[Finding]:

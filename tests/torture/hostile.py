@@ -33,7 +33,18 @@ from tests.torture.crowd import Crowd, many_descriptors
 from tests.torture.peers import reset
 from tests.torture.rawtls import RawTls
 from tests.torture.registry import Budget, Finding
-from tests.torture.stage import Broken, Later, Scene, Steps, expect, library_threads, peers, play, settle
+from tests.torture.stage import (
+    Broken,
+    Later,
+    Scene,
+    Steps,
+    expect,
+    library_threads,
+    peers,
+    play,
+    settle,
+    varied,
+)
 from wireline import SocketTimeout, asyncnet, net
 from wireline.tls import SslContext, SslError
 
@@ -746,9 +757,9 @@ def _stopped_twice(step: str, kind: str, tls: SslContext | None) -> float:
                 time.sleep(0.1)
                 server.stop(drain=DRAIN)
             else:
-                server.wait(timeout=20)
+                server.wait(timeout=10)
         except SocketTimeout:
-            raise Broken("wait() has not returned 20 s after SIGTERM") from None
+            raise Broken("wait() has not returned 10 s after SIGTERM") from None
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # those that are on their way
         took = time.monotonic() - first[0]
@@ -777,11 +788,11 @@ async def _stopped_twice_async(step: str, kind: str, tls: SslContext | None) -> 
     try:
         if "in stop" in step:
             await asyncio.sleep(0.1)
-            await asyncio.wait_for(server.stop(drain=DRAIN), 20)
+            await asyncio.wait_for(server.stop(drain=DRAIN), 10)
         else:
-            await asyncio.wait_for(server.wait(), 20)
+            await asyncio.wait_for(server.wait(), 10)
     except TimeoutError:
-        raise Broken("wait() has not returned 20 s after SIGTERM") from None
+        raise Broken("wait() has not returned 10 s after SIGTERM") from None
     took = time.monotonic() - first[0]
     await asyncio.sleep(0.8 if took < 1 else 0.0)  # for the signals that are on their way
     await asyncio.gather(*stopping)
@@ -911,7 +922,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                     ["closes", "resets", "says goodbye"],
                     {"flavour": flavour, "kind": kind},
                     fault="FA23",
-                    seconds=20,
+                    seconds=15,
                 ),
                 Scene(
                     f"{flavour} {kind}, SIGTERM",
@@ -923,13 +934,14 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                     ],
                     {"flavour": flavour, "kind": kind},
                     fault="FA6",
-                    seconds=25,
+                    seconds=14,
                 ),
             ]
     scenes.append(
         Scene("the command, SIGTERM twice", "hostile:command_stopped_twice", ["listen", "relay"], fault="FA6")
     )
-    return [dataclasses.replace(scene, environment=environment) for scene in budget.shuffled(scenes)]
+    scenes = varied(budget.shuffled(scenes), "kind")
+    return [dataclasses.replace(scene, environment=environment) for scene in scenes]
 
 
 def run(budget: Budget) -> Iterator[Finding]:

@@ -36,6 +36,7 @@ __all__ = [
     "peers",
     "play",
     "settle",
+    "varied",
     "wait_until",
 ]
 
@@ -210,6 +211,22 @@ def _told(error: BaseException) -> str:
 
 
 # ----------------------------------------------------------------------------------------- the parent's side
+
+
+def varied(scenes: Sequence[Scene], *names: str) -> list[Scene]:
+    """The same scenes, first one of each sort: a budget that ends early has seen all sorts.
+
+    Args:
+        scenes: in any order, which is kept otherwise.
+        names: the arguments that make a sort, beside the target.
+    """
+    seen: set[tuple[object, ...]] = set()
+    first, rest = [], []
+    for scene in scenes:
+        sort = (scene.target, *(scene.arguments.get(name) for name in names))
+        (rest if sort in seen else first).append(scene)
+        seen.add(sort)
+    return first + rest
 
 
 def play(part: str, budget: Budget, scenes: Sequence[Scene], *, jobs: int = 3) -> Iterator[Finding]:
