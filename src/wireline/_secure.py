@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["SecureSocket"]
 
-_NOW = (DONT_WAIT | NO_SIGNAL,)
-
 
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
@@ -54,6 +52,7 @@ class SecureSocket(BaseSocket):
             self._secure = cast("TlsCore", core)
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
+            self._secure.send_with(self._sock.send, DONT_WAIT | NO_SIGNAL)
             assert self._secure.shared or not self._shared, "threads need a core that has a lock"
 
     def _unconnected(self) -> None:
@@ -190,13 +189,17 @@ class SecureSocket(BaseSocket):
         secure.midway = True
         data = secure.seal(piece)
         size = len(data)
-        attempts = map(self._sock.send, (data,), _NOW)
+        outbox, attempts = secure.outbox, secure.attempts
+        outbox[0] = data
         try:
             for secure.gone in attempts:  # that keeps it, see `TlsCore.gone`
                 break
+            outbox[0] = b""
         except BlockingIOError:
+            outbox[0] = b""
             return False
         except OSError:
+            outbox[0] = b""
             secure.engine.accepted -= len(piece)  # it never went out, and never will
             raise
         if secure.gone == size:

@@ -176,6 +176,7 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
             core, peer = peer, core
         wire, raised = Wire(), False
         sock = socket_of(wire)
+        core.send_with(wire.send, 0)
         for number, message in enumerate(messages):
             before = core.engine.accepted
 

@@ -13,8 +13,9 @@ Who stops in the midst of a message is not to say goodbye as if it were done: ``
 
 from __future__ import annotations
 
+import itertools
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import ClassVar, TypeVar
 
 from wireline._sansio.stream import StreamCore
@@ -51,6 +52,9 @@ class TlsCore(StreamCore):
         gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. It is set by
             ``for core.gone in map(send, ...): break``, which stores the number before a signal handler can raise an
             exception: the next send finds it here, and sends nothing twice.
+        attempts: an iterator, made by ``send_with``; each step sends ``outbox[0]`` and gives the count. One for each
+            connection costs less than one for each message.
+        outbox: see ``attempts``. It keeps a message no longer than its attempt.
         lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
@@ -59,11 +63,13 @@ class TlsCore(StreamCore):
         "_cause",
         "_cut",
         "_news",
+        "attempts",
         "attend",
         "engine",
         "gone",
         "lent",
         "midway",
+        "outbox",
         "outgoing",
         "rest",
     )
@@ -81,10 +87,17 @@ class TlsCore(StreamCore):
         self._came = 0  # bytes of ciphertext, the last time
         self.rest: bytes | memoryview = b""
         self.gone = 0
+        self.outbox: list[bytes | memoryview] = [b""]
+        self.attempts: Iterator[int] = iter(())
         self._news = self._cut = False
         self.lent = self.midway = False
         self._cause: OSError | None = None
         self.attend: Callable[[], object] | None = None
+
+    def send_with(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> None:
+        """Have ``attempts`` send with a socket's method; it raises ``BlockingIOError`` where there is no room."""
+        pieces = map(self.outbox.__getitem__, itertools.repeat(0))
+        self.attempts = map(send, pieces, itertools.repeat(flags))
 
     def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
         """Put a question to the connection."""
