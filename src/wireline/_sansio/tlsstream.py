@@ -173,8 +173,11 @@ class TlsCore(StreamCore):
         incoming.write(data)
         engine.plaintext = None
         try:
-            for engine.plaintext in opened:  # that keeps it, see the engine
-                break
+            if engine.careful:
+                engine.plaintext = engine.records.open()
+            else:
+                for engine.plaintext in opened:  # that keeps it, see the engine
+                    break
         except ssl.SSLError as error:
             engine.plaintext = b""
             engine.stopped(error)

@@ -123,8 +123,8 @@ class FdGuard:
                 return self.cores[0]
 
     def _core_is_abandoned(self) -> bool:
-        # The tuple's reference and the socket's; over TLS the socket has two.
-        references = 2 if self.cores[0].plain else 3
+        # The tuple's reference and the socket's; over TLS the socket has two, and one in `_attempts`.
+        references = 2 if self.cores[0].plain else 4
         return is_abandoned(self.cores[0], references, search=self.interrupted)
 
     # The end.
@@ -152,10 +152,11 @@ class FdGuard:
         try:
             dispose = self._disposals.pop()
         except IndexError:
-            # Another thread is at it, unless an exception ended that. Its reference would be a third one.
-            if sys.getrefcount(self._dispose) > 2:
+            # Another call is at it, unless an exception ended that.
+            pending = self._dispose
+            if pending is None or not is_abandoned(pending, 2, search=True) or self.disposed:
                 return True
-            dispose = self._dispose
+            dispose = pending
         self.waker.close()
         dispose()
         self.disposed = True

@@ -116,8 +116,6 @@ class GuardedSocket(SecureSocket):
         self._guard.adopt()
         self._not_exclusive[:] = self._exclusive
         self._quiet_epoch = process.epoch
-        if self._secure is not None:
-            self._secure.renew_lock()
 
     def _abandon(self) -> None:
         self._quiet_epoch = None

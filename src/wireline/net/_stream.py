@@ -179,6 +179,7 @@ class BlockingStream(SecuredSocket):
                     self._end_interrupted_read(core)
                     raise
                 resting += self._guard.cores
+                del core  # a reference of a call that is over would look like one of a reader
                 if self._quiet_epoch is not process.epoch:
                     self._leave()
                     self._raise_if_closed("recv_some")  # then it was `close` that woke us

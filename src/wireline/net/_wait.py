@@ -115,7 +115,8 @@ class Waker:
 
 def _close_pair(pair: tuple[socket.socket, socket.socket]) -> None:
     for end in pair:
-        end.close()
+        with contextlib.suppress(OSError):  # the descriptor is gone all the same, and there is another one
+            end.close()
 
 
 def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
