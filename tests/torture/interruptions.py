@@ -553,9 +553,7 @@ class SendQueued(Write):
         if self.trouble is not None:
             raise Bad("broke", f"the peer cannot read on: {self.trouble!r} after {len(seen)} bytes")
         marks = seen.removeprefix(BULK).removeprefix(b"[queued]")
-        if not seen.startswith(BULK) or sorted([marks[: len(MARKS[0])], marks[len(MARKS[0]) :]]) != sorted(
-            MARKS
-        ):
+        if not seen.startswith(BULK) or marks not in (MARKS[0] + MARKS[1], MARKS[1] + MARKS[0]):
             raise Bad("wrong", f"the peer has got {len(seen)} bytes, at the end {seen[-60:]!r}")
 
     def _sends(self) -> tuple[Callable[[], object], ...]:

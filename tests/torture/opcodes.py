@@ -97,6 +97,7 @@ class Interrupter:
                 self.reachable.append(self.count)
         if self.count == self._at:
             self.place = place
+            self._latest = (None, "")  # a frame that we keep would keep what the interrupted call held
             _listen(None)
             self._announce(self.place)
             self._action()
