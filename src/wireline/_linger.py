@@ -28,6 +28,7 @@ import os
 import selectors
 import socket
 import struct
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -36,14 +37,10 @@ from wireline import _background
 from wireline._sansio.deadline import Deadline
 from wireline.options import NO_SIGNAL
 
-try:
+if sys.platform != "win32":
     import fcntl
     import resource
     import termios
-except ImportError:  # Windows: neither is to be found out there
-    _POSIX = False
-else:
-    _POSIX = True
 
 __all__ = ["DEFAULT_LINGER", "dispose"]
 
@@ -552,7 +549,7 @@ class _Lingerer:
 
 def _bound() -> int:
     """How many sockets may linger at one time in this process."""
-    if not _POSIX:
+    if sys.platform == "win32":
         return _MOST
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     return _MOST if limit == resource.RLIM_INFINITY else min(_MOST, max(1, limit // 2))
@@ -560,7 +557,7 @@ def _bound() -> int:
 
 def _has_unsent(sock: socket.socket) -> bool:
     """Whether the kernel still holds bytes that the peer has not acknowledged (not known on Windows: no)."""
-    if not _POSIX:
+    if sys.platform == "win32":
         return False
     try:
         unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)

@@ -539,7 +539,7 @@ def test_where_it_cannot_be_known_nothing_is_unsent(pair: Pair, monkeypatch: pyt
     here, _ = pair
     fill(here)
     assert _linger._has_unsent(here)
-    monkeypatch.setattr(_linger, "_POSIX", False)
+    monkeypatch.setattr(sys, "platform", "win32")
     assert not _linger._has_unsent(here)
     monkeypatch.undo()
     here.close()

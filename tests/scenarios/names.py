@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from wireline import _resolver
+
 SockAddr = tuple[Any, ...]
 
 
@@ -58,6 +60,6 @@ class Names:
             yield self
         finally:
             self._answer.set()
-            # A worker has the name in its own while it looks it up, and then waits for the next one.
-            while any(thread.name.startswith("wireline-resolve-") for thread in threading.enumerate()):
+            # The workers stay and wait for more names. Those that are under way are not to be asked of the system.
+            while _resolver._pool._under_way:
                 threading.Event().wait(0.001)

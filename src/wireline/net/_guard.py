@@ -112,8 +112,7 @@ class GuardedSocket(SecureSocket):
                 return self._exclusive[0]
         raise BusyError(f"{operation}: another thread is using this socket")
 
-    def adopt(self) -> None:
-        super().adopt()
+    def _inherit(self) -> None:
         self._guard.adopt()
         self._not_exclusive[:] = self._exclusive
         self._quiet_epoch = process.epoch
