@@ -324,6 +324,8 @@ class PortableChannel(Channel):
         return True
 
     def _unwatch(self) -> None:
+        if self.ending is not None:
+            return  # a second `close`, while the operation ends
         if self._operation is not None and self._for is not None and not self._loop.is_closed():
             self.ending = self._operation
             if self._queue or not self._for.counts_when_begun:

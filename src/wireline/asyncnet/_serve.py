@@ -48,6 +48,9 @@ ErrorHandler = Callable[[Exception, AsyncSocket], object]
 # have nothing left to wait for, and one that does not end is not waited for any longer.
 _UNWIND = 1.0
 
+# Turns of the loop in which an operation of its own ends after its descriptor was closed. A guess: two, and two more.
+_TURNS_OF_AN_OPERATION = 4
+
 # Clients that are accepted in a row before the other tasks get a turn. A guess; asyncio takes the backlog, 100.
 _ACCEPTS_IN_A_ROW = 64
 
@@ -209,7 +212,7 @@ class Server:
             if known is not mine or not self._is_first(REQUESTED):
                 self._end_drains()
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
-                self._loop.call_soon_threadsafe(self._begin_to_stop)
+                self._loop.call_soon_threadsafe(self._requested)
 
     def _is_first(self, key: object) -> bool:
         """Whether no stop under way was asked for before this one."""
@@ -220,6 +223,11 @@ class Server:
         """A second stop was asked for: none waits for handlers any more."""
         for request in list(self._stops.values()):
             request.hurried = True
+
+    def _requested(self) -> None:
+        self._begin_to_stop()
+        if self._acceptor.done():  # it has ended with a `stop` that was given up
+            self._acceptor = spawn(self._carry_out(), self._acceptor.get_name())
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
@@ -298,9 +306,15 @@ class Server:
         finally:
             self._accepting = False
             self._begin_to_stop()
-        # A call of `stop` does everything by itself, but it may be given up, and a request may follow.
-        await self._until(lambda: self._report is not None or REQUESTED in self._stops, None)
-        if self._report is None:
+        # Without `add_reader` an operation of the loop has the listener in its hands for some turns yet.
+        for _ in range(_TURNS_OF_AN_OPERATION):
+            if self._listener._fd.busy:
+                await pause(0)
+        await self._carry_out()
+
+    async def _carry_out(self) -> None:
+        """Do what ``request_stop`` asked for; a call of ``stop`` does everything by itself."""
+        if self._report is None and REQUESTED in self._stops:
             await self._end(self._stops[REQUESTED])
         self._changed.ring()
 
