@@ -708,7 +708,10 @@ class Accept(Scene):
         self.accepted: list[bytes] = []
 
     def _visit(self, line: bytes) -> bytes:
-        sock = socket.create_connection(("127.0.0.1", self.port), 2.0)
+        try:
+            sock = socket.create_connection(("127.0.0.1", self.port), 2.0)
+        except OSError:
+            return b""  # a handler has closed the listener
         with contextlib.suppress(OSError, ValueError):
             if self.world.tls is not None:
                 context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -162,7 +162,7 @@ class GuardedSocket(SecureSocket):
 
     # Waiting.
 
-    def _fill(self, core: StreamCore, operation: str, *, wait: bool) -> None:
+    def _fill(self, core: StreamCore, operation: str, *, wait: bool) -> bool:
         """Receive once and big, into ``core.inbox``.
 
         A signal handler runs only where the interpreter calls or loops back. There is no such place between the end of
@@ -173,8 +173,8 @@ class GuardedSocket(SecureSocket):
             operation: the call, in words.
             wait: let the kernel wait until something is there.
 
-        Raises:
-            BlockingIOError: nothing is there, and nothing waited.
+        Returns:
+            False if nothing is there, and nothing waited.
         """
         receive = (core.want, (_WAIT_ALL if core.want_whole else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
@@ -184,7 +184,7 @@ class GuardedSocket(SecureSocket):
             for core.inbox in self._receive:
                 break
         except BlockingIOError:
-            raise
+            return False
         except OSError as error:
             if not self._is_the_systems(error):
                 raise
@@ -193,6 +193,7 @@ class GuardedSocket(SecureSocket):
             self._annotated(error, operation)
         if not core.inbox:
             self._raise_if_closed(operation)  # then it was `close` that woke us
+        return True
 
     def _is_the_systems(self, error: OSError) -> bool:
         """Whether a system call has failed, and not a signal handler raised an ``OSError`` (``TimeoutError`` is one).

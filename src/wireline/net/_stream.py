@@ -112,9 +112,7 @@ class BlockingStream(SecuredSocket):
             answer = request(core, *args)
             deadline: Deadline | None = None
             while answer is None:
-                try:
-                    self._fill(core, request.__name__, wait=timeout is None and self._kernel_waits)
-                except BlockingIOError:
+                if not self._fill(core, request.__name__, wait=timeout is None and self._kernel_waits):
                     # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
                     deadline = deadline or start_deadline(timeout)
                     self._wait_for_input(request.__name__, deadline)
@@ -132,8 +130,9 @@ class BlockingStream(SecuredSocket):
                             raise SocketTimeout(request.__name__, timeout)
             if into is not None:
                 into[: len(answer)] = answer  # before it is forgotten: it is not the caller's yet
-        except BaseException:
-            self._end_interrupted_read(core)
+        except BaseException as error:
+            self._end_interrupted_read(core, error)
+            del core  # the traceback would keep it
             raise
         # From here to the `return` there is no place for a signal handler: the caller gets what is forgotten here.
         core.undo = core.inbox = None
@@ -142,12 +141,13 @@ class BlockingStream(SecuredSocket):
             self._leave()
         return answer
 
-    def _end_interrupted_read(self, core: StreamCore) -> None:
+    def _end_interrupted_read(self, core: StreamCore, error: BaseException) -> None:
         """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
         resting = self._resting
         if not resting:
             resting += self._guard.cores
-        self._guard.interrupted = True
+        if not isinstance(error, WirelineError):  # a timeout leaves none of the frames that have the core
+            self._guard.interrupted = True
         if self._quiet_epoch is not process.epoch:
             self._leave()
 
@@ -199,11 +199,11 @@ class BlockingStream(SecuredSocket):
                     pass  # where the kernel does not wait
                 except OSError as error:
                     if not self._is_the_systems(error):
-                        self._end_interrupted_read(core)
+                        self._end_interrupted_read(core, error)
                         raise
                     core.inbox = error
-                except BaseException:
-                    self._end_interrupted_read(core)
+                except BaseException as error:
+                    self._end_interrupted_read(core, error)
                     raise
                 resting += self._guard.cores
                 del core  # a traceback would keep it
