@@ -91,9 +91,6 @@ class TlsCore(StreamCore):
         self._cause: OSError | None = None
         self.attend: Callable[[], object] | None = None
 
-    def renew_lock(self) -> None:
-        """In a forked child: be usable whatever the parent's threads did. There is no lock here."""
-
     def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
         """Put a question to the connection."""
         return question(self.engine.obj)

@@ -75,13 +75,11 @@ class SecuredSocket(GuardedSocket):
                 self._flush(secure, operation, deadline)
                 if done:
                     return
-                try:
-                    self._fill(secure, operation, wait=deadline is None and self._kernel_waits)
-                except BlockingIOError:
-                    self._wait_for_input(operation, deadline)
-                else:
+                if self._fill(secure, operation, wait=deadline is None and self._kernel_waits):
                     secure.take_in()
                     secure.done()
+                else:
+                    self._wait_for_input(operation, deadline)
         except BaseException as error:
             secure.abandon(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it

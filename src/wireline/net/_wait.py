@@ -134,6 +134,8 @@ def wait_for_lookup(
         SocketTimeout: the deadline passed first. The lookup goes on by itself.
         socket.gaierror: the name does not resolve.
     """
+    if lookup.done():
+        return outcome(lookup)
     done = Latch()
 
     def wake(_: Lookup) -> None:
