@@ -8,6 +8,7 @@ import functools
 import socket
 from typing import Self
 
+from wireline._close import close_quietly
 from wireline._descriptor import State
 from wireline._linger import dispose
 from wireline._sansio.deadline import Deadline
@@ -139,7 +140,7 @@ class AttachedStream(SecuredStream):
         linger, farewell = self._last_words(linger)
         sock = self._sock
         if linger is None or self._core is None or sock.fileno() < 0:
-            sock.close()
+            close_quietly(sock)
             return
         # Whoever was interrupted by the close in the midst of a send is to find a closed socket, and not this one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
