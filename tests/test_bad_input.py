@@ -167,7 +167,7 @@ TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
 """Parameters of which only the truth is asked, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
+    "adopt detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
     " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
@@ -432,6 +432,7 @@ STATES: dict[str, State] = {
     "ssl_handle": NO_TLS,
     "ssl_pointer": NO_TLS,
     "detach": ENDED | refusing(OSError, errno.EBUSY, "stream with lines"),
+    "adopt": ENDED,
 }
 
 WORKS_IN_EVERY_STATE = {
@@ -580,10 +581,15 @@ FUNCTIONS = {
             "backlog": C_INTS,
             "tls": CONTEXTS,
             "handshake_timeout": TIMEOUTS,
+            "on_error": bad(TypeError, 5, "on_error", []),
         },
     ),
 }
-SERVER = {"wait": Call({}, WAIT), "stop": Call({}, {"drain": TIMEOUTS})}
+SERVER = {
+    "wait": Call({}, WAIT),
+    "stop": Call({}, {"drain": TIMEOUTS}),
+    "request_stop": Call({}, {"drain": TIMEOUTS}),
+}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,11 @@ def _passed(traceback: TracebackType | None, client: BaseSocket) -> bool:
     while traceback is not None:
         frame = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith("wireline.") and frame.f_locals.get("self") is client:
+        # `stream` is what the iterator of an async `lines` has in place of a `self`.
+        if module.startswith("wireline.") and client in (
+            frame.f_locals.get("self"),
+            frame.f_locals.get("stream"),
+        ):
             return True
         traceback = traceback.tb_next
     return False

@@ -58,7 +58,8 @@ class SecureSocket(BaseSocket):
             attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
             self._secure.attend = lambda: _call(attend())
             assert self._secure.shared or not self._shared, "threads need a core that has a lock"
-            self._attempts = attempts(self._sock, self._secure)
+            if self._shared:
+                self._attempts = attempts(self._sock, self._secure)
 
     def _unconnected(self) -> None:
         self._secure = None
@@ -202,20 +203,29 @@ class SecureSocket(BaseSocket):
         """
         secure.midway = True
         data = secure.seal(piece)
-        size = len(data)
         try:
-            for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
-                break
+            if not self._shared:
+                gone = self._sock.send(data, _NOW)
+            else:
+                for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
+                    break
+                gone = secure.gone
         except BlockingIOError:
             return False
         except OSError:
             secure.engine.accepted -= len(piece)  # it never went out, and never will
             raise
-        if secure.gone == size:
+        except BaseException:
+            if not self._shared:
+                # A signal handler raised it in a callback of the loop, perhaps after the kernel took some of the bytes.
+                words = "a signal handler raised an exception in a send, which is not finished"
+                secure.engine.failed(cast("ssl.SSLError", _tls_error(words)))
+            raise
+        if gone == len(data):
             secure.rest = b""
             secure.gone = 0
             return True
-        return secure.sent(secure.gone)
+        return secure.sent(gone)
 
     def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> int:
         """Send what there is room for; how many bytes of ``payload`` are accepted.

@@ -182,6 +182,7 @@ def test_completion_takes_no_byte_that_is_no_shell(start: Start, env: dict[str, 
 def test_a_file_of_keys_that_is_no_text_is_told(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"me\xff:00ff\n")
+    file.chmod(0o600)
     result = start("connect", "--psk-file", str(file), "tls://127.0.0.1:9").finish(b"")
     assert (result.code, result.out) == (1, b"")
     assert result.err == (

@@ -143,7 +143,8 @@ class Wire:
 
 def socket_of(wire: Wire, core: TlsCore) -> SecureSocket:
     """What of a socket is asked of one that sends."""
-    sock = types.SimpleNamespace(_sock=wire, _write_in_flight=lambda: False, _attempts=attempts(wire, core))  # type: ignore[arg-type]
+    sock = types.SimpleNamespace(_sock=wire, _write_in_flight=lambda: False, _shared=True)
+    sock._attempts = attempts(wire, core)  # type: ignore[arg-type]
     sock._flush_now = types.MethodType(SecureSocket._flush_now, sock)
     sock._seal_and_send = types.MethodType(SecureSocket._seal_and_send, sock)
     return sock  # type: ignore[return-value]

@@ -204,6 +204,7 @@ async def test_C5_no_failing_path_of_connect_loses_a_descriptor(scene: Scene, na
             with pytest.raises(OSError):
                 await sock.connect(name, 80, 0.02)
             sock.close()
+        await turns()  # the loop lets go of its poller
 
 
 async def test_C5_no_failing_path_of_accept_loses_a_descriptor(scene: Scene) -> None:

@@ -48,7 +48,7 @@ ErrorHandler = Callable[[Exception, AsyncSocket], object]
 # have nothing left to wait for, and one that does not end is not waited for any longer.
 _UNWIND = 1.0
 
-# Turns of the loop in which an operation of its own ends after its descriptor was closed. A guess: two, and as many more.
+# Turns of the loop in which an operation of its own ends after its descriptor was closed. A guess: two, and two more.
 _TURNS_OF_AN_OPERATION = 4
 
 # Clients that are accepted in a row before the other tasks get a turn. A guess; asyncio takes the backlog, 100.

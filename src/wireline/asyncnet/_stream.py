@@ -145,9 +145,12 @@ class AsyncStream(WaitingStream):
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
         fd = self._fd
-        state = fd.state
-        left = state.left
-        if lines and left > 0 and flags is SAFE_DISCONN and on_long == "truncate":
+        if (
+            lines
+            and (left := (state := fd.state).left) > 0
+            and flags is SAFE_DISCONN
+            and on_long == "truncate"
+        ):
             if timeout is not None:
                 check_timeout(timeout)
             if max_length is not MAX_LINE_LENGTH:
@@ -176,12 +179,16 @@ class AsyncStream(WaitingStream):
             most = max_length if resting and resting[0].plain else 0
             return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
+        state = fd.state
+        left = state.left
         if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
             state.left = left - 1
             answer = resting[0].recv_line(max_length, on_long, flags)  # what `_ask` does, without the call
         elif (
             lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and state.loop is not None
         ):
+            check_timeout(timeout)
+            check_size(max_length, "max_length")
             # Not by the core: it would take all lines ahead back.
             await self._enter_state().checkpoint()
             return await self.recv_line(timeout, flags, max_length, on_long=on_long)
