@@ -245,6 +245,10 @@ class BaseSocket:
         """
         self._sock.close()
 
+    def _is_in_use(self) -> bool:
+        """Whether a call of this process, which does not own the socket, is using it."""
+        return False
+
     def _inherit(self) -> None:
         """This process is about to become the owner of a socket of its parent's: drop what only the parent has."""
 
@@ -630,8 +634,12 @@ class BaseSocket:
             linger = FOREVER if seconds is None else seconds
         first = self._closing.acquire(blocking=False)
         if self._is_foreign:
-            self._abandon()
-            return
+            if not self._is_in_use():
+                self._abandon()
+                return
+            # A call goes on in this process: it is to be woken, and to end in good order. The path is the parent's.
+            self._unix_file = None
+            self._owner = process.epoch
         if not first and self._is_disposed():
             return
         self._lines.clear()

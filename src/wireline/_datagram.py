@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import socket
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wireline.address import Address, display_address
 from wireline.errors import SockAddr
 from wireline.options import DONT_WAIT, SocketFlag
 
-__all__ = ["Datagram", "Received", "cut", "cut_into", "receive", "receive_into"]
+__all__ = [
+    "Datagram",
+    "Raw",
+    "Received",
+    "cut",
+    "cut_into",
+    "cut_raw",
+    "made",
+    "put",
+    "receive",
+    "receive_into",
+    "receive_raw",
+]
 
 # Bytes. The system's call takes its memory before it knows what comes. A UDP datagram has 64 KiB at most, one of a Unix
 # socket as much as its send buffer holds. A guess: much more than the buffers that systems are set up with.
@@ -50,46 +62,63 @@ class Received(_ReceivedFields):
     truncated: bool = False
 
 
+Raw = tuple[bytes, bool, SockAddr | None]
+"""What was received, whether the operating system cut it, and its sender."""
+
+
 def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
     """Receive one datagram of at most ``size`` bytes, without waiting."""
-    return _datagram(*_receive_cut(sock, size, flags.to_os_flags() | DONT_WAIT))
+    arrived: list[tuple[Any, ...]] = []
+    receive_raw(sock, size, flags.to_os_flags() | DONT_WAIT, arrived)
+    return made(*cut_raw(arrived[0], size))
 
 
 def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
     """The same into the caller's buffer."""
-    return _received(target, *_receive_cut(sock, len(target), flags.to_os_flags() | DONT_WAIT))
+    arrived: list[tuple[Any, ...]] = []
+    receive_raw(sock, len(target), flags.to_os_flags() | DONT_WAIT, arrived)
+    return put(target, *cut_raw(arrived[0], len(target)))
+
+
+def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]]) -> None:
+    """Receive one datagram; it is in ``arrived`` before a signal handler can run, in the form of the system call."""
+    size = min(size, _LARGEST)
+    if hasattr(sock, "recvmsg"):
+        arrived.extend(map(sock.recvmsg, (size,), (0,), (os_flags,)))
+    else:
+        # Windows has no recvmsg. One byte more than was asked for tells whether there was more.
+        arrived.extend(map(sock.recvfrom, (size + 1,), (os_flags,)))
+
+
+def cut_raw(arrived: tuple[Any, ...], size: int) -> Raw:
+    """What ``receive_raw`` has got, at most ``size`` bytes of it: it may have been received for another call."""
+    data, *more = arrived
+    truncated = len(data) > size or (len(more) == 3 and bool(more[1] & socket.MSG_TRUNC))
+    return data[:size], truncated, more[-1]
 
 
 def cut(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
     """Make of a whole datagram what ``receive`` would have given."""
-    return _datagram(data[:size], len(data) > size, sender)
+    return made(data[:size], len(data) > size, sender)
 
 
 def cut_into(data: bytes, sender: SockAddr | None, target: memoryview) -> Received:
     """Make of a whole datagram what ``receive_into`` would have given."""
-    return _received(target, data[: len(target)], len(data) > len(target), sender)
+    return put(target, data[: len(target)], len(data) > len(target), sender)
 
 
-def _datagram(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
+def made(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
+    """What ``receive`` gives."""
     datagram = Datagram(data, display_address(sender))
     if truncated:
         datagram.truncated = True
     return datagram
 
 
-def _received(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> Received:
+def put(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> Received:
+    """What ``receive_into`` gives."""
     target[: len(data)] = data
     received = Received(len(data), display_address(sender))
     if truncated:
         received.truncated = True
     return received
-
-
-def _receive_cut(sock: socket.socket, size: int, os_flags: int) -> tuple[bytes, bool, SockAddr | None]:
-    size = min(size, _LARGEST)
-    if hasattr(sock, "recvmsg"):
-        data, _, what_happened, sender = sock.recvmsg(size, 0, os_flags)
-        return data, bool(what_happened & socket.MSG_TRUNC), sender
-    # Windows has no recvmsg. One byte more than was asked for tells whether there was more.
-    data, sender = sock.recvfrom(size + 1, os_flags)
-    return data[:size], len(data) > size, sender

@@ -6,6 +6,8 @@ import _socket
 import contextlib
 import enum
 import errno
+import itertools
+import operator
 import os
 import select
 import socket
@@ -139,6 +141,49 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         sock.close()
         raise
     return sock, not code
+
+
+Unclaimed = list[tuple[int, SockAddr]]
+"""Clients that were accepted, and are not handed out: the number of a descriptor, and an address."""
+
+
+def accept_now(listener: socket.socket, unclaimed: Unclaimed) -> tuple[socket.socket, SockAddr]:
+    """Accept a client that is there already, one of ``unclaimed`` first.
+
+    An exception of a signal handler loses no descriptor: the number passes from the system call to a list, and from
+    there to the object that closes it, without a moment in which a handler can run. What an exception leaves is in
+    ``unclaimed``, for the next call or ``close_unclaimed``.
+
+    Raises:
+        BlockingIOError: there is none.
+    """
+    if not isinstance(listener, _socket.socket):
+        return listener.accept()  # gevent's, which says nothing of how it does it
+    family, kind, protocol = listener.family, listener.type, listener.proto
+    client: socket.socket = socket.socket.__new__(socket.socket)
+    client._io_refs, client._closed = 0, False  # type: ignore[attr-defined]  # what `__init__` does besides
+    mine: Unclaimed = []
+    try:
+        try:
+            mine.extend(map(list.pop, (unclaimed,)))
+        except IndexError:
+            mine.extend(map(type(listener)._accept, (listener,)))  # type: ignore[attr-defined]
+        sockaddr = mine[0][1]
+        number = map(operator.itemgetter(0), map(list.pop, (mine,)))
+        for _ in map(_socket.socket.__init__, (client,), (family,), (kind,), (protocol,), number):
+            break
+    except BaseException:
+        unclaimed += mine
+        raise
+    return client, sockaddr
+
+
+def close_unclaimed(unclaimed: Unclaimed) -> None:
+    """Close the descriptors of clients that are not handed out."""
+    numbers = map(operator.itemgetter(0), map(list.pop, itertools.repeat(unclaimed)))
+    with contextlib.suppress(IndexError):  # that was all
+        for _ in map(socket.close, numbers):
+            pass
 
 
 def has_room(sock: socket.socket) -> bool:

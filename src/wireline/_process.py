@@ -7,8 +7,10 @@ such a descriptor keeps the epoch of the process that owns it, and compares.
 from __future__ import annotations
 
 import os
+import threading
+from contextlib import AbstractContextManager
 
-__all__ = ["process"]
+__all__ = ["ProcessLock", "process"]
 
 
 class Process:
@@ -25,6 +27,26 @@ class Process:
 
 
 process = Process()
+
+
+class ProcessLock:
+    """A lock, and another one in each forked child: a thread that held it at the fork is not there to release it.
+
+    It is re-entrant, for a signal handler or a finalizer may need it that interrupts the thread which holds it.
+    """
+
+    __slots__ = ("_locks",)
+
+    def __init__(self) -> None:
+        self._locks = {process.epoch: threading.RLock()}
+
+    @property
+    def here(self) -> AbstractContextManager[object]:
+        """The lock of this process, for ``with``, which enters and leaves a lock of C in one step."""
+        lock = self._locks.get(process.epoch)
+        if lock is None:
+            lock = self._locks.setdefault(process.epoch, threading.RLock())  # of two threads both get one
+        return lock
 
 
 def _in_child() -> None:

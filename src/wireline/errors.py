@@ -66,6 +66,21 @@ def fresh_copy(error: _E) -> _E:
     return fresh
 
 
+def rename(error: BaseException, old: str, new: str) -> None:
+    """Say in an error's words that it befell the call ``new``, which is a call ``old`` with something around it."""
+
+    def put(text: str) -> str:
+        return new + text[len(old) :] if text.startswith((f"{old}: ", f"{old} did ")) else text
+
+    if isinstance(error, SocketTimeout) and error.operation == old:
+        error.operation = new
+    if isinstance(error, OSError) and error.strerror is not None:
+        error.strerror = put(error.strerror)
+    error.args = tuple(put(each) if isinstance(each, str) else each for each in error.args)
+    notes: list[str] = getattr(error, "__notes__", [])
+    notes[:] = [note.replace(f"during {old} on ", f"during {new} on ", 1) for note in notes]
+
+
 class ClosedError(WirelineError, OSError):
     """The socket was closed on this side, before the call or while it waited. ``errno`` is ``EBADF``."""
 

@@ -98,7 +98,7 @@ class Accepts:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: OSError | None = None
         self.attempts = 0
-        accept = socket.socket.accept
+        accept = socket.socket._accept  # type: ignore[attr-defined]
 
         def accepting(sock: socket.socket) -> Any:
             self.attempts += 1
@@ -106,7 +106,7 @@ class Accepts:
                 raise self.error
             return accept(sock)
 
-        monkeypatch.setattr(socket.socket, "accept", accepting)
+        monkeypatch.setattr(socket.socket, "_accept", accepting)
 
 
 @pytest.fixture

@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 
 import pytest
+import trustme
 
 from wireline import BusyError, ClosedError, SockOpt
 from wireline.net import Socket
+from wireline.tls import Handshake, SslContext
 
 Pair = tuple[Socket, socket.socket]
 
@@ -241,3 +243,51 @@ def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPa
         Socket.from_socket(here)
     assert not is_open(fd)
     there.close()
+
+
+# FA7: what no call holds.
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_FA7_a_core_whose_reader_was_ended_by_an_exception_is_free(pair: Pair, tls: bool) -> None:
+    """FA7: a core that was lost between `pop` and the name made every later read a BusyError."""
+    sock, there = pair
+    with contextlib.ExitStack() as stack:
+        if tls:
+            peer = stack.enter_context(Socket.from_socket(socket.socket(fileno=there.detach())))
+            shake_hands(sock, peer)
+            send: Callable[[bytes], object] = peer.send
+        else:
+            send = there.send
+        send(b"one")
+        assert sock.recv_some() == b"one"
+        send(b"two")
+        sock._resting.pop()
+        assert sock.recv_some(timeout=5) == b"two"
+        core = sock._resting.pop()
+        with pytest.raises(BusyError):
+            sock.recv_some(timeout=0)
+        del core
+        with pytest.raises(TimeoutError):
+            sock.recv_some(timeout=0)
+        sock._resting.pop()
+        fd = sock.fileno()
+        sock.close()
+        assert sock._guard.disposed
+        assert tls or not is_open(fd)
+
+
+def shake_hands(server: Socket, client: Socket) -> None:
+    authority = trustme.CA()
+    with (
+        authority.cert_pem.tempfile() as ca_file,
+        authority.issue_cert("localhost").private_key_and_cert_chain_pem.tempfile() as own,
+    ):
+        serving = SslContext(cert_file=own, key_file=own)
+        connecting = SslContext(ca_file=ca_file)
+        thread = threading.Thread(
+            target=serving.wrap_connected_socket, args=(server, Handshake.AS_SERVER), kwargs={"timeout": 5}
+        )
+        thread.start()
+        connecting.wrap_connected_socket(client, Handshake.AS_CLIENT, "localhost", 5)
+        thread.join()

@@ -45,7 +45,7 @@ class FailingAccept:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: BaseException | None = None
         self.attempts = 0
-        accept = socket.socket.accept
+        accept = socket.socket._accept  # type: ignore[attr-defined]
 
         def failing(sock: socket.socket) -> Any:
             self.attempts += 1
@@ -53,7 +53,7 @@ class FailingAccept:
                 raise self.error
             return accept(sock)
 
-        monkeypatch.setattr(socket.socket, "accept", failing)
+        monkeypatch.setattr(socket.socket, "_accept", failing)
 
 
 @pytest.fixture

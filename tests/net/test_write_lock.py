@@ -163,12 +163,24 @@ def test_FA7_the_traceback_of_the_exception_does_not_keep_it(lock: WriteLock) ->
     try:
         take_and_lose(lock)
     except ZeroDivisionError:
-        assert lock.try_acquire() is None
-        lock.interrupted = True
         permit = lock.try_acquire()
         assert permit is not None
-        lock.interrupted = True
         assert lock.try_acquire() is None, "one that is held is not taken for abandoned"
+
+
+def test_FA7_an_exception_that_is_kept_does_not_keep_it(lock: WriteLock) -> None:
+    """FA7: the same, long after."""
+    kept: list[BaseException] = []
+    try:
+        take_and_lose(lock)
+    except ZeroDivisionError as error:
+        kept.append(error)
+    assert lock.try_acquire() is None
+    lock.interrupted = True
+    permit = lock.try_acquire()
+    assert permit is not None
+    lock.interrupted = True
+    assert lock.try_acquire() is None, "one that is held is not taken for abandoned"
 
 
 def test_FA26_a_waiter_learns_of_a_holder_that_is_gone(

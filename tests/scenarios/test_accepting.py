@@ -201,14 +201,14 @@ async def test_S4_what_went_wrong_with_one_client_is_skipped(
     listener = scene.listener()
     peers = [scene.raw_connect(listener.local_addr) for _ in range(2)]
     failures = [OSError(code, os.strerror(code)) for _ in range(3)]
-    accept = socket.socket.accept
+    accept = socket.socket._accept  # type: ignore[attr-defined]
 
     def failing_accept(sock: socket.socket) -> object:
         if failures:
             raise failures.pop()
         return accept(sock)
 
-    monkeypatch.setattr(socket.socket, "accept", failing_accept)
+    monkeypatch.setattr(socket.socket, "_accept", failing_accept)
     with pytest.raises(OSError, match=os.strerror(code)) as caught:
         await soon(listener.accept(NO_FLAGS))
     assert caught.value.errno == code

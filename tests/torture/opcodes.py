@@ -89,6 +89,8 @@ class Interrupter:
     def _seen(self, frame: FrameType, offset: int) -> None:
         if threading.get_ident() != self._thread or self.place is not None:
             return
+        if sys.version_info < (3, 12) and _is_finalizing(frame):
+            return  # to switch the tracing off there crashes CPython 3.11
         self.count += 1
         if self.count == self._at or not self._at:
             called = self._latest[1] if self._latest[0] is frame else ""
@@ -97,6 +99,7 @@ class Interrupter:
                 self.reachable.append(self.count)
         if self.count == self._at:
             self.place = place
+            self._latest = (None, "")  # a frame that we keep would keep what the interrupted call held
             _listen(None)
             self._announce(self.place)
             self._action()

@@ -213,11 +213,10 @@ class Send(Conversation):
             elif partly:
                 # As much of it as there is before the next message begins.
                 piece = seen[at : at + len(payload)]
-                piece = piece[: max(piece.find(b"<", 1), 0)] if b"<" in piece[1:] else piece
-                if (payload.startswith(piece) and not piece.startswith(b"<")) or payload.startswith(
-                    piece[1:]
-                ):
-                    at += len(piece) if payload.startswith(piece) else 0
+                following = piece.find(b"<", 1)
+                piece = piece[:following] if following > 0 else piece
+                if payload.startswith(piece):
+                    at += len(piece)
             else:
                 raise Bad("wrong", f"{seen[at : at + 30]!r} instead of {payload[:30]!r}")
         if not seen.endswith(end):

@@ -24,7 +24,7 @@ T = TypeVar("T")
 class SharedTlsCore(TlsCore):
     """A ``TlsCore`` that a reader and the writer whose turn it is may use at one time."""
 
-    __slots__ = ("_lock", "_unattended")
+    __slots__ = ("_lock", "_unattended", "handles_signals", "thread")
 
     shared = True
 
@@ -41,6 +41,9 @@ class SharedTlsCore(TlsCore):
         super().__init__(engine, buffered=buffered)
         self._lock = lock
         self._unattended = False
+        # How to ask for the number of the running thread, and that of the thread that runs signal handlers.
+        self.thread: Callable[[], int] = int
+        self.handles_signals = -1
 
     def renew_lock(self) -> None:
         """In a forked child: a thread of the parent may have held the lock, and is not here to release it."""
@@ -86,6 +89,7 @@ class SharedTlsCore(TlsCore):
         return answer
 
     def take_in(self, most: int = 0) -> bytes | None:
+        self.engine.careful = self.thread() == self.handles_signals
         with self._lock:
             answer = super().take_in(most)
         if self._unattended:
@@ -93,6 +97,7 @@ class SharedTlsCore(TlsCore):
         return answer
 
     def recover(self) -> None:
+        self.engine.careful = self.thread() == self.handles_signals
         with self._lock:
             super().recover()
         if self._unattended:

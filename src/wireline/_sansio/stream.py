@@ -132,6 +132,9 @@ class StreamCore:
         self._ended = True
         self._error = error.with_traceback(None)  # its frames would keep the socket alive
 
+    def renew_lock(self) -> None:
+        """In a forked child: be usable whatever the parent's threads did. There is no lock here."""
+
     # For calls that may be interrupted.
 
     def note(self) -> None:

@@ -13,8 +13,9 @@ A signal handler may raise an exception in the midst of every method here: CPyth
 calls, at the entry of functions and at jumps backwards. At such a moment no bytes are in a local variable alone:
 ``for self.slot in iterator: break`` makes a call and stores its result with no such moment in between, and each step is
 noted directly before the call that does it. The next call of ``open_all`` or ``encrypt`` continues from there. One
-moment cannot be avoided: ``SSLObject.read`` runs handlers after it has decrypted, and drops the plaintext when one
-raises. The next call detects this, and the connection fails with an error.
+moment needs more: ``SSLObject.read`` runs handlers after it has decrypted, and drops the plaintext when one raises. In
+the main thread, which alone runs handlers, a ``RecordReader`` loses nothing (``careful``); elsewhere the next call
+detects the loss, and the connection fails with an error.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import errno
 import itertools
 import ssl
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
+from wireline._sansio.tlsrecords import ReadInto, RecordReader, lost
 from wireline.errors import WirelineError, fresh_copy
 
 if TYPE_CHECKING:
@@ -113,6 +115,7 @@ class TlsEngine:
         may_write: nothing has failed, and ``close_notify`` was not sent.
         read, write: OpenSSL's.
         opened: gives the plaintext of the next record, without end: what ``read`` gives.
+        careful: an exception may come inside of that; ``records.open`` gives the same, and loses nothing.
         incoming: where ciphertext is put that is to be read.
         due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
             of feeding; when it is found with something, an exception has ended the call before.
@@ -137,6 +140,7 @@ class TlsEngine:
         "_remembered",
         "accepted",
         "at_ease",
+        "careful",
         "decrypted",
         "due",
         "ended",
@@ -154,6 +158,7 @@ class TlsEngine:
         "policy",
         "read",
         "ready",
+        "records",
         "write",
     )
 
@@ -176,6 +181,8 @@ class TlsEngine:
         self.due = b""
         self.given = 0
         self.opened: Iterator[bytes] = map(self.read, itertools.repeat(RECORD))
+        self.careful = False
+        self.records = RecordReader(cast("ReadInto", inner.read), inner.pending, incoming)
         self.plaintext: bytes | None = b""
         self.decrypted: list[bytes] = []
         self.accepted = 0
@@ -319,8 +326,10 @@ class TlsEngine:
     def _drain(self) -> None:
         """Decrypt what ``incoming`` has."""
         incoming, decrypted, opened = self.incoming, self.decrypted, self.opened
-        if self.plaintext is None:
-            self.failed(_lost())
+        if self.plaintext is None and self.careful:
+            self.plaintext = b""  # the reader has it, if there was something
+        elif self.plaintext is None:
+            self.failed(lost())
             self.plaintext = b""
         elif self.plaintext:
             if not decrypted or decrypted[-1] is not self.plaintext:
@@ -330,8 +339,11 @@ class TlsEngine:
             # Looked at first: to be told that there is no record costs as much as a small record.
             while incoming.pending and self.error is None:
                 self.plaintext = None
-                for self.plaintext in opened:  # see the top of this file
-                    break
+                if self.careful:
+                    self.plaintext = self.records.open()
+                else:
+                    for self.plaintext in opened:  # see the top of this file
+                        break
                 if not (piece := self.plaintext):
                     self.end()
                     break
@@ -448,11 +460,6 @@ class TlsEngine:
 
 def _broken_off(error: Exception) -> ssl.SSLError:
     return ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake failed: {error!r}")
-
-
-def _lost() -> ssl.SSLError:
-    words = "a signal handler raised an exception while OpenSSL decrypted, and the decrypted data is lost"
-    return ssl.SSLError(ssl.SSL_ERROR_SSL, words)
 
 
 def _too_much() -> ssl.SSLError:

@@ -91,9 +91,6 @@ class TlsCore(StreamCore):
         self._cause: OSError | None = None
         self.attend: Callable[[], object] | None = None
 
-    def renew_lock(self) -> None:
-        """In a forked child: be usable whatever the parent's threads did. There is no lock here."""
-
     def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
         """Put a question to the connection."""
         return question(self.engine.obj)
@@ -173,8 +170,11 @@ class TlsCore(StreamCore):
         incoming.write(data)
         engine.plaintext = None
         try:
-            for engine.plaintext in opened:  # that keeps it, see the engine
-                break
+            if engine.careful:
+                engine.plaintext = engine.records.open()
+            else:
+                for engine.plaintext in opened:  # that keeps it, see the engine
+                    break
         except ssl.SSLError as error:
             engine.plaintext = b""
             engine.stopped(error)

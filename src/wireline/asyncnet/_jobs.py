@@ -8,7 +8,8 @@ import weakref
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, TypeVarTuple
 
-from wireline._descriptor import CONNECTING, connect_result, has_room
+from wireline import _descriptor
+from wireline._descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, has_room
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Operation
 from wireline.asyncnet._channel import NOT_YET, Job, NotYet
@@ -165,7 +166,12 @@ def accept_now(listener: socket.socket) -> tuple[socket.socket, SockAddr]:
     # There is no flag for one call, and to ask with `poll` first is no help where processes share a listener: another
     # one may take the client in between. One cheap system call beside an expensive one.
     listener.setblocking(False)
-    return listener.accept()
+    unclaimed: Unclaimed = []
+    try:
+        return _descriptor.accept_now(listener, unclaimed)
+    except BaseException:
+        close_unclaimed(unclaimed)
+        raise
 
 
 class Accept(Job[tuple[socket.socket, SockAddr]]):

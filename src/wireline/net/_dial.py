@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import selectors
 import socket
 import time
@@ -66,24 +65,38 @@ def dial(
 
 def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:
     """Connect to whatever answers first; None if nothing does, or the deadline passes. Losers are closed."""
-    with contextlib.ExitStack() as losers, _Selector() as selector:
+    attempts: list[socket.socket] = []
+    winner: socket.socket | None = None
+    try:
+        winner = _race(race, deadline, attempts)
+    finally:
+        for sock in attempts:
+            if sock is not winner:
+                sock.close()
+    return winner
+
+
+def _race(race: Race, deadline: Deadline | None, attempts: list[socket.socket]) -> socket.socket | None:
+    with _Selector() as selector:
         while not race.over:
             while (index := race.start_due(time.monotonic())) is not None:
                 try:
                     sock, done = begin_connect(race.candidates[index])
                 except OSError as error:
+                    if error.errno is None:
+                        raise  # a signal handler's, which is not to be taken for the address's
                     race.failed(index, error, time.monotonic())
                     continue
                 if done and race.won(index):
                     return sock
-                losers.enter_context(sock)
+                attempts.append(sock)
                 selector.register(sock, selectors.EVENT_WRITE, index)
             now = time.monotonic()
             if race.over:
                 break
             winner = _await_one(race, selector, deadline, now)
             if winner is not None:
-                return socket.socket(winner.family, winner.type, winner.proto, fileno=winner.detach())
+                return winner
             if deadline is not None and deadline.passed(time.monotonic()):
                 break
     return None

@@ -20,19 +20,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import socket
 import sys
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 
 from wireline._sansio.stream import StreamCore
-from wireline.errors import ClosedError
-from wireline.net._abandoned import is_abandoned, recovering
+from wireline.errors import BusyError, ClosedError
+from wireline.net._abandoned import is_abandoned, kept_by_tracebacks, recovering, running_owners
 from wireline.net._wait import Waker
 from wireline.net._write_lock import WriteLock
 from wireline.options import AF_UNIX
 
-__all__ = ["FdGuard", "Use"]
+__all__ = ["ALONE", "FdGuard", "Use"]
+
+ALONE = "alone"
+"""The only key of ``FdGuard.alone``."""
 
 
 class FdGuard:
@@ -44,6 +49,7 @@ class FdGuard:
         cores: the core, always: what is added to ``resting``.
         writing: the permit to write.
         users: the other calls that use the descriptor.
+        alone: the one among them that connects, or receives datagrams, as the only value.
         waker: ends their waits.
         closing: ``close`` or ``detach`` was called.
         disposed: the descriptor was closed, or given to the thread that lingers for it.
@@ -53,10 +59,12 @@ class FdGuard:
     """
 
     __slots__ = (
+        "__weakref__",
         "_core_claimed",
         "_disposals",
         "_dispose",
         "_permit_claimed",
+        "alone",
         "closing",
         "cores",
         "disposed",
@@ -76,11 +84,13 @@ class FdGuard:
         self.cores: tuple[StreamCore, ...] = ()
         self.writing = WriteLock()
         self.users: dict[Use, None] = {}
+        self.alone: dict[str, Use] = {}
         self.waker = Waker()
         self.closing = self.disposed = self.readable = self.read_shutdown = self.interrupted = False
         self._core_claimed = self._permit_claimed = False
         self._dispose: Callable[[], None] | None = None
         self._disposals: list[Callable[[], None]] = []
+        _guards.add(self)
 
     # Readers and writers of a stream.
 
@@ -104,9 +114,11 @@ class FdGuard:
             self.writing.release()
 
     def unconnected(self) -> None:
-        """The connection failed: nothing is to be read or written."""
+        """The connection failed: nothing is to be read or written, even if it was for a moment."""
         self.readable = False
         self.writing.closed = True
+        self.resting.clear()
+        self.writing.free.clear()
         self.cores = ()
 
     def take_core(self) -> StreamCore | None:
@@ -119,13 +131,14 @@ class FdGuard:
             except IndexError:
                 if self.closing or not self._core_is_abandoned():
                     return None
-                self.interrupted = False
                 return self.cores[0]
 
     def _core_is_abandoned(self) -> bool:
-        # The tuple's reference and the socket's; over TLS the socket has two.
-        references = 2 if self.cores[0].plain else 3
-        return is_abandoned(self.cores[0], references, search=self.interrupted)
+        # The tuple's reference and the socket's; over TLS the socket has two, and its iterator of attempts a third one.
+        references = 2 if self.cores[0].plain else 4
+        # One search for each interruption: it costs, and threads that find the core taken may ask again and again.
+        search, self.interrupted = self.interrupted, False
+        return is_abandoned(self.cores[0], references, search=search)
 
     # The end.
 
@@ -152,15 +165,19 @@ class FdGuard:
         try:
             dispose = self._disposals.pop()
         except IndexError:
-            # Another thread is at it, unless an exception ended that. Its reference would be a third one.
-            if sys.getrefcount(self._dispose) > 2:
+            # Another call is at it, unless an exception ended that.
+            pending = self._not_disposed()
+            if pending is None or not is_abandoned(pending, 2, search=True) or self.disposed:
                 return True
-            dispose = self._dispose
+            dispose = pending
         self.waker.close()
         dispose()
         self.disposed = True
         self._dispose = None
         return True
+
+    def _not_disposed(self) -> Callable[[], None] | None:
+        return self._dispose  # None by now, if another thread has come to the end
 
     def _claim_stream(self) -> bool:
         """Take the core and the permit for good, as far as no call has them."""
@@ -182,12 +199,32 @@ class FdGuard:
         return self._core_claimed and self._permit_claimed
 
     def _has_no_users(self) -> bool:
-        users = self.users
-        for use in tuple(users):
-            # The dictionary, the tuple, our variable, the argument of `getrefcount`; a call has one more.
-            if sys.getrefcount(use) <= 4:
-                users.pop(use, None)
-        return not users
+        for use in tuple(self.users):
+            # The tuple, our variable.
+            self._forget_if_abandoned(use, 2)
+        return not self.users
+
+    def _forget_if_abandoned(self, use: Use, references: int) -> None:
+        alone = self.alone
+        # The dictionaries, our variable, the argument of `getrefcount`; a call has one more.
+        references += 3 + (alone.get(ALONE) is use)
+        if sys.getrefcount(use) - kept_by_tracebacks(use) <= references:
+            if ALONE in alone and alone[ALONE] is use:
+                del alone[ALONE]
+            self.users.pop(use, None)
+
+    def be_alone(self, use: Use) -> bool:
+        """Let ``use``, which is one of ``users``, be the one that connects or receives datagrams; False if one is."""
+        alone = self.alone
+        if alone.setdefault(ALONE, use) is use:
+            return True
+        with recovering.lock:
+            for other in tuple(alone.values()):
+                if other in self.users:
+                    self._forget_if_abandoned(other, 2)
+                elif ALONE in alone and alone[ALONE] is other:
+                    del alone[ALONE]  # it ended between the two steps
+            return alone.setdefault(ALONE, use) is use
 
     def _wake(self) -> None:
         self.waker.wake()
@@ -212,7 +249,7 @@ class FdGuard:
         """
         with recovering.lock:  # a reader that finds no core looks again with this lock
             self._claim_all()
-            self.closing = self.disposed = True
+            self.closing = True
         self.writing.close()
         self.waker.close()
 
@@ -243,29 +280,71 @@ class FdGuard:
         self.waker.close()
         self.sock.close()
 
-    def adopt(self) -> None:
+    def is_in_use(self) -> bool:
+        """Whether a call of this process uses the descriptor."""
+        reading = self.readable and not self.resting
+        return bool(self.users) or reading or not (self.writing.free or self.writing.closed)
+
+    def renew(self) -> None:
         """In a forked child: forget the calls of the parent's threads, which do not exist here.
 
         What they held is free. Their frames are gone without being unwound, and the references from these with them, or
-        kept for ever: so nothing can be told from a count.
+        kept for ever: so nothing can be told from a count. The waker's descriptors are the parent's, too: its ``close``
+        would be heard here, and make every wait of ours end at once.
         """
         self.users.clear()
+        self.alone.clear()
         self.waker.renew()
         self.writing.renew()
         resting = self.resting
         if self.readable and not resting:
             resting += self.cores
+        for core in self.cores:
+            core.renew_lock()
+
+
+_guards: weakref.WeakSet[FdGuard] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    # At once, and not when a socket is used: then some calls would be of this process, and none could tell which.
+    inside = guards_of_running_calls()
+    for guard in tuple(_guards):
+        if guard not in inside:
+            guard.renew()
+
+
+def guards_of_running_calls() -> list[FdGuard]:
+    """Those whose sockets the running thread is inside a call of: a signal handler may fork."""
+    return [
+        guard for owner in running_owners() if isinstance(guard := getattr(owner, "_guard", None), FdGuard)
+    ]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
 
 
 class Use:
     """One call that uses a descriptor, as a context manager."""
 
-    __slots__ = ("_even_closing", "_guard", "_operation")
+    __slots__ = ("_alone", "_even_closing", "_guard", "_operation")
 
-    def __init__(self, guard: FdGuard, operation: str, *, even_closing: bool = False) -> None:
+    def __init__(
+        self, guard: FdGuard, operation: str, *, even_closing: bool = False, alone: bool = False
+    ) -> None:
+        """Prepare.
+
+        Args:
+            guard: of the descriptor.
+            operation: the call, in words.
+            even_closing: it is part of closing.
+            alone: refuse a second call like this one.
+        """
         self._guard = guard
         self._operation = operation
         self._even_closing = even_closing
+        self._alone = alone
 
     def __enter__(self) -> socket.socket:
         guard = self._guard
@@ -273,12 +352,19 @@ class Use:
         if guard.disposed or (guard.closing and not self._even_closing):
             self.__exit__(None, None, None)
             raise ClosedError(f"{self._operation}: the socket is closed")
+        if self._alone and not guard.be_alone(self):
+            self.__exit__(None, None, None)
+            raise BusyError(f"{self._operation}: another thread is using this socket")
         return guard.sock
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         guard = self._guard
+        if self._alone:
+            alone = guard.alone
+            if ALONE in alone and alone[ALONE] is self:
+                del alone[ALONE]
         users = guard.users
         if self in users:
             del users[self]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import itertools
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from wireline._descriptor import State
+from wireline._descriptor import State, Unclaimed, close_unclaimed
 from wireline._process import process
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
 from wireline.errors import BusyError, SockAddr, SocketTimeout
-from wireline.net._abandoned import is_abandoned, recovering
 from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._wait import Latch, Readiness
 from wireline.net._write_lock import Permit
@@ -32,12 +30,6 @@ _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
-class Exclusive:
-    """The right of one thread to connect a socket, or to receive datagrams."""
-
-    __slots__ = ()
-
-
 class GuardedSocket(SecureSocket):
     """A socket whose descriptor several threads may use and one may close."""
 
@@ -50,8 +42,9 @@ class GuardedSocket(SecureSocket):
         self._writing = self._guard.writing
         # The epoch in which a call may end without more ado: that of the owning process, and none from `close` on.
         self._quiet_epoch: object = process.epoch
-        self._exclusive = (Exclusive(),)
-        self._not_exclusive = list(self._exclusive)
+        # What the system gave and no caller has: a datagram, clients.
+        self._arrived: list[tuple[Any, ...]] = []
+        self._unclaimed: Unclaimed = []
         self._readable: Readiness | None = None
         self._writable: Readiness | None = None
         self._receive: Iterator[bytes] = iter(())
@@ -87,40 +80,21 @@ class GuardedSocket(SecureSocket):
     def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
         return Use(self._guard, operation)
 
-    @contextlib.contextmanager
-    def _alone(self, operation: str) -> Iterator[None]:
-        """Refuse a second thread that connects, or receives datagrams."""
-        free = self._not_exclusive
-        try:
-            exclusive = free.pop()
-        except IndexError:
-            exclusive = self._take_exclusive(operation)
-        try:
-            yield
-        finally:
-            del exclusive
-            if not free:
-                free += self._exclusive
-
-    def _take_exclusive(self, operation: str) -> Exclusive:
-        if self._is_foreign:
-            self.adopt()
-        with recovering.lock:
-            # The tuple's reference. Traceback frames that keep another make the call a busy one until they are gone.
-            if self._not_exclusive or is_abandoned(self._exclusive[0], 1, search=self._guard.interrupted):
-                self._not_exclusive.clear()
-                return self._exclusive[0]
-        raise BusyError(f"{operation}: another thread is using this socket")
+    def _alone(self, operation: str) -> AbstractContextManager[socket.socket]:
+        """The same, and refuse a second thread that connects, or receives datagrams."""
+        return Use(self._guard, operation, alone=True)
 
     def _inherit(self) -> None:
-        self._guard.adopt()
-        self._not_exclusive[:] = self._exclusive
         self._quiet_epoch = process.epoch
-        if self._secure is not None:
-            self._secure.renew_lock()
+        if self._closing.locked():  # by another thread, in this moment
+            self._quiet_epoch = None
+
+    def _is_in_use(self) -> bool:
+        return self._guard.is_in_use()
 
     def _abandon(self) -> None:
         self._quiet_epoch = None
+        close_unclaimed(self._unclaimed)
         self._guard.abandon()
 
     def _arrive(self) -> None:
@@ -140,6 +114,7 @@ class GuardedSocket(SecureSocket):
         self._guard.begin_close(functools.partial(self._dispose, linger))
 
     def _dispose(self, linger: float | None) -> None:
+        close_unclaimed(self._unclaimed)
         self._deaf = self._guard.read_shutdown
         super()._dispose(linger)
 
@@ -187,7 +162,7 @@ class GuardedSocket(SecureSocket):
 
     # Waiting.
 
-    def _fill(self, core: StreamCore, operation: str, *, wait: bool) -> None:
+    def _fill(self, core: StreamCore, operation: str, *, wait: bool) -> bool:
         """Receive once and big, into ``core.inbox``.
 
         A signal handler runs only where the interpreter calls or loops back. There is no such place between the end of
@@ -198,8 +173,8 @@ class GuardedSocket(SecureSocket):
             operation: the call, in words.
             wait: let the kernel wait until something is there.
 
-        Raises:
-            BlockingIOError: nothing is there, and nothing waited.
+        Returns:
+            False if nothing is there, and nothing waited.
         """
         receive = (core.want, (_WAIT_ALL if core.want_whole else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
@@ -209,13 +184,29 @@ class GuardedSocket(SecureSocket):
             for core.inbox in self._receive:
                 break
         except BlockingIOError:
-            raise
+            return False
         except OSError as error:
+            if not self._is_the_systems(error):
+                raise
             core.inbox = error
             self._raise_if_closed(operation)
             self._annotated(error, operation)
         if not core.inbox:
             self._raise_if_closed(operation)  # then it was `close` that woke us
+        return True
+
+    def _is_the_systems(self, error: OSError) -> bool:
+        """Whether a system call has failed, and not a signal handler raised an ``OSError`` (``TimeoutError`` is one).
+
+        The handler's is not the end of the stream. Its traceback goes on to the frame of the handler, where that of a
+        system call ends at ours; but for a socket whose methods are not of C, of which the number is all that tells.
+        """
+        if error.errno is None:
+            return False
+        trace = error.__traceback__
+        if trace is None or trace.tb_next is None:
+            return True
+        return getattr(type(self._sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
 
     def _wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
         """Wait until there is something on a connected stream. It is tried first, always: that may cost less."""

@@ -8,15 +8,18 @@ again after giving it back.
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, cast
 
 from wireline._sansio.deadline import Deadline, check_timeout
+from wireline._sansio.stream import StreamCore
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
 from wireline.net._wait import start_deadline
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag
 
 if TYPE_CHECKING:
+    from wireline._sansio.sharedtls import SharedTlsCore
     from wireline._sansio.tlsstream import TlsCore
 
 __all__ = ["SecuredSocket"]
@@ -26,6 +29,22 @@ class SecuredSocket(GuardedSocket):
     """The part of a socket that speaks TLS."""
 
     last_bytes_sent: int
+
+    def _take_core(self, core: StreamCore) -> None:
+        super()._take_core(core)
+        if self._secure is not None:
+            self._expect_signals(cast("SharedTlsCore", self._secure))
+
+    @staticmethod
+    def _expect_signals(secure: SharedTlsCore) -> None:
+        secure.thread = threading.get_ident
+        secure.handles_signals = threading.main_thread().ident or -1
+
+    def _inherit(self) -> None:
+        super()._inherit()
+        if self._secure is not None:
+            self._secure.renew_lock()
+            self._expect_signals(cast("SharedTlsCore", self._secure))
 
     # The handshake.
 
@@ -56,13 +75,11 @@ class SecuredSocket(GuardedSocket):
                 self._flush(secure, operation, deadline)
                 if done:
                     return
-                try:
-                    self._fill(secure, operation, wait=deadline is None and self._kernel_waits)
-                except BlockingIOError:
-                    self._wait_for_input(operation, deadline)
-                else:
+                if self._fill(secure, operation, wait=deadline is None and self._kernel_waits):
                     secure.take_in()
                     secure.done()
+                else:
+                    self._wait_for_input(operation, deadline)
         except BaseException as error:
             secure.abandon(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it

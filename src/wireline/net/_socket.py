@@ -14,19 +14,21 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, is_failed_before_accept, refuse_itself
+from wireline._descriptor import CONNECTING, State, accept_now, is_failed_before_accept, refuse_itself
 from wireline._resolver import look_up
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.race import AddrInfo
 from wireline._sansio.stream import check_size
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError
+from wireline.net._fd_guard import ALONE, Use
 from wireline.net._stream import BlockingStream
 from wireline.net._wait import Latch, Readiness, start_deadline, wait_for_lookup
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    DONT_WAIT,
     NO_SIGNAL,
     SAFE_DISCONN,
     AcceptResult,
@@ -61,13 +63,17 @@ class Socket(BlockingStream):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> int:
+        self.last_bytes_sent = 0
         payload = sendable(data)
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
         self._require("send_to", datagram=True)
         with self._use("send_to") as sock:
             target = self._destination(address, port, deadline)
-            return self._until_ready("send_to", deadline, lambda: sock.sendto(payload, target), write=True)
+            self.last_bytes_sent = sent = self._until_ready(
+                "send_to", deadline, lambda: sock.sendto(payload, target), write=True
+            )
+        return sent
 
     def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
         """Where a datagram goes: a path, or the first address of the name."""
@@ -78,9 +84,7 @@ class Socket(BlockingStream):
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
-        size = check_size(size)
-        check_flags(flags)
-        return self._receive_datagram("recv_from", timeout, lambda sock: _datagram.receive(sock, size, flags))
+        return self._receive_one("recv_from", size, flags, timeout)
 
     def recv_from_into(
         self,
@@ -89,19 +93,59 @@ class Socket(BlockingStream):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> Received:
-        target = writable(buffer, size)
-        check_flags(flags)
-        return self._receive_datagram(
-            "recv_from_into", timeout, lambda sock: _datagram.receive_into(sock, target, flags)
-        )
+        return self._receive_into("recv_from_into", writable(buffer, size), flags, timeout)
+
+    def _receive_one(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
+        size = check_size(size)
+        return self._receive_datagram(operation, size, flags, timeout, _datagram.made)
+
+    def _receive_into(
+        self, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
+    ) -> Received:
+        def put(*datagram: *_datagram.Raw) -> Received:
+            return _datagram.put(target, *datagram)
+
+        return self._receive_datagram(operation, len(target), flags, timeout, put)
 
     def _receive_datagram(
-        self, operation: str, timeout: float | None, receive: Callable[[socket.socket], T]
+        self,
+        operation: str,
+        size: int,
+        flags: SocketFlag,
+        timeout: float | None,
+        make: Callable[[*_datagram.Raw], T],
     ) -> T:
+        """Receive one datagram. It lies in ``_arrived`` until the caller has it: an exception loses nothing."""
+        check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
-        with self._use(operation) as sock, self._alone(operation):
+        guard = self._guard
+        arrived = self._arrived
+        use = Use(guard, operation, alone=True)
+        sock = use.__enter__()
+        try:
             self._require(operation, datagram=True)
-            return self._until_ready(operation, deadline, lambda: receive(sock))
+            peeks = SocketFlag.PEEK in flags
+            if not arrived:
+                if peeks:
+                    arrived = []  # it stays in the kernel
+                os_flags = flags.to_os_flags() | DONT_WAIT
+                self._until_ready(
+                    operation, deadline, lambda: _datagram.receive_raw(sock, size, os_flags, arrived)
+                )
+            result = make(*_datagram.cut_raw(arrived[0], size))
+        except BaseException:
+            use.__exit__(None, None, None)
+            raise
+        # From here to the `return` there is no place for a signal handler: so this is `use.__exit__`, without the call.
+        if not peeks:
+            del arrived[0]
+        if ALONE in guard.alone and guard.alone[ALONE] is use:
+            del guard.alone[ALONE]
+        if use in guard.users:
+            del guard.users[use]
+        if guard.closing:
+            guard.close_if_unused()
+        return result
 
     def _send_datagram(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         with self._use(operation) as sock:
@@ -114,7 +158,7 @@ class Socket(BlockingStream):
     def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
         host, port = peer_arguments(address, port)
         deadline = start_deadline(check_timeout(timeout))
-        with self._use("connect") as sock, self._alone("connect"):
+        with self._alone("connect") as sock:
             if sock.family not in (AF_INET, AF_INET6):
                 raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
             self._may_connect("connect")
@@ -125,7 +169,7 @@ class Socket(BlockingStream):
     def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
         where = unix_path(path)
         deadline = start_deadline(check_timeout(timeout))
-        with self._use("connect_unix") as sock, self._alone("connect_unix"):
+        with self._alone("connect_unix") as sock:
             if sock.family != AF_UNIX:
                 raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
             self._may_connect("connect_unix")
@@ -153,7 +197,8 @@ class Socket(BlockingStream):
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
-                    if position == len(targets) or isinstance(error, WirelineError):
+                    # Without a number it is a signal handler's, which is not to be taken for the address's.
+                    if position == len(targets) or isinstance(error, WirelineError) or error.errno is None:
                         raise
                     self._renew()
             self._connected(target, secure)
@@ -163,6 +208,10 @@ class Socket(BlockingStream):
             if not self._closing.locked():
                 # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
                 self._spoiled = True
+                if (
+                    self._state is State.CONNECTED
+                ):  # an exception came when it was connected, and not returned yet
+                    self._unconnected()
                 with contextlib.suppress(OSError):
                     self._renew()
             raise
@@ -207,33 +256,42 @@ class Socket(BlockingStream):
     def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
+        return self._accept("accept_addr", flags, inheritable, timeout)
+
+    def accept(
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+    ) -> Socket:
+        return self._accept("accept", flags, inheritable, timeout).client
+
+    def _accept(
+        self, operation: str, flags: SocketFlag, inheritable: bool, timeout: float | None
+    ) -> Accepted:
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
-        client, address = self._accept_plain(flags, inheritable, deadline)
+        client, address = self._accept_plain(operation, flags, inheritable, deadline)
         if self._tls is not None:
             with self._welcome(client):
-                client._upgrade_by(client._server_core(self._tls), deadline, "accept")
+                client._upgrade_by(client._server_core(self._tls), deadline, operation)
         return Accepted(client, address)
 
-    def _accept_plain(self, flags: SocketFlag, inheritable: bool, deadline: Deadline | None) -> Accepted:
-        with self._use("accept") as listener:
-            self._require("accept", datagram=False)
+    def _accept_plain(
+        self, operation: str, flags: SocketFlag, inheritable: bool, deadline: Deadline | None
+    ) -> Accepted:
+        with self._use(operation) as listener:
+            self._require(operation, datagram=False)
             if self._state is not State.LISTENING:
-                raise OSError(errno.EINVAL, f"accept: the socket is {self._state.value}, not listening")
+                raise OSError(errno.EINVAL, f"{operation}: the socket is {self._state.value}, not listening")
             while True:
                 try:
-                    sock, sockaddr = self._until_ready("accept", deadline, listener.accept)
+                    sock, sockaddr = self._until_ready(
+                        operation, deadline, lambda: accept_now(listener, self._unclaimed)
+                    )
                     break
                 except OSError as error:
                     if isinstance(error, WirelineError) or not is_failed_before_accept(flags, error):
                         raise
         address = display_address(sockaddr)
         return Accepted(self._accepted(sock, address, inheritable), address)
-
-    def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
-    ) -> Socket:
-        return self.accept_addr(flags, inheritable, timeout).client
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
         if self._tls is not None:
@@ -246,7 +304,7 @@ class Socket(BlockingStream):
     def _accept_now(self) -> Accepted | None:
         """A client that has connected; None if none has."""
         try:
-            return self._accept_plain(SAFE_DISCONN, False, start_deadline(0))
+            return self._accept_plain("try_accept_addr", SAFE_DISCONN, False, start_deadline(0))
         except SocketTimeout:
             return None
 

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Self, TypeVar, TypeVarTuple
+from typing import Self, TypeVarTuple
 
 from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
-from wireline._datagram import Datagram
+from wireline._datagram import Datagram, Received
 from wireline._descriptor import KERNEL_WAITS, shut_down_writing
 from wireline._process import process
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
 from wireline._sansio.stream import StreamCore, check_size
-from wireline.errors import SocketTimeout
+from wireline.errors import SocketTimeout, WirelineError, rename
 from wireline.net._secured import SecuredSocket
 from wireline.net._wait import start_deadline
 from wireline.net._write_lock import Permit
@@ -36,8 +36,25 @@ from wireline.options import (
 
 __all__ = ["BlockingStream"]
 
-T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
+
+
+def _named(
+    operation: str, request: Callable[[StreamCore, *Ts], bytes | None]
+) -> Callable[[StreamCore, *Ts], bytes | None]:
+    """The same request under the name of the method that makes it, for errors: one is known by ``__name__``."""
+
+    def asked(core: StreamCore, *args: *Ts) -> bytes | None:
+        return request(core, *args)
+
+    asked.__name__ = operation
+    return asked
+
+
+_RECV_INTO = _named("recv_into", StreamCore.recv)
+_RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
+_TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
+_LINES = _named("lines", StreamCore.recv_line)
 
 
 @_promises.documented(_promises.SocketPromises)
@@ -50,9 +67,12 @@ class BlockingStream(SecuredSocket):
 
     # What a datagram socket does instead, in the class below.
 
-    def recv_from(
-        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
-    ) -> Datagram:
+    def _receive_one(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
+        raise NotImplementedError
+
+    def _receive_into(
+        self, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
+    ) -> Received:
         raise NotImplementedError
 
     def _send_datagram(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
@@ -66,6 +86,7 @@ class BlockingStream(SecuredSocket):
         timeout: float | None,
         *args: *Ts,
         most: int = 0,
+        into: memoryview | None = None,
     ) -> bytes:
         """Make one request of the core, and wait until it has an answer.
 
@@ -74,6 +95,7 @@ class BlockingStream(SecuredSocket):
             timeout: seconds to wait.
             args: its arguments.
             most: bytes up to which the next piece is the answer if nothing was there before; 0: it is not that simple.
+            into: where the answer is to be copied.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
@@ -90,9 +112,7 @@ class BlockingStream(SecuredSocket):
             answer = request(core, *args)
             deadline: Deadline | None = None
             while answer is None:
-                try:
-                    self._fill(core, request.__name__, wait=timeout is None and self._kernel_waits)
-                except BlockingIOError:
+                if not self._fill(core, request.__name__, wait=timeout is None and self._kernel_waits):
                     # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
                     deadline = deadline or start_deadline(timeout)
                     self._wait_for_input(request.__name__, deadline)
@@ -108,8 +128,11 @@ class BlockingStream(SecuredSocket):
                         deadline = deadline or Deadline(timeout, time.monotonic())
                         if deadline.passed(time.monotonic()):
                             raise SocketTimeout(request.__name__, timeout)
-        except BaseException:
-            self._end_interrupted_read(core)
+            if into is not None:
+                into[: len(answer)] = answer  # before it is forgotten: it is not the caller's yet
+        except BaseException as error:
+            self._end_interrupted_read(core, error)
+            del core  # the traceback would keep it
             raise
         # From here to the `return` there is no place for a signal handler: the caller gets what is forgotten here.
         core.undo = core.inbox = None
@@ -118,12 +141,13 @@ class BlockingStream(SecuredSocket):
             self._leave()
         return answer
 
-    def _end_interrupted_read(self, core: StreamCore) -> None:
+    def _end_interrupted_read(self, core: StreamCore, error: BaseException) -> None:
         """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
         resting = self._resting
         if not resting:
             resting += self._guard.cores
-        self._guard.interrupted = True
+        if not isinstance(error, WirelineError):  # a timeout leaves none of the frames that have the core
+            self._guard.interrupted = True
         if self._quiet_epoch is not process.epoch:
             self._leave()
 
@@ -131,7 +155,7 @@ class BlockingStream(SecuredSocket):
 
     def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
         if self._core is None and self._is_datagram:
-            return self.recv_from(size, flags, timeout).data
+            return self._receive_one("recv", size, flags, timeout).data
         return self._read(StreamCore.recv, timeout, size, flags)
 
     def recv_into(
@@ -142,9 +166,9 @@ class BlockingStream(SecuredSocket):
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
         target = writable(buffer, size)
-        data = self.recv(len(target), timeout, flags)
-        target[: len(data)] = data
-        return len(data)
+        if self._core is None and self._is_datagram:
+            return self._receive_into("recv_into", target, flags, timeout).size
+        return len(self._read(_RECV_INTO, timeout, len(target), flags, into=target))
 
     def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
@@ -174,16 +198,20 @@ class BlockingStream(SecuredSocket):
                 except BlockingIOError:
                     pass  # where the kernel does not wait
                 except OSError as error:
+                    if not self._is_the_systems(error):
+                        self._end_interrupted_read(core, error)
+                        raise
                     core.inbox = error
-                except BaseException:
-                    self._end_interrupted_read(core)
+                except BaseException as error:
+                    self._end_interrupted_read(core, error)
                     raise
                 resting += self._guard.cores
+                del core  # a reference of a call that is over would look like one of a reader
                 if self._quiet_epoch is not process.epoch:
                     self._leave()
                     self._raise_if_closed("recv_some")  # then it was `close` that woke us
         if self._core is None and self._is_datagram:
-            return self.recv_from(max_size, flags, timeout).data
+            return self._receive_one("recv_some", max_size, flags, timeout).data
         return self._read(StreamCore.recv_some, timeout, max_size, flags, most=most)
 
     def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
@@ -202,18 +230,24 @@ class BlockingStream(SecuredSocket):
         *,
         on_long: str = "truncate",
     ) -> bytes:
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate" and self._core.undo is None:  # type: ignore[union-attr]
-            if timeout is not None:
-                check_timeout(timeout)
-            if max_length is not MAX_LINE_LENGTH:
-                max_length = check_size(max_length, "max_length")
+        if (
+            lines
+            and flags is SAFE_DISCONN
             # No line ahead is longer than the default: that is not asked in each call.
-            if max_length is MAX_LINE_LENGTH or len(lines[-1]) <= max_length:
-                line = lines[-1]
-                del lines[-1]  # no call: neither a signal handler nor another thread can be in between
-                return line
+            and (max_length is MAX_LINE_LENGTH or self._fits(check_size(max_length, "max_length")))
+            and on_long == "truncate"
+            and self._core.undo is None  # type: ignore[union-attr]
+            # Again, for `_fits` is a call, in which `close` may have come. Between here and `del` there is none:
+            # neither a signal handler nor another thread can be in between.
+            and lines
+        ):
+            line = lines[-1]
+            del lines[-1]
+            return line
         return self._read(StreamCore.recv_line, timeout, max_length, on_long, flags)
 
     def recv_line_into(
@@ -226,12 +260,16 @@ class BlockingStream(SecuredSocket):
         on_long: str = "truncate",
     ) -> int:
         require_resizable(buffer)
-        buffer[:] = self.recv_line(timeout, flags, max_length, on_long=on_long)
+        buffer[:] = self._read(_RECV_LINE_INTO, timeout, max_length, on_long, flags)
         return len(buffer)
+
+    def _fits(self, max_length: int) -> bool:
+        """Whether the next line that was split off ahead has at most ``max_length`` bytes."""
+        return all(len(line) <= max_length for line in self._lines[-1:])
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
         try:
-            line = self.recv_line(0, max_length=max_length)
+            line = self._read(_TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
         except SocketTimeout:
             assert self._core is not None
             partial = self._core.pending_line()
@@ -253,15 +291,14 @@ class BlockingStream(SecuredSocket):
     def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
         ahead = self._lines
         unlimited = max_length >= BUFFER_SIZE  # no line is split off ahead that is longer
-        core = self._core
-        assert core is not None
         while True:
             line = b""
-            if ahead and unlimited and core.undo is None:
+            # The core is not kept in a variable: one that an interrupted call has lost would be taken for held.
+            if ahead and unlimited and self._core.undo is None:  # type: ignore[union-attr]
                 line = ahead[-1]
                 del ahead[-1]
             else:
-                line = self.recv_line(timeout, SAFE_DISCONN, max_length, on_long="raise")
+                line = self._read(_LINES, timeout, max_length, "raise", SAFE_DISCONN)
                 if not line:
                     return
             yield b"" if line == EMPTY_LINE else line
@@ -272,10 +309,14 @@ class BlockingStream(SecuredSocket):
     # Writing.
 
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
-        payload = data if type(data) is bytes else sendable(data)
-        if flags is not SAFE_DISCONN:
+        deadline = None
+        if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
+            payload: bytes | memoryview = data
+        else:
+            self.last_bytes_sent = 0  # for what is refused here
+            payload = data if type(data) is bytes else sendable(data)
             check_flags(flags)
-        deadline = None if timeout is None else start_deadline(check_timeout(timeout))
+            deadline = start_deadline(check_timeout(timeout))
         writing = self._writing
         free = writing.free
         try:
@@ -283,8 +324,8 @@ class BlockingStream(SecuredSocket):
         except IndexError:
             permit = None
         if permit is None:
+            self.last_bytes_sent = 0
             if self._core is None and self._is_datagram:
-                self.last_bytes_sent = 0
                 self.last_bytes_sent = self._send_datagram("send", payload, deadline)
                 return
             permit = self._queue_to_write("send", deadline)
@@ -325,16 +366,23 @@ class BlockingStream(SecuredSocket):
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
+        self.last_bytes_sent = 0
         payload = joined(parts)
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
-        self.send(payload, flags, timeout)
+        try:
+            self.send(payload, flags, timeout)
+        except (OSError, WirelineError) as error:
+            rename(error, "send", "send_many")
+            raise
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        self.last_bytes_sent = 0
         payload = sendable(data)
         deadline = start_deadline(check_timeout(timeout))
         if self._core is None and self._is_datagram:
-            return self._send_datagram("send_some", payload, deadline)
+            self.last_bytes_sent = self._send_datagram("send_some", payload, deadline)
+            return self.last_bytes_sent
         permit = self._acquire_permit("send_some", deadline)
         sent = 0
         try:
@@ -354,8 +402,8 @@ class BlockingStream(SecuredSocket):
             self._release_permit()
 
     def try_send(self, data: Buffer) -> bool:
-        payload = sendable(data)
         self.last_bytes_sent = 0
+        payload = sendable(data)
         if self._core is None and self._is_datagram:
             try:
                 self.last_bytes_sent = self._send_datagram("try_send", payload, start_deadline(0))

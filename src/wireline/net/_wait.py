@@ -115,7 +115,8 @@ class Waker:
 
 def _close_pair(pair: tuple[socket.socket, socket.socket]) -> None:
     for end in pair:
-        end.close()
+        with contextlib.suppress(OSError):  # the descriptor is gone all the same, and there is another one
+            end.close()
 
 
 def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
@@ -133,6 +134,8 @@ def wait_for_lookup(
         SocketTimeout: the deadline passed first. The lookup goes on by itself.
         socket.gaierror: the name does not resolve.
     """
+    if lookup.done():
+        return outcome(lookup)
     done = Latch()
 
     def wake(_: Lookup) -> None:

@@ -164,13 +164,13 @@ class WriteLock:
         return True
 
     def _is_abandoned(self) -> bool:
-        return is_abandoned(self.permits[0], 1, search=self.interrupted)
+        search, self.interrupted = self.interrupted, False  # one for each interruption: it costs
+        return is_abandoned(self.permits[0], 1, search=search)
 
     def _take_abandoned(self) -> Permit | None:
         with recovering.lock:
             if not self._is_abandoned():
                 return None
-            self.interrupted = False
             try:
                 return self.free.pop()  # put back in this moment
             except IndexError:

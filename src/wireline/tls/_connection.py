@@ -24,6 +24,20 @@ _log = logging.getLogger("wireline")
 __all__ = ["Connection", "Settings", "TlsInfo", "on_server_name"]
 
 
+# What a faulty class raises, in distinction to an exception of a program's own that a signal handler raises.
+_FAULTS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    NameError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 class TlsInfo(NamedTuple):
     """What a handshake came to."""
 
@@ -157,13 +171,16 @@ class Connection:
     def remember(self, obj: ssl.SSLObject) -> None:
         """Keep the session of a client for the next connection to the same host and port.
 
-        No ``Exception`` is raised: the caller is a read, whose data would be lost.
+        No error of a cache is raised: the caller is a read, whose data would be lost.
         """
         try:
             if self._wants_a_session(obj):
                 self._keep_session(obj)
-        except Exception:  # noqa: BLE001 - it has no other place to go to
-            # A program's own class of cache may raise anything, and the read that calls must not fail by it.
+        except TimeoutError:
+            raise  # that of a signal handler: no cache waits
+        except _FAULTS:
+            # A program's own class of cache may have faults, and the read that calls must not fail by them. Other
+            # exceptions are those of signal handlers, and belong to the caller.
             _log.exception("the TLS session with %s, port %d, was not kept", self._host, self._port)
 
     def _wants_a_session(self, obj: ssl.SSLObject) -> bool:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
+from wireline._process import ProcessLock
 from wireline._sansio.sharedtls import SharedTlsCore
 from wireline._sansio.tlsengine import TlsEngine
 from wireline._sansio.tlsstream import TlsCore
@@ -166,7 +167,7 @@ class SslContext(ContextSettings):
         self._config = config
         self._adopted = adopted
         self._ragged_eof = ragged_eof
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._roles: dict[Handshake, Settings] = {}
 
     @staticmethod
@@ -198,7 +199,7 @@ class SslContext(ContextSettings):
 
     def _settings(self, handshake: Handshake) -> Settings:
         require("handshake", handshake, Handshake)
-        with self._lock:
+        with self._lock.here:
             self._require_alive()
             settings = self._roles.get(handshake)
             if settings is None:
@@ -362,7 +363,7 @@ class SslContext(ContextSettings):
 
     def destroy(self) -> None:
         """Let go of everything. Later use is a ``ClosedError``; connections live on; twice is fine."""
-        with self._lock:
+        with self._lock.here:
             self._destroyed = True
             self._roles.clear()
             self._extra.clear()

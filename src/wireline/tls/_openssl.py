@@ -22,7 +22,8 @@ import _ssl
 import os
 import ssl
 import sys
-import threading
+
+from wireline._process import ProcessLock
 
 from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read, word
 
@@ -58,7 +59,7 @@ class BridgeUnavailable(NotImplementedError):
 # ------------------------------------------------------------------------------------------- finding and checking
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _found: Library | str | None = None  # the library, or why there is none
 
 
@@ -85,7 +86,7 @@ def _find() -> Library | str:
     global _found
     if os.environ.get("WIRELINE_NO_BRIDGE", "0") not in ("", "0"):
         return "the environment variable WIRELINE_NO_BRIDGE switches it off"
-    with _lock:
+    with _lock.here:
         if _found is None:
             try:
                 _found = _open()

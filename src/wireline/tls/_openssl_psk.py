@@ -19,6 +19,8 @@ import threading
 import weakref
 from collections.abc import Callable
 
+from wireline._process import ProcessLock
+
 from . import _openssl
 from ._libssl import Library, call_for_two, copy, make_callback, read, store
 
@@ -151,14 +153,14 @@ def _guarded(function: Callable[..., int]) -> Callable[..., int]:
     return guarded
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _made: _Callbacks | str | None = None  # the callbacks, or why there are none
 
 
 def _callbacks() -> _Callbacks:
     global _made
     library = _openssl.library()
-    with _lock:
+    with _lock.here:
         if _made is None:
             try:
                 _made = _Callbacks(library)

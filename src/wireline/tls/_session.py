@@ -7,9 +7,10 @@ made with, and is offered to no other.
 from __future__ import annotations
 
 import ssl
-import threading
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+
+from wireline._process import ProcessLock
 
 from ._certificate import Certificate
 
@@ -63,12 +64,12 @@ class SessionCache:
     __slots__ = ("_lock", "_sessions")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._sessions: OrderedDict[SessionKey, deque[TlsSession]] = OrderedDict()
 
     def put(self, session: TlsSession) -> None:
         """Keep a session; the oldest ones go."""
-        with self._lock:
+        with self._lock.here:
             kept = self._sessions.setdefault(session.key, deque(maxlen=_MOST_EACH))
             if not session.once:
                 kept.clear()  # one is enough where one can be used again
@@ -79,13 +80,13 @@ class SessionCache:
 
     def _has_room(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> bool:
         """Whether one more session with this host would not drive out another good one."""
-        with self._lock:
+        with self._lock.here:
             kept = self._sessions.get((host, port, alpn))
             return not kept or len(kept) < _MOST_EACH or kept[-1].context is not context
 
     def take(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> TlsSession | None:
         """Return a session to offer to this host, or None. One of TLS 1.3 is returned once."""
-        with self._lock:
+        with self._lock.here:
             kept = self._sessions.get((host, port, alpn))
             if not kept or kept[-1].context is not context:
                 return None
@@ -99,7 +100,7 @@ class SessionCache:
 
     def discard(self, session: TlsSession) -> None:
         """Forget a session: a handshake that offered it has failed."""
-        with self._lock:
+        with self._lock.here:
             kept = self._sessions.get(session.key)
             if kept is not None and session in kept:
                 kept.remove(session)
@@ -108,12 +109,12 @@ class SessionCache:
 
     def clear(self) -> None:
         """Forget every session."""
-        with self._lock:
+        with self._lock.here:
             self._sessions.clear()
 
     def __len__(self) -> int:
         """Count the sessions."""
-        with self._lock:
+        with self._lock.here:
             return sum(map(len, self._sessions.values()))
 
     def __repr__(self) -> str:
