@@ -292,6 +292,8 @@ class BaseSocket:
         if self._is_foreign:
             self._inherit()
             self._owner = process.epoch
+        if self._unix_file is not None:
+            self._unix_file = self._unix_file._replace(owner=process.epoch)
 
     # States.
 

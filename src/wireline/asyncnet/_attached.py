@@ -87,7 +87,9 @@ class AttachedStream(SecuredStream):
 
     def _belong_to(self, loop: Loop) -> None:
         if self._is_foreign:
+            made = self._unix_file
             self.adopt()
+            self._unix_file = made  # its file stays the parent's: other children may accept there, too
         try:
             self._fd.bind(loop)
         except RuntimeError as error:
