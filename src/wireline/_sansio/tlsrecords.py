@@ -4,11 +4,12 @@
 main thread runs them, and only there this reader is used. It reads a record in two steps into memory that it keeps:
 
 1. One byte. ``pending`` is then the number of the others. If an exception was raised in place of a result, a number
-   above 0 shows that a record was opened.
+   above 0, or a byte that is not ``_mark`` any more, shows that a record was opened.
 2. The others, which OpenSSL gives all at once; ``pending`` is 0 when it has.
 
-A record of one byte looks like one without data (a session ticket, a key update) after an exception in the first step.
-If as few bytes of ciphertext were taken as such a record has, its data counts as lost, and the connection fails.
+After an exception in the first step, a record of one byte that equals ``_mark`` looks like one without data (a key
+update, a session ticket) and like a part of one. If as few bytes of ciphertext were taken as such a record has, its
+data counts as lost, and the connection fails.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class _Incoming(Protocol):
 class RecordReader:
     """Gives the plaintext of the next record (``open``)."""
 
-    __slots__ = ("_before", "_body", "_first", "_incoming", "_pending", "_read")
+    __slots__ = ("_before", "_body", "_first", "_incoming", "_mark", "_pending", "_read")
 
     def __init__(self, read: ReadInto, pending: Callable[[], int], incoming: _Incoming) -> None:
         """Prepare.
@@ -48,6 +49,7 @@ class RecordReader:
         self._read = read
         self._pending = pending
         self._incoming = incoming
+        self._mark = id(self) >> 4 & 0xFF  # any value that a peer cannot know
         self._first = bytearray(1)
         self._body: bytearray | None = None  # of a record whose first byte was read
         self._before = -1  # what `incoming` had before a first step whose end is not noted; -1: there is none
@@ -63,6 +65,7 @@ class RecordReader:
             return self._finish(self._body)
         self._before = self._incoming.pending
         first = self._first
+        first[0] = self._mark
         try:
             count = self._read(1, first)
         except ssl.SSLError:
@@ -93,7 +96,7 @@ class RecordReader:
         """Find out whether a first step that an exception has ended opened a record."""
         if self._body is not None:
             self._before = -1
-        elif rest := self._pending():
+        elif (rest := self._pending()) or self._first[0] != self._mark:
             body = bytearray(rest)
             self._body = body
             self._before = -1

@@ -188,7 +188,8 @@ class AsyncStream(WaitingStream):
             lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and state.loop is not None
         ):
             check_timeout(timeout)
-            check_size(max_length, "max_length")
+            if check_size(max_length, "max_length") < 1:
+                raise ValueError("max_length must be at least 1 byte")
             # Not by the core: it would take all lines ahead back.
             await self._enter_state().checkpoint()
             return await self.recv_line(timeout, flags, max_length, on_long=on_long)
