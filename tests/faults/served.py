@@ -50,7 +50,7 @@ ROUNDS = 40
 
 _scenes: dict[str, Callable[[], None]] = {}
 
-_files = sys.argv[2:]
+_files = sys.argv[2:] if __name__ == "__main__" else []
 _server_tls = SslContext(cert_file=_files[0], key_file=_files[1]) if _files else None
 _client_tls = SslContext(verify_mode=VerifyMode.NONE) if _files else None
 
@@ -194,6 +194,31 @@ def uvloop_request_twice_while_it_waits() -> None:
     import uvloop
 
     uvloop.run(_twice_async(lambda server: server.wait()))
+
+
+def _signal_another_thread(wait: Callable[[net.Server], object]) -> None:
+    """The kernel may give a signal to any thread, and does not end the wait of the main one, which runs the handler."""
+    server = serve()
+    before = signal.signal(signal.SIGALRM, lambda number, frame: server.request_stop())
+    with dial(server) as sock:
+        ask(sock)
+        thread = threading.Timer(0.1, lambda: signal.pthread_kill(threading.get_ident(), signal.SIGALRM))
+        thread.start()
+        with at_once():
+            wait(server)
+        assert server.stop() == (0, 1)
+        thread.join()
+    signal.signal(signal.SIGALRM, before)
+
+
+@scene
+def another_thread_gets_the_signal_while_it_waits() -> None:
+    _signal_another_thread(lambda server: server.wait(LONG))
+
+
+@scene
+def another_thread_gets_the_signal_while_it_drains() -> None:
+    _signal_another_thread(lambda server: server.stop(LONG))
 
 
 @scene

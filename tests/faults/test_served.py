@@ -52,6 +52,15 @@ def test_FA6_a_second_signal_means_now(scene: str, tls: bool, tmp_path: Path) ->
     play(scene, tmp_path, tls=tls)
 
 
+@pytest.mark.parametrize(
+    "scene",
+    ["another_thread_gets_the_signal_while_it_waits", "another_thread_gets_the_signal_while_it_drains"],
+)
+def test_P4_a_signal_that_another_thread_gets_stops_the_server_too(scene: str, tmp_path: Path) -> None:
+    """P4, FA6: of two signals in a row the kernel gave one to another thread; the drain went on to its end."""
+    play(scene, tmp_path)
+
+
 @plain_and_tls
 @pytest.mark.parametrize("scene", ["once_is_graceful", "async_once_is_graceful"])
 def test_FA6_one_signal_lets_clients_finish(scene: str, tls: bool, tmp_path: Path) -> None:

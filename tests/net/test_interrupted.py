@@ -76,7 +76,7 @@ def expect_nothing(found: Sequence[object]) -> None:
 
 
 @pytest.mark.parametrize("scene", CALLS)
-def test_FA7_an_exception_before_any_instruction(scene: str, directory: str) -> None:
+def test_P5_an_exception_before_any_instruction(scene: str, directory: str) -> None:
     """FA7: the next call hung or was refused for ever, the descriptor stayed open, received bytes were lost."""
     expect_nothing(at_instructions("plain", [scene], "raise", directory, 0.8, everything=False))
 

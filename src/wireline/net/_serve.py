@@ -47,6 +47,11 @@ ErrorHandler = Callable[[Exception, Socket], object]
 # handler that calls `stop` may have interrupted code that holds a lock which that thread needs, say that of `logging`.
 _UNWIND = 1.0
 
+# Seconds that the main thread waits at a time. Python's signal handlers run in it, but the kernel may give a signal to
+# another thread (it does when one signal comes right after the other), and then nothing ends the wait. A guess: short
+# beside a human, and two wake-ups a second cost nothing.
+_LOOK = 0.5
+
 
 @_promises.documented(_promises.serve)
 def serve(
@@ -100,11 +105,12 @@ class _Sleepers:
         lock.acquire()
         try:
             self._locks[lock] = None
+            most = _LOOK if threading.current_thread() is threading.main_thread() else threading.TIMEOUT_MAX
             while not condition():
-                seconds = -1 if until is None else until - time.monotonic()
-                if until is not None and seconds <= 0:
+                seconds = most if until is None else min(most, until - time.monotonic())
+                if seconds <= 0:
                     return False
-                lock.acquire(timeout=min(seconds, threading.TIMEOUT_MAX))
+                lock.acquire(timeout=seconds)
             return True
         finally:
             self._locks.pop(lock, None)
