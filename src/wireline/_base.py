@@ -18,6 +18,7 @@ from typing import ClassVar, NoReturn, Self
 
 from wireline import _unix_file
 from wireline._arguments import UnixPath, option_number, require_int
+from wireline._close import close_quietly
 from wireline._descriptor import (
     State,
     create,
@@ -222,7 +223,7 @@ class BaseSocket:
 
     def _let_go(self, old: socket.socket) -> None:
         """Close a descriptor that ``connect`` has replaced."""
-        old.close()
+        close_quietly(old)
 
     def _opened(self) -> None:
         """The socket became a connected stream and ``_core`` is there; who connects it is reading and writing."""
@@ -243,7 +244,7 @@ class BaseSocket:
 
         No ``shutdown``, no byte, no ``epoll_ctl``: each would reach the connection of the process that owns it.
         """
-        self._sock.close()
+        close_quietly(self._sock)
 
     def _is_in_use(self) -> bool:
         """Whether a call of this process, which does not own the socket, is using it."""
@@ -291,6 +292,8 @@ class BaseSocket:
         if self._is_foreign:
             self._inherit()
             self._owner = process.epoch
+        if self._unix_file is not None:
+            self._unix_file = self._unix_file._replace(owner=process.epoch)
 
     # States.
 

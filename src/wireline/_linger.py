@@ -34,6 +34,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from wireline import _background
+from wireline._close import close_quietly
 from wireline._sansio.deadline import Deadline
 from wireline.options import NO_SIGNAL
 
@@ -99,23 +100,23 @@ def dispose(
         deaf: it was shut down for reading, to wake a thread that waited for something to read.
     """
     if linger is None:
-        sock.close()
+        close_quietly(sock)
     elif linger == 0:
         with contextlib.suppress(OSError):  # gone already: then there is nothing to abort
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        sock.close()
+        close_quietly(sock)
     else:
         leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()), deaf=deaf)
         try:
             if leaving.stop_sending():
                 _lingerer.add(leaving)
             else:
-                sock.close()
+                close_quietly(sock)
         except BaseException:  # of a signal handler, between any two of the steps
             if _lingerer.has(leaving):
                 _lingerer.hand_over(leaving)
             else:
-                sock.close()
+                close_quietly(sock)
             raise
 
 
@@ -304,7 +305,7 @@ class _Watch:
             with contextlib.suppress(OSError, ValueError, KeyError):  # not there: what was wanted
                 self._selector.unregister(leaving.sock)
         with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
-            leaving.sock.close()
+            close_quietly(leaving.sock)
 
     def turn(self, seconds: float) -> list[_Leaving]:
         """Wait for ``seconds`` at most and do what can be done; return those that are over."""
@@ -402,7 +403,7 @@ class _Lingerer:
             return
         self._exit.arm()
         if len(self._arrivals) >= _MOST:  # the thread does not keep up, as if it could not run
-            leaving.sock.close()
+            close_quietly(leaving.sock)
             return
         self._all[leaving] = None
         self.hand_over(leaving)
@@ -521,7 +522,7 @@ class _Lingerer:
             for leaving in leavings:
                 self._all.pop(leaving, None)
                 with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
-                    leaving.sock.close()
+                    close_quietly(leaving.sock)
 
     def wait_at_exit(self) -> None:
         """Give what is not on the wire yet a last chance, ``DEFAULT_LINGER`` seconds at most."""
@@ -544,7 +545,7 @@ class _Lingerer:
             watch.drop()
         for leaving in leavings:
             with contextlib.suppress(OSError):  # closed by the parent in this moment
-                leaving.sock.close()
+                close_quietly(leaving.sock)
 
 
 def _bound() -> int:

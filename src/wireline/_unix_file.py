@@ -32,6 +32,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from wireline._process import process
 from wireline.options import AF_UNIX, SOCK_DGRAM
 
 try:
@@ -54,6 +55,8 @@ class UnixFile(NamedTuple):
     path: str | bytes
     device: int
     inode: int
+    owner: object
+    """The process that may remove it, as an epoch: the one that bound, or a child that called ``adopt``."""
 
     @classmethod
     def at(cls, path: str | bytes) -> UnixFile:
@@ -63,10 +66,16 @@ class UnixFile(NamedTuple):
             OSError: there is none, or it cannot be looked at.
         """
         found = os.lstat(path)
-        return cls(_absolute(path), found.st_dev, found.st_ino)
+        return cls(_absolute(path), found.st_dev, found.st_ino, process.epoch)
 
     def remove(self) -> None:
-        """Remove the file, if it still is this one. Not after the socket was closed: the number may be used again."""
+        """Remove the file, if it still is this one. Not after the socket was closed: the number may be used again.
+
+        A process that does not own it leaves it, also when it owns its copy of the socket: a worker that accepts closes
+        its listener in full, and others accept there.
+        """
+        if self.owner is not process.epoch:
+            return
         with contextlib.suppress(OSError):  # removed by another program: what we wanted
             found = os.lstat(self.path)
             if (found.st_dev, found.st_ino) == (self.device, self.inode):

@@ -37,7 +37,7 @@ polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable
         "await full.connect_unix(unix_listener.local_addr.host, 5)",
     ],
 )
-def test_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str, call: str) -> None:
+def test_W10_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str, call: str) -> None:
     """FA16, W10: ``settimeout(None)`` on a duplicate of the descriptor made a ``send`` hold up the whole loop."""
     out = program(
         """
@@ -126,7 +126,7 @@ async def test_detach_of_what_we_made_is_a_blocking_descriptor(way: Way) -> None
 # ----------------------------------------------------------------------------------------- last_bytes_sent
 
 
-async def test_try_send_is_a_plain_call_that_says_how_much_went_out(way: Way) -> None:
+async def test_W9_try_send_is_a_plain_call_that_says_how_much_went_out(way: Way) -> None:
     """FB2, FB3: it was a coroutine, and so always true; and a part that went out was not counted."""
     with wire() as (sock, peer):
         assert sock.try_send(b"whole") is True
@@ -166,7 +166,7 @@ FAILING: dict[str, tuple[type[BaseException], Failing]] = {
 
 
 @pytest.mark.parametrize("name", FAILING)
-async def test_last_bytes_sent_is_right_after_a_call_that_was_refused(way: Way, name: str) -> None:
+async def test_W9_last_bytes_sent_is_right_after_a_call_that_was_refused(way: Way, name: str) -> None:
     """FB2, W9: it was that of the call before."""
     error, call = FAILING[name]
     with wire() as (sock, _):
@@ -177,7 +177,7 @@ async def test_last_bytes_sent_is_right_after_a_call_that_was_refused(way: Way, 
         assert sock.last_bytes_sent == 0
 
 
-async def test_last_bytes_sent_is_right_after_every_kind_of_send(way: Way) -> None:
+async def test_W9_last_bytes_sent_is_right_after_every_kind_of_send(way: Way) -> None:
     """FB2, W9: ``send_some`` and datagrams did not count."""
     with narrow_wire() as (sock, peer):
         assert await sock.send_some(b"123") == sock.last_bytes_sent == 3
@@ -200,7 +200,7 @@ async def test_last_bytes_sent_is_right_after_every_kind_of_send(way: Way) -> No
     assert sock.last_bytes_sent == 0
 
 
-async def test_last_bytes_sent_of_datagrams(way: Way) -> None:
+async def test_W9_last_bytes_sent_of_datagrams(way: Way) -> None:
     """FB2, W9: they did not count."""
     with socket.socket(type=SOCK_DGRAM) as peer:
         peer.bind(("127.0.0.1", 0))

@@ -92,7 +92,7 @@ def info(family: int, port: int) -> AddrInfo:
     return (family, socket.SOCK_STREAM, IPPROTO_TCP, "", sockaddr)
 
 
-async def test_FA11_dial_does_not_connect_to_itself(
+async def test_C8_dial_does_not_connect_to_itself(
     flavour: Flavour, family: int, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA11: dial to a dead local port connected to itself after some thousand tries, and read its own request."""
@@ -108,7 +108,7 @@ async def test_FA11_dial_does_not_connect_to_itself(
     assert is_free(family, port)  # the server that was missing may begin now
 
 
-async def test_FA11_dial_goes_on_with_the_next_address(
+async def test_C8_dial_goes_on_with_the_next_address(
     flavour: Flavour, family: int, monkeypatch: pytest.MonkeyPatch, resolve: Callable[..., str]
 ) -> None:
     """FA11: the attempt counts as refused, so the next address is tried at once."""
@@ -121,7 +121,7 @@ async def test_FA11_dial_goes_on_with_the_next_address(
         sock.close()
 
 
-async def test_FA11_dial_over_UDP_may_reach_itself(
+async def test_C8_dial_over_UDP_may_reach_itself(
     flavour: Flavour, family: int, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA11: only TCP has this fault; a datagram socket that is connected to itself was meant to be."""
@@ -132,7 +132,7 @@ async def test_FA11_dial_over_UDP_may_reach_itself(
     sock.close()
 
 
-async def test_FA11_connect_does_not_connect_to_itself(flavour: Flavour, family: int, host: str) -> None:
+async def test_C8_connect_does_not_connect_to_itself(flavour: Flavour, family: int, host: str) -> None:
     """FA11: connect likewise; the socket may be connected again, from the same local address."""
     sock = flavour.socket(family)
     try:
@@ -152,7 +152,7 @@ async def test_FA11_connect_does_not_connect_to_itself(flavour: Flavour, family:
         sock.close()
 
 
-async def test_FA11_connect_goes_on_with_the_next_address(
+async def test_C8_connect_goes_on_with_the_next_address(
     flavour: Flavour, family: int, host: str, resolve: Callable[..., str]
 ) -> None:
     """FA11: an address at which the socket has met itself is one that failed (C3)."""
@@ -168,7 +168,7 @@ async def test_FA11_connect_goes_on_with_the_next_address(
         sock.close()
 
 
-async def test_FA11_connect_of_datagrams_may_reach_itself(flavour: Flavour, family: int, host: str) -> None:
+async def test_C8_connect_of_datagrams_may_reach_itself(flavour: Flavour, family: int, host: str) -> None:
     """FA11: a datagram socket may be its own peer."""
     sock = flavour.socket(family, SOCK_DGRAM)
     try:
@@ -180,7 +180,7 @@ async def test_FA11_connect_of_datagrams_may_reach_itself(flavour: Flavour, fami
         sock.close()
 
 
-async def test_FA11_another_socket_with_the_same_port_is_a_peer(flavour: Flavour) -> None:
+async def test_C8_another_socket_with_the_same_port_is_a_peer(flavour: Flavour) -> None:
     """FA11: the same port at two addresses of the machine is no connection to itself."""
     with port_at_two_addresses() as (server, port):
         sock = flavour.socket()

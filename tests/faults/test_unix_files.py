@@ -500,6 +500,59 @@ def test_P3_a_child_leaves_the_file(kind: str, way: str, path: Path) -> None:
     assert run(program, path) == "True\nFalse\n"
 
 
+@pytest.mark.parametrize("flavour", ["net", "asyncnet"])
+@pytest.mark.parametrize("way", ["it returns", "a signal handler closes"])
+def test_P3_a_worker_that_has_accepted_leaves_the_file(flavour: str, way: str, path: Path) -> None:
+    """P3, FA5: the first worker that closed its copy of the listener took the path away from the others."""
+    program = f"""
+        import asyncio, os, signal, sys
+        from wireline import AF_UNIX, ClosedError, asyncnet, net
+
+        def work(listener):
+            with listener.accept(timeout=5) as client:
+                client.send(b"x")
+            if {way != "it returns"}:
+                signal.signal(signal.SIGALRM, lambda *_: listener.close())
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                try:
+                    listener.accept(timeout=5)
+                except ClosedError:
+                    return
+                os._exit(1)
+            listener.close()
+
+        async def work_async(listener):
+            async with await listener.accept(timeout=5) as client:
+                await client.send(b"x")
+            if {way != "it returns"}:
+                signal.signal(signal.SIGALRM, lambda *_: listener.close())
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                try:
+                    await listener.accept(timeout=5)
+                except ClosedError:
+                    return
+                os._exit(1)
+            listener.close()
+
+        is_async = {flavour == "asyncnet"}
+        listener = (asyncnet.AsyncSocket if is_async else net.Socket)(AF_UNIX)
+        listener.bind_unix(sys.argv[1])
+        listener.listen()
+        for _ in range(2):
+            if not (pid := os.fork()):
+                asyncio.run(work_async(listener)) if is_async else work(listener)
+                os._exit(0)
+            with net.Socket(AF_UNIX) as sock:
+                sock.connect_unix(sys.argv[1], 5)
+                assert sock.recv_exactly(1, 5) == b"x"
+            assert os.waitpid(pid, 0)[1] == 0
+            print(os.path.exists(sys.argv[1]))
+        listener.close()
+        print(os.path.exists(sys.argv[1]))
+    """
+    assert run(program, path) == "True\nTrue\nFalse\n"
+
+
 def test_P3_a_program_that_ends_without_a_close_leaves_the_file_and_the_next_replaces_it(path: Path) -> None:
     """P3: at the end of the interpreter nothing is removed; the next server finds the file stale."""
     program = """

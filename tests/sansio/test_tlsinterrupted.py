@@ -59,7 +59,7 @@ HOW: dict[str, Feed] = {
 @pytest.mark.parametrize("first", [False, True], ids=["first data", "later"])
 @pytest.mark.parametrize("how", HOW)
 @one_loop_or_shared
-def test_FA26_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
+def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
     shared: bool, how: str, first: bool
 ) -> None:
     """FA26: of 1,000 interruptions 255 broke decryption, for bytes were lost between recv and feed."""

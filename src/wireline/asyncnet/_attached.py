@@ -8,6 +8,7 @@ import functools
 import socket
 from typing import Self
 
+from wireline._close import close_quietly
 from wireline._descriptor import State
 from wireline._linger import dispose
 from wireline._sansio.deadline import Deadline
@@ -86,7 +87,9 @@ class AttachedStream(SecuredStream):
 
     def _belong_to(self, loop: Loop) -> None:
         if self._is_foreign:
+            made = self._unix_file
             self.adopt()
+            self._unix_file = made  # its file stays the parent's: other children may accept there, too
         try:
             self._fd.bind(loop)
         except RuntimeError as error:
@@ -139,7 +142,7 @@ class AttachedStream(SecuredStream):
         linger, farewell = self._last_words(linger)
         sock = self._sock
         if linger is None or self._core is None or sock.fileno() < 0:
-            sock.close()
+            close_quietly(sock)
             return
         # Whoever was interrupted by the close in the midst of a send is to find a closed socket, and not this one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())

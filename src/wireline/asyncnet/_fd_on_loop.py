@@ -43,6 +43,7 @@ import socket
 from collections.abc import Callable, Iterator
 
 from wireline._base import closed_meanwhile
+from wireline._close import close_quietly
 from wireline._sansio.stream import StreamCore
 from wireline.asyncnet._asyncio import Loop, Operation, runs_here, when_done
 from wireline.asyncnet._channel import Channel, open_channel
@@ -95,7 +96,7 @@ class FdOnLoop:
         """Go on with another descriptor; what is returned closes the one before, when nobody has it any more."""
         old, self.sock = self.sock, sock
         operations = self.clear(old)
-        return lambda: when_done(operations, old.close)
+        return lambda: when_done(operations, functools.partial(close_quietly, old))
 
     def release(self) -> None:
         """In a forked child: have nothing to do with the parent's loop, its tasks and its registrations."""
@@ -174,7 +175,7 @@ class FdOnLoop:
 
     def abandon(self) -> None:
         """Close the descriptor, and nothing else: this process does not own it."""
-        self.sock.close()
+        close_quietly(self.sock)
 
     def close(self, dispose: Callable[[], object]) -> None:
         """Wake every task that waits, and close the descriptor by ``dispose``. Anywhere, at any bytecode, once."""

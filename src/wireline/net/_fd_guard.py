@@ -27,6 +27,7 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
+from wireline._close import close_quietly
 from wireline._sansio.stream import StreamCore
 from wireline.errors import BusyError, ClosedError
 from wireline.net._abandoned import is_abandoned, kept_by_tracebacks, recovering, running_owners
@@ -278,7 +279,7 @@ class FdGuard:
         self.closing = self.disposed = True
         self.writing.closed = True
         self.waker.close()
-        self.sock.close()
+        close_quietly(self.sock)
 
     def is_in_use(self) -> bool:
         """Whether a call of this process uses the descriptor."""

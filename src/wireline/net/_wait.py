@@ -14,6 +14,7 @@ import socket
 import threading
 import time
 
+from wireline._close import close_quietly
 from wireline._resolver import Lookup, outcome
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.race import AddrInfo
@@ -115,8 +116,7 @@ class Waker:
 
 def _close_pair(pair: tuple[socket.socket, socket.socket]) -> None:
     for end in pair:
-        with contextlib.suppress(OSError):  # the descriptor is gone all the same, and there is another one
-            end.close()
+        close_quietly(end)
 
 
 def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
