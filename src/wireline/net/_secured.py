@@ -144,13 +144,14 @@ class SecuredSocket(GuardedSocket):
     def _send_a_slice(self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         self._flush(secure, "send_some", deadline, 0)
         self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
-        for piece in secure.slices(payload):
-            secure.encrypt(piece)
-            # All of it, or the peer waits for the rest of a record while we wait for its answer.
-            with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
-                self._flush(secure, "send_some", deadline)
-            return len(piece)
-        return 0
+        if not payload:
+            return 0
+        piece = payload if len(payload) <= secure.slice_size else memoryview(payload)[: secure.slice_size]
+        secure.encrypt(piece)
+        # All of it, or the peer waits for the rest of a record while we wait for its answer.
+        with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
+            self._flush(secure, "send_some", deadline)
+        return len(piece)
 
     def _say_goodbye(self, secure: TlsCore, deadline: Deadline | None) -> None:
         self._flush(secure, "shutdown_write", deadline)
