@@ -349,7 +349,9 @@ def test_bad_arguments_are_refused_before_any_system_call(
         for value, error in values:
             with noted(value):
                 if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
-                    sock._fd.state.left = 1  # else a task that had its share would let the others go on first
+                    sock._fd.state.left = (
+                        128  # else a task that had its share would let the others go on first
+                    )
                 refusal(syscalls, error, bound(sock, name), **{**good, parameter: value})
         assert kind == "no" or not sock.is_closed
 
