@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+from typing import Any
 
 from wireline._sansio.race import AddrInfo
 from wireline.errors import SockAddr
@@ -161,7 +162,8 @@ def accept_now(listener: socket.socket, unclaimed: Unclaimed) -> tuple[socket.so
         return listener.accept()  # gevent's, which says nothing of how it does it
     family, kind, protocol = listener.family, listener.type, listener.proto
     client: socket.socket = socket.socket.__new__(socket.socket)
-    client._io_refs, client._closed = 0, False  # type: ignore[attr-defined]  # what `__init__` does besides
+    vars_of: Any = client
+    vars_of._io_refs, vars_of._closed = 0, False  # what `__init__` does besides
     mine: Unclaimed = []
     try:
         try:

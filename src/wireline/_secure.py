@@ -126,9 +126,8 @@ class SecureSocket(BaseSocket):
     ) -> tuple[AcceptResult, Self | None, Address | None]:
         """What ``try_accept_addr`` returns of a TLS listener; ``accept`` gives a client that has connected, or None."""
         self._open_sock("accept")
-        guests: Guests[Self] | None = self._guests
-        if guests is None:
-            guests = vars(self).setdefault("_guests", Guests())  # atomic: two threads get one
+        # `setdefault` is atomic: two threads get one.
+        guests: Guests[Self] = self._guests or vars(self).setdefault("_guests", Guests())
         result = guests.first(lambda: self._welcome_now(accept()))
         if self._closing.locked():  # by another thread, before there was a room
             guests.close()

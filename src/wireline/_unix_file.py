@@ -30,15 +30,16 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from wireline._process import process
 from wireline.options import AF_UNIX, SOCK_DGRAM
 
+fcntl: Any
 try:
     import fcntl
 except ImportError:  # Windows, whose Python has no Unix sockets
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 __all__ = ["UnixFile", "bind"]
 

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import socket
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
@@ -43,6 +43,8 @@ T = TypeVar("T")
 @_promises.documented(_promises.SocketPromises)
 class AsyncSocket(AsyncStream):
     """An asynchronous socket: TCP, UDP or Unix."""
+
+    last_bytes_sent: int
 
     # Datagrams.
 
@@ -287,7 +289,7 @@ class AsyncSocket(AsyncStream):
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
         if self._tls is not None:
-            return self._first_guest(self._accept_now)
+            return self._first_guest(cast("Callable[[], tuple[Self, Address] | None]", self._accept_now))
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None

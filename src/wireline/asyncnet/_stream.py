@@ -267,7 +267,7 @@ class AsyncStream(WaitingStream):
         fd = self._fd
         state = fd.state
         left = state.left
-        sent = None
+        sent: int | None = None
         if (
             # Mostly there is room for all of it: one attempt, without an await, needs no turn.
             left > 0
@@ -294,8 +294,8 @@ class AsyncStream(WaitingStream):
                     raise
                 await checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == len(payload):
-                self.last_bytes_sent = sent
+            if sent == (size := len(payload)):
+                self.last_bytes_sent = size
                 return
         await self._send_in_turn("send", payload, sent, flags, timeout)
 

@@ -9,7 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 
 from wireline import _datagram, _promises
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
@@ -52,6 +52,8 @@ _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 @_promises.documented(_promises.SocketPromises)
 class Socket(BlockingStream):
     """A blocking socket: TCP, UDP or Unix."""
+
+    last_bytes_sent: int
 
     # Datagrams.
 
@@ -295,7 +297,7 @@ class Socket(BlockingStream):
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
         if self._tls is not None:
-            return self._first_guest(self._accept_now)
+            return self._first_guest(cast("Callable[[], tuple[Self, Address] | None]", self._accept_now))
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None
