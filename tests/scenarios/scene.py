@@ -291,7 +291,7 @@ async def arrived(sock: Sock, size: int) -> None:
 async def readable(sock: Sock) -> None:
     """Wait until there is something to read or to accept, or the end."""
     # In the portable way an operation of the loop may have taken it out of the kernel already.
-    channel = getattr(sock, "_reader", None)
+    channel = getattr(getattr(sock, "_fd", None), "reader", None)
     await eventually(
         lambda: (channel is not None and channel.in_flight) or select.select([sock.fileno()], [], [], 0)[0]
     )
