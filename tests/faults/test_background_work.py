@@ -334,7 +334,7 @@ MANY = """
     hold_up(0.3)
 
     def report(begun, before):
-        took = time.monotonic() - begun
+        took = time.thread_time() - begun  # of a processor: others may keep that busy
         limit = time.monotonic() + 10
         while (left := len(os.listdir("/proc/self/fd"))) > before and time.monotonic() < limit:
             time.sleep(0.01)
@@ -346,7 +346,7 @@ MANY = """
         socks = [net.dial("127.0.0.1", PORT, tls=tls, hostname="localhost") for _ in range(COUNT)]
         socks.pop().close()
         time.sleep(0.1)
-        begun = time.monotonic()
+        begun = time.thread_time()
         for sock in socks:
             sock.close()
         report(begun, before)
@@ -360,7 +360,7 @@ MANY = """
             socks = await asyncio.gather(*[one() for _ in range(COUNT)])
             socks.pop().close()
             time.sleep(0.1)
-            begun = time.monotonic()
+            begun = time.thread_time()
             for sock in socks:
                 sock.close()
             await asyncio.sleep(0)  # the loop's poller is closed one turn later
