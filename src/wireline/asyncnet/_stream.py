@@ -175,8 +175,7 @@ class AsyncStream(WaitingStream):
             and reader.loop is running_loop()
         ):
             args = (max_length, on_long, flags)
-            resting = self._resting
-            most = max_length if resting and resting[0].plain else 0
+            most = max_length if reader._core.plain else 0
             return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
         state = fd.state
