@@ -226,15 +226,15 @@ class _Bell:
 
     def close(self) -> None:
         """Close the descriptors at once: in a forked child, where nothing can ring it."""
-        self._ear.close()
-        self._string.close()
+        close_quietly(self._ear)
+        close_quietly(self._string)
 
     def __del__(self) -> None:
         # `__init__` may have failed.
         for name in ("_ear", "_string"):
             end = getattr(self, name, None)
             if end is not None:
-                end.close()
+                close_quietly(end)
 
 
 class _Watch:

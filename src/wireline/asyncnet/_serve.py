@@ -276,7 +276,7 @@ class Server:
         """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
         try:
             client.close()
-        except Exception as error:  # noqa: BLE001 -- an error of one connection
+        except OSError as error:  # of this connection; an exception of a signal handler is the caller's
             self._events.failed("a connection could not be closed", error)
 
     def _disown(self) -> StopReport:

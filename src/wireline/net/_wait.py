@@ -8,7 +8,6 @@ does, others do not, and on Linux it would reach the other processes that share 
 
 from __future__ import annotations
 
-import contextlib
 import select
 import socket
 import threading
@@ -120,9 +119,12 @@ def _close_pair(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
-    # BlockingIOError: many are there that are unread. OSError: closed in this moment, so no thread waits.
-    with contextlib.suppress(OSError):
+    """Make the first end readable, for good."""
+    try:
         pair[1].send(b"\0")
+    except OSError:
+        # No memory for a byte, or thousands of them are there. The end of the stream needs none.
+        close_quietly(pair[1])
 
 
 def wait_for_lookup(
