@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.net.interrupting import at_instructions, by_signals, in_except
-from tests.torture.interruptions import SCENES
 from wireline import BusyError
 from wireline.net import Socket
 from wireline.testing import ThrowawayCA
@@ -87,15 +86,7 @@ def test_FA26_an_exception_before_any_instruction_over_tls(scene: str, directory
     expect_nothing(at_instructions("tls13", [scene], "raise", directory, 0.8, everything=False))
 
 
-@pytest.mark.stress
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scene", CALLS)
-def test_FA7_an_exception_before_every_instruction(scene: str, kind: str, directory: str) -> None:
-    """FA7, FA26: as above."""
-    if kind not in SCENES[scene].kinds:
-        pytest.skip("datagrams are not encrypted")
-    expect_nothing(at_instructions(kind, [scene], "raise", directory, 60, everything=True))
+# Every instruction of every call, and 30,000 signals: `make torture ARGS=interruptions`.
 
 
 @pytest.mark.parametrize(
@@ -106,16 +97,6 @@ def test_FA7_an_exception_before_every_instruction(scene: str, kind: str, direct
 def test_FA7_real_signals(kind: str, scene: str, directory: str) -> None:
     """FA7, FA26: as above, by a timer: a quarter of the interruptions made the socket useless."""
     expect_nothing(by_signals(kind, scene, directory, 0.7))
-
-
-@pytest.mark.stress
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scene", CALLS)
-def test_FA7_real_signals_for_every_call(scene: str, kind: str, directory: str) -> None:
-    """FA7, FA26: as above."""
-    if kind not in SCENES[scene].kinds:
-        pytest.skip("datagrams are not encrypted")
-    expect_nothing(by_signals(kind, scene, directory, 5))
 
 
 @pytest.mark.parametrize(

@@ -51,18 +51,6 @@ def test_FA8_closing_before_any_instruction(kind: str, scene: str, directory: st
     assert not found, "\n".join(map(str, found))
 
 
-@pytest.mark.stress
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("scene", CALLS)
-def test_FA8_closing_before_every_instruction(kind: str, scene: str, directory: str) -> None:
-    """FA8: as above."""
-    if kind not in SCENES[scene].kinds:
-        pytest.skip("datagrams are not encrypted")
-    found = at_instructions(kind, [scene], "disturb", directory, 60, everything=True)
-    assert not found, "\n".join(map(str, found))
-
-
 def run(program: str) -> None:
     """Run a program that may hang."""
     done = subprocess.run(
