@@ -210,6 +210,7 @@ class Interruption:
     @contextlib.contextmanager
     def armed(self) -> Iterator[None]:
         before = sys.gettrace()
+        sys._getframe().f_trace_opcodes = True  # 3.12 looks for it when tracing begins, and not later
         sys.settrace(self._trace)
         try:
             yield

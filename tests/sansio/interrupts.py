@@ -65,6 +65,7 @@ def interrupted(call: Callable[[], object], moment: int, *files: str) -> bool:
     """
     tracer = _Tracer(files, moment)
     before = sys.gettrace()
+    sys._getframe().f_trace_opcodes = True  # 3.12 looks for it when tracing begins, and not later
     sys.settrace(tracer)
     try:
         call()
