@@ -240,6 +240,7 @@ def test_FA28_the_end_of_a_connection_costs_a_drain_as_much_among_many_as_among_
         let_go = [threading.Event() for _ in range(connections)]
         waiting = iter(let_go)
         lines = Lines()
+        measuring = threading.gettrace()  # of the coverage, perhaps
         threading.settrace(lines)
         try:
             server = serve(lambda client, address: next(waiting).wait(PATIENCE), 0, LOCALHOST)
@@ -256,7 +257,7 @@ def test_FA28_the_end_of_a_connection_costs_a_drain_as_much_among_many_as_among_
                     eventually(lambda: server.connections == connections - left)  # noqa: B023 -- at once
                 stopping.join(PATIENCE)
         finally:
-            threading.settrace(None)  # type: ignore[arg-type]
+            threading.settrace(measuring)  # type: ignore[arg-type]
         assert lines.count > before
         return (lines.count - before) / connections
 

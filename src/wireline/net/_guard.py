@@ -15,7 +15,7 @@ from wireline._process import process
 from wireline._sansio.deadline import Deadline
 from wireline._sansio.stream import StreamCore
 from wireline._secure import SecureSocket
-from wireline.errors import BusyError, SockAddr, SocketTimeout
+from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._wait import Latch, Readiness
 from wireline.net._write_lock import Permit
@@ -136,6 +136,8 @@ class GuardedSocket(SecureSocket):
         core = self._guard.take_core()
         if core is None:
             self._open_sock(operation)
+            if self._guard.closing:  # by `detach`, in this moment
+                raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         permit = self._writing.try_acquire()
         if permit is None:
@@ -152,6 +154,8 @@ class GuardedSocket(SecureSocket):
         core = self._guard.take_core()
         if core is None:
             self._open_sock(operation)
+            if self._guard.closing:  # by `detach`, in this moment
+                raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         return core
 
