@@ -157,6 +157,11 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
         peer.sendall(b"x\n")
         if "--echo" in words:
             assert peer.recv(1) == b"x"
+        limit = time.monotonic() + PATIENCE
+        while (
+            not signals._hurries
+        ):  # it listens, and is about to serve: a second signal would end the process
+            assert time.monotonic() < limit
         ending = [threading.Thread(target=signals.end, args=[signal.SIGTERM]) for _ in range(2)]
         for each in ending:
             each.start()
