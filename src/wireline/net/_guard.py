@@ -86,6 +86,8 @@ class GuardedSocket(SecureSocket):
 
     def _inherit(self) -> None:
         self._quiet_epoch = process.epoch
+        # A thread of the parent may have been waiting in `poll`: its object refuses every other call, for ever.
+        self._readable = self._writable = None
         if self._closing.locked():  # by another thread, in this moment
             self._quiet_epoch = None
 
