@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
-from typing import Self, TypeVarTuple
+from typing import Self
 
 from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
@@ -14,6 +14,7 @@ from wireline._datagram import Datagram
 from wireline._descriptor import State, shut_down_writing
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
+from wireline._sansio.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.asyncnet._asyncio import checkpoint, running_loop
 from wireline.asyncnet._jobs import NOW, Send
@@ -33,27 +34,6 @@ __all__ = ["AsyncStream"]
 
 # What `recv_some` is mostly asked for. A tuple of its own for each that waits would be 60 bytes a connection.
 _ANYTHING = (BUFFER_SIZE, SAFE_DISCONN)
-
-
-Ts = TypeVarTuple("Ts")
-
-
-def _named(
-    operation: str, request: Callable[[StreamCore, *Ts], bytes | None]
-) -> Callable[[StreamCore, *Ts], bytes | None]:
-    """The same request under the name of the method that makes it, for errors: one is known by ``__name__``."""
-
-    def asked(core: StreamCore, *args: *Ts) -> bytes | None:
-        return request(core, *args)
-
-    asked.__name__ = operation
-    return asked
-
-
-_RECV_INTO = _named("recv_into", StreamCore.recv)
-_RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
-_TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
-_LINES = _named("lines", StreamCore.recv_line)
 
 
 @_promises.documented(_promises.SocketPromises)
@@ -90,9 +70,9 @@ class AsyncStream(WaitingStream):
             if self._core is None and self._is_datagram:
                 data = (await self._receive("recv_into", len(target), flags, timeout)).data
             else:
-                answer = self._ask(_RECV_INTO, timeout, len(target), flags)
+                answer = self._ask(RECV_INTO, timeout, len(target), flags)
                 if answer is None:
-                    answer = await self._wait_for(_RECV_INTO, timeout, len(target), flags)
+                    answer = await self._wait_for(RECV_INTO, timeout, len(target), flags)
                 data = answer
             target[: len(data)] = data
         return len(data)
@@ -211,11 +191,11 @@ class AsyncStream(WaitingStream):
         on_long: str = "truncate",
     ) -> int:
         require_resizable(buffer)
-        answer = self._ask(_RECV_LINE_INTO, timeout, max_length, on_long, flags)
+        answer = self._ask(RECV_LINE_INTO, timeout, max_length, on_long, flags)
         if answer is None:
             most = max_length if flags is SAFE_DISCONN and type(max_length) is int else 0
             answer = await self._wait_for(
-                _RECV_LINE_INTO, timeout, max_length, on_long, flags, most=most, is_line=True
+                RECV_LINE_INTO, timeout, max_length, on_long, flags, most=most, is_line=True
             )
         buffer[:] = answer
         return len(buffer)
@@ -229,7 +209,7 @@ class AsyncStream(WaitingStream):
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
         ):
             return ReadLineResult.FULL_LINE, lines.pop()
-        line = self._read_now(_TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
+        line = self._read_now(TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
         if line:
             return ReadLineResult.FULL_LINE, line
         assert self._core is not None
@@ -542,11 +522,11 @@ class _Lines:
         if reader is not None and reader.at_rest and timeout != 0 and reader.loop is running_loop():
             args = (max_length, "raise", SAFE_DISCONN)
             return await reader.wait(
-                _LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
+                LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
             )
-        answer = stream._ask(_LINES, timeout, max_length, "raise", SAFE_DISCONN)
+        answer = stream._ask(LINES, timeout, max_length, "raise", SAFE_DISCONN)
         if answer is None:
             answer = await stream._wait_for(
-                _LINES, timeout, max_length, "raise", SAFE_DISCONN, most=max_length, is_line=True
+                LINES, timeout, max_length, "raise", SAFE_DISCONN, most=max_length, is_line=True
             )
         return answer

@@ -18,6 +18,7 @@ from wireline._descriptor import KERNEL_WAITS, shut_down_writing
 from wireline._process import process
 from wireline._sansio.deadline import Deadline, check_timeout
 from wireline._sansio.lines import EMPTY_LINE
+from wireline._sansio.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._sansio.stream import StreamCore, check_size
 from wireline.errors import SocketTimeout, WirelineError, rename
 from wireline.net._secured import SecuredSocket
@@ -37,24 +38,6 @@ from wireline.options import (
 __all__ = ["BlockingStream"]
 
 Ts = TypeVarTuple("Ts")
-
-
-def _named(
-    operation: str, request: Callable[[StreamCore, *Ts], bytes | None]
-) -> Callable[[StreamCore, *Ts], bytes | None]:
-    """The same request under the name of the method that makes it, for errors: one is known by ``__name__``."""
-
-    def asked(core: StreamCore, *args: *Ts) -> bytes | None:
-        return request(core, *args)
-
-    asked.__name__ = operation
-    return asked
-
-
-_RECV_INTO = _named("recv_into", StreamCore.recv)
-_RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
-_TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
-_LINES = _named("lines", StreamCore.recv_line)
 
 
 @_promises.documented(_promises.SocketPromises)
@@ -168,7 +151,7 @@ class BlockingStream(SecuredSocket):
         target = writable(buffer, size)
         if self._core is None and self._is_datagram:
             return self._receive_into("recv_into", target, flags, timeout).size
-        return len(self._read(_RECV_INTO, timeout, len(target), flags, into=target))
+        return len(self._read(RECV_INTO, timeout, len(target), flags, into=target))
 
     def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
@@ -260,7 +243,7 @@ class BlockingStream(SecuredSocket):
         on_long: str = "truncate",
     ) -> int:
         require_resizable(buffer)
-        buffer[:] = self._read(_RECV_LINE_INTO, timeout, max_length, on_long, flags)
+        buffer[:] = self._read(RECV_LINE_INTO, timeout, max_length, on_long, flags)
         return len(buffer)
 
     def _fits(self, max_length: int) -> bool:
@@ -269,7 +252,7 @@ class BlockingStream(SecuredSocket):
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
         try:
-            line = self._read(_TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
+            line = self._read(TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
         except SocketTimeout:
             assert self._core is not None
             partial = self._core.pending_line()
@@ -298,7 +281,7 @@ class BlockingStream(SecuredSocket):
                 line = ahead[-1]
                 del ahead[-1]
             else:
-                line = self._read(_LINES, timeout, max_length, "raise", SAFE_DISCONN)
+                line = self._read(LINES, timeout, max_length, "raise", SAFE_DISCONN)
                 if not line:
                     return
             yield b"" if line == EMPTY_LINE else line
