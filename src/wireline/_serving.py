@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from wireline._arguments import require_context, require_int
@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     from wireline.tls import SslContext
 
 __all__ = [
-    "REQUESTED",
     "ListenAt",
     "Request",
     "StopReport",
+    "Stops",
     "Welcome",
     "check_callback",
     "check_limit",
     "open_listener",
     "refuse_to_wait",
-    "report_of",
 ]
 
 S = TypeVar("S", bound=BaseSocket)
@@ -63,21 +62,81 @@ class Request:
         self.handlers = set(handlers)
 
 
-def report_of(under_way: Iterable[Request], exempt: Set[object], forced: Set[object]) -> StopReport:
-    """What came of the stops under way.
+class Stops:
+    """The stops of one server that are under way, in the order in which they were asked for.
 
-    Args:
-        under_way: all of them: one that began late may be through first, and knows of fewer handlers.
+    Calls of ``stop``, and one request for all calls of ``request_stop``. A signal handler may add one at any bytecode:
+    each change is one operation on a dict or a set.
+
+    Attributes:
         exempt: handlers that called ``stop`` themselves.
-        forced: those whose connection was closed under them.
+        forced: handlers whose connection was closed under them.
     """
-    handlers = {handler for request in under_way for handler in request.handlers} - exempt
-    count = len(handlers & forced)
-    return StopReport(len(handlers) - count, count)
+
+    def __init__(self) -> None:
+        self._under_way: dict[object, Request] = {}
+        self.exempt: set[object] = set()
+        self.forced: set[object] = set()
+
+    @property
+    def requested(self) -> Request | None:
+        """What ``request_stop`` asked for."""
+        return self._under_way.get(_REQUESTED)
+
+    def request(self, request: Request) -> None:
+        """Add a call of ``request_stop``. A second stop ends the drain of the first."""
+        if self._under_way.setdefault(_REQUESTED, request) is not request or not self._is_first(_REQUESTED):
+            self.hurry()
+
+    def enter(self, request: Request, handler: object | None) -> bool:
+        """Add a call of ``stop``. A second stop ends the drain of the first.
+
+        Args:
+            request: the call; ``leave`` is due in any case.
+            handler: the thread or task that calls, if it is a handler of this server.
+
+        Returns:
+            False for a handler that is not the first to stop: it must not wait for what waits for it.
+        """
+        self._under_way[request] = request
+        first = self._is_first(request)
+        if handler is None:
+            if not first:
+                self.hurry()
+        elif first:
+            self.exempt.add(handler)
+        else:
+            return False
+        return True
+
+    def leave(self, request: Request, handler: object) -> None:
+        """The call of ``stop`` ends."""
+        self._under_way.pop(request, None)
+        self.exempt.discard(handler)
+
+    def is_in_stop(self, caller: object) -> bool:
+        """Whether ``caller`` is in ``stop`` already: then this is a signal handler that has interrupted it."""
+        return any(request.caller is caller for request in list(self._under_way.values()))
+
+    def hurry(self) -> None:
+        """End the drains: none waits for handlers any more."""
+        for request in list(self._under_way.values()):
+            request.hurried = True
+
+    def report(self) -> StopReport:
+        """What came of them all: one that began late may be through first, and knows of fewer handlers."""
+        under_way = list(self._under_way.values())
+        handlers = {handler for request in under_way for handler in request.handlers} - self.exempt
+        count = len(handlers & self.forced)
+        return StopReport(len(handlers) - count, count)
+
+    def _is_first(self, key: object) -> bool:
+        keys = list(self._under_way)  # a copy, made in one step
+        return keys[0] is key
 
 
-REQUESTED = object()
-"""The key of what was asked for by ``request_stop`` among the stops under way."""
+# The key of what `request_stop` asked for.
+_REQUESTED = object()
 
 
 class ListenAt(NamedTuple):

@@ -17,16 +17,15 @@ from wireline._resolver import look_up, outcome
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
 from wireline._serving import (
-    REQUESTED,
     ListenAt,
     Request,
     StopReport,
+    Stops,
     Welcome,
     check_callback,
     check_limit,
     open_listener,
     refuse_to_wait,
-    report_of,
 )
 from wireline.address import Address, IpAddress
 from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
@@ -145,10 +144,7 @@ class Server:
         self._changed = Signal(self._loop)
         self._accepting = True
         self._stopping = False
-        # The stops under way, in the order in which they were asked for: calls of `stop`, and one of `request_stop`.
-        self._stops: dict[object, Request] = {}
-        self._exempt: set[Task] = set()  # a handler in `stop`
-        self._forced: set[Task] = set()  # their connection was closed under them
+        self._stops = Stops()
         self._forcing = False
         self._report: StopReport | None = None
         try:
@@ -185,20 +181,12 @@ class Server:
         mine = Request(self._moment(seconds), self._active)
         me = current_task()
         try:
-            self._stops[mine] = mine
-            first = self._is_first(mine)
-            if me not in self._active:
-                if not first:
-                    self._end_drains()
-            elif first:
-                self._exempt.add(me)
-            else:
-                return StopReport(0, 0)  # a handler must not wait for what waits for it
+            if not self._stops.enter(mine, me if me in self._active else None):
+                return StopReport(0, 0)
             self._begin_to_stop()
             report = await self._end(mine)
         finally:
-            self._stops.pop(mine, None)
-            self._exempt.discard(me)
+            self._stops.leave(mine, me)
         await self._until(self._acceptor.done, self._moment(_UNWIND))  # the loop may be closed next
         return report
 
@@ -208,21 +196,9 @@ class Server:
             self._disown()
         elif self._report is None:
             mine = Request(self._moment(seconds), self._active)
-            known = self._stops.setdefault(REQUESTED, mine)
-            if known is not mine or not self._is_first(REQUESTED):
-                self._end_drains()
+            self._stops.request(mine)
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
                 self._loop.call_soon_threadsafe(self._requested)
-
-    def _is_first(self, key: object) -> bool:
-        """Whether no stop under way was asked for before this one."""
-        keys = list(self._stops)  # a copy, made in one step: a signal handler may add one at any moment
-        return keys[0] is key
-
-    def _end_drains(self) -> None:
-        """A second stop was asked for: none waits for handlers any more."""
-        for request in list(self._stops.values()):
-            request.hurried = True
 
     def _requested(self) -> None:
         self._begin_to_stop()
@@ -246,7 +222,7 @@ class Server:
         try:
             if not self._is_over():
                 await self._force()
-            self._report = report_of(list(self._stops.values()), self._exempt, self._forced)
+            self._report = self._stops.report()
         finally:
             self._forcing = False
             self._changed.ring()
@@ -255,8 +231,8 @@ class Server:
 
     async def _force(self) -> None:
         """Close what is left, and give the handlers time to notice."""
-        left = {task: client for task, client in self._active.items() if task not in self._exempt}
-        self._forced |= left.keys()
+        left = {task: client for task, client in self._active.items() if task not in self._stops.exempt}
+        self._stops.forced |= left.keys()
         # Who is at its socket gets a `ClosedError`, and time to unwind. Who waits for something else would not notice.
         elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
         for client in left.values():
@@ -270,7 +246,7 @@ class Server:
 
     def _is_over(self) -> bool:
         """Whether there is nothing left to wait for."""
-        return len(self._active) <= len(self._exempt) or self._report is not None
+        return len(self._active) <= len(self._stops.exempt) or self._report is not None
 
     def _close(self, client: AsyncSocket) -> None:
         """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
@@ -314,8 +290,9 @@ class Server:
 
     async def _carry_out(self) -> None:
         """Do what ``request_stop`` asked for; a call of ``stop`` does everything by itself."""
-        if self._report is None and REQUESTED in self._stops:
-            await self._end(self._stops[REQUESTED])
+        request = self._stops.requested
+        if self._report is None and request is not None:
+            await self._end(request)
         self._changed.ring()
 
     async def _accept_loop(self) -> None:

@@ -17,16 +17,15 @@ from wireline._resolver import look_up
 from wireline._sansio.backoff import Backoff
 from wireline._sansio.deadline import check_timeout
 from wireline._serving import (
-    REQUESTED,
     ListenAt,
     Request,
     StopReport,
+    Stops,
     Welcome,
     check_callback,
     check_limit,
     open_listener,
     refuse_to_wait,
-    report_of,
 )
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
@@ -148,10 +147,7 @@ class Server:
         self._changed = _Sleepers()
         self._accepting = True
         self._stopping = False
-        # The stops under way, in the order in which they were asked for: calls of `stop`, and one of `request_stop`.
-        self._stops: dict[object, Request] = {}
-        self._exempt: set[threading.Thread] = set()  # a handler in `stop`
-        self._forced: set[threading.Thread] = set()  # their connection was closed under them
+        self._stops = Stops()
         self._forcing = False
         self._reports: list[StopReport] = []  # the first one counts
         try:
@@ -189,25 +185,18 @@ class Server:
             return self._disown()
         if self._reports:
             return self._reports[0]
-        if any(request.caller is me for request in list(self._stops.values())):
+        if self._stops.is_in_stop(me):
             # A signal handler: the call that it has interrupted goes on when this one has returned, and not before.
-            self._end_drains()
+            self._stops.hurry()
+            self._changed.wake()
             return StopReport(0, 0)
         try:
-            self._stops[mine] = mine
-            first = self._is_first(mine)
-            if me not in self._active:
-                if not first:
-                    self._end_drains()
-            elif first:
-                self._exempt.add(me)
-            else:
-                return StopReport(0, 0)  # a handler must not wait for what waits for it
+            if not self._stops.enter(mine, me if me in self._active else None):
+                return StopReport(0, 0)
             self._begin_to_stop()
             report = self._end(mine)
         finally:
-            self._stops.pop(mine, None)
-            self._exempt.discard(me)
+            self._stops.leave(mine, me)
         self._acceptor.join(_UNWIND)
         return report
 
@@ -216,21 +205,8 @@ class Server:
         if self._owner is not process.epoch:
             self._disown()
         elif not self._reports:
-            known = self._stops.setdefault(REQUESTED, mine)
-            if known is not mine or not self._is_first(REQUESTED):
-                self._end_drains()
+            self._stops.request(mine)
             self._begin_to_stop()
-
-    def _is_first(self, key: object) -> bool:
-        """Whether no stop under way was asked for before this one."""
-        keys = list(self._stops)  # a copy, made in one step: a signal handler may add one at any moment
-        return keys[0] is key
-
-    def _end_drains(self) -> None:
-        """A second stop was asked for: none waits for handlers any more."""
-        for request in list(self._stops.values()):
-            request.hurried = True
-        self._changed.wake()
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
@@ -247,18 +223,18 @@ class Server:
         self._forcing = True
         if not self._is_over():
             for thread, client in self._active.copy().items():
-                if thread not in self._exempt:
-                    self._forced.add(thread)
+                if thread not in self._stops.exempt:
+                    self._stops.forced.add(thread)
                     self._close(client)
             self._changed.wait(self._is_over, time.monotonic() + _UNWIND)
-        self._reports.append(report_of(list(self._stops.values()), self._exempt, self._forced))
+        self._reports.append(self._stops.report())
         self._changed.wake()
         self._events.flush()
         return self._reports[0]
 
     def _is_over(self) -> bool:
         """Whether there is nothing left to wait for."""
-        return len(self._active) <= len(self._exempt) or bool(self._reports)
+        return len(self._active) <= len(self._stops.exempt) or bool(self._reports)
 
     def _close(self, client: Socket) -> None:
         """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
@@ -294,8 +270,8 @@ class Server:
             self._accepting = False
             self._begin_to_stop()
         # A call of `stop` does everything by itself, but it may be given up, and a request may follow.
-        self._changed.wait(lambda: self._reports or REQUESTED in self._stops, None)
-        request = self._stops.get(REQUESTED)
+        self._changed.wait(lambda: self._reports or self._stops.requested, None)
+        request = self._stops.requested
         if request is not None and not self._reports:
             self._end(request)
 
