@@ -183,12 +183,15 @@ class StreamCore:
 
     def recover(self) -> None:
         """Go on after a call that was interrupted at any point, this one included."""
+        self._go_back()
+        self.done()
+
+    def _go_back(self) -> None:
         if self.undo is None:
             self.undo = self._buffer.state()
         self._buffer.restore(self.undo)
         if self.inbox is not None and fed(self.undo) is not self.inbox:
             self._feed_inbox()
-        self.done()
 
     # The requests. Each is named after the method of the socket that makes it.
 

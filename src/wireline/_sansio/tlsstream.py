@@ -253,11 +253,7 @@ class TlsCore(StreamCore):
         self._opened = None
 
     def recover(self) -> None:
-        if self.undo is None:
-            self.undo = self._buffer.state()
-        self._buffer.restore(self.undo)
-        if self.inbox is not None and fed(self.undo) is not self.inbox:
-            self._feed_inbox()
+        self._go_back()
         self._hand_on()
         if self.engine.ended or self.engine.error is not None:
             self._decrypt()

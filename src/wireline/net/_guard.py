@@ -131,16 +131,7 @@ class GuardedSocket(SecureSocket):
 
     def _hold(self, operation: str) -> tuple[StreamCore, Permit]:
         """Be the only call that reads and writes the stream, for as long as the caller has what is returned."""
-        if self._quiet_epoch is not process.epoch:
-            self._arrive()
-        if self._core is None:
-            self._refuse(operation)
-        core = self._guard.take_core()
-        if core is None:
-            self._open_sock(operation)
-            if self._guard.closing:  # by `detach`, in this moment
-                raise ClosedError(f"{operation}: the socket is closed")
-            raise BusyError(f"{operation}: another thread is reading this socket")
+        core = self._take_core_or_raise(operation)
         permit = self._writing.try_acquire()
         if permit is None:
             self._resting += self._guard.cores
@@ -149,10 +140,9 @@ class GuardedSocket(SecureSocket):
 
     def _take_core_or_raise(self, operation: str) -> StreamCore:
         """Say why there is no core to be had, or take it from a call that is gone."""
+        self._arrive()
         if self._core is None:
             self._refuse(operation)
-        if self._is_foreign and not self._closing.locked():
-            self.adopt()
         core = self._guard.take_core()
         if core is None:
             self._open_sock(operation)
