@@ -648,12 +648,7 @@ class Connecting(Scene):
         socket.create_connection(("127.0.0.1", self.port)).close()
         self.serving.result(LIMIT)
         self.listener.close()
-        limit = time.monotonic() + SETTLING[self.world.kind]
-        while len(now := _sockets()) > len(self.before):
-            if time.monotonic() > limit:
-                raise Bad("left", f"descriptors left: {now - self.before}")
-            gc.collect()
-            time.sleep(0.001)
+        _until_closed(self.world.kind, self.before)
 
 
 class Dial(Connecting):
@@ -754,12 +749,17 @@ class Accept(Scene):
 
     def gone(self) -> None:
         super().gone()
-        limit = time.monotonic() + SETTLING[self.world.kind]
-        while len(now := _sockets()) > len(self.before):
-            if time.monotonic() > limit:
-                raise Bad("left", f"descriptors left: {now - self.before}")
-            gc.collect()
-            time.sleep(0.001)
+        _until_closed(self.world.kind, self.before)
+
+
+def _until_closed(kind: str, before: set[str], when: str = "") -> None:
+    """Wait until no more descriptors are open than ``before``."""
+    limit = time.monotonic() + SETTLING[kind]
+    while len(now := _sockets()) > len(before):
+        if time.monotonic() > limit:
+            raise Bad("left", f"descriptors left{when}: {now - before}")
+        gc.collect()
+        time.sleep(0.001)
 
 
 def _sockets() -> set[str]:
@@ -868,12 +868,7 @@ class Stop(Scene):
             while self.client.recv(100):  # what closes with unread data in it resets the connection
                 pass
         self.client.close()
-        limit = time.monotonic() + SETTLING[self.world.kind]
-        while len(now := _sockets()) > len(self.before):
-            if time.monotonic() > limit:
-                raise Bad("left", f"descriptors left after stop: {now - self.before}")
-            gc.collect()
-            time.sleep(0.001)
+        _until_closed(self.world.kind, self.before, " after stop")
 
 
 SCENES: dict[str, type[Scene]] = {
