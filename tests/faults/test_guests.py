@@ -22,12 +22,15 @@ import pytest
 
 from tests.faults.descriptors import none_left, only
 from tests.faults.syscalls import Syscalls, faults_of
-from tests.scenarios.flavours import FLAVOURS, Face, Flavour
+from tests.scenarios.conftest import anyio_backend, flavour
+from tests.scenarios.flavours import Face, Flavour
 from tests.tls import certificates
 from tests.tls.memory import server_context
 from wireline import AcceptResult, Address, _guests
 from wireline._secure import SecureSocket
 from wireline.net import Socket
+
+__all__ = ["anyio_backend", "flavour"]
 
 pytestmark = pytest.mark.anyio
 
@@ -35,17 +38,6 @@ HOST = "127.0.0.1"
 PATIENCE = 20.0
 NOTHING = (AcceptResult.NO_CLIENT, None, None)
 NOT_YET = (AcceptResult.NO_HANDSHAKE, None, None)
-
-
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    with request.param.in_place():
-        yield request.param
-
-
-@pytest.fixture
-def anyio_backend(flavour: Flavour) -> object:
-    return flavour.backend
 
 
 @pytest.fixture

@@ -10,10 +10,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.scenarios.flavours import FLAVOURS, Flavour
+from tests.scenarios.conftest import anyio_backend, flavour
+from tests.scenarios.flavours import Flavour
 from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt, _descriptor
 from wireline._sansio.race import AddrInfo
 from wireline.asyncnet import _dial
+
+__all__ = ["anyio_backend", "flavour"]
 
 pytestmark = pytest.mark.anyio
 
@@ -22,17 +25,6 @@ PATIENCE = 10.0
 HOSTS = {AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 
 numbers = itertools.count()
-
-
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    with request.param.in_place():
-        yield request.param
-
-
-@pytest.fixture
-def anyio_backend(flavour: Flavour) -> object:
-    return flavour.backend
 
 
 @pytest.fixture(params=HOSTS, ids=["IPv4", "IPv6"])
