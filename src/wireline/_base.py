@@ -531,8 +531,7 @@ class BaseSocket:
             sock.setsockopt(level, number, int(bool(value)))
             options = self._options
             if options is None:
-                # Atomic, so that two threads get one dict; and no lock, for a finalizer that runs in the midst of this
-                # might want it.
+                # Atomic, so that two threads get one dict; and without a lock: a finalizer may run here and need it.
                 options = vars(self).setdefault("_options", {})
             options.pop((level, number), None)
             options[level, number] = int(bool(value))

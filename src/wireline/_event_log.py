@@ -111,7 +111,7 @@ class _Window:
         kind: in words.
         level: of the line that counts what was left out.
         numbers: ``next`` gives each event a number, and counts.
-        closers: ``next`` tells the one that closes the window from others who want to.
+        closers: ``next`` is 0 for the caller that closes the window, and more for the others.
         total: how many events there were; None while the window is open.
     """
 

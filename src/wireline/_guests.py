@@ -8,8 +8,8 @@ A full room lets in one more only in the place of the client that has been in it
 that has had ``_GRACE`` seconds: clients that say nothing do not keep out others for as long as their time lasts, and
 a crowd that arrives at once loses none. Those that find no room wait in the kernel's queue.
 
-One thread at a time looks after a room; a second one, or a finalizer that calls in the midst of it, is told that
-nothing can be handed out now. No lock is needed for that: ``dict.setdefault`` is atomic, and says who was first.
+One call at a time looks after a room. For a second one, of another thread or of a finalizer that has interrupted the
+first, no client is ready. No lock is needed for that: of two calls of ``dict.setdefault`` only one sets the key.
 """
 
 from __future__ import annotations

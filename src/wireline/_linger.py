@@ -368,7 +368,7 @@ class _Watch:
     def drop(self) -> None:
         """In a forked child: close the copies of its descriptors. Nothing is taken out of the parent's ``epoll``."""
         selector, bell = self._selector, self._bell
-        with contextlib.suppress(OSError):  # the fork has come in the midst of closing them
+        with contextlib.suppress(OSError):  # the parent was closing them when it forked
             if selector is not None:
                 selector.close()
             if bell is not None:

@@ -1,4 +1,4 @@
-"""Which process is running: how what was made before a fork is told from what was made after it.
+"""The running process. It tells an object that was made before a fork from one that was made after it.
 
 A forked child has copies of the parent's objects and shares the parent's descriptors. An object that must not act on
 such a descriptor keeps the epoch of the process that owns it, and compares.
@@ -17,7 +17,7 @@ class Process:
     """The running process.
 
     Attributes:
-        epoch: an object that a forked child replaces. Whatever kept the one of before belongs to the parent.
+        epoch: an object that a forked child replaces. An object that has kept an older one belongs to the parent.
     """
 
     __slots__ = ("epoch",)

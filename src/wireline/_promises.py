@@ -528,7 +528,7 @@ class SocketPromises:
         Returns:
             ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
             also ``NO_HANDSHAKE``, None and None: a client has come, and is handed out by a later call, when the
-            handshake is done; or another thread is in the midst of this call. A client that takes more than 10 s is
+            handshake is done; or another thread is in this call. A client that takes more than 10 s is
             closed. 256 clients are kept at most, and a call looks only at those that have sent something. Further
             ones wait to be accepted, and take the place of a client that has been in its handshake for a second.
 
@@ -636,7 +636,7 @@ def serve() -> None:
 
     It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
     handler returns or raises; an exception ends its connection and no other. When the process is out of descriptors,
-    those who have a connection keep it, and others are accepted again as soon as that is possible. An error or a
+    its connections stay, and others are accepted again as soon as that is possible. An error or a
     cancellation before it returns leaves nothing behind.
 
     An exception is logged (logger ``wireline``). One that the client's socket raised for a reason that lies with the

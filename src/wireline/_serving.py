@@ -215,7 +215,7 @@ def check_limit(max_connections: int | None) -> int | None:
 
     Raises:
         TypeError: it is not an int.
-        ValueError: it would let nobody in.
+        ValueError: it is less than 1.
     """
     if max_connections is None:
         return None

@@ -54,8 +54,8 @@ class StreamCore:
         broken: the reset that a send was told of. The system tells it once, and the next read of an end.
         inbox: what the network gave and the buffer does not have yet: bytes, or the error that ended the stream.
         undo: the buffer as it is to be if the running call does not come to its end; None while the buffer is
-            as it was before the call. Whoever makes a request of a core that is not empty notes it first (``note``).
-        lines: whole lines that may be taken with ``lines.pop()`` by whoever asks for a plain ``recv_line``.
+            as it was before the call. Before a request of a core that is not empty, the caller notes it (``note``).
+        lines: whole lines, which a plain ``recv_line`` may take with ``lines.pop()``.
     """
 
     __slots__ = (

@@ -25,7 +25,7 @@ __all__ = ["AttachedStream"]
 
 
 class AttachedStream(SecuredStream):
-    """The part of a stream that holds an ``FdOnLoop``, and the core while nobody reads."""
+    """The part of a stream that holds an ``FdOnLoop``, and the core while no task reads."""
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._fd = FdOnLoop(sock)
@@ -144,7 +144,7 @@ class AttachedStream(SecuredStream):
         if linger is None or self._core is None or sock.fileno() < 0:
             close_quietly(sock)
             return
-        # Whoever was interrupted by the close in the midst of a send is to find a closed socket, and not this one.
+        # A send that this close has interrupted is to find a closed socket, and not the new one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
         dispose(heir, linger, farewell)
 

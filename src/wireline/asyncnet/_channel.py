@@ -195,7 +195,7 @@ class Channel:
             self._queue.remove(waiting)
 
     def close(self, error: Callable[[str], BaseException]) -> None:
-        """Wake everybody with an error in the next turn of the loop, and let go of the descriptor."""
+        """Wake all tasks that wait with an error, in the next turn of the loop, and let go of the descriptor."""
         self._end()
         if not self._loop.is_closed():
             for waiting in self._queue:
@@ -234,7 +234,7 @@ class Channel:
             return False
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
             if self.closed:
-                return False  # it is told by `close`, and by another name
+                return False  # `close` wakes it, with an error of its own
             waiting._tell(error)
         else:
             if answer is NOT_YET:

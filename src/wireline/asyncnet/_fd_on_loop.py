@@ -1,4 +1,4 @@
-"""A descriptor that belongs to a loop: who may touch it, who closes it, and from where.
+"""A descriptor that belongs to a loop: which calls may touch it, which close it, and from where.
 
 The async twin of the blocking flavour's guard. An ``AsyncSocket`` holds one ``FdOnLoop`` and forwards to it.
 
@@ -17,18 +17,18 @@ Theory of operation. A descriptor has one owner of each kind:
 ``close`` may be called in any thread, and at any bytecode of the loop's own thread: a signal handler or a finalizer may
 have interrupted a callback of ours that is half done, or the loop itself. So it does two things.
 
-At once, each a step that cannot be half done for anybody: every object that knows the descriptor is marked
+At once, in steps none of which can be seen half done: every object that knows the descriptor is marked
 (``closed``), the poller forgets the number, and the descriptor is closed, by which the number is free again (a program
 may bind to the port of a listener as soon as it has closed it). What was interrupted finds out by itself: its
 ``socket.socket`` answers ``EBADF`` and it looks at the mark, or it is about to sleep and looks at the mark last, after
 it can be found. It never sees the number: that is asked of the ``socket.socket`` each time, and is -1 after the close.
 
 Later, in a callback of the loop (``_finish``), where nothing of ours is half done: tasks are woken with
-``ClosedError``, timers are cancelled, the queues are sent away. If there is nobody to wake there is no later.
+``ClosedError``, in the queues too, and timers are cancelled. Where no task waits, this part is left out.
 
 Where a thread of another loop, or of none, calls ``close`` (the collector runs in any), all of it happens in the loop's
-thread: only there nobody is in the midst of a system call with the descriptor. A loop that does not run has nobody in
-the midst of anything; a closed one has nobody to wake.
+thread: only there no system call with the descriptor is under way. A loop that does not run has no call under way; on a
+closed one no task waits.
 
 On a loop without ``add_reader`` an operation of the loop may have the descriptor in its hands. Then it is closed when
 the last of them has let go of it.
@@ -93,7 +93,7 @@ class FdOnLoop:
         self.state = loop_state(loop)
 
     def replace(self, sock: socket.socket) -> Callable[[], None]:
-        """Go on with another descriptor; what is returned closes the one before, when nobody has it any more."""
+        """Go on with another descriptor; what is returned closes the old one, once no operation has it any more."""
         old, self.sock = self.sock, sock
         operations = self.clear(old)
         return lambda: when_done(operations, functools.partial(close_quietly, old))
@@ -200,9 +200,7 @@ class FdOnLoop:
         if loop is not None and alive and (in_hands or self._is_awaited()):
             try:
                 loop.call_soon_threadsafe(self._finish, dispose if in_hands else None)
-            except (
-                RuntimeError
-            ):  # the loop was closed in this moment: there is nobody to wake, and no operation
+            except RuntimeError:  # the loop was closed in this moment: no task waits, and no operation
                 in_hands = False
         if not in_hands:
             state.forget(self.sock.fileno())

@@ -33,7 +33,7 @@ T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 NOW = DONT_WAIT | NO_SIGNAL
-"""Flags of a send that holds up nobody: a duplicate of the descriptor may have been made blocking (W10)."""
+"""Flags of a send that does not block: a duplicate of the descriptor may have been made blocking (W10)."""
 
 # Bytes that an operation of the loop sends at once. It is never cancelled, so what it has counts as sent: a piece that
 # is small beside any message for which it matters, and large beside the cost of an operation. A guess.

@@ -36,7 +36,7 @@ BUDGET = 128
 
 A send or a read that need not wait takes 1 to 10 us, so a turn of the loop is held up for about a millisecond at most.
 It is one count for all sockets of the loop, so a task that goes around among thousands of sockets is counted too. It
-begins anew with each turn in which the poller has events: who waits often is hardly ever asked to pause.
+begins anew with each turn in which the poller has events: a task that waits often hardly ever has to pause.
 """
 
 _IN: int = getattr(select, "EPOLLIN", 0)
@@ -155,7 +155,7 @@ class LoopState:
             if loop is None or loop.is_closed() or not loop.is_running():
                 self._close_if_idle()
             else:
-                # Not now: who closes a socket may have interrupted the loop in the midst of its own business.
+                # Not now: a signal handler that closes a socket may have interrupted the loop itself.
                 with contextlib.suppress(RuntimeError):  # closed in this moment; the descriptor goes with us
                     loop.call_soon_threadsafe(self._close_if_idle)
 

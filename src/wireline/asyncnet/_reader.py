@@ -132,7 +132,7 @@ class StreamReader(Sleep):
         self.pending = self._asyncio_future_blocking = True
         try:
             if self.closed:
-                # Asked last: whoever closes from now on finds a reader that is `pending`.
+                # Asked last: a close from now on finds a reader that is `pending`.
                 self._end()
                 raise closed_meanwhile(request.__name__)
             yield self

@@ -233,7 +233,8 @@ class Server:
         """Close what is left, and give the handlers time to notice."""
         left = {task: client for task, client in self._active.items() if task not in self._stops.exempt}
         self._stops.forced |= left.keys()
-        # Who is at its socket gets a `ClosedError`, and time to unwind. Who waits for something else would not notice.
+        # A handler in a call of its socket gets a `ClosedError`, and time to unwind. One that waits for something else
+        # would not notice.
         elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
         for client in left.values():
             self._close(client)
@@ -340,7 +341,7 @@ class Server:
     # The task of one connection.
 
     async def _run(self, client: AsyncSocket, address: Address) -> None:
-        self._active[current_task()] = client  # here, as an eager task runs before anybody else knows it
+        self._active[current_task()] = client  # here: an eager task runs before `spawn` returns
         accepted = self._loop.time()
         in_handshake = self._welcome is not None
         try:

@@ -96,7 +96,7 @@ class WriteTurn:
         granted: bool = False
         try:
             if self.over:
-                return False  # asked last: whoever ends the turn from now on finds a ticket
+                return False  # asked last: an end of the turn from now on finds a ticket
             granted = await ticket
             return granted
         except Cancelled:

@@ -403,7 +403,7 @@ class AsyncStream(WaitingStream):
             if state.left <= 0:
                 await state.checkpoint()
             state.left -= 1
-            self.last_bytes_sent = 0  # who wrote before may have counted meanwhile
+            self.last_bytes_sent = 0  # the task that wrote before may have set it meanwhile
             if self._secure is not None:
                 return await self._send_a_slice(self._secure, payload, deadline)
             sent = await self._send_once("send_some", payload, deadline) if payload else 0

@@ -149,7 +149,7 @@ class SecuredSocket(GuardedSocket):
         piece = payload if len(payload) <= secure.slice_size else memoryview(payload)[: secure.slice_size]
         secure.encrypt(piece)
         # All of it, or the peer waits for the rest of a record while we wait for its answer.
-        with contextlib.suppress(SocketTimeout):  # the next who sends takes the rest along
+        with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             self._flush(secure, "send_some", deadline)
         return len(piece)
 

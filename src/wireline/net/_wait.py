@@ -1,7 +1,7 @@
 """Waiting for one descriptor, with a deadline, and in a way that ``close`` can end.
 
-Who is woken by what: a connected stream by ``shutdown``, which the kernel reports to everybody who polls or sits in
-a system call on it. Nothing reports anything for a listener, a datagram socket or one that is connecting (Linux
+``close`` wakes the calls of a connected stream by ``shutdown``, which the kernel reports to every ``poll`` and every
+system call on it. Nothing reports anything for a listener, a datagram socket or one that is connecting (Linux
 does, others do not, and on Linux it would reach the other processes that share a listener). These wait for a
 ``Waker`` beside their own descriptor.
 """
@@ -184,7 +184,7 @@ class Readiness:
         seconds = None if deadline is None else deadline.remaining(time.monotonic())
         if self._waker is None:
             return self._ready(seconds)
-        # A pair of descriptors is made only for who really has to wait.
+        # A pair of descriptors is made only for a call that really has to wait.
         if self._ready(0.0):
             return True
         if seconds == 0.0:

@@ -1,7 +1,7 @@
 """The right to write: one thread at a time, in the order in which they asked (W5).
 
-``threading.Lock`` is not fair, its waiters cannot be sent away, as ``close`` must, and one whose holder was ended by an
-exception stays locked for ever.
+``threading.Lock`` is not fair, ``close`` cannot end the waits for it, and it stays locked for ever when an exception
+has ended the call that held it.
 """
 
 from __future__ import annotations
