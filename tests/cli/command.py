@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
+import select
 import socket
 import subprocess
 import sys
@@ -141,12 +143,15 @@ def udp_socket(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
 def deaf_listener() -> Iterator[tuple[int, str]]:
     """A listener that answers no further connection, its port, and the target that leads there."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        # When the queue is full, what else comes is dropped; Linux lets one more in than it is told.
+        # Linux lets one connection into a queue of none, and drops the SYN of each further one. The second may only ask
+        # when the first is in the queue: until then the states of both change under a test that looks at them.
         full.bind(("127.0.0.1", 0))
         full.listen(0)
-        for filler in (first, second):
-            filler.setblocking(False)
-            filler.connect_ex(full.getsockname())
+        first.settimeout(PATIENCE)
+        first.connect(full.getsockname())
+        assert select.select([full], [], [], PATIENCE)[0]
+        second.setblocking(False)
+        assert second.connect_ex(full.getsockname()) == errno.EINPROGRESS
         port = full.getsockname()[1]
         yield port, f"127.0.0.1:{port}"
 

@@ -7,6 +7,9 @@ import os
 import re
 import signal
 import ssl
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 from pathlib import Path
@@ -225,6 +228,28 @@ def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
             threading.Event().wait(0.01)
         command.send_signal(signal.SIGINT)
         assert command.end() == (130, b"", "")
+
+
+def test_an_interrupt_during_the_imports_ends_it_without_a_traceback() -> None:
+    program = """
+        import os, signal, sys
+
+        class Interrupting:
+            def find_spec(self, name, path, target=None):
+                if name == "wireline.net":
+                    os.kill(os.getpid(), signal.SIGINT)
+
+        sys.meta_path.insert(0, Interrupting())
+        from wireline.cli import main
+        sys.exit(main(["connect", "127.0.0.1:1"]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 def test_an_output_that_nobody_reads_does_not_keep_it_from_ending(start: Start) -> None:

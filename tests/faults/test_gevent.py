@@ -152,6 +152,21 @@ def test_FA13_a_server_and_many_clients(tls: bool) -> None:
     """)
 
 
+def test_FA13_a_server_name_chooses_the_context() -> None:
+    """FA13: gevent's ``ssl.SSLContext`` wraps an ``sni_callback`` so that it fails, and with it every handshake."""
+    printed = run("""
+        from wireline.tls import SslContext
+        def choose(name):
+            print(name)
+        inside = SslContext(cert_file=cert, key_file=key, server_name_callback=choose)
+        with serve(echo, 0, "127.0.0.1", tls=inside) as server:
+            with dial("localhost", server.local_addr.port, tls=SslContext(ca_file=ca), timeout=5) as sock:
+                sock.send(b"hello\\n")
+                assert sock.recv_line(timeout=5) == b"hello"
+    """)
+    assert printed == "localhost\n"
+
+
 def test_FA13_a_handshake_keeps_its_deadline() -> None:
     """FA13: a server that accepts and says nothing does not hang a TLS dial."""
     run("""

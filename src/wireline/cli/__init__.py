@@ -2,6 +2,27 @@
 
 from __future__ import annotations
 
-from wireline.cli._main import main as main
+from collections.abc import Sequence
 
 __all__ = ["main"]
+
+_INTERRUPTED = 130
+"""Exit code after a SIGINT: 128 and the number of the signal, as a shell reports it."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    Args:
+        argv: the words after the program's name; those of the process by default.
+
+    Returns:
+        The exit code.
+    """
+    # Imports are most of the start-up. A SIGINT in that time ends the command as a later one does, without a traceback.
+    try:
+        from wireline.cli._main import run
+
+        return run(argv)
+    except KeyboardInterrupt:
+        return _INTERRUPTED

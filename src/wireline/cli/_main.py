@@ -13,15 +13,8 @@ from wireline.cli._signals import signals_caught
 from wireline.cli._stdio import occupy_standard_descriptors
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command.
-
-    Args:
-        argv: the words after the program's name; those of the process by default.
-
-    Returns:
-        The exit code.
-    """
+def run(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the arguments and the result are those of `wireline.cli.main`."""
     occupy_standard_descriptors()
     try:
         options = parse(argv)

@@ -76,7 +76,7 @@ def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) 
     from . import _openssl
 
     if config.server_name_callback is not None or not _openssl.available():
-        context.sni_callback = on_server_name
+        _set_sni_callback(context, on_server_name)
     if config.server_name_callback is not None:
         # A session of TLS 1.3 is resumed before the name has led to its context, and whatever that name is: with one
         # made for another name a client would get past the certificates that this one asks for. (In TLS 1.2 the name
@@ -85,6 +85,16 @@ def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) 
     if get_psk is not None:
         _install_server_psk(context, get_psk, hint)
     return context
+
+
+def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | None]) -> None:
+    """Set ``sni_callback`` by the setter of `_ssl`, below any class that is derived from it.
+
+    gevent puts a class of its own in place of ``ssl.SSLContext``. Its setter wraps the callback for sockets of gevent,
+    and what it sets fails on every ``ssl.SSLObject``.
+    """
+    lowest = next(kind for kind in reversed(type(context).__mro__) if "sni_callback" in vars(kind))
+    vars(lowest)["sni_callback"].__set__(context, callback)
 
 
 def check(config: Configuration) -> None:
