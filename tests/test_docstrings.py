@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from wireline import _promises, asyncnet, net
-from wireline._base import BaseSocket
+from wireline import net
 from wireline.net import Server, Socket
 
 DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls", "wireline.testing")
@@ -96,7 +95,7 @@ def test_a_function_says_what_to_do_and_not_what_it_does(each: Documented) -> No
         assert word not in _ARTICLES, each.text
 
 
-# The promises, which both flavours share.
+# What waits: the text is the same in both flavours (``test_twins.py``).
 
 
 def _own(kind: type) -> dict[str, object]:
@@ -108,80 +107,30 @@ def _own(kind: type) -> dict[str, object]:
     return found
 
 
-SHARED = [
-    *((name, promise, _own(Socket)) for name, promise in vars(_promises.SocketPromises).items()),
-    *((name, promise, _own(Server)) for name, promise in vars(_promises.ServerPromises).items()),
-    *((name, getattr(_promises, name), vars(net)) for name in ("dial", "serve")),
-]
-PROMISES = [
-    pytest.param(name, promise, members, id=name)
-    for name, promise, members in SHARED
+WAITING = [
+    pytest.param(name, member, id=name)
+    for kind in (Socket, Server)
+    for name, member in _own(kind).items()
     if not name.startswith("_")
-]
+] + [pytest.param(name, getattr(net, name), id=name) for name in ("dial", "serve")]
 
 
-@pytest.mark.parametrize(("name", "promise", "members"), PROMISES)
-def test_every_promise_is_kept_by_something_of_that_name(
-    name: str, promise: Callable[[], None], members: dict[str, object]
-) -> None:
-    assert name in members, "nothing has this name"
-    assert members[name].__doc__ == promise.__doc__
-
-
-@pytest.mark.parametrize("kind", [Socket, Server, asyncnet.AsyncSocket, asyncnet.Server])
-def test_every_public_method_of_a_flavour_has_its_text_from_the_promises(kind: type) -> None:
-    promised = _promises.SocketPromises if issubclass(kind, BaseSocket) else _promises.ServerPromises
-    own = {name for name in _own(kind) if not name.startswith("_")}
-    assert own == {name for name in vars(promised) if not name.startswith("_")}
-
-
-@pytest.mark.parametrize(("name", "promise", "members"), PROMISES)
-def test_a_promise_names_every_argument_in_its_order(
-    name: str, promise: Callable[[], None], members: dict[str, object]
-) -> None:
-    text = inspect.getdoc(promise) or ""
+@pytest.mark.parametrize(("name", "member"), WAITING)
+def test_a_docstring_names_every_argument_in_its_order(name: str, member: object) -> None:
+    text = inspect.getdoc(member) or ""
     section = re.search(r"^Args:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
     said = re.findall(r"^    (\w+): ", section[1], re.MULTILINE) if section else []
-    assert said == ([] if isinstance(members[name], property) else _parameters(members[name]))
+    assert said == ([] if isinstance(member, property) else _parameters(member))
 
 
-@pytest.mark.parametrize(("name", "promise", "members"), PROMISES)
-def test_whatever_waits_says_what_a_timeout_or_a_cancellation_leaves_behind(
-    name: str, promise: Callable[[], None], members: dict[str, object]
+@pytest.mark.parametrize(("name", "member"), WAITING)
+def test_a_method_that_waits_says_what_a_timeout_or_a_cancellation_leaves_behind(
+    name: str, member: object
 ) -> None:
-    words = " ".join((promise.__doc__ or "").split())
-    member = members[name]
+    words = " ".join((member.__doc__ or "").split())
     never_waits = name == "request_stop"
     if inspect.isfunction(member) and {"timeout", "drain"} & set(_parameters(member)) and not never_waits:
         assert "cancellation" in words
         if name != "stop":
             assert re.search(r"timeout or a cancellation", words)
             assert "SocketTimeout:" in words
-
-
-def test_documented_leaves_alone_what_has_words_of_its_own() -> None:
-    class Promises:
-        def there(self) -> None:
-            """Promised."""
-
-        def elsewhere(self) -> None:
-            """Promised."""
-
-        def own(self) -> None:
-            """Promised."""
-
-    @_promises.documented(Promises)
-    class Subject:
-        """Its own."""
-
-        def there(self) -> None: ...
-
-        def own(self) -> None:
-            """Its own."""
-
-    assert (Subject.__doc__, Subject.there.__doc__, Subject.own.__doc__) == (
-        "Its own.",
-        "Promised.",
-        "Its own.",
-    )
-    assert not hasattr(Subject, "elsewhere")

@@ -6,7 +6,6 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from wireline import _promises
 from wireline._arguments import dial_arguments
 from wireline._descriptor import State, create
 from wireline._dialing import failure, secure_core
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["dial"]
 
 
-@_promises.documented(_promises.dial)
 async def dial(
     address: str | IpAddress,
     port: int,
@@ -36,6 +34,31 @@ async def dial(
     tls: SslContext | None = None,
     hostname: str | None = None,
 ) -> AsyncSocket:
+    """Connect to a name: race its addresses and return a socket connected to the first that answers.
+
+    All addresses are tried, IPv6 and IPv4 in turn: the next one when 250 ms have passed or the last one has failed
+    (RFC 8305). The name is resolved once. A timeout or a cancellation leaves nothing behind: every attempt under way
+    is closed.
+
+    Args:
+        address: a name or an address.
+        port: 0 to 65535.
+        protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
+        buffered: read from the kernel in large pieces, see ``Socket``.
+        timeout: seconds for the whole call, finding the name and the TLS handshake included; None waits for ever.
+        tls: a ``wireline.tls.SslContext``: make a TLS handshake, and check that the peer is who was asked for.
+        hostname: the name that the peer's certificate must be for, and that is sent to it; ``address`` by default.
+
+    Returns:
+        The connected socket.
+
+    Raises:
+        DialError: no address could be connected; its ``attempts`` have each one's own error and time.
+        SocketTimeout: time ran out while an address could still have answered, or in the handshake.
+        ssl.SSLError: the handshake failed; of a certificate that is not accepted ``ssl.SSLCertVerificationError``.
+        socket.gaierror: the name does not resolve.
+        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+    """
     host, port, sock_type = dial_arguments(address, port, protocol)
     secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
     timeout = check_timeout(timeout)

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline import _promises
 from wireline._arguments import require_int
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._process import process
@@ -54,7 +53,6 @@ _TURNS_OF_AN_OPERATION = 4
 _ACCEPTS_IN_A_ROW = 64
 
 
-@_promises.documented(_promises.serve)
 def serve(
     handler: Handler,
     port: int,
@@ -68,6 +66,43 @@ def serve(
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
 ) -> Starting:
+    """Listen, and call ``handler(client, address)`` for every connection, each on its own.
+
+    It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
+    handler returns or raises; an exception ends its connection and no other. When the process is out of descriptors,
+    its connections stay, and others are accepted again as soon as that is possible. An error or a
+    cancellation before it returns leaves nothing behind.
+
+    An exception is logged (logger ``wireline``). One that the client's socket raised for a reason that lies with the
+    peer (a timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO, and its record
+    has the attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and
+    ``bytes_in`` and ``bytes_out`` as the network counts them (None where the system does not say). Any other exception
+    is the program's own and logged at ERROR with its traceback; one of another socket, too. After ten lines of one kind
+    in one second the others are counted in one line.
+
+    Args:
+        handler: what serves one connection.
+        port: 0 lets the operating system choose; see the server's ``local_addr``.
+        address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
+            and on Linux ``"unix:@name"`` one with an abstract name.
+        tls: a ``wireline.tls.SslContext``: every client has to make a TLS handshake before the handler is called.
+        max_connections: how many may be served at a time; who comes then waits to be accepted. None is no limit.
+        handshake_timeout: seconds that a client has for its handshake, which delays no other client.
+        backlog: how many may wait to be accepted; the operating system has a limit of its own.
+        reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
+        buffered: what the clients' sockets are, see ``Socket``.
+        on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
+            connection, the peer's doing or the program's; the client is closed afterwards. In the async flavour it may
+            be a coroutine function, which is awaited. An exception in it is logged, and nothing else comes of it.
+
+    Returns:
+        The running server.
+
+    Raises:
+        socket.gaierror: the name does not resolve.
+        OSError: the address is in use, not ours, not permitted, ...
+        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+    """
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
@@ -111,7 +146,6 @@ class Starting:
         await self._server.stop()
 
 
-@_promises.documented(_promises.ServerPromises)
 class Server:
     """A running server, made by ``serve``.
 
@@ -157,13 +191,27 @@ class Server:
 
     @property
     def local_addr(self) -> Address:
+        """Where the server listens; it stays known after ``stop``. A Unix socket has its path and port 0."""
         return self._local_addr
 
     @property
     def connections(self) -> int:
+        """How many connections are being served now."""
         return len(self._active)
 
     async def wait(self, timeout: float | None = None) -> None:
+        """Wait until the server has been stopped.
+
+        A timeout or a cancellation leaves the server as it is.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            SocketTimeout: it was not stopped in time.
+            RuntimeError: a forked child waits for its parent's server, and has not let go of its copy with ``stop``.
+            TypeError, ValueError: ``timeout`` is no number, or negative.
+        """
         timeout = check_timeout(timeout)
         if self._owner is not process.epoch:
             refuse_to_wait(stopped=self._disowned)
@@ -173,6 +221,29 @@ class Server:
             raise SocketTimeout("wait", timeout)
 
     async def stop(self, drain: float = 0.0) -> StopReport:
+        """Accept nobody any more, let the handlers finish, and close what is left.
+
+        A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A second call while one
+        is under way ends the drain of both, whatever its own is: the connections are closed at once. In a signal
+        handler that has interrupted the first call it leaves the rest to that, and returns ``StopReport(0, 0)`` at
+        once. Stopping what is stopped is fine. A handler may stop its own server and is not waited for; it does not
+        end the drain of another stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation
+        or an exception during the wait leaves the listener closed and the handlers running, and another ``stop`` goes
+        on.
+
+        A server belongs to the process that made it. In a forked child this call waits for nothing and does nothing
+        to the parent's server: it closes the child's copies of the descriptors, those of connections that the child
+        has not gone on with included, and returns ``StopReport(0, 0)``.
+
+        Args:
+            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+
+        Returns:
+            A ``StopReport``: how many handlers finished in time, and how many connections were closed.
+
+        Raises:
+            TypeError, ValueError: ``drain`` is no number, or negative.
+        """
         seconds = check_timeout(drain)
         if self._owner is not process.epoch:
             return self._disown()
@@ -191,6 +262,19 @@ class Server:
         return report
 
     def request_stop(self, drain: float = 0.0) -> None:
+        """Ask the server to stop, and do not wait for it; see ``wait``.
+
+        It is a plain call in both flavours, and may be made in a signal handler at any moment, and in any thread. What
+        it asks for is done in the background, as ``stop(drain)`` would do it. A second request ends the drain of the
+        first, whatever its own is: so a signal handler that does nothing but this call stops a server gracefully at
+        the first signal and at once at the second. In a forked child it does what ``stop`` does there.
+
+        Args:
+            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+
+        Raises:
+            TypeError, ValueError: ``drain`` is no number, or negative.
+        """
         seconds = check_timeout(drain)
         if self._owner is not process.epoch:
             self._disown()

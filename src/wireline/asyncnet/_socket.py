@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 
-from wireline import _datagram, _promises
+from wireline import _datagram
 from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline._datagram import Datagram, Received
 from wireline._descriptor import State, is_failed_before_accept, refuse_itself
@@ -40,7 +40,6 @@ __all__ = ["Accepted", "AsyncSocket"]
 T = TypeVar("T")
 
 
-@_promises.documented(_promises.SocketPromises)
 class AsyncSocket(AsyncStream):
     """An asynchronous socket: TCP, UDP or Unix."""
 
@@ -56,6 +55,28 @@ class AsyncSocket(AsyncStream):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> int:
+        """Send one datagram.
+
+        A timeout or a cancellation has sent nothing.
+
+        Args:
+            address: a name, of which the first address is used, or an address; on a Unix socket the path.
+            port: 0 to 65535; not used on a Unix socket.
+            data: ``bytes`` or another buffer, ``str`` is none. An empty one is a datagram too.
+            flags: none makes a difference here.
+            timeout: seconds for the whole call, finding the name included; None waits for ever, 0 never waits.
+
+        Returns:
+            How many bytes were sent: all of them.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            socket.gaierror: the name does not resolve.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: too large (``EMSGSIZE``), no route, or an earlier datagram was refused
+                (``ConnectionRefusedError``); the socket keeps working.
+            TypeError, ValueError: a stream socket; an argument is of the wrong type, or out of its range.
+        """
         self.last_bytes_sent = 0
         payload = sendable(data)
         check_flags(flags)
@@ -99,6 +120,26 @@ class AsyncSocket(AsyncStream):
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
+        """Receive one datagram and its sender.
+
+        An empty datagram is a datagram, not an end. A timeout or a cancellation takes no datagram away.
+
+        Args:
+            size: bytes to keep of it at most; the rest of a larger one is gone, and ``truncated`` says so.
+            flags: ``PEEK`` leaves the datagram for the next call.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            A ``Datagram``: ``(data, address)``, and ``truncated``.
+
+        Raises:
+            SocketTimeout: time ran out before a datagram came.
+            BusyError: another thread or task is receiving.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
+                working.
+            TypeError, ValueError: a stream socket; an argument is of the wrong type, or negative.
+        """
         return await self._receive("recv_from", size, flags, timeout)
 
     async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
@@ -118,6 +159,28 @@ class AsyncSocket(AsyncStream):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> Received:
+        """Receive one datagram into the caller's buffer, as ``recv_from`` does.
+
+        A timeout or a cancellation takes no datagram away and leaves the buffer as it was.
+
+        Args:
+            buffer: something writable and contiguous.
+            size: bytes to keep of the datagram at most; None means the whole buffer.
+            flags: ``PEEK`` leaves the datagram for the next call.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            A ``Received``: ``(size, address)``, and ``truncated``.
+
+        Raises:
+            SocketTimeout: time ran out before a datagram came.
+            BusyError: another thread or task is receiving.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
+                working.
+            TypeError: a stream socket, or the buffer cannot be written to.
+            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+        """
         target = writable(buffer, size)
         return await self._receive_datagram(
             "recv_from_into",
@@ -157,6 +220,27 @@ class AsyncSocket(AsyncStream):
     # Connecting.
 
     async def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
+        """Connect to a host, to each of its addresses in turn until one answers.
+
+        The addresses are those of the socket's own family; see ``dial`` for both, raced. A datagram socket sends
+        nothing: it only learns whom ``send`` and ``recv`` are for. After an error, a timeout or a cancellation the
+        socket is unconnected, keeps its options, and may be connected again.
+
+        Args:
+            address: a name or an address.
+            port: 0 to 65535.
+            timeout: seconds for the whole call, finding the name included; None waits for ever.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            socket.gaierror: the name does not resolve.
+            BusyError: another thread or task is connecting this socket.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the last address's error (``ConnectionRefusedError``, ...), or the socket is connected or
+                listening already.
+            TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument is of the wrong type, or out of
+                its range.
+        """
         host, port = peer_arguments(address, port)
         timeout = check_timeout(timeout)
         sock = self._open_sock("connect")
@@ -169,6 +253,22 @@ class AsyncSocket(AsyncStream):
             await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     async def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
+        """Connect to a Unix socket.
+
+        After an error, a timeout or a cancellation the socket is unconnected and may be connected again.
+
+        Args:
+            path: a path, or on Linux an abstract name (a leading NUL).
+            timeout: seconds for the whole call; None waits for ever.
+
+        Raises:
+            SocketTimeout: time ran out before the listener had room for one more.
+            BusyError: another thread or task is connecting this socket.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: nobody listens there (``ConnectionRefusedError``), nothing is there (``FileNotFoundError``), or
+                the socket is connected or listening already.
+            TypeError, ValueError: an IP socket (see ``connect``); no path, an empty one or one that is too long.
+        """
         where = unix_path(path)
         timeout = check_timeout(timeout)
         sock = self._open_sock("connect_unix")
@@ -255,11 +355,50 @@ class AsyncSocket(AsyncStream):
     async def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
+        """Accept a connection; return its socket and who it is.
+
+        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
+        there for the next call.
+
+        Args:
+            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
+            inheritable: whether a program that this process executes gets the new descriptor too.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            An ``Accepted``: ``(client, address)``. The address of a Unix client is its path, ``""`` as a rule, and
+            port 0.
+
+        Raises:
+            SocketTimeout: time ran out before anybody connected.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
+            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+        """
         return await self._accept("accept_addr", flags, inheritable, timeout)
 
     async def accept(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> AsyncSocket:
+        """Accept a connection and return its socket.
+
+        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
+        there for the next call.
+
+        Args:
+            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
+            inheritable: whether a program that this process executes gets the new descriptor too.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            The client's socket.
+
+        Raises:
+            SocketTimeout: time ran out before anybody connected.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
+            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+        """
         return (await self._accept("accept", flags, inheritable, timeout)).client
 
     async def _accept(
@@ -288,6 +427,20 @@ class AsyncSocket(AsyncStream):
         return Accepted(client, address)
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
+        """Accept a connection if somebody has connected. It never waits.
+
+        Returns:
+            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
+            also ``NO_HANDSHAKE``, None and None: a client has come, and is handed out by a later call, when the
+            handshake is done; or another thread is in this call. A client that takes more than 10 s is
+            closed. 256 clients are kept at most, and a call looks only at those that have sent something. Further
+            ones wait to be accepted, and take the place of a client that has been in its handshake for a second.
+
+        Raises:
+            ClosedError: this side closed the socket.
+            OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
+            TypeError: a datagram socket.
+        """
         if self._tls is not None:
             return self._first_guest(cast("Callable[[], tuple[Self, Address] | None]", self._accept_now))
         accepted = self._accept_now()

@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
-from wireline import _promises
 from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
 from wireline._base import closed_meanwhile
 from wireline._datagram import Datagram
@@ -36,7 +35,6 @@ __all__ = ["AsyncStream"]
 _ANYTHING = (BUFFER_SIZE, SAFE_DISCONN)
 
 
-@_promises.documented(_promises.SocketPromises)
 class AsyncStream(WaitingStream):
     """The part of an ``AsyncSocket`` that reads and writes a connected stream."""
 
@@ -54,6 +52,29 @@ class AsyncStream(WaitingStream):
     # Reading.
 
     async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+        """Receive ``size`` bytes; ``b""`` means that the peer is done.
+
+        A buffered stream gives all ``size`` bytes, and fewer only at its end. An unbuffered one gives what one
+        system call does. A datagram socket gives the next datagram, cut to ``size``. A timeout or a cancellation
+        loses nothing: what has arrived stays for the next read, whichever that is.
+
+        Args:
+            size: bytes; 0 is answered at once on a stream.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. As any
+                failure of the connection, it is reported after everything that arrived before it.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
         if self._core is None and self._is_datagram:
             return (await self._receive("recv", size, flags, timeout)).data
         answer = self._ask(StreamCore.recv, timeout, size, flags)
@@ -66,6 +87,28 @@ class AsyncStream(WaitingStream):
         timeout: float | None = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
+        """Receive into the caller's buffer as ``recv`` does; 0 means that the peer is done.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was.
+
+        Args:
+            buffer: something writable and contiguous.
+            size: bytes; None fills the buffer.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            How many bytes of the buffer were written.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: the buffer cannot be written to.
+            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+        """
         with writable(buffer, size) as target:
             if self._core is None and self._is_datagram:
                 data = (await self._receive("recv_into", len(target), flags, timeout)).data
@@ -80,6 +123,28 @@ class AsyncStream(WaitingStream):
     async def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
+        """Receive what there is, as soon as there is one byte; ``b""`` means that the peer is done.
+
+        A datagram socket gives the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
+        what has arrived stays for the next read.
+
+        Args:
+            max_size: the most bytes to return. More than ``BUFFER_SIZE``, up to 1 MiB, also asks the kernel for as
+                much at once, which bulk data gain from.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            At least one byte, from the buffer first; ``b""`` at the end.
+
+        Raises:
+            SocketTimeout: time ran out before a byte came.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
         reader = self._fd.stream_reader
         if (
             # Here and in `recv_line` every message comes by: no call for what the reader knows (a sixth of our time).
@@ -103,12 +168,55 @@ class AsyncStream(WaitingStream):
         return answer
 
     async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+        """Receive ``size`` bytes, not one fewer.
+
+        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+
+        Args:
+            size: bytes.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
+                readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+        """
         answer = self._ask(StreamCore.recv_exactly, timeout, size)
         return await self._wait_for(StreamCore.recv_exactly, timeout, size) if answer is None else answer
 
     async def recv_until(
         self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
     ) -> bytes:
+        """Receive everything up to a delimiter, and the delimiter.
+
+        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+
+        Args:
+            delimiter: one byte at least.
+            max_length: the most bytes to return, the delimiter included.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            The bytes; they end with ``delimiter``.
+
+        Raises:
+            LineTooLongError: ``max_length`` bytes came and the delimiter was not among them. They stay readable.
+            EndOfStreamError: the peer was done, or gone, before the delimiter. The bytes that came are its
+                ``partial``, and stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an empty delimiter; an argument is of the wrong type, or
+                negative.
+        """
         answer = self._ask(StreamCore.recv_until, timeout, delimiter, max_length)
         if answer is None:
             answer = await self._wait_for(StreamCore.recv_until, timeout, delimiter, max_length)
@@ -122,6 +230,31 @@ class AsyncStream(WaitingStream):
         *,
         on_long: str = "truncate",
     ) -> bytes:
+        r"""Receive a line without its end; ``b""`` means that the peer is done.
+
+        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is ``b"\r\n"``, whichever way it
+        ended. A line that the peer left unfinished is not returned; its bytes stay readable with ``recv`` or
+        ``recv_some``. A timeout or a cancellation loses nothing: what has arrived of a line stays for the next read.
+
+        Args:
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_length: bytes that a line may have, without its end; at least 1.
+            on_long: what to do with a longer line. ``"truncate"`` returns its first ``max_length`` bytes, and the
+                next read goes on with the rest; ``"raise"`` raises and consumes nothing.
+
+        Returns:
+            The line.
+
+        Raises:
+            LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
+            SocketTimeout: time ran out before the line was complete.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+        """
         # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
         lines = self._lines
         fd = self._fd
@@ -190,6 +323,30 @@ class AsyncStream(WaitingStream):
         *,
         on_long: str = "truncate",
     ) -> int:
+        r"""Receive a line as ``recv_line`` does, and make it the content of ``buffer``.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was.
+
+        Args:
+            buffer: what was in it is replaced; it becomes as long as the line.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_length: bytes that a line may have, without its end; at least 1.
+            on_long: ``"truncate"`` or ``"raise"``, see ``recv_line``.
+
+        Returns:
+            How many bytes the line has: 2 for an empty one, which is ``b"\r\n"``, and 0 when the peer is done.
+
+        Raises:
+            LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
+            SocketTimeout: time ran out before the line was complete.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: ``buffer`` is no bytearray, this is a datagram socket, or another argument is of
+                the wrong type or out of its range.
+        """
         require_resizable(buffer)
         answer = self._ask(RECV_LINE_INTO, timeout, max_length, on_long, flags)
         if answer is None:
@@ -201,6 +358,21 @@ class AsyncStream(WaitingStream):
         return len(buffer)
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
+        r"""Return a line if a whole one has arrived, and say what there is if not. It never waits.
+
+        Args:
+            max_length: bytes that a line may have, without its end; at least 1. A longer one is truncated.
+
+        Returns:
+            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of what there is
+            of it; ``DISCONNECTED``, with a copy of what the peer left unfinished; or ``NONE`` and ``b""``.
+
+        Raises:
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; ``max_length`` is no int, or less than 1.
+        """
         if not self._resting:
             self._cannot_read("try_recv_line")
         lines = self._lines
@@ -219,6 +391,27 @@ class AsyncStream(WaitingStream):
         return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
 
     def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """Iterate over the lines that the peer sends, without their ends; an empty one is ``b""``.
+
+        It ends when the peer is done; the bytes of a line that was left unfinished stay readable with ``recv``. A
+        timeout or a cancellation ends this iterator and loses nothing: what has arrived stays for the next read,
+        another ``lines()`` for example.
+
+        Args:
+            max_length: bytes that a line may have, without its end; at least 1.
+            timeout: seconds for each line; None waits for ever, 0 never waits.
+
+        Returns:
+            The iterator.
+
+        Raises:
+            LineTooLongError: a line is longer. Its bytes stay readable.
+            SocketTimeout: time ran out before a line was complete.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+        """
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
             raise ValueError("max_length must be at least 1 byte")
@@ -228,6 +421,24 @@ class AsyncStream(WaitingStream):
         return _Lines(self, max_length, timeout)
 
     async def skip(self, size: int, timeout: float | None = None) -> None:
+        """Receive ``size`` bytes and drop them.
+
+        A timeout or a cancellation loses nothing: no byte is dropped, and none leaves the memory, before all of
+        them are there.
+
+        Args:
+            size: bytes.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
+                readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+        """
         if self._ask(StreamCore.skip, timeout, size) is None:
             await self._wait_for(StreamCore.skip, timeout, size)
 
@@ -236,6 +447,25 @@ class AsyncStream(WaitingStream):
     async def send(
         self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
+        """Send all of ``data``.
+
+        Whoever sends at the same time takes turns: every ``send`` goes out whole. The buffer is the caller's again
+        when the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` says how many
+        bytes went out. On a datagram socket ``data`` is one datagram.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none. An empty one sends nothing on a stream.
+            flags: with ``SAFE_DISCONN`` a peer that is gone is no error: the data cannot be delivered.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            SocketTimeout: time ran out; on a stream ``bytes_sent`` says how many bytes went out before.
+            BrokenPipeError, ConnectionResetError: the peer is gone, and ``flags`` lack ``SAFE_DISCONN``; or this
+                side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
         if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
             payload: bytes | memoryview = data
         else:
@@ -281,6 +511,23 @@ class AsyncStream(WaitingStream):
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
+        """Send many pieces, in order, as if they were one.
+
+        For many small messages at once, as a server has that answers a client which did not wait for each answer: it
+        costs one system call and, on TLS, one record where a ``send`` for each costs one of both for every message.
+        The pieces are put together in memory first, so a large one is better off with a ``send`` of its own. A timeout
+        or a cancellation leaves the rest unsent, as of ``send``.
+
+        Args:
+            parts: an iterable of ``bytes`` or other buffers.
+            flags: as for ``send``.
+            timeout: as for ``send``.
+
+        Raises:
+            TypeError: ``parts`` is no iterable of buffers (one buffer is none), or this is a datagram socket.
+            SocketTimeout: time ran out; ``bytes_sent`` counts the bytes of all pieces together.
+            BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
+        """
         self.last_bytes_sent = 0
         payload = joined(parts)
         check_flags(flags)
@@ -390,6 +637,24 @@ class AsyncStream(WaitingStream):
         await checkpoint()  # it could not deliver (FA23)
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        """Send what there is room for with one low-level send.
+
+        A timeout or a cancellation has sent nothing.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none.
+            timeout: seconds to wait for room; None waits for ever, 0 never waits.
+
+        Returns:
+            How many bytes went out: at least one, unless ``data`` is empty.
+
+        Raises:
+            SocketTimeout: time ran out before there was room.
+            BrokenPipeError, ConnectionResetError: the peer is gone, or this side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
         self.last_bytes_sent = 0
         payload = sendable(data)
         timeout = check_timeout(timeout)
@@ -418,6 +683,20 @@ class AsyncStream(WaitingStream):
             self._let_go_of_turn()
 
     def try_send(self, data: Buffer) -> bool:
+        """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
+
+        It is a plain call in both flavours. ``last_bytes_sent`` says how many bytes went out.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none.
+
+        Returns:
+            True only if all of it went out: False if there was room for a part or nothing, if another task or thread
+            is sending, and after any error of the socket.
+
+        Raises:
+            TypeError: ``data`` is no buffer.
+        """
         self.last_bytes_sent = 0
         payload = sendable(data)
         if self._closing.locked() or self._write_in_flight():
@@ -442,6 +721,20 @@ class AsyncStream(WaitingStream):
         return sent == len(payload) and not (self._secure is not None and self._secure.rest)
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
+        """Send the end of the stream, and go on reading: half-close.
+
+        It waits for those who are sending. A timeout or a cancellation leaves the stream as it is, open for
+        writing. A peer that is gone needs no telling.
+
+        Args:
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket was never connected.
+            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+        """
         deadline = self._deadline(check_timeout(timeout))
         self._enter()
         await self._take_turn("shutdown_write", deadline)
