@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
 
-from wireline._base import BaseSocket
+from wireline._socket_base import BaseSocket
 from wireline.address import Address, spell_address
 from wireline.errors import ClosedError, LineTooLongError
 from wireline.options import AF_INET, AF_INET6, IPPROTO_TCP

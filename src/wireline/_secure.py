@@ -14,11 +14,11 @@ import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from wireline._base import BaseSocket
-from wireline._descriptor import State
-from wireline._guests import Arrival, Guests
-from wireline._linger import DEFAULT_LINGER
-from wireline._sansio.stream import StreamCore
+from wireline._core.stream import StreamCore
+from wireline._os.descriptor import State
+from wireline._os.linger import DEFAULT_LINGER
+from wireline._pending_handshakes import Arrival, Guests
+from wireline._socket_base import BaseSocket
 from wireline.address import Address
 from wireline.errors import SockAddr
 from wireline.options import DONT_WAIT, NO_SIGNAL, AcceptResult, SocketFlag
@@ -26,7 +26,7 @@ from wireline.options import DONT_WAIT, NO_SIGNAL, AcceptResult, SocketFlag
 if TYPE_CHECKING:
     import ssl
 
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.tls import TlsCore
     from wireline.tls import Certificate, SslContext, TlsInfo
 
 __all__ = ["SecureSocket"]

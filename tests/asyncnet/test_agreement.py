@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tests.asyncnet.loops import WAYS, Way
 from tests.asyncnet.streams import drain
-from tests.sansio.model import (
+from tests.core.model import (
     PLAIN_LINE,
     REQUESTS,
     SOME,

@@ -13,8 +13,8 @@ import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, WAYS, Way, spy, turns
 from wireline import BusyError, ClosedError, SocketTimeout
-from wireline._sansio.deadline import Deadline
-from wireline.asyncnet import _poller
+from wireline._core.deadline import Deadline
+from wireline.asyncnet import _readiness
 from wireline.asyncnet._asyncio import Loop
 from wireline.asyncnet._channel import NOT_YET, Channel, Job, PolledChannel, PortableChannel, open_channel
 
@@ -298,8 +298,8 @@ class SpyEpoll:
 @pytest.fixture
 def epoll(monkeypatch: pytest.MonkeyPatch) -> type[SpyEpoll]:
     """Count the registrations with the library's own poller."""
-    real = _poller.select.epoll
-    monkeypatch.setattr(_poller.select, "epoll", lambda: SpyEpoll(real))
+    real = _readiness.select.epoll
+    monkeypatch.setattr(_readiness.select, "epoll", lambda: SpyEpoll(real))
     SpyEpoll.registered = SpyEpoll.unregistered = 0
     return SpyEpoll
 
@@ -343,7 +343,7 @@ async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
 
     with channel() as (line, ours, peer):
         with monkeypatch.context() as patch:
-            patch.setattr(_poller.LoopState, "watch", refuse)
+            patch.setattr(_readiness.LoopState, "watch", refuse)
             with pytest.raises(OSError, match="no room"):
                 await waiting(line, OneByte(ours), 5)
         assert not line.busy

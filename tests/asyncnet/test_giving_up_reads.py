@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import HOWS, LEFT, GivenUp, cancelled_at, wire
-from tests.sansio.model import Failure, NaiveStream, Request, cut
+from tests.core.model import Failure, NaiveStream, Request, cut
 from wireline import BusyError, EndOfStreamError, LineTooLongError, ReadLineResult
 from wireline.asyncnet import AsyncSocket
 

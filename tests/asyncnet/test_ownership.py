@@ -533,12 +533,12 @@ async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
     """R13: an error of ``epoll_ctl`` belongs to the one call that it happened to."""
     import errno
 
-    from wireline.asyncnet import _poller
+    from wireline.asyncnet import _readiness
 
     class Full:
         full = False
 
-        def __init__(self, real: Callable[[], Any] = _poller.select.epoll) -> None:
+        def __init__(self, real: Callable[[], Any] = _readiness.select.epoll) -> None:
             self._epoll = real()
 
         def register(self, fd: int, events: int) -> None:
@@ -549,7 +549,7 @@ async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._epoll, name)
 
-    monkeypatch.setattr(_poller.select, "epoll", Full)
+    monkeypatch.setattr(_readiness.select, "epoll", Full)
     with wire() as (first, first_peer), narrow_wire() as (second, second_peer):
         reading = asyncio.create_task(first.recv_line())
         await turns(2)

@@ -37,9 +37,9 @@ SENDER = """
     import asyncio, atexit, os, socket, sys, threading, traceback, warnings
 
     def load():
-        import wireline._linger
-        wireline._linger.DEFAULT_LINGER = 10.0  # the machine may be busy with other tests
-        wireline._linger._lingerer._patience = 20.0
+        import wireline._os.linger
+        wireline._os.linger.DEFAULT_LINGER = 10.0  # the machine may be busy with other tests
+        wireline._os.linger._lingerer._patience = 20.0
         import wireline.asyncnet, wireline.net
 
     def hold_up(seconds):

@@ -26,7 +26,8 @@ from tests.scenarios.conftest import anyio_backend, flavour
 from tests.scenarios.flavours import Face, Flavour
 from tests.tls import certificates
 from tests.tls.memory import server_context
-from wireline import AcceptResult, Address, _guests
+from wireline import AcceptResult, Address
+from wireline import _pending_handshakes as _guests
 from wireline._secure import SecureSocket
 from wireline.net import Socket
 

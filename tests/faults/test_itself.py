@@ -12,8 +12,9 @@ import pytest
 
 from tests.scenarios.conftest import anyio_backend, flavour
 from tests.scenarios.flavours import Flavour
-from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt, _descriptor
-from wireline._sansio.race import AddrInfo
+from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt
+from wireline._core.happy_eyeballs import AddrInfo
+from wireline._os import descriptor as _descriptor
 from wireline.asyncnet import _dial
 
 __all__ = ["anyio_backend", "flavour"]

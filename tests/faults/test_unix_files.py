@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from wireline import AF_UNIX, SOCK_DGRAM, SOCK_STREAM, _unix_file
+from wireline import AF_UNIX, SOCK_DGRAM, SOCK_STREAM
+from wireline._os import unix_file as _unix_file
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Socket, serve
 

@@ -12,9 +12,9 @@ import time
 
 import pytest
 
-from wireline import _background
-from wireline._background import ExitHook, Helper, start
-from wireline._process import process
+from wireline._os import background as _background
+from wireline._os.background import ExitHook, Helper, start
+from wireline._os.process import process
 
 PATIENCE = 5.0
 
@@ -117,7 +117,7 @@ def test_without_multiprocessing_it_is_not_loaded(monkeypatch: pytest.MonkeyPatc
 
 CHILDREN = """
     import atexit, os, sys
-    from wireline._background import ExitHook
+    from wireline._os.background import ExitHook
 
     def hook_of(name):
         hook = ExitHook(lambda: os.write(1, f"{name} {os.getpid() == parent}\\n".encode()))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from wireline import SAFE_DISCONN, SocketFlag
-from wireline._datagram import receive, receive_into
+from wireline._os.datagram import receive, receive_into
 
 
 class WithoutRecvmsg:

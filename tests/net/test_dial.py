@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from wireline import IPPROTO_TCP, IPPROTO_UDP, DialError
-from wireline._sansio.race import AddrInfo
+from wireline._core.happy_eyeballs import AddrInfo
 from wireline.net import _dial, dial
 
 LOCALHOST = "127.0.0.1"

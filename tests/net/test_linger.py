@@ -17,9 +17,10 @@ from types import FrameType
 
 import pytest
 
-from wireline import _background, _linger
-from wireline._linger import _Leaving, _Lingerer, dispose
-from wireline._sansio.deadline import Deadline
+from wireline._core.deadline import Deadline
+from wireline._os import background as _background
+from wireline._os import linger as _linger
+from wireline._os.linger import _Leaving, _Lingerer, dispose
 
 PATIENCE = 5.0
 
@@ -550,7 +551,7 @@ def test_where_it_cannot_be_known_nothing_is_unsent(pair: Pair, monkeypatch: pyt
 
 FORK = """
     import os, socket, threading, warnings
-    from wireline import _linger
+    from wireline._os import linger as _linger
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
 

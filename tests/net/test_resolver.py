@@ -19,11 +19,13 @@ from typing import Any, cast
 
 import pytest
 
-from wireline import SocketTimeout, _background, _resolver
-from wireline._resolver import Lookup, _Pool, look_up
-from wireline._sansio.deadline import Deadline
-from wireline.asyncnet._signals import Signal, lookup_result
-from wireline.net._wait import Waker, start_deadline, wait_for_lookup
+from wireline import SocketTimeout
+from wireline._core.deadline import Deadline
+from wireline._os import background as _background
+from wireline._os import resolver as _resolver
+from wireline._os.resolver import Lookup, _Pool, look_up
+from wireline.asyncnet._sync import Signal, lookup_result
+from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 
 PATIENCE = 5.0
 
@@ -482,7 +484,7 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
 
 FORK = """
     import os, socket, threading, warnings
-    from wireline._resolver import look_up
+    from wireline._os.resolver import look_up
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
     answer = threading.Event()
@@ -503,8 +505,8 @@ FORK = """
 
 FORK_WITH_ALL_BUSY = """
     import os, socket, threading, warnings
-    from wireline import _resolver
-    from wireline._resolver import look_up
+    from wireline._os import resolver as _resolver
+    from wireline._os.resolver import look_up
 
     warnings.simplefilter("ignore", DeprecationWarning)
     answer = threading.Event()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from wireline import AF_INET6, Address, ClosedError, SocketTimeout
-from wireline._serving import ListenAt, open_listener
+from wireline._server_common import ListenAt, open_listener
 from wireline.net import Server, Socket, StopReport, _serve, serve
 
 LOCALHOST = "127.0.0.1"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireline._sansio.deadline import Deadline
+from wireline._core.deadline import Deadline
 from wireline.errors import BusyError
 from wireline.net import _write_lock
 from wireline.net._write_lock import WriteLock

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wireline import _resolver
+from wireline._os import resolver as _resolver
 
 SockAddr = tuple[Any, ...]
 

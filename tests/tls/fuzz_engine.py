@@ -10,13 +10,12 @@ import sys
 
 import atheris
 
-with atheris.instrument_imports(include=["wireline._sansio"]):
-    import wireline._sansio.tlsengine
-    import wireline._sansio.tlsstream  # noqa: F401 -- instrumented, and used through the contexts
+with atheris.instrument_imports(include=["wireline._core"]):
+    pass
 
-from tests.sansio.test_tlsengine import VERSIONS, connected, new_pair, said, survives
-from tests.sansio.test_tlsstream import connected as connected_cores
-from tests.sansio.test_tlsstream import said as core_said
+from tests.core.test_tls import connected as connected_cores
+from tests.core.test_tls import said as core_said
+from tests.core.test_tls_engine import VERSIONS, connected, new_pair, said, survives
 from wireline.errors import EndOfStreamError
 from wireline.tls import SslError
 

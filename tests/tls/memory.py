@@ -7,7 +7,7 @@ import ssl
 from typing import NamedTuple
 
 from tests.tls import certificates
-from wireline._sansio.tlsengine import TlsEngine
+from wireline._core.tls_engine import TlsEngine
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo
 
 PORT = 4433

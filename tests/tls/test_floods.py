@@ -15,9 +15,9 @@ import pytest
 from tests.scenarios.flavours import Flavour
 from tests.tls.both import PATIENCE, anyio_backend, flavour, needs_the_bridge, upgrade
 from tests.tls.memory import Pair, client_context, connect, only, server_context
-from wireline._sansio.sharedtls import SharedTlsCore
-from wireline._sansio.tlsengine import MOST_UNSENT
-from wireline._sansio.tlsstream import TlsCore
+from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.tls import TlsCore
+from wireline._core.tls_engine import MOST_UNSENT
 from wireline.tls import Handshake, SslError, _openssl
 
 __all__ = ["anyio_backend", "flavour"]

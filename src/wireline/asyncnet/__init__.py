@@ -4,9 +4,9 @@ The same methods, errors and promises as ``wireline.net``; what waits is awaited
 threads, but ``close``, which any thread may call.
 """
 
-from wireline._datagram import Datagram as Datagram
-from wireline._datagram import Received as Received
-from wireline._serving import StopReport as StopReport
+from wireline._os.datagram import Datagram as Datagram
+from wireline._os.datagram import Received as Received
+from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server

@@ -2,7 +2,7 @@
 
 ``Sleep`` is an awaitable of our own. A task that awaits it is woken from inside a callback of the loop, at once, where
 a ``Future`` would wake it one turn later; and one object serves for sleep after sleep. The rooms beside this one build
-on it: ``_reader`` for the bytes of a stream, ``_channel`` for everything else, ``_signals`` for several things at
+on it: ``_reader`` for the bytes of a stream, ``_channel`` for everything else, ``_sync`` for several things at
 once.
 """
 

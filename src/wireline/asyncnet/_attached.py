@@ -8,17 +8,17 @@ import functools
 import socket
 from typing import Self
 
-from wireline._close import close_quietly
-from wireline._descriptor import State
-from wireline._linger import dispose
-from wireline._sansio.deadline import Deadline
-from wireline._sansio.stream import StreamCore
+from wireline._core.deadline import Deadline
+from wireline._core.stream import StreamCore
+from wireline._os.close import close_quietly
+from wireline._os.descriptor import State
+from wireline._os.linger import dispose
 from wireline.asyncnet._asyncio import Loop, running_loop
 from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
-from wireline.asyncnet._poller import LoopState
+from wireline.asyncnet._readiness import LoopState
 from wireline.asyncnet._secured import SecuredStream
-from wireline.asyncnet._signals import Signal
+from wireline.asyncnet._sync import Signal
 from wireline.errors import BusyError, SockAddr
 
 __all__ = ["AttachedStream"]

@@ -22,11 +22,11 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Final, Generic, TypeVar, cast
 
-from wireline._base import closed_meanwhile
-from wireline._linger import DEFAULT_LINGER
-from wireline._sansio.deadline import Deadline
+from wireline._core.deadline import Deadline
+from wireline._os.linger import DEFAULT_LINGER
+from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._asyncio import Loop, Operation, Sleep, Timer, can_poll, operate
-from wireline.asyncnet._poller import loop_state
+from wireline.asyncnet._readiness import loop_state
 from wireline.errors import BusyError, SocketTimeout
 
 __all__ = [

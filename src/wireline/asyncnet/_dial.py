@@ -6,16 +6,16 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from wireline._arguments import dial_arguments
-from wireline._descriptor import State, create
-from wireline._dialing import failure, secure_core
-from wireline._resolver import look_up, outcome
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.race import Race, interleave
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.happy_eyeballs import Race, interleave
+from wireline._dial_common import failure, secure_core
+from wireline._os.descriptor import State, create
+from wireline._os.resolver import look_up, outcome
+from wireline._validation import dial_arguments
 from wireline.address import IpAddress
 from wireline.asyncnet._asyncio import running_loop
-from wireline.asyncnet._signals import Attempts, Signal, lookup_result
 from wireline.asyncnet._socket import AsyncSocket
+from wireline.asyncnet._sync import Attempts, Signal, lookup_result
 from wireline.options import IPPROTO_TCP
 
 if TYPE_CHECKING:

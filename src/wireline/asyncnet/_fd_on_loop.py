@@ -42,15 +42,15 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 
-from wireline._base import closed_meanwhile
-from wireline._close import close_quietly
-from wireline._sansio.stream import StreamCore
+from wireline._core.stream import StreamCore
+from wireline._os.close import close_quietly
+from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._asyncio import Loop, Operation, runs_here, when_done
 from wireline.asyncnet._channel import Channel, open_channel
-from wireline.asyncnet._jobs import Owner
-from wireline.asyncnet._poller import UNBOUND, loop_state
+from wireline.asyncnet._operations import Owner
 from wireline.asyncnet._reader import StreamReader
-from wireline.asyncnet._signals import Signal, WriteTurn
+from wireline.asyncnet._readiness import UNBOUND, loop_state
+from wireline.asyncnet._sync import Signal, WriteTurn
 
 __all__ = ["FdOnLoop", "is_blocking"]
 

@@ -26,12 +26,12 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
-from wireline._base import closed_meanwhile
-from wireline._sansio.lines import EMPTY_LINE
-from wireline._sansio.stream import StreamCore
+from wireline._core.lines import EMPTY_LINE
+from wireline._core.stream import StreamCore
+from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
-from wireline.asyncnet._jobs import Owner
-from wireline.asyncnet._poller import loop_state
+from wireline.asyncnet._operations import Owner
+from wireline.asyncnet._readiness import loop_state
 from wireline.errors import SocketTimeout, fresh_copy
 from wireline.options import DONT_WAIT
 

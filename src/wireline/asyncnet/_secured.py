@@ -11,18 +11,18 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVarTuple, cast
 
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.stream import StreamCore
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import StreamCore
 from wireline._secure import SecureSocket
 from wireline.asyncnet._asyncio import Loop, checkpoint
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._jobs import Send
-from wireline.asyncnet._poller import LoopState
+from wireline.asyncnet._operations import Send
+from wireline.asyncnet._readiness import LoopState
 from wireline.errors import SocketTimeout
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.tls import TlsCore
 
 __all__ = ["SecuredStream"]
 

@@ -8,19 +8,19 @@ import socket
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 
-from wireline import _datagram
-from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
-from wireline._datagram import Datagram, Received
-from wireline._descriptor import State, is_failed_before_accept, refuse_itself
-from wireline._resolver import look_up, outcome
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.race import AddrInfo
-from wireline._sansio.stream import check_size
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.happy_eyeballs import AddrInfo
+from wireline._core.stream import check_size
+from wireline._os import datagram as _datagram
+from wireline._os.datagram import Datagram, Received
+from wireline._os.descriptor import State, is_failed_before_accept, refuse_itself
+from wireline._os.resolver import look_up, outcome
+from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.asyncnet._channel import PortableChannel
-from wireline.asyncnet._jobs import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
-from wireline.asyncnet._signals import lookup_result
+from wireline.asyncnet._operations import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
 from wireline.asyncnet._stream import AsyncStream
+from wireline.asyncnet._sync import lookup_result
 from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
 from wireline.options import (
     AF_INET,
@@ -33,7 +33,7 @@ from wireline.options import (
 )
 
 if TYPE_CHECKING:
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.tls import TlsCore
 
 __all__ = ["Accepted", "AsyncSocket"]
 

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
 
-from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
-from wireline._base import closed_meanwhile
-from wireline._datagram import Datagram
-from wireline._descriptor import State, shut_down_writing
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.lines import EMPTY_LINE
-from wireline._sansio.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._sansio.stream import StreamCore, check_size
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.lines import EMPTY_LINE
+from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
+from wireline._core.stream import StreamCore, check_size
+from wireline._os.datagram import Datagram
+from wireline._os.descriptor import State, shut_down_writing
+from wireline._socket_base import closed_meanwhile
+from wireline._validation import Buffer, joined, require_resizable, sendable, writable
 from wireline.asyncnet._asyncio import checkpoint, running_loop
-from wireline.asyncnet._jobs import NOW, Send
-from wireline.asyncnet._poller import LoopState
+from wireline.asyncnet._operations import NOW, Send
+from wireline.asyncnet._readiness import LoopState
 from wireline.asyncnet._waiting import WaitingStream
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import (

@@ -13,13 +13,13 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
-from wireline._descriptor import has_room
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.stream import StreamCore
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import StreamCore
+from wireline._os.descriptor import has_room
 from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._channel import Channel, Job, NotYet
-from wireline.asyncnet._jobs import NOW, Owner, Read, Room, Send
+from wireline.asyncnet._operations import NOW, Owner, Read, Room, Send
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT
 

@@ -4,9 +4,9 @@ Any of these may be used from several threads: one may read a socket while other
 thread wakes whoever waits.
 """
 
-from wireline._datagram import Datagram as Datagram
-from wireline._datagram import Received as Received
-from wireline._serving import StopReport as StopReport
+from wireline._os.datagram import Datagram as Datagram
+from wireline._os.datagram import Received as Received
+from wireline._server_common import StopReport as StopReport
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server

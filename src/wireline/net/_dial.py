@@ -7,15 +7,15 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from wireline._arguments import dial_arguments
-from wireline._descriptor import State, begin_connect, connect_result
-from wireline._dialing import failure, secure_core
-from wireline._resolver import look_up
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.race import Race, interleave
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.happy_eyeballs import Race, interleave
+from wireline._dial_common import failure, secure_core
+from wireline._os.descriptor import State, begin_connect, connect_result
+from wireline._os.resolver import look_up
+from wireline._validation import dial_arguments
 from wireline.address import IpAddress
+from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 from wireline.net._socket import Socket
-from wireline.net._wait import Waker, start_deadline, wait_for_lookup
 from wireline.options import IPPROTO_TCP
 
 if TYPE_CHECKING:

@@ -27,11 +27,11 @@ import weakref
 from collections.abc import Callable
 from types import TracebackType
 
-from wireline._close import close_quietly
-from wireline._sansio.stream import StreamCore
+from wireline._core.stream import StreamCore
+from wireline._os.close import close_quietly
 from wireline.errors import BusyError, ClosedError
 from wireline.net._abandoned import is_abandoned, kept_by_tracebacks, recovering, running_owners
-from wireline.net._wait import Waker
+from wireline.net._poll import Waker
 from wireline.net._write_lock import WriteLock
 from wireline.options import AF_UNIX
 

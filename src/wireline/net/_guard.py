@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
-from wireline._descriptor import State, Unclaimed, close_unclaimed
-from wireline._process import process
-from wireline._sansio.deadline import Deadline
-from wireline._sansio.stream import StreamCore
+from wireline._core.deadline import Deadline
+from wireline._core.stream import StreamCore
+from wireline._os.descriptor import State, Unclaimed, close_unclaimed
+from wireline._os.process import process
 from wireline._secure import SecureSocket
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.net._fd_guard import FdGuard, Use
-from wireline.net._wait import Latch, Readiness
+from wireline.net._poll import Latch, Readiness
 from wireline.net._write_lock import Permit
 from wireline.options import DONT_WAIT, NO_SIGNAL
 

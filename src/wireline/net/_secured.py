@@ -11,16 +11,16 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, cast
 
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.stream import StreamCore
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import StreamCore
 from wireline.errors import SocketTimeout
 from wireline.net._guard import GuardedSocket
-from wireline.net._wait import start_deadline
+from wireline.net._poll import start_deadline
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag
 
 if TYPE_CHECKING:
-    from wireline._sansio.sharedtls import SharedTlsCore
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.locked_tls import SharedTlsCore
+    from wireline._core.tls import TlsCore
 
 __all__ = ["SecuredSocket"]
 

@@ -9,13 +9,12 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline._arguments import require_int
+from wireline._core.backoff import Backoff
+from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
-from wireline._process import process
-from wireline._resolver import look_up
-from wireline._sansio.backoff import Backoff
-from wireline._sansio.deadline import check_timeout
-from wireline._serving import (
+from wireline._os.process import process
+from wireline._os.resolver import look_up
+from wireline._server_common import (
     ListenAt,
     Request,
     StopReport,
@@ -26,10 +25,11 @@ from wireline._serving import (
     open_listener,
     refuse_to_wait,
 )
+from wireline._validation import require_int
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
+from wireline.net._poll import start_deadline
 from wireline.net._socket import Socket
-from wireline.net._wait import start_deadline
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 
 if TYPE_CHECKING:

@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, TypeVarTuple, cast
 
-from wireline import _datagram
-from wireline._arguments import Buffer, UnixPath, peer_arguments, sendable, writable
-from wireline._datagram import Datagram, Received
-from wireline._descriptor import CONNECTING, State, accept_now, is_failed_before_accept, refuse_itself
-from wireline._resolver import look_up
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.race import AddrInfo
-from wireline._sansio.stream import check_size
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.happy_eyeballs import AddrInfo
+from wireline._core.stream import check_size
+from wireline._os import datagram as _datagram
+from wireline._os.datagram import Datagram, Received
+from wireline._os.descriptor import CONNECTING, State, accept_now, is_failed_before_accept, refuse_itself
+from wireline._os.resolver import look_up
+from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError
 from wireline.net._fd_guard import ALONE, Use
+from wireline.net._poll import Latch, Readiness, start_deadline, wait_for_lookup
 from wireline.net._stream import BlockingStream
-from wireline.net._wait import Latch, Readiness, start_deadline, wait_for_lookup
 from wireline.options import (
     AF_INET,
     AF_INET6,
@@ -37,7 +37,7 @@ from wireline.options import (
 )
 
 if TYPE_CHECKING:
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.tls import TlsCore
 
 __all__ = ["Accepted", "Socket"]
 

@@ -11,17 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self, TypeVarTuple
 
-from wireline._arguments import Buffer, joined, require_resizable, sendable, writable
-from wireline._datagram import Datagram, Received
-from wireline._descriptor import KERNEL_WAITS, shut_down_writing
-from wireline._process import process
-from wireline._sansio.deadline import Deadline, check_timeout
-from wireline._sansio.lines import EMPTY_LINE
-from wireline._sansio.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._sansio.stream import StreamCore, check_size
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.lines import EMPTY_LINE
+from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
+from wireline._core.stream import StreamCore, check_size
+from wireline._os.datagram import Datagram, Received
+from wireline._os.descriptor import KERNEL_WAITS, shut_down_writing
+from wireline._os.process import process
+from wireline._validation import Buffer, joined, require_resizable, sendable, writable
 from wireline.errors import SocketTimeout, WirelineError, rename
+from wireline.net._poll import start_deadline
 from wireline.net._secured import SecuredSocket
-from wireline.net._wait import start_deadline
 from wireline.net._write_lock import Permit
 from wireline.options import (
     BUFFER_SIZE,

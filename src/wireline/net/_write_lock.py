@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from wireline._sansio.deadline import Deadline
+from wireline._core.deadline import Deadline
 from wireline.errors import BusyError
 from wireline.net._abandoned import is_abandoned, is_inside_a_call, recovering
 

@@ -181,7 +181,7 @@ class _InTask:
     def __init__(self, call: Callable[[], Any]) -> None:
         # Who checks the blocking flavour loads no asyncio.
         from wireline.asyncnet._asyncio import running_loop, spawn
-        from wireline.asyncnet._signals import Signal
+        from wireline.asyncnet._sync import Signal
 
         self._call = call
         self._outcome = _Outcome()

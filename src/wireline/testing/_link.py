@@ -24,7 +24,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from wireline import AF_UNIX, BUFFER_SIZE, ClosedError, SocketFlag, SocketTimeout
-from wireline._linger import DEFAULT_LINGER
+from wireline._os.linger import DEFAULT_LINGER
 from wireline.options import DONT_WAIT, NO_SIGNAL
 from wireline.testing._faults import NO_FAULTS, Faults
 from wireline.testing._passage import Fate, Passage

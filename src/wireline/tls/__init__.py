@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 from typing import NoReturn
 
-from wireline._sansio.tlsengine import TruncatedError as TruncatedError
+from wireline._core.tls_engine import TruncatedError as TruncatedError
 from wireline.options import AcceptResult as AcceptResult
 
 from ._certificate import Certificate as Certificate

@@ -80,7 +80,7 @@ class Settings:
 
 
 class Connection:
-    """The policy of one connection (``Policy`` of ``_sansio/tlsengine.py``)."""
+    """The policy of one connection (``Policy`` of ``_core/tls_engine.py``)."""
 
     __slots__ = (
         "__weakref__",

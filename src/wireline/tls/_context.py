@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from wireline._process import ProcessLock
-from wireline._sansio.sharedtls import SharedTlsCore
-from wireline._sansio.tlsengine import TlsEngine
-from wireline._sansio.tlsstream import TlsCore
+from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.tls import TlsCore
+from wireline._core.tls_engine import TlsEngine
+from wireline._os.process import ProcessLock
 from wireline.address import IpAddress
 
 from . import _build, _features

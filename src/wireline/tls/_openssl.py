@@ -23,7 +23,7 @@ import os
 import ssl
 import sys
 
-from wireline._process import ProcessLock
+from wireline._os.process import ProcessLock
 
 from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read, word
 

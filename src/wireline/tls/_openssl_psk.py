@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Callable
 
-from wireline._process import ProcessLock
+from wireline._os.process import ProcessLock
 
 from . import _openssl
 from ._libssl import Library, call_for_two, copy, make_callback, read, store

@@ -10,7 +10,7 @@ import ssl
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
-from wireline._process import ProcessLock
+from wireline._os.process import ProcessLock
 
 from ._certificate import Certificate
 

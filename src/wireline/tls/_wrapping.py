@@ -6,7 +6,7 @@ import inspect
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from wireline._sansio.tlsstream import TlsCore
+    from wireline._core.tls import TlsCore
 
     from ._context import SslContext
 

@@ -1,0 +1,28 @@
+"""Requests of a core under the names of the methods that make them, for errors: a request is known by ``__name__``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVarTuple
+
+from wireline._core.stream import StreamCore
+
+__all__ = ["LINES", "RECV_INTO", "RECV_LINE_INTO", "TRY_RECV_LINE"]
+
+Ts = TypeVarTuple("Ts")
+
+
+def _named(
+    operation: str, request: Callable[[StreamCore, *Ts], bytes | None]
+) -> Callable[[StreamCore, *Ts], bytes | None]:
+    def asked(core: StreamCore, *args: *Ts) -> bytes | None:
+        return request(core, *args)
+
+    asked.__name__ = operation
+    return asked
+
+
+RECV_INTO = _named("recv_into", StreamCore.recv)
+RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
+TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
+LINES = _named("lines", StreamCore.recv_line)

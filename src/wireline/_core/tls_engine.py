@@ -1,0 +1,467 @@
+"""One TLS connection over two memory BIOs: ciphertext in, plaintext out, and the other way round.
+
+Never ``ssl.SSLSocket``: one thread that reads and one that writes the same one break it, as OpenSSL's maintainers
+say plainly (openssl#20446; it loses 7 to 15 of 100 connections). Here OpenSSL only ever sees memory, and whoever owns
+the engine keeps threads apart for as long as a call takes, which is never as long as the network takes.
+
+What the end of the TCP stream means is decided here and not by OpenSSL, whose answer differs from release to release
+(3.11.0 to 3.11.2 take a cut connection for a clean end): it is ``TruncatedError`` unless ``close_notify`` came first.
+
+After a fatal error nothing more is asked of OpenSSL; the error is raised again.
+
+A signal handler may raise an exception in the midst of every method here: CPython (3.11 to 3.13) runs handlers after
+calls, at the entry of functions and at jumps backwards. At such a moment no bytes are in a local variable alone:
+``for self.slot in iterator: break`` makes a call and stores its result with no such moment in between, and each step is
+noted directly before the call that does it. The next call of ``open_all`` or ``encrypt`` continues from there. One
+moment needs more: ``SSLObject.read`` runs handlers after it has decrypted, and drops the plaintext when one raises. In
+the main thread, which alone runs handlers, a ``RecordReader`` loses nothing (``careful``); elsewhere the next call
+detects the loss, and the connection fails with an error.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import ssl
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Protocol, cast
+
+from wireline._core.tls_records import ReadInto, RecordReader, lost
+from wireline.errors import WirelineError, fresh_copy
+
+if TYPE_CHECKING:
+    from wireline.tls import Certificate, TlsInfo
+
+__all__ = ["PORTION", "RECORD", "RECORD_ON_WIRE", "Policy", "TlsEngine", "TruncatedError"]
+
+# A read gives one record at most, and that is its size (RFC 8446, 5.1).
+RECORD = 16 * 1024
+
+# The same record in TLS 1.3, encrypted. In pieces of this size bulk is not cut in the midst of records: to be told that
+# one is not there whole yet costs a tenth of decrypting it.
+RECORD_ON_WIRE = RECORD + 22
+
+# Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
+# of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
+# 72, 94 and 138 kB for its life.
+PORTION = 32 * 1024
+
+# The limit in bytes on unsent output when a read adds to it. A peer that asks for answers (key updates) and reads none
+# makes the connection fail at this size instead of using memory without bound. The largest slice of a message that is
+# being sent takes half of it; the other half holds the answers to more than 2,000 key updates.
+MOST_UNSENT = 128 * 1024
+
+_ALL = (-1,)  # what a memory BIO is asked for
+_HEADER = 5  # bytes of a record, and the length at their end (RFC 8446, 5.1)
+_LENGTH_AT = 3
+
+
+class TruncatedError(WirelineError, ssl.SSLError):
+    """The peer went away without ``close_notify``: what was received may be only a part of what was sent."""
+
+    # What OpenSSL calls it; `ssl.SSLError` has these only where OpenSSL itself raised it.
+    library = "SSL"
+    reason = "UNEXPECTED_EOF_WHILE_READING"
+
+    def __init__(self, message: str = "the peer went away without close_notify") -> None:
+        super().__init__(ssl.SSL_ERROR_EOF, message)
+
+
+class Policy(Protocol):
+    """What is decided about one connection, above the engine."""
+
+    @property
+    def ragged_eof(self) -> bool:
+        """Whether the end of the TCP stream is an end of the TLS stream as well, knowingly."""
+        raise NotImplementedError
+
+    def prepare(self, obj: ssl.SSLObject) -> None:
+        """Do what has to be done to a connection before its handshake."""
+
+    def check(self, obj: ssl.SSLObject) -> None:
+        """Look at a finished handshake, before anything is handed out; raise ``ssl.SSLError`` to refuse the peer."""
+
+    def explain(self, error: ssl.SSLError) -> ssl.SSLError:
+        """Say more about a handshake that failed: the same error, or a better one."""
+        raise NotImplementedError
+
+    def collects(self, obj: ssl.SSLObject) -> bool:
+        """Whether ``remember`` is to be called after each session ticket, and not once with the first data."""
+        raise NotImplementedError
+
+    def remember(self, obj: ssl.SSLObject) -> None:
+        """The peer has sent a ticket or application data: its session is complete and may be kept.
+
+        The call is made inside a read, with received data at hand: it must not raise an ``Exception``.
+        """
+
+    # What the sockets' properties of the same meaning return.
+
+    def certificates(self, obj: ssl.SSLObject) -> list[Certificate]: ...
+    def psk_identity(self, obj: ssl.SSLObject) -> str: ...
+    def info(self, obj: ssl.SSLObject) -> TlsInfo: ...
+    def pointer(self, obj: ssl.SSLObject) -> int: ...
+
+
+class TlsEngine:
+    """One TLS connection.
+
+    A message is mostly one call of OpenSSL, and where every message comes by (``TlsCore``) it is made without asking
+    here: ``at_ease`` and ``may_write`` say when that is possible. What it gives besides data is told to ``end``,
+    ``stopped`` or ``failed``.
+
+    Attributes:
+        at_ease: the handshake is done, data has come before, and nothing has ended.
+        may_write: nothing has failed, and ``close_notify`` was not sent.
+        read, write: OpenSSL's.
+        opened: gives the plaintext of the next record, without end: what ``read`` gives.
+        careful: an exception may come inside of that; ``records.open`` gives the same, and loses nothing.
+        incoming: where ciphertext is put that is to be read.
+        due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
+            of feeding; when it is found with something, an exception has ended the call before.
+        plaintext: the record that ``opened`` gave last, until it is in ``decrypted``; None during the call of OpenSSL.
+        decrypted: the plaintext of records, for the caller of ``open_all`` to take away.
+        accepted: bytes of plaintext that were made into records, since the beginning.
+        obj: the ``ssl.SSLObject``.
+        policy: what was decided about this connection.
+        established: the handshake is done, and the peer was not refused.
+        ended: the peer has sent its ``close_notify``.
+        error: what ended the connection for good; nothing more is asked of OpenSSL.
+        outgoing: where ciphertext waits to be sent; ``output`` takes it.
+        outputs: gives what is in ``outgoing``, without end.
+        ready: ciphertext that comes before what is in ``outgoing``.
+        holding: ``ready`` is to wait for more to send.
+    """
+
+    __slots__ = (
+        "_collecting",
+        "_head",
+        "_missing",
+        "_remembered",
+        "accepted",
+        "at_ease",
+        "careful",
+        "decrypted",
+        "due",
+        "ended",
+        "error",
+        "established",
+        "given",
+        "holding",
+        "incoming",
+        "may_write",
+        "obj",
+        "opened",
+        "outgoing",
+        "outputs",
+        "plaintext",
+        "policy",
+        "read",
+        "ready",
+        "records",
+        "write",
+    )
+
+    def __init__(
+        self, obj: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, policy: Policy
+    ) -> None:
+        self.obj = obj
+        self.policy = policy
+        self.established = False
+        self.ended = False
+        self.incoming = incoming
+        self.outgoing = outgoing
+        # What `SSLObject` only passes on to: one Python call less for each record.
+        inner = getattr(obj, "_sslobj", obj)
+        self.read: Callable[[int], bytes] = inner.read
+        self.write: Callable[[bytes | memoryview], int] = inner.write
+        self.error: ssl.SSLError | None = None
+        self.at_ease = False
+        self.may_write = True
+        self.due = b""
+        self.given = 0
+        self.opened: Iterator[bytes] = map(self.read, itertools.repeat(RECORD))
+        self.careful = False
+        self.records = RecordReader(cast("ReadInto", inner.read), inner.pending, incoming)
+        self.plaintext: bytes | None = b""
+        self.decrypted: list[bytes] = []
+        self.accepted = 0
+        self.outputs: Iterator[bytes] = map(outgoing.read, itertools.repeat(-1))
+        self.ready: list[bytes] = []
+        self.holding = False
+        self._remembered = self._collecting = False
+        self._head = b""  # of a record whose header is not whole yet, while tickets are collected
+        self._missing = 0  # bytes of a record, likewise
+        policy.prepare(obj)
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is ciphertext to send."""
+        return self.outgoing.pending > 0 or (bool(self.ready) and not self.holding)
+
+    def output(self) -> bytes:
+        """Take the ciphertext that is to be sent."""
+        if not self.has_output:
+            return b""
+        self.gather()
+        joined = b"".join(self.ready)
+        self.ready, self.holding = [], False
+        return joined
+
+    def gather(self) -> None:
+        """Move what is in ``outgoing`` to the end of ``ready``."""
+        self.ready.extend(map(self.outgoing.read, _ALL))
+
+    def feed_handshake(self, data: bytes) -> None:
+        """Take ciphertext while the handshake is not done."""
+        self.incoming.write(data)
+
+    def handshake(self, *, at_end: bool = False) -> bool:
+        """Go on with the handshake; True when it is done. ``has_output`` may be true after each step.
+
+        Args:
+            at_end: the TCP stream has ended.
+
+        Raises:
+            ssl.SSLError: it failed, or the policy refuses the peer. The output is the alert that says so.
+        """
+        if self.error is not None:
+            raise fresh_copy(self.error)
+        sent_before = not self.outgoing.pending
+        try:
+            self.obj.do_handshake()
+        except ssl.SSLWantReadError:
+            if at_end:
+                raise self.failed(TruncatedError("the peer went away during the handshake")) from None
+            return False
+        except ssl.SSLError as error:
+            failure = self.failed(self.policy.explain(error))
+            raise failure from failure.__cause__
+        except Exception as error:  # of a callback that OpenSSL made, and that `ssl` kept: a key log, a trace
+            raise self.failed(_broken_off(error)) from error
+        try:
+            self.policy.check(self.obj)
+            if self.obj.server_side and sent_before:
+                self._hold_tickets()
+            self._collecting = not self.incoming.pending and self.policy.collects(self.obj)
+        except ssl.SSLError as error:
+            self.failed(error)
+            raise
+        except Exception as error:  # a certificate that `ssl` does not get along with
+            raise self.failed(_broken_off(error)) from error
+        self.established = True
+        return True
+
+    def _hold_tickets(self) -> None:
+        """Keep the session tickets of a TLS 1.3 server until its first write.
+
+        They are the only output of the last step of its handshake. A client that only writes and closes does not read
+        them: unread in its kernel they turn its close into a reset, which throws away the end of its data.
+        """
+        if self.obj.version() == "TLSv1.3" and self.outgoing.pending:
+            self.gather()
+            self.holding = True
+
+    def feed(self, data: bytes, take: Callable[[bytes], object], *, at_end: bool = False) -> None:
+        """Decrypt.
+
+        Args:
+            data: what the network gave.
+            take: is called with what was decrypted, if anything was, before an error is raised.
+            at_end: the TCP stream ends after this.
+
+        Raises:
+            TruncatedError: the TCP stream ended and nobody had said that it would.
+            ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
+        """
+        if self.error is None:
+            self.open_all(data)
+            for plaintext in self.decrypted:
+                take(plaintext)
+            self.decrypted.clear()
+            self.due = b""
+        self.conclude(at_end=at_end)
+
+    def conclude(self, *, at_end: bool = False) -> None:
+        """Raise what came after everything that was decrypted, as ``feed`` does."""
+        if self.error is not None:
+            raise fresh_copy(self.error)
+        if at_end and not self.ended:
+            if not self.policy.ragged_eof:
+                raise TruncatedError  # of reading: writing may still work, or fails by itself
+            self.end()
+
+    def open_all(self, data: bytes) -> None:
+        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
+
+        If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
+        with none. ``data`` is ``due`` afterwards.
+        """
+        due, view = self.due, memoryview(data)
+        if due or not data:
+            self._open(memoryview(due), self.given)
+            if due is data or not data:
+                return
+        self.given = 0
+        self.due = data
+        self._open(view, 0)
+
+    def _open(self, view: memoryview, start: int) -> None:
+        size = len(view)
+        self._drain()
+        if not self._remembered:
+            self._look_for_a_session(whole=False)
+        while (
+            start < size and not self.ended and self.error is None
+        ):  # else it would pile up, for no read takes it
+            end = self._end_of_record(view, start) if self._collecting else start + RECORD_ON_WIRE
+            start, piece = end, view[start:end]
+            # An exception can only come after both.
+            self.given = end
+            self.incoming.write(piece)
+            self._drain()
+            if not self._remembered:
+                self._look_for_a_session(whole=not (self._head or self._missing))
+
+    def _drain(self) -> None:
+        """Decrypt what ``incoming`` has."""
+        incoming, decrypted, opened = self.incoming, self.decrypted, self.opened
+        if self.plaintext is None and self.careful:
+            self.plaintext = b""  # the reader has it, if there was something
+        elif self.plaintext is None:
+            self.failed(lost())
+            self.plaintext = b""
+        elif self.plaintext:
+            if not decrypted or decrypted[-1] is not self.plaintext:
+                decrypted.append(self.plaintext)
+            self.plaintext = b""
+        try:
+            # Looked at first: to be told that there is no record costs as much as a small record.
+            while incoming.pending and self.error is None:
+                self.plaintext = None
+                if self.careful:
+                    self.plaintext = self.records.open()
+                else:
+                    for self.plaintext in opened:  # see the top of this file
+                        break
+                if not (piece := self.plaintext):
+                    self.end()
+                    break
+                decrypted.append(piece)
+                self.plaintext = b""
+        except ssl.SSLError as error:
+            self.plaintext = b""
+            self.stopped(error)
+        if self.outgoing.pending > MOST_UNSENT and self.error is None:
+            self.failed(_too_much())
+
+    def _look_for_a_session(self, *, whole: bool) -> None:
+        """Have a session kept, until data has come.
+
+        TLS 1.3 sends the tickets after the handshake, with or before the first data, and OpenSSL remembers the last
+        one that it saw. While they are collected it gets one record at a time, and a whole one that gives no data has
+        been a ticket.
+
+        Args:
+            whole: ``incoming`` got a record up to its end.
+        """
+        if self.decrypted:
+            self._remembered = True
+            self.at_ease = not self.ended and self.error is None
+            if not self._collecting:
+                self.policy.remember(self.obj)
+            self._collecting = False
+        elif whole and self._collecting and not self.ended and self.error is None:
+            self.policy.remember(self.obj)
+            self._collecting = self.policy.collects(self.obj)
+
+    def _end_of_record(self, view: memoryview, start: int) -> int:
+        """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""
+        if not self._missing:
+            end = start + _HEADER - len(self._head)
+            self._head += bytes(view[start:end])
+            if len(self._head) < _HEADER:
+                return len(view)
+            start, self._missing, self._head = end, int.from_bytes(self._head[_LENGTH_AT:], "big"), b""
+        end = min(start + self._missing, len(view))
+        self._missing -= end - start
+        return end
+
+    def stopped(self, error: ssl.SSLError) -> None:
+        """A read raised an error."""
+        if isinstance(error, ssl.SSLZeroReturnError):
+            self.end()  # the peer's close_notify, after ours
+        elif not isinstance(error, ssl.SSLWantReadError):  # the record is not there whole yet
+            self.failed(error)
+
+    def end(self) -> None:
+        """A read gave the end: the peer has sent its ``close_notify``."""
+        self.ended = True
+        self.at_ease = False
+
+    def encrypt(self, data: bytes | memoryview) -> None:
+        """Turn plaintext into output; it is as much memory until it is taken, and 64 KiB at once is a good measure.
+
+        Raises:
+            ssl.SSLError: the connection has failed before.
+            BrokenPipeError: ``close_notify`` was sent.
+        """
+        if self.error is not None:
+            raise fresh_copy(self.error)
+        if not self.may_write:
+            raise BrokenPipeError(errno.EPIPE, "the TLS connection was shut for writing")
+        if not data:
+            return
+        self.holding = False
+        if len(data) <= PORTION:
+            self._encrypt(data)
+            return
+        view = memoryview(data)
+        for start in range(0, len(view), PORTION):
+            if start:
+                self.gather()
+            self._encrypt(view[start : start + PORTION])
+
+    def _encrypt(self, data: bytes | memoryview) -> None:
+        accepted = self.accepted + len(data)
+        try:
+            # Before, for an exception of a signal handler can only come when it is true.
+            self.accepted = accepted
+            self.write(data)
+        except ssl.SSLError as error:
+            self.accepted = accepted - len(data)
+            raise self.failed(error) from error.__cause__
+
+    def close_notify(self) -> None:
+        """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
+        if not self.may_write or not self.established:
+            return
+        self.may_write = False
+        try:
+            self.obj.unwrap()
+        except ssl.SSLWantReadError:
+            pass  # the peer has not said so yet, and need not
+        except ssl.SSLError as error:
+            self.failed(error)  # of reading: our own is in the output by now
+
+    def abandon(self, cause: BaseException) -> ssl.SSLError:
+        """End a handshake that nobody will go on with; return the error that every later use gets."""
+        if self.error is None:
+            self.failed(ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}"))
+        assert self.error is not None
+        return self.error
+
+    def failed(self, error: ssl.SSLError) -> ssl.SSLError:
+        """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
+        self.error = fresh_copy(error)
+        self.at_ease = self.may_write = False
+        return error
+
+
+def _broken_off(error: Exception) -> ssl.SSLError:
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake failed: {error!r}")
+
+
+def _too_much() -> ssl.SSLError:
+    words = f"the peer asks for answers and takes none: more than {MOST_UNSENT} bytes wait to be sent"
+    return ssl.SSLError(ssl.SSL_ERROR_SSL, words)

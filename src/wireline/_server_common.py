@@ -1,0 +1,293 @@
+"""The part of a server that never waits: what it was asked for, its listener, and its report at the end."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from wireline._core.deadline import check_timeout
+from wireline._core.happy_eyeballs import AddrInfo
+from wireline._socket_base import BaseSocket
+from wireline._validation import require_context, require_int
+from wireline.address import IpAddress, check_host, check_port, unix_path
+from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
+
+if TYPE_CHECKING:
+    from wireline.tls import SslContext
+
+__all__ = [
+    "ListenAt",
+    "Request",
+    "StopReport",
+    "Stops",
+    "Welcome",
+    "check_callback",
+    "check_limit",
+    "open_listener",
+    "refuse_to_wait",
+]
+
+S = TypeVar("S", bound=BaseSocket)
+
+
+class StopReport(NamedTuple):
+    """How the connections ended that a server still had when it was stopped."""
+
+    drained: int
+    """Handlers that finished by themselves in time."""
+    forced: int
+    """Connections that were closed under their handler."""
+
+
+class Request:
+    """One call of ``stop``, or the calls of ``request_stop``.
+
+    Attributes:
+        until: when the drain is over; None: it has no limit.
+        caller: the thread that waits until it is done; None if there is none that could be interrupted.
+        hurried: another one was made since, which ends the drain.
+        handlers: the threads or tasks of the connections that there were when it began.
+    """
+
+    __slots__ = ("caller", "handlers", "hurried", "until")
+
+    def __init__(self, until: float | None, handlers: Iterable[object], caller: object = None) -> None:
+        self.until = until
+        self.caller = caller
+        self.hurried = False
+        # Now, and not when another thread comes to do what was asked for: some may have ended by then.
+        self.handlers = set(handlers)
+
+
+class Stops:
+    """The stops of one server that are under way, in the order in which they were asked for.
+
+    Calls of ``stop``, and one request for all calls of ``request_stop``. A signal handler may add one at any bytecode:
+    each change is one operation on a dict or a set.
+
+    Attributes:
+        exempt: handlers that called ``stop`` themselves.
+        forced: handlers whose connection was closed under them.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[object, Request] = {}
+        self.exempt: set[object] = set()
+        self.forced: set[object] = set()
+
+    @property
+    def requested(self) -> Request | None:
+        """What ``request_stop`` asked for."""
+        return self._under_way.get(_REQUESTED)
+
+    def request(self, request: Request) -> None:
+        """Add a call of ``request_stop``. A second stop ends the drain of the first."""
+        if self._under_way.setdefault(_REQUESTED, request) is not request or not self._is_first(_REQUESTED):
+            self.hurry()
+
+    def enter(self, request: Request, handler: object | None) -> bool:
+        """Add a call of ``stop``. A second stop ends the drain of the first.
+
+        Args:
+            request: the call; ``leave`` is due in any case.
+            handler: the thread or task that calls, if it is a handler of this server.
+
+        Returns:
+            False for a handler that is not the first to stop: it must not wait for what waits for it.
+        """
+        self._under_way[request] = request
+        first = self._is_first(request)
+        if handler is None:
+            if not first:
+                self.hurry()
+        elif first:
+            self.exempt.add(handler)
+        else:
+            return False
+        return True
+
+    def leave(self, request: Request, handler: object) -> None:
+        """The call of ``stop`` ends."""
+        self._under_way.pop(request, None)
+        self.exempt.discard(handler)
+
+    def is_in_stop(self, caller: object) -> bool:
+        """Whether ``caller`` is in ``stop`` already: then this is a signal handler that has interrupted it."""
+        return any(request.caller is caller for request in list(self._under_way.values()))
+
+    def hurry(self) -> None:
+        """End the drains: none waits for handlers any more."""
+        for request in list(self._under_way.values()):
+            request.hurried = True
+
+    def report(self) -> StopReport:
+        """What came of them all: one that began late may be through first, and knows of fewer handlers."""
+        under_way = list(self._under_way.values())
+        handlers = {handler for request in under_way for handler in request.handlers} - self.exempt
+        count = len(handlers & self.forced)
+        return StopReport(len(handlers) - count, count)
+
+    def _is_first(self, key: object) -> bool:
+        keys = list(self._under_way)  # a copy, made in one step
+        return keys[0] is key
+
+
+# The key of what `request_stop` asked for.
+_REQUESTED = object()
+
+
+class ListenAt(NamedTuple):
+    """Where a server listens: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
+
+    host: str
+    port: int
+    path: str | None
+
+    @classmethod
+    def checked(cls, address: str | IpAddress, port: int) -> ListenAt:
+        """Read the arguments of ``serve``.
+
+        Raises:
+            TypeError, ValueError: they are no address.
+        """
+        host = address if isinstance(address, str) and address.startswith("unix:") else check_host(address)
+        port = check_port(port)
+        if not host.startswith("unix:"):
+            return cls(host, port, None)
+        path = host.removeprefix("unix:")
+        path = "\0" + path[1:] if path.startswith("@") else path
+        unix_path(path)
+        return cls("", 0, path)
+
+    @property
+    def needs_lookup(self) -> bool:
+        """Whether ``host`` has to be resolved before ``open_listener``."""
+        return self.path is None and self.host != ""
+
+
+class Welcome(NamedTuple):
+    """How a server makes TLS handshakes."""
+
+    tls: SslContext
+    seconds: float | None
+
+    @classmethod
+    def checked(cls, tls: SslContext | None, handshake_timeout: float | None) -> Welcome | None:
+        """Read the arguments of ``serve``; None if there is no TLS. A context that cannot serve is found out now.
+
+        Raises:
+            TypeError, ValueError: they are none.
+            OSError: the context has no certificate that could be used.
+        """
+        seconds = check_timeout(handshake_timeout)
+        if tls is None:
+            return None
+        require_context(tls)
+        tls._server_core()
+        return cls(tls, seconds)
+
+
+def check_callback(name: str, takes: str, given: object) -> None:
+    """Refuse what cannot be called.
+
+    Raises:
+        TypeError: it cannot be.
+    """
+    if not callable(given):
+        raise TypeError(f"{name} is called with {takes}; {given!r} cannot be")
+
+
+def refuse_to_wait(*, stopped: bool) -> None:
+    """Refuse ``wait`` in a forked child, which has no server to wait for.
+
+    Raises:
+        RuntimeError: the child has not stopped its copy either.
+    """
+    if not stopped:
+        raise RuntimeError("wait: the server belongs to the process that made it, the parent of this one")
+
+
+def check_limit(max_connections: int | None) -> int | None:
+    """Return ``max_connections``.
+
+    Raises:
+        TypeError: it is not an int.
+        ValueError: it is less than 1.
+    """
+    if max_connections is None:
+        return None
+    require_int("max_connections", max_connections)
+    if max_connections < 1:
+        raise ValueError(f"max_connections must be at least 1, got {max_connections}")
+    return max_connections
+
+
+def open_listener(
+    kind: type[S],
+    where: ListenAt,
+    found: Sequence[AddrInfo],
+    *,
+    backlog: int,
+    reuse_port: bool,
+    buffered: bool,
+) -> S:
+    """Bind and listen at the first address that can be had.
+
+    Args:
+        kind: the flavour's socket.
+        where: what ``serve`` was asked for.
+        found: the addresses of ``where.host``, if it ``needs_lookup``.
+        backlog: as for ``listen``.
+        reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
+        buffered: what the accepted sockets inherit.
+
+    Raises:
+        OSError: the first failure, if no address can be had.
+    """
+    if where.path is not None:
+        return _open(kind, AF_UNIX, where.path, 0, backlog, reuse_port, buffered)
+    # Every interface: IPv6 and IPv4 with one socket where the machine can, else IPv4 alone.
+    wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [
+        (AF_INET6, ""),
+        (AF_INET, ""),
+    ]
+    first_failure: OSError | None = None
+    for family, host in wanted:
+        try:
+            return _open(kind, family, host, where.port, backlog, reuse_port, buffered)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and not where.host:
+                raise
+            first_failure = first_failure or error
+    assert first_failure is not None
+    raise first_failure
+
+
+def _open(
+    kind: type[S], family: int, host: str, port: int, backlog: int, reuse_port: bool, buffered: bool
+) -> S:
+    listener = kind(family, SOCK_STREAM, buffered=buffered)
+    try:
+        if family == AF_UNIX:
+            listener.bind_unix(host)
+        else:
+            if os.name == "posix":  # on Windows it would let another program take the port away
+                listener.set_sock_opt(SockOpt.REUSE_ADDR, True)
+            if reuse_port:
+                listener.set_sock_opt(SockOpt.REUSE_PORT, True)
+            if family == AF_INET6 and not host:
+                _accept_ipv4_too(listener)
+            listener.bind_addr(port, host)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _accept_ipv4_too(listener: BaseSocket) -> None:
+    with listener._use("serve") as sock:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

@@ -1,0 +1,694 @@
+"""What a socket is before it waits for anything: everything that both flavours do in the same way.
+
+A flavour adds the waiting methods, and three hooks that this room calls: ``_use`` (hold the descriptor for the
+length of one call), ``_opened`` (the socket became connected) and ``_retire`` (wake whoever waits, close the
+descriptor). What to do at every turn is decided here or in the core.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import socket
+import threading
+import warnings
+from contextlib import AbstractContextManager
+from typing import ClassVar, NoReturn, Self
+
+from wireline._core.deadline import FOREVER, check_timeout
+from wireline._core.stream import StreamCore
+from wireline._os import unix_file as _unix_file
+from wireline._os.close import close_quietly
+from wireline._os.descriptor import (
+    State,
+    create,
+    fitting_protocol,
+    no_delay,
+    require_kernel_waits,
+    require_kind,
+    state_of,
+)
+from wireline._os.linger import dispose
+from wireline._os.process import process
+from wireline._os.resolver import ask
+from wireline._validation import UnixPath, option_number, require_int
+from wireline.address import (
+    Address,
+    IpAddress,
+    check_host,
+    check_port,
+    display_address,
+    spell_address,
+    unix_path,
+)
+from wireline.errors import ClosedError, SockAddr
+from wireline.options import (
+    AF_INET,
+    AF_INET6,
+    AF_UNIX,
+    IPPROTO_TCP,
+    SAFE_DISCONN,
+    SOCK_DGRAM,
+    SOCK_STREAM,
+    SOMAXCONN,
+    SocketFlag,
+    SockOpt,
+    check_flags,
+    is_disconnection_error,
+)
+
+
+class BaseSocket:
+    """The part of a socket that never waits."""
+
+    _module: ClassVar[str] = "wireline"
+    # Whether a connected stream's descriptor blocks, so that the flavour may wait inside one system call.
+    _kernel_waits: ClassVar[bool] = False
+
+    # Level and number of each option that was set, with its value, the one set last at the end. There is none before
+    # the first is set: ten thousand sockets remember options each.
+    _options: dict[tuple[int, int], int] | None = None
+
+    last_bytes_sent: int
+    """Bytes that the last ``send`` got out, however it ended."""
+
+    def __init__(
+        self,
+        domain: int = AF_INET,
+        sock_type: int = SOCK_STREAM,
+        protocol: int = IPPROTO_TCP,
+        *,
+        buffered: bool = True,
+        inheritable: bool = False,
+    ) -> None:
+        """Make a socket that is neither connected nor bound.
+
+        Args:
+            domain: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
+            sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+            protocol: the default stands for what fits ``domain`` and ``sock_type``.
+            buffered: read from the kernel in large pieces and keep what was not asked for. Without it no read
+                takes more from the kernel than it returns, and lines cost a system call a byte.
+            inheritable: whether a program that this process executes gets the descriptor too.
+
+        Raises:
+            TypeError, ValueError: an argument is not an int, or negative; ``sock_type`` is another one
+                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...).
+            OSError: the operating system has no such socket, or no descriptor left.
+        """
+        for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
+            require_int(name, value)
+        require_kind(sock_type, made=False)
+        sock = create(domain, sock_type, fitting_protocol(domain, sock_type, protocol))
+        try:
+            require_kind(sock_type)
+            self._setup(sock, buffered, State.FRESH)
+            if inheritable:
+                sock.set_inheritable(True)
+        except BaseException:
+            sock.close()
+            raise
+
+    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+        """Own ``sock``. The only place where a socket's attributes are made."""
+        self._sock = sock
+        self._state = state
+        self._buffered = bool(buffered)
+        self._core: StreamCore | None = None
+        self._lines: list[bytes] = []
+        self._peer: Address | None = None
+        self._bound: SockAddr | None = None
+        self._unix_file: _unix_file.UnixFile | None = None
+        self._write_shut = False
+        self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
+        self._deaf = False  # shut down for reading, by `close`
+        # Taken once, by the first `close`, and never let go.
+        self._closing = threading.Lock()
+        self._owner = process.epoch  # the process that may do more with the descriptor than close it
+        self.last_bytes_sent = 0
+        if state is State.CONNECTED:
+            self._connected(peer)
+        else:
+            sock.setblocking(False)
+
+    @classmethod
+    def from_socket(cls, sock: socket.socket, *, buffered: bool = True) -> Self:
+        """Take over a standard library socket; the given object is left detached.
+
+        Non-blocking mode is set as needed. A connected socket may be read at once.
+
+        Raises:
+            TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``.
+            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
+            OSError: it is closed.
+        """
+        if not isinstance(sock, socket.socket):
+            raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
+        if hasattr(sock, "unwrap"):
+            raise TypeError("an ssl.SSLSocket has TLS of its own; take over the socket before it is wrapped")
+        require_kind(sock.type)
+        sock.getsockname()  # fails with EBADF, before anything changed hands, if it is closed
+        return cls._adopt(
+            socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), buffered=buffered
+        )
+
+    @classmethod
+    def from_fd(
+        cls,
+        fd: int,
+        domain: int | None = None,
+        sock_type: int | None = None,
+        protocol: int | None = None,
+        *,
+        buffered: bool = True,
+    ) -> Self:
+        """Take over a descriptor. What is not given is asked of the operating system.
+
+        Raises:
+            TypeError, ValueError: an argument is not an int, or negative.
+            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
+            OSError: it is not an open socket.
+        """
+        require_int("fd", fd)
+        for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
+            if value is not None:
+                require_int(name, value)
+        known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
+        os.fstat(fd)  # fails with EBADF, as `socket` does not where all three are given
+        sock = socket.socket(known[0], known[1], known[2], fileno=fd)
+        try:
+            require_kind(sock.type)
+        except ValueError:
+            sock.detach()  # refused: the descriptor stays the caller's
+            raise
+        return cls._adopt(sock, buffered=buffered)
+
+    @classmethod
+    def _adopt(
+        cls,
+        sock: socket.socket,
+        *,
+        buffered: bool,
+        state: State | None = None,
+        peer: SockAddr | None = None,
+    ) -> Self:
+        """Make an object around a descriptor; on failure the descriptor is closed."""
+        self = cls.__new__(cls)
+        try:
+            if state is None:
+                state, peer = state_of(sock)
+            self._setup(sock, buffered, state, peer)
+        except BaseException:
+            sock.close()
+            raise
+        return self
+
+    def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
+        """Make a socket of what ``accept`` gave; on failure the descriptor is closed."""
+        try:
+            no_delay(sock)
+            if inheritable:
+                sock.set_inheritable(True)
+        except BaseException:
+            sock.close()
+            raise
+        return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
+
+    # Hooks of the flavours.
+
+    def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
+        """Hold the descriptor for the length of one call, so that ``close`` cannot pull it away."""
+        return contextlib.nullcontext(self._open_sock(operation))
+
+    def _let_go(self, old: socket.socket) -> None:
+        """Close a descriptor that ``connect`` has replaced."""
+        close_quietly(old)
+
+    def _opened(self) -> None:
+        """The socket became a connected stream and ``_core`` is there; who connects it is reading and writing."""
+
+    def _published(self) -> None:
+        """Everybody may read and write now."""
+
+    def _retire(self, linger: float | None) -> None:
+        """``close`` was called, for the first time: wake who waits and close the descriptor."""
+        raise NotImplementedError
+
+    def _is_disposed(self) -> bool:
+        """Whether an earlier ``close`` came to its end; one that an exception ended is to be made again."""
+        return True
+
+    def _abandon(self) -> None:
+        """``close`` was called in a process that does not own the socket: close the descriptor, and nothing else.
+
+        No ``shutdown``, no byte, no ``epoll_ctl``: each would reach the connection of the process that owns it.
+        """
+        close_quietly(self._sock)
+
+    def _is_in_use(self) -> bool:
+        """Whether a call of this process, which does not own the socket, is using it."""
+        return False
+
+    def _inherit(self) -> None:
+        """This process is about to become the owner of a socket of its parent's: drop what only the parent has."""
+
+    # Hooks of TLS, in the room above.
+
+    def _may_detach(self) -> None:
+        """Refuse to give up a descriptor that is of no use alone."""
+
+    def _send_guests_away(self) -> None:
+        """Close the clients of a listener that are not handed out yet."""
+
+    def _last_words(self, linger: float | None) -> tuple[float | None, bytes]:
+        """What to send at the end, and how long to linger for that."""
+        return linger, b""
+
+    def _traits(self) -> list[str]:
+        """What else ``repr`` tells."""
+        return []
+
+    # Processes.
+
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether another process owns the socket: this one is its child, and has not used it."""
+        return self._owner is not process.epoch
+
+    def adopt(self) -> None:
+        """Make this process the owner of the socket, after a fork.
+
+        A socket belongs to the process that made it. A forked child may drop or ``close`` its copy, which closes the
+        child's descriptor and does nothing to the connection. A child that goes on with the connection (a server
+        that forks for each client) becomes its owner with the first call that reads or sends, or by ``adopt``; its
+        ``close`` is then a full one. The parent is to close its copy before, or not to use it again: two owners of
+        one TLS connection break it.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        self._open_sock("adopt")
+        if self._is_foreign:
+            self._inherit()
+            self._owner = process.epoch
+        if self._unix_file is not None:
+            self._unix_file = self._unix_file._replace(owner=process.epoch)
+
+    # States.
+
+    def _open_sock(self, operation: str) -> socket.socket:
+        if self._closing.locked():
+            raise ClosedError(f"{operation}: the socket is closed")
+        return self._sock
+
+    def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
+        """Become a connected socket; one with a ``core`` of its own is in use until ``_published``."""
+        is_stream = self._sock.type == SOCK_STREAM
+        if self._kernel_waits:
+            require_kernel_waits(self._sock)
+        self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
+        self._state = State.CONNECTED
+        self._peer = None if peer is None else display_address(peer)
+        if is_stream:
+            self._take_core(StreamCore(buffered=self._buffered) if core is None else core)
+            self._opened()
+            if core is None:
+                self._published()
+
+    def _take_core(self, core: StreamCore) -> None:
+        """Answer reads with this one from now on."""
+        self._core = core
+        self._lines = core.lines
+
+    def _unconnected(self) -> None:
+        """Be a socket again that may be connected."""
+        self._state = State.FRESH
+        self._core = self._peer = None
+        self._lines = []
+
+    def _renew(self) -> None:
+        """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
+        old = self._sock
+        fresh = create(old.family, old.type, old.proto)
+        try:
+            fresh.set_inheritable(old.get_inheritable())
+            for (level, number), value in self._remembered_options():
+                fresh.setsockopt(level, number, value)
+        except BaseException:
+            fresh.close()
+            raise
+        self._sock = fresh
+        self._spoiled = False
+        self._remove_unix_file()
+        self._let_go(old)  # before binding: the address is free only now
+        if isinstance(self._bound, str | bytes):
+            self._bind_to_path(fresh, self._bound)
+        elif self._bound is not None:
+            self._bind(fresh, self._bound)
+
+    @property
+    def _is_datagram(self) -> bool:
+        return self._sock.type == SOCK_DGRAM
+
+    def _require(self, operation: str, *, datagram: bool) -> None:
+        """Refuse a method that the other kind of socket has."""
+        if self._is_datagram is not datagram:
+            needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
+            raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
+
+    def _refuse(self, operation: str) -> NoReturn:
+        """Say why a stream operation cannot be done in the socket's state."""
+        self._open_sock(operation)
+        self._require(operation, datagram=False)
+        code = errno.EINVAL if self._state is State.LISTENING else errno.ENOTCONN
+        raise OSError(code, f"{operation}: the socket is {self._state.value}")
+
+    def _may_connect(self, operation: str) -> None:
+        self._open_sock(operation)
+        if self._state is State.LISTENING:
+            raise OSError(errno.EINVAL, f"{operation}: the socket is listening")
+        if self._state is State.CONNECTED and not self._is_datagram:
+            raise OSError(errno.EISCONN, f"{operation}: the socket is connected already")
+
+    # Errors.
+
+    def _raise_if_closed(self, operation: str) -> None:
+        if self._closing.locked():
+            raise closed_meanwhile(operation)
+
+    def _annotated(self, error: OSError, operation: str) -> OSError:
+        error.add_note(f"during {operation} on {self!r}")
+        return error
+
+    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
+        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        self._raise_if_closed(operation)
+        self._note_reset(error)
+        if is_disconnection_error(flags, error) and not self._write_shut:
+            return False
+        self._annotated(error, operation)
+        return True
+
+    def _note_reset(self, error: OSError) -> None:
+        """Keep the reset that a send has found out about, for who reads (R12)."""
+        if isinstance(error, ConnectionResetError) and self._core is not None:
+            self._core.broken = error.with_traceback(None)
+
+    # Addresses and binding.
+
+    def bind_addr(self, port: int = 0, address: str | IpAddress = "") -> None:
+        """Bind to a local address.
+
+        Args:
+            port: 0 lets the operating system choose.
+            address: an address, or a name, which is looked up at once; ``""`` is every interface of the
+                socket's family. An IPv6 wildcard takes IPv4 too where the operating system's default is so.
+
+        Raises:
+            TypeError, ValueError: bad arguments, or a Unix socket (see ``bind_unix``).
+            socket.gaierror: the name does not resolve.
+            OSError: the address is in use, not ours, not permitted, ...
+        """
+        port = check_port(port)
+        host = check_host(address)
+        with self._use("bind_addr") as sock:
+            if sock.family == AF_UNIX:
+                raise TypeError("bind_addr needs an IP socket, this is a Unix socket: see bind_unix")
+            info = ask(host, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE)
+            self._bind(sock, info[0][4])
+
+    def bind_unix(self, path: UnixPath) -> None:
+        """Bind a Unix socket to a path, or on Linux to an abstract name (a leading NUL).
+
+        A stale socket file, to which no socket is bound any more, is replaced; of several sockets that try at the
+        same moment exactly one succeeds. ``close`` removes the file again, in the process that owns the socket. A
+        socket that is merely dropped, or open when the program ends, leaves its file.
+
+        Raises:
+            TypeError: not a path, or not a Unix socket.
+            ValueError: the path is empty or too long.
+            OSError: ``EADDRINUSE`` if a socket is bound there, listening or not, if it is no socket file (a link
+                to one is none), or if the directory of a stale one cannot be locked.
+        """
+        where = unix_path(path)
+        with self._use("bind_unix") as sock:
+            if sock.family != AF_UNIX:
+                raise TypeError("bind_unix needs a Unix socket, this is an IP socket: see bind_addr")
+            self._bind_to_path(sock, where)
+
+    def _bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
+        try:
+            sock.bind(sockaddr)
+        except OSError as error:
+            error.add_note(f"while binding to {sockaddr!r}")
+            raise
+        self._bound = sockaddr
+
+    def _bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
+        try:
+            self._unix_file = _unix_file.bind(sock, path)
+        except OSError as error:
+            error.add_note(f"while binding to {path!r}")
+            raise
+        self._bound = path
+        if self._closing.locked():  # by another thread, which saw no file yet
+            self._remove_unix_file()
+
+    def listen(self, backlog: int = SOMAXCONN) -> None:
+        """Let peers connect.
+
+        Args:
+            backlog: how many connections may wait to be accepted; the operating system has a limit of its own.
+
+        Raises:
+            TypeError: a datagram socket, or ``backlog`` is not an int.
+            ValueError: ``backlog`` is negative.
+            OSError: the socket is connected, or the address is in use.
+        """
+        require_int("backlog", backlog)
+        with self._use("listen") as sock:
+            self._require("listen", datagram=False)
+            if self._state is State.CONNECTED:
+                raise OSError(errno.EISCONN, "listen: the socket is connected")
+            sock.listen(backlog)
+            self._state = State.LISTENING
+
+    @property
+    def local_addr(self) -> Address:
+        """Where this socket is; for a Unix socket the path and port 0.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        with self._use("local_addr") as sock:
+            return display_address(sock.getsockname())
+
+    @property
+    def peer_addr(self) -> Address:
+        """Whom this socket talks to; it stays known after the peer has gone.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: ``ENOTCONN``.
+        """
+        with self._use("peer_addr") as sock:
+            if self._state is not State.CONNECTED:
+                raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._state.value}")
+            return display_address(sock.getpeername()) if self._peer is None else self._peer
+
+    # Options.
+
+    def get_sock_opt(self, opt: SockOpt, level: int | None = None) -> bool:
+        """Return a boolean option.
+
+        Args:
+            opt: the option.
+            level: the protocol level; by default the option's own.
+
+        Raises:
+            TypeError: ``opt`` is not a ``SockOpt``.
+            OSError: the operating system or this kind of socket does not have it.
+        """
+        number, level = option_number(opt, level)
+        with self._use("get_sock_opt") as sock:
+            return bool(sock.getsockopt(level, number))
+
+    def set_sock_opt(self, opt: SockOpt, value: bool, level: int | None = None) -> None:
+        """Set a boolean option.
+
+        Args:
+            opt: the option.
+            value: on or off.
+            level: the protocol level; by default the option's own.
+
+        Raises:
+            TypeError: ``opt`` is not a ``SockOpt``.
+            OSError: the operating system or this kind of socket does not have it, or it cannot be set.
+        """
+        number, level = option_number(opt, level)
+        with self._use("set_sock_opt") as sock:
+            sock.setsockopt(level, number, int(bool(value)))
+            options = self._options
+            if options is None:
+                # Atomic, so that two threads get one dict; and without a lock: a finalizer may run here and need it.
+                options = vars(self).setdefault("_options", {})
+            options.pop((level, number), None)
+            options[level, number] = int(bool(value))
+
+    def _remembered_options(self) -> list[tuple[tuple[int, int], int]]:
+        while True:
+            try:
+                return list((self._options or {}).items())
+            except RuntimeError:  # another thread has set one in the meantime
+                continue
+
+    def get_socket_error(self) -> int:
+        """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""
+        with self._use("get_socket_error") as sock:
+            return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def socket_error(
+        self,
+        err: int = -1,
+        is_async: bool = False,
+        last_error: int = -1,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> None:
+        """Raise the error of a low-level call that was made on ``fileno()`` by hand.
+
+        Args:
+            err: what that call returned; nothing happens unless it is negative.
+            is_async: the call was not allowed to wait, so "it would have to wait" is no error.
+            last_error: the ``errno`` it left; by default the error pending on the socket.
+            flags: with ``SAFE_DISCONN`` a peer that is gone is no error either.
+
+        Raises:
+            OSError: with that ``errno``.
+        """
+        if err >= 0:
+            return
+        code = self.get_socket_error() if last_error < 0 else last_error
+        if is_disconnection_error(flags, code) or (is_async and code in (errno.EAGAIN, errno.EWOULDBLOCK)):
+            return
+        raise OSError(code, os.strerror(code)) if code else OSError("the call failed and left no error code")
+
+    # Life and death.
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether this side closed the socket."""
+        return self._closing.locked()
+
+    @property
+    def has_data_buffered(self) -> bool:
+        """Whether a read could be answered, at least in part, without asking the kernel."""
+        return not self._closing.locked() and self._core is not None and bool(self._core)
+
+    def fileno(self) -> int:
+        """Return the descriptor, -1 from the moment the socket is closed.
+
+        ``connect`` may replace it when an address fails.
+        """
+        return -1 if self._closing.locked() else self._sock.fileno()
+
+    def detach(self) -> int:
+        """Give the descriptor up and return it; the object is closed from then on, the connection is not.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: ``EBUSY``: bytes were received that would be lost (see ``has_data_buffered``), or somebody
+                is using the socket.
+            ssl.SSLError: the socket speaks TLS.
+        """
+        self._open_sock("detach")
+        self._may_detach()
+        if self.has_data_buffered:
+            raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
+        return self._give_up()
+
+    def _give_up(self) -> int:
+        """The flavour's part of ``detach``."""
+        self._closing.acquire()
+        self._unix_file = None
+        return self._sock.detach()
+
+    def close(self, flags: SocketFlag = SAFE_DISCONN, *, linger: float | None = None) -> None:
+        """Close the socket. Whoever waits on it gets a ``ClosedError`` at once. Closing twice is fine.
+
+        It never waits. What was sent before still goes out, but a plain close while the peer is still sending
+        makes the operating system reset the connection, which may take the end of it away: see ``linger``.
+
+        Args:
+            flags: accepted for symmetry with the other methods.
+            linger: None closes as the operating system does. A number of seconds sends the end of the stream and
+                lets the peer finish in the background for at most that long, so that the last reply is not
+                lost. 0 aborts: the peer gets a reset, and what was not sent is dropped.
+
+        Raises:
+            TypeError, ValueError: ``linger`` is not a number, or negative; ``flags`` is no ``SocketFlag``.
+        """
+        check_flags(flags)
+        if linger is not None:
+            seconds = check_timeout(linger)
+            linger = FOREVER if seconds is None else seconds
+        first = self._closing.acquire(blocking=False)
+        if self._is_foreign:
+            if not self._is_in_use():
+                self._abandon()
+                return
+            # A call goes on in this process: it is to be woken, and to end in good order. The path is the parent's.
+            self._unix_file = None
+            self._owner = process.epoch
+        if not first and self._is_disposed():
+            return
+        self._lines.clear()
+        self._send_guests_away()
+        try:
+            self._remove_unix_file()
+        finally:
+            self._retire(linger)
+
+    def _dispose(self, linger: float | None) -> None:
+        """Close the descriptor; nobody uses it any more."""
+        linger, farewell = self._last_words(linger)
+        dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
+
+    def _remove_unix_file(self) -> None:
+        """Remove the file that this socket has made, while the descriptor is open."""
+        made, self._unix_file = self._unix_file, None
+        if made is not None:
+            made.remove()
+
+    def __repr__(self) -> str:
+        kind = f"{_KINDS.get(self._sock.family, self._sock.family)} {_TYPES.get(self._sock.type, self._sock.type)}"
+        name = f"{self._module}.{type(self).__name__}"
+        if self._closing.locked():
+            return f"<{name} {kind}, closed>"
+        parts = [kind]
+        with contextlib.suppress(OSError):
+            parts.append(f"local={spell_address(self.local_addr)}")
+            parts.append(f"peer={spell_address(self.peer_addr)}")
+        parts += self._traits()
+        return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
+
+    def __del__(self) -> None:
+        # `_setup` may not have got far enough for there to be a lock, or have failed after that.
+        closing = getattr(self, "_closing", None)
+        if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
+            # The file stays, for no call has said that this is the end: a program that has gone to the background, or
+            # whose workers serve what it bound, goes on in another process. The next bind replaces a stale file.
+            self._unix_file = None
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+        elif closing is not None and not self._is_disposed():
+            self.close()
+
+
+def closed_meanwhile(operation: str) -> ClosedError:
+    """What whoever waits is told when this side closes the socket."""
+    return ClosedError(f"{operation}: the socket was closed while it waited")
+
+
+_KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}
+_TYPES = {SOCK_STREAM: "stream", SOCK_DGRAM: "datagram"}
