@@ -400,7 +400,7 @@ _NIM = """
 
 def test_the_page_for_nim_has_every_name_of_the_two_modules() -> None:
     text = (ROOT / "docs/howto/from-nim.md").read_text(encoding="utf-8")
-    tables = text.partition("## What behaves differently")[0]
+    tables = text.partition("## Differences")[0]
     cells = " ".join(re.findall(r"^\| ([^|]*) \|", tables, re.MULTILINE))
     named = set(re.findall(r"\w+|&=|==|\$", cells))
     assert [name for name in _NIM if name not in named] == []
