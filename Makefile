@@ -64,7 +64,7 @@ $(PICTURES): benchmarks/results.json $(wildcard benchmarks/_*.py) | $(VENV)/.has
 bench: $(VENV)/.has-bench ## measure everything, every byte checked; a quarter of an hour at most
 	$(BIN)/python -m benchmarks --rounds 5 --scale 0.6 $(ARGS)
 
-bench-quick: $(VENV)/.has-bench ## measure what matters most; two minutes at most
+bench-quick: $(VENV)/.has-bench ## measure the most important rows; two minutes at most
 	$(BIN)/python -m benchmarks --headline --quick $(ARGS)
 
 clean: ## remove what these commands made: environments, caches, built pages

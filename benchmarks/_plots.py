@@ -1,4 +1,4 @@
-"""Pictures of what ``--json`` wrote, as SVG, for light pages and for dark ones."""
+"""Pictures of the numbers of one run, as SVG, for light pages and for dark ones."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def rate_by_size(saved: Saved, look: Look) -> Figure | None:
     above.yaxis.set_minor_locator(NullLocator())
     curves(above, look, _values(steps, lambda point: point.rate * (point.work.bytes or 0) / 1e6), in_bytes)
     for axes in below:
-        heading(axes, look, "The same, as a part of what C reaches", "")
+        heading(axes, look, "The same, as a share of the C program's rate", "")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         curves(axes, look, _parts(steps, steps[LIMIT]), in_bytes)
     (below or [above])[-1].set_xlabel("size of a message; 64 connections, one outstanding on each")
@@ -134,9 +134,9 @@ PICTURES: dict[str, Picture] = {
 def _settings() -> AbstractContextManager[None]:
     return matplotlib.rc_context(
         {
-            "font.family": ["DejaVu Sans"],  # comes with matplotlib, so the pictures are the same everywhere
+            "font.family": ["DejaVu Sans"],  # part of matplotlib, so the pictures are the same everywhere
             "font.size": 10.5,
-            "svg.hashsalt": "wireline",  # else every run would name the parts of an SVG anew
+            "svg.hashsalt": "wireline",  # otherwise the ids in an SVG differ in every run
             "savefig.transparent": True,
             "hatch.linewidth": 0.8,
         }
