@@ -14,6 +14,8 @@ ALL := -n auto --timeout-method=thread
 # Which interpreter an environment was made with is in the name of a stamp inside it: another PYTHON is another
 # stamp, so the environment is made anew instead of being used with the wrong Python.
 MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
+# The tables and pictures of docs/benchmarks.md. The repository has the numbers that they are made of, and not them.
+PICTURES := docs/_static/benchmarks/.drawn
 
 # pyright's launcher asks the network for a newer release, unless told not to.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
@@ -50,28 +52,32 @@ types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	PATH="$(abspath $(BIN)):$$PATH" pyright
 	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes wireline --ignoreexternal
 
-docs: $(VENV)/.has-docs ## build the documentation, warnings are errors, and look after its links
+docs: $(VENV)/.has-docs $(PICTURES) ## build the documentation: warnings are errors, links are checked
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html
 	$(BIN)/sphinx-build -W --keep-going -n -q -b linkcheck docs docs/_build/linkcheck
 	@echo "docs: docs/_build/html/index.html"
 
+$(PICTURES): benchmarks/results.json $(wildcard benchmarks/_*.py) | $(VENV)/.has-docs
+	$(BIN)/python -m benchmarks --from $< --plots $(@D)
+	@touch $@
+
 bench: $(VENV)/.has-bench ## measure everything, every byte checked; a quarter of an hour at most
 	$(BIN)/python -m benchmarks --rounds 5 --scale 0.6 $(ARGS)
 
-bench-quick: $(VENV)/.has-bench ## measure what matters most; two minutes at most
+bench-quick: $(VENV)/.has-bench ## measure the most important rows; two minutes at most
 	$(BIN)/python -m benchmarks --headline --quick $(ARGS)
 
 clean: ## remove what these commands made: environments, caches, built pages
 	rm -rf .venv .venv-* .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
-		.ruff_cache build dist docs/_build htmlcov src/*.egg-info
+		.ruff_cache build dist docs/_build docs/_static/benchmarks htmlcov src/*.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # ----------------------------------------------------------------------------------------- the environment
-# `.has-EXTRA` says that the project and that extra are installed; it is done again when pyproject.toml changes.
+# `.has-EXTRA`: the project and that extra are installed. Made again when pyproject.toml or constraints.txt changes.
 
-$(VENV)/.has-%: pyproject.toml $(MADE)
+$(VENV)/.has-%: pyproject.toml constraints.txt $(MADE)
 	@echo "$(VENV): installing wireline[$*]"
-	@$(BIN)/python -m pip install --quiet --editable '.[$*]' || { \
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]' || { \
 		echo "make: cannot install wireline[$*] into $(VENV); pip's own words are above." >&2; \
 		echo "      It needs a package index, or wheels of what pyproject.toml lists." >&2; exit 1; }
 	@touch $@

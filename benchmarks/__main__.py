@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: what to measure, how long, and where the numbers go."""
+"""``python -m benchmarks``: the rows to measure, for how long, and the files to write."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The servers: which works, by which programs, and who is compared with whom.
+"""The servers: the works, the programs, and the comparisons.
 
-Ours on a loop is compared with theirs on the same loop, where there is one; with those that bring a loop of their own,
-ours on asyncio's.
+Ours on a loop is compared with theirs on the same loop, where there is one. Programs with a loop of their own are
+compared with ours on asyncio's.
 """
 
 from __future__ import annotations

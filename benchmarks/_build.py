@@ -27,7 +27,7 @@ class NotBuiltError(Exception):
 
 
 def _cache() -> Path:
-    """Where compiled programs are kept: the user's own directory, for what is run from there is trusted."""
+    """Where compiled programs are kept: the user's own directory, because programs from there are trusted."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "wireline-benchmarks"
 
 

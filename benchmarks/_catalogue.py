@@ -1,6 +1,6 @@
-"""What is measured: the works, the contestants, and which of them are compared, against what target.
+"""The works, the contestants, and the comparisons with their targets.
 
-Here are those with one connection, which hold the clock themselves; the servers are in ``_async_catalogue``.
+These contestants have one connection and hold the clock themselves; the servers are in ``_async_catalogue``.
 """
 
 from __future__ import annotations
@@ -87,8 +87,8 @@ ROWS: list[Row] = [
     RateRow("lines 64 B: recv_line", "wireline recv_line", "makefile readline", 0.5),
     RateRow("lines 64 B: recv_line / Nim net", "wireline recv_line", "Nim net lines"),
     RateRow("bulk 64 KiB: send", "wireline send", "socket sendall", 0.95),
-    # The load, which sends, has more to do than who receives: the first two say how both fall into step. It is where
-    # the bytes are ready that a target can be told from chance. `recv` promises more than theirs: all of it.
+    # The sending load has more work than the receiver, so the first two rows depend on how both fall into step. A
+    # target means something where the bytes are ready. `recv` promises more than theirs: all of the bytes.
     RateRow("bulk 64 KiB: recv_some", "wireline recv_some", "socket recv"),
     RateRow("bulk 64 KiB: recv", "wireline recv", "socket recv"),
     RateRow("bulk 64 KiB: recv_some, ready", "wireline recv_some, ready", "socket recv, ready", 0.95),
@@ -170,4 +170,4 @@ HEADLINES = {
     "async TLS echo 64 B: asyncio / asyncio streams",
     "async TLS echo 64 B: uvloop / uvloop streams",
 }
-"""By name, what `make bench-quick` measures: one row or two for each kind of work."""
+"""The names of the rows of `make bench-quick`: one or two for each kind of work."""

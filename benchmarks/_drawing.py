@@ -1,4 +1,4 @@
-"""What all pictures are drawn with: colours, lines with their names, bars.
+"""The parts of all pictures: colours, lines with their names, bars.
 
 Ours is thick and saturated in all of them, the program in C, which is the limit, grey and dashed.
 """
@@ -19,7 +19,7 @@ from matplotlib.ticker import NullFormatter
 from benchmarks._saved import LIMIT, Measured, is_ours
 
 _WIDTH = 7.6
-"""Inches: at 100 dots an inch what a page of text is wide."""
+"""Inches: at 100 dots an inch the width of a page of text."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def canvas(look: Look, heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
 
 
 def plain(axes: Axes, look: Look) -> None:
-    """Leave away what is not needed, and take the colours of the page for the rest."""
+    """Remove frames and ticks, and use the colours of the page for the rest."""
     axes.spines[:].set_visible(False)
     axes.grid(axis="y", color=look.grid, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -81,7 +81,7 @@ def plain(axes: Axes, look: Look) -> None:
 
 
 def heading(axes: Axes, look: Look, title: str, subtitle: str) -> None:
-    """What is drawn, and below it how to read it."""
+    """Write the title, and below it how to read the picture."""
     axes.set_title(
         title, loc="left", color=look.words, weight="bold", fontsize=12.5, pad=26 if subtitle else 10
     )
@@ -99,7 +99,7 @@ def heading(axes: Axes, look: Look, title: str, subtitle: str) -> None:
 # ---------------------------------------------------------------------------------------------------- lines
 
 Steps = Mapping[str, Mapping[int, float]]
-"""By program and number, what is drawn."""
+"""The values to draw, by program and number."""
 
 
 def curves(axes: Axes, look: Look, steps: Steps, words: Callable[[int], str]) -> None:
@@ -141,8 +141,8 @@ def _names(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) ->
     to_axes = axes.transData + axes.transAxes.inverted()
     right = axes.get_xlim()[1]
     heights = {program: float(to_axes.transform((right, value))[1]) for program, value in ends.items()}
-    room = 13 / 72 / (axes.get_window_extent().height / figure.dpi)
-    for program, height in _apart(heights, room).items():
+    spacing = 13 / 72 / (axes.get_window_extent().height / figure.dpi)
+    for program, height in _apart(heights, spacing).items():
         axes.text(
             1.015,
             height,
@@ -158,8 +158,8 @@ def _label(program: str) -> str:
     return f"{program}, the limit" if program == LIMIT else program
 
 
-def _apart(heights: Mapping[str, float], room: float) -> dict[str, float]:
-    """Move the names so that there is room for each, as little as can be."""
+def _apart(heights: Mapping[str, float], spacing: float) -> dict[str, float]:
+    """Move the names apart, by as little as possible."""
     clusters: list[list[str]] = []
 
     def middle(names: Sequence[str]) -> float:
@@ -169,11 +169,11 @@ def _apart(heights: Mapping[str, float], room: float) -> dict[str, float]:
         clusters.append([name])
         while len(clusters) > 1:
             below, above = clusters[-2:]
-            if middle(above) - middle(below) >= room * (len(above) + len(below)) / 2:
+            if middle(above) - middle(below) >= spacing * (len(above) + len(below)) / 2:
                 break
             clusters[-2:] = [below + above]
     return {
-        name: middle(names) + room * (place - (len(names) - 1) / 2)
+        name: middle(names) + spacing * (place - (len(names) - 1) / 2)
         for names in clusters
         for place, name in enumerate(names)
     }
@@ -189,7 +189,7 @@ def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 
         axes: where.
         look: the colours.
         measured: whose.
-        longest: seconds for which there is room; 0 for those of the slowest.
+        longest: seconds of the longest bar that fits; 0 for that of the slowest.
         room_for: bars; 0 for as many as there are.
     """
     reach = 1e6 * (longest or max(each.cpu for each in measured))
@@ -209,7 +209,7 @@ def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 
 
 
 def _bar(axes: Axes, look: Look, place: int, each: Measured) -> None:
-    """Draw what one program needs, user time first."""
+    """Draw the CPU time of one program, user time first."""
     hatch = "////" if each.program == LIMIT else ""
     colours = look.bars_of_ours if is_ours(each.program) else look.bars
     left = 0.0
@@ -229,7 +229,7 @@ class Key(TypedDict):
 
 
 def key(look: Look) -> Key:
-    """What says which part of a bar is which."""
+    """The legend of the two parts of a bar."""
     user, system = look.bars
     return {
         "handles": [

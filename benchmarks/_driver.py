@@ -13,24 +13,24 @@ from benchmarks._task import Doer
 
 
 class Entrant(Protocol):
-    """Who can be measured."""
+    """A program that can be measured."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def doer(self) -> Doer:
-        """Which program it is, and what it does."""
+        """Its program and its task."""
 
     @property
     def every(self) -> int:
         """It takes part in one round out of so many."""
 
     def missing(self) -> str:
-        """What keeps it from running here, for example what is not installed; empty if nothing does."""
+        """The reason why it cannot run here, for example a missing package; empty if it can."""
 
     def remark(self, scale: float) -> str:
-        """What is to be said about how it is measured here; empty if nothing is."""
+        """A remark on how it is measured here, or empty."""
 
     def measure(self, scale: float, cores: Cores) -> Reading:
         """Let it do its work once.
@@ -42,14 +42,14 @@ class Entrant(Protocol):
 
 @dataclass
 class Results:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
         readings: by contestant, one a round.
-        failures: by contestant, why it failed. It is not asked again, and has no readings.
-        left_out: by contestant, why it was not asked at all. It has no readings either.
-        remarks: by contestant, what is to be said about how it was measured.
-        doers: by contestant, which program it is and what it does.
+        failures: by contestant, why it failed. It does not run again, and has no readings.
+        left_out: by contestant, why it did not run at all. It has no readings either.
+        remarks: by contestant, on how it was measured.
+        doers: by contestant, its program and its task.
     """
 
     readings: dict[str, list[Reading]] = field(default_factory=dict)
@@ -72,11 +72,11 @@ def run(
     """Let all contestants run in every round.
 
     Args:
-        contestants: in the order in which they run; every other round goes backwards, so that what only grows or
-            shrinks with time favours nobody.
+        contestants: in the order in which they run; every other round runs backwards, so that a drift over time favours
+            none of them.
         rounds: how many.
         scale: how much of its work each does in a round.
-        progress: told before each run how many are done, of how many, and who is next.
+        progress: called before each run with the number of runs done, their total, and the next name.
     """
     cores = Cores.choose()
     results = Results()
@@ -84,7 +84,9 @@ def run(
     done, total = 0, sum(math.ceil(rounds / each.every) for each in present)
     for number in range(rounds):
         turn = [each for each in present if number % each.every == 0]
-        if number // 2 % 2:  # two rounds in each direction: also who is in every other round gets both
+        if (
+            number // 2 % 2
+        ):  # two rounds in each direction, so that a contestant of every other round gets both
             turn.reverse()
         for each in turn:
             if each.name in results.failures:

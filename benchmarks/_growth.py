@@ -44,14 +44,14 @@ def tables(results: Results) -> list[Table]:
 def _table(
     results: Results, title: str, place: Callable[[Task], int | None], words: Callable[[int], str]
 ) -> Table:
-    """Sort what was measured by program and by where in the growth ``place`` says it is."""
+    """Sort the measurements by program, and by the place in the growth that ``place`` gives."""
     found: dict[str, dict[int, str]] = {}
     for name, readings in results.readings.items():
         if (doer := results.doers.get(name)) is None or not _grows(doer.work):
             continue
         if (where := place(doer.work)) is not None:
             found.setdefault(doer.program, {})[where] = _cell(readings)
-    # Who has one place only does not grow: others are measured there for rows of their own.
+    # A program with one place only does not grow: it was measured for another row.
     found = {program: cells for program, cells in found.items() if len(cells) > 1}
     columns = sorted({where for cells in found.values() for where in cells})
     lines = [[program, *(cells.get(where, "") for where in columns)] for program, cells in found.items()]

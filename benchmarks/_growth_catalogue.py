@@ -20,8 +20,8 @@ from benchmarks._rows import RateRow, Row
 from benchmarks._service import ServerContestant, Service
 from benchmarks._words import in_bytes
 
-# By connections and by size, as many messages as take about a third of a second. What matters is the slope, and there
-# are many steps: they are in every other round only.
+# By connections and by size, the number of messages for about a third of a second. The slope matters more than a single
+# step, so these run in every other round only.
 _BY_CONNECTIONS = {1: 8_000, 16: 20_000, 256: 20_000, 4096: 20_000}
 _BY_SIZE = {16: 20_000, 256: 20_000, 4 * 1024: 16_000, 64 * 1024: 3_000, 1024 * 1024: 200}
 

@@ -22,7 +22,7 @@ from benchmarks._trial import WrongBytesError, cpu_seconds, describe_difference
 
 
 def _receive(sock: socket.socket, size: int) -> bytes:
-    """Receive so many bytes; fewer if the end comes before."""
+    """Receive that many bytes; fewer at the end of the stream."""
     if not isinstance(sock, ssl.SSLSocket):
         return sock.recv(size, socket.MSG_WAITALL)
     received = bytearray()
@@ -43,7 +43,7 @@ def _connection(port: int, *, tls: bool) -> Iterator[socket.socket]:
 
 
 def client_context() -> ssl.SSLContext:
-    """TLS 1.3, and any certificate: verifying it is not what is measured."""
+    """TLS 1.3 with any certificate: verification is not measured."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -64,10 +64,10 @@ def echo(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
 
 
 def feed(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
-    """Send all pieces as fast as they are taken, and wait until the contestant has done with them.
+    """Send all pieces as fast as the peer reads, and wait until the contestant is done.
 
-    With TLS the pieces go on until the contestant has enough and goes: uvloop's streams lose what they have not handed
-    over when the end comes.
+    With TLS the pieces continue until the contestant has enough and closes: at the end, uvloop's streams lose data
+    that they have not delivered yet.
     """
     if isinstance(sock, ssl.SSLSocket):
         with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""What ``load.c`` does, in Python, where there is no C compiler: slower, and just as strict.
+"""The work of ``load.c`` in Python, for machines without a C compiler: slower, and just as strict.
 
 python -m benchmarks._load_many ROLE CONNECTIONS OUTSTANDING SIZE MESSAGES WARM_UP PORT [tls]
 """
@@ -26,7 +26,7 @@ _OPENING = 64
 _PATTERN = 128 * 1024
 """Bytes of messages that differ, or five of them if they are large."""
 _PATIENCE = 10.0
-"""Seconds in which something must come."""
+"""Seconds in which data must arrive."""
 
 
 class Connection:
@@ -50,12 +50,12 @@ class Connection:
 
     @property
     def must_receive(self) -> bool:
-        """Whether something must come before anything can be sent."""
+        """Whether data must arrive before any can be sent."""
         return False
 
     @property
     def was_resumed(self) -> bool:
-        """Whether it goes on with an earlier session."""
+        """Whether it resumed an earlier session."""
         return False
 
     def end(self) -> None:
@@ -63,17 +63,17 @@ class Connection:
         self.sock.shutdown(socket.SHUT_WR)
 
     def receive(self) -> bytes | None:
-        """What came, nothing at the end; None if nothing came yet."""
+        """The received bytes, empty at the end; None if none have arrived yet."""
         try:
             return self.sock.recv(_CHUNK)
         except BlockingIOError:
             return None
 
     def compare(self, came: bytes, expected: bytes | memoryview) -> None:
-        """Count what came.
+        """Count received bytes.
 
         Raises:
-            WrongBytesError: it is something else.
+            WrongBytesError: they differ from the expected ones.
         """
         if came != expected:
             pairs = zip(came, expected, strict=True)
@@ -143,12 +143,12 @@ class SecureConnection(Connection):
         return bool(self.secured.session_reused)
 
     def end(self) -> None:
-        with contextlib.suppress(ssl.SSLWantReadError):  # the peer's goodbye comes later
+        with contextlib.suppress(ssl.SSLWantReadError):  # the peer's close_notify arrives later
             self.secured.unwrap()
 
 
 class Load:
-    """All connections, and what is left to do in a step."""
+    """All connections, and the remaining work of a step."""
 
     def __init__(self, at_a_time: int, outstanding: int, size: int, port: int, *, tls: bool = False) -> None:
         """Prepare, without a connection.
@@ -245,7 +245,7 @@ class Load:
             came = came[len(expected) :]
         self._done += connection.received // self._size - received // self._size
 
-    # The roles: how they begin, and what they do when something comes.
+    # The roles: how they begin, and how they handle received data.
 
     def _begin_echo(self) -> None:
         for _ in range(min(self._at_a_time, _OPENING) - len(self._opened)):
@@ -317,7 +317,7 @@ class Load:
             connection.end()
 
     def _serve_end(self, connection: Connection) -> None:
-        """After our end the server's end has to come, and nothing before it."""
+        """After our end the server must end too, without further data."""
         came = connection.receive()
         if came:
             raise WrongBytesError(f"connection {connection.number} brought more bytes than were sent")

@@ -15,14 +15,14 @@ MESSAGE_SIZE = 64
 LINES_PER_PIECE = 256
 BLOCK_SIZE = 64 * 1024
 
-# The pieces repeat; a prime, so that the period fits no buffer. Few blocks: comparing with them shall leave what the
-# contestant works with in the processor's cache.
+# The pieces repeat after a prime, so that the period fits no buffer. Few blocks, so that comparing with them leaves the
+# contestant's data in the processor's cache.
 _DIFFERENT_MESSAGES = 1009
 _DIFFERENT_BLOCKS = 5
 
 
 class Payload(enum.Enum):
-    """What one piece is."""
+    """The kind of a piece."""
 
     MESSAGE = "64-byte message"
     LINES = "256 lines of 64 bytes"
@@ -30,7 +30,7 @@ class Payload(enum.Enum):
 
     @property
     def messages(self) -> int:
-        """Messages in a piece: what rates and costs are given for."""
+        """Messages in a piece: the unit of rates and costs."""
         return LINES_PER_PIECE if self is Payload.LINES else 1
 
     @property

@@ -1,6 +1,6 @@
-"""Many lines outstanding: what answering all that came at once, with ``send_many``, gives against a ``send`` for each.
+"""Many outstanding lines: answers to all received lines with one ``send_many``, against a ``send`` for each.
 
-The servers do it on both loops, against asyncio's ``writelines`` too; with one connection the blocking flavour does.
+Servers on both loops, also against asyncio's ``writelines``; and the blocking flavour with one connection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures of what ``--json`` wrote, as SVG and PNG, for light pages and for dark ones."""
+"""Pictures of the numbers of one run, as SVG, for light pages and for dark ones."""
 
 from __future__ import annotations
 
@@ -18,10 +18,6 @@ from benchmarks._words import in_bytes
 
 LINES = PLAIN_ECHO._replace(what="lines")
 
-_DOTS = 160
-"""An inch, of a PNG: enough for displays with two dots a pixel."""
-
-
 # -------------------------------------------------------------------------------------------------------- growth
 
 
@@ -39,7 +35,7 @@ def rate_by_connections(saved: Saved, look: Look) -> Figure | None:
 
 
 def rate_by_size(saved: Saved, look: Look) -> Figure | None:
-    """Draw MB a second against the size of a message, and what part that is of what C reaches."""
+    """Draw MB a second against the size of a message, and the same as a share of the C program's rate."""
     steps = growing("bytes", saved.measured)
     if not steps:
         return None
@@ -50,7 +46,7 @@ def rate_by_size(saved: Saved, look: Look) -> Figure | None:
     above.yaxis.set_minor_locator(NullLocator())
     curves(above, look, _values(steps, lambda point: point.rate * (point.work.bytes or 0) / 1e6), in_bytes)
     for axes in below:
-        heading(axes, look, "The same, as a part of what C reaches", "")
+        heading(axes, look, "The same, as a share of the C program's rate", "")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         curves(axes, look, _parts(steps, steps[LIMIT]), in_bytes)
     (below or [above])[-1].set_xlabel("size of a message; 64 connections, one outstanding on each")
@@ -78,7 +74,7 @@ def _parts(steps: Mapping[str, Mapping[int, Measured]], limit: Mapping[int, Meas
 
 
 def cpu_bars(work: Task, title: str) -> Callable[[Saved, Look], Figure | None]:
-    """Make a picture of what everybody needs for one work."""
+    """Make a picture of the CPU time that each program needs for one task."""
 
     def draw(saved: Saved, look: Look) -> Figure | None:
         measured = doing(work, saved.measured)
@@ -94,7 +90,7 @@ def cpu_bars(work: Task, title: str) -> Callable[[Saved, Look], Figure | None]:
 
 
 def headline(saved: Saved, look: Look) -> Figure | None:
-    """Draw the two works of the first page beside each other, with those that people know."""
+    """Draw the two tasks of the first page beside each other, with the best-known programs."""
     works = {"Echo, 64 bytes": PLAIN_ECHO, "Lines, 64 bytes": LINES}
     chosen = {title: _known(doing(work, saved.measured)) for title, work in works.items()}
     if not all(chosen.values()):
@@ -138,9 +134,9 @@ PICTURES: dict[str, Picture] = {
 def _settings() -> AbstractContextManager[None]:
     return matplotlib.rc_context(
         {
-            "font.family": ["DejaVu Sans"],  # comes with matplotlib, so the pictures are the same everywhere
+            "font.family": ["DejaVu Sans"],  # part of matplotlib, so the pictures are the same everywhere
             "font.size": 10.5,
-            "svg.hashsalt": "wireline",  # else every run would name the parts of an SVG anew
+            "svg.hashsalt": "wireline",  # otherwise the ids in an SVG differ in every run
             "savefig.transparent": True,
             "hatch.linewidth": 0.8,
         }
@@ -148,14 +144,14 @@ def _settings() -> AbstractContextManager[None]:
 
 
 def draw_all(saved: Saved, directory: Path) -> list[str]:
-    """Draw whatever there are numbers for.
+    """Draw every picture that has numbers.
 
     Args:
         saved: the numbers.
         directory: where the files are written.
 
     Returns:
-        The names of those pictures for which there are none.
+        The names of the pictures that have none.
     """
     directory.mkdir(parents=True, exist_ok=True)
     told = f"drawn from results {saved.fingerprint}"
@@ -167,13 +163,7 @@ def draw_all(saved: Saved, directory: Path) -> list[str]:
                 if figure is None:
                     missing[name] = None
                     continue
-                stem = directory / f"{name}-{kind}"
                 # Without the date the same numbers give the same file.
-                figure.savefig(stem.with_suffix(".svg"), metadata={"Date": None, "Description": told})
-                figure.savefig(
-                    stem.with_suffix(".png"),
-                    dpi=_DOTS,
-                    metadata={"Description": told},
-                    pil_kwargs={"optimize": True},
-                )
+                metadata = {"Date": None, "Description": told}
+                figure.savefig(directory / f"{name}-{kind}.svg", metadata=metadata)
     return list(missing)

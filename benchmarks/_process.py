@@ -37,7 +37,7 @@ class Cores(NamedTuple):
 
 
 class FailedError(Exception):
-    """A process did not do what it was started for."""
+    """A process did not do its work."""
 
 
 class Process:
@@ -50,7 +50,7 @@ class Process:
             command: the program and its words; it runs in the root of the checkout.
             core: the core it is kept on; None leaves that to the operating system.
         """
-        # A file and not a pipe: nobody reads it before the end, and a pipe that is full would stop the child.
+        # A file and not a pipe: it is read at the end only, and a full pipe would stop the child.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - `__exit__` closes it
         self._popen = subprocess.Popen(
             command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors
@@ -91,7 +91,7 @@ class Process:
         try:
             self._popen.stdin.write(b"\n")
             self._popen.stdin.flush()
-        except OSError:  # it is gone: `read` says why
+        except OSError:  # it has ended: `read` says why
             pass
         return self.read()
 
@@ -110,7 +110,7 @@ class Process:
     def dismiss(self) -> None:
         """Tell it that no more will be asked of it."""
         assert self._popen.stdin is not None
-        with contextlib.suppress(OSError):  # what was not flushed to who is gone
+        with contextlib.suppress(OSError):  # unflushed data for a process that has ended
             self._popen.stdin.close()
 
     def last_words(self) -> str:
@@ -121,7 +121,7 @@ class Process:
         return words[-1] if words else ""
 
     def complaint(self) -> str:
-        """What it died of, once it has ended: its last words. Empty if it ended well."""
+        """Its last messages, if it has failed. Empty if it ended well."""
         status = self._popen.wait()
         if self._late:
             return f"it was not done after {PATIENCE:g} s"

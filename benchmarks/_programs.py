@@ -18,7 +18,7 @@ class Program(Protocol):
     def name(self) -> str: ...
 
     def missing(self) -> str:
-        """What keeps it from running here; empty if nothing does."""
+        """The reason why it cannot run here; empty if it can."""
 
     def command(self, words: Sequence[str]) -> list[str]:
         """How to start it."""
@@ -64,7 +64,7 @@ class CompiledProgram:
 
 
 class Load(NamedTuple):
-    """The other end: one in C, which needs a compiler, and one in Python, which may be what is measured."""
+    """The other end: one in C, which needs a compiler, and one in Python, which may be the bottleneck."""
 
     quick: Program
     slow: Program
@@ -76,7 +76,7 @@ class Load(NamedTuple):
 
     @property
     def remark(self) -> str:
-        """What is to be said of figures that were measured with it; empty if nothing is."""
+        """A remark on the figures that were measured with it, or empty."""
         reason = self.quick.missing()
         return reason and f"the load is in Python and may be what was measured: {reason}"
 

@@ -1,7 +1,4 @@
-"""What the documentation shows of what was measured: tables, where we lose, and the pictures.
-
-No number stands in the page itself: it includes what is written here.
-"""
+"""The parts of ``docs/benchmarks.md`` that have numbers: tables, the rows in which others are ahead, and pictures."""
 
 from __future__ import annotations
 
@@ -39,13 +36,13 @@ _HEADINGS = ["work", "against", "median", "min to max", "target", ""]
 
 
 def all_rows(saved: Saved) -> str:
-    """Every row that has a value, but for those of growth, which have tables of their own."""
+    """Every row with a value, except those of growth, which have tables of their own."""
     lines = [_line(row) for row in saved.comparisons if not row.name.startswith("growth")]
     return _table(_HEADINGS, lines) if lines else "Nothing was compared.\n"
 
 
 def losses(saved: Saved) -> str:
-    """The rows in which others are better, and those that are short of their target."""
+    """The rows in which others are ahead, and those that miss their target."""
     behind = [row for row in saved.comparisons if row.is_behind]
     below = [row for row in behind if _is_below_streams(row.program)]
     own = [row for row in behind if is_ours(row.program)]
@@ -61,7 +58,7 @@ def losses(saved: Saved) -> str:
 
 
 def _is_below_streams(program: str) -> bool:
-    """Whether a program has no reads that wait, but is called with what came."""
+    """Whether a program has no reads that wait, but callbacks."""
     return "Protocol" in program or program == LIMIT
 
 
@@ -113,7 +110,7 @@ _PROCESSOR = re.compile(r"x86_64|amd64|aarch64|arm64|riscv64", re.IGNORECASE)
 
 
 def machine(saved: Saved) -> str:
-    """Where it was measured, who was not, and what is to be said of the others."""
+    """The machine, the programs that were left out or failed, and notes on the others."""
     facts = saved.facts
     told = str(facts["platform"])
     system = _KERNEL.match(told)
@@ -155,20 +152,20 @@ PAGES: dict[str, Callable[[Saved], str]] = {
     "losses.inc": losses,
     "growth.inc": growth,
 }
-"""What is written, by file; ``docs/benchmarks.md`` includes these."""
+"""The text of each file that ``docs/benchmarks.md`` includes."""
 
 
 def publish(file: Path, rows: Sequence[Row], directory: Path) -> None:
     """Write the parts of the page, and draw the pictures where matplotlib is installed.
 
     Args:
-        file: what ``--json`` wrote.
-        rows: what its rows mean.
-        directory: where to.
+        file: a file that ``--json`` wrote.
+        rows: the rows to show.
+        directory: for the tables and pictures.
 
     Raises:
-        OSError: the file cannot be read, or there cannot be written.
-        ValueError: the file is not one of those.
+        OSError: the file cannot be read, or the directory not be written.
+        ValueError: the file was not written by ``--json``.
     """
     try:
         saved = read(file, rows)
@@ -180,7 +177,7 @@ def publish(file: Path, rows: Sequence[Row], directory: Path) -> None:
     if reason := absent(["matplotlib"]):
         print(f"left out: pictures: {reason}")
         return
-    from benchmarks import _plots  # it takes a second, and not everybody has it
+    from benchmarks import _plots  # takes a second, and matplotlib may be missing
 
     if missing := _plots.draw_all(saved, directory):
         print(f"left out: {', '.join(missing)}: nothing was measured for them")

@@ -1,4 +1,4 @@
-"""What is shown: a progress line, tables, and JSON for who wants to do more with it."""
+"""The output: a progress line, tables, and JSON for further work."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ _TEXT_COLUMNS = {"work", "against", "contestant", "target", ""}
 _COLOURS = {"reached": "green", "missed": "yellow", "FAILED": "red", "left out": "dim"}
 
 _AT_ITS_LIMIT = 0.95
-"""The part of the time in which a load works that makes it what was measured. A guess: it waits now and then."""
+"""The share of busy time from which on the load is the bottleneck. A guess: it waits now and then."""
 
 
 class Circumstances(TypedDict):
-    """What the numbers depend on."""
+    """The circumstances of the run."""
 
     python: str
     platform: str
@@ -65,7 +65,7 @@ def circumstances(rounds: int, scale: float) -> Circumstances:
 
 
 def show_progress(done: int, total: int, name: str) -> None:
-    """Say on a terminal what is going on; ``name`` is empty when all is done."""
+    """Show the progress on a terminal; ``name`` is empty at the end."""
     if sys.stderr.isatty():
         words = f"{done}/{total}  {name}" if name else ""
         print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
@@ -89,7 +89,7 @@ def show(rows: Sequence[Row], results: Results, facts: Circumstances) -> None:
 
 
 def _remarks(results: Results) -> None:
-    """Say what the tables cannot."""
+    """Print the remarks that are not in the tables."""
     busy = [(name, statistics.median(each.load for each in all_)) for name, all_ in results.readings.items()]
     limits = [f"{name} ({part:.0%})" for name, part in busy if part > _AT_ITS_LIMIT]
     if limits:
@@ -177,7 +177,7 @@ def _rich_table(headings: list[str], lines: list[list[str]]) -> None:
 
 
 def _contestant(name: str, results: Results) -> dict[str, object]:
-    """One contestant: who it is, what it does, what it needed. Times are seconds a message."""
+    """One contestant: its program, its task, its cost. Times are seconds a message."""
     readings = results.readings[name]
     doer = results.doers.get(name)
     rates = [reading.rate for reading in readings]

@@ -1,4 +1,4 @@
-"""From readings to what is reported: one value a round, their median, how far they spread, and the target."""
+"""From readings to results: one value a round, their median, their spread, and the target."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple, Protocol
 
 
 class Reading(NamedTuple):
-    """What one contestant needed in one round. Times are in seconds, CPU time is that of its own process."""
+    """The cost of one contestant in one round. Times are in seconds; CPU time is that of its own process."""
 
     messages: int
     seconds: float
@@ -32,11 +32,11 @@ class Reading(NamedTuple):
 
 
 Readings = Mapping[str, Sequence[Reading]]
-"""For every contestant what it needed, round by round."""
+"""The readings of every contestant, round by round."""
 
 
 class Outcome(NamedTuple):
-    """What a row came to."""
+    """The result of a row."""
 
     values: list[float]
     """One a round, in the row's unit."""
@@ -45,7 +45,7 @@ class Outcome(NamedTuple):
     ours: float
     """Seconds of CPU time a message, median."""
     theirs: float | None
-    """The same of whom we are compared with."""
+    """The same for the other contestant."""
     target: str
     """In words, empty for a row without one."""
     reached: bool | None
@@ -65,11 +65,11 @@ class Row(Protocol):
 
     @property
     def against(self) -> str:
-        """Whom we are compared with."""
+        """The contestant to compare with."""
 
     @property
     def contestants(self) -> tuple[str, ...]:
-        """The names of who must run for it."""
+        """The names of the contestants that must run for it."""
 
     def outcome(self, readings: Readings) -> Outcome:
         """Compute the row, from as many rounds as there are."""
@@ -103,7 +103,7 @@ class RateRow:
 
 @dataclass(frozen=True)
 class ExtraRow:
-    """What an extra costs us, divided by what it costs them, in CPU time: waiting would drown it."""
+    """The CPU time of an extra in ours, divided by that in theirs. Including waits would hide it."""
 
     name: str
     ours: str
@@ -162,7 +162,7 @@ class DurationRow:
 
 @dataclass(frozen=True)
 class MemoryRow:
-    """The memory that one of ours takes, divided by what one of theirs takes."""
+    """The memory of one of ours, divided by that of one of theirs."""
 
     name: str
     ours: str

@@ -1,4 +1,4 @@
-"""What ``--json`` wrote, read again."""
+"""Reading the file of a run that ``--json`` wrote."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from benchmarks._rows import RateRow, Row
 from benchmarks._task import Task
 
 PLAIN_ECHO = Task("echo", 64, 64, 1, False)
-"""What most of the pictures are about: 64 connections, messages of 64 bytes, one outstanding on each."""
+"""The task of most pictures: 64 connections, messages of 64 bytes, one outstanding on each."""
 
 
 LIMIT = "C epoll"
-"""The program that shows what the kernel allows."""
+"""The program that shows the kernel's limit."""
 
 
 def is_ours(program: str) -> bool:
@@ -48,7 +48,7 @@ class Comparison(NamedTuple):
     name: str
     against: str
     program: str
-    """Which program that is; empty where there is none."""
+    """The program of ``against``; empty where there is none."""
     median: float
     low: float
     high: float
@@ -66,7 +66,7 @@ class Comparison(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """All that the documentation shows."""
+    """Everything that the documentation shows."""
 
     facts: Mapping[str, object]
     measured: Sequence[Measured]
@@ -112,7 +112,7 @@ def read(path: Path, rows: Sequence[Row]) -> Saved:
 
     Args:
         path: the file.
-        rows: what its rows mean; others in it are not shown.
+        rows: the rows to read; others in the file are ignored.
     """
     document = json.loads(path.read_text(encoding="utf-8"))
     contestants: dict[str, _Contestant] = document["contestants"]
@@ -164,17 +164,17 @@ def _comparison(row: Row, found: _Outcome, program: str) -> Comparison:
 
 
 def doing(work: Task, measured: Iterable[Measured]) -> list[Measured]:
-    """Who did this work, whoever needed the least CPU time first; each program once."""
+    """The measurements of a task, least CPU time first; each program once."""
     found = {each.program: each for each in measured if each.work == work}
     return sorted(found.values(), key=lambda each: each.cpu)
 
 
 def growing(axis: str, measured: Iterable[Measured]) -> dict[str, dict[int, Measured]]:
-    """By program and number, those that did the plain echo with other numbers of something.
+    """The measurements of the plain echo with other values on one axis, by program and value.
 
     Args:
         axis: ``connections`` or ``bytes``.
-        measured: out of whom.
+        measured: the measurements to select from.
     """
     found: dict[str, dict[int, Measured]] = {}
     for each in measured:

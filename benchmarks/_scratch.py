@@ -11,7 +11,7 @@ from pathlib import Path
 
 @functools.cache
 def _directory() -> Path:
-    # `mkdtemp` makes it for its owner alone, and so what is in it: one file has a key.
+    # `mkdtemp` makes it for its owner only, which protects the file with a key.
     path = tempfile.mkdtemp(prefix="wireline-benchmarks-")
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return Path(path)

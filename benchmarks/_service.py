@@ -1,4 +1,4 @@
-"""Servers for many connections: what they are to do, and how it is measured."""
+"""Servers for many connections: their tasks, and how they are measured."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if sys.platform != "win32":
     import resource
 
 _OTHER_DESCRIPTORS = 64
-"""What a process has open beside its connections: a generous guess."""
+"""Open descriptors of a process besides its connections: a generous guess."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """What a server is to do, the same for all its contestants."""
+    """The task of a server, the same for all its contestants."""
 
     role: str
-    """What the server does with a connection, see ``servers``."""
+    """The role of the server on a connection, see ``servers``."""
     load: str
-    """What the other end does, see ``load.c``."""
+    """The role of the load, see ``load.c``."""
     messages: int
     """How many are measured in a round; connections where the load is ``connect``, ``resume`` or ``idle``."""
     connections: int = 64
@@ -36,7 +36,7 @@ class Service:
 
     @property
     def other_end(self) -> Load:
-        """Who does what ``load`` says."""
+        """The programs for the role ``load``."""
         return MANY_TLS if self.tls else MANY
 
     @property
@@ -47,7 +47,7 @@ class Service:
 
     @property
     def warm_up(self) -> int:
-        """How many messages come before those that are measured: one at least on every connection that is kept."""
+        """The number of messages before the measured ones: at least one on every connection that is kept."""
         return max(1, self.messages // 10, self.connections if self.load == "echo" else 0)
 
     @property
@@ -57,10 +57,10 @@ class Service:
         return kept + _OTHER_DESCRIPTORS
 
     def scaled(self, factor: float) -> Service:
-        """The same service, more or less of it.
+        """The same service with more or less work.
 
-        Idle connections are as many as their row says, or too few to mean anything: what they take is memory, which is
-        no more exact with more of them.
+        The number of idle connections stays as in their row: it is their memory that is measured, and more of them do
+        not make it more exact.
         """
         if self.load == "idle" and 0.5 <= factor <= 1:
             return self
@@ -111,7 +111,7 @@ class ServerContestant:
         return "; ".join(filter(None, remarks))
 
     def _want_of_descriptors(self) -> str:
-        """Where the connections are what is to be measured, fewer would be something else."""
+        """Where connections are measured, fewer would be another measurement."""
         needed = self.work.descriptors
         if self.work.load == "idle" or needed <= (limit := allow_descriptors(needed)):
             return ""

@@ -1,4 +1,4 @@
-"""What a contestant does, in numbers: where it stands in a plot and in the table of growth."""
+"""The task of a contestant, in numbers: its place in a plot and in the table of growth."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Task(NamedTuple):
 
 
 class Doer(NamedTuple):
-    """Who does what."""
+    """A program and its task."""
 
     program: str
     """Several contestants are the same program, at different works."""

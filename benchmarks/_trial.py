@@ -1,4 +1,4 @@
-"""What a contestant is given: how much to do, a clock, and somebody who checks."""
+"""The interface of a contestant: the amount of work, a clock, and checks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ READS_PER_FILL = 16
 
 
 class SupportsFileno(Protocol):
-    """What has a descriptor."""
+    """An object with a descriptor."""
 
     def fileno(self) -> int:
         """The descriptor."""
 
 
 class WrongBytesError(Exception):
-    """What was received is not what was sent."""
+    """The received bytes differ from the sent ones."""
 
 
 def cpu_seconds() -> tuple[float, float]:
@@ -43,10 +43,10 @@ def cpu_seconds() -> tuple[float, float]:
 
 
 def settle_allocator() -> None:
-    """Give all contestants the better case of what is chance in a program: a large block was freed before.
+    """Give all contestants the better of two cases that depend on chance: a large block was freed before.
 
     Until then the GNU C library gets every block above 128 KiB from the kernel and gives it back. asyncio reads into
-    256 KiB, which doubles what a read costs it in such a process, and says nothing about asyncio.
+    256 KiB, which doubles the cost of a read in such a process, and says nothing about asyncio.
     """
     bytearray(1 << 20)
 
@@ -64,7 +64,7 @@ class Stopwatch:
         self._running = (time.perf_counter(), user, system)
 
     def stop(self) -> None:
-        """Add what went by since ``start``; nothing if it does not run."""
+        """Add the time since ``start``; nothing if the watch is stopped."""
         if self._running is not None:
             now = time.perf_counter()
             user, system = cpu_seconds()
@@ -73,7 +73,7 @@ class Stopwatch:
             self.add(now - started, user - user_before, system - system_before)
 
     def add(self, seconds: float, user: float, system: float) -> None:
-        """Add what was measured elsewhere."""
+        """Add a measurement from elsewhere."""
         self.seconds += seconds
         self.user += user
         self.system += system
@@ -83,7 +83,7 @@ class Trial:
     """One run of one contestant.
 
     Attributes:
-        watch: what it took. Nothing of the warm-up counts.
+        watch: the time, without the warm-up.
         total: pieces to do, the warm-up included.
         certificate: a file with certificate and key; None if the work is done without TLS.
     """
@@ -92,9 +92,9 @@ class Trial:
         """Prepare a run.
 
         Args:
-            payload: what a piece is.
-            pieces: how many are measured.
-            warm_up: how many come before those.
+            payload: the kind of pieces.
+            pieces: the number that is measured.
+            warm_up: the number before those.
             certificate: as above.
         """
         self.certificate = certificate
@@ -132,7 +132,7 @@ class Trial:
             yield self._payload.messages
 
     def check(self, parts: Iterable[bytes], terminator: bytes = b"") -> None:
-        """Stop the clock and compare what was received, each part with ``terminator`` behind it, with a piece.
+        """Stop the clock and compare the received parts, each followed by ``terminator``, with a piece.
 
         Raises:
             WrongBytesError: they differ.
@@ -145,9 +145,9 @@ class Trial:
         self._checked += 1
 
     def reads(self) -> Iterator[None]:
-        """As often as something is to be received, of any size, and then given to ``take``.
+        """Yield once for each receive of any size; its result is to be passed to ``take``.
 
-        The load sends all the time, so the clock never stands: what is left out is the CPU time of checking.
+        The load sends all the time, so the clock never stops; only the CPU time of checking is left out.
         """
         began = 0.0
         while self._checked < self.total:
@@ -169,7 +169,7 @@ class Trial:
             yield
 
     def take(self, received: bytes) -> None:
-        """Stop the clock and compare what was received with the pieces it may reach across.
+        """Stop the clock and compare the received bytes with the pieces that they belong to.
 
         Raises:
             WrongBytesError: they differ, or nothing was received.
@@ -196,14 +196,14 @@ class Trial:
         self._checked += 1
 
     def report(self) -> None:
-        """Say what it took, and how many pieces were seen to be right on this side."""
+        """Report the cost, and the number of pieces that this side has checked."""
         watch = self.watch
         spent = {"seconds": watch.seconds, "user": watch.user, "system": watch.system}
         _say({**spent, "checked": self._checked})
 
 
 def _wait_until_full(descriptor: int, size: int) -> None:
-    """Wait until ``size`` bytes can be received, or no more come. Without SO_RCVLOWAT one byte is enough."""
+    """Wait until ``size`` bytes can be received, or the stream ends. Without SO_RCVLOWAT one byte is enough."""
     with socket.socket(fileno=os.dup(descriptor)) as same:
         for lowest in (size, 1):
             if sys.platform != "win32":

@@ -1,4 +1,4 @@
-"""One connection, and a contestant that holds the clock itself: what it is to do, and how it is measured."""
+"""One connection, and a contestant that holds the clock itself: its task, and how it is measured."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from benchmarks._task import Doer, Task
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be done, the same for all its contestants."""
+    """The task, the same for all its contestants."""
 
     payload: Payload
     load: str | None
     """The role in ``_load``; None if there is no other end."""
     pieces: int
-    """How many are measured in a round: as many as take about half a second. The rounds are many rather than long,
-    for what disturbs a machine often lasts longer than that."""
+    """The number that is measured in a round: about half a second of work. Rounds are many rather than long, because a
+    disturbance of the machine often lasts longer."""
     warm_up: int
     tls: bool = False
 
@@ -54,7 +54,7 @@ class Contestant:
     """``module:function``, see ``_contestant``; or ``file:role`` of a program that is compiled."""
 
     program: str = ""
-    """What it is the program of; empty if that is not told, then its name stands for it."""
+    """The name of its program; if empty, its own name."""
     needs: tuple[str, ...] = ()
     """Modules that must be installed."""
     every: int = 1
@@ -113,12 +113,12 @@ def _load_command(work: Work, port: int) -> list[str]:
 
 
 def _bear_load(program: Process, work: Work, cores: Cores) -> dict[str, float]:
-    """Run the load against a contestant; return what it says: how many pieces it saw to be right, how busy it was."""
+    """Run the load against a contestant; return its report: the number of checked pieces, and how busy it was."""
     command = _load_command(work, int(program.read()["port"]))
     with Process(command, cores.load) as load:
         try:
             return load.read()
         except FailedError as error:
-            # The one who saw it first may be either: a contestant that fails is gone, and its load sees that.
+            # Either side may have failed first: if a contestant fails, its load sees the end of the connection.
             own = program.complaint()
             raise FailedError(f"{own}; its load: {error}" if own else str(error)) from None

@@ -1,4 +1,4 @@
-"""``wireline.asyncnet`` with one connection, for what the asyncio streams of ``asyncio_streams`` do."""
+"""``wireline.asyncnet`` with one connection: the tasks of ``asyncio_streams``."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def lines_send(trial: Trial) -> None:
 
 
 def lines_send_many(trial: Trial) -> None:
-    """Wait for a line, take those that came with it, and answer them together."""
+    """Wait for a line, take those that arrived with it, and answer them together."""
     with wireline_connection(trial) as sock:
         for count in trial.laps():
             left = count * LINES_PER_PIECE
@@ -157,8 +157,8 @@ def lines_send_many(trial: Trial) -> None:
                 left -= len(answers)
 
 
-# Messages without a buffer: each read goes to the kernel, which has the bytes. What a timeout adds there is too little
-# to be seen in a ping-pong, where most of the CPU time goes into waking the other side.
+# Messages without a buffer: each read asks the kernel, which has the bytes. The cost of a timeout is too small to be
+# seen in a ping-pong, where waking the other side takes most of the CPU time.
 
 
 def recv_exactly(trial: Trial) -> None:

@@ -1,4 +1,4 @@
-"""What importing costs: each piece is a fresh interpreter, which times the one statement."""
+"""The cost of an import: each piece is a fresh interpreter that times the one statement."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from benchmarks._trial import Trial
 
 _PACKAGE = Path(wireline.__file__).parent
 
-# Without `site`: what this environment loads at start-up may be what is to be measured, or what must not be there.
-# `os` is what `site` loads everywhere. No `json`: it would bring in modules that the statement has to pay for.
+# Without `site`: this environment may load at start-up the module that is measured, or one that must not be loaded.
+# `site` loads `os` everywhere. No `json`: it would load modules that the statement has to pay for.
 _PROGRAM = """
 import os, sys, time
 def spent():
@@ -34,11 +34,11 @@ print(seconds, user_after - user, system_after - system, *sorted({{"asyncio", "s
 
 
 class HeavyImportError(Exception):
-    """Importing brought in what it must not."""
+    """An import loaded a module that it must not."""
 
 
 def _import(trial: Trial, module: str, path: Path, *options: str) -> None:
-    """Time one import in a fresh interpreter, and see what came in."""
+    """Time one import in a fresh interpreter, and check the loaded modules."""
     command = [sys.executable, "-I", "-S", *options, "-c", _PROGRAM.format(module=module), str(path)]
     ran = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True)
     seconds, user, system, *heavy = ran.stdout.split()

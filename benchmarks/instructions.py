@@ -125,7 +125,7 @@ def instructions(case: str, source: Path, port: int, ca_file: str) -> int:
 
 
 def main() -> None:
-    """Count what the command line asks for."""
+    """Count the instructions of the rows on the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(CASES)}; all of them by default")
     parser.add_argument("--source", type=Path, help="the folder src of another checkout, to compare with")

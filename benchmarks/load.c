@@ -1,16 +1,16 @@
-/* The other end of every server: quick enough not to be what is measured.
+/* The other end of every server: quick enough not to be the bottleneck.
 
        load ROLE CONNECTIONS OUTSTANDING SIZE MESSAGES WARM_UP PORT
 
-   echo     keeps OUTSTANDING messages in flight on each of CONNECTIONS, and compares what comes back
-   connect  opens connections, CONNECTIONS of them at a time, each of which is greeted and closed by the server
+   echo     keeps OUTSTANDING messages in flight on each of CONNECTIONS, and compares the answers
+   connect  opens connections, CONNECTIONS of them at a time, each greeted and closed by the server
    idle     opens connections in the same way, lets each echo one message, and keeps it
 
    It does WARM_UP of these, then MESSAGES, then ends all connections: three steps, after each of which it writes a line
-   of JSON, and before the second and third of which it waits for a line on its standard input. What comes back wrong,
-   or does not come back, ends it with a reason on its standard error. `_load_many.py` does the same in Python.
+   of JSON, and before the second and third of which it waits for a line on its standard input. A wrong or a missing
+   answer ends it with a reason on its standard error. `_load_many.py` does the same in Python.
 
-   Compiled with -DTLS it speaks TLS 1.3, and has one role more:
+   Compiled with -DTLS it uses TLS 1.3, and has one role more:
 
    resume   as connect, and every connection that is measured resumes a session */
 
@@ -67,7 +67,7 @@ struct role {
 static struct connection *all;
 static unsigned opened, at_a_time;
 static size_t size, outstanding, period;
-static char *pattern; /* the period twice, so that what begins in the first is in one piece */
+static char *pattern; /* the period twice, so that a message that begins in the first is in one piece */
 static char chunk[CHUNK], greeting[GREETING];
 static uint64_t left, done;
 static int poller, port, resuming;
@@ -213,7 +213,7 @@ static void serve_connect(struct connection *c, uint32_t events) {
     if (left > 0) left--, open_connection(c);
 }
 
-/* After our end the server's end has to come, and nothing before it. */
+/* After our end the server must end too, without further data. */
 static void serve_end(struct connection *c, uint32_t events) {
     (void)events;
     ssize_t count = receive(c);
@@ -299,7 +299,7 @@ int main(int count, char **words) {
     prepare_transport();
     resuming = strcmp(role->name, "resume") == 0;
     step(role, warm_up);
-    resuming *= 2; /* from here on there is a session for everybody */
+    resuming *= 2; /* from here on every connection has a session */
     wait_for_a_line();
     step(role, messages);
     wait_for_a_line();

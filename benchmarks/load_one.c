@@ -1,12 +1,12 @@
-/* What `_load.py` does, in C and with TLS 1.3: the other end of a contestant with one connection.
+/* The work of `_load.py`, in C and with TLS 1.3: the other end of a contestant with one connection.
 
        load_one ROLE FILE SIZE PIECES WARM_UP PORT
 
    FILE has the pieces of SIZE bytes, which are sent or expected one after the other, over and over. At the end it
-   writes a line of JSON: how many pieces it saw to be right, and for how much of the time it was at work.
+   writes a line of JSON: the number of pieces that it has checked, and the part of the time in which it was busy.
 
-   Ciphertext goes to the kernel 64 KiB at a time and comes from it 256 KiB at a time, or as much as there is: record
-   by record, as OpenSSL would do it, this would be slower than what is measured. */
+   It sends 64 KiB of ciphertext at a time, and receives up to 256 KiB. Record by record, as OpenSSL would do it, the
+   load would be slower than the contestants. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -60,7 +60,7 @@ static void load_pieces(const char *path) {
 
 static const char *piece(size_t number) { return pieces + number * size % period; }
 
-/* Encrypt and send; 0 if nobody takes it any more. */
+/* Encrypt and send; 0 if the peer has left. */
 static int offer(const char *data, size_t length) {
     char *ciphertext;
     demand(SSL_write(ssl, data, length) == (int)length, "SSL_write");
@@ -98,7 +98,7 @@ static void begin(int port) {
 static void get(size_t number) {
     for (size_t came = 0; came < size;) {
         int count = SSL_read(ssl, room + came, size - came);
-        /* Also who goes without a goodbye: SSLSocket's `close` says none. */
+        /* Also without close_notify: SSLSocket's `close` sends none. */
         if (count <= 0) die("piece %zu has %zu bytes, %zu were sent", number, came, size);
         came += count;
     }
@@ -117,7 +117,7 @@ static size_t echo(size_t warm_up, size_t measured) {
     return warm_up + measured;
 }
 
-/* Until the contestant has enough and goes: uvloop's streams lose what they have not handed over when the end comes. */
+/* Until the contestant has enough and closes: at the end, uvloop's streams lose data that they have not delivered. */
 static size_t feed(size_t warm_up, size_t measured) {
     size_t number = 0;
     while (offer(piece(number), size)) number++;

@@ -2,8 +2,8 @@
 ##
 ##     net_blocking ROLE FILE MESSAGE_SIZE PIECE_SIZE PIECES WARM_UP
 ##
-## What `blocking.py` does: `echo` returns what came, `lines` reads pieces of lines. FILE has the pieces, which come one
-## after the other, over and over. It says what `_contestant.py` says.
+## The work of `blocking.py`: `echo` returns the received bytes, `lines` reads pieces of lines. FILE has the pieces,
+## which are sent one after the other, over and over. The output is that of `_contestant.py`.
 
 import std/[monotimes, net, os, posix, strutils, times]
 
@@ -38,7 +38,7 @@ var
   checked = 0
 
 proc accept(): Socket =
-  # With a buffer `recv` waits for all that is asked for; `recvLine` is what the buffer is for.
+  # With a buffer `recv` waits for all that is asked for; only `recvLine` needs the buffer.
   let server = newSocket(buffered = role == "lines")
   server.bindAddr(Port(0), "127.0.0.1")
   server.listen()

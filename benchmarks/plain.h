@@ -21,10 +21,10 @@ static ssize_t collect(struct transport *t, int fd, char *data, size_t room) {
     return recv(fd, data, room, MSG_DONTWAIT);
 }
 
-/* Whether there is more that the system does not know of. */
+/* Whether data is buffered outside the kernel. */
 static int holds_more(struct transport *t) { return (void)t, 0; }
 
-/* Whether an event for room would not help: first something must come. */
+/* Whether data must be received before more can be sent. */
 static int must_receive(struct transport *t) { return (void)t, 0; }
 
 static int was_resumed(struct transport *t) { return (void)t, 0; }

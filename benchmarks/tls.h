@@ -1,4 +1,4 @@
-/* How `load.c` sends and receives with TLS 1.3. The server's certificate is not what is measured, and not verified. */
+/* How `load.c` sends and receives with TLS 1.3. The server's certificate is not verified. */
 
 #include <fcntl.h>
 #include <openssl/err.h>
@@ -13,7 +13,7 @@ struct transport {
 };
 
 static SSL_CTX *context;
-static SSL_SESSION *session; /* the last ticket that came */
+static SSL_SESSION *session; /* the newest ticket */
 
 static void demand_tls(int is_so, const char *what) {
     unsigned long code = ERR_peek_last_error();
@@ -22,7 +22,7 @@ static void demand_tls(int is_so, const char *what) {
 }
 
 /* OpenSSL marks the session of a handshake that is done as used. Each connection offers a copy, so that others may
-   begin with the same one before the next ticket comes. */
+   begin with the same one before the next ticket arrives. */
 static void offer_session(SSL *ssl) {
     SSL_SESSION *copy;
     demand_tls((copy = SSL_SESSION_dup(session)) != NULL, "SSL_SESSION_dup");
@@ -48,7 +48,7 @@ static void prepare_transport(void) {
     SSL_CTX_sess_set_new_cb(context, keep_session);
 }
 
-/* What OpenSSL says, as send(2) and recv(2) would. */
+/* OpenSSL's result, in the form of send(2) and recv(2). */
 static ssize_t translated(SSL *ssl, int count, const char *what) {
     if (count > 0) return count;
     switch (SSL_get_error(ssl, count)) {
@@ -84,7 +84,7 @@ static ssize_t collect(struct transport *t, int fd, char *data, size_t room) {
         ssize_t count = translated(t->ssl, SSL_read(t->ssl, data + came, room - came), "SSL_read");
         t->holds_more = 0;
         if (count <= 0) {
-            /* After data the end comes up again: SSL_read repeats it. */
+            /* An end after data is reported next time: SSL_read repeats it. */
             t->holds_more = count == 0 && came > 0;
             return came ? (ssize_t)came : count;
         }

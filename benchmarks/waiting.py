@@ -1,7 +1,7 @@
-"""Reads that wait, with a timeout and without: what the timeout costs is the difference.
+"""Reads that wait, with a timeout and without: the difference is the cost of the timeout.
 
-Both ends of the connection are in the contestant. Were the other one in another process, the cost of being woken up
-would be most of each message, and differ by more than what is looked for.
+Both ends of the connection are in the contestant. In two processes, most of the cost of a message would be
+waking the other process, and would vary by more than the difference.
 """
 
 from __future__ import annotations

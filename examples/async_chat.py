@@ -1,4 +1,4 @@
-"""A chat server in one thread: what somebody says in a line, everybody else gets.
+"""A chat server in one thread: it sends each line of a client to all other clients.
 
 It is ``chat_server.py`` with ``await`` in it, and without the lock: a task is only interrupted where it awaits. Talk to
 it with ``wireline connect localhost:7000``, from two terminals at least.
@@ -16,24 +16,24 @@ from wireline import Address, ClosedError, LineTooLongError
 from wireline.asyncnet import AsyncSocket, Starting, serve
 
 LONGEST = 4000
-"""Bytes of a line at most. Somebody who says more at once is put out."""
+"""The limit of a line in bytes. A client that exceeds it is disconnected."""
 
 
 class Room:
-    """Everybody who is connected."""
+    """The clients that are connected."""
 
     def __init__(self, patience: float = 2.0) -> None:
         """Open an empty room.
 
         Args:
-            patience: seconds that somebody may take to receive a line. Who takes longer is put out, because the
-                speaker's next line waits meanwhile.
+            patience: seconds in which a client must receive a line. The speaker's next line waits meanwhile, so a
+                slower client is disconnected.
         """
         self._patience = patience
         self._people: set[AsyncSocket] = set()
 
     async def welcome(self, client: AsyncSocket, address: Address) -> None:
-        """Pass on what one client says until it leaves. ``serve`` calls this in a task of the client's own."""
+        """Pass on the lines of one client until it leaves. ``serve`` calls this in a task of the client's own."""
         self._people.add(client)
         try:
             await client.send(b"* welcome, you are one of %d\r\n" % len(self._people), timeout=self._patience)
@@ -41,14 +41,14 @@ class Room:
                 await self._tell_others(client, line + b"\r\n")
         except LineTooLongError:
             await client.send(b"that was too much at once\r\n", timeout=self._patience)
-            client.close(linger=2)  # the rest is still coming in: a plain close might eat our last words
+            client.close(linger=2)  # the client is still sending: a plain close might destroy our last line
         except ClosedError:
-            pass  # put out by `_tell`
+            pass  # disconnected by `_tell`
         finally:
             self._people.discard(client)
 
     async def _tell_others(self, speaker: AsyncSocket, message: bytes) -> None:
-        """Tell all of them at the same time, so that who is slow keeps nobody else waiting."""
+        """Tell all of them at the same time, so that a slow client does not delay the others."""
         others = self._people - {speaker}
         await asyncio.gather(*(self._tell(client, message) for client in others))
 
@@ -56,8 +56,8 @@ class Room:
         try:
             await client.send(message, timeout=self._patience)
         except OSError:
-            # Out of time, perhaps in the middle of a line: there is no going on with this one. Its own task is waiting
-            # in `lines`, gets a ClosedError there, and takes it off the list.
+            # A timeout, perhaps in the middle of a line, so this client cannot be used any more. Its own task waits in
+            # `lines`, gets a ClosedError there, and removes it.
             client.close()
 
 
@@ -67,7 +67,7 @@ def start(port: int, host: str = "127.0.0.1", patience: float = 2.0) -> Starting
 
 
 async def run(port: int, host: str, patience: float) -> None:
-    """Serve until the task is cancelled, which is what Ctrl-C does."""
+    """Serve until Ctrl-C cancels the task."""
     async with start(port, host, patience) as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -75,14 +75,18 @@ async def run(port: int, host: str, patience: float) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Pass on everybody's lines to everybody else.")
+    parser = argparse.ArgumentParser(description="Send the lines of each client to all others.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
-    parser.add_argument("--patience", type=float, default=2.0, help="seconds for somebody to take a line (2)")
+    parser.add_argument(
+        "--patience", type=float, default=2.0, help="seconds in which a client must receive a line (2)"
+    )
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # `kill` ends it as Ctrl-C does
     try:
         asyncio.run(run(options.port, options.host, options.patience))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""An echo server that serves everybody at once, in one thread: ``serve`` gives every connection a task of its own.
+"""An echo server for many clients at once, in one thread: ``serve`` gives every connection a task of its own.
 
 It is ``echo_threads.py`` with ``await`` in it. Try it with ``wireline connect localhost:7000``.
 """
@@ -15,14 +15,14 @@ from wireline import Address
 from wireline.asyncnet import AsyncSocket, Starting, serve
 
 PATIENCE = 60.0
-"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+"""Seconds that a client may neither send nor receive before it is dropped."""
 
 
 async def echo(client: AsyncSocket, address: Address) -> None:
-    """Send back whatever comes, as it comes, until the client is done."""
+    """Send data back as it arrives, until the client is done."""
     try:
         while data := await client.recv_some(timeout=PATIENCE):
-            # Not taken yet: this task waits, reads no more, and the client is held back.
+            # If the client does not read, this task waits here, and reads no more from it.
             await client.send(data, timeout=PATIENCE)
     except TimeoutError:
         print(f"{address.host}:{address.port} has fallen asleep", flush=True)
@@ -35,7 +35,7 @@ def start(port: int, host: str = "127.0.0.1", max_connections: int = 1000) -> St
 
 
 async def run(port: int, host: str) -> None:
-    """Serve until the task is cancelled, which is what Ctrl-C does; then let those who are connected finish."""
+    """Serve until Ctrl-C cancels the task, then let connected clients finish."""
     async with start(port, host) as server:
         try:
             print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
@@ -48,13 +48,15 @@ async def run(port: int, host: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Send everybody's bytes back.")
+    parser = argparse.ArgumentParser(description="Echo the bytes of each client.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # `kill` ends it as Ctrl-C does
     try:
         asyncio.run(run(options.port, options.host))
     except KeyboardInterrupt:

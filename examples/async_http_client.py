@@ -1,7 +1,7 @@
-"""A minimal HTTP client that gets several pages at once, each over a socket of its own, plain or inside TLS.
+"""A minimal HTTP client that gets several pages at once, each over a socket of its own, plain or over TLS.
 
-It speaks HTTP/1.0, where one connection is one page; ``http_client.py`` knows more of the protocol. For real work
-there are real HTTP clients::
+It uses HTTP/1.0, with one connection for each page; ``http_client.py`` knows more of the protocol. For real work use an
+HTTP library::
 
     python examples/async_http_client.py http://localhost:8000/ http://localhost:8000/README.md
 """
@@ -21,13 +21,13 @@ from wireline.tls import SslContext
 
 PORTS = {"http": 80, "https": 443}
 
-# Guesses: more than any server sends.
+# Guesses: no server sends more.
 LONGEST_LINE = 8192  # bytes
 MOST_HEADERS = 100
 
 
 class Response(NamedTuple):
-    """What the server answered. The names of the headers are in lower case."""
+    """The server's answer. The names of the headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -40,13 +40,13 @@ async def get(url: str, timeout: float = 10.0, tls: SslContext | None = None) ->
     Args:
         url: ``http://host[:port]/path``, or ``https://``.
         timeout: seconds for the whole page.
-        tls: whom to trust, for ``https://``; without one it is the CAs of the system.
+        tls: the CAs to trust, for ``https://``; by default those of the system.
 
     Raises:
-        ValueError: this is no such URL, or what came is no HTTP.
+        ValueError: the URL is of another kind, or the answer is not HTTP.
         EOFError: the page was cut off.
-        OSError: the network failed; it is a TimeoutError if the server was too slow, and an SslError if it is not who
-            it should be, or if the page was cut off.
+        OSError: the network failed; a TimeoutError if the server was too slow, an SslError if its certificate is
+            refused or the page was cut off.
     """
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or " " in url:
@@ -55,7 +55,7 @@ async def get(url: str, timeout: float = 10.0, tls: SslContext | None = None) ->
     context = (tls or SslContext()) if parts.scheme == "https" else None
     port = parts.port or PORTS[parts.scheme]
     host = parts.netloc.rpartition("@")[2]  # with the port, without a name and password
-    # One deadline for all of it. Each call has a `timeout` of its own, too.
+    # One deadline for the whole page. Each call also has a `timeout` of its own.
     async with asyncio.timeout(timeout), await dial(parts.hostname, port, tls=context) as sock:
         await sock.send(f"GET {target} HTTP/1.0\r\nHost: {host}\r\n\r\n".encode("ascii"))
         status = await _read_status(sock)
@@ -85,10 +85,10 @@ async def _read_headers(sock: AsyncSocket) -> dict[str, str]:
 
 async def _read_body(sock: AsyncSocket, headers: dict[str, str]) -> bytes:
     if "transfer-encoding" in headers:
-        raise ValueError("this body is encoded as only HTTP/1.1 knows, and nobody asked for that")
+        raise ValueError("the body has a transfer encoding, which HTTP/1.0 does not know")
     if "content-length" in headers:
         return await sock.recv_exactly(int(headers["content-length"]))
-    # It ends with the connection. Without flags a reset is an error, and is not taken for that end.
+    # The body ends with the connection. Without flags a reset is an error, and not such an end.
     pieces = []
     while piece := await sock.recv_some(flags=SocketFlag(0)):
         pieces.append(piece)
@@ -98,7 +98,7 @@ async def _read_body(sock: AsyncSocket, headers: dict[str, str]) -> bytes:
 async def get_all(
     urls: Sequence[str], timeout: float = 10.0, tls: SslContext | None = None
 ) -> list[Response | Exception]:
-    """Get pages, all at once; each is a response, or what went wrong with it."""
+    """Get pages, all at once; each result is a response, or its error."""
 
     async def get_one(url: str) -> Response | Exception:
         try:
@@ -110,7 +110,7 @@ async def get_all(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write pages to standard output in the order in which they were asked for."""
+    """Write pages to standard output in the order of the URLs."""
     parser = argparse.ArgumentParser(description="Get pages by HTTP, all at once.")
     parser.add_argument("urls", metavar="url", nargs="+")
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds for each page (10)")
@@ -120,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed = False
     try:
         tls = SslContext(ca_file=options.ca_file) if options.ca_file else None
-    except OSError as error:  # it is not there, or no such file
+    except OSError as error:  # the file is missing, or not PEM
         print(f"async_http_client: {error}", file=sys.stderr)
         return 1
     responses = asyncio.run(get_all(options.urls, options.timeout, tls))

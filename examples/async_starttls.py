@@ -1,4 +1,4 @@
-"""STARTTLS: a connection that begins in clear, and goes over to TLS when both sides have agreed to.
+"""STARTTLS: start TLS on an open connection when both sides have agreed to.
 
 It is ``starttls.py`` with ``await`` in it::
 
@@ -30,39 +30,39 @@ async def shout(context: SslContext, client: AsyncSocket, address: Address) -> N
             await client.send(b"say STARTTLS first\r\n", timeout=PATIENCE)
             return
         await client.send(b"go ahead\r\n", timeout=PATIENCE)
-        # Whatever came in clear together with the STARTTLS is refused: somebody on the line may have put it there.
+        # Plaintext that arrived together with STARTTLS is refused: an attacker may have injected it.
         await context.wrap_connected_async(client, Handshake.AS_SERVER, timeout=PATIENCE)
         async for line in client.lines(max_length=1000, timeout=PATIENCE):
             await client.send(line.upper() + b"\r\n", timeout=PATIENCE)
-    except (OSError, ValueError) as error:  # silent, gone, no TLS; or a line of more than 1000 bytes
+    except (OSError, ValueError) as error:  # a timeout, a reset, no TLS; or a line of more than 1000 bytes
         print(f"lost {address.host}:{address.port}: {error}", flush=True)
 
 
 def start(port: int, cert_file: str, key_file: str) -> Starting:
     """Return a server to be started."""
     context = SslContext(cert_file=cert_file, key_file=key_file)
-    context.ssl_context(Handshake.AS_SERVER)  # so that what is wrong with the files is found out now
+    context.ssl_context(Handshake.AS_SERVER)  # so that faults of the files are errors here
     return serve(functools.partial(shout, context), port, "127.0.0.1")
 
 
 async def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
-    """Go over to TLS, send a line, and return the answer.
+    """Start TLS, send a line, and return the answer.
 
     Args:
-        host: what the server's certificate has to be for.
+        host: the name that the server's certificate must be for.
         port: of the server.
-        line: what to send.
-        ca_file: PEM file with the CA to trust; without one it is the CAs of the system.
+        line: without a line end.
+        ca_file: PEM file with the CA to trust; by default the CAs of the system.
 
     Raises:
-        OSError: it is an ``SslError`` if the server is not who it should be.
+        OSError: the connection failed; an ``SslError`` if the server's certificate is refused.
     """
     context = SslContext(ca_file=ca_file)
     async with await dial(host, port, timeout=PATIENCE) as sock:
         await sock.send(b"STARTTLS\r\n", timeout=PATIENCE)
         answer = await sock.recv_line(PATIENCE)
         if answer != b"go ahead":
-            # Going on in clear would be what somebody on the line wants who has taken the answer out.
+            # Never continue in plaintext: an attacker may have removed the server's answer.
             raise OSError(f"the server does not want TLS, but says {answer!r}")
         await context.wrap_connected_async(sock, Handshake.AS_CLIENT, hostname=host, timeout=PATIENCE)
         await sock.send(line + b"\r\n", timeout=PATIENCE)
@@ -70,7 +70,7 @@ async def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
 
 
 async def run(starting: Starting) -> None:
-    """Serve until the task is cancelled, which is what Ctrl-C does."""
+    """Serve until Ctrl-C cancels the task."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -78,7 +78,7 @@ async def run(starting: Starting) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask, or serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="A connection that goes over to TLS.")
+    parser = argparse.ArgumentParser(description="Start TLS on an open connection.")
     roles = parser.add_subparsers(dest="role", required=True)
     serving = roles.add_parser("serve", help="answer in capitals, until Ctrl-C")
     serving.add_argument("port", type=int)
@@ -96,7 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # `kill` ends it as Ctrl-C does
     try:
         if options.role == "ask":
             answer = asyncio.run(ask(options.host, options.port, options.line.encode(), options.ca_file))

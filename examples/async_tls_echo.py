@@ -1,4 +1,4 @@
-"""An echo server inside TLS, in one thread. Every handshake is made in the task of its connection.
+"""An echo server over TLS, in one thread. Each handshake runs in the task of its connection.
 
 It is ``tls_echo.py`` with ``await`` in it::
 
@@ -19,17 +19,17 @@ from wireline.asyncnet import AsyncSocket, Starting, serve
 from wireline.tls import SslContext, SslError
 
 PATIENCE = 60.0
-"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+"""Seconds that a client may neither send nor receive before it is dropped."""
 
 
 async def echo(client: AsyncSocket, address: Address) -> None:
-    """Send back whatever comes. There is nothing about TLS in it: the handshake is done."""
+    """Send data back as it arrives. TLS needs no code here: the handshake is done."""
     try:
         while data := await client.recv_some(timeout=PATIENCE):
             await client.send(data, timeout=PATIENCE)
     except TimeoutError:
         print(f"{address.host}:{address.port} has fallen asleep", flush=True)
-    except SslError as error:  # a TruncatedError, if the client went away without saying goodbye
+    except SslError as error:  # a TruncatedError, if the client left without close_notify
         print(f"{address.host}:{address.port}: {error}", flush=True)
 
 
@@ -39,7 +39,7 @@ def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> 
 
 
 async def run(port: int, cert_file: str, key_file: str, host: str) -> None:
-    """Serve until the task is cancelled, which is what Ctrl-C does."""
+    """Serve until Ctrl-C cancels the task."""
     async with start(port, cert_file, key_file, host) as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -47,7 +47,7 @@ async def run(port: int, cert_file: str, key_file: str, host: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Send everybody's bytes back, inside TLS.")
+    parser = argparse.ArgumentParser(description="Echo the bytes of each client, over TLS.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     parser.add_argument("--cert", required=True, help="PEM file with the certificate, and those up to its CA")
@@ -55,7 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # `kill` ends it as Ctrl-C does
     try:
         asyncio.run(run(options.port, options.cert, options.key, options.host))
     except KeyboardInterrupt:

@@ -1,9 +1,9 @@
-"""UDP, asynchronously: send every datagram back to whoever sent it, and a client that asks many things at once.
+"""UDP, async: a server that sends every datagram back, and a client with many questions at once.
 
-Datagrams may be lost, so whoever asks has to ask again::
+Datagrams may be lost, so a client has to repeat its question::
 
     python examples/async_udp_echo.py serve 7000
-    python examples/async_udp_echo.py ask localhost 7000 "anybody there?" "and you?"
+    python examples/async_udp_echo.py ask localhost 7000 "good morning" "good night"
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from wireline import IPPROTO_UDP, SOCK_DGRAM, SocketTimeout
 from wireline.asyncnet import AsyncSocket, dial
 
 LARGEST = 65535
-"""Bytes that no datagram exceeds."""
+"""The limit of a datagram, in bytes."""
 
 
 def listen(port: int, host: str = "127.0.0.1") -> AsyncSocket:
@@ -40,7 +40,7 @@ async def echo(sock: AsyncSocket) -> None:
 
 
 async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 1.0) -> bytes:
-    """Send a datagram and return the one that comes back.
+    """Send a datagram and return the answer.
 
     Args:
         host: a name or an address.
@@ -50,10 +50,10 @@ async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: fl
         timeout: seconds to wait for an answer each time.
 
     Raises:
-        SocketTimeout: nobody answered.
-        ConnectionRefusedError: nobody is there, and that machine says so.
+        SocketTimeout: there was no answer.
+        ConnectionRefusedError: the port is closed, and the other machine says so.
     """
-    # A connected datagram socket takes datagrams from its peer only, and hears when the peer is not there.
+    # A connected datagram socket receives from its peer only, and reports a closed port.
     async with await dial(host, port, IPPROTO_UDP, timeout=timeout) as sock:
         while True:
             await sock.send(question)
@@ -66,12 +66,12 @@ async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: fl
 
 
 async def ask_all(host: str, port: int, questions: Sequence[bytes]) -> list[bytes]:
-    """Ask everything at once, each from a socket of its own; the answers are in the order of the questions."""
+    """Ask all questions at once, each from a socket of its own; the answers have the order of the questions."""
     return await asyncio.gather(*(ask(host, port, question) for question in questions))
 
 
 async def serve(port: int) -> None:
-    """Echo until the task is cancelled, which is what Ctrl-C does."""
+    """Echo until Ctrl-C cancels the task."""
     async with listen(port) as sock:
         print(f"listening on {sock.local_addr.host}:{sock.local_addr.port}", flush=True)
         await echo(sock)
@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     roles = parser.add_subparsers(dest="role", required=True)
     serving = roles.add_parser("serve", help="send everything back, until Ctrl-C")
     serving.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
-    asking = roles.add_parser("ask", help="send questions and show what comes back")
+    asking = roles.add_parser("ask", help="send questions and show the answers")
     asking.add_argument("host")
     asking.add_argument("port", type=int)
     asking.add_argument("questions", metavar="question", nargs="+")
@@ -104,7 +104,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(port: int) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))  # `kill` is Ctrl-C, too
+    signal.signal(
+        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
+    )  # `kill` ends it as Ctrl-C does
     try:
         asyncio.run(serve(port))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A chat server: what somebody says in a line, everybody else gets.
+"""A chat server: it sends each line of a client to all other clients.
 
 Talk to it with ``wireline connect localhost:7000``, from two terminals at least.
 """
@@ -15,25 +15,25 @@ from wireline import Address, ClosedError, LineTooLongError
 from wireline.net import Server, Socket, serve
 
 LONGEST = 4000
-"""Bytes of a line at most. Somebody who says more at once is put out."""
+"""The limit of a line in bytes. A client that exceeds it is disconnected."""
 
 
 class Room:
-    """Everybody who is connected."""
+    """The clients that are connected."""
 
     def __init__(self, patience: float = 2.0) -> None:
         """Open an empty room.
 
         Args:
-            patience: seconds that somebody may take to receive a line. Who takes longer is put out, because
-                the others wait meanwhile.
+            patience: seconds in which a client must receive a line. Others wait meanwhile, so a slower client is
+                disconnected.
         """
         self._patience = patience
         self._lock = threading.Lock()
         self._people: set[Socket] = set()
 
     def welcome(self, client: Socket, address: Address) -> None:
-        """Pass on what one client says until it leaves. ``serve`` calls this in a thread of the client's own."""
+        """Pass on the lines of one client until it leaves. ``serve`` calls this in a thread of the client's own."""
         with self._lock:
             self._people.add(client)
             count = len(self._people)
@@ -43,22 +43,22 @@ class Room:
                 self._tell_others(client, line + b"\r\n")
         except LineTooLongError:
             client.send(b"that was too much at once\r\n", timeout=self._patience)
-            client.close(linger=2)  # the rest is still coming in: a plain close might eat our last words
+            client.close(linger=2)  # the client is still sending: a plain close might destroy our last line
         except ClosedError:
-            pass  # put out by `_tell_others`
+            pass  # disconnected by `_tell_others`
         finally:
             with self._lock:
                 self._people.discard(client)
 
     def _tell_others(self, speaker: Socket, message: bytes) -> None:
-        with self._lock:  # not held while sending: who is slow must not keep others from coming and going
+        with self._lock:  # not held while sending: a slow client must not block others
             others = self._people - {speaker}
         for client in others:
             try:
                 client.send(message, timeout=self._patience)
             except OSError:
-                # Out of time, perhaps in the middle of a line: there is no going on with this one. Its own thread
-                # is waiting in `lines`, gets a ClosedError there, and takes it off the list.
+                # A timeout, perhaps in the middle of a line, so this client cannot be used any more. Its own thread
+                # waits in `lines`, gets a ClosedError there, and removes it.
                 client.close()
 
 
@@ -69,7 +69,7 @@ def start(port: int, host: str = "127.0.0.1", patience: float = 2.0) -> Server:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Pass on everybody's lines to everybody else.")
+    parser = argparse.ArgumentParser(description="Send the lines of each client to all others.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     options = parser.parse_args(argv)

@@ -1,7 +1,7 @@
-"""Watch bytes move: a short story on loopback, told with the installed command and the examples beside this file.
+"""Watch bytes move: a short story on loopback, with the installed command and the examples beside this file.
 
-``make demo`` runs it. Every step says what it shows and checks it, and the last line says what was moved and
-verified. The first check that fails ends the story with exit code 1. The scenes are in ``scenes``, one file each.
+``make demo`` runs it. Every step states a claim and checks it. The last line has the number of bytes and
+checks. The first check that fails ends the story with exit code 1. The scenes are in ``scenes``, one file each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ MIB = 1024 * 1024
 
 
 def perform(story: Sequence[Scene], size: int = 64 * MIB) -> None:
-    """Play one scene after the other, in a directory that is gone afterwards.
+    """Play one scene after the other, in a directory that is removed at the end.
 
     Args:
         story: the scenes.

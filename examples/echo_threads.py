@@ -1,4 +1,4 @@
-"""An echo server that serves everybody at once: ``serve`` gives every connection a thread of its own.
+"""An echo server for many clients at once: ``serve`` gives every connection a thread of its own.
 
 Try it with ``wireline connect localhost:7000``, more than once at the same time.
 """
@@ -14,11 +14,11 @@ from wireline import Address
 from wireline.net import Server, Socket, serve
 
 PATIENCE = 60.0
-"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+"""Seconds that a client may neither send nor receive before it is dropped."""
 
 
 def echo(client: Socket, address: Address) -> None:
-    """Send back whatever comes, as it comes, until the client is done."""
+    """Send data back as it arrives, until the client is done."""
     try:
         while data := client.recv_some(timeout=PATIENCE):
             client.send(data, timeout=PATIENCE)
@@ -33,8 +33,8 @@ def start(port: int, host: str = "127.0.0.1", max_connections: int = 100) -> Ser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until Ctrl-C, then let those who are connected finish."""
-    parser = argparse.ArgumentParser(description="Send everybody's bytes back.")
+    """Serve until Ctrl-C, then let connected clients finish."""
+    parser = argparse.ArgumentParser(description="Echo the bytes of each client.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     options = parser.parse_args(argv)

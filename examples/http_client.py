@@ -1,7 +1,7 @@
-"""An HTTP client over a socket, plain or inside TLS: what a protocol of lines and counted bytes looks like.
+"""An HTTP client over a socket, plain or over TLS: an example of a protocol of lines and counted bytes.
 
-It gets one page and knows the three ways in which HTTP/1.1 says where a body ends. For real work there are real HTTP
-clients; this one follows no redirects, and keeps the whole page in memory::
+It gets one page, and knows the three ways in which HTTP/1.1 marks the end of a body. For real work use an HTTP library:
+this client follows no redirects, and keeps the whole page in memory::
 
     python examples/http_client.py http://localhost:8000/
 """
@@ -20,13 +20,13 @@ from wireline.tls import SslContext
 
 PORTS = {"http": 80, "https": 443}
 
-# Guesses: more than any server sends.
+# Guesses: no server sends more.
 LONGEST_LINE = 8192  # bytes
 MOST_HEADERS = 100
 
 
 class Response(NamedTuple):
-    """What the server answered. The names of the headers are in lower case."""
+    """The server's answer. The names of the headers are in lower case."""
 
     status: int
     headers: dict[str, str]
@@ -39,13 +39,13 @@ def get(url: str, timeout: float = 10.0, tls: SslContext | None = None) -> Respo
     Args:
         url: ``http://host[:port]/path``, or ``https://``.
         timeout: seconds for each step: connecting, a header, a piece of the body.
-        tls: whom to trust, for ``https://``; without one it is the CAs of the system.
+        tls: the CAs to trust, for ``https://``; by default those of the system.
 
     Raises:
-        ValueError: this is no such URL, or what came is no HTTP.
+        ValueError: the URL is of another kind, or the answer is not HTTP.
         EOFError: the page was cut off.
-        OSError: the network failed; it is a TimeoutError if the server was too slow, and an SslError if it is not who
-            it should be, or if the page was cut off.
+        OSError: the network failed; a TimeoutError if the server was too slow, an SslError if its certificate is
+            refused or the page was cut off.
     """
     parts = urlsplit(url)
     if parts.scheme not in PORTS or not parts.hostname or " " in url:
@@ -58,7 +58,7 @@ def get(url: str, timeout: float = 10.0, tls: SslContext | None = None) -> Respo
         request = f"GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
         sock.send(request.encode("ascii"), timeout=timeout)
         status = _read_status(sock, timeout)
-        while 100 <= status < 200:  # "wait for it"
+        while 100 <= status < 200:  # interim responses
             _read_headers(sock, timeout)
             status = _read_status(sock, timeout)
         headers = _read_headers(sock, timeout)
@@ -86,13 +86,13 @@ def _read_headers(sock: Socket, timeout: float) -> dict[str, str]:
 
 
 def _read_body(sock: Socket, status: int, headers: dict[str, str], timeout: float) -> bytes:
-    if status in (204, 304):  # these have none, whatever the headers say
+    if status in (204, 304):  # these never have a body
         return b""
     if headers.get("transfer-encoding", "").lower() == "chunked":
         return b"".join(_chunks(sock, timeout))
     if "content-length" in headers:
         return sock.recv_exactly(int(headers["content-length"]), timeout)
-    # It ends with the connection. Without flags a reset is an error, and is not taken for that end.
+    # The body ends with the connection. Without flags a reset is an error, and not such an end.
     pieces = []
     while piece := sock.recv_some(timeout=timeout, flags=SocketFlag(0)):
         pieces.append(piece)
@@ -100,12 +100,12 @@ def _read_body(sock: Socket, status: int, headers: dict[str, str], timeout: floa
 
 
 def _chunks(sock: Socket, timeout: float) -> Iterator[bytes]:
-    """Each chunk is its size in hexadecimal on a line, the bytes, and an empty line. The last one has size 0."""
+    """Each chunk is its size in hexadecimal on a line, the bytes, and an empty line. The last chunk has size 0."""
     while size := int(sock.recv_until(b"\r\n", LONGEST_LINE, timeout).partition(b";")[0], 16):
         yield sock.recv_exactly(size, timeout)
         if sock.recv_exactly(2, timeout) != b"\r\n":
             raise ValueError("a chunk is longer than it says")
-    _read_headers(sock, timeout)  # nobody needs these, but the end of them is the end of the page
+    _read_headers(sock, timeout)  # trailers: only their end matters here
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -20,22 +20,22 @@ PATIENCE = 10.0
 
 
 def greet(client: Socket, address: Address) -> None:
-    """Tell the client whose certificate it has shown. Nobody without one gets here."""
+    """Greet the client by the name in its certificate. Clients without one are refused earlier."""
     certificate, *_ = client.get_peer_certificates()
     client.send(f"hello {certificate.subject}\r\n".encode(), timeout=PATIENCE)
 
 
 def start(port: int, ca_file: str, cert_file: str, key_file: str) -> Server:
-    """Return a running server, which lets those in who have a certificate of the CA."""
+    """Return a running server, which accepts clients with a certificate of the CA."""
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file, client_certs="required")
     return serve(greet, port, "127.0.0.1", tls=context)
 
 
 def ask(host: str, port: int, ca_file: str, cert_file: str = "", key_file: str = "") -> str:
-    """Say who we are, and return the greeting.
+    """Show our certificate, and return the greeting.
 
-    A client without a certificate is told so late: in TLS 1.3 its handshake is done before the server has looked, and
-    it is the first read that raises the ``SslError``.
+    A client without a certificate learns about the refusal late: in TLS 1.3 its handshake ends before the server has
+    checked, and the first read raises the ``SslError``.
     """
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     with dial(host, port, tls=context, timeout=PATIENCE) as sock:
@@ -44,10 +44,10 @@ def ask(host: str, port: int, ca_file: str, cert_file: str = "", key_file: str =
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask, or serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="TLS in which both sides say who they are.")
+    parser = argparse.ArgumentParser(description="TLS with certificates on both sides.")
     roles = parser.add_subparsers(dest="role", required=True)
-    serving = roles.add_parser("serve", help="greet everybody with a certificate, until Ctrl-C")
-    asking = roles.add_parser("ask", help="be greeted")
+    serving = roles.add_parser("serve", help="greet clients with a certificate, until Ctrl-C")
+    asking = roles.add_parser("ask", help="show the greeting of a server")
     asking.add_argument("host")
     for role, required in ((serving, True), (asking, False)):
         role.add_argument("port", type=int)

@@ -1,6 +1,6 @@
 """TLS without any certificate: both sides know a key (PSK), and prove it to each other.
 
-It fits where there are two ends and one administrator. The file has one line ``identity:keyhex`` for each client, as
+It is for two ends with one administrator. The file has one line ``identity:keyhex`` for each client, as
 the command takes it too::
 
     echo "alice:$(openssl rand -hex 32)" > keys.txt
@@ -31,20 +31,20 @@ def read_keys(path: str) -> dict[str, bytes]:
 
 
 def greet(client: Socket, address: Address) -> None:
-    """Say to the client who it is: the one whose key it has proved to know, and nobody else."""
+    """Greet the client by its identity: it has proved to know the key of that one."""
     client.send(f"hello {client.get_psk_identity()}\r\n".encode(), timeout=PATIENCE)
 
 
 def start(port: int, keys: dict[str, bytes]) -> Server:
-    """Return a running server, which lets those in who know one of the keys."""
-    # There are no certificates, so there is no CA to look for. Keys are checked in any mode.
+    """Return a running server, which accepts clients that know one of the keys."""
+    # Without certificates there is no CA to check. Keys are checked in any mode.
     context = SslContext(verify_mode=VerifyMode.NONE)
-    context.server_get_psk = lambda identity: keys.get(identity, b"")  # b"": not known, not let in
+    context.server_get_psk = lambda identity: keys.get(identity, b"")  # b"": unknown, refused
     return serve(greet, port, "127.0.0.1", tls=context)
 
 
 def ask(host: str, port: int, identity: str, key: bytes) -> str:
-    """Return the greeting of a server that knows our key. One that does not is an ``SslError``."""
+    """Return the greeting of a server that knows our key. Another server is an ``SslError``."""
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.client_get_psk = lambda hint: (identity, key)
     with dial(host, port, tls=context, timeout=PATIENCE) as sock:
@@ -55,13 +55,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Ask, or serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="TLS with a pre-shared key.")
     roles = parser.add_subparsers(dest="role", required=True)
-    serving = roles.add_parser("serve", help="greet everybody who knows a key, until Ctrl-C")
+    serving = roles.add_parser("serve", help="greet clients that know a key, until Ctrl-C")
     serving.add_argument("port", type=int)
     serving.add_argument("keys", help="file with a line identity:keyhex for each client")
-    asking = roles.add_parser("ask", help="be greeted")
+    asking = roles.add_parser("ask", help="show the greeting of a server")
     asking.add_argument("host")
     asking.add_argument("port", type=int)
-    asking.add_argument("keys", help="file with our line; of several it is the first")
+    asking.add_argument("keys", help="file with our line; the first of several")
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
@@ -75,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             server.wait()
     except KeyboardInterrupt:
         return 0
-    except (OSError, ValueError, NotImplementedError) as error:  # the last one: this Python has no PSK
+    except (OSError, ValueError, NotImplementedError) as error:  # NotImplementedError: this Python has no PSK
         print(f"psk_greeter: {error}", file=sys.stderr)
         return 1
     return 0

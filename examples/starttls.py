@@ -1,7 +1,7 @@
-"""STARTTLS: a connection that begins in clear, and goes over to TLS when both sides have agreed to.
+"""STARTTLS: start TLS on an open connection when both sides have agreed to.
 
-Mail, LDAP and PostgreSQL do it so. Here the client says ``STARTTLS``, the server ``go ahead``, and then TLS begins; the
-server answers each line in capitals, and nothing of that in clear::
+Mail, LDAP and PostgreSQL do it so. Here the client says ``STARTTLS``, the server ``go ahead``, and then TLS begins. The
+server answers each line in capitals, and answers nothing in plaintext::
 
     python examples/starttls.py serve 7000 --cert server.pem --key server.key
     python examples/starttls.py ask localhost 7000 "is this safe?" --ca-file ca.pem
@@ -30,39 +30,39 @@ def shout(context: SslContext, client: Socket, address: Address) -> None:
             client.send(b"say STARTTLS first\r\n", timeout=PATIENCE)
             return
         client.send(b"go ahead\r\n", timeout=PATIENCE)
-        # Whatever came in clear together with the STARTTLS is refused: somebody on the line may have put it there.
+        # Plaintext that arrived together with STARTTLS is refused: an attacker may have injected it.
         context.wrap_connected_socket(client, Handshake.AS_SERVER, timeout=PATIENCE)
         for line in client.lines(max_length=1000, timeout=PATIENCE):
             client.send(line.upper() + b"\r\n", timeout=PATIENCE)
-    except (OSError, ValueError) as error:  # silent, gone, no TLS; or a line of more than 1000 bytes
+    except (OSError, ValueError) as error:  # a timeout, a reset, no TLS; or a line of more than 1000 bytes
         print(f"lost {address.host}:{address.port}: {error}", flush=True)
 
 
 def start(port: int, cert_file: str, key_file: str) -> Server:
     """Return a running server."""
     context = SslContext(cert_file=cert_file, key_file=key_file)
-    context.ssl_context(Handshake.AS_SERVER)  # so that what is wrong with the files is found out now
+    context.ssl_context(Handshake.AS_SERVER)  # so that faults of the files are errors here
     return serve(functools.partial(shout, context), port, "127.0.0.1")
 
 
 def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
-    """Go over to TLS, send a line, and return the answer.
+    """Start TLS, send a line, and return the answer.
 
     Args:
-        host: what the server's certificate has to be for.
+        host: the name that the server's certificate must be for.
         port: of the server.
-        line: what to send.
-        ca_file: PEM file with the CA to trust; without one it is the CAs of the system.
+        line: without a line end.
+        ca_file: PEM file with the CA to trust; by default the CAs of the system.
 
     Raises:
-        OSError: it is an ``SslError`` if the server is not who it should be.
+        OSError: the connection failed; an ``SslError`` if the server's certificate is refused.
     """
     context = SslContext(ca_file=ca_file)
     with dial(host, port, timeout=PATIENCE) as sock:
         sock.send(b"STARTTLS\r\n", timeout=PATIENCE)
         answer = sock.recv_line(PATIENCE)
         if answer != b"go ahead":
-            # Going on in clear would be what somebody on the line wants who has taken the answer out.
+            # Never continue in plaintext: an attacker may have removed the server's answer.
             raise OSError(f"the server does not want TLS, but says {answer!r}")
         context.wrap_connected_socket(sock, Handshake.AS_CLIENT, hostname=host, timeout=PATIENCE)
         sock.send(line + b"\r\n", timeout=PATIENCE)
@@ -71,7 +71,7 @@ def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask, or serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="A connection that goes over to TLS.")
+    parser = argparse.ArgumentParser(description="Start TLS on an open connection.")
     roles = parser.add_subparsers(dest="role", required=True)
     serving = roles.add_parser("serve", help="answer in capitals, until Ctrl-C")
     serving.add_argument("port", type=int)

@@ -1,4 +1,4 @@
-"""A TCP client: connect, send lines, show the lines that come back.
+"""A TCP client: connect, send lines, show the answers.
 
 Run it against any server that answers a line with a line, the one beside it for example::
 
@@ -17,12 +17,12 @@ from wireline.net import dial
 
 
 def ask(host: str, port: int, lines: Iterable[bytes], timeout: float = 5.0) -> Iterator[bytes]:
-    """Send each line and yield the one that comes back; end early if the server does.
+    """Send each line and yield its answer; end early if the server does.
 
     Args:
         host: a name or an address. All addresses of a name are tried, so it may be one with IPv6 and IPv4.
         port: 0 to 65535.
-        lines: what to send, without line ends.
+        lines: without line ends.
         timeout: seconds to wait for the connection, and for each answer.
     """
     with dial(host, port, timeout=timeout) as sock:
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Send lines to a server and show its answers.")
     parser.add_argument("host")
     parser.add_argument("port", type=int)
-    parser.add_argument("lines", nargs="*", help="what to send; without any, the lines of standard input")
+    parser.add_argument("lines", nargs="*", help="the lines to send; by default those of standard input")
     parser.add_argument("--timeout", type=float, default=5.0, help="seconds to wait for each answer (5)")
     options = parser.parse_args(argv)
 
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for answer in ask(options.host, options.port, (line.encode() for line in typed), options.timeout):
             print(answer.decode(errors="replace"), flush=True)
-    except (OSError, WirelineError) as error:  # the network failed, or a line was longer than anybody needs
+    except (OSError, WirelineError) as error:  # the network failed, or a line was too long
         print(f"tcp_client: {error}", file=sys.stderr)
         return 1
     return 0

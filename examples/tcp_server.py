@@ -1,6 +1,6 @@
 """A TCP server, the plain way: bind, listen, and serve one client after the other.
 
-The next client waits until the one before has gone. ``echo_threads.py`` shows how to serve them all at once.
+The next client waits until the one before has left. ``echo_threads.py`` serves many at once.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from wireline import SockOpt
 from wireline.net import Socket
 
 PATIENCE = 60.0
-"""Seconds that a client may be silent before the next one has its turn."""
+"""Seconds that a client may be silent before it is dropped, and the next one is served."""
 
 
 def listen(port: int, host: str = "") -> Socket:
@@ -40,7 +40,7 @@ def serve_next(listener: Socket) -> None:
         try:
             for line in client.lines(max_length=1000, timeout=PATIENCE):
                 client.send(line.upper() + b"\r\n", timeout=PATIENCE)
-        except (OSError, ValueError) as error:  # silent or gone; or a line of more than 1000 bytes
+        except (OSError, ValueError) as error:  # a timeout or a reset; or a line of more than 1000 bytes
             print(f"lost {address.host}:{address.port}: {error}", flush=True)
 
 

@@ -1,6 +1,6 @@
-"""An echo server inside TLS: ``serve`` with a context. Every handshake is made in the thread of its connection.
+"""An echo server over TLS: ``serve`` with a context. Each handshake runs in the thread of its connection.
 
-It needs a certificate that its clients trust, and the key of that::
+It needs a certificate that its clients trust, and its key::
 
     python examples/tls_echo.py 7000 --cert server.pem --key server.key
     wireline connect --ca-file ca.pem tls://localhost:7000
@@ -18,28 +18,28 @@ from wireline.net import Server, Socket, serve
 from wireline.tls import SslContext, SslError
 
 PATIENCE = 60.0
-"""Seconds that a client may be silent, or not take its own bytes back, before it is dropped."""
+"""Seconds that a client may neither send nor receive before it is dropped."""
 
 
 def echo(client: Socket, address: Address) -> None:
-    """Send back whatever comes. There is nothing about TLS in it: the handshake is done."""
+    """Send data back as it arrives. TLS needs no code here: the handshake is done."""
     try:
         while data := client.recv_some(timeout=PATIENCE):
             client.send(data, timeout=PATIENCE)
     except TimeoutError:
         print(f"{address.host}:{address.port} has fallen asleep", flush=True)
-    except SslError as error:  # a TruncatedError, if the client went away without saying goodbye
+    except SslError as error:  # a TruncatedError, if the client left without close_notify
         print(f"{address.host}:{address.port}: {error}", flush=True)
 
 
 def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> Server:
-    """Return a running server; it listens already. What is wrong with the files is found out now."""
+    """Return a running server; it listens already. Faults of the files are errors here."""
     return serve(echo, port, host, tls=SslContext(cert_file=cert_file, key_file=key_file))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Send everybody's bytes back, inside TLS.")
+    parser = argparse.ArgumentParser(description="Echo the bytes of each client, over TLS.")
     parser.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
     parser.add_argument("--host", default="127.0.0.1", help="where to listen (127.0.0.1)")
     parser.add_argument("--cert", required=True, help="PEM file with the certificate, and those up to its CA")

@@ -1,9 +1,9 @@
 """UDP: ask a question in one datagram, get the answer in another.
 
-Datagrams may be lost, so whoever asks has to ask again::
+Datagrams may be lost, so a client has to repeat its question::
 
     python examples/udp_exchange.py answer 7000
-    python examples/udp_exchange.py ask localhost 7000 "anybody there?"
+    python examples/udp_exchange.py ask localhost 7000 "good morning"
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from wireline import IPPROTO_UDP, SOCK_DGRAM, SocketTimeout
 from wireline.net import Socket, dial
 
 LARGEST = 65535
-"""Bytes that no datagram exceeds."""
+"""The limit of a datagram, in bytes."""
 
 
 def listen(port: int, host: str = "127.0.0.1") -> Socket:
@@ -32,14 +32,14 @@ def listen(port: int, host: str = "127.0.0.1") -> Socket:
 
 
 def answer_next(sock: Socket) -> bytes:
-    """Wait for a datagram, answer its sender with the same in capitals, and return what it was."""
+    """Wait for a datagram, answer its sender with the same in capitals, and return the datagram."""
     question, sender = sock.recv_from(LARGEST)
     sock.send_to(sender.host, sender.port, question.upper())
     return question
 
 
 def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 1.0) -> bytes:
-    """Send a datagram and return the one that comes back.
+    """Send a datagram and return the answer.
 
     Args:
         host: a name or an address.
@@ -49,10 +49,10 @@ def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 
         timeout: seconds to wait for an answer each time.
 
     Raises:
-        SocketTimeout: nobody answered.
-        ConnectionRefusedError: nobody is there, and that machine says so.
+        SocketTimeout: there was no answer.
+        ConnectionRefusedError: the port is closed, and the other machine says so.
     """
-    # A connected datagram socket takes datagrams from its peer only, and hears when the peer is not there.
+    # A connected datagram socket receives from its peer only, and reports a closed port.
     with dial(host, port, IPPROTO_UDP, timeout=timeout) as sock:
         while True:
             sock.send(question)

@@ -1,9 +1,9 @@
 """A Unix socket: an echo server whose address is a file, and a client for it.
 
-Only programs on the same machine reach it, and only if the file's permissions let them::
+Only programs on the same machine can connect, and only if the file's permissions allow it::
 
     python examples/unix_echo.py serve /tmp/echo.sock
-    python examples/unix_echo.py ask /tmp/echo.sock "is this me?"
+    python examples/unix_echo.py ask /tmp/echo.sock "is this an echo?"
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ PATIENCE = 60.0
 
 
 def echo(client: Socket, address: Address) -> None:
-    """Send back whatever comes. Unix clients seldom have an address: ``address.host`` is ``""`` then."""
+    """Send data back as it arrives. Most Unix clients have no address: ``address.host`` is ``""``."""
     while data := client.recv_some(timeout=PATIENCE):
         client.send(data, timeout=PATIENCE)
 
 
 def start(path: str) -> Server:
-    """Return a running server. A socket file that nobody listens on is replaced; ``stop`` removes it again."""
+    """Return a running server. It replaces a stale socket file; ``stop`` removes the file."""
     return serve(echo, 0, f"unix:{path}")
 
 
 def ask(path: str, message: bytes, timeout: float = 5.0) -> bytes:
-    """Send a message and its end, and return everything that comes back.
+    """Send a message and its end, and return the whole answer.
 
     Args:
-        path: where the server is.
+        path: of the server's socket.
         message: any bytes.
         timeout: seconds for each step.
     """
     with Socket(AF_UNIX) as sock:
         sock.connect_unix(path, timeout)
         sock.send(message, timeout=timeout)
-        sock.shutdown_write()  # "that was all": the server sees the end, and we can go on reading
+        sock.shutdown_write()  # the server sees the end; we can still read
         pieces = []
         while piece := sock.recv_some(timeout=timeout):
             pieces.append(piece)
@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     roles = parser.add_subparsers(dest="role", required=True)
     serving = roles.add_parser("serve", help="send everything back, until Ctrl-C")
     serving.add_argument("path")
-    asking = roles.add_parser("ask", help="send a message and show what comes back")
+    asking = roles.add_parser("ask", help="send a message and show the answer")
     asking.add_argument("path")
     asking.add_argument("message")
     options = parser.parse_args(argv)

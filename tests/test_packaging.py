@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tomllib
@@ -26,6 +27,19 @@ def test_installed_metadata_is_that_of_this_checkout() -> None:
 def test_the_library_has_no_run_time_dependency() -> None:
     requirements = importlib.metadata.requires("wireline") or []
     assert [each for each in requirements if "extra ==" not in each] == []
+
+
+def test_every_tool_of_an_extra_is_pinned() -> None:
+    pinned = re.findall(
+        r"^([\w-]+)==\S+(?: ; .*)?$", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE
+    )
+    wanted = {
+        canonical
+        for extra in PROJECT["optional-dependencies"].values()
+        for each in extra
+        if (canonical := re.split(r"[^\w.-]", each)[0].lower()) != "wireline"
+    }
+    assert wanted - set(pinned) == set()
 
 
 def test_the_command_is_installed() -> None:

@@ -26,7 +26,7 @@ from benchmarks._task import Doer, Task
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
-SHOWN = DOCS / "_static" / "benchmarks"
+RESULTS = DOCS.parent / "benchmarks" / "results.json"
 NAMED = re.findall(r"^```\{(image|include)\} (\S+)$", PAGE, re.MULTILINE)
 IMAGES = [DOCS / name for kind, name in NAMED if kind == "image"]
 
@@ -71,29 +71,26 @@ def grown() -> Results:
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_the_page_shows_what_the_saved_run_gives(name: str) -> None:
-    """``python -m benchmarks --from docs/_static/benchmarks/results.json --plots docs/_static/benchmarks``."""
+def test_the_page_includes_every_part_and_the_saved_run_fills_it(name: str) -> None:
     assert ("include", f"_static/benchmarks/{name}") in NAMED
-    expected = PAGES[name](read(SHOWN / "results.json", ROWS))
-    assert (SHOWN / name).read_text(encoding="utf-8") == expected
+    assert len(PAGES[name](read(RESULTS, ROWS)).split()) > 10
 
 
-def test_the_pictures_were_drawn_from_the_saved_run() -> None:
-    fingerprint = read(SHOWN / "results.json", ROWS).fingerprint.encode()
-    pictures = [*SHOWN.glob("*.svg"), *SHOWN.glob("*.png")]
-    assert {each.suffix for each in pictures} == {".svg", ".png"}
-    assert [each.name for each in pictures if fingerprint not in each.read_bytes()] == []
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_saved_run_has_the_numbers_of_every_picture(plots: ModuleType, name: str) -> None:
+    assert plots.PICTURES[name](read(RESULTS, ROWS), plots.LOOKS["light"]) is not None
 
 
-def test_the_page_has_every_picture_for_light_and_for_dark_pages() -> None:
-    drawn = {each.name for each in SHOWN.glob("*.svg") if not each.name.startswith("headline")}
-    assert sorted(each.name for each in IMAGES) == sorted(drawn)
+@pytest.mark.parametrize("page", ["benchmarks.md", "index.md"])
+def test_a_picture_is_there_for_light_pages_and_for_dark_ones(page: str) -> None:
     shown = re.findall(
-        r"benchmarks/([\w-]+)-(light|dark)\.svg\n:alt: (.*)\n:class: only-(\w+)$", PAGE, re.MULTILINE
+        r"benchmarks/([\w-]+)-(light|dark)\.svg\n:alt: (.*)\n(?::\w+: .*\n)*:class: only-(\w+)$",
+        (DOCS / page).read_text(encoding="utf-8"),
+        re.MULTILINE,
     )
-    assert len(shown) == len(IMAGES)
-    assert all(kind == page for _, kind, _, page in shown)
-    assert len({(name, words) for name, _, words, _ in shown}) == len(IMAGES) / 2
+    assert shown
+    assert all(kind == look for _, kind, _, look in shown)
+    assert len({(name, words) for name, _, words, _ in shown}) == len(shown) / 2
 
 
 def test_the_prose_of_the_page_has_no_figure_that_grows_old() -> None:
@@ -293,10 +290,8 @@ def test_the_same_numbers_give_the_same_files_which_say_what_they_were_drawn_fro
     for turn in ("first", "second"):
         assert plots.draw_all(found, tmp_path / turn) == []
     files = {each.name: each.read_bytes() for each in (tmp_path / "first").iterdir()}
-    assert sorted(files) == [
-        f"cpu-echo-{kind}.{form}" for kind in ("dark", "light") for form in ("png", "svg")
-    ]
-    assert len(set(files.values())) == 4
+    assert sorted(files) == ["cpu-echo-dark.svg", "cpu-echo-light.svg"]
+    assert len(set(files.values())) == 2
     for name, drawing in files.items():
         assert drawing == (tmp_path / "second" / name).read_bytes()
         assert found.fingerprint.encode() in drawing

@@ -1,4 +1,4 @@
-## Nim's asyncnet: the server of its documentation, with TCP_NODELAY. See `__init__.py` for what it is told and says.
+## Nim's asyncnet: the server of its documentation, with TCP_NODELAY. See `__init__.py` for its arguments and output.
 
 import std/[asyncdispatch, asyncnet, nativesockets, os, posix]
 
@@ -43,7 +43,7 @@ proc obey(fd: AsyncFD): bool =
   flushFile(stdout)
 
 proc serve(role: string) {.async.} =
-  # With a buffer `recv` waits for all that is asked for; `recvLine` is what the buffer is for.
+  # With a buffer `recv` waits for all that is asked for; only `recvLine` needs the buffer.
   var server = newAsyncSocket(buffered = role == "lines")
   server.bindAddr(Port(0), "127.0.0.1")
   server.listen()

@@ -1,4 +1,4 @@
-"""What all servers in Python have in common: how they speak with the driver, and which loop they run on."""
+"""The common part of all servers in Python: the dialogue with the driver, and the choice of the loop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks._trial import cpu_seconds, settle_allocator
 
 GREETING = b"w" * 63 + b"\n"
 READ_SIZE = 64 * 1024
-"""Bytes that are asked for at once, where that has to be said; it is what trio, anyio and we take by default."""
+"""The size of a read, where it has to be given: the default of trio, anyio and this library."""
 
 
 def announce(port: int) -> None:
@@ -33,7 +33,7 @@ def _obey() -> None:
 
 
 def _say(words: dict[str, float]) -> None:
-    # Not by `sys.stdout`: its lock may be what the interpreter trips over when the main thread has failed.
+    # Not by `sys.stdout`: if the main thread has failed, its lock may break the end of the interpreter.
     os.write(1, json.dumps(words).encode() + b"\n")
 
 

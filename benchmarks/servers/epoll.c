@@ -1,6 +1,6 @@
-/* C with epoll: the limit of what a server can be here. One thread, level-triggered, one buffer for all connections;
-   what a kernel does not take at once waits in the connection, and nothing is read meanwhile. See `__init__.py` for
-   what it is told and says. */
+/* C with epoll: the limit for a server on this machine. One thread, level-triggered, one buffer for all connections;
+   data that the kernel does not take at once waits in the connection, which is not read meanwhile. See `__init__.py`
+   for its arguments and output. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -19,7 +19,7 @@ enum { CHUNK = 64 * 1024, EVENTS = 256, BACKLOG = 1024, GREETING = 64 };
 
 struct connection {
     int fd;
-    char *rest; /* of a line that has not ended, or of what the kernel did not take */
+    char *rest; /* an incomplete line, or data that the kernel did not take */
     size_t length;
     int waits_to_send;
 };
@@ -42,7 +42,7 @@ static void end(struct connection *c) {
     free(c);
 }
 
-/* Add to what is kept in the connection. */
+/* Keep data in the connection. */
 static void keep(struct connection *c, const char *data, size_t length) {
     if (length == 0) return;
     demand((c->rest = realloc(c->rest, c->length + length)) != NULL, "realloc");
@@ -50,7 +50,7 @@ static void keep(struct connection *c, const char *data, size_t length) {
     c->length += length;
 }
 
-/* Send, and keep what is not taken; 0 if the connection has ended. */
+/* Send, and keep the rest; 0 if the connection has ended. */
 static int answer(struct connection *c, const char *data, size_t length) {
     ssize_t sent = send(c->fd, data, length, MSG_NOSIGNAL);
     if (sent < 0 && errno != EAGAIN) return 0;
@@ -75,7 +75,7 @@ static int send_kept(struct connection *c) {
 
 static int echo(struct connection *c, size_t length) { return answer(c, chunk, length); }
 
-/* Return whole lines, all that have come in one call; keep what is behind the last. */
+/* Return all whole lines of one receive; keep the rest. */
 static int lines(struct connection *c, size_t length) {
     char *end_of_line = memrchr(chunk, '\n', length);
     if (end_of_line == NULL) return keep(c, chunk, length), 1;

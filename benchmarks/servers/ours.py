@@ -27,7 +27,7 @@ async def lines(sock: AsyncSocket, _: Address) -> None:
 
 
 async def lines_batch(sock: AsyncSocket, _: Address) -> None:
-    """Answer all lines that came at once together."""
+    """Answer all lines of one receive together."""
     rest = b""
     while data := await sock.recv_some():
         *lines, rest = (rest + data).split(b"\n")
@@ -35,7 +35,7 @@ async def lines_batch(sock: AsyncSocket, _: Address) -> None:
 
 
 async def lines_try(sock: AsyncSocket, _: Address) -> None:
-    """Wait for a line, take those that came with it, and answer them together."""
+    """Wait for a line, take those that arrived with it, and answer them together."""
     while line := await sock.recv_line():
         answers = [line + b"\n"]
         while len(answers) < MOST_LINES:

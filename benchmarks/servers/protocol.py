@@ -10,7 +10,7 @@ from benchmarks.servers.control import GREETING, announce, run, tls_context
 
 
 class Echo(asyncio.Protocol):
-    """Return what came. The transport closes when the peer has ended, unless a protocol says otherwise."""
+    """Return the received bytes. The transport closes when the peer has ended, unless a protocol says otherwise."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -20,7 +20,7 @@ class Echo(asyncio.Protocol):
 
 
 class Lines(Echo):
-    """Return it line by line: all lines of what came at once, for a protocol has them at once."""
+    """Return whole lines, all of one receive together, as a protocol gets them together."""
 
     rest = b""
 

@@ -25,7 +25,7 @@ async def lines(reader: StreamReader, writer: StreamWriter) -> None:
 
 
 async def lines_batch(reader: StreamReader, writer: StreamWriter) -> None:
-    """Answer all lines that came at once together. ``readline`` cannot tell which those are."""
+    """Answer all lines of one receive together. ``readline`` cannot tell which those are."""
     rest = b""
     while data := await reader.read(READ_SIZE):
         *lines, rest = (rest + data).split(b"\n")

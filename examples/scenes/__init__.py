@@ -1,7 +1,7 @@
 """The scenes of the demonstration.
 
-A new one is a file beside this, with a function that takes a ``Stage``, and a line in ``STORY``. It shows what it
-does with ``stage.show``, checks every claim with ``stage.check``, and leaves nothing behind.
+A new scene is a file in this directory, with a function that takes a ``Stage``, and a line in ``STORY``. It prints its
+steps with ``stage.show``, checks every claim with ``stage.check``, and leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ STORY = (
     Scene("A name with a dead and a live address", names.play),
     Scene("A timeout that loses nothing", patience.play),
     Scene("Both flavours, talking to each other", flavours.play),
-    Scene("TLS with a certificate to throw away", throwaway.play),
+    Scene("TLS with a throw-away certificate", throwaway.play),
     Scene("TLS with certificates of a CA", secure.play_echo),
     Scene("A web page by https", secure.play_web),
-    Scene("STARTTLS: in clear, then in TLS", upgrade.play),
+    Scene("STARTTLS: TLS on an open connection", upgrade.play),
     Scene("TLS with a key and no certificate", keys.play),
-    Scene("TLS in which both sides say who they are", mutual.play),
+    Scene("TLS with certificates on both sides", mutual.play),
     Scene("A thousand clients chat", crowd.play),
 )

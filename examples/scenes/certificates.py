@@ -1,4 +1,4 @@
-"""A CA for one scene, and certificates of it, in files. Real ones come from a real CA."""
+"""A CA for one scene, and its certificates, in files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Authority:
     """A CA.
 
     Attributes:
-        file: its certificate, which is what others trust.
+        file: its certificate, for others to trust.
     """
 
     def __init__(self, directory: Path, name: str = "the CA of this scene") -> None:
@@ -32,7 +32,7 @@ class Authority:
 
         Args:
             directory: for its files.
-            name: what it is called.
+            name: its common name.
         """
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())

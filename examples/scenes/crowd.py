@@ -1,4 +1,4 @@
-"""A thousand clients in one room: what one says, 999 hear.
+"""A thousand clients in one chat: 999 receive each line.
 
 The server is an example in a process of its own, the clients are a thousand tasks here; one thread each.
 """
@@ -16,11 +16,11 @@ from wireline.asyncnet import dial
 
 CLIENTS = 1000
 SPEAKERS = range(0, CLIENTS, 20)
-"""The numbers of those who say something: enough of them to be heard 49,950 times."""
+"""The numbers of the clients that speak: enough for 49,950 lines."""
 
 
 def play(stage: Stage) -> None:
-    """Let the speakers talk all at once, and see that everybody has heard each of them."""
+    """Let the speakers send all at once, and check that each other client has received every line."""
     with (
         _descriptors(CLIENTS + 200),
         example(stage, "async_chat.py", "0", "--patience", str(PATIENCE)) as server,
@@ -32,10 +32,10 @@ def play(stage: Stage) -> None:
         heard = asyncio.run(crowd.chat())
         seconds = time.monotonic() - began
         server.terminate()
-    stage.check(crowd.size == CLIENTS, f"{CLIENTS} clients were in the room at once", crowd.size)
+    stage.check(crowd.size == CLIENTS, f"{CLIENTS} clients were in the chat at once", crowd.size)
     wrong = [number for number, lines in enumerate(heard) if sorted(lines) != _lines_for(number)]
     arrived = [line for lines in heard for line in lines]
-    claim = f"{len(arrived)} lines arrived, every one where it should, in {seconds:.1f} s"
+    claim = f"{len(arrived)} lines arrived, each at the right clients, in {seconds:.1f} s"
     stage.check(not wrong, claim, f"something else with clients {wrong[:10]}")
     stage.moved += sum(map(len, arrived))
 
@@ -44,21 +44,21 @@ class Crowd:
     """The clients.
 
     Attributes:
-        size: how many the room has counted.
+        size: the highest number that the server has counted.
     """
 
     def __init__(self, server: Address) -> None:
-        """Nobody is there yet.
+        """Connect nothing yet.
 
         Args:
-            server: the room.
+            server: the chat server's address.
         """
         self._server = server
-        self._everybody_is_here = asyncio.Event()
+        self._all_connected = asyncio.Event()
         self.size = 0
 
     async def chat(self) -> list[list[bytes]]:
-        """Connect all of them and return what each has heard."""
+        """Connect all clients and return the lines that each has received."""
         return await asyncio.gather(*[self._take_part(number) for number in range(CLIENTS)])
 
     async def _take_part(self, number: int) -> list[bytes]:
@@ -66,9 +66,9 @@ class Crowd:
             welcome = await sock.recv_line(PATIENCE)
             self.size = max(self.size, int(welcome.rpartition(b" ")[2]))
             if self.size == CLIENTS:
-                self._everybody_is_here.set()
+                self._all_connected.set()
             async with asyncio.timeout(PATIENCE):
-                await self._everybody_is_here.wait()
+                await self._all_connected.wait()
             if number in SPEAKERS:
                 await sock.send(_line(number) + b"\r\n", timeout=PATIENCE)
             return [await sock.recv_line(PATIENCE) for _ in _lines_for(number)]
@@ -79,13 +79,13 @@ def _line(number: int) -> bytes:
 
 
 def _lines_for(number: int) -> list[bytes]:
-    """What one of them should hear."""
+    """The lines that this client should receive."""
     return [_line(speaker) for speaker in SPEAKERS if speaker != number]
 
 
 @contextlib.contextmanager
 def _descriptors(count: int) -> Iterator[None]:
-    """Let this process, and those that it starts meanwhile, have so many. Where there is no such limit, do nothing."""
+    """Raise the limit of descriptors of this process and its children. Do nothing where there is no limit."""
     try:
         import resource
     except ImportError:

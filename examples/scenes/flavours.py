@@ -1,4 +1,4 @@
-"""One socket in two flavours: a blocking client asks an async server, and async clients ask a blocking server."""
+"""Both flavours together: a blocking client asks an async server, and async clients ask a blocking server."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from wireline.tls import SslContext, SslError
 
 
 def play(stage: Stage) -> None:
-    """Be greeted by each flavour's server, and turned away with a wrong key."""
+    """Get the greeting of each flavour's server, and be refused with a wrong key."""
     pre_shared = next(feature for feature in SslContext.available_features() if "pre-shared" in feature.name)
     if not pre_shared.available:
         stage.show(f"this Python has no pre-shared keys: {pre_shared.reason}")
@@ -24,7 +24,7 @@ def play(stage: Stage) -> None:
         port = server.local_addr.port
         greeting = asyncio.run(async_psk_greeter.ask("localhost", port, "bob", keys["bob"]))
         stage.check(greeting == "hello bob", "the server knows that it is bob", greeting)
-        stage.check(_is_refused(port, "bob", keys["alice"]), "it is not bob who has only the key of alice")
+        stage.check(_is_refused(port, "bob", keys["alice"]), "a client with the key of alice cannot be bob")
     mine = stage.directory / "mine.txt"
     mine.touch(0o600)
     mine.write_text(f"alice:{keys['alice'].hex()}\n")

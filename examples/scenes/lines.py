@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from examples.scenes.stage import Stage, example, wireline
 
-SAID = ["good morning", "", "is anybody there?", "good night"]
+SAID = ["good morning", "", "how are you?", "good night"]
 
 
 def play(stage: Stage) -> None:
@@ -16,7 +16,7 @@ def play(stage: Stage) -> None:
                 answers = client.finish()
             expected = "".join(f"{line}\n" for line in said).encode()
             stage.check_bytes(
-                answers.replace(b"\r\n", b"\n"), expected, "every line came back, the empty one too"
+                answers.replace(b"\r\n", b"\n"), expected, "every line was echoed, the empty one too"
             )
         server.terminate()
         stage.check(server.process.returncode == 0, "the server ended cleanly when it was asked to")

@@ -1,7 +1,7 @@
-"""``dial`` does not wait for a dead address when there is a live one.
+"""``dial`` does not wait for a dead address if another one answers.
 
-The dead one is a listener whose queue is full: the operating system drops who knocks, as a firewall or a broken route
-would. A program that tries one address after the other would sit there for minutes.
+The dead address is that of a listener whose queue is full: the operating system drops connection attempts, like a
+firewall or a broken route. A program that tries one address after the other would wait there for minutes.
 """
 
 from __future__ import annotations

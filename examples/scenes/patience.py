@@ -16,7 +16,7 @@ TIMEOUT = 0.3
 
 
 def play(stage: Stage) -> None:
-    """Read a line that comes byte by byte, with too short a timeout and then with a long one."""
+    """Read a line that arrives byte by byte, first with a timeout that is too short, then with a long one."""
     enough = threading.Event()
 
     def drip(client: Socket, address: Address) -> None:
@@ -47,4 +47,4 @@ def _run_out_of_time(sock: Socket) -> float:
         line = sock.recv_line(timeout=TIMEOUT)
     except SocketTimeout:
         return time.monotonic() - began
-    raise Failed(f"{line!r} came before its time")
+    raise Failed(f"{line!r} arrived too early")

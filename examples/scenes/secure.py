@@ -1,4 +1,4 @@
-"""TLS in both flavours: a server in one talks to a client in the other, and a page comes by https."""
+"""TLS in both flavours: a server of one talks to a client of the other; and a page over https."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def play_echo(stage: Stage) -> None:
             port = server.listening_on(on_stdout=True).rpartition(":")[2]
             words = ("connect", "--ca-file", authority.file, f"tls://localhost:{port}")
             with wireline(stage, *words, stdin=subprocess.PIPE) as client:
-                stage.check_bytes(client.finish(MESSAGE), MESSAGE, f"{len(MESSAGE)} bytes came back")
+                stage.check_bytes(client.finish(MESSAGE), MESSAGE, f"{len(MESSAGE)} bytes were echoed")
             with wireline(stage, *words[:-1], f"tls://127.0.0.1:{port}") as client:
                 code, said = client.fail()
-            stage.check(code == 5, "by another name it is not the same server", code)
-            stage.check("(it was checked for '127.0.0.1')" in said, "and the message says by which", said)
+            stage.check(code == 5, "the server is refused under another name", code)
+            stage.check("(it was checked for '127.0.0.1')" in said, "and the message has that name", said)
             server.terminate()
 
 
@@ -37,7 +37,7 @@ def play_web(stage: Stage) -> None:
     """Get a page by https in both flavours, and from an impostor not at all."""
     page = Path(http_client.__file__).read_bytes()
     (stage.directory / "page.txt").write_bytes(page)
-    authority, stranger = Authority(stage.directory), Authority(stage.directory, "somebody else")
+    authority, stranger = Authority(stage.directory), Authority(stage.directory, "another CA")
     trusting = SslContext(ca_file=authority.file)
     for issuer, is_trusted in ((authority, True), (stranger, False)):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -52,7 +52,7 @@ def play_web(stage: Stage) -> None:
                 stage.check_bytes(response.body, page, "the async client got the page")
             else:
                 stage.show(f">>> http_client.get('{url}')   # another server, with a certificate of its own")
-                stage.check(_is_refused(url, trusting), "nothing was asked of an impostor")
+                stage.check(_is_refused(url, trusting), "an impostor is refused before any request")
 
 
 def _is_refused(url: str, trusting: SslContext) -> bool:

@@ -1,4 +1,4 @@
-"""What every scene needs: somewhere to write, a way to say and to check things, and programs to run."""
+"""Tools for every scene: a directory, output, checks, and programs to run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Stage:
     Attributes:
         directory: for files; it is removed at the end.
         size: bytes of the large transfer.
-        moved: bytes that were moved and compared with what they should be.
+        moved: bytes that were moved and compared.
         checks: how many claims were checked.
     """
 
@@ -43,16 +43,16 @@ class Stage:
         self.checks = 0
 
     def show(self, text: str) -> None:
-        """Say what happens."""
+        """Print a step."""
         self._tell(f"   {text}", "cyan" if text.startswith(("$ ", ">>> ")) else "")
 
     def check(self, holds: bool, claim: str, seen: object = None) -> None:
-        """Say that a claim is true.
+        """Check a claim and print it.
 
         Args:
-            holds: whether it is.
-            claim: what is claimed.
-            seen: what there was instead, if it is not.
+            holds: whether it is true.
+            claim: the claim, as text.
+            seen: the value to report if it is not.
 
         Raises:
             Failed: it is not true.
@@ -63,7 +63,7 @@ class Stage:
         self._tell(f"   ok: {claim}", "green")
 
     def check_bytes(self, seen: bytes, expected: bytes, claim: str) -> None:
-        """Check that bytes arrived as they should, and count them."""
+        """Check that bytes arrived unchanged, and count them."""
         self.check(seen == expected, claim, seen[:80])
         self.moved += len(seen)
 
@@ -76,7 +76,7 @@ class Scene(NamedTuple):
 
 
 class Program:
-    """A running program. It is ended, if it has not by itself, when the ``with`` block is left."""
+    """A running program. The end of the ``with`` block kills it if it is still running."""
 
     def __init__(
         self,
@@ -87,11 +87,11 @@ class Program:
         stdout: IO[bytes] | int = subprocess.PIPE,
         stderr: IO[bytes] | int | None = subprocess.PIPE,
     ) -> None:
-        """Start it. What it does not read from a file or write to one goes through pipes."""
+        """Start it, with pipes for every stream that is not a file."""
         stage.show(f"$ {_spell(argv)}{_redirected('<', stdin)}{_redirected('>', stdout)}")
         self.process = subprocess.Popen(argv, stdin=stdin, stdout=stdout, stderr=stderr)
         self._finished = False
-        # So that nothing can hang: whoever reads from a killed program finds the end.
+        # So that nothing can hang: a killed program ends the streams that we read.
         self._watchdog = threading.Timer(PATIENCE, self.process.kill)
         self._watchdog.daemon = True
         self._watchdog.start()
@@ -108,10 +108,10 @@ class Program:
             self.process.communicate()  # closes the pipes and waits
 
     def listening_on(self, *, on_stdout: bool = False) -> str:
-        """Wait for the line that says where a server listens, and return the address in it.
+        """Wait for the line with the address of a server, and return the address.
 
         Args:
-            on_stdout: it is on standard output, as with the examples. The command keeps that for data.
+            on_stdout: examples print it on standard output, the command on standard error.
         """
         stream = self.process.stdout if on_stdout else self.process.stderr
         assert stream is not None
@@ -122,7 +122,7 @@ class Program:
         return match[1]
 
     def finish(self, data: bytes | None = None) -> bytes:
-        """Give the input, if there is any, wait for a good end, and return the output.
+        """Send the input, if any, wait for a successful end, and return the output.
 
         Raises:
             Failed: the exit code is not 0.
@@ -136,7 +136,7 @@ class Program:
         return out or b""
 
     def fail(self, data: bytes | None = None) -> tuple[int, str]:
-        """Give the input, if there is any, wait for an end that is not good, and return exit code and message.
+        """Send the input, if any, wait for a failure, and return the exit code and the message.
 
         Raises:
             Failed: the exit code is 0, or something was written to standard output.
@@ -148,7 +148,7 @@ class Program:
         return self.process.returncode, err.decode(errors="replace").strip()
 
     def terminate(self) -> None:
-        """Ask a server to end, as Ctrl-C would, and wait until it has."""
+        """Terminate a server, as Ctrl-C would, and wait for its end."""
         self.process.terminate()
         self.finish()
 
@@ -172,7 +172,7 @@ def example(stage: Stage, name: str, *words: str, stdin: IO[bytes] | int = subpr
 
 
 def make_printer() -> Printer:
-    """Return what prints: in colour on a terminal if ``rich`` is there, else plainly."""
+    """Return a function that prints: in colour on a terminal if ``rich`` is installed, else plainly."""
     try:
         from rich.console import Console
     except ImportError:
@@ -182,7 +182,7 @@ def make_printer() -> Printer:
 
 
 def _spell(argv: object) -> str:
-    """A command as one would type it, without the directories of this machine."""
+    """Return a command as typed, without the directories of this machine."""
     assert isinstance(argv, list)
     words = [Path(word).name if Path(word).is_absolute() and Path(word).exists() else word for word in argv]
     words = ["python", *words[1:]] if argv[0] == sys.executable else words

@@ -18,5 +18,5 @@ def play(stage: Stage) -> None:
         stage.check(path.is_socket(), "the address is a file")
         with wireline(stage, "connect", f"unix:{path}", stdin=subprocess.PIPE) as client:
             back = client.finish(MESSAGE)
-        stage.check_bytes(back, MESSAGE, f"{len(MESSAGE)} bytes came back, then the end")
-    stage.check(not path.exists(), "the file went with the server")
+        stage.check_bytes(back, MESSAGE, f"{len(MESSAGE)} bytes were echoed, then the end")
+    stage.check(not path.exists(), "the server has removed the file")

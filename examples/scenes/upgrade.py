@@ -1,4 +1,4 @@
-"""STARTTLS: in clear, then in TLS; and somebody on the line who tries to get in before."""
+"""STARTTLS, and an attacker who injects plaintext before it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,9 @@ def play(stage: Stage) -> None:
         words = ("ask", "localhost", str(port), "and this?", "--ca-file", authority.file)
         with example(stage, "starttls.py", *words) as client:
             stage.check_bytes(client.finish().strip(), b"AND THIS?", "and an async server a blocking client")
-        stage.show(">>> sock.send(b'STARTTLS\\r\\ninjected\\r\\n')   # what somebody on the line would do")
+        stage.show(">>> sock.send(b'STARTTLS\\r\\ninjected\\r\\n')   # an attacker's injection")
         with dial("localhost", port, timeout=PATIENCE) as sock:
             sock.send(b"STARTTLS\r\ninjected\r\n", timeout=PATIENCE)
             said = [*sock.lines(timeout=PATIENCE)]
-        stage.check(
-            b"INJECTED" not in said, "what came in clear is never taken for something protected", said
-        )
+        stage.check(b"INJECTED" not in said, "plaintext never passes for protected data", said)
         running.terminate()

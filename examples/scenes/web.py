@@ -15,14 +15,14 @@ from examples.scenes.stage import Stage, example
 
 
 def play(stage: Stage) -> None:
-    """Get a page and compare it with the file it was made from."""
+    """Get a page and compare it with its file."""
     page = Path(http_client.__file__).read_bytes()
     (stage.directory / "page.txt").write_bytes(page)
     with web_server(stage.directory) as port:
         with example(stage, "http_client.py", f"http://127.0.0.1:{port}/page.txt") as client:
             stage.check_bytes(client.finish(), page, f"the page has its {len(page)} bytes")
         missing = http_client.get(f"http://127.0.0.1:{port}/nothing")
-        stage.check(missing.status == 404, "what is not there is not found", missing.status)
+        stage.check(missing.status == 404, "a missing page is 404", missing.status)
 
 
 @contextlib.contextmanager
@@ -43,9 +43,9 @@ def web_server(directory: Path, tls: ssl.SSLContext | None = None) -> Iterator[i
 
 class _QuietServer(http.server.ThreadingHTTPServer):
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: a client that hangs up is no news."""
+        """Ignore a client that disconnects."""
 
 
 class _SilentHandler(http.server.SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
