@@ -88,7 +88,7 @@ def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
     assert result.code == 0
     assert result.err.count("\n") == 1
     assert result.err.startswith(
-        f"wireline: a client of unix:{path} fell silent: send did not finish within 2 s"
+        f"wireline: a client of unix:{path} timed out: send did not finish within 2 s"
     )
 
 

@@ -100,7 +100,7 @@ def test_a_resolver_that_does_not_answer_is_exit_code_4(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert main(["check", "--timeout", "0.1", "many.test:80"]) == 4
     release.set()
-    assert "its name was not found within 0.1 s" in capfd.readouterr().err
+    assert "its name was not resolved within 0.1 s" in capfd.readouterr().err
 
 
 def test_every_address_is_tried_and_one_that_answers_is_enough(
@@ -183,13 +183,13 @@ def test_all_addresses_dead_in_the_same_way(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["udp://127.0.0.1:9"], "over udp:// nobody can be connected to"),
+        (["udp://127.0.0.1:9"], "udp:// has no connections"),
         (["--starttls", "smtp", "tls://127.0.0.1:9"], "write host:port"),
         (["--starttls", "gopher", "127.0.0.1:9"], "invalid choice: 'gopher'"),
         (["--days", "-1", "tls://127.0.0.1:9"], "'-1' is not a number of days"),
         (["--days", "many", "tls://127.0.0.1:9"], "'many' is not a number of days"),
         (["--ca-file", "ca.pem", "127.0.0.1:9"], "--ca-file is for TLS"),
-        (["--key", "me.key", "tls://127.0.0.1:9"], "--key needs the certificate"),
+        (["--key", "me.key", "tls://127.0.0.1:9"], "--key needs its certificate"),
         (["--tls", "unix:/run/app.sock"], "a Unix socket has none: give it with --sni NAME"),
     ],
 )

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tls import certificates
-from wireline.cli._check_certificate import is_for, read
-from wireline.cli._check_onlooker import Onlooker
+from wireline.cli.check._certificate_info import covers_name, read
+from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.tls import Certificate
 
 HANDSHAKE, SERVER_HELLO, SERVER_KEY_EXCHANGE = 22, 2, 12
@@ -43,7 +43,7 @@ HANDSHAKE, SERVER_HELLO, SERVER_KEY_EXCHANGE = 22, 2, 12
     ],
 )
 def test_a_name_is_covered_as_rfc_9525_says(names: list[str], wanted: str, holds: bool) -> None:
-    assert is_for(tuple(names), wanted) is holds
+    assert covers_name(tuple(names), wanted) is holds
 
 
 def server_hello(group: bytes, *, retry: bool = False) -> bytes:
@@ -61,10 +61,10 @@ def server_hello(group: bytes, *, retry: bool = False) -> bytes:
     return b"\x02" + len(body).to_bytes(3) + body
 
 
-def seen(message: int, data: bytes) -> Onlooker:
-    onlooker = Onlooker()
-    onlooker._saw(None, "read", 0x0304, HANDSHAKE, message, data)
-    return onlooker
+def seen(message: int, data: bytes) -> HandshakeObserver:
+    observer = HandshakeObserver()
+    observer._on_message(None, "read", 0x0304, HANDSHAKE, message, data)
+    return observer
 
 
 @pytest.mark.parametrize(
@@ -76,11 +76,11 @@ def test_the_group_of_tls_1_3(group: bytes, name: str) -> None:
 
 
 def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
-    onlooker = seen(SERVER_HELLO, server_hello(b"\x00\x18", retry=True))
-    onlooker._saw(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
-    assert onlooker.key_exchange("TLS_AES_128_GCM_SHA256") == "P-256"
-    onlooker.forget()
-    assert onlooker.key_exchange("TLS_AES_128_GCM_SHA256") == ""
+    observer = seen(SERVER_HELLO, server_hello(b"\x00\x18", retry=True))
+    observer._on_message(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
+    assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == "P-256"
+    observer.reset()
+    assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == ""
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
     ],
 )
 def test_the_key_exchange_of_tls_1_2(cipher: str, body: bytes, name: str) -> None:
-    onlooker = seen(SERVER_KEY_EXCHANGE, b"\x0c" + len(body).to_bytes(3) + body)
-    assert onlooker.key_exchange(cipher) == name
+    observer = seen(SERVER_KEY_EXCHANGE, b"\x0c" + len(body).to_bytes(3) + body)
+    assert observer.key_exchange(cipher) == name
 
 
 @given(st.binary(max_size=120), st.sampled_from([SERVER_HELLO, SERVER_KEY_EXCHANGE, 11]))
 def test_no_message_is_too_strange(data: bytes, message: int) -> None:
-    onlooker = seen(message, data)
+    observer = seen(message, data)
     for cipher in ("TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES128-GCM-SHA256"):
-        assert isinstance(onlooker.key_exchange(cipher), str)
+        assert isinstance(observer.key_exchange(cipher), str)
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_a_server_that_does_not_want_to_is_exit_code_5(case: str, capfd: pytest.
         assert main([*CHECK, protocol, "--json", f"localhost:{port}"]) == 5
     out, err = capfd.readouterr()
     assert err.startswith(f"wireline: localhost:{port} ")
-    assert ": it said " in err
+    assert ": it sent " in err
     assert json.loads(out)["tls"] is None
 
 
@@ -102,14 +102,15 @@ def test_a_server_that_hangs_up_is_exit_code_6(start: Start) -> None:
 
     with scripted(hang_up) as port:
         code, _, err = start(*CHECK, "smtp", f"localhost:{port}").finish()
-    assert (code, err) == (6, f"wireline: localhost:{port} hung up before TLS; does it speak smtp there?\n")
+    advice = "check that it speaks smtp on this port"
+    assert (code, err) == (6, f"wireline: localhost:{port} closed the connection before TLS; {advice}\n")
 
 
 def test_a_server_that_waits_for_the_client_is_exit_code_4(start: Start) -> None:
     with tcp_server() as (_, target):
         code, _, err = start(*CHECK, "imap", "--timeout", "1", target).finish()
     assert code == 4
-    assert err == f"wireline: {target} fell silent: nothing was agreed on by imap within 1 s\n"
+    assert err == f"wireline: {target} timed out: the imap dialogue before TLS did not finish within 1 s\n"
 
 
 def test_bytes_in_clear_behind_the_answer_are_refused(start: Start) -> None:
@@ -122,7 +123,7 @@ def test_bytes_in_clear_behind_the_answer_are_refused(start: Start) -> None:
             peer.sendall(b"+OK begin\r\n+OK injected\r\n")
             code, _, err = command.finish()
     assert code == 5
-    assert err.startswith(f"wireline: no TLS with {target}: ")
+    assert err.startswith(f"wireline: the TLS handshake with {target} failed: ")
 
 
 @pytest.mark.parametrize("flood", [b"220-" + b"x" * 10_000 + b"\r\n", b"220-x\r\n" * 1000])
@@ -133,7 +134,7 @@ def test_a_flood_is_cut_off(start: Start, flood: bytes) -> None:
             peer.sendall(flood)
             code, _, err = command.finish()
     assert code == 5
-    assert "does not come to an end" in err or "does not speak this protocol" in err
+    assert "sent a reply of more than 200 lines" in err or "does not speak this protocol" in err
 
 
 def test_what_the_server_says_cannot_talk_to_the_terminal(start: Start) -> None:

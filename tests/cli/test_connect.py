@@ -149,7 +149,7 @@ def test_no_answer_in_time_is_4(start: Start) -> None:
         command = start("connect", "--timeout", "1", target)
         with accept(server):
             result = command.finish(b"")
-    assert result == (4, b"", f"wireline: {target} fell silent: nothing came for 1 s\n")
+    assert result == (4, b"", f"wireline: {target} timed out: no data received for 1 s\n")
 
 
 def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> None:
@@ -179,7 +179,7 @@ def test_a_reset_is_6_and_what_came_before_is_kept(start: Start) -> None:
     assert result == (
         6,
         b"",
-        f"wireline: {target} broke off: Connection reset by peer; the data is incomplete\n",
+        f"wireline: the connection with {target} broke: Connection reset by peer; the data is incomplete\n",
     )
 
 
@@ -192,7 +192,7 @@ def test_input_that_the_peer_does_not_take_is_6(start: Start) -> None:
             peer.recv(1 << 16)
         result = command.finish()
     assert result.code == 6
-    assert result.err.startswith(f"wireline: {target} ")
+    assert f" {target} " in result.err
 
 
 def test_a_full_disk_is_1_with_the_reason(start: Start) -> None:

@@ -13,8 +13,8 @@ import pytest
 
 from wireline import ClosedError, SocketTimeout
 from wireline.cli._conversation import Conversation
-from wireline.cli._outcome import ExitCode, Failure, Stage, judge
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
+from wireline.cli._outcome import ExitCode, Failure, Stage, classify
 from wireline.cli._stdio import Input, NoInput, Output
 
 
@@ -25,7 +25,7 @@ class FakePeer:
     chunk = 1000
 
     def __init__(self, *says: bytes | Exception | None, silence: float | None = None) -> None:
-        self.silence = silence
+        self.reply_timeout = silence
         self.heard = b""
         self.input_ended = threading.Event()
         self.aborted: bool | None = None
@@ -192,9 +192,9 @@ def test_input_that_cannot_be_delivered_is_told(pipes: Pipes) -> None:
     peer = FakePeer(b"no more", None)
     peer.send_error = BrokenPipeError(errno.EPIPE, "Broken pipe")
     pipes.type(b"data")
-    outcome = judge(failing(peer, pipes))
+    outcome = classify(failing(peer, pipes))
     assert outcome.code is ExitCode.TRUNCATED
-    assert "before it had taken all of the input" in outcome.sentence
+    assert "before it received all of the input" in outcome.sentence
     # What it had said before is not lost.
     assert pipes.shown() == b"no more"
     assert peer.aborted is True
@@ -203,7 +203,7 @@ def test_input_that_cannot_be_delivered_is_told(pipes: Pipes) -> None:
 def test_a_reset_is_told_and_the_data_before_it_delivered(pipes: Pipes) -> None:
     peer = FakePeer(b"half of", ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
     pipes.end_input()
-    assert judge(failing(peer, pipes)).code is ExitCode.TRUNCATED
+    assert classify(failing(peer, pipes)).code is ExitCode.TRUNCATED
     assert pipes.shown() == b"half of"
 
 
@@ -211,14 +211,14 @@ def test_a_peer_that_takes_nothing_in_time(pipes: Pipes) -> None:
     peer = FakePeer()
     peer.send_error = SocketTimeout("send", 3, 0)
     pipes.type(b"data")
-    assert judge(failing(peer, pipes, timeout=3.0)).code is ExitCode.TIMEOUT
+    assert classify(failing(peer, pipes, timeout=3.0)).code is ExitCode.TIMEOUT
     assert peer.aborted is True
 
 
 def test_a_peer_that_says_nothing_in_time_once_the_input_has_ended(pipes: Pipes) -> None:
     pipes.end_input()
-    outcome = judge(failing(FakePeer(), pipes, timeout=0.05))
-    assert outcome == (ExitCode.TIMEOUT, "fake fell silent: nothing came for 0.05 s")
+    outcome = classify(failing(FakePeer(), pipes, timeout=0.05))
+    assert outcome == (ExitCode.TIMEOUT, "fake timed out: no data received for 0.05 s")
 
 
 def test_the_time_limit_does_not_count_while_somebody_may_still_type(pipes: Pipes) -> None:
@@ -296,7 +296,7 @@ def test_a_signal_ends_the_wait_for(says: tuple[None, ...], pipes: Pipes) -> Non
     signals = Signals()
     # It came just before: what is begun now must end at once.
     with signals.ended_by(lambda: None):
-        signals.end(2)
+        signals.receive(2)
     with pytest.raises(ClosedError):
         Conversation(peer, pipes.input, pipes.output).run(signals)
     assert peer.aborted is True

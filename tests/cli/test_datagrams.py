@@ -149,7 +149,7 @@ def test_echo_survives_a_sender_that_cannot_be_answered(start: Start) -> None:
     command.send_signal(signal.SIGINT)
     result = command.end()
     assert result.code == 0
-    assert result.err.startswith("wireline: lost udp://127.0.0.1:0: ")
+    assert result.err.startswith("wireline: communication with udp://127.0.0.1:0 failed: ")
 
 
 def test_discard_drops_everything(start: Start) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Start
 from wireline.cli import main
-from wireline.cli._arguments import make_parser, parse
+from wireline.cli.parser._parser import make_parser, parse
 
 
 def commands() -> list[str]:
@@ -122,7 +122,10 @@ def test_without_its_package_it_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
-    assert capfd.readouterr() == ("", "wireline: the package shtab is missing: pip install 'wireline[cli]'\n")
+    assert capfd.readouterr() == (
+        "",
+        "wireline: completion needs the package shtab: pip install 'wireline[cli]'\n",
+    )
 
 
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:

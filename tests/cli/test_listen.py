@@ -18,8 +18,8 @@ from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive
 from tests.cli.conftest import Start
 from tests.cli.test_relay_stats import connect_when_it_listens
 from wireline.cli import _listen
-from wireline.cli._arguments import parse
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
+from wireline.cli.parser._parser import parse
 
 # One connection to standard input and output.
 
@@ -123,7 +123,7 @@ def test_keep_survives_a_reset_and_tells_it(start: Start) -> None:
     command.send_signal(signal.SIGTERM)
     result = command.end()
     assert result.code == 0
-    assert result.err.endswith("broke off: Connection reset by peer; the data is incomplete\n")
+    assert result.err.endswith("broke: Connection reset by peer; the data is incomplete\n")
 
 
 def test_keep_ends_with_its_output(start: Start) -> None:
@@ -147,7 +147,7 @@ def test_nobody_in_time_is_4(start: Start) -> None:
     command.listening_on()
     result = command.finish(b"")
     assert result.code == 4
-    assert result.err.startswith("wireline: nobody came to 127.0.0.1:0: ")
+    assert result.err.startswith("wireline: no client on 127.0.0.1:0: ")
 
 
 def test_an_address_in_use_is_1_with_advice(start: Start) -> None:
@@ -156,7 +156,9 @@ def test_an_address_in_use_is_1_with_advice(start: Start) -> None:
         served = start("listen", "--echo", "--keep", target).finish(b"")
     for code, out, err in (result, served):
         assert (code, out) == (1, b"")
-        assert err.startswith(f"wireline: cannot listen on {target}: Address already in use; end the program")
+        assert err.startswith(
+            f"wireline: cannot listen on {target}: Address already in use; stop the program"
+        )
 
 
 def test_a_name_that_does_not_resolve_is_3(start: Start) -> None:
@@ -272,7 +274,7 @@ def test_echo_keep_serves_many_at_once_and_tells_of_the_one_that_broke_off(
     command.send_signal(signal.SIGTERM)
     result = command.end()
     assert result.code == 0
-    assert result.err.count(f"wireline: a client of unix:{path} fell silent: ") == 2
+    assert result.err.count(f"wireline: a client of unix:{path} timed out: ") == 2
     assert not Path(path).exists()
 
 
@@ -293,7 +295,7 @@ def test_what_the_library_logs_is_one_line_without_a_traceback(start: Start) -> 
 
 
 def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listen, "_DRAIN", PATIENCE)  # half a second is soon over
+    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", PATIENCE)  # half a second is soon over
     path = f"{tmp_path}/socket"
     signals = Signals()
     words = ["listen", "--echo", "--keep", f"unix:{path}"]
@@ -302,7 +304,7 @@ def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.Monke
     with connect_when_it_listens(path) as finishing:
         finishing.sendall(b"x")
         assert finishing.recv(1) == b"x"
-        ending = threading.Thread(target=signals.end, args=(signal.SIGINT,))
+        ending = threading.Thread(target=signals.receive, args=(signal.SIGINT,))
         ending.start()
         finishing.sendall(b"last")
         assert receive(finishing, 4) == b"last"

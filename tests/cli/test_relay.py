@@ -27,7 +27,7 @@ from tests.cli.command import (
 )
 from tests.cli.conftest import Start
 from wireline.cli import main
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
 
 ANY = "127.0.0.1:0"
 
@@ -120,7 +120,10 @@ def test_a_reset_goes_through_and_is_told_and_the_next_is_served(start: Start) -
             assert peer.recv(1) == b""
         code, err = end(relay)
     assert code == 0
-    assert err == f"wireline: {target} broke off: Connection reset by peer; the data is incomplete\n"
+    assert (
+        err
+        == f"wireline: the connection with {target} broke: Connection reset by peer; the data is incomplete\n"
+    )
 
 
 def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
@@ -211,7 +214,7 @@ def test_the_first_signal_lets_connections_end(start: Start) -> None:
         relay.send_signal(signal.SIGINT)
         assert relay.process.stderr is not None
         assert relay.process.stderr.readline() == (
-            b"wireline: waiting for a connection to end; Ctrl-C again cuts them\n"
+            b"wireline: waiting for 1 connection to end; Ctrl-C again resets them\n"
         )
         with pytest.raises(ConnectionRefusedError):
             connect(port)
@@ -243,12 +246,12 @@ def test_who_may_take_its_time_has_no_limit_until_the_second_signal() -> None:
     hurried: list[str] = []
     signals = Signals()
     signals.expected = True
-    assert signals.patience
-    with signals.ended_by(lambda: None, hurry=lambda: hurried.append("now")):
-        signals.end(signal.SIGINT)
-        assert (signals.patience, signals.exit_code, hurried) == (None, 0, [])
-        signals.end(signal.SIGTERM)
-        assert signals.patience
+    assert signals.exit_timeout
+    with signals.ended_by(lambda: None, force=lambda: hurried.append("now")):
+        signals.receive(signal.SIGINT)
+        assert (signals.exit_timeout, signals.exit_code, hurried) == (None, 0, [])
+        signals.receive(signal.SIGTERM)
+        assert signals.exit_timeout
         assert (signals.exit_code, hurried) == (143, ["now"])
 
 
@@ -258,17 +261,17 @@ def test_who_may_take_its_time_has_no_limit_until_the_second_signal() -> None:
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["udp://:1", "127.0.0.1:1"], "over udp:// nobody can be connected to"),
-        ([ANY, "udp://127.0.0.1:1"], "over udp:// nobody can be connected to"),
+        (["udp://:1", "127.0.0.1:1"], "udp:// has no connections"),
+        ([ANY, "udp://127.0.0.1:1"], "udp:// has no connections"),
         ([ANY], "the following arguments are required: TARGET"),
         (["--fault", "lag=1", ANY, ANY], "there is no fault 'lag'"),
         (["--fault", "chunk=0", ANY, "127.0.0.1:1"], "chunk is at least 1"),
         (["--max", "0", ANY, "127.0.0.1:1"], "is not a number of connections above 0"),
         (["--cert", "x", ANY, "127.0.0.1:1"], "--cert is for TLS: write tls:// in LISTEN, or --listen-tls"),
         (["--ca-file", "x", ANY, "127.0.0.1:1"], "--ca-file is for TLS: write tls:// in TARGET, or --tls"),
-        (["tls://127.0.0.1:0", "127.0.0.1:1"], "clients that speak TLS need --cert"),
-        (["--key", "x", "tls://127.0.0.1:0", "127.0.0.1:1"], "--key needs the certificate"),
-        (["--client-key", "x", ANY, "tls://127.0.0.1:1"], "--client-key needs the certificate"),
+        (["tls://127.0.0.1:0", "127.0.0.1:1"], "TLS in LISTEN needs --cert"),
+        (["--key", "x", "tls://127.0.0.1:0", "127.0.0.1:1"], "--key needs its certificate"),
+        (["--client-key", "x", ANY, "tls://127.0.0.1:1"], "--client-key needs its certificate"),
         (["--self-signed", "--cert", "x", "tls://:0", "127.0.0.1:1"], "use one of them"),
         (
             ["--listen-psk-file", "x", "--client-ca", "y", "tls://:0", "h:1"],

@@ -44,12 +44,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def test_the_line_says_how_many_how_much_and_how_fast(clock: list[float]) -> None:
     traffic = Traffic()
-    assert traffic.line() == "0 open of 0, 0 B to the target, 0 B back, 0 B/s"
+    assert traffic.line() == "0 open of 0, 0 B to the target, 0 B to the clients, 0 B/s"
     with traffic.counted("a", link(1024, 10)):
         pass
     with traffic.counted("b", link(512, 2048)):
         clock[0] += 1
-        assert traffic.line() == "1 open of 2, 1.5 KiB to the target, 2.0 KiB back, 3.5 KiB/s"
+        assert traffic.line() == "1 open of 2, 1.5 KiB to the target, 2.0 KiB to the clients, 3.5 KiB/s"
         clock[0] += 1
         traffic.line()
         clock[0] += 5
@@ -58,11 +58,11 @@ def test_the_line_says_how_many_how_much_and_how_fast(clock: list[float]) -> Non
 
 def test_a_rate_is_that_of_the_last_moments() -> None:
     rate = Rate()
-    assert rate.of(1000, 0.0) == 0
-    assert rate.of(2000, 1.0) == 1000
-    assert rate.of(2000, 2.0) == 500
-    assert rate.of(2000, 3.0) == 0
-    assert rate.of(8000, 4.0) == 3000
+    assert rate.update(1000, 0.0) == 0
+    assert rate.update(2000, 1.0) == 1000
+    assert rate.update(2000, 2.0) == 500
+    assert rate.update(2000, 3.0) == 0
+    assert rate.update(8000, 4.0) == 3000
 
 
 def test_the_rows_are_the_newest_that_there_is_room_for(clock: list[float]) -> None:
@@ -90,11 +90,11 @@ def test_piped_it_is_a_line_a_second(start: Start) -> None:
             assert relay.process.stderr is not None
             lines = iter(relay.process.stderr.readline, b"")
             line = next(line.decode() for line in lines if b" 2.0 KiB" in line)
-            assert re.fullmatch(r"1 open of 1, 2\.0 KiB to the target, 0 B back, \S+ \S+/s\n", line)
+            assert re.fullmatch(r"1 open of 1, 2\.0 KiB to the target, 0 B to the clients, \S+ \S+/s\n", line)
         relay.send_signal(signal.SIGINT)
         result = relay.end()
     assert (result.code, result.out) == (0, b"")
-    assert re.search(r"^0 open of 1, 2\.0 KiB to the target, 0 B back, ", result.err, re.MULTILINE)
+    assert re.search(r"^0 open of 1, 2\.0 KiB to the target, 0 B to the clients, ", result.err, re.MULTILINE)
 
 
 @pytest.fixture
@@ -140,7 +140,7 @@ def test_on_a_terminal_it_is_a_table(
     lines = terminal.text().replace("\r", "").splitlines()
     assert f"listening on unix:{path}" in lines
     head = next(line for line in lines if "connection" in line)
-    assert re.fullmatch(r"\s*connection\s+to target\s+back\s+rate\s+time\s*", head)
+    assert re.fullmatch(r"\s*connection\s+to target\s+to client\s+rate\s+time\s*", head)
     assert re.search(r"0 open of 1 +2\.9 KiB +0 B", "\n".join(lines[-4:]))
     assert max(len(line) for line in lines if path not in line) <= width
 

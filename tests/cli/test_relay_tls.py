@@ -127,11 +127,11 @@ def test_a_client_certificate_is_asked_for_and_given(start: Start) -> None:
             with trusting().wrap_socket(raw, server_hostname="localhost") as client:
                 client.recv(1)
         relay.send_signal(signal.SIGINT)
-        assert "it needs a certificate of a CA in the file of --client-ca" in relay.end().err
+        assert "it needs one of a CA in the file of --client-ca" in relay.end().err
 
 
 def test_words_of_the_connecting_side_are_those_of_relay(start: Start) -> None:
-    """The server wants to know who we are, and the advice names an option that there is."""
+    """The server asks for a certificate, and the advice names the option of relay."""
     context = serving()
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificates.ca_file())
@@ -144,7 +144,7 @@ def test_words_of_the_connecting_side_are_those_of_relay(start: Start) -> None:
                 client.recv(1)
         assert relay.process.stderr is not None
         line = relay.process.stderr.readline().decode()
-    assert "give it a certificate with --client-cert and --client-key" in line
+    assert "give one with --client-cert and --client-key" in line
 
 
 def test_a_wrong_certificate_is_told_and_the_client_gets_a_reset(start: Start) -> None:
@@ -175,7 +175,7 @@ def test_tls_that_is_cut_is_no_end(start: Start) -> None:
                 peer.recv(1)
             peer.close()
         assert relay.process.stderr is not None
-        assert "went away without saying that this was the end" in relay.process.stderr.readline().decode()
+        assert "closed the connection without ending TLS" in relay.process.stderr.readline().decode()
 
 
 def test_drop_tls_close_of_tls_that_only_goes_through(start: Start) -> None:

@@ -455,7 +455,7 @@ def test_what_takes_more_than_a_few_lines_is_refused(
 ) -> None:
     command, *target = words
     assert main([command, "--show-code", "--self-signed", "tls://127.0.0.1:0", *target]) == 2
-    assert "name one with --cert FILE" in capsys.readouterr().err
+    assert "use --cert FILE" in capsys.readouterr().err
 
 
 def test_what_is_typed_stays_text(run: Run, tmp_path: Path) -> None:

@@ -20,9 +20,9 @@ from tests.cli.command import PATIENCE, accept, connect, deaf_listener, tcp_serv
 from tests.cli.conftest import Start
 from wireline import ClosedError
 from wireline.cli import _listen, _relay
-from wireline.cli._arguments import parse
+from wireline.cli._exit_signals import Signals, signals_caught
 from wireline.cli._outcome import Failure
-from wireline.cli._signals import Signals, signals_caught
+from wireline.cli.parser._parser import parse
 from wireline.net import Socket
 
 
@@ -54,7 +54,7 @@ def test_what_begins_after_the_signal_is_ended_at_once() -> None:
     called: list[str] = []
     signals = Signals()
     with signals.ended_by(lambda: called.append("first")):
-        signals.end(signal.SIGINT)
+        signals.receive(signal.SIGINT)
         with signals.ended_by(lambda: called.append("late")):
             assert called == ["first", "late"]
 
@@ -63,7 +63,7 @@ def test_where_a_signal_is_expected_it_is_a_good_end() -> None:
     signals = Signals()
     signals.expected = True
     with signals.ended_by(lambda: None):
-        signals.end(signal.SIGINT)
+        signals.receive(signal.SIGINT)
     assert signals.exit_code == 0
 
 
@@ -124,7 +124,7 @@ def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
     def bind_and_end(sock: Socket, where: str) -> None:
         bind(sock, where)
         seen.append(path.exists())
-        signals.end(signal.SIGTERM)
+        signals.receive(signal.SIGTERM)
 
     def exit_at_once(code: int) -> None:
         raise AssertionError(f"it ended with {code}, and its socket file stayed")
@@ -146,7 +146,7 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """FA6: the second of two signals was noticed when the first had been dealt with, at the end of the drain."""
-    monkeypatch.setattr(_listen, "_DRAIN", 10 * PATIENCE)
+    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", 10 * PATIENCE)
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     signals = Signals()
@@ -161,11 +161,9 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
         if "--echo" in words:
             assert peer.recv(1) == b"x"
         limit = time.monotonic() + PATIENCE
-        while (
-            not signals._hurries
-        ):  # it listens, and is about to serve: a second signal would end the process
+        while not signals._forces:  # it listens, and is about to serve: a second signal would end the process
             assert time.monotonic() < limit
-        ending = [threading.Thread(target=signals.end, args=[signal.SIGTERM]) for _ in range(2)]
+        ending = [threading.Thread(target=signals.receive, args=[signal.SIGTERM]) for _ in range(2)]
         for each in ending:
             each.start()
             each.join(PATIENCE)

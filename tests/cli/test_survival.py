@@ -186,7 +186,7 @@ def test_a_file_of_keys_that_is_no_text_is_told(start: Start, tmp_path: Path) ->
     result = start("connect", "--psk-file", str(file), "tls://127.0.0.1:9").finish(b"")
     assert (result.code, result.out) == (1, b"")
     assert result.err == (
-        f"wireline: cannot use TLS: {file} is not text in UTF-8: write a line IDENTITY:KEYHEX for each key\n"
+        f"wireline: cannot use TLS: {file} is not UTF-8 text: write a line IDENTITY:KEYHEX for each key\n"
     )
 
 

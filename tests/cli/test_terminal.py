@@ -42,7 +42,7 @@ def test_the_table_of_relay_is_drawn_in_its_place(width: int) -> None:
                 names = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (second, first)]
     assert lines[0] == f"listening on 127.0.0.1:{port}"
     patterns = [
-        r"connection +to target +back +rate +time",
+        r"connection +to target +to client +rate +time",
         r"─+",
         rf"{names[0]} +0 B +5\.0 KiB +\S+ \S+/s +0:\d\d",
         rf"{names[1]} +2\.9 KiB +0 B +\S+ \S+/s +0:\d\d",
@@ -53,7 +53,7 @@ def test_the_table_of_relay_is_drawn_in_its_place(width: int) -> None:
     for line, pattern in zip(lines[1:], patterns, strict=True):
         assert re.fullmatch(pattern, line), line
     # The numbers stand under the ends of their heads.
-    ends = [lines[1].index(head) + len(head) for head in ("to target", "back")]
+    ends = [lines[1].index(head) + len(head) for head in ("to target", "to client")]
     assert [lines[4][: ends[0]].endswith("2.9 KiB"), lines[3][: ends[1]].endswith("5.0 KiB")] == [True, True]
 
 
@@ -132,7 +132,7 @@ def test_the_tables_of_check(width: int) -> None:
     branches = [line.index("└── ") for line in lines if "└── " in line and "O=" in line]
     assert branches == sorted(set(branches))
     text = "\n".join(lines)
-    for words_of_it in ("TLSv1.3", "holds: localhost", " days left", "EC secp256r1", "ECDSA with SHA-256"):
+    for words_of_it in ("TLSv1.3", "matches: localhost", " days left", "EC secp256r1", "ECDSA with SHA-256"):
         assert words_of_it in text
 
 
@@ -224,7 +224,7 @@ def relaying() -> Iterator[tuple[OnTerminal, socket.socket, socket.socket]]:
         with connect(int(relay.see(LISTENING)[1])) as client, accept(server) as peer:
             relay.see("1 open of 1")
             relay.ctrl_c()
-            relay.see("waiting for a connection to end; Ctrl-C again cuts them\r\n")
+            relay.see("waiting for 1 connection to end; Ctrl-C again resets them\r\n")
             yield relay, client, peer
 
 

@@ -80,7 +80,7 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
         (["--loud", "connect", "127.0.0.1:9"], "there is no option --loud; see 'wireline --help'"),
         (["connect", "--", "--timout"], "'--timout' is no target"),
         (["listen", "--echo", "--discard", "127.0.0.1:0"], "not allowed with"),
-        (["listen", "--echo", "--crlf", "127.0.0.1:0"], "--crlf is for standard input"),
+        (["listen", "--echo", "--crlf", "127.0.0.1:0"], "--crlf changes standard input"),
     ],
 )
 def test_wrong_usage_is_a_sentence_and_exit_code_2(
