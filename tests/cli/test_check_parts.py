@@ -63,7 +63,7 @@ def server_hello(group: bytes, *, retry: bool = False) -> bytes:
 
 def seen(message: int, data: bytes) -> HandshakeObserver:
     observer = HandshakeObserver()
-    observer._on_message(None, "read", 0x0304, HANDSHAKE, message, data)
+    observer.on_message(None, "read", 0x0304, HANDSHAKE, message, data)
     return observer
 
 
@@ -77,7 +77,7 @@ def test_the_group_of_tls_1_3(group: bytes, name: str) -> None:
 
 def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
     observer = seen(SERVER_HELLO, server_hello(b"\x00\x18", retry=True))
-    observer._on_message(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
+    observer.on_message(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
     assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == "P-256"
     observer.reset()
     assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == ""

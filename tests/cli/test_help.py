@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import shutil
@@ -17,8 +16,7 @@ from wireline.cli.parser._parser import make_parser, parse
 
 
 def commands() -> list[str]:
-    (subparsers,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    return list(subparsers.choices)
+    return list(make_parser().commands)
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,8 +55,7 @@ def test_help_is_as_wide_as_the_terminal_and_not_too_wide_to_read(
 
 @pytest.mark.parametrize("command", commands())
 def test_every_option_is_explained(command: str) -> None:
-    (subparsers,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    unexplained = [action.dest for action in subparsers.choices[command]._actions if not action.help]
+    unexplained = [each.dest for each in make_parser().commands[command].arguments if not each.help]
     assert unexplained == []
 
 

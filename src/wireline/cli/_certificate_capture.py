@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ssl
 import threading
+from collections.abc import Callable
 
 from wireline.tls import Certificate
 
@@ -15,6 +16,17 @@ HANDSHAKE = 22
 """Content type of handshake messages (RFC 8446, 5.1)."""
 
 _CERTIFICATE = 11  # RFC 8446, 4: the type of the message
+
+
+MessageCallback = Callable[[object, str, int, int, int, bytes], None]
+"""Called with the connection, "read" or "write", the TLS version, content type, message type, and the message."""
+
+
+def set_message_callback(context: ssl.SSLContext, callback: MessageCallback | None) -> None:
+    """Call ``callback`` for each message of the connections of a context, if this Python can."""
+    # An undocumented attribute for debugging, which Python may remove.
+    if hasattr(context, "_msg_callback"):
+        setattr(context, "_msg_callback", callback)  # noqa: B010 - typeshed does not know it
 
 
 class PeerCertificateCapture(threading.local):
@@ -28,18 +40,16 @@ class PeerCertificateCapture(threading.local):
 
     def watch(self, context: ssl.SSLContext) -> None:
         """Watch the handshakes of a context from now on."""
-        # An undocumented attribute for debugging, which Python may remove.
-        if hasattr(context, "_msg_callback"):
-            setattr(context, "_msg_callback", self._on_message)  # noqa: B010 - typeshed does not know it
+        set_message_callback(context, self.on_message)
 
     def unwatch(self, context: ssl.SSLContext) -> None:
         """Stop watching: after the handshake it would cost a call for every record."""
-        if hasattr(context, "_msg_callback"):
-            setattr(context, "_msg_callback", None)  # noqa: B010
+        set_message_callback(context, None)
 
-    def _on_message(
+    def on_message(
         self, connection: object, direction: str, version: int, content: int, message: int, data: bytes
     ) -> None:
+        """Take one message; ``ssl`` calls this."""
         if direction == "read" and content == HANDSHAKE and message == _CERTIFICATE:
             self.certificate = first_certificate(data, has_context=version >= ssl.TLSVersion.TLSv1_3)
 

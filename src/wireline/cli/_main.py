@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, report
+from wireline.cli._version import VERSION
 from wireline.cli.parser._parser import parse
 
 
@@ -21,7 +22,7 @@ def run(argv: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         return ExitCode.USAGE if end.code else _print("")
     if options.version:
-        return _print(f"wireline {_version()}\n")
+        return _print(f"wireline {VERSION}\n")
     return _run_command(options)
 
 
@@ -37,15 +38,6 @@ def _run_command(options: argparse.Namespace) -> int:
             if signals.received is None:
                 return report(error, debug=options.debug)
         return ExitCode.CLEAN if signals.received is None else signals.exit_code
-
-
-def _version() -> str:
-    from importlib import metadata  # a fifth of the start-up time, and only --version needs it
-
-    try:
-        return metadata.version("wireline")
-    except metadata.PackageNotFoundError:
-        return "of a source tree that is not installed"
 
 
 def _print(text: str) -> int:

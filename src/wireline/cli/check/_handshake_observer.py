@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ssl
 
-from wireline.cli._certificate_capture import HANDSHAKE, PeerCertificateCapture
+from wireline.cli._certificate_capture import HANDSHAKE, PeerCertificateCapture, set_message_callback
+from wireline.tls import Certificate
 
 _SERVER_HELLO = 2  # RFC 8446, 4: types of messages
 _SERVER_KEY_EXCHANGE = 12
@@ -33,15 +34,27 @@ _GROUPS = {
 }
 
 
-class HandshakeObserver(PeerCertificateCapture):
+class HandshakeObserver:
     """Watches the handshakes of a context, one at a time."""
 
-    _server_hello = b""
-    _server_key_exchange = b""
+    def __init__(self) -> None:
+        self._capture = PeerCertificateCapture()
+        self._server_hello = b""
+        self._server_key_exchange = b""
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate of the server; None if it sent none."""
+        return self._capture.certificate
+
+    def watch(self, context: ssl.SSLContext) -> None:
+        """Watch the handshakes of a context from now on."""
+        set_message_callback(context, self.on_message)
 
     def reset(self) -> None:
-        """Drop what is known, before the next handshake."""
-        self.certificate, self._server_hello, self._server_key_exchange = None, b"", b""
+        """Forget the last handshake, before the next one."""
+        self._capture.certificate = None
+        self._server_hello = self._server_key_exchange = b""
 
     def key_exchange(self, cipher: str) -> str:
         """The key exchange of the last handshake, ``""`` if it is not known.
@@ -59,10 +72,11 @@ class HandshakeObserver(PeerCertificateCapture):
             return f"DHE with {bits} bits" if bits else "DHE"
         return ""
 
-    def _on_message(
+    def on_message(
         self, connection: object, direction: str, version: int, content: int, message: int, data: bytes
     ) -> None:
-        super()._on_message(connection, direction, version, content, message, data)
+        """Take one message; ``ssl`` calls this."""
+        self._capture.on_message(connection, direction, version, content, message, data)
         if direction != "read" or content != HANDSHAKE:
             return
         body = data[4:]  # after type and length

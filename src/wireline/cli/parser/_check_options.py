@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 SUMMARY = "test a server and its certificates"
 
 ABOUT = """\
-Test whether a server can be reached, how long it takes, and, with TLS, whether its certificates are trusted, match its
-name, and when they expire. check sends TLS handshakes, the dialogue of --starttls, and nothing else.
+Test whether a server can be reached, and how long that takes. With TLS, also test whether its certificates are trusted
+and match its name, and show when they expire. check sends only TLS handshakes and the dialogue of --starttls.
 
 All addresses of the target are connected to at the same time. With TLS, the first to answer is tested: version, cipher,
 protocol (ALPN), key exchange, certificates, and session resumption. If the certificate is refused, check connects again

@@ -8,7 +8,6 @@ from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure
 from wireline.cli._stdio import Output
 from wireline.cli.parser._parser import make_parser
-from wireline.cli.parser._usage import all_actions
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
@@ -24,8 +23,9 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
         sentence = "completion needs the package shtab: pip install 'wireline[cli]'"
         raise ReportedFailure(Outcome(ExitCode.FAILED, sentence)) from error
     parser = make_parser()
-    for action in all_actions(parser):
-        if action.metavar == "FILE":
-            # shtab reads this attribute; argparse does not declare it.
-            setattr(action, "complete", shtab.FILE)  # noqa: B010
+    for command in parser.commands.values():
+        for argument in command.arguments:
+            if argument.metavar == "FILE":
+                # shtab reads this attribute; argparse does not declare it.
+                setattr(argument, "complete", shtab.FILE)  # noqa: B010
     Output().write(f"{shtab.complete(parser, options.shell).rstrip()}\n".encode())

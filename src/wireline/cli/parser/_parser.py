@@ -79,28 +79,19 @@ def _show_code_instead(parser: argparse.ArgumentParser, options: argparse.Namesp
     options.run = _show_code.run
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> _usage.Parser:
     """Make the parser of all commands."""
-    parser = _usage.Parser(
-        prog="wireline",
-        description=_ABOUT,
-        epilog=_EXIT_CODES,
-        formatter_class=_usage.HelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = _usage.Parser("wireline", description=_ABOUT, epilog=_EXIT_CODES)
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
     parser.set_defaults(parser=parser, run=None, service=None, crlf=False, show_code=False)
-    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
+    # `prog`: otherwise argparse formats a usage to find it.
+    commands = parser.add_subparsers(prog="wireline", metavar="COMMAND", title="commands")
     for name, module in _COMMANDS.items():
         command = commands.add_parser(
-            name,
-            help=module.SUMMARY,
-            description=module.ABOUT,
-            epilog=module.EXAMPLES,
-            formatter_class=_usage.HelpFormatter,
-            allow_abbrev=False,
+            name, help=module.SUMMARY, description=module.ABOUT, epilog=module.EXAMPLES
         )
         command.set_defaults(parser=command)
+        parser.commands[name] = command
         module.describe(command)
     return parser

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
 from wireline.cli.parser._common_options import add_show_code_and_debug, add_timeout
+from wireline.cli.parser._usage import ArgumentGroup
 
 if TYPE_CHECKING:
     from wireline.cli._exit_signals import Signals
@@ -18,8 +19,8 @@ ABOUT = """\
 Listen, connect to TARGET for each client, and copy data in both directions. Each side is TCP, TLS or a Unix socket.
 
 The end of one direction is passed on as a half-close; the other direction stays open. When a connection breaks, the
-data received before that is passed on, and then a reset: the other side cannot take incomplete data for complete. A
-slow reader slows down the writer. A failed connection is reported on standard error; the others continue.
+data received before that is passed on, and then a reset, so incomplete data never looks complete. A slow reader slows
+down the writer. A failed connection is reported on standard error; the others continue.
 
 At the first Ctrl-C or SIGTERM, relay stops listening, waits for the open connections, and exits with 0. At the second,
 it resets them (exit code 130 or 143).
@@ -82,7 +83,7 @@ def describe(relay: argparse.ArgumentParser) -> None:
     _describe_target_side(relay.add_argument_group("TLS of TARGET"))
 
 
-def _describe_listen_side(group: argparse._ArgumentGroup) -> None:
+def _describe_listen_side(group: ArgumentGroup) -> None:
     group.add_argument("--listen-tls", action="store_true", help="use TLS, also through a unix: socket")
     group.add_argument("--cert", metavar="FILE", help=_tls_options.LISTEN_CERT_HELP)
     group.add_argument("--key", metavar="FILE", help=_tls_options.KEY_HELP)
@@ -91,7 +92,7 @@ def _describe_listen_side(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--listen-psk-file", metavar="FILE", help=_tls_options.LISTEN_PSK_FILE_HELP)
 
 
-def _describe_target_side(group: argparse._ArgumentGroup) -> None:
+def _describe_target_side(group: ArgumentGroup) -> None:
     group.add_argument("--tls", dest="target_tls", action="store_true", help=_tls_options.TLS_HELP)
     trust = group.add_mutually_exclusive_group()
     trust.add_argument("--ca-file", metavar="FILE", help=_tls_options.CA_FILE_HELP)

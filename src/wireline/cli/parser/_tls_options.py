@@ -6,6 +6,7 @@ import argparse
 
 from wireline.cli._starttls import PROTOCOLS
 from wireline.cli.parser import _option_types
+from wireline.cli.parser._usage import ArgumentGroup
 
 KEY_HELP = "its private key, if it is in another file (PEM)"
 CA_FILE_HELP = "trust these CAs (PEM) instead of those of the system"
@@ -84,18 +85,18 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     command.set_defaults(check=_check_listen)
 
 
-def _add_group(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
     tls = command.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help=TLS_HELP)
     return tls
 
 
-def _add_client_certificate(tls: argparse._ArgumentGroup) -> None:
+def _add_client_certificate(tls: ArgumentGroup) -> None:
     tls.add_argument("--cert", metavar="FILE", help=CLIENT_CERT_HELP)
     tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
 
 
-def _add_alpn(tls: argparse._ArgumentGroup, verb: str, otherwise: str) -> None:
+def _add_alpn(tls: ArgumentGroup, verb: str, otherwise: str) -> None:
     tls.add_argument(
         "--alpn",
         metavar="NAMES",

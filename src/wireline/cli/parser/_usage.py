@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from itertools import groupby
-from typing import NoReturn
+from typing import NoReturn, TypeAlias
 
 _MAX_TEXT_WIDTH = 100
 """Characters of a line of prose, however wide the terminal is: longer lines are hard to read."""
@@ -27,8 +27,32 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
         return "\n".join(parts)
 
 
+ArgumentGroup: TypeAlias = "argparse._ArgumentGroup"
+"""The result of ``add_argument_group``, which has no public name."""
+
+
 class Parser(argparse.ArgumentParser):
-    """An ``ArgumentParser`` whose errors are one sentence, without the usage before it."""
+    """An ``ArgumentParser`` whose errors are one sentence, and that lists its options and commands.
+
+    Attributes:
+        commands: the parsers of the commands by name.
+    """
+
+    def __init__(self, prog: str, *, description: str, epilog: str) -> None:
+        super().__init__(
+            prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
+        )
+        self.commands: dict[str, Parser] = {}
+
+    @property
+    def arguments(self) -> Sequence[argparse.Action]:
+        """The options and arguments, without those of the commands."""
+        return self._actions
+
+    @property
+    def options(self) -> Collection[str]:
+        """The names of the options."""
+        return {name for action in self._actions for name in action.option_strings}
 
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with 2."""
@@ -36,7 +60,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"wireline: {sentence}; see '{self.prog} --help'\n")
 
 
-def reject_unknown_options(parser: argparse.ArgumentParser, words: Sequence[str]) -> None:
+def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
     """Exit with 2 and one sentence if an option does not exist.
 
     ``argparse`` would take the value of a mistyped option for the target, and report that instead.
@@ -44,16 +68,15 @@ def reject_unknown_options(parser: argparse.ArgumentParser, words: Sequence[str]
     Raises:
         SystemExit: an option does not exist.
     """
-    commands = _commands(parser)
     current = parser
     for word in words:
         if word == "--":
             return
         name = word.partition("=")[0]
         if not _looks_like_an_option(name):
-            current = commands.get(word, current) if current is parser else current
-        elif name not in _options(current):
-            current.exit(2, f"wireline: {_unknown_option(name, current, commands)}\n")
+            current = current.commands.get(word, current)
+        elif name not in current.options:
+            current.exit(2, f"wireline: {_unknown_option(name, current)}\n")
 
 
 def _looks_like_an_option(name: str) -> bool:
@@ -61,39 +84,12 @@ def _looks_like_an_option(name: str) -> bool:
     return name.startswith("-") and name != "-" and not name[1:2].isdigit() and " " not in name
 
 
-def _unknown_option(
-    name: str, parser: argparse.ArgumentParser, commands: dict[str, argparse.ArgumentParser]
-) -> str:
-    owners = [command for command, each in commands.items() if name in _options(each)]
-    if parser not in commands.values() and owners:
+def _unknown_option(name: str, parser: Parser) -> str:
+    owners = [command for command, each in parser.commands.items() if name in each.options]
+    if owners:
         return f"{name} belongs to a command: write 'wireline {owners[0]} {name} ...'"
     import difflib  # only a mistyped option needs it
 
-    near = difflib.get_close_matches(f"--{name.lstrip('-')}", sorted(_options(parser)), n=1)
+    near = difflib.get_close_matches(f"--{name.lstrip('-')}", sorted(parser.options), n=1)
     advice = f"write {near[0]}, or see" if near else "see"
     return f"there is no option {name}; {advice} '{parser.prog} --help'"
-
-
-# argparse has no public way to list what a parser knows. Its two private names are used here and nowhere else.
-
-
-def all_actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every option and argument of a parser and of the parsers of its commands."""
-    for action in parser._actions:
-        yield action
-        if isinstance(action, argparse._SubParsersAction):
-            for command in action.choices.values():
-                yield from all_actions(command)
-
-
-def _options(parser: argparse.ArgumentParser) -> Collection[str]:
-    return {name for action in parser._actions for name in action.option_strings}
-
-
-def _commands(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    return {
-        name: command
-        for action in parser._actions
-        if isinstance(action, argparse._SubParsersAction)
-        for name, command in action.choices.items()
-    }
