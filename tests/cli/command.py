@@ -157,19 +157,19 @@ def deaf_listener() -> Iterator[tuple[int, str]]:
 
 
 def accept(server: socket.socket) -> socket.socket:
-    """Accept the next connection; whatever waits on it has a limit."""
+    """Accept the next connection; its calls have a time limit."""
     peer, _ = server.accept()
     peer.settimeout(PATIENCE)
     return peer
 
 
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """Connect a socket of the standard library; whatever waits on it has a limit."""
+    """Connect a socket of the standard library; its calls have a time limit."""
     return socket.create_connection((host, port), PATIENCE)
 
 
 def connect_unix(path: str) -> socket.socket:
-    """The same to the path of a Unix socket."""
+    """Connect to a Unix socket in the same way."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(PATIENCE)
     sock.connect(path)

@@ -1,4 +1,4 @@
-"""Run the command on a terminal of its own, and see what somebody in front of it would see."""
+"""Run the command on its own terminal, and read the screen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 24
 
-# Makes descriptor 2 the terminal that Ctrl-C of this process comes from, and becomes the program.
+# Makes descriptor 2 the controlling terminal of this process, so that its Ctrl-C arrives, and becomes the program.
 _LAUNCHER = """
 import fcntl, os, signal, sys, termios
 os.setsid()
@@ -135,7 +135,7 @@ _PART = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
 class Screen:
-    """The little of a terminal that the command uses. Whatever else it might send is an error."""
+    """The subset of a terminal that the command uses. Any other escape sequence is an error."""
 
     def __init__(self, text: str, width: int) -> None:
         """Write text on a screen that is empty, and is never full.
@@ -162,7 +162,7 @@ class Screen:
         assert at == len(text), f"not understood: {text[at : at + 20]!r}"
 
     def lines(self) -> list[str]:
-        """What stands there, without the blanks at the ends and the empty lines at the end."""
+        """The text on the screen, without trailing spaces and trailing empty lines."""
         rows = [row.rstrip() for row in self._rows]
         while rows and not rows[-1]:
             rows.pop()

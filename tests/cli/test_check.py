@@ -1,4 +1,4 @@
-"""``wireline check`` without TLS: who answers, how that is told, and what it is worth."""
+"""``wireline check`` without TLS: connections, reports and exit codes."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_unix_socket_that_is_not_there_is_exit_code_3(start: Start, tmp_path: 
     assert err == f"wireline: unix:{tmp_path}/none does not exist; start the server first\n"
 
 
-def test_nobody_there_is_exit_code_3(start: Start) -> None:
+def test_a_refused_connection_is_exit_code_3(start: Start) -> None:
     with tcp_server() as (server, target):
         server.close()
         code, out, err = start("check", target).finish()
@@ -152,7 +152,7 @@ def test_addresses_are_tried_at_the_same_time(
     assert capfd.readouterr().out.count("Connection refused") == 2
 
 
-def test_each_address_is_told_with_its_own_error(
+def test_each_address_is_shown_with_its_own_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with deaf_listener() as (one, _), deaf_listener() as (two, _), tcp_server() as (server, _):
@@ -203,13 +203,13 @@ def test_wrong_usage_is_exit_code_2(
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_a_full_disk_is_told(start: Start, words: tuple[str, ...]) -> None:
+def test_a_full_disk_is_reported(start: Start, words: tuple[str, ...]) -> None:
     with tcp_server() as (_, target):
         code, _, err = start("check", *words, target, redirect="> /dev/full").finish()
     assert (code, err) == (1, "wireline: cannot write to standard output: No space left on device\n")
 
 
-def test_a_reader_that_has_left_is_quiet(start: Start) -> None:
+def test_a_closed_pipe_is_quiet(start: Start) -> None:
     read, write = os.pipe()
     os.close(read)
     with tcp_server() as (_, target):
@@ -219,7 +219,7 @@ def test_a_reader_that_has_left_is_quiet(start: Start) -> None:
     assert command.process.returncode == 1
 
 
-def test_output_that_is_no_utf_8_is_no_failure(start: Start, tmp_path: Path) -> None:
+def test_an_encoding_other_than_utf_8_is_no_failure(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "s\u00f8ck"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

@@ -90,7 +90,7 @@ def test_a_good_server(start: Start) -> None:
         " days left\n",
     ):
         assert line in text
-    # The one that signed comes first, and each one stands deeper than the one before.
+    # Each issuer is above the certificate that it signed, which is indented further.
     titles = [line for line in text.partition("certificates\n")[2].splitlines() if "O=" in line]
     assert [len(line) - len(line.lstrip()) for line in titles] == [2, 4, 6]
     assert titles[0].endswith("O=wireline tests [not sent, trusted here]")
@@ -132,7 +132,7 @@ def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
         assert tls["resumes"] is False
 
 
-# name: holds, chain: holds, words on standard error
+# name matches, chain is trusted, words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),
     "not yet valid": (certificates.not_yet_valid, True, False, "is not valid yet"),
@@ -163,12 +163,12 @@ def test_a_bad_certificate_is_shown_and_is_exit_code_5(check: Check, case: str) 
     assert (found["ok"], found["exit_code"]) == (False, 5)
     assert [problem["message"] for problem in found["problems"]] == [err.strip().removeprefix("wireline: ")]
     assert (tls["name_holds"], tls["chain_holds"]) == (name_matches, chain_trusted)
-    # It was looked at all the same.
+    # The certificate was read all the same.
     assert (tls["version"], tls["cipher"][:4], tls["resumes"]) == ("TLSv1.3", "TLS_", True)
     assert tls["chain"][0]["sent"] is True
 
 
-def test_name_and_date_are_both_told(check: Check) -> None:
+def test_name_and_expiry_are_both_reported(check: Check) -> None:
     with serving(certificates.expired()) as target:
         code, out, err = check("--sni", "elsewhere.test", "--json", target)
     assert code == 5
@@ -188,7 +188,7 @@ def test_a_missing_certificate_has_its_place_in_the_chain(check: Check) -> None:
 
 
 @pytest.mark.parametrize(("days", "code"), [("4", 0), ("21", 5)])
-def test_a_certificate_that_is_near_its_end(check: Check, days: str, code: int) -> None:
+def test_a_certificate_that_expires_soon(check: Check, days: str, code: int) -> None:
     with serving(certificates.ending()) as target:
         result = check("--days", days, target)
     assert result.code == code
@@ -196,7 +196,7 @@ def test_a_certificate_that_is_near_its_end(check: Check, days: str, code: int) 
     assert ("4 days are fewer than the 21 of --days; it must be renewed" in result.err) is (code == 5)
 
 
-def test_an_address_is_checked_as_one(check: Check) -> None:
+def test_an_ip_address_is_matched_as_an_address(check: Check) -> None:
     with serving(certificates.name_only(), "127.0.0.1") as target:
         code, _, err = check(target)
     assert code == 5
@@ -259,7 +259,7 @@ def test_mutual_tls(check: Check, version: str, known: bool) -> None:
         words = ["--cert", cert, "--key", key] if known else []
         code, out, err = check(*words, "--json", target)
     tls = json.loads(out)["tls"]
-    # Whoever is refused is shown the server's certificate first.
+    # A refused client has received the server's certificate before.
     assert tls["chain"][0]["names"] == ["localhost", "127.0.0.1", "::1"]
     if known:
         assert (code, err, tls["version"]) == (0, "", version)
@@ -292,7 +292,7 @@ def test_a_server_that_speaks_no_tls_is_exit_code_5(start: Start) -> None:
     )
 
 
-def test_a_server_that_says_nothing_is_exit_code_4(check: Check) -> None:
+def test_a_server_that_sends_nothing_is_exit_code_4(check: Check) -> None:
     with tcp_server() as (_, target):
         code, out, err = check("--timeout", "1", f"tls://{target}")
     assert code == 4
@@ -300,7 +300,7 @@ def test_a_server_that_says_nothing_is_exit_code_4(check: Check) -> None:
     assert "no TLS handshake within 1 s" in err
 
 
-def test_a_server_that_leaves_in_the_handshake_is_exit_code_5(check: Check) -> None:
+def test_a_server_that_closes_during_the_handshake_is_exit_code_5(check: Check) -> None:
     with tcp_server() as (server, target):
 
         def leave() -> None:
@@ -323,7 +323,7 @@ def test_a_file_that_is_missing_is_exit_code_1(check: Check) -> None:
     assert err == "wireline: cannot use TLS: /none.pem: No such file or directory\n"
 
 
-def test_without_cryptography_it_says_what_to_install(
+def test_without_cryptography_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
@@ -331,7 +331,7 @@ def test_without_cryptography_it_says_what_to_install(
     assert "pip install 'wireline[cli]'" in capfd.readouterr().err
 
 
-def test_the_throw_away_certificate_of_listen_is_a_good_one(start: Start, tmp_path: Path) -> None:
+def test_the_self_signed_certificate_of_listen_has_no_problems(start: Start, tmp_path: Path) -> None:
     listener = start("listen", "--echo", "--keep", "--self-signed", "tls://localhost:0")
     target = listener.listening_on()
     assert listener.process.stderr is not None
@@ -346,7 +346,7 @@ def test_the_throw_away_certificate_of_listen_is_a_good_one(start: Start, tmp_pa
     assert b"29 days left" in out
 
 
-def test_a_stranger_that_has_expired_as_well(check: Check) -> None:
+def test_an_untrusted_and_expired_certificate(check: Check) -> None:
     with serving(certificates.expired()) as target:
         code, _, err = check("--ca-file", certificates.other_ca_file(), target)
     assert code == 5
@@ -378,7 +378,7 @@ def in_turn(*contexts: ssl.SSLContext) -> Iterator[str]:
         thread.join()
 
 
-def test_what_the_server_sends_is_nobodys_business(check: Check) -> None:
+def test_data_of_the_server_is_dropped(check: Check) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with in_turn(context, context) as target:
         code, out, err = check(target)
@@ -387,14 +387,14 @@ def test_what_the_server_sends_is_nobodys_business(check: Check) -> None:
     assert "hello" not in out
 
 
-def test_a_session_that_is_not_taken(check: Check) -> None:
+def test_a_session_that_the_server_does_not_resume(check: Check) -> None:
     with in_turn(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as target:
         code, out, _ = check(target)
     assert code == 0
     assert "  resumption    no: the server started a new session\n" in out
 
 
-def test_a_second_connection_that_fails_leaves_it_open(check: Check) -> None:
+def test_if_the_second_connection_fails_resumption_is_unknown(check: Check) -> None:
     with in_turn(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as target:
         code, out, _ = check(target)
     assert code == 0

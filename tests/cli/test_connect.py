@@ -28,7 +28,7 @@ def test_input_to_the_peer_and_the_peer_to_output(start: Start, host: str) -> No
         assert command.finish(b"") == (0, b"", "")
 
 
-def test_half_close_at_the_end_of_input_then_the_peer_is_waited_for(start: Start) -> None:
+def test_half_close_at_the_end_of_input_then_the_reply_is_received(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, stdin=subprocess.DEVNULL)
         with accept(server) as peer:
@@ -53,7 +53,7 @@ def test_a_peer_that_half_closed_gets_the_whole_file(start: Start, tmp_path: Pat
         assert command.finish().code == 0
 
 
-def test_the_command_ends_when_the_peer_does_though_the_input_stays_open(start: Start) -> None:
+def test_connect_ends_with_the_peer_while_the_input_is_open(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         with accept(server) as peer:
@@ -118,9 +118,11 @@ def test_crlf_across_chunks(start: Start) -> None:
 
 
 def test_refused_is_3(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take the port
-        port = nobody.getsockname()[1]
+    with socket.socket() as unlistened:
+        unlistened.bind(
+            ("127.0.0.1", 0)
+        )  # bound and not listening: refused, and no other process can use the port
+        port = unlistened.getsockname()[1]
         result = start("connect", f"127.0.0.1:{port}").finish(b"")
     assert result.code == 3
     assert result.out == b""
@@ -159,7 +161,7 @@ def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> Non
     assert result.err.startswith(f"wireline: no answer from {target}: ")
 
 
-def test_a_peer_that_takes_nothing_in_time_is_4(start: Start, tmp_path: Path) -> None:
+def test_a_peer_that_accepts_no_data_is_4(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(bytes(20_000_000))
     with tcp_server() as (server, target), path.open("rb") as file:
@@ -168,7 +170,7 @@ def test_a_peer_that_takes_nothing_in_time_is_4(start: Start, tmp_path: Path) ->
             assert command.finish().code == 4
 
 
-def test_a_reset_is_6_and_what_came_before_is_kept(start: Start) -> None:
+def test_a_reset_is_6_and_the_data_before_it_is_written(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         peer = accept(server)
@@ -183,7 +185,7 @@ def test_a_reset_is_6_and_what_came_before_is_kept(start: Start) -> None:
     )
 
 
-def test_input_that_the_peer_does_not_take_is_6(start: Start) -> None:
+def test_input_that_the_peer_does_not_receive_is_6(start: Start) -> None:
     with open("/dev/zero", "rb") as endless, tcp_server() as (server, target):
         command = start("connect", target, stdin=endless)
         with accept(server) as peer:
@@ -215,7 +217,7 @@ def test_a_closed_output_pipe_ends_it_quietly_with_1(start: Start) -> None:
             assert command.finish(b"") == (1, b"", "")
 
 
-def test_input_that_breaks_off_does_not_look_like_a_good_end_to_the_peer(start: Start) -> None:
+def test_input_that_cannot_be_read_to_its_end_is_a_reset_for_the_peer(start: Start) -> None:
     # Standard input is a connection itself, the one thing that can break off in the middle.
     with tcp_server() as (server, target), tcp_server() as (source, _):
         feed = connect(source.getsockname()[1])
@@ -232,10 +234,10 @@ def test_input_that_breaks_off_does_not_look_like_a_good_end_to_the_peer(start: 
 
 
 def test_debug_shows_the_traceback(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
+    with socket.socket() as unlistened:
+        unlistened.bind(("127.0.0.1", 0))
         command = start(
-            "connect", "--debug", f"127.0.0.1:{nobody.getsockname()[1]}", stdin=subprocess.DEVNULL
+            "connect", "--debug", f"127.0.0.1:{unlistened.getsockname()[1]}", stdin=subprocess.DEVNULL
         )
         _, err = command.process.communicate(timeout=PATIENCE)
     assert command.process.returncode == 3
@@ -277,7 +279,7 @@ def test_closed_standard_output_fails_as_soon_as_there_is_something_to_write(sta
 
 
 def test_closed_standard_error_hides_only_the_message(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        command = start("connect", f"127.0.0.1:{nobody.getsockname()[1]}", redirect="2>&-")
+    with socket.socket() as unlistened:
+        unlistened.bind(("127.0.0.1", 0))
+        command = start("connect", f"127.0.0.1:{unlistened.getsockname()[1]}", redirect="2>&-")
         assert command.finish(b"") == (3, b"", "")

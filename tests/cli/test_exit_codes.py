@@ -36,9 +36,9 @@ def full_disk(*words: str) -> Case:
 
 def refused(*command: str, scheme: str = "") -> Case:
     def run(start: Start) -> int:
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))  # and it does not listen
-            return start(*command, f"{scheme}127.0.0.1:{nobody.getsockname()[1]}").finish(b"").code
+        with socket.socket() as unlistened:
+            unlistened.bind(("127.0.0.1", 0))  # and it does not listen
+            return start(*command, f"{scheme}127.0.0.1:{unlistened.getsockname()[1]}").finish(b"").code
 
     return run
 

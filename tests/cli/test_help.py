@@ -81,7 +81,7 @@ WORDS = ("connect", "check", "--starttls", "--ca-file", "postgres")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_knows_the_words(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_completion_script_has_commands_and_options(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -114,7 +114,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert complete("wireline", "check", "--starttls", "po") == ["pop3", "postgres"]
 
 
-def test_without_its_package_it_says_what_to_install(
+def test_without_shtab_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
@@ -130,7 +130,7 @@ def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     assert "invalid choice" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told(start: Start) -> None:
+def test_a_full_disk_is_reported(start: Start) -> None:
     result = start("completion", "bash", redirect="> /dev/full").finish()
     assert (result.code, result.err) == (
         1,

@@ -100,7 +100,7 @@ def test_the_advice_about_a_unix_socket_is_about_a_file(number: int, words: str)
     assert words not in classify(Failure(Stage.LISTEN, os_error(number), "host:80")).sentence
 
 
-def test_an_output_that_nobody_reads_any_more_is_not_commented_on() -> None:
+def test_a_closed_output_pipe_has_no_sentence() -> None:
     assert classify(Failure(Stage.OUTPUT, os_error(errno.EPIPE))) == (ExitCode.FAILED, "")
 
 
@@ -109,21 +109,21 @@ def test_every_stage_has_a_row_for_every_error() -> None:
         assert classify(Failure(stage, RuntimeError("odd"), "server")).code in ExitCode
 
 
-def test_a_mistake_of_ours_is_called_one() -> None:
+def test_an_unexpected_error_is_called_a_bug() -> None:
     code, sentence = classify(ZeroDivisionError("division by zero"))
     assert code is ExitCode.FAILED
     assert "bug in wireline" in sentence
     assert "ZeroDivisionError: division by zero" in sentence
 
 
-def test_during_raises_to_a_failure_what_the_system_did() -> None:
+def test_during_raises_an_error_of_the_system_as_a_failure() -> None:
     with pytest.raises(Failure) as caught, during(Stage.LISTEN, Target("tcp", "::1", 80)):
         raise os_error(errno.EADDRINUSE)
     assert caught.value.subject == "[::1]:80"
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_during_lets_pass_what_this_side_did() -> None:
+def test_during_passes_on_a_socket_that_this_side_closed() -> None:
     with pytest.raises(ClosedError), during(Stage.TALK, "peer"):
         raise ClosedError
 
@@ -147,5 +147,5 @@ def test_a_closed_standard_error_is_survived(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    print_stderr("to nobody")
+    print_stderr("dropped")
     assert capsys.readouterr().out == ""

@@ -59,7 +59,7 @@ def end(relay: Command, number: int = signal.SIGINT) -> tuple[int, str]:
     return result.code, "".join(line for line in result.err.splitlines(True) if "Ctrl-C again" not in line)
 
 
-def test_bytes_go_both_ways_and_each_end_goes_through(start: Start) -> None:
+def test_bytes_and_half_closes_pass_in_both_directions(start: Start) -> None:
     up, down = random.Random(1).randbytes(3_000_000), random.Random(2).randbytes(2_000_000)
     with through(start) as (relay, client, peer):
         senders = [send_and_end(client, up), send_and_end(peer, down)]
@@ -102,7 +102,7 @@ def test_unix_on_both_sides_and_the_file_goes(start: Start, tmp_path: Path) -> N
     assert not os.path.exists(outside)
 
 
-def test_a_reset_goes_through_and_is_told_and_the_next_is_served(start: Start) -> None:
+def test_a_reset_is_passed_on_and_reported_and_the_next_client_is_served(start: Start) -> None:
     with tcp_server() as (server, target):
         relay = start("relay", ANY, target)
         port = relay.port()
@@ -133,7 +133,7 @@ def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
         with contextlib.suppress(TimeoutError):
             while sent < 64 << 20:
                 sent += client.send(bytes(1 << 16))
-        assert sent < 64 << 20, "somebody hoards it"
+        assert sent < 64 << 20, "the relay or the command buffers it"
         with open(f"/proc/{relay.process.pid}/status") as status:
             memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
         assert memory < 80_000  # kB
@@ -141,12 +141,12 @@ def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
         assert len(read_all(peer)) == sent
 
 
-def test_a_target_that_refuses_is_told_and_the_client_gets_a_reset(start: Start) -> None:
+def test_a_target_that_refuses_is_reported_and_the_client_is_reset(start: Start) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{closed.getsockname()[1]}"
         relay = start("relay", ANY, target)
-        # It may come so soon that `connect` is told of it.
+        # The reset may arrive during `connect`.
         with pytest.raises(ConnectionResetError), connect(relay.port()) as client:
             client.recv(1)
         code, err = end(relay)
@@ -208,7 +208,7 @@ def test_two_hundred_at_once_and_nothing_is_left(start: Start) -> None:
 # How it ends.
 
 
-def test_the_first_signal_lets_connections_end(start: Start) -> None:
+def test_the_first_signal_waits_for_the_connections(start: Start) -> None:
     with through(start) as (relay, client, peer):
         port = client.getpeername()[1]
         relay.send_signal(signal.SIGINT)
@@ -242,7 +242,7 @@ def test_the_second_one_cuts_them(start: Start, number: int, code: int, tmp_path
     assert not os.path.exists(path)
 
 
-def test_who_may_take_its_time_has_no_limit_until_the_second_signal() -> None:
+def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
     hurried: list[str] = []
     signals = Signals()
     signals.expected = True

@@ -48,7 +48,7 @@ def peak(relay: Command) -> int:
 
 @pytest.mark.stress
 @pytest.mark.timeout(150)  # 3 s on an idle machine
-def test_a_gibibyte_arrives_as_it_was_and_no_memory_grows(start: Start) -> None:
+def test_a_gibibyte_arrives_unchanged_and_memory_does_not_grow(start: Start) -> None:
     digest: list[str] = []
     with tcp_server() as (server, target):
         relay = start("relay", "127.0.0.1:0", target)

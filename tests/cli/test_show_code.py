@@ -113,7 +113,7 @@ def test_connect(run: Run, words: tuple[str, ...]) -> None:
         )
 
 
-def test_connect_ends_when_the_peer_does(run: Run) -> None:
+def test_connect_ends_with_the_peer(run: Run) -> None:
     """With the input still open: nothing may hang at the interpreter's exit."""
     with tcp_server() as (server, target):
         process = run("connect", target)
@@ -218,7 +218,7 @@ def test_listen_with_a_service(run: Run, words: tuple[str, ...]) -> None:
 def test_listen_for_a_chat(run: Run) -> None:
     port = port_of(run("listen", "--chat", "[::1]:0"))
     with connect(port, "::1") as ann, connect(port, "::1") as bob:
-        # Both are in the room once each has heard the other.
+        # Both are members once each has received a line of the other.
         for sender, other in ((ann, bob), (bob, ann)):
             other.settimeout(0.05)
             heard = b""
@@ -334,7 +334,7 @@ def test_relay_to_a_target_that_refuses(run: Run) -> None:
     with tcp_server() as (server, target):
         server.close()
         port = port_of(run("relay", "127.0.0.1:0", target))
-        # It may come so soon that `connect` is told of it.
+        # The reset may arrive during `connect`.
         with pytest.raises(ConnectionResetError), connect(port) as client:
             client.recv(1)
 
@@ -450,15 +450,13 @@ def test_check_with_starttls(run: Run, protocol: str) -> None:
 
 
 @pytest.mark.parametrize("words", [["listen"], ["relay", "127.0.0.1:9"]])
-def test_what_takes_more_than_a_few_lines_is_refused(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_self_signed_is_refused_with_show_code(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command, *target = words
     assert main([command, "--show-code", "--self-signed", "tls://127.0.0.1:0", *target]) == 2
     assert "use --cert FILE" in capsys.readouterr().err
 
 
-def test_what_is_typed_stays_text(run: Run, tmp_path: Path) -> None:
+def test_special_characters_of_arguments_stay_text(run: Run, tmp_path: Path) -> None:
     """A path may have quotes, backslashes and braces in it."""
     path = f'unix:{tmp_path}/it\'s "{{x}}" \\n'
     with serve(shout, 0, path):

@@ -26,7 +26,7 @@ from wireline.cli.parser._parser import parse
 from wireline.net import Socket
 
 
-def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
+def test_a_signal_calls_the_innermost_stop_first() -> None:
     called: list[str] = []
     ended = threading.Event()
 
@@ -50,7 +50,7 @@ def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_what_begins_after_the_signal_is_ended_at_once() -> None:
+def test_a_block_that_begins_after_the_signal_ends_at_once() -> None:
     called: list[str] = []
     signals = Signals()
     with signals.ended_by(lambda: called.append("first")):
@@ -59,7 +59,7 @@ def test_what_begins_after_the_signal_is_ended_at_once() -> None:
             assert called == ["first", "late"]
 
 
-def test_where_a_signal_is_expected_it_is_a_good_end() -> None:
+def test_an_expected_signal_is_exit_code_0() -> None:
     signals = Signals()
     signals.expected = True
     with signals.ended_by(lambda: None):
@@ -67,7 +67,7 @@ def test_where_a_signal_is_expected_it_is_a_good_end() -> None:
     assert signals.exit_code == 0
 
 
-def test_other_signals_are_none_of_its_business() -> None:
+def test_other_signals_are_ignored() -> None:
     seen = threading.Event()
     before = signal.signal(signal.SIGUSR1, lambda *_: seen.set())
     try:
@@ -79,7 +79,7 @@ def test_other_signals_are_none_of_its_business() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_outside_of_the_main_thread_there_are_none() -> None:
+def test_outside_of_the_main_thread_no_signal_is_caught() -> None:
     handlers: list[object] = []
 
     def look() -> None:
@@ -92,7 +92,7 @@ def test_outside_of_the_main_thread_there_are_none() -> None:
     assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
-def test_what_is_ignored_stays_ignored(start: Start) -> None:
+def test_an_ignored_signal_stays_ignored(start: Start) -> None:
     with tcp_server() as (server, target):
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -113,7 +113,7 @@ def test_what_is_ignored_stays_ignored(start: Start) -> None:
     [("listen",), ("listen", "--keep"), ("listen", "--echo", "--keep"), ("relay", "127.0.0.1:1")],
     ids=" ".join,
 )
-def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
+def test_a_signal_while_the_socket_is_bound_leaves_no_socket_file(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signals = Signals()
@@ -217,7 +217,7 @@ def unanswered(port: int) -> int:
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
 
 
-def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
+def test_a_signal_while_connecting_ends_the_command_at_once(start: Start) -> None:
     with deaf_listener() as (port, target):
         before = unanswered(port)
         command = start("connect", target)
@@ -228,7 +228,7 @@ def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
         assert command.end() == (130, b"", "")
 
 
-def test_an_interrupt_during_the_imports_ends_it_without_a_traceback() -> None:
+def test_an_interrupt_during_the_imports_ends_the_command_without_a_traceback() -> None:
     program = """
         import os, signal, sys
 
@@ -250,7 +250,7 @@ def test_an_interrupt_during_the_imports_ends_it_without_a_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_an_output_that_nobody_reads_does_not_keep_it_from_ending(start: Start) -> None:
+def test_a_full_output_pipe_does_not_delay_the_exit(start: Start) -> None:
     read, write = os.pipe()
     command = start("listen", "127.0.0.1:0", stdout=write)
     os.close(write)

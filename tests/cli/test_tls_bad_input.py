@@ -1,4 +1,4 @@
-"""What can be wrong with files, certificates and peers: each is one sentence a user can act on, and an exit code."""
+"""Faults of files, certificates and peers: each has an exit code and one sentence that a user can act on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tls import certificates
 from wireline import cli
 from wireline.tls import _trust
 
-# Files. Nothing listens and nothing is connected to: it does not come to that.
+# Files. The command fails before it listens or connects.
 
 
 @pytest.mark.parametrize(
@@ -58,8 +58,8 @@ from wireline.tls import _trust
     ],
 )
 def test_files(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    psk_file(tmp_path, "nothing that anybody could use\n", "text")
-    psk_file(tmp_path, "# nobody\n", "empty")
+    psk_file(tmp_path, "no certificate and no key\n", "text")
+    psk_file(tmp_path, "# no key\n", "empty")
     names = {
         "none": str(tmp_path / "none"),
         "directory": str(tmp_path),
@@ -190,7 +190,7 @@ def test_the_first_certificate_is_found_in_both_versions_of_the_message(start: S
     server.end()
 
 
-def test_a_client_without_a_certificate_shows_none() -> None:
+def test_a_client_without_a_certificate_has_none_to_capture() -> None:
     from wireline.cli._certificate_capture import first_certificate
 
     assert first_certificate(bytes.fromhex("0b000004 00 000000"), has_context=True) is None
@@ -198,7 +198,7 @@ def test_a_client_without_a_certificate_shows_none() -> None:
     assert first_certificate(b"\x0b\0\0\0", has_context=True) is None
 
 
-# Peers that speak something else, or nothing.
+# Peers that do not speak TLS.
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_a_server_that_speaks_no_tls(
     assert err.count("\n") == 1
 
 
-def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> None:
+def test_a_server_survives_bad_handshakes_and_reports_each(start: Start) -> None:
     server = start(*server_words(), "--echo", "--keep", "--timeout", "2", "tls://127.0.0.1:0")
     port = server.port()
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
@@ -248,8 +248,8 @@ def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> 
             if end:
                 peer.shutdown(socket.SHUT_WR)
             read_all(peer)
-    with connect(port) as silent:
-        assert silent.recv(1) == b""
+    with connect(port) as idle:
+        assert idle.recv(1) == b""
     reset(connect(port))
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -286,14 +286,14 @@ def test_debug_shows_where_it_went_wrong(capsys: pytest.CaptureFixture[str]) -> 
     assert err.splitlines()[-1].startswith("wireline: cannot use TLS: /none: ")
 
 
-def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_connection_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     assert cli.main([*client_words(), f"tls://127.0.0.1:{port}"]) == 3
     assert "refused the connection: nothing listens there" in capsys.readouterr().err
 
 
-# Words that do not go together.
+# Options that do not go together.
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFix
     assert "5ecre7" not in last
 
 
-def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> None:
+def test_an_error_in_a_key_file_names_the_line_and_never_the_key(tmp_path: Path) -> None:
     from wireline.cli._psk_files import read_keys
 
     assert read_keys(psk_file(tmp_path, "# a\n\n  al:ice:00FF \n")) == {"al:ice": b"\0\xff"}
@@ -350,7 +350,7 @@ def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> Non
         assert "5ecret" not in str(caught.value)
 
 
-def test_FB17_a_line_the_wrong_way_round_does_not_show_the_key(
+def test_FB17_a_line_with_its_parts_swapped_does_not_show_the_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FB17: of KEY:identity the error repeated the identity, which was the key."""
@@ -395,10 +395,10 @@ def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
 @pytest.mark.parametrize("command", ["connect", "listen"])
-def test_FB17_the_command_says_how_to_protect_the_keys(
+def test_FB17_the_error_has_the_chmod_that_protects_the_keys(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FB17: the same as a user sees it."""
+    """FB17: the error on standard error."""
     path = Path(psk_file(tmp_path, "me:00ff"))
     path.chmod(0o644)
     assert cli.main([command, "--psk-file", str(path), "tls://127.0.0.1:1"]) == 1

@@ -17,7 +17,7 @@ from wireline.cli import main
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_without_words_it_prints_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_arguments_it_prints_help_and_exits_2(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -32,7 +32,7 @@ def test_version_is_that_of_the_project(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out == f"wireline {project['version']}\n"
 
 
-def test_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert all(f"  {code}  " in out for code in range(7))
@@ -44,7 +44,7 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
     text = capsys.readouterr().out
     examples = text[text.index("\nexamples:\n") :]
     assert f"wireline {command} " in examples
-    # Nobody should have to scroll sideways.
+    # It fits into 120 columns.
     assert max(map(len, text.splitlines())) <= 120
 
 

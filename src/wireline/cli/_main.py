@@ -7,11 +7,18 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, report
 from wireline.cli._version import VERSION
 from wireline.cli.parser._parser import parse
+
+if TYPE_CHECKING:
+    from wireline.cli._exit_signals import Signals
+
+Command: TypeAlias = "Callable[[argparse.Namespace, Signals], None]"
+"""Runs a command; raises a `Failure` if it does not end well."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -30,9 +37,11 @@ def _run_command(options: argparse.Namespace) -> int:
     from wireline.cli._exit_signals import signals_caught
     from wireline.cli._logging import log_to_stderr
 
+    # Before signals are caught: until then a SIGINT raises KeyboardInterrupt, and `main` ends the command.
+    command: Command = options.load()
     with log_to_stderr(), signals_caught() as signals:
         try:
-            options.run(options, signals)
+            command(options, signals)
         except Exception as error:  # noqa: BLE001 - every error becomes an exit code
             # Errors after a signal are only a result of closing things.
             if signals.received is None:

@@ -9,7 +9,7 @@ from wireline.cli.parser import _option_types, _tls_options
 from wireline.cli.parser._common_options import add_show_code_and_debug, add_timeout
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
+    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "test a server and its certificates"
@@ -40,7 +40,7 @@ _TIMEOUT = 10.0
 
 def describe(check: argparse.ArgumentParser) -> None:
     """Add the options of ``check``."""
-    check.set_defaults(run=_run, program=_program)
+    check.set_defaults(load=_load, program=_program)
     check.add_argument(
         "target",
         metavar="TARGET",
@@ -61,10 +61,10 @@ def describe(check: argparse.ArgumentParser) -> None:
     _tls_options.describe_check(check)
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> None:
+def _load() -> Command:
     from wireline.cli.check import _check
 
-    _check.run(options, signals)
+    return _check.run
 
 
 def _program(options: argparse.Namespace) -> Program:

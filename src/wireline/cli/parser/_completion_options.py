@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
+    from wireline.cli._main import Command
 
 SUMMARY = "print a completion script for a shell"
 
@@ -25,11 +25,11 @@ _SHELLS = ("bash", "zsh", "fish")
 
 def describe(completion: argparse.ArgumentParser) -> None:
     """Add the argument of ``completion``."""
-    completion.set_defaults(run=_run)
+    completion.set_defaults(load=_load)
     completion.add_argument("shell", metavar="SHELL", choices=_SHELLS, help=f"one of {', '.join(_SHELLS)}")
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> None:
+def _load() -> Command:
     from wireline.cli.parser import _completion
 
-    _completion.run(options, signals)
+    return _completion.run

@@ -9,7 +9,7 @@ from wireline.cli.parser import _option_types, _tls_options
 from wireline.cli.parser._common_options import add_crlf, add_show_code_and_debug, add_timeout
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
+    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "connect to a peer"
@@ -45,7 +45,7 @@ If the reader of standard output exits (| head -1), the command exits with 1 and
 
 def describe(connect: argparse.ArgumentParser) -> None:
     """Add the options of ``connect``."""
-    connect.set_defaults(run=_run, program=_program)
+    connect.set_defaults(load=_load, program=_program)
     connect.add_argument("target", metavar="TARGET", type=_option_types.target, help="address to connect to")
     add_timeout(
         connect,
@@ -56,10 +56,10 @@ def describe(connect: argparse.ArgumentParser) -> None:
     _tls_options.describe_connect(connect)
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> None:
+def _load() -> Command:
     from wireline.cli import _connect
 
-    _connect.run(options, signals)
+    return _connect.run
 
 
 def _program(options: argparse.Namespace) -> Program:

@@ -9,7 +9,7 @@ from wireline.cli.parser import _option_types, _tls_options
 from wireline.cli.parser._common_options import add_crlf, add_show_code_and_debug, add_timeout
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
+    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "listen for connections"
@@ -52,7 +52,7 @@ _SERVICES = {
 
 def describe(listen: argparse.ArgumentParser) -> None:
     """Add the options of ``listen``."""
-    listen.set_defaults(run=_run, program=_program)
+    listen.set_defaults(load=_load, program=_program)
     listen.add_argument(
         "target", metavar="ADDRESS", type=_option_types.listen_address, help="address to listen on"
     )
@@ -70,10 +70,10 @@ def describe(listen: argparse.ArgumentParser) -> None:
     _tls_options.describe_listen(listen)
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> None:
+def _load() -> Command:
     from wireline.cli import _listen
 
-    _listen.run(options, signals)
+    return _listen.run
 
 
 def _program(options: argparse.Namespace) -> Program:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from wireline.cli.parser import (
     _check_options,
@@ -16,6 +17,9 @@ from wireline.cli.parser import (
     _usage,
 )
 from wireline.cli.parser._common_options import DEBUG_HELP
+
+if TYPE_CHECKING:
+    from wireline.cli._main import Command
 
 _ABOUT = """\
 Move bytes between standard input and output and a network peer.
@@ -46,7 +50,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Parse the words after the program's name.
 
     Returns:
-        The options. ``run`` is the function that runs the command, unless ``version`` is set.
+        The options. ``load`` imports and returns the function that runs the command, unless ``version`` is set.
 
     Raises:
         SystemExit: help was printed (code 0), or the usage is wrong and was reported (2).
@@ -55,7 +59,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     words = sys.argv[1:] if argv is None else argv
     _usage.reject_unknown_options(parser, words)
     options = parser.parse_args(words)
-    if options.run is None and not options.version:
+    if options.load is None and not options.version:
         parser.exit(2, parser.format_help())
     parser = options.parser  # of the command: errors refer to its help
     if options.crlf and options.service:
@@ -74,9 +78,13 @@ def _show_code_instead(parser: argparse.ArgumentParser, options: argparse.Namesp
         parser.error(
             "--show-code cannot show --self-signed: making a certificate takes too many lines; use --cert FILE"
         )
+    options.load = _load_show_code
+
+
+def _load_show_code() -> Command:
     from wireline.cli.show_code import _show_code
 
-    options.run = _show_code.run
+    return _show_code.run
 
 
 def make_parser() -> _usage.Parser:
@@ -84,7 +92,7 @@ def make_parser() -> _usage.Parser:
     parser = _usage.Parser("wireline", description=_ABOUT, epilog=_EXIT_CODES)
     parser.add_argument("--version", action="store_true", help="show the version and exit")
     parser.add_argument("--debug", action="store_true", help=DEBUG_HELP)
-    parser.set_defaults(parser=parser, run=None, service=None, crlf=False, show_code=False)
+    parser.set_defaults(parser=parser, load=None, service=None, crlf=False, show_code=False)
     # `prog`: otherwise argparse formats a usage to find it.
     commands = parser.add_subparsers(prog="wireline", metavar="COMMAND", title="commands")
     for name, module in _COMMANDS.items():

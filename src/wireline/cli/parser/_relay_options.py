@@ -10,7 +10,7 @@ from wireline.cli.parser._common_options import add_show_code_and_debug, add_tim
 from wireline.cli.parser._usage import ArgumentGroup
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
+    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "forward connections"
@@ -56,7 +56,7 @@ _FOR_TARGET = ("ca_file", "no_verify", "sni", "client_cert", "client_key", "psk_
 
 def describe(relay: argparse.ArgumentParser) -> None:
     """Add the options of ``relay``."""
-    relay.set_defaults(run=_run, program=_program)
+    relay.set_defaults(load=_load, program=_program)
     relay.add_argument(
         "listen", metavar="LISTEN", type=_option_types.stream_listen_address, help="address to listen on"
     )
@@ -172,10 +172,10 @@ def listen_options(options: argparse.Namespace) -> argparse.Namespace:
     )
 
 
-def _run(options: argparse.Namespace, signals: Signals) -> None:
+def _load() -> Command:
     from wireline.cli import _relay
 
-    _relay.run(options, signals)
+    return _relay.run
 
 
 def _program(options: argparse.Namespace) -> Program:
