@@ -115,4 +115,4 @@ def _serve(server: socket.socket, talk: Talk, context: ssl.SSLContext) -> None:
                 with context.wrap_socket(client, server_side=True) as secured:
                     read_all(secured)
             except OSError:
-                pass  # the client refused the certificate, or only looked
+                pass  # the client refused the certificate, or closed after the handshake

@@ -1,4 +1,4 @@
-"""``wireline listen --chat``: the lines of each to all the others."""
+"""``wireline listen --chat``: the lines of each client to all others."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_all_other_clients_get_the_line_unchanged(start: Start) -> None:
         bob.sendall(b"parts\n")
         for other in (ann, cyd):
             assert receive(other, 13) == b"in two parts\n"
-        # A last line without an end gets one.
+        # A last line without a line end gets one.
         cyd.sendall(b"bye")
         cyd.shutdown(socket.SHUT_WR)
         assert cyd.recv(1) == b""
@@ -109,7 +109,7 @@ def test_a_client_that_never_ends_a_line_is_disconnected(start: Start) -> None:
 
 
 class LeavingClient:
-    """Leaves at the very moment when it is sent something."""
+    """Leaves during a send to it."""
 
     def __init__(self) -> None:
         self.is_in = threading.Event()
@@ -132,7 +132,7 @@ class LeavingClient:
 
 
 class OneLineClient(LeavingClient):
-    """Says one line and leaves."""
+    """Sends one line and leaves."""
 
     def __init__(self) -> None:
         super().__init__()

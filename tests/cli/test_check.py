@@ -20,7 +20,7 @@ from wireline.cli import main
 
 
 def answers(*addresses: tuple[str, int]) -> object:
-    """A resolver that knows one name more."""
+    """A resolver that knows one more name."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, *others: int, **named: int) -> list[tuple[object, ...]]:
@@ -146,8 +146,8 @@ def test_addresses_are_tried_at_the_same_time(
         limit = time.monotonic() + PATIENCE
         while any(unanswered(port) == count for port, count in zip(ports, before, strict=True)):
             assert time.monotonic() < limit
-            threading.Event().wait(0.01)  # nothing tells when a connection is asked for
-    # The listeners are gone: when it is asked for again, both are refused.
+            threading.Event().wait(0.01)  # nothing signals that a connection was requested
+    # The listeners are closed: the next attempts of both are refused.
     checking.join()
     assert capfd.readouterr().out.count("Connection refused") == 2
 

@@ -1,4 +1,4 @@
-"""The JSON of ``wireline check`` is what the schema in its reference says, and the schema says enough."""
+"""The JSON of ``wireline check`` matches the schema in its reference, and the schema is complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``wireline check --starttls`` against scripted servers that ``openssl s_client`` takes for real ones."""
+"""``wireline check --starttls`` against scripted servers that ``openssl s_client`` accepts."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def test_a_server_that_sends_no_greeting_is_exit_code_4(start: Start) -> None:
 
 
 def test_plaintext_after_the_reply_is_refused(start: Start) -> None:
-    """CVE-2011-0411 and its kin: what was injected before the handshake must not count as protected."""
+    """CVE-2011-0411 and similar: data injected before the handshake must not count as protected."""
     with tcp_server() as (server, target):
         command = start(*CHECK, "pop3", "--sni", "localhost", target)
         with accept(server) as peer:

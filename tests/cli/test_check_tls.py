@@ -1,4 +1,4 @@
-"""``wireline check`` with TLS: good certificates, all kinds of bad ones, and what is known of a connection."""
+"""``wireline check`` with TLS: good and bad certificates, and the facts about a connection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def until_the_end(client: Socket, address: Address) -> None:
 def serving(
     leaf: certificates.Leaf, host: str = "localhost", context: SslContext | ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """Our own TLS server; gives the target."""
+    """A TLS server of this library; yields the target."""
     if isinstance(context, ssl.SSLContext):
         context.load_cert_chain(*leaf)
         context = SslContext.from_ssl(context)
@@ -54,7 +54,7 @@ TRUSTING = ["check", "--ca-file", certificates.ca_file()]
 
 
 class Checked(NamedTuple):
-    """How a check ended that was made in this process: a process for each takes its time."""
+    """The result of a check in this process, which is faster than one in its own."""
 
     code: int
     out: str
@@ -119,7 +119,7 @@ def certificates_fingerprint(path: str) -> str:
 
 
 def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
-    """FB15: `ssl` cannot copy the session of such a connection, and the report of the check was lost with it."""
+    """FB15: `ssl` cannot copy the session of such a connection, and the report of the check was lost."""
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = version
@@ -136,12 +136,7 @@ def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),
     "not yet valid": (certificates.not_yet_valid, True, False, "is not valid yet"),
-    "wrong name": (
-        certificates.elsewhere,
-        False,
-        True,
-        "it is for elsewhere.test; if it should",
-    ),
+    "wrong name": (certificates.elsewhere, False, True, "it is for elsewhere.test; if it should"),
     "self-signed": (certificates.self_signed, True, False, "is self-signed"),
     "incomplete": (certificates.incomplete, True, False, "was sent without its intermediate certificates"),
     "stranger": (certificates.stranger, True, False, "was signed by a CA that is not trusted here"),
@@ -223,7 +218,7 @@ def test_a_server_without_sessions(check: Check) -> None:
 
 def test_another_group_is_recognised(check: Check) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ecdh_curve("secp384r1")  # asked for by a HelloRetryRequest
+    context.set_ecdh_curve("secp384r1")  # the server requests it with a HelloRetryRequest
     with serving(certificates.server(), context=context) as target:
         out = check(target).out
     assert "  key exchange  P-384\n" in out
@@ -360,7 +355,7 @@ def test_an_untrusted_and_expired_certificate(check: Check) -> None:
 
 @contextlib.contextmanager
 def in_turn(*contexts: ssl.SSLContext) -> Iterator[str]:
-    """A server that speaks first, takes as many connections as it has contexts, and leaves without a goodbye."""
+    """A server that sends first, accepts as many connections as it has contexts, and sends no close_notify."""
 
     def welcome() -> None:
         for context in contexts:

@@ -106,7 +106,7 @@ def test_crlf_across_chunks(start: Start) -> None:
             received = b""
             for chunk, expected in ((b"a\nb\r", b"a\r\nb\r"), (b"\nc\n", b"\nc\r\n"), (b"\n", b"\r\n")):
                 command.type(chunk)
-                # Wait until it is through, so that the next chunk is one of its own.
+                # Wait until it has arrived, so that the next write is a separate chunk.
                 while len(received) < len(expected):
                     received += peer.recv(100)
                 assert received == expected
@@ -139,7 +139,7 @@ def test_no_such_unix_socket_is_3(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_name_that_does_not_resolve_is_3(start: Start) -> None:
-    # RFC 6761: no name under .invalid ever resolves; the empty label never reaches a name server.
+    # RFC 6761: names under .invalid never resolve; a name with an empty label is not sent to a name server.
     result = start("connect", "no..such.invalid:80").finish(b"")
     assert result.code == 3
     assert "no..such.invalid" in result.err
@@ -190,7 +190,7 @@ def test_input_that_the_peer_does_not_receive_is_6(start: Start) -> None:
         command = start("connect", target, stdin=endless)
         with accept(server) as peer:
             peer.sendall(b"enough")
-            # Read a bit, then leave with nothing unread but what is on its way.
+            # Read some data, then close; only data in transit is unread.
             peer.recv(1 << 16)
         result = command.finish()
     assert result.code == 6
@@ -218,7 +218,7 @@ def test_a_closed_output_pipe_ends_it_quietly_with_1(start: Start) -> None:
 
 
 def test_input_that_cannot_be_read_to_its_end_is_a_reset_for_the_peer(start: Start) -> None:
-    # Standard input is a connection itself, the one thing that can break off in the middle.
+    # Standard input is a connection, because reading it can fail in the middle.
     with tcp_server() as (server, target), tcp_server() as (source, _):
         feed = connect(source.getsockname()[1])
         with accept(source) as standard_input:
@@ -250,7 +250,7 @@ def test_a_signal_ends_it_quietly(start: Start, number: int, code: int) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         with accept(server) as peer:
-            # Once its bytes pass, the command is past its start.
+            # Once data passes, the command has started.
             command.type(b"x")
             assert peer.recv(1) == b"x"
             command.send_signal(number)

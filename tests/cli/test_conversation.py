@@ -77,7 +77,7 @@ class Pipes:
         os.close(self._typing)
 
     def shown(self) -> bytes:
-        """Everything written so far; there must be something."""
+        """All output so far; there must be some."""
         return os.read(self._screen, 1 << 16)
 
     def stop_reading(self) -> None:
@@ -95,7 +95,7 @@ def pipes() -> Iterator[Pipes]:
     yield pipes
     with contextlib.suppress(OSError):
         pipes.end_input()
-    # The upload of some conversation may still be reading: it sees the end before its descriptor goes.
+    # An upload may still be reading: it must see the end before its descriptor is closed.
     for thread in threading.enumerate():
         if thread.name == "wireline-upload":
             thread.join()
@@ -173,7 +173,7 @@ def test_a_peer_that_only_receives_gets_all_of_the_input(pipes: Pipes) -> None:
     peer = FakePeer(None)
     conversation = threading.Thread(target=talk, args=(peer, pipes))
     conversation.start()
-    # More than the pause that a peer which has spoken would have been granted.
+    # Longer than the pause after a peer that has sent data.
     conversation.join(0.7)
     assert conversation.is_alive()
     pipes.type(b"late")

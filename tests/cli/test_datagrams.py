@@ -140,7 +140,7 @@ def test_echo_ends_after_the_timeout(start: Start) -> None:
 def test_echo_survives_a_sender_that_cannot_be_replied_to(start: Start) -> None:
     command = start("listen", "--echo", "udp://127.0.0.1:0")
     port = command.port()
-    # Port 0 as the source is what a broken or malicious sender may have; no answer can go there.
+    # A broken or malicious sender may use source port 0, to which no reply can be sent.
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         raw.sendto(b"\0\0" + port.to_bytes(2, "big") + b"\0\x09\0\0x", ("127.0.0.1", 0))
     with udp_socket() as (peer, _):

@@ -1,4 +1,4 @@
-"""Every command explains itself, and shells complete it."""
+"""The help of every command, and completion in shells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table from what happened to an exit code and a sentence."""
+"""Exit codes and sentences of errors."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ SMALL_BUFFER = 4096
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Socket, socket.socket]]:
-    """A connection whose buffers hold little, and its other end."""
+    """A connection with small buffers, and its other end."""
     ours, other = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
     with Socket.from_socket(ours) as sock, other:

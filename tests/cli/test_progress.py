@@ -1,4 +1,4 @@
-"""The progress line: what it says, and where it must not be."""
+"""The progress line: its text, and where it must not appear."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from wireline.cli._progress import Counters, show_progress
 
 
 class Terminal:
-    """A pseudo-terminal: what is written to ``fd`` is seen on the screen."""
+    """A pseudo-terminal with a screen that shows what is written to ``fd``."""
 
     def __init__(self) -> None:
         self._master, self.fd = pty.openpty()
@@ -38,7 +38,7 @@ class Terminal:
         while True:
             try:
                 piece = os.read(self._master, 4096)
-            except OSError:  # EIO: how Linux says that the last writer is gone
+            except OSError:  # EIO: Linux reports that the last writer has closed
                 break
             if not piece:
                 break
@@ -157,7 +157,7 @@ def test_there_is_no_progress_line_while_a_user_types(start: Start, terminal: Te
             terminal.type(b"hello\n")
             assert peer.recv(10) == b"hello\n"
             peer.sendall(b"world")
-        # The terminal stays open, and is not waited for.
+        # The terminal stays open, and the command does not wait for it.
         assert command.finish().code == 0
     screen = terminal.text()
     assert "world" in screen

@@ -44,7 +44,7 @@ def send_and_end(sock: socket.socket, data: bytes) -> threading.Thread:
 
 @contextlib.contextmanager
 def through(start: Start, *words: str) -> Iterator[tuple[Command, socket.socket, socket.socket]]:
-    """A relay with these words, a client of it and the server's end of the same connection."""
+    """A relay with these arguments, a client, and the server's end of the same connection."""
     with tcp_server() as (server, target):
         relay = start("relay", *words, ANY, target)
         with connect(relay.port()) as client, accept(server) as peer:
@@ -55,7 +55,7 @@ def end(relay: Command, number: int = signal.SIGINT) -> tuple[int, str]:
     relay.send_signal(number)
     result = relay.end()
     assert result.out == b""
-    # Connections that are just ending may be waited for.
+    # The relay may report that it waits for connections that are just ending.
     return result.code, "".join(line for line in result.err.splitlines(True) if "Ctrl-C again" not in line)
 
 
@@ -200,12 +200,12 @@ def test_two_hundred_at_once_and_nothing_is_left(start: Start) -> None:
             descriptors(relay) > before + 2
         ):  # it may have waited for its first client since, with a pair of sockets
             assert time.monotonic() < limit
-            threading.Event().wait(0.02)  # nothing tells when a process has closed something
+            threading.Event().wait(0.02)  # nothing signals that a process has closed a descriptor
         assert len(os.listdir(f"/proc/{relay.process.pid}/task")) < 8
         assert end(relay) == (0, "")
 
 
-# How it ends.
+# Signals.
 
 
 def test_the_first_signal_waits_for_the_connections(start: Start) -> None:
@@ -255,7 +255,7 @@ def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
         assert (signals.exit_code, hurried) == (143, ["now"])
 
 
-# The words.
+# Usage.
 
 
 @pytest.mark.parametrize(

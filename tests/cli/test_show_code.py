@@ -1,4 +1,4 @@
-"""``--show-code``: the program that is printed does what the command line does."""
+"""``--show-code``: the printed program does the same as the command."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def only_public_names(source: str) -> None:
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = b"") -> bytes:
-    """Give the input, wait for a good end, return the output."""
+    """Send the input, wait for exit code 0, return the output."""
     out, err = process.communicate(data, timeout=PATIENCE)
     assert (process.returncode, err.decode()) == (0, "")
     return out
@@ -94,7 +94,7 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def shout(client: Socket, address: Address) -> None:
-    """Wait for everything, and send it back in capitals."""
+    """Read to the end, and send the data back in capitals."""
     data = b""
     while chunk := client.recv_some():
         data += chunk
@@ -114,7 +114,7 @@ def test_connect(run: Run, words: tuple[str, ...]) -> None:
 
 
 def test_connect_ends_with_the_peer(run: Run) -> None:
-    """With the input still open: nothing may hang at the interpreter's exit."""
+    """With the input still open, the interpreter must exit."""
     with tcp_server() as (server, target):
         process = run("connect", target)
         with accept(server) as peer:
@@ -191,7 +191,7 @@ def test_listen(run: Run) -> None:
         peer.shutdown(socket.SHUT_WR)
         assert process.stdout is not None
         assert process.stdout.read(8) == b"question"
-        # It knows by now, or soon, that the peer is done, and still passes on what is typed.
+        # The peer has ended, and input is still sent.
         with pytest.raises(TimeoutError):
             peer.settimeout(0.1)
             peer.recv(1)
@@ -314,7 +314,7 @@ def test_listen_for_datagrams_of_one_peer(run: Run) -> None:
 
 
 def answer_in_capitals(client: socket.socket, server: socket.socket) -> None:
-    """All the way there, and all the way back: an end goes through in each direction by itself."""
+    """Data and a half-close pass in each direction."""
     client.sendall(b"question")
     client.shutdown(socket.SHUT_WR)
     with accept(server) as peer:
@@ -446,7 +446,7 @@ def test_check_with_starttls(run: Run, protocol: str) -> None:
     assert out.startswith(b"TlsInfo(version='TLSv1.3'")
 
 
-# Words.
+# Arguments.
 
 
 @pytest.mark.parametrize("words", [["listen"], ["relay", "127.0.0.1:9"]])
@@ -457,7 +457,7 @@ def test_self_signed_is_refused_with_show_code(words: list[str], capsys: pytest.
 
 
 def test_special_characters_of_arguments_stay_text(run: Run, tmp_path: Path) -> None:
-    """A path may have quotes, backslashes and braces in it."""
+    """A path may contain quotes, backslashes and braces."""
     path = f'unix:{tmp_path}/it\'s "{{x}}" \\n'
     with serve(shout, 0, path):
         assert finish(run("connect", path), b"hello") == b"HELLO", shlex.quote(path)

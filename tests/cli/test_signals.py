@@ -1,4 +1,4 @@
-"""How a signal makes the command end."""
+"""Signals: exit codes, files that are removed, time limits."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_a_signal_while_the_socket_is_bound_leaves_no_socket_file(
 def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """FA6: the second of two signals was noticed when the first had been dealt with, at the end of the drain."""
+    """FA6: the second of two signals was handled only after the first one, at the end of the drain."""
     monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", 10 * PATIENCE)
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
@@ -161,7 +161,7 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
         if "--echo" in words:
             assert peer.recv(1) == b"x"
         limit = time.monotonic() + PATIENCE
-        while not signals._forces:  # it listens, and is about to serve: a second signal would end the process
+        while not signals._forces:  # until it serves, a second signal ends the process
             assert time.monotonic() < limit
         ending = [threading.Thread(target=signals.receive, args=[signal.SIGTERM]) for _ in range(2)]
         for each in ending:
@@ -210,7 +210,7 @@ def is_listening(port: int) -> bool:
 
 
 def unanswered(port: int) -> int:
-    """How many have asked for a connection to this port and got no answer yet."""
+    """The number of connection attempts to this port without an answer."""
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table]
     # The columns are number, local address, remote address, state. 02 is SYN_SENT.

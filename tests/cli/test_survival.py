@@ -22,12 +22,12 @@ EVERY_BYTE = bytes(range(256))
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """Where a Unix socket is made: what is printed on standard error may not be there to be read."""
+    """The path of a Unix socket: its address cannot be read from standard error if that is closed."""
     return f"unix:{tmp_path}/sock"
 
 
 def play(command: str, start: Start, place: str, **streams: object) -> Command:
-    """Let a command do its work, as far as that is possible; it ends by itself."""
+    """Run a command to its end, as far as possible."""
     match command:
         case "connect":
             with tcp_server() as (server, target):
@@ -39,7 +39,7 @@ def play(command: str, start: Start, place: str, **streams: object) -> Command:
             running = start("listen", place, **streams)
             with connect_when_it_listens(place.removeprefix("unix:")) as client:
                 client.sendall(EVERY_BYTE)
-                with contextlib.suppress(OSError):  # it has left already if it could not write
+                with contextlib.suppress(OSError):  # it has exited already if it could not write
                     client.shutdown(socket.SHUT_WR)
                 running.process.wait(PATIENCE)
         case "relay":
@@ -74,7 +74,7 @@ def complaints(command: Command) -> list[str]:
 
 
 WRITES = {"connect": True, "listen": True, "relay": False, "check": True, "completion": True}
-"""Which ones write to standard output."""
+"""The commands that write to standard output."""
 
 
 def test_every_command_is_here() -> None:
@@ -109,7 +109,7 @@ def test_a_full_disk_is_reported_and_exit_code_1(
 @pytest.mark.parametrize("command", WRITES)
 @pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "<&- 2> /dev/full"])
 def test_no_terminal_is_needed(start: Start, place: str, command: str, redirect: str) -> None:
-    """It has no controlling terminal either: each command is started in a session of its own."""
+    """There is no controlling terminal either: each command runs in its own session."""
     running = play(command, start, place, redirect=redirect, env={"TERM": ""})
     assert running.process.returncode == 0
     _, out, err = running.end()
@@ -142,7 +142,7 @@ def test_connect_passes_any_byte(start: Start, env: dict[str, str]) -> None:
 
 @LOCALES
 def test_listen_passes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
-    path = f"{tmp_path}/s\udcff\udcfe"  # what is no UTF-8 in the words of a command line
+    path = f"{tmp_path}/s\udcff\udcfe"  # bytes of the command line that are not UTF-8
     command = start("listen", f"unix:{path}", env=env)
     assert command.process.stderr is not None
     assert command.process.stderr.readline().startswith(b"listening on unix:/")

@@ -1,4 +1,4 @@
-"""In front of a terminal: tables and progress lines at two widths, and Ctrl-C."""
+"""On a terminal: tables and progress lines at two widths, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ def test_the_table_of_relay_is_drawn_in_its_place(width: int) -> None:
     assert len(lines) == 1 + len(patterns)
     for line, pattern in zip(lines[1:], patterns, strict=True):
         assert re.fullmatch(pattern, line), line
-    # The numbers stand under the ends of their heads.
+    # The numbers are aligned with the ends of their titles.
     ends = [lines[1].index(head) + len(head) for head in ("to target", "to client")]
     assert [lines[4][: ends[0]].endswith("2.9 KiB"), lines[3][: ends[1]].endswith("5.0 KiB")] == [True, True]
 
 
 @pytest.fixture
 def long_path() -> Iterator[str]:
-    """A path that is wider, with what stands beside it, than a narrow terminal."""
+    """A path that makes its row wider than a narrow terminal."""
     with tempfile.TemporaryDirectory() as directory:
         yield f"{directory}/".ljust(90, "x")
 
@@ -128,7 +128,7 @@ def test_the_tables_of_check(width: int) -> None:
     for head in heads:
         bottom = next(index for index in range(head, len(lines)) if lines[index].startswith("└"))
         assert {len(line) for line in lines[head : bottom + 1]} == {len(lines[head])}
-    # The one that signed stands above, and each one deeper.
+    # Each issuer is above the certificate that it signed, which is indented further.
     branches = [line.index("└── ") for line in lines if "└── " in line and "O=" in line]
     assert branches == sorted(set(branches))
     text = "\n".join(lines)

@@ -1,4 +1,4 @@
-"""TLS by the command, as processes: both sides, every way to trust, and everything that goes over plain sockets."""
+"""TLS of the command as a process: both sides, every way to authenticate, and the same data as without TLS."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NO_CLOSE_NOTIFY = "closed the connection without ending TLS (no close_notify)"
 
 
 def server_words(leaf: certificates.Leaf | None = None) -> list[str]:
-    """The words of a server with a certificate."""
+    """The arguments of a server with a certificate."""
     cert, key = leaf or certificates.server()
     return ["listen", "--cert", cert, "--key", key]
 
 
 def client_words() -> list[str]:
-    """The words of a client that trusts it."""
+    """The arguments of a client that trusts it."""
     return ["connect", "--ca-file", certificates.ca_file()]
 
 
@@ -41,7 +41,7 @@ def plain_context() -> ssl.SSLContext:
 
 
 def secured(port: int, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
-    """A connection of the standard library, which takes no cut for an end."""
+    """A connection of the standard library, for which an end without close_notify is an error."""
     return (context or plain_context()).wrap_socket(
         connect(port), server_hostname="localhost", suppress_ragged_eofs=False
     )
@@ -49,13 +49,13 @@ def secured(port: int, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
 
 @pytest.fixture
 def listening() -> Iterator[tuple[socket.socket, str]]:
-    """A plain listener, to be made a TLS server, and the target that leads there."""
+    """A plain listener for a TLS server, and its address as a target."""
     with tcp_server() as (server, target):
         yield server, f"tls://{target}"
 
 
 def welcome(server: socket.socket, leaf: certificates.Leaf | None = None) -> ssl.SSLSocket:
-    """Accept a connection and shake hands, as the standard library does."""
+    """Accept a connection and make the handshake with the standard library."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*(leaf or certificates.server()))
     return context.wrap_socket(accept(server), server_side=True)
@@ -211,7 +211,7 @@ def test_mutual_tls(start: Start) -> None:
     listener.send_signal(signal.SIGTERM)
     anonymous, untrusted = listener.end().err.splitlines()
     assert "sent no certificate: it needs one of a CA in the file of --client-ca" in anonymous
-    assert "somebody else" in untrusted  # the CA's name, out of the certificate that was refused
+    assert "somebody else" in untrusted  # the name of the CA in the certificate that was refused
     assert "not trusted here" in untrusted
     assert "--client-ca FILE names a CA to trust" in untrusted
 
@@ -238,7 +238,7 @@ def test_alpn(start: Start, listening: tuple[socket.socket, str]) -> None:
 
 
 def read_announcement(command: Command) -> tuple[str, str]:
-    """The CA's certificate and the line for a client."""
+    """The certificate of the CA, and the command of a client."""
     assert command.process.stderr is not None
     pem = ""
     for line in iter(lambda: command.process.stderr.readline().decode(), ""):  # type: ignore[union-attr]
@@ -259,7 +259,7 @@ def test_self_signed_prints_the_command_of_a_client(start: Start, address: str, 
     assert start(*client).finish(b"trusted") == (0, b"trusted", "")
     ca_file = Path(client[client.index("--ca-file") + 1])
     assert ca_file.read_text() == pem
-    # The key was there for a moment only.
+    # The file of the key was removed.
     assert os.listdir(ca_file.parent) == ["ca.pem"]
     command.send_signal(signal.SIGTERM)
     assert command.end() == (0, b"", "")
@@ -337,7 +337,7 @@ def test_a_server_that_does_not_know_the_key_is_refused(start: Start, tmp_path: 
 def test_an_interpreter_without_pre_shared_keys_is_reported(start: Start, tmp_path: Path) -> None:
     words = ["connect", "--psk-file", psk_file(tmp_path, "alice:0b"), "tls://127.0.0.1:1"]
     result = start(*words, env={"WIRELINE_NO_BRIDGE": "1"}).finish(b"")
-    if sys.version_info >= (3, 13):  # it has them by itself
+    if sys.version_info >= (3, 13):  # this interpreter has them
         assert result.code == 3
     else:
         assert result.code == 1

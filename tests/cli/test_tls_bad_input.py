@@ -353,7 +353,7 @@ def test_an_error_in_a_key_file_names_the_line_and_never_the_key(tmp_path: Path)
 def test_FB17_a_line_with_its_parts_swapped_does_not_show_the_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FB17: of KEY:identity the error repeated the identity, which was the key."""
+    """FB17: for KEY:identity, the error quoted the part before the colon, which was the key."""
     from wireline.cli._psk_files import read_keys
 
     secret = "5e" * 40
@@ -367,7 +367,7 @@ def test_FB17_a_line_with_its_parts_swapped_does_not_show_the_key(
 
 
 def test_FB17_the_program_of_show_code_does_not_have_the_key(capfd: pytest.CaptureFixture[str]) -> None:
-    """FB17: --show-code printed the key of --psk, in what is made to be copied."""
+    """FB17: --show-code printed the key of --psk, in a text that is meant to be copied."""
     secret = "5e" * 32
     assert cli.main(["connect", "--show-code", "--psk", f"me:{secret}", "tls://localhost:1"]) == 0
     out, err = capfd.readouterr()
@@ -378,7 +378,7 @@ def test_FB17_the_program_of_show_code_does_not_have_the_key(capfd: pytest.Captu
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
 @pytest.mark.parametrize("mode", [0o666, 0o644, 0o640, 0o602, 0o610])
 def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
-    """FB17: --psk-file with mode 0666 was taken without a word."""
+    """FB17: --psk-file accepted a file of mode 0666 without a warning."""
     from wireline.cli._psk_files import read_key, read_keys
 
     path = Path(psk_file(tmp_path, "me:00ff"))
@@ -407,7 +407,7 @@ def test_FB17_the_error_has_the_chmod_that_protects_the_keys(
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no such pipes here")
 def test_FB17_keys_may_come_from_a_pipe() -> None:
-    """FB17: a pipe is for those alone that were given it: `--psk-file <(pass show device)`."""
+    """FB17: only processes that inherit a pipe can read it: `--psk-file <(pass show device)`."""
     from wireline.cli._psk_files import read_key
 
     reading, writing = os.pipe()

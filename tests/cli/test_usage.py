@@ -1,4 +1,4 @@
-"""The words of the command line: help, version, wrong usage."""
+"""Help, version, wrong usage, and start-up."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
         (["connect", "--timeout", "nan", "127.0.0.1:9"], "not a number of seconds above 0"),
         (["connect", "--timeout", "inf", "127.0.0.1:9"], "not a number of seconds above 0"),
         (["connect", "--timeou=3", "127.0.0.1:9"], "there is no option --timeou; write --timeout, or see"),
-        # Not "'3' is no target": that is what argparse would make of it.
+        # Not "'3' is no target", which argparse alone would print.
         (["connect", "--timout", "3", "127.0.0.1:9"], "there is no option --timout; write --timeout, or see"),
         (["listen", "-echo", "127.0.0.1:0"], "there is no option -echo; write --echo, or see"),
         (["check", "--colour", "127.0.0.1:9"], "there is no option --colour; see 'wireline check --help'"),
@@ -94,7 +94,7 @@ def test_help_into_a_closed_pipe_is_quiet(start: Start) -> None:
         command = start("--help", stdout=write)
     finally:
         os.close(write)
-    # argparse keeps a failed write to itself where Python does not buffer: then the code is 0.
+    # With unbuffered output argparse ignores a failed write, and the code is 0.
     assert command.finish().err == ""
 
 
@@ -104,8 +104,8 @@ def test_version_onto_a_full_disk_fails_with_the_reason(start: Start) -> None:
     assert result.err == "wireline: cannot write to standard output: No space left on device\n"
 
 
-# Start-up is import time. The lists say which modules no command line of that kind may import; the limits are the
-# modules that it imports today and a few more.
+# Start-up is import time. The sets are modules that a command line must not import; each limit is the number of modules
+# that it imports now, and a few more.
 _NEVER = {
     "asyncio",
     "ctypes",

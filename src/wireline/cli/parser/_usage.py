@@ -6,7 +6,7 @@ import argparse
 import textwrap
 from collections.abc import Collection, Sequence
 from itertools import groupby
-from typing import NoReturn, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 _MAX_TEXT_WIDTH = 100
 """Characters of a line of prose, however wide the terminal is: longer lines are hard to read."""
@@ -38,10 +38,8 @@ class Parser(argparse.ArgumentParser):
         commands: the parsers of the commands by name.
     """
 
-    def __init__(self, prog: str, *, description: str, epilog: str) -> None:
-        super().__init__(
-            prog, description=description, epilog=epilog, formatter_class=HelpFormatter, allow_abbrev=False
-        )
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, formatter_class=HelpFormatter, allow_abbrev=False, **options)
         self.commands: dict[str, Parser] = {}
 
     @property
