@@ -7,10 +7,10 @@ The side that ends first decides how the conversation ends:
 
 - The input: its end is announced to the peer (half-close), and the rest of the peer's data is awaited.
 - The peer: it may have exited, or only have no more to send; the two look the same. Input from a terminal ends at once.
-  A peer that has sent nothing is taken for one that only receives, such as a backup, and gets all of the input. Any
-  other peer gets the input until it pauses.
+  A peer that has sent nothing probably only receives, such as a backup, and gets all of the input. Any other peer gets
+  the input until it pauses.
 
-If reading the input fails, the connection is reset: the peer must not take the data for complete.
+If reading the input fails, the connection is reset: the peer must not mistake the data for complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Errors of a command, their exit codes, and the one sentence that is printed for each.
 
-Every ``OSError`` becomes a `Failure` where it is raised, because the same error means different things there: "no
-such file" is an unreachable server when connecting, and a wrong path when listening. `classify` finds the exit code
+Every ``OSError`` becomes a `Failure` where it is raised, because its meaning depends on the place: "no such
+file" is an unreachable server when connecting, and a wrong path when listening. `classify` finds the exit code
 and the sentence of a failure in the table below.
 """
 

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
 def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
     """Exit with 2 and one sentence if an option does not exist.
 
-    ``argparse`` would take the value of a mistyped option for the target, and report that instead.
+    ``argparse`` would read the value of a mistyped option as the target, and report that instead.
 
     Raises:
         SystemExit: an option does not exist.

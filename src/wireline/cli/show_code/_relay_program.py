@@ -45,7 +45,7 @@ def handle(client, address):
 {connecting}
             Link({arguments}).run()
     except OSError:
-        client.close(linger=0)  # a reset: the client must not take this for a normal end
+        client.close(linger=0)  # a reset: the client must not mistake this for a normal end
         raise"""
 
 
