@@ -28,5 +28,5 @@ def play(stage: Stage) -> None:
         with wireline(stage, *trust, target) as client:
             code, said = client.fail()
         stage.check(code == 5, "without a certificate nobody is greeted", code)
-        stage.check("give it a certificate with --cert" in said, "and is told what is missing", said)
+        stage.check("give one with --cert" in said, "and is told what is missing", said)
         running.terminate()
