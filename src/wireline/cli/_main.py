@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, report
 from wireline.cli._version import VERSION
 from wireline.cli.parser._parser import parse
 
 if TYPE_CHECKING:
-    from wireline.cli._exit_signals import Signals
-
-Command: TypeAlias = "Callable[[argparse.Namespace, Signals], None]"
-"""Runs a command; raises a `Failure` if it does not end well."""
+    from wireline.cli.parser._common_options import Command
 
 
 def run(argv: Sequence[str] | None = None) -> int:

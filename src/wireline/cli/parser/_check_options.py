@@ -6,10 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._common_options import add_show_code_and_debug, add_timeout
+from wireline.cli.parser._common_options import Command, add_show_code_and_debug, add_timeout
 
 if TYPE_CHECKING:
-    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "test a server and its certificates"

@@ -1,10 +1,18 @@
-"""Options that several commands have."""
+"""Options that several commands have, and the type of a command."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 from wireline.cli.parser import _option_types
+
+if TYPE_CHECKING:
+    from wireline.cli._exit_signals import Signals
+
+Command: TypeAlias = "Callable[[argparse.Namespace, Signals], None]"
+"""Runs a command; raises a `Failure` if an error ends it."""
 
 DEBUG_HELP = "show the traceback of an error"
 

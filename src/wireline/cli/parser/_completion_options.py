@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from wireline.cli._main import Command
+from wireline.cli.parser._common_options import Command
 
 SUMMARY = "print a completion script for a shell"
 

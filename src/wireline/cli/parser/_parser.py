@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from wireline.cli.parser import (
     _check_options,
@@ -16,10 +15,7 @@ from wireline.cli.parser import (
     _tls_options,
     _usage,
 )
-from wireline.cli.parser._common_options import DEBUG_HELP
-
-if TYPE_CHECKING:
-    from wireline.cli._main import Command
+from wireline.cli.parser._common_options import DEBUG_HELP, Command
 
 _ABOUT = """\
 Move bytes between standard input and output and a network peer.
@@ -65,9 +61,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     if options.crlf and options.service:
         parser.error(f"--crlf changes standard input, and --{options.service} does not read it")
     if "tls" in options:
-        _tls_options.check(parser, options)
+        _tls_options.validate(parser, options)
     if "listen_tls" in options:
-        _relay_options.check(parser, options)
+        _relay_options.validate(parser, options)
     if options.show_code:
         _show_code_instead(parser, options)
     return options

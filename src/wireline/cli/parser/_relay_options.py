@@ -6,11 +6,10 @@ import argparse
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._common_options import add_show_code_and_debug, add_timeout
+from wireline.cli.parser._common_options import Command, add_show_code_and_debug, add_timeout
 from wireline.cli.parser._usage import ArgumentGroup
 
 if TYPE_CHECKING:
-    from wireline.cli._main import Command
     from wireline.cli.show_code._program import Program
 
 SUMMARY = "forward connections"
@@ -107,7 +106,7 @@ def _describe_target_side(group: ArgumentGroup) -> None:
     group.add_argument("--client-key", metavar="FILE", help=_tls_options.KEY_HELP)
 
 
-def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Check that the options go together. Afterwards ``listen_tls`` and ``target_tls`` say which sides use TLS.
 
     Raises:
@@ -120,7 +119,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if not options.target_tls:
         _reject_tls_options(parser, options, _FOR_TARGET, "TARGET", "--tls")
     if options.listen_tls:
-        _check_listen_side(parser, options)
+        _validate_listen_side(parser, options)
     if options.client_key and not options.client_cert:
         parser.error("--client-key needs its certificate: --client-cert FILE")
     unchecked = options.no_verify or options.psk_file or options.sni
@@ -137,7 +136,7 @@ def _reject_tls_options(
             parser.error(f"{option} is for TLS: write tls:// in {side}, or {word} for a Unix socket")
 
 
-def _check_listen_side(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate_listen_side(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.key and not options.cert:
         parser.error(_tls_options.CERT_MISSING)
     if options.cert and options.self_signed:

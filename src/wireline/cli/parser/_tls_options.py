@@ -56,7 +56,7 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     _add_client_certificate(tls)
     _add_alpn(tls, "use", "connecting fails if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
-    command.set_defaults(check=_check_connect)
+    command.set_defaults(validate=_validate_connect)
 
 
 def describe_check(command: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     _add_client_certificate(tls)
     _add_alpn(tls, "offer", "fail if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
-    command.set_defaults(check=_check_check, no_verify=False, psk=None, psk_file=None)
+    command.set_defaults(validate=_validate_check, no_verify=False, psk=None, psk_file=None)
 
 
 def describe_listen(command: argparse.ArgumentParser) -> None:
@@ -82,7 +82,7 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--self-signed", action="store_true", help=SELF_SIGNED_HELP)
     tls.add_argument("--psk-file", metavar="FILE", help=LISTEN_PSK_FILE_HELP)
     tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
-    command.set_defaults(check=_check_listen)
+    command.set_defaults(validate=_validate_listen)
 
 
 def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
@@ -110,7 +110,7 @@ def option_name(name: str) -> str:
     return "--" + name.replace("_", "-")
 
 
-def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Check that the options go together. Afterwards ``options.tls`` says whether TLS is used.
 
     Raises:
@@ -129,7 +129,7 @@ def check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         options.target = options.target._replace(scheme="tls")
     if options.key and not options.cert:
         parser.error(CERT_MISSING)
-    options.check(parser, options)
+    options.validate(parser, options)
 
 
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -138,18 +138,18 @@ def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Names
             parser.error(f"{option_name(name)} is for TLS: write tls://host:port, or --tls for a Unix socket")
 
 
-def _check_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     unchecked = options.no_verify or options.psk or options.psk_file
     if options.target.path and not options.sni and not unchecked:
         parser.error(NAME_MISSING)
 
 
-def _check_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.target.path and not options.sni:
         parser.error(NAME_MISSING)
 
 
-def _check_listen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate_listen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.cert and options.self_signed:
         parser.error(CERT_TWICE)
     if not (options.cert or options.self_signed or options.psk_file):
