@@ -1,4 +1,4 @@
-"""Mutual TLS: who has a certificate of the CA is greeted by name, and who has none is told so."""
+"""Mutual TLS: clients with a certificate of the CA are greeted by name; others are refused with the reason."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from examples.scenes.stage import Stage, example, wireline
 
 
 def play(stage: Stage) -> None:
-    """Be greeted by each flavour's server."""
+    """Get the greeting of each flavour's server."""
     authority = Authority(stage.directory)
     ours, alice = authority.issue("greeter", "localhost"), authority.issue("alice")
     stage.show(">>> server = mutual_tls.start(0, 'ca.pem', 'greeter.pem', 'greeter.key')")
@@ -27,6 +27,6 @@ def play(stage: Stage) -> None:
             stage.check_bytes(client.finish(), b"hello CN=alice\r\n", "so does the async one")
         with wireline(stage, *trust, target) as client:
             code, said = client.fail()
-        stage.check(code == 5, "without a certificate nobody is greeted", code)
-        stage.check("give one with --cert" in said, "and is told what is missing", said)
+        stage.check(code == 5, "a client without a certificate is refused", code)
+        stage.check("give one with --cert" in said, "and the message names the missing option", said)
         running.terminate()

@@ -1,4 +1,4 @@
-"""The temporary CA and certificate of ``--self-signed``."""
+"""The throw-away CA and certificate of ``--self-signed``."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def make(names: list[str]) -> SelfSigned:
     """Make a CA, and a certificate signed by it for a server with these names and addresses."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
     # The name has a random number, because some programs confuse two CAs of the same name.
-    ca_name = _name(f"wireline temporary CA {x509.random_serial_number() % 10**6:06}")
+    ca_name = _name(f"wireline throw-away CA {x509.random_serial_number() % 10**6:06}")
     ca = _certificate(ca_name, ca_key, ca_name, ca_key, _CA_USAGE, _IS_CA)
     leaf = _certificate(
-        _name("wireline temporary certificate"),
+        _name("wireline throw-away certificate"),
         key,
         ca_name,
         ca_key,

@@ -135,7 +135,7 @@ class TlsServer:
             options: the options of the command.
             cert_file: the certificate; ``""`` if there is none.
             key_file: its private key, if it is in another file.
-            ca_file: the temporary CA that clients must trust, if there is one.
+            ca_file: the throw-away CA that clients must trust, if there is one.
 
         Raises:
             OSError, ValueError: a file is missing, or its content is wrong.
@@ -170,7 +170,7 @@ class TlsServer:
             ) from error
 
     def announce(self, address: Target) -> None:
-        """Print the temporary CA and the command of a client, if there is one."""
+        """Print the throw-away CA and the command of a client, if there is one."""
         if self._ca_file is None:
             return
         print_stderr(self._ca_file.read_text().rstrip())
@@ -184,7 +184,7 @@ class TlsServer:
 
 @contextlib.contextmanager
 def serving(options: argparse.Namespace) -> Iterator[TlsServer]:
-    """The TLS server of the options. The file of a temporary CA exists while the block runs.
+    """The TLS server of the options. The file of a throw-away CA exists while the block runs.
 
     Raises:
         OSError, ValueError: a file is missing, or its content is wrong.
