@@ -23,7 +23,7 @@ import wireline
 from tests.test_docstrings import PUBLIC, Documented
 from tests.tools import require_tool
 from wireline import asyncnet, net, testing, tls
-from wireline.cli import _arguments
+from wireline.cli.parser import _parser
 from wireline.tls import SslContext
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -165,7 +165,7 @@ def typed(page: Path, program: str) -> list[list[str]]:
 def test_the_command_takes_what_a_page_tells_to_type(page: Path) -> None:
     for words in typed(page, "wireline"):
         try:
-            _arguments.parse(words)
+            _parser.parse(words)
         except SystemExit as end:
             pytest.fail(f"wireline {shlex.join(words)}: exit code {end.code}")
 
@@ -263,7 +263,7 @@ def test_the_page_of_the_command_has_every_option_and_no_other(capsys: pytest.Ca
     offered = set()
     for command in re.findall(r"^## wireline (\w+)", text, re.MULTILINE):
         with pytest.raises(SystemExit):
-            _arguments.parse([command, "--help"])
+            _parser.parse([command, "--help"])
         offered |= set(re.findall(r"^ +(?:-\w, )?(--[a-z-]+)", capsys.readouterr().out, re.MULTILINE))
     assert documented == offered - {"--help"}
 

@@ -28,7 +28,5 @@ def play(stage: Stage) -> None:
         with wireline(stage, *trust, target) as client:
             code, said = client.fail()
         stage.check(code == 5, "a client without a certificate is refused", code)
-        stage.check(
-            "give it a certificate with --cert" in said, "and the message names the missing option", said
-        )
+        stage.check("give one with --cert" in said, "and the message names the missing option", said)
         running.terminate()

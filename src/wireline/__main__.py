@@ -1,4 +1,4 @@
-"""``python -m wireline`` is the command ``wireline``."""
+"""``python -m wireline`` runs the command ``wireline``."""
 
 from __future__ import annotations
 

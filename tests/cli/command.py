@@ -1,4 +1,4 @@
-"""Run the command in a process of its own, as a shell would."""
+"""Run the command in its own process, as a shell does."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from collections.abc import Iterator
 from typing import IO, NamedTuple
 
 PATIENCE = 20.0
-"""Seconds after which a command that should have ended or said something counts as hanging."""
+"""Seconds after which a command that should have ended or printed something has failed."""
 
 Stream = int | IO[bytes]
 
 
 class Result(NamedTuple):
-    """How a command ended."""
+    """Exit code and output of a command."""
 
     code: int
     out: bytes
@@ -120,7 +120,7 @@ class Command:
 
 @contextlib.contextmanager
 def tcp_server(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
-    """A listening socket of the standard library, and the target that leads there."""
+    """A listening socket of the standard library, and its address as a target."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.create_server((host, 0), family=family) as server:
         server.settimeout(PATIENCE)
@@ -130,7 +130,7 @@ def tcp_server(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
 
 @contextlib.contextmanager
 def udp_socket(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
-    """A bound datagram socket of the standard library, and the target that leads there."""
+    """A bound datagram socket of the standard library, and its address as a target."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.bind((host, 0))
@@ -141,10 +141,10 @@ def udp_socket(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
 
 @contextlib.contextmanager
 def deaf_listener() -> Iterator[tuple[int, str]]:
-    """A listener that answers no further connection, its port, and the target that leads there."""
+    """A listener that accepts no further connection, its port, and its address as a target."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
-        # Linux lets one connection into a queue of none, and drops the SYN of each further one. The second may only ask
-        # when the first is in the queue: until then the states of both change under a test that looks at them.
+        # With a backlog of 0, Linux queues one connection and drops the SYN of each further one. The second starts when
+        # the first is queued: until then the states of both change while a test reads them.
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         first.settimeout(PATIENCE)
@@ -157,19 +157,19 @@ def deaf_listener() -> Iterator[tuple[int, str]]:
 
 
 def accept(server: socket.socket) -> socket.socket:
-    """Accept the next connection; whatever waits on it has a limit."""
+    """Accept the next connection; its calls have a time limit."""
     peer, _ = server.accept()
     peer.settimeout(PATIENCE)
     return peer
 
 
 def connect(port: int, host: str = "127.0.0.1") -> socket.socket:
-    """Connect a socket of the standard library; whatever waits on it has a limit."""
+    """Connect a socket of the standard library; its calls have a time limit."""
     return socket.create_connection((host, port), PATIENCE)
 
 
 def connect_unix(path: str) -> socket.socket:
-    """The same to the path of a Unix socket."""
+    """Connect to a Unix socket in the same way."""
     sock = socket.socket(socket.AF_UNIX)
     sock.settimeout(PATIENCE)
     sock.connect(path)

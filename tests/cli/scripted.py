@@ -1,4 +1,4 @@
-"""Small servers that begin in clear and go on with TLS, each as the documents of its protocol say."""
+"""Small servers that start without TLS and continue with it, as the specifications of their protocols say."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.cli.command import PATIENCE, read_all
 from tests.tls import certificates
 
 Talk = Callable[[socket.socket], None]
-"""Talks to one client; returns when TLS is to begin."""
+"""Talks to one client; returns when TLS starts."""
 
 
 class Lines:
-    """The lines of a client, read byte by byte: what comes behind them belongs to TLS."""
+    """The lines of a client, read byte by byte: the bytes after them belong to TLS."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -32,12 +32,12 @@ class Lines:
 
 
 def answering(greeting: str, answers: dict[str, str], start: str = "") -> Talk:
-    """Make a dialogue: each command gets its answer, until TLS is asked for.
+    """Make a dialogue: each command gets its reply, until TLS starts.
 
     Args:
-        greeting: what is said first.
-        answers: what is said to a command, by its first word; ``{tag}`` is that word of IMAP.
-        start: the command, in full, after whose answer TLS begins; ``""`` if it never does.
+        greeting: sent first.
+        answers: the reply to each command, by its first word; ``{tag}`` is replaced by the tag of IMAP.
+        start: the full command after whose reply TLS begins; ``""`` if there is none.
     """
 
     tagged = any("{tag}" in answer for answer in answers.values())
@@ -89,7 +89,7 @@ DIALOGUES: dict[str, Talk] = {"smtp": SMTP, "imap": IMAP, "pop3": POP3, "ftp": F
 
 @contextlib.contextmanager
 def scripted(talk: Talk, leaf: certificates.Leaf | None = None) -> Iterator[int]:
-    """Serve any number of clients one after the other; gives the port."""
+    """Serve any number of clients, one after another; yields the port."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*(leaf or certificates.server()))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -115,4 +115,4 @@ def _serve(server: socket.socket, talk: Talk, context: ssl.SSLContext) -> None:
                 with context.wrap_socket(client, server_side=True) as secured:
                     read_all(secured)
             except OSError:
-                pass  # the client refused the certificate, or only looked
+                pass  # the client refused the certificate, or closed after the handshake

@@ -1,4 +1,4 @@
-"""Run the command on a terminal of its own, and see what somebody in front of it would see."""
+"""Run the command on its own terminal, and read the screen."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 HEIGHT = 24
 
-# Makes descriptor 2 the terminal that Ctrl-C of this process comes from, and becomes the program.
+# Makes descriptor 2 the controlling terminal of this process, so that its Ctrl-C arrives, and becomes the program.
 _LAUNCHER = """
 import fcntl, os, signal, sys, termios
 os.setsid()
@@ -34,7 +34,7 @@ os.execv(sys.argv[1], sys.argv[1:])
 
 
 class OnTerminal:
-    """A command whose standard streams are a terminal, but for those that are given."""
+    """A command whose standard streams are a terminal, except those that are given."""
 
     def __init__(self, *words: str, width: int = 80, stdin: int | None = None, **env: str) -> None:
         """Start it.
@@ -53,7 +53,7 @@ class OnTerminal:
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", HEIGHT, width, 0, 0))
         unwanted = ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
         inherited = {name: value for name, value in os.environ.items() if name not in unwanted}
-        # Not by `pty.fork`, as pexpect does it: this process has threads, which a forked child may wait for in vain.
+        # Not `pty.fork`, which pexpect uses: a child forked from a process with threads may deadlock.
         self.process = subprocess.Popen(
             [sys.executable, "-S", "-c", _LAUNCHER, sys.executable, "-m", "wireline", *words],
             stdin=slave if stdin is None else stdin,
@@ -66,7 +66,7 @@ class OnTerminal:
         self._seen = self.terminal.logfile_read = _Log()
 
     def see(self, pattern: str) -> re.Match[str]:
-        """Wait until it says something that looks so."""
+        """Wait for output that matches a pattern."""
         self.terminal.expect(pattern)
         found = self.terminal.match
         assert isinstance(found, re.Match)
@@ -87,15 +87,15 @@ class OnTerminal:
 
     @property
     def raw(self) -> str:
-        """Everything that was written so far, with what moves the cursor and gives colour."""
+        """All output so far, with escape sequences."""
         return "".join(self._seen.pieces)
 
     def screen(self) -> list[str]:
-        """The lines that stand on the terminal at the end."""
+        """The lines on the terminal at the end."""
         return Screen(self.raw, self.width).lines()
 
     def frame(self) -> list[str]:
-        """The lines that stand there while something is drawn again and again: whole, and not half of the next."""
+        """The lines of the last complete frame of a display that is redrawn."""
         self.see(re.escape(_AGAIN))
         return Screen(self.raw.rpartition(_AGAIN)[0], self.width).lines()
 
@@ -107,7 +107,7 @@ class OnTerminal:
 
 
 class _Log:
-    """Where pexpect writes what it has read."""
+    """The log of pexpect."""
 
     def __init__(self) -> None:
         self.pieces: list[str] = []
@@ -116,7 +116,7 @@ class _Log:
         self.pieces.append(text)
 
     def flush(self) -> None:
-        """There is nothing between."""
+        """Do nothing: the log is not buffered."""
 
 
 @contextlib.contextmanager
@@ -130,16 +130,16 @@ def on_terminal(*words: str, width: int = 80, stdin: int | None = None, **env: s
 
 
 _AGAIN = "\r\x1b[2K"
-"""How rich begins to draw something in the place of what it has drawn before."""
+"""The sequence with which rich starts to redraw a display."""
 
 _PART = re.compile(r"\x1b\[([?0-9;]*)([A-Za-z])|(\r)|(\n)|([^\x1b\r\n]+)")
 
 
 class Screen:
-    """The little of a terminal that the command uses. Whatever else it might send is an error."""
+    """The subset of a terminal that the command uses. Any other escape sequence is an error."""
 
     def __init__(self, text: str, width: int) -> None:
-        """Write text on a screen that is empty, and is never full.
+        """Write text on an empty screen of unlimited height.
 
         Raises:
             AssertionError: something is sent that moves the cursor in another way.
@@ -163,7 +163,7 @@ class Screen:
         assert at == len(text), f"not understood: {text[at : at + 20]!r}"
 
     def lines(self) -> list[str]:
-        """What stands there, without the blanks at the ends and the empty lines at the end."""
+        """The text on the screen, without trailing spaces and trailing empty lines."""
         rows = [row.rstrip() for row in self._rows]
         while rows and not rows[-1]:
             rows.pop()

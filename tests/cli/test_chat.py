@@ -1,4 +1,4 @@
-"""``wireline listen --chat``: the lines of each to all the others."""
+"""``wireline listen --chat``: the lines of each client to all others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from wireline.cli._services import ChatRoom
 
 
 @contextlib.contextmanager
-def room(enter: Callable[[], socket.socket], people: int) -> Iterator[list[socket.socket]]:
-    """Let people enter one after the other, each one when it is sure that the last one is in.
+def chat_members(enter: Callable[[], socket.socket], people: int) -> Iterator[list[socket.socket]]:
+    """Connect clients one after another, each when the previous one is a member.
 
-    Who hears something is in the room, and so is who was heard.
+    A client that receives a line is a member, and so is its sender.
     """
     with contextlib.ExitStack() as stack:
         first, second = present = [stack.enter_context(enter()), stack.enter_context(enter())]
@@ -45,10 +45,10 @@ def room(enter: Callable[[], socket.socket], people: int) -> Iterator[list[socke
         yield present
 
 
-def test_everybody_else_gets_the_line_as_it_was_sent(start: Start) -> None:
+def test_all_other_clients_get_the_line_unchanged(start: Start) -> None:
     command = start("listen", "--chat", "127.0.0.1:0")
     port = command.port()
-    with room(lambda: connect(port), 3) as (ann, bob, cyd):
+    with chat_members(lambda: connect(port), 3) as (ann, bob, cyd):
         ann.sendall(b"hello\r\n\nthere\n")
         for other in (bob, cyd):
             assert receive(other, 14) == b"hello\r\n\nthere\n"
@@ -56,7 +56,7 @@ def test_everybody_else_gets_the_line_as_it_was_sent(start: Start) -> None:
         bob.sendall(b"parts\n")
         for other in (ann, cyd):
             assert receive(other, 13) == b"in two parts\n"
-        # A last line without an end gets one.
+        # A last line without a line end gets one.
         cyd.sendall(b"bye")
         cyd.shutdown(socket.SHUT_WR)
         assert cyd.recv(1) == b""
@@ -66,19 +66,19 @@ def test_everybody_else_gets_the_line_as_it_was_sent(start: Start) -> None:
         assert command.end() == (0, b"", "")
 
 
-def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
+def test_a_client_that_reads_nothing_is_disconnected_and_the_others_lose_no_line(
     start: Start, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "socket")
     lines = b"".join(b"%0999d\n" % number for number in range(1000))
     command = start("listen", "--chat", "--timeout", "2", f"unix:{path}")
     command.listening_on()
-    with room(lambda: connect_unix(path), 3) as (ann, bob, slow):
+    with chat_members(lambda: connect_unix(path), 3) as (ann, bob, slow):
         talking = threading.Thread(target=ann.sendall, args=(lines,))
         talking.start()
         assert receive(bob, len(lines)) == lines
         talking.join()
-        # What it had been sent before is still there, then it is over.
+        # The lines sent before are still there, and then the end.
         with contextlib.suppress(ConnectionResetError):
             assert lines.startswith(read_all(slow))
         bob.sendall(b"still here\n")
@@ -88,14 +88,14 @@ def test_a_client_that_takes_nothing_is_put_out_and_nobody_else_loses_a_line(
     assert result.code == 0
     assert result.err.count("\n") == 1
     assert result.err.startswith(
-        f"wireline: a client of unix:{path} fell silent: send did not finish within 2 s"
+        f"wireline: a client of unix:{path} timed out: send did not finish within 2 s"
     )
 
 
-def test_who_never_ends_a_line_is_put_out(start: Start) -> None:
+def test_a_client_that_never_ends_a_line_is_disconnected(start: Start) -> None:
     command = start("listen", "--chat", "127.0.0.1:0")
     port = command.port()
-    with room(lambda: connect(port), 3) as (ann, bob, endless):
+    with chat_members(lambda: connect(port), 3) as (ann, bob, endless):
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             endless.sendall(bytes(1_100_000))
             read_all(endless)
@@ -109,7 +109,7 @@ def test_who_never_ends_a_line_is_put_out(start: Start) -> None:
 
 
 class LeavingClient:
-    """Leaves at the very moment when it is sent something."""
+    """Leaves during a send to it."""
 
     def __init__(self) -> None:
         self.is_in = threading.Event()
@@ -132,7 +132,7 @@ class LeavingClient:
 
 
 class OneLineClient(LeavingClient):
-    """Says one line and leaves."""
+    """Sends one line and leaves."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class OneLineClient(LeavingClient):
         raise EndOfStreamError("recv_until", b"", "a line")
 
 
-def test_who_leaves_while_being_told_something_is_not_put_out(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_leaves_during_a_send_is_not_reported(capsys: pytest.CaptureFixture[str]) -> None:
     chat = ChatRoom()
     leaving = LeavingClient()
 

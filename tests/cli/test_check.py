@@ -1,4 +1,4 @@
-"""``wireline check`` without TLS: who answers, how that is told, and what it is worth."""
+"""``wireline check`` without TLS: connections, reports and exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from wireline.cli import main
 
 
 def answers(*addresses: tuple[str, int]) -> object:
-    """A resolver that knows one name more."""
+    """A resolver that knows one more name."""
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, *others: int, **named: int) -> list[tuple[object, ...]]:
@@ -65,7 +65,7 @@ def test_a_unix_socket_that_is_not_there_is_exit_code_3(start: Start, tmp_path: 
     assert err == f"wireline: unix:{tmp_path}/none does not exist; start the server first\n"
 
 
-def test_nobody_there_is_exit_code_3(start: Start) -> None:
+def test_a_refused_connection_is_exit_code_3(start: Start) -> None:
     with tcp_server() as (server, target):
         server.close()
         code, out, err = start("check", target).finish()
@@ -100,7 +100,7 @@ def test_a_resolver_that_does_not_answer_is_exit_code_4(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     assert main(["check", "--timeout", "0.1", "many.test:80"]) == 4
     release.set()
-    assert "its name was not found within 0.1 s" in capfd.readouterr().err
+    assert "its name was not resolved within 0.1 s" in capfd.readouterr().err
 
 
 def test_every_address_is_tried_and_one_that_answers_is_enough(
@@ -146,13 +146,13 @@ def test_addresses_are_tried_at_the_same_time(
         limit = time.monotonic() + PATIENCE
         while any(unanswered(port) == count for port, count in zip(ports, before, strict=True)):
             assert time.monotonic() < limit
-            threading.Event().wait(0.01)  # nothing tells when a connection is asked for
-    # The listeners are gone: when it is asked for again, both are refused.
+            threading.Event().wait(0.01)  # nothing signals that a connection was requested
+    # The listeners are closed: the next attempts of both are refused.
     checking.join()
     assert capfd.readouterr().out.count("Connection refused") == 2
 
 
-def test_each_address_is_told_with_its_own_error(
+def test_each_address_is_shown_with_its_own_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with deaf_listener() as (one, _), deaf_listener() as (two, _), tcp_server() as (server, _):
@@ -183,13 +183,13 @@ def test_all_addresses_dead_in_the_same_way(
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["udp://127.0.0.1:9"], "over udp:// nobody can be connected to"),
+        (["udp://127.0.0.1:9"], "udp:// has no connections"),
         (["--starttls", "smtp", "tls://127.0.0.1:9"], "write host:port"),
         (["--starttls", "gopher", "127.0.0.1:9"], "invalid choice: 'gopher'"),
         (["--days", "-1", "tls://127.0.0.1:9"], "'-1' is not a number of days"),
         (["--days", "many", "tls://127.0.0.1:9"], "'many' is not a number of days"),
         (["--ca-file", "ca.pem", "127.0.0.1:9"], "--ca-file is for TLS"),
-        (["--key", "me.key", "tls://127.0.0.1:9"], "--key needs the certificate"),
+        (["--key", "me.key", "tls://127.0.0.1:9"], "--key needs its certificate"),
         (["--tls", "unix:/run/app.sock"], "a Unix socket has none: give it with --sni NAME"),
     ],
 )
@@ -203,13 +203,13 @@ def test_wrong_usage_is_exit_code_2(
 
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
-def test_a_full_disk_is_told(start: Start, words: tuple[str, ...]) -> None:
+def test_a_full_disk_is_reported(start: Start, words: tuple[str, ...]) -> None:
     with tcp_server() as (_, target):
         code, _, err = start("check", *words, target, redirect="> /dev/full").finish()
     assert (code, err) == (1, "wireline: cannot write to standard output: No space left on device\n")
 
 
-def test_a_reader_that_has_left_is_quiet(start: Start) -> None:
+def test_a_closed_pipe_is_quiet(start: Start) -> None:
     read, write = os.pipe()
     os.close(read)
     with tcp_server() as (_, target):
@@ -219,7 +219,7 @@ def test_a_reader_that_has_left_is_quiet(start: Start) -> None:
     assert command.process.returncode == 1
 
 
-def test_output_that_is_no_utf_8_is_no_failure(start: Start, tmp_path: Path) -> None:
+def test_an_encoding_other_than_utf_8_is_no_failure(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "s\u00f8ck"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))

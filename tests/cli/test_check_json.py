@@ -1,4 +1,4 @@
-"""The JSON of ``wireline check`` is what the schema in its reference says, and the schema says enough."""
+"""The JSON of ``wireline check`` matches the schema in its reference, and the schema is complete."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SCHEMA = the_schema()
 
 
 def faults(value: Any, schema: Any, where: str = "$") -> list[str]:
-    """What in a value is not as a schema says; keys that the schema does not know are faults as well."""
+    """The differences between a value and a schema; keys that are not in the schema are differences, too."""
     if "$ref" in schema:
         return faults(value, SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]], where)
     if "oneOf" in schema:
@@ -92,7 +92,7 @@ def test_the_validator_finds_faults() -> None:
     assert faults(1, {"type": ["string", "null"]}) != []
 
 
-def test_nobody_there(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_connection(capfd: pytest.CaptureFixture[str]) -> None:
     with tcp_server() as (server, target):
         server.close()
         found = checked(capfd, f"tls://{target}")

@@ -1,4 +1,4 @@
-"""What ``wireline check`` knows by itself: names, key exchanges, certificates nobody should have written."""
+"""The parsers of ``wireline check``: names, key exchanges, malformed certificates."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tls import certificates
-from wireline.cli._check_certificate import is_for, read
-from wireline.cli._check_onlooker import Onlooker
+from wireline.cli.check._certificate_info import covers_name, read
+from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.tls import Certificate
 
 HANDSHAKE, SERVER_HELLO, SERVER_KEY_EXCHANGE = 22, 2, 12
 
 
 @pytest.mark.parametrize(
-    ("names", "wanted", "holds"),
+    ("names", "wanted", "covered"),
     [
         (["example.org"], "example.org", True),
         (["EXAMPLE.org"], "example.ORG", True),
@@ -42,8 +42,8 @@ HANDSHAKE, SERVER_HELLO, SERVER_KEY_EXCHANGE = 22, 2, 12
         ([], "example.org", False),
     ],
 )
-def test_a_name_is_covered_as_rfc_9525_says(names: list[str], wanted: str, holds: bool) -> None:
-    assert is_for(tuple(names), wanted) is holds
+def test_a_name_is_covered_as_rfc_9525_says(names: list[str], wanted: str, covered: bool) -> None:
+    assert covers_name(tuple(names), wanted) is covered
 
 
 def server_hello(group: bytes, *, retry: bool = False) -> bytes:
@@ -61,10 +61,10 @@ def server_hello(group: bytes, *, retry: bool = False) -> bytes:
     return b"\x02" + len(body).to_bytes(3) + body
 
 
-def seen(message: int, data: bytes) -> Onlooker:
-    onlooker = Onlooker()
-    onlooker._saw(None, "read", 0x0304, HANDSHAKE, message, data)
-    return onlooker
+def observed(message: int, data: bytes) -> HandshakeObserver:
+    observer = HandshakeObserver()
+    observer.on_message(None, "read", 0x0304, HANDSHAKE, message, data)
+    return observer
 
 
 @pytest.mark.parametrize(
@@ -72,15 +72,15 @@ def seen(message: int, data: bytes) -> Onlooker:
     [(b"\x00\x1d", "X25519"), (b"\x11\xec", "X25519 and ML-KEM-768"), (b"\xfe\xdc", "group 0xfedc")],
 )
 def test_the_group_of_tls_1_3(group: bytes, name: str) -> None:
-    assert seen(SERVER_HELLO, server_hello(group)).key_exchange("TLS_AES_128_GCM_SHA256") == name
+    assert observed(SERVER_HELLO, server_hello(group)).key_exchange("TLS_AES_128_GCM_SHA256") == name
 
 
 def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
-    onlooker = seen(SERVER_HELLO, server_hello(b"\x00\x18", retry=True))
-    onlooker._saw(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
-    assert onlooker.key_exchange("TLS_AES_128_GCM_SHA256") == "P-256"
-    onlooker.forget()
-    assert onlooker.key_exchange("TLS_AES_128_GCM_SHA256") == ""
+    observer = observed(SERVER_HELLO, server_hello(b"\x00\x18", retry=True))
+    observer.on_message(None, "read", 0x0304, HANDSHAKE, SERVER_HELLO, server_hello(b"\x00\x17"))
+    assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == "P-256"
+    observer.reset()
+    assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == ""
 
 
 @pytest.mark.parametrize(
@@ -94,15 +94,15 @@ def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
     ],
 )
 def test_the_key_exchange_of_tls_1_2(cipher: str, body: bytes, name: str) -> None:
-    onlooker = seen(SERVER_KEY_EXCHANGE, b"\x0c" + len(body).to_bytes(3) + body)
-    assert onlooker.key_exchange(cipher) == name
+    observer = observed(SERVER_KEY_EXCHANGE, b"\x0c" + len(body).to_bytes(3) + body)
+    assert observer.key_exchange(cipher) == name
 
 
 @given(st.binary(max_size=120), st.sampled_from([SERVER_HELLO, SERVER_KEY_EXCHANGE, 11]))
-def test_no_message_is_too_strange(data: bytes, message: int) -> None:
-    onlooker = seen(message, data)
+def test_any_bytes_are_accepted_as_a_message(data: bytes, message: int) -> None:
+    observer = observed(message, data)
     for cipher in ("TLS_AES_128_GCM_SHA256", "ECDHE-RSA-AES128-GCM-SHA256", "DHE-RSA-AES128-GCM-SHA256"):
-        assert isinstance(onlooker.key_exchange(cipher), str)
+        assert isinstance(observer.key_exchange(cipher), str)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_keys_and_signatures_have_names(
     words: str,
     signature: str,
 ) -> None:
-    facts = read(Certificate(signed(key)), sent=True)
-    assert (facts.key, facts.signature) == (words, signature)
-    assert facts.subject == "CN=a?b", "what a stranger wrote does not reach the terminal as it is"
+    info = read(Certificate(signed(key)), sent=True)
+    assert (info.key, info.signature) == (words, signature)
+    assert info.subject == "CN=a?b", "unprintable characters do not reach the terminal"
 
 
 def signed(
@@ -144,13 +144,13 @@ def signed(
 
 
 @given(st.data())
-def test_a_broken_certificate_is_told_and_no_failure(data: st.DataObject) -> None:
+def test_a_broken_certificate_is_reported_without_an_exception(data: st.DataObject) -> None:
     whole = bytearray(x509.load_pem_x509_certificate(pem()).public_bytes(serialization.Encoding.DER))
     for _ in range(data.draw(st.integers(1, 4))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    facts = read(Certificate(bytes(whole)), sent=True)
-    assert len(facts.sha256) == 64
-    assert facts.subject.isprintable()
+    info = read(Certificate(bytes(whole)), sent=True)
+    assert len(info.sha256) == 64
+    assert info.subject.isprintable()
 
 
 def pem() -> bytes:

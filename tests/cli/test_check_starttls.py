@@ -1,4 +1,4 @@
-"""``wireline check --starttls`` against scripted servers that ``openssl s_client`` takes for real ones."""
+"""``wireline check --starttls`` against scripted servers that ``openssl s_client`` accepts."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_dialogue_leads_to_tls(start: Start, protocol: str) -> None:
 
 @pytest.mark.interop
 @pytest.mark.parametrize("protocol", DIALOGUES)
-def test_the_scripted_servers_are_what_openssl_expects(protocol: str) -> None:
+def test_openssl_accepts_the_scripted_servers(protocol: str) -> None:
     openssl = require_tool("openssl", "openssl")
     with scripted(DIALOGUES[protocol]) as port:
         words = ["-connect", f"127.0.0.1:{port}", "-starttls", protocol, "-CAfile", certificates.ca_file()]
@@ -46,7 +46,7 @@ def test_the_scripted_servers_are_what_openssl_expects(protocol: str) -> None:
     assert b"Verification: OK" in ran.stderr
 
 
-def test_a_bad_certificate_behind_it_is_exit_code_5(start: Start) -> None:
+def test_a_bad_certificate_after_starttls_is_exit_code_5(start: Start) -> None:
     with scripted(DIALOGUES["smtp"], certificates.expired()) as port:
         code, out, err = start(*CHECK, "smtp", f"localhost:{port}").finish()
     assert code == 5
@@ -84,17 +84,17 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("case", REFUSALS)
-def test_a_server_that_does_not_want_to_is_exit_code_5(case: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_refuses_starttls_is_exit_code_5(case: str, capfd: pytest.CaptureFixture[str]) -> None:
     protocol, talk = REFUSALS[case]
     with scripted(talk) as port:
         assert main([*CHECK, protocol, "--json", f"localhost:{port}"]) == 5
     out, err = capfd.readouterr()
     assert err.startswith(f"wireline: localhost:{port} ")
-    assert ": it said " in err
+    assert ": it sent " in err
     assert json.loads(out)["tls"] is None
 
 
-def test_a_server_that_hangs_up_is_exit_code_6(start: Start) -> None:
+def test_a_server_that_closes_during_the_dialogue_is_exit_code_6(start: Start) -> None:
     def hang_up(sock: socket.socket) -> None:
         sock.sendall(b"220 x\r\n")
         Lines(sock).read()
@@ -102,18 +102,19 @@ def test_a_server_that_hangs_up_is_exit_code_6(start: Start) -> None:
 
     with scripted(hang_up) as port:
         code, _, err = start(*CHECK, "smtp", f"localhost:{port}").finish()
-    assert (code, err) == (6, f"wireline: localhost:{port} hung up before TLS; does it speak smtp there?\n")
+    advice = "check that it speaks smtp on this port"
+    assert (code, err) == (6, f"wireline: localhost:{port} closed the connection before TLS; {advice}\n")
 
 
-def test_a_server_that_waits_for_the_client_is_exit_code_4(start: Start) -> None:
+def test_a_server_that_sends_no_greeting_is_exit_code_4(start: Start) -> None:
     with tcp_server() as (_, target):
         code, _, err = start(*CHECK, "imap", "--timeout", "1", target).finish()
     assert code == 4
-    assert err == f"wireline: {target} fell silent: nothing was agreed on by imap within 1 s\n"
+    assert err == f"wireline: {target} timed out: the imap dialogue before TLS did not finish within 1 s\n"
 
 
-def test_bytes_in_clear_behind_the_answer_are_refused(start: Start) -> None:
-    """CVE-2011-0411 and its kin: what was injected before the handshake must not count as protected."""
+def test_plaintext_after_the_reply_is_refused(start: Start) -> None:
+    """CVE-2011-0411 and similar: data injected before the handshake must not count as protected."""
     with tcp_server() as (server, target):
         command = start(*CHECK, "pop3", "--sni", "localhost", target)
         with accept(server) as peer:
@@ -122,21 +123,21 @@ def test_bytes_in_clear_behind_the_answer_are_refused(start: Start) -> None:
             peer.sendall(b"+OK begin\r\n+OK injected\r\n")
             code, _, err = command.finish()
     assert code == 5
-    assert err.startswith(f"wireline: no TLS with {target}: ")
+    assert err.startswith(f"wireline: the TLS handshake with {target} failed: ")
 
 
 @pytest.mark.parametrize("flood", [b"220-" + b"x" * 10_000 + b"\r\n", b"220-x\r\n" * 1000])
-def test_a_flood_is_cut_off(start: Start, flood: bytes) -> None:
+def test_a_reply_that_is_too_long_is_refused(start: Start, flood: bytes) -> None:
     with tcp_server() as (server, target):
         command = start(*CHECK, "smtp", target)
         with accept(server) as peer:
             peer.sendall(flood)
             code, _, err = command.finish()
     assert code == 5
-    assert "does not come to an end" in err or "does not speak this protocol" in err
+    assert "sent a reply of more than 200 lines" in err or "does not speak this protocol" in err
 
 
-def test_what_the_server_says_cannot_talk_to_the_terminal(start: Start) -> None:
+def test_text_of_the_server_has_no_escape_sequences_on_the_terminal(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start(*CHECK, "smtp", target)
         with accept(server) as peer:

@@ -1,4 +1,4 @@
-"""``wireline check`` with TLS: good certificates, all kinds of bad ones, and what is known of a connection."""
+"""``wireline check`` with TLS: good and bad certificates, and the facts about a connection."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def until_the_end(client: Socket, address: Address) -> None:
 def serving(
     leaf: certificates.Leaf, host: str = "localhost", context: SslContext | ssl.SSLContext | None = None
 ) -> Iterator[str]:
-    """Our own TLS server; gives the target."""
+    """A TLS server of this library; yields the target."""
     if isinstance(context, ssl.SSLContext):
         context.load_cert_chain(*leaf)
         context = SslContext.from_ssl(context)
@@ -54,7 +54,7 @@ TRUSTING = ["check", "--ca-file", certificates.ca_file()]
 
 
 class Checked(NamedTuple):
-    """How a check ended that was made in this process: a process for each takes its time."""
+    """The result of a check in this process, which is faster than one in its own."""
 
     code: int
     out: str
@@ -81,16 +81,16 @@ def test_a_good_server(start: Start) -> None:
     for line in (
         "  version       TLSv1.3\n",
         "  key exchange  X25519",
-        "  name          holds: localhost\n",
-        "  chain         holds\n",
-        "  resumes       yes\n",
+        "  name          matches: localhost\n",
+        "  chain         trusted\n",
+        "  resumption    yes\n",
         "names      localhost, 127.0.0.1, ::1\n",
         "key        EC secp256r1\n",
         "signature  ECDSA with SHA-256\n",
         " days left\n",
     ):
         assert line in text
-    # The one that signed comes first, and each one stands deeper than the one before.
+    # Each issuer is above the certificate that it signed, which is indented further.
     titles = [line for line in text.partition("certificates\n")[2].splitlines() if "O=" in line]
     assert [len(line) - len(line.lstrip()) for line in titles] == [2, 4, 6]
     assert titles[0].endswith("O=wireline tests [not sent, trusted here]")
@@ -119,7 +119,7 @@ def certificates_fingerprint(path: str) -> str:
 
 
 def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
-    """FB15: `ssl` cannot copy the session of such a connection, and the report of the check was lost with it."""
+    """FB15: `ssl` cannot copy the session of such a connection, and the report of the check was lost."""
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = context.maximum_version = version
@@ -132,13 +132,13 @@ def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
         assert tls["resumes"] is False
 
 
-# name: holds, chain: holds, words on standard error
+# name matches, chain is trusted, words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),
     "not yet valid": (certificates.not_yet_valid, True, False, "is not valid yet"),
-    "wrong name": (certificates.elsewhere, False, True, "it is for elsewhere.test; --sni NAME"),
-    "self-signed": (certificates.self_signed, True, False, "is signed by itself"),
-    "incomplete": (certificates.incomplete, True, False, "comes without the certificates between"),
+    "wrong name": (certificates.elsewhere, False, True, "it is for elsewhere.test; if it should"),
+    "self-signed": (certificates.self_signed, True, False, "is self-signed"),
+    "incomplete": (certificates.incomplete, True, False, "was sent without its intermediate certificates"),
     "stranger": (certificates.stranger, True, False, "was signed by a CA that is not trusted here"),
     "common name only": (certificates.common_name_only, False, True, "it is for no name at all"),
 }
@@ -146,7 +146,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_a_bad_certificate_is_shown_and_is_exit_code_5(check: Check, case: str) -> None:
-    make, name_holds, chain_holds, words = BAD[case]
+    make, name_matches, chain_trusted, words = BAD[case]
     with serving(make()) as target:
         code, out, err = check("--json", target)
     assert code == 5
@@ -157,13 +157,13 @@ def test_a_bad_certificate_is_shown_and_is_exit_code_5(check: Check, case: str) 
     tls = found["tls"]
     assert (found["ok"], found["exit_code"]) == (False, 5)
     assert [problem["message"] for problem in found["problems"]] == [err.strip().removeprefix("wireline: ")]
-    assert (tls["name_holds"], tls["chain_holds"]) == (name_holds, chain_holds)
-    # It was looked at all the same.
+    assert (tls["name_holds"], tls["chain_holds"]) == (name_matches, chain_trusted)
+    # The certificate was read all the same.
     assert (tls["version"], tls["cipher"][:4], tls["resumes"]) == ("TLSv1.3", "TLS_", True)
     assert tls["chain"][0]["sent"] is True
 
 
-def test_name_and_date_are_both_told(check: Check) -> None:
+def test_name_and_expiry_are_both_reported(check: Check) -> None:
     with serving(certificates.expired()) as target:
         code, out, err = check("--sni", "elsewhere.test", "--json", target)
     assert code == 5
@@ -178,20 +178,20 @@ def test_name_and_date_are_both_told(check: Check) -> None:
 def test_a_missing_certificate_has_its_place_in_the_chain(check: Check) -> None:
     with serving(certificates.incomplete()) as target:
         out = check(target).out
-    assert "  chain         does not hold: unable to get local issuer certificate\n" in out
+    assert "  chain         not trusted: unable to get local issuer certificate\n" in out
     assert " [not sent, and not trusted here]\n" in out
 
 
 @pytest.mark.parametrize(("days", "code"), [("4", 0), ("21", 5)])
-def test_a_certificate_that_is_near_its_end(check: Check, days: str, code: int) -> None:
+def test_a_certificate_that_expires_soon(check: Check, days: str, code: int) -> None:
     with serving(certificates.ending()) as target:
         result = check("--days", days, target)
     assert result.code == code
     assert "4 days left\n" in result.out
-    assert ("4 days are fewer than the 21 of --days; renew it" in result.err) is (code == 5)
+    assert ("4 days are fewer than the 21 of --days; it must be renewed" in result.err) is (code == 5)
 
 
-def test_an_address_is_checked_as_one(check: Check) -> None:
+def test_an_ip_address_is_matched_as_an_address(check: Check) -> None:
     with serving(certificates.name_only(), "127.0.0.1") as target:
         code, _, err = check(target)
     assert code == 5
@@ -213,12 +213,12 @@ def test_a_server_without_sessions(check: Check) -> None:
     with serving(certificates.server(), context=context) as target:
         code, out, _ = check(target)
     assert code == 0
-    assert "  resumes       no: the server gives no session\n" in out
+    assert "  resumption    no: the server sent no session\n" in out
 
 
 def test_another_group_is_recognised(check: Check) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.set_ecdh_curve("secp384r1")  # asked for by a HelloRetryRequest
+    context.set_ecdh_curve("secp384r1")  # the server requests it with a HelloRetryRequest
     with serving(certificates.server(), context=context) as target:
         out = check(target).out
     assert "  key exchange  P-384\n" in out
@@ -238,7 +238,7 @@ def test_alpn(check: Check, offered: str, code: int, shown: str) -> None:
         result = check(*words, target)
     assert result.code == code
     assert f"  ALPN          {shown}" in result.out
-    assert ("agrees on none of the protocols" in result.err) is (code == 5)
+    assert ("supports none of the protocols" in result.err) is (code == 5)
 
 
 @pytest.mark.parametrize("version", ["TLSv1.2", "TLSv1.3"])
@@ -254,7 +254,7 @@ def test_mutual_tls(check: Check, version: str, known: bool) -> None:
         words = ["--cert", cert, "--key", key] if known else []
         code, out, err = check(*words, "--json", target)
     tls = json.loads(out)["tls"]
-    # Whoever is refused is shown the server's certificate first.
+    # A refused client has received the server's certificate before.
     assert tls["chain"][0]["names"] == ["localhost", "127.0.0.1", "::1"]
     if known:
         assert (code, err, tls["version"]) == (0, "", version)
@@ -270,7 +270,7 @@ def test_through_a_unix_socket(check: Check, tmp_path: Path) -> None:
     with serve(until_the_end, 0, path, tls=SslContext(cert_file=leaf.cert, key_file=leaf.key)):
         code, out, err = check("--tls", "--sni", "localhost", path)
     assert (code, err) == (0, "")
-    assert "  resumes       yes\n" in out
+    assert "  resumption    yes\n" in out
 
 
 def test_a_server_that_speaks_no_tls_is_exit_code_5(start: Start) -> None:
@@ -281,10 +281,13 @@ def test_a_server_that_speaks_no_tls_is_exit_code_5(start: Start) -> None:
             code, out, err = command.finish()
     assert code == 5
     assert b"  handshake     none\n" in out
-    assert err == f"wireline: tls://{target} does not speak TLS there: check the port, or leave TLS out\n"
+    assert (
+        err
+        == f"wireline: tls://{target} does not speak TLS on this port: check the port, or connect without TLS\n"
+    )
 
 
-def test_a_server_that_says_nothing_is_exit_code_4(check: Check) -> None:
+def test_a_server_that_sends_nothing_is_exit_code_4(check: Check) -> None:
     with tcp_server() as (_, target):
         code, out, err = check("--timeout", "1", f"tls://{target}")
     assert code == 4
@@ -292,7 +295,7 @@ def test_a_server_that_says_nothing_is_exit_code_4(check: Check) -> None:
     assert "no TLS handshake within 1 s" in err
 
 
-def test_a_server_that_leaves_in_the_handshake_is_exit_code_5(check: Check) -> None:
+def test_a_server_that_closes_during_the_handshake_is_exit_code_5(check: Check) -> None:
     with tcp_server() as (server, target):
 
         def leave() -> None:
@@ -305,7 +308,7 @@ def test_a_server_that_leaves_in_the_handshake_is_exit_code_5(check: Check) -> N
         code, _, err = check(f"tls://{target}")
         thread.join()
     assert code == 5
-    assert "hung up in the middle of the handshake" in err
+    assert "closed the connection during the handshake" in err
 
 
 def test_a_file_that_is_missing_is_exit_code_1(check: Check) -> None:
@@ -315,7 +318,7 @@ def test_a_file_that_is_missing_is_exit_code_1(check: Check) -> None:
     assert err == "wireline: cannot use TLS: /none.pem: No such file or directory\n"
 
 
-def test_without_cryptography_it_says_what_to_install(
+def test_without_cryptography_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "cryptography", None)
@@ -323,7 +326,7 @@ def test_without_cryptography_it_says_what_to_install(
     assert "pip install 'wireline[cli]'" in capfd.readouterr().err
 
 
-def test_the_throw_away_certificate_of_listen_is_a_good_one(start: Start, tmp_path: Path) -> None:
+def test_the_self_signed_certificate_of_listen_has_no_problems(start: Start, tmp_path: Path) -> None:
     listener = start("listen", "--echo", "--keep", "--self-signed", "tls://localhost:0")
     target = listener.listening_on()
     assert listener.process.stderr is not None
@@ -338,13 +341,13 @@ def test_the_throw_away_certificate_of_listen_is_a_good_one(start: Start, tmp_pa
     assert b"29 days left" in out
 
 
-def test_a_stranger_that_has_expired_as_well(check: Check) -> None:
+def test_an_untrusted_and_expired_certificate(check: Check) -> None:
     with serving(certificates.expired()) as target:
         code, _, err = check("--ca-file", certificates.other_ca_file(), target)
     assert code == 5
     first, second = err.splitlines()
     assert "was signed by a CA that is not trusted here" in first
-    assert re.search(r"has expired on \d{4}-\d\d-\d\d; it has to be renewed$", second)
+    assert re.search(r"has expired on \d{4}-\d\d-\d\d; it must be renewed$", second)
 
 
 # The second connection.
@@ -352,7 +355,7 @@ def test_a_stranger_that_has_expired_as_well(check: Check) -> None:
 
 @contextlib.contextmanager
 def in_turn(*contexts: ssl.SSLContext) -> Iterator[str]:
-    """A server that speaks first, takes as many connections as it has contexts, and leaves without a goodbye."""
+    """A server that sends first, accepts as many connections as it has contexts, and sends no close_notify."""
 
     def welcome() -> None:
         for context in contexts:
@@ -370,32 +373,32 @@ def in_turn(*contexts: ssl.SSLContext) -> Iterator[str]:
         thread.join()
 
 
-def test_what_the_server_sends_is_nobodys_business(check: Check) -> None:
+def test_data_of_the_server_is_dropped(check: Check) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with in_turn(context, context) as target:
         code, out, err = check(target)
     assert (code, err) == (0, "")
-    assert "  resumes       yes\n" in out
+    assert "  resumption    yes\n" in out
     assert "hello" not in out
 
 
-def test_a_session_that_is_not_taken(check: Check) -> None:
+def test_a_session_that_the_server_does_not_resume(check: Check) -> None:
     with in_turn(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as target:
         code, out, _ = check(target)
     assert code == 0
-    assert "  resumes       no: the server made a new session\n" in out
+    assert "  resumption    no: the server started a new session\n" in out
 
 
-def test_a_second_connection_that_fails_leaves_it_open(check: Check) -> None:
+def test_if_the_second_connection_fails_resumption_is_unknown(check: Check) -> None:
     with in_turn(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)) as target:
         code, out, _ = check(target)
     assert code == 0
-    assert "  resumes       not known: the second connection failed: " in out
+    assert "  resumption    not known: the second connection failed: " in out
 
 
 def test_without_rich_a_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
     monkeypatch.setattr(os, "isatty", lambda fd: True)
-    monkeypatch.delitem(sys.modules, "wireline.cli._check_tables", raising=False)
+    monkeypatch.delitem(sys.modules, "wireline.cli.check._tables", raising=False)
     monkeypatch.setitem(sys.modules, "rich.console", None)
     with serving(certificates.server()) as target:
         assert "\n  version       TLSv1.3\n" in check(target).out

@@ -28,7 +28,7 @@ def test_input_to_the_peer_and_the_peer_to_output(start: Start, host: str) -> No
         assert command.finish(b"") == (0, b"", "")
 
 
-def test_half_close_at_the_end_of_input_then_the_peer_is_waited_for(start: Start) -> None:
+def test_half_close_at_the_end_of_input_then_the_reply_is_received(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, stdin=subprocess.DEVNULL)
         with accept(server) as peer:
@@ -53,7 +53,7 @@ def test_a_peer_that_half_closed_gets_the_whole_file(start: Start, tmp_path: Pat
         assert command.finish().code == 0
 
 
-def test_the_command_ends_when_the_peer_does_though_the_input_stays_open(start: Start) -> None:
+def test_connect_ends_with_the_peer_while_the_input_is_open(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         with accept(server) as peer:
@@ -106,7 +106,7 @@ def test_crlf_across_chunks(start: Start) -> None:
             received = b""
             for chunk, expected in ((b"a\nb\r", b"a\r\nb\r"), (b"\nc\n", b"\nc\r\n"), (b"\n", b"\r\n")):
                 command.type(chunk)
-                # Wait until it is through, so that the next chunk is one of its own.
+                # Wait until it has arrived, so that the next write is a separate chunk.
                 while len(received) < len(expected):
                     received += peer.recv(100)
                 assert received == expected
@@ -118,9 +118,11 @@ def test_crlf_across_chunks(start: Start) -> None:
 
 
 def test_refused_is_3(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refused, and nobody else can take the port
-        port = nobody.getsockname()[1]
+    with socket.socket() as unlistened:
+        unlistened.bind(
+            ("127.0.0.1", 0)
+        )  # bound and not listening: refused, and no other process can use the port
+        port = unlistened.getsockname()[1]
         result = start("connect", f"127.0.0.1:{port}").finish(b"")
     assert result.code == 3
     assert result.out == b""
@@ -137,7 +139,7 @@ def test_no_such_unix_socket_is_3(start: Start, tmp_path: Path) -> None:
 
 
 def test_a_name_that_does_not_resolve_is_3(start: Start) -> None:
-    # RFC 6761: no name under .invalid ever resolves; the empty label never reaches a name server.
+    # RFC 6761: names under .invalid never resolve; a name with an empty label is not sent to a name server.
     result = start("connect", "no..such.invalid:80").finish(b"")
     assert result.code == 3
     assert "no..such.invalid" in result.err
@@ -149,7 +151,7 @@ def test_no_answer_in_time_is_4(start: Start) -> None:
         command = start("connect", "--timeout", "1", target)
         with accept(server):
             result = command.finish(b"")
-    assert result == (4, b"", f"wireline: {target} fell silent: nothing came for 1 s\n")
+    assert result == (4, b"", f"wireline: {target} timed out: no data received for 1 s\n")
 
 
 def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> None:
@@ -159,7 +161,7 @@ def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> Non
     assert result.err.startswith(f"wireline: no answer from {target}: ")
 
 
-def test_a_peer_that_takes_nothing_in_time_is_4(start: Start, tmp_path: Path) -> None:
+def test_a_peer_that_accepts_no_data_is_4(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(bytes(20_000_000))
     with tcp_server() as (server, target), path.open("rb") as file:
@@ -168,7 +170,7 @@ def test_a_peer_that_takes_nothing_in_time_is_4(start: Start, tmp_path: Path) ->
             assert command.finish().code == 4
 
 
-def test_a_reset_is_6_and_what_came_before_is_kept(start: Start) -> None:
+def test_a_reset_is_6_and_the_data_before_it_is_written(start: Start) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         peer = accept(server)
@@ -179,20 +181,20 @@ def test_a_reset_is_6_and_what_came_before_is_kept(start: Start) -> None:
     assert result == (
         6,
         b"",
-        f"wireline: {target} broke off: Connection reset by peer; the data is incomplete\n",
+        f"wireline: the connection with {target} broke: Connection reset by peer; the data is incomplete\n",
     )
 
 
-def test_input_that_the_peer_does_not_take_is_6(start: Start) -> None:
+def test_input_that_the_peer_does_not_receive_is_6(start: Start) -> None:
     with open("/dev/zero", "rb") as endless, tcp_server() as (server, target):
         command = start("connect", target, stdin=endless)
         with accept(server) as peer:
             peer.sendall(b"enough")
-            # Read a bit, then leave with nothing unread but what is on its way.
+            # Read some data, then close; only data in transit is unread.
             peer.recv(1 << 16)
         result = command.finish()
     assert result.code == 6
-    assert result.err.startswith(f"wireline: {target} ")
+    assert f" {target} " in result.err
 
 
 def test_a_full_disk_is_1_with_the_reason(start: Start) -> None:
@@ -215,8 +217,8 @@ def test_a_closed_output_pipe_ends_it_quietly_with_1(start: Start) -> None:
             assert command.finish(b"") == (1, b"", "")
 
 
-def test_input_that_breaks_off_does_not_look_like_a_good_end_to_the_peer(start: Start) -> None:
-    # Standard input is a connection itself, the one thing that can break off in the middle.
+def test_input_that_cannot_be_read_to_its_end_is_a_reset_for_the_peer(start: Start) -> None:
+    # Standard input is a connection, because reading it can fail in the middle.
     with tcp_server() as (server, target), tcp_server() as (source, _):
         feed = connect(source.getsockname()[1])
         with accept(source) as standard_input:
@@ -232,10 +234,10 @@ def test_input_that_breaks_off_does_not_look_like_a_good_end_to_the_peer(start: 
 
 
 def test_debug_shows_the_traceback(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
+    with socket.socket() as unlistened:
+        unlistened.bind(("127.0.0.1", 0))
         command = start(
-            "connect", "--debug", f"127.0.0.1:{nobody.getsockname()[1]}", stdin=subprocess.DEVNULL
+            "connect", "--debug", f"127.0.0.1:{unlistened.getsockname()[1]}", stdin=subprocess.DEVNULL
         )
         _, err = command.process.communicate(timeout=PATIENCE)
     assert command.process.returncode == 3
@@ -248,7 +250,7 @@ def test_a_signal_ends_it_quietly(start: Start, number: int, code: int) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target)
         with accept(server) as peer:
-            # Once its bytes pass, the command is past its start.
+            # Once data passes, the command has started.
             command.type(b"x")
             assert peer.recv(1) == b"x"
             command.send_signal(number)
@@ -277,7 +279,7 @@ def test_closed_standard_output_fails_as_soon_as_there_is_something_to_write(sta
 
 
 def test_closed_standard_error_hides_only_the_message(start: Start) -> None:
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))
-        command = start("connect", f"127.0.0.1:{nobody.getsockname()[1]}", redirect="2>&-")
+    with socket.socket() as unlistened:
+        unlistened.bind(("127.0.0.1", 0))
+        command = start("connect", f"127.0.0.1:{unlistened.getsockname()[1]}", redirect="2>&-")
         assert command.finish(b"") == (3, b"", "")

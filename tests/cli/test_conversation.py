@@ -1,4 +1,4 @@
-"""Who ends first, who waits for whom, and what is made of failures; the peer is a fake."""
+"""Conversations with a fake peer: which side ends first, what is awaited, how failures are reported."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import pytest
 
 from wireline import ClosedError, SocketTimeout
 from wireline.cli._conversation import Conversation
-from wireline.cli._outcome import ExitCode, Failure, Stage, judge
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
+from wireline.cli._outcome import ExitCode, Failure, Stage, classify
 from wireline.cli._stdio import Input, NoInput, Output
 
 
 class FakePeer:
-    """Says what it is given to say, and remembers what it was told."""
+    """Sends the given data, and records what it receives."""
 
     name = "fake"
     chunk = 1000
 
     def __init__(self, *says: bytes | Exception | None, silence: float | None = None) -> None:
-        self.silence = silence
+        self.reply_timeout = silence
         self.heard = b""
         self.input_ended = threading.Event()
         self.aborted: bool | None = None
@@ -77,7 +77,7 @@ class Pipes:
         os.close(self._typing)
 
     def shown(self) -> bytes:
-        """Everything written so far; there must be something."""
+        """All output so far; there must be some."""
         return os.read(self._screen, 1 << 16)
 
     def stop_reading(self) -> None:
@@ -95,7 +95,7 @@ def pipes() -> Iterator[Pipes]:
     yield pipes
     with contextlib.suppress(OSError):
         pipes.end_input()
-    # The upload of some conversation may still be reading: it sees the end before its descriptor goes.
+    # An upload may still be reading: it must see the end before its descriptor is closed.
     for thread in threading.enumerate():
         if thread.name == "wireline-upload":
             thread.join()
@@ -147,17 +147,17 @@ def test_crlf_never_makes_a_chunk_too_long_for_the_peer(pipes: Pipes) -> None:
     assert sum(sizes) == 3000
 
 
-def test_a_peer_that_spoke_and_left_is_not_kept_waiting_for(pipes: Pipes) -> None:
+def test_after_the_peer_has_replied_and_closed_the_input_is_not_awaited(pipes: Pipes) -> None:
     peer = FakePeer(b"bye", None)
-    talk(peer, pipes)  # the input stays open, and nothing comes
+    talk(peer, pipes)  # the input stays open, and nothing is written
     assert peer.aborted is False
     assert not peer.input_ended.is_set()
 
 
-def test_a_peer_that_ended_still_gets_what_is_there(pipes: Pipes) -> None:
+def test_a_peer_that_ended_gets_the_input_that_is_available(pipes: Pipes) -> None:
     class SlowPeer(FakePeer):
         def send(self, data: bytes) -> None:
-            # Longer than the pause in which input has to come: what is being sent counts.
+            # Longer than the input may pause: data that is being sent does not count as a pause.
             threading.Event().wait(0.3)
             super().send(data)
 
@@ -169,11 +169,11 @@ def test_a_peer_that_ended_still_gets_what_is_there(pipes: Pipes) -> None:
     assert peer.input_ended.is_set()
 
 
-def test_a_peer_that_only_receives_gets_the_input_to_its_end(pipes: Pipes) -> None:
+def test_a_peer_that_only_receives_gets_all_of_the_input(pipes: Pipes) -> None:
     peer = FakePeer(None)
     conversation = threading.Thread(target=talk, args=(peer, pipes))
     conversation.start()
-    # More than the pause that a peer which has spoken would have been granted.
+    # Longer than the pause after a peer that has sent data.
     conversation.join(0.7)
     assert conversation.is_alive()
     pipes.type(b"late")
@@ -183,45 +183,45 @@ def test_a_peer_that_only_receives_gets_the_input_to_its_end(pipes: Pipes) -> No
     assert peer.aborted is False
 
 
-def test_a_terminal_is_not_waited_for(pipes: Pipes) -> None:
+def test_input_from_a_terminal_is_not_awaited(pipes: Pipes) -> None:
     pipes.input.is_terminal = True
     talk(FakePeer(None), pipes)
 
 
-def test_input_that_cannot_be_delivered_is_told(pipes: Pipes) -> None:
+def test_input_that_cannot_be_delivered_is_reported(pipes: Pipes) -> None:
     peer = FakePeer(b"no more", None)
     peer.send_error = BrokenPipeError(errno.EPIPE, "Broken pipe")
     pipes.type(b"data")
-    outcome = judge(failing(peer, pipes))
+    outcome = classify(failing(peer, pipes))
     assert outcome.code is ExitCode.TRUNCATED
-    assert "before it had taken all of the input" in outcome.sentence
-    # What it had said before is not lost.
+    assert "before it received all of the input" in outcome.sentence
+    # Data received before is not lost.
     assert pipes.shown() == b"no more"
     assert peer.aborted is True
 
 
-def test_a_reset_is_told_and_the_data_before_it_delivered(pipes: Pipes) -> None:
+def test_a_reset_is_reported_and_the_data_before_it_is_written(pipes: Pipes) -> None:
     peer = FakePeer(b"half of", ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
     pipes.end_input()
-    assert judge(failing(peer, pipes)).code is ExitCode.TRUNCATED
+    assert classify(failing(peer, pipes)).code is ExitCode.TRUNCATED
     assert pipes.shown() == b"half of"
 
 
-def test_a_peer_that_takes_nothing_in_time(pipes: Pipes) -> None:
+def test_a_peer_that_accepts_no_data_times_out(pipes: Pipes) -> None:
     peer = FakePeer()
     peer.send_error = SocketTimeout("send", 3, 0)
     pipes.type(b"data")
-    assert judge(failing(peer, pipes, timeout=3.0)).code is ExitCode.TIMEOUT
+    assert classify(failing(peer, pipes, timeout=3.0)).code is ExitCode.TIMEOUT
     assert peer.aborted is True
 
 
-def test_a_peer_that_says_nothing_in_time_once_the_input_has_ended(pipes: Pipes) -> None:
+def test_a_peer_that_sends_nothing_after_the_end_of_input_times_out(pipes: Pipes) -> None:
     pipes.end_input()
-    outcome = judge(failing(FakePeer(), pipes, timeout=0.05))
-    assert outcome == (ExitCode.TIMEOUT, "fake fell silent: nothing came for 0.05 s")
+    outcome = classify(failing(FakePeer(), pipes, timeout=0.05))
+    assert outcome == (ExitCode.TIMEOUT, "fake timed out: no data received for 0.05 s")
 
 
-def test_the_time_limit_does_not_count_while_somebody_may_still_type(pipes: Pipes) -> None:
+def test_the_time_limit_starts_at_the_end_of_input(pipes: Pipes) -> None:
     peer = FakePeer()
     conversation = threading.Thread(target=talk, args=(peer, pipes), kwargs={"timeout": 0.05})
     conversation.start()
@@ -244,7 +244,7 @@ def test_the_time_limit_counts_from_the_last_byte(pipes: Pipes) -> None:
     assert pipes.shown() == b"..."
 
 
-def test_a_peer_without_an_end_ends_by_silence(pipes: Pipes) -> None:
+def test_a_peer_without_an_end_of_stream_ends_by_timeout(pipes: Pipes) -> None:
     peer = FakePeer(b"reply", silence=0.05)
     pipes.type(b"ask")
     pipes.end_input()
@@ -260,7 +260,9 @@ def test_an_empty_datagram_is_not_an_end(pipes: Pipes) -> None:
     assert pipes.shown() == b"more"
 
 
-def test_input_that_breaks_off_is_not_passed_off_as_whole(tmp_path: os.PathLike[str], pipes: Pipes) -> None:
+def test_input_that_cannot_be_read_to_its_end_resets_the_connection(
+    tmp_path: os.PathLike[str], pipes: Pipes
+) -> None:
     directory = os.open(tmp_path, os.O_RDONLY)
     peer = FakePeer()
     try:
@@ -278,25 +280,25 @@ def test_output_that_cannot_be_written(pipes: Pipes) -> None:
     assert failing(FakePeer(b"data"), pipes).stage is Stage.OUTPUT
 
 
-def test_without_input_the_peer_is_told_at_once(pipes: Pipes) -> None:
+def test_without_input_the_half_close_is_immediate(pipes: Pipes) -> None:
     peer = FakePeer(b"data", None)
     Conversation(peer, NoInput(), pipes.output).run(Signals())
     assert peer.input_ended.is_set()
     assert pipes.shown() == b"data"
 
 
-def test_a_socket_closed_by_somebody_else_is_no_failure_of_the_peer(pipes: Pipes) -> None:
+def test_a_socket_closed_by_this_side_is_not_a_failure(pipes: Pipes) -> None:
     with pytest.raises(ClosedError):
         talk(FakePeer(ClosedError()), pipes)
 
 
 @pytest.mark.parametrize("says", [(), (None,)], ids=["the peer", "the input"])
-def test_a_signal_ends_the_wait_for(says: tuple[None, ...], pipes: Pipes) -> None:
+def test_a_signal_ends_waiting_for(says: tuple[None, ...], pipes: Pipes) -> None:
     peer = FakePeer(*says)
     signals = Signals()
-    # It came just before: what is begun now must end at once.
+    # The signal arrived before the conversation, which must end at once.
     with signals.ended_by(lambda: None):
-        signals.end(2)
+        signals.receive(2)
     with pytest.raises(ClosedError):
         Conversation(peer, pipes.input, pipes.output).run(signals)
     assert peer.aborted is True

@@ -17,7 +17,7 @@ HOSTS = pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 
 
 @HOSTS
-def test_connect_sends_and_shows_what_comes_back(start: Start, host: str) -> None:
+def test_connect_sends_a_datagram_and_prints_the_reply(start: Start, host: str) -> None:
     with udp_socket(host) as (peer, target):
         command = start("connect", target)
         command.type(b"one\ntwo\n")
@@ -54,7 +54,7 @@ def test_connect_cuts_a_file_into_the_largest_datagrams(start: Start, tmp_path: 
         assert command.finish().code == 0
 
 
-def test_connect_to_a_port_that_nobody_has_is_3(start: Start) -> None:
+def test_connect_to_a_port_without_a_listener_is_3(start: Start) -> None:
     with udp_socket() as (_, target):
         pass
     result = start("connect", target).finish(b"anybody?")
@@ -63,7 +63,7 @@ def test_connect_to_a_port_that_nobody_has_is_3(start: Start) -> None:
 
 
 @HOSTS
-def test_listen_talks_with_the_first_sender_only(start: Start, host: str) -> None:
+def test_listen_exchanges_data_with_the_first_sender_only(start: Start, host: str) -> None:
     spelled = f"[{host}]" if ":" in host else host
     command = start("listen", f"udp://{spelled}:0")
     port = command.port()
@@ -87,13 +87,13 @@ def test_listen_on_every_interface_answers_ipv4_too(start: Start) -> None:
             assert peer.recv(100) == b"hello"
 
 
-def test_listen_with_nobody_in_time_is_4(start: Start) -> None:
+def test_listen_without_a_datagram_in_time_is_4(start: Start) -> None:
     command = start("listen", "--timeout", "0.1", "udp://127.0.0.1:0")
     command.port()
     assert command.finish(b"").code == 4
 
 
-def test_listen_keep_shows_what_everybody_sends(start: Start) -> None:
+def test_listen_keep_prints_the_datagrams_of_all_senders(start: Start) -> None:
     command = start("listen", "--keep", "udp://127.0.0.1:0", stdin=subprocess.DEVNULL)
     port = command.port()
     with udp_socket() as (one, _), udp_socket() as (other, _):
@@ -128,7 +128,7 @@ def test_echo_answers_each_datagram_to_its_sender(start: Start, host: str) -> No
     assert command.end() == (0, b"", "")
 
 
-def test_echo_ends_by_silence_if_asked_to(start: Start) -> None:
+def test_echo_ends_after_the_timeout(start: Start) -> None:
     command = start("listen", "--echo", "--timeout", "2", "udp://127.0.0.1:0")
     port = command.port()
     with udp_socket() as (peer, _):
@@ -137,10 +137,10 @@ def test_echo_ends_by_silence_if_asked_to(start: Start) -> None:
     assert command.end() == (0, b"", "")
 
 
-def test_echo_survives_a_sender_that_cannot_be_answered(start: Start) -> None:
+def test_echo_survives_a_sender_that_cannot_be_replied_to(start: Start) -> None:
     command = start("listen", "--echo", "udp://127.0.0.1:0")
     port = command.port()
-    # Port 0 as the source is what a broken or malicious sender may have; no answer can go there.
+    # A broken or malicious sender may use source port 0, to which no reply can be sent.
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_UDP) as raw:
         raw.sendto(b"\0\0" + port.to_bytes(2, "big") + b"\0\x09\0\0x", ("127.0.0.1", 0))
     with udp_socket() as (peer, _):
@@ -149,7 +149,7 @@ def test_echo_survives_a_sender_that_cannot_be_answered(start: Start) -> None:
     command.send_signal(signal.SIGINT)
     result = command.end()
     assert result.code == 0
-    assert result.err.startswith("wireline: lost udp://127.0.0.1:0: ")
+    assert result.err.startswith("wireline: communication with udp://127.0.0.1:0 failed: ")
 
 
 def test_discard_drops_everything(start: Start) -> None:

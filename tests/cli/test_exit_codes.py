@@ -1,4 +1,4 @@
-"""Every exit code of every command, as its user gets there."""
+"""Every exit code of every command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Case = Callable[[Start], int]
 
 
 def words(*words: str) -> Case:
-    """A command line, and nothing to type."""
+    """A command line with empty input."""
     return lambda start: start(*words).finish(b"").code
 
 
@@ -36,21 +36,21 @@ def full_disk(*words: str) -> Case:
 
 def refused(*command: str, scheme: str = "") -> Case:
     def run(start: Start) -> int:
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))  # and it does not listen
-            return start(*command, f"{scheme}127.0.0.1:{nobody.getsockname()[1]}").finish(b"").code
+        with socket.socket() as unlistened:
+            unlistened.bind(("127.0.0.1", 0))  # and it does not listen
+            return start(*command, f"{scheme}127.0.0.1:{unlistened.getsockname()[1]}").finish(b"").code
 
     return run
 
 
 def served(*command: str, talk: Callable[[socket.socket], None], scheme: str = "") -> Case:
-    """A command that connects to a server which does this with it."""
+    """A command that connects to a server with this behaviour."""
 
     def run(start: Start) -> int:
         with tcp_server() as (server, target):
             running = start(*command, f"{scheme}{target}")
             with accept(server) as peer:
-                if talk is cut:  # else it may still be connecting
+                if talk is cut:  # otherwise it may still be connecting
                     running.type(b"x")
                     assert peer.recv(1) == b"x"
                 talk(peer)
@@ -60,7 +60,7 @@ def served(*command: str, talk: Callable[[socket.socket], None], scheme: str = "
 
 
 def visited(*command: str, talk: Callable[[socket.socket], None]) -> Case:
-    """A command that listens, and a client which does this with it."""
+    """A command that listens, and a client with this behaviour."""
 
     def run(start: Start) -> int:
         running = start("listen", *command)
@@ -96,7 +96,7 @@ def untrusted(*command: str) -> Case:
 
 
 def interrupted(*words: str, cutting: bool = False) -> Case:
-    """Ctrl-C, and once more while a connection is still there."""
+    """Ctrl-C, and again while a connection is open."""
 
     def run(start: Start) -> int:
         with tcp_server() as (server, target), contextlib.ExitStack() as stack:
@@ -125,7 +125,7 @@ def hung_up_before_tls(start: Start) -> int:
 
 
 def nothing(sock: socket.socket) -> None:
-    """Neither send nor end."""
+    """Neither send nor close."""
 
 
 def end(sock: socket.socket) -> None:
@@ -133,7 +133,7 @@ def end(sock: socket.socket) -> None:
 
 
 def cut(sock: socket.socket) -> None:
-    """Break off in the middle."""
+    """Reset the connection after some data."""
     sock.sendall(b"half of i")
     reset(sock)
 

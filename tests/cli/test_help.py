@@ -1,8 +1,7 @@
-"""Every command explains itself, and shells complete it."""
+"""The help of every command, and completion in shells."""
 
 from __future__ import annotations
 
-import argparse
 import re
 import shlex
 import shutil
@@ -13,12 +12,11 @@ import pytest
 
 from tests.cli.conftest import Start
 from wireline.cli import main
-from wireline.cli._arguments import make_parser, parse
+from wireline.cli.parser._parser import make_parser, parse
 
 
 def commands() -> list[str]:
-    (subparsers,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    return list(subparsers.choices)
+    return list(make_parser().commands)
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -57,8 +55,7 @@ def test_help_is_as_wide_as_the_terminal_and_not_too_wide_to_read(
 
 @pytest.mark.parametrize("command", commands())
 def test_every_option_is_explained(command: str) -> None:
-    (subparsers,) = (each for each in make_parser()._actions if isinstance(each, argparse._SubParsersAction))
-    unexplained = [action.dest for action in subparsers.choices[command]._actions if not action.help]
+    unexplained = [each.dest for each in make_parser().commands[command].arguments if not each.help]
     assert unexplained == []
 
 
@@ -84,7 +81,7 @@ WORDS = ("connect", "check", "--starttls", "--ca-file", "postgres")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_knows_the_words(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_completion_script_has_commands_and_options(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", shell]) == 0
     out, err = capfd.readouterr()
     assert err == ""
@@ -117,12 +114,15 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert complete("wireline", "check", "--starttls", "po") == ["pop3", "postgres"]
 
 
-def test_without_its_package_it_says_what_to_install(
+def test_without_shtab_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(sys.modules, "shtab", None)
     assert main(["completion", "bash"]) == 1
-    assert capfd.readouterr() == ("", "wireline: the package shtab is missing: pip install 'wireline[cli]'\n")
+    assert capfd.readouterr() == (
+        "",
+        "wireline: completion needs the package shtab: pip install 'wireline[cli]'\n",
+    )
 
 
 def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +130,7 @@ def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> 
     assert "invalid choice" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_told(start: Start) -> None:
+def test_a_full_disk_is_reported(start: Start) -> None:
     result = start("completion", "bash", redirect="> /dev/full").finish()
     assert (result.code, result.err) == (
         1,

@@ -18,8 +18,8 @@ from tests.cli.command import PATIENCE, connect, connect_unix, read_all, receive
 from tests.cli.conftest import Start
 from tests.cli.test_relay_stats import connect_when_it_listens
 from wireline.cli import _listen
-from wireline.cli._arguments import parse
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
+from wireline.cli.parser._parser import parse
 
 # One connection to standard input and output.
 
@@ -30,7 +30,7 @@ def test_one_connection_then_exit(start: Start) -> None:
     with connect(port) as peer:
         peer.sendall(b"question")
         assert command.read(8) == b"question"
-        # The listener is gone already: nobody is left waiting for an accept that never happens.
+        # The listener is closed: no client waits for an accept that never happens.
         with pytest.raises(ConnectionRefusedError):
             connect(port)
         command.type(b"answer")
@@ -94,7 +94,7 @@ def test_crlf(start: Start) -> None:
     assert command.finish(b"").code == 0
 
 
-def test_keep_takes_the_next_and_only_the_first_gets_the_input(start: Start) -> None:
+def test_keep_accepts_the_next_client_and_only_the_first_gets_the_input(start: Start) -> None:
     command = start("listen", "--keep", "127.0.0.1:0")
     port = command.port()
     with connect(port) as first:
@@ -110,7 +110,7 @@ def test_keep_takes_the_next_and_only_the_first_gets_the_input(start: Start) -> 
     assert command.end() == (0, b"", "")
 
 
-def test_keep_survives_a_reset_and_tells_it(start: Start) -> None:
+def test_keep_survives_a_reset_and_reports_it(start: Start) -> None:
     command = start("listen", "--keep", "127.0.0.1:0", stdin=subprocess.DEVNULL)
     port = command.port()
     first = connect(port)
@@ -123,7 +123,7 @@ def test_keep_survives_a_reset_and_tells_it(start: Start) -> None:
     command.send_signal(signal.SIGTERM)
     result = command.end()
     assert result.code == 0
-    assert result.err.endswith("broke off: Connection reset by peer; the data is incomplete\n")
+    assert result.err.endswith("broke: Connection reset by peer; the data is incomplete\n")
 
 
 def test_keep_ends_with_its_output(start: Start) -> None:
@@ -142,12 +142,12 @@ def test_a_reset_is_6(start: Start) -> None:
     assert command.end().code == 6
 
 
-def test_nobody_in_time_is_4(start: Start) -> None:
+def test_no_client_in_time_is_4(start: Start) -> None:
     command = start("listen", "--timeout", "0.1", "127.0.0.1:0")
     command.listening_on()
     result = command.finish(b"")
     assert result.code == 4
-    assert result.err.startswith("wireline: nobody came to 127.0.0.1:0: ")
+    assert result.err.startswith("wireline: no client on 127.0.0.1:0: ")
 
 
 def test_an_address_in_use_is_1_with_advice(start: Start) -> None:
@@ -156,7 +156,9 @@ def test_an_address_in_use_is_1_with_advice(start: Start) -> None:
         served = start("listen", "--echo", "--keep", target).finish(b"")
     for code, out, err in (result, served):
         assert (code, out) == (1, b"")
-        assert err.startswith(f"wireline: cannot listen on {target}: Address already in use; end the program")
+        assert err.startswith(
+            f"wireline: cannot listen on {target}: Address already in use; stop the program"
+        )
 
 
 def test_a_name_that_does_not_resolve_is_3(start: Start) -> None:
@@ -257,27 +259,27 @@ def test_discard(start: Start) -> None:
     assert command.end() == (0, b"", "")
 
 
-def test_echo_keep_serves_many_at_once_and_tells_of_the_one_that_broke_off(
+def test_echo_keep_serves_many_at_once_and_reports_the_broken_connection(
     start: Start, tmp_path: Path
 ) -> None:
     path = str(tmp_path / "socket")
     command = start("listen", "--echo", "--keep", "--timeout", "2", f"unix:{path}")
     assert command.listening_on() == f"unix:{path}"
-    with connect_unix(path) as silent, connect_unix(path) as other:
+    with connect_unix(path) as idle, connect_unix(path) as other:
         other.sendall(b"x")
         assert other.recv(1) == b"x"
-        # Both are silent for too long now, and put out.
-        assert silent.recv(1) == b""
+        # Both have sent nothing for too long, and are disconnected.
+        assert idle.recv(1) == b""
         assert other.recv(1) == b""
     command.send_signal(signal.SIGTERM)
     result = command.end()
     assert result.code == 0
-    assert result.err.count(f"wireline: a client of unix:{path} fell silent: ") == 2
+    assert result.err.count(f"wireline: a client of unix:{path} timed out: ") == 2
     assert not Path(path).exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux sets limits of another process")
-def test_what_the_library_logs_is_one_line_without_a_traceback(start: Start) -> None:
+def test_a_log_record_of_the_library_is_one_line_without_a_traceback(start: Start) -> None:
     command = start("listen", "--echo", "--keep", "127.0.0.1:0")
     port = command.port()
     pid = command.process.pid
@@ -293,7 +295,7 @@ def test_what_the_library_logs_is_one_line_without_a_traceback(start: Start) -> 
 
 
 def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listen, "_DRAIN", PATIENCE)  # half a second is soon over
+    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", PATIENCE)  # half a second is soon over
     path = f"{tmp_path}/socket"
     signals = Signals()
     words = ["listen", "--echo", "--keep", f"unix:{path}"]
@@ -302,7 +304,7 @@ def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.Monke
     with connect_when_it_listens(path) as finishing:
         finishing.sendall(b"x")
         assert finishing.recv(1) == b"x"
-        ending = threading.Thread(target=signals.end, args=(signal.SIGINT,))
+        ending = threading.Thread(target=signals.receive, args=(signal.SIGINT,))
         ending.start()
         finishing.sendall(b"last")
         assert receive(finishing, 4) == b"last"
@@ -324,7 +326,7 @@ def test_at_ctrl_c_a_client_that_does_not_finish_is_closed(start: Start) -> None
 
 
 @pytest.mark.parametrize(("words", "code"), [((), 6), (("--timeout", "2"), 4)])
-def test_a_single_client_of_echo_that_does_not_end_well(
+def test_a_single_client_of_echo_that_resets_is_an_error(
     start: Start, words: tuple[str, ...], code: int
 ) -> None:
     command = start("listen", "--echo", *words, "127.0.0.1:0")

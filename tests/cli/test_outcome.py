@@ -1,4 +1,4 @@
-"""The table from what happened to an exit code and a sentence."""
+"""Exit codes and sentences of errors."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from wireline.cli._outcome import (
     Failure,
     InputRefused,
     Stage,
+    classify,
     during,
-    judge,
+    print_stderr,
     report,
-    say,
 )
 
 
@@ -57,19 +57,24 @@ def dial_error(*numbers: int) -> DialError:
             "cannot find server: not known",
         ),
         (Stage.CONNECT, os_error(errno.ENOENT), ExitCode.UNREACHABLE, "server does not exist"),
-        (Stage.LISTEN, os_error(errno.EADDRINUSE), ExitCode.FAILED, "end the program that has it"),
+        (Stage.LISTEN, os_error(errno.EADDRINUSE), ExitCode.FAILED, "stop the program that uses it"),
         (Stage.LISTEN, os_error(errno.EACCES), ExitCode.FAILED, "need privileges"),
         (Stage.LISTEN, os_error(errno.ENOENT), ExitCode.FAILED, "cannot listen on server: No such file"),
         (Stage.LISTEN, socket.gaierror(-2, "not known"), ExitCode.UNREACHABLE, "cannot find server"),
         (Stage.CONNECT, UnicodeError("no"), ExitCode.UNREACHABLE, "cannot find server: no; check the name"),
-        (Stage.CONNECT, os_error(errno.ENETUNREACH), ExitCode.UNREACHABLE, "and this machine's network"),
-        (Stage.ACCEPT, SocketTimeout("accept", 3), ExitCode.TIMEOUT, "nobody came to server"),
+        (Stage.CONNECT, os_error(errno.ENETUNREACH), ExitCode.UNREACHABLE, "and the network of this machine"),
+        (Stage.ACCEPT, SocketTimeout("accept", 3), ExitCode.TIMEOUT, "no client on server"),
         (Stage.ACCEPT, os_error(errno.EMFILE), ExitCode.FAILED, "Too many open files"),
         (Stage.TALK, os_error(errno.ECONNRESET), ExitCode.TRUNCATED, "the data is incomplete"),
-        (Stage.TALK, os_error(errno.EPIPE), ExitCode.TRUNCATED, "server broke off: Broken pipe"),
-        (Stage.TALK, InputRefused(), ExitCode.TRUNCATED, "before it had taken all of the input"),
+        (
+            Stage.TALK,
+            os_error(errno.EPIPE),
+            ExitCode.TRUNCATED,
+            "the connection with server broke: Broken pipe",
+        ),
+        (Stage.TALK, InputRefused(), ExitCode.TRUNCATED, "before it received all of the input"),
         (Stage.TALK, os_error(errno.ECONNREFUSED), ExitCode.UNREACHABLE, "server refused"),
-        (Stage.TALK, TimeoutError("nothing came for 2 s"), ExitCode.TIMEOUT, "nothing came for 2 s"),
+        (Stage.TALK, TimeoutError("no data received for 2 s"), ExitCode.TIMEOUT, "no data received for 2 s"),
         (Stage.TALK, os_error(errno.EMSGSIZE), ExitCode.FAILED, "send less at a time"),
         (Stage.TALK, LineTooLongError("recv_until", 7), ExitCode.FAILED, "limit of 7 bytes"),
         (Stage.INPUT, os_error(errno.EISDIR), ExitCode.FAILED, "cannot read standard input: Is a directory"),
@@ -77,7 +82,7 @@ def dial_error(*numbers: int) -> DialError:
     ],
 )
 def test_a_failure_has_a_code_and_a_sentence(stage: Stage, error: Exception, code: int, words: str) -> None:
-    outcome = judge(Failure(stage, error, "server"))
+    outcome = classify(Failure(stage, error, "server"))
     assert outcome.code is code
     assert words in outcome.sentence
     assert "Errno" not in outcome.sentence
@@ -89,36 +94,36 @@ def test_a_failure_has_a_code_and_a_sentence(stage: Stage, error: Exception, cod
     [(errno.EADDRINUSE, "or remove the file if there is none"), (errno.ENOENT, "make the directory first")],
 )
 def test_the_advice_about_a_unix_socket_is_about_a_file(number: int, words: str) -> None:
-    outcome = judge(Failure(Stage.LISTEN, os_error(number), "unix:/run/x"))
+    outcome = classify(Failure(Stage.LISTEN, os_error(number), "unix:/run/x"))
     assert outcome.code is ExitCode.FAILED
     assert words in outcome.sentence
-    assert words not in judge(Failure(Stage.LISTEN, os_error(number), "host:80")).sentence
+    assert words not in classify(Failure(Stage.LISTEN, os_error(number), "host:80")).sentence
 
 
-def test_an_output_that_nobody_reads_any_more_is_not_commented_on() -> None:
-    assert judge(Failure(Stage.OUTPUT, os_error(errno.EPIPE))) == (ExitCode.FAILED, "")
+def test_a_closed_output_pipe_has_no_sentence() -> None:
+    assert classify(Failure(Stage.OUTPUT, os_error(errno.EPIPE))) == (ExitCode.FAILED, "")
 
 
 def test_every_stage_has_a_row_for_every_error() -> None:
     for stage in Stage:
-        assert judge(Failure(stage, RuntimeError("odd"), "server")).code in ExitCode
+        assert classify(Failure(stage, RuntimeError("odd"), "server")).code in ExitCode
 
 
-def test_a_mistake_of_ours_is_called_one() -> None:
-    code, sentence = judge(ZeroDivisionError("division by zero"))
+def test_an_unexpected_error_is_called_a_bug() -> None:
+    code, sentence = classify(ZeroDivisionError("division by zero"))
     assert code is ExitCode.FAILED
     assert "bug in wireline" in sentence
     assert "ZeroDivisionError: division by zero" in sentence
 
 
-def test_during_raises_to_a_failure_what_the_system_did() -> None:
+def test_during_raises_an_error_of_the_system_as_a_failure() -> None:
     with pytest.raises(Failure) as caught, during(Stage.LISTEN, Target("tcp", "::1", 80)):
         raise os_error(errno.EADDRINUSE)
     assert caught.value.subject == "[::1]:80"
     assert isinstance(caught.value.__cause__, OSError)
 
 
-def test_during_lets_pass_what_this_side_did() -> None:
+def test_during_passes_on_a_socket_that_this_side_closed() -> None:
     with pytest.raises(ClosedError), during(Stage.TALK, "peer"):
         raise ClosedError
 
@@ -142,5 +147,5 @@ def test_a_closed_standard_error_is_survived(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "stderr", None)
-    say("to nobody")
+    print_stderr("dropped")
     assert capsys.readouterr().out == ""

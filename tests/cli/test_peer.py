@@ -17,7 +17,7 @@ SMALL_BUFFER = 4096
 
 @pytest.fixture
 def pair() -> Iterator[tuple[Socket, socket.socket]]:
-    """A connection whose buffers hold little, and its other end."""
+    """A connection with small buffers, and its other end."""
     ours, other = socket.socketpair()
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SMALL_BUFFER)
     with Socket.from_socket(ours) as sock, other:
@@ -25,7 +25,7 @@ def pair() -> Iterator[tuple[Socket, socket.socket]]:
         yield sock, other
 
 
-def test_a_slow_taker_is_within_the_limit_as_long_as_it_takes_something(
+def test_a_slow_peer_is_within_the_limit_while_it_accepts_some_data(
     pair: tuple[Socket, socket.socket],
 ) -> None:
     sock, other = pair
@@ -45,13 +45,13 @@ def test_a_slow_taker_is_within_the_limit_as_long_as_it_takes_something(
     assert received == data
 
 
-def test_who_takes_nothing_runs_into_the_limit(pair: tuple[Socket, socket.socket]) -> None:
+def test_a_peer_that_accepts_no_data_runs_into_the_limit(pair: tuple[Socket, socket.socket]) -> None:
     peer = StreamPeer(pair[0], "peer", timeout=0.05)
     with pytest.raises(SocketTimeout):
         peer.send(bytes(1_000_000))
 
 
-def test_the_end_of_input_for_a_peer_that_is_gone_is_not_an_error() -> None:
+def test_ending_the_input_after_the_peer_has_closed_is_not_an_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         sock = Socket()
         sock.connect("127.0.0.1", server.getsockname()[1])

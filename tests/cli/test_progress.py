@@ -1,4 +1,4 @@
-"""The progress line: what it says, and where it must not be."""
+"""The progress line: its text, and where it must not appear."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from wireline.cli._progress import Counters, show_progress
 
 
 class Terminal:
-    """A pseudo-terminal: what is written to ``fd`` is seen on the screen."""
+    """A pseudo-terminal with a screen that shows what is written to ``fd``."""
 
     def __init__(self) -> None:
         self._master, self.fd = pty.openpty()
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
 
     def text(self) -> str:
-        """What was written, without what moves the cursor."""
+        """The text that was written, without cursor movements."""
         return re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", self.screen())
 
     def screen(self) -> str:
-        """Everything that was written, once nobody has the terminal any more."""
+        """All text that was written, after the last writer has closed the terminal."""
         self._close_ours()
         data = b""
         while True:
             try:
                 piece = os.read(self._master, 4096)
-            except OSError:  # EIO: how Linux says that the last writer is gone
+            except OSError:  # EIO: Linux reports that the last writer has closed
                 break
             if not piece:
                 break
@@ -85,7 +85,7 @@ def counters(monkeypatch: pytest.MonkeyPatch, seconds: float, total: int | None 
         (0, 0, 5 << 40, 3725.0, None, "0 B sent, 5120.0 GiB received, 1.4 GiB/s, 1:02:05"),
     ],
 )
-def test_the_line_says_bytes_rate_time_and_percent(
+def test_the_progress_line_has_bytes_rate_time_and_percent(
     monkeypatch: pytest.MonkeyPatch,
     taken: int,
     sent: int,
@@ -113,7 +113,7 @@ def test_on_a_terminal_there_is_a_line_with_percent(start: Start, terminal: Term
     assert re.search(r"293\.0 KiB sent, 6 B received, \S+ \S+/s, 0:0\d, 100%", last)
 
 
-def test_of_a_pipe_there_is_no_percent(start: Start, terminal: Terminal) -> None:
+def test_without_a_known_size_there_is_no_percentage(start: Start, terminal: Terminal) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, stderr=terminal.fd)
         with accept(server) as peer:
@@ -125,8 +125,8 @@ def test_of_a_pipe_there_is_no_percent(start: Start, terminal: Terminal) -> None
     assert "%" not in screen
 
 
-def test_when_piped_there_is_none(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What makes other programs draw on a pipe does not make us.
+def test_without_a_terminal_there_is_no_progress_line(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    # These variables make other programs draw on a pipe.
     monkeypatch.setenv("FORCE_COLOR", "1")
     with tcp_server() as (server, target):
         command = start("connect", target)
@@ -135,7 +135,7 @@ def test_when_piped_there_is_none(start: Start, monkeypatch: pytest.MonkeyPatch)
         assert command.finish(b"") == (0, b"hello", "")
 
 
-def test_it_makes_room_for_what_the_peer_says(start: Start, terminal: Terminal) -> None:
+def test_the_progress_line_is_cleared_before_received_data(start: Start, terminal: Terminal) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, stdout=terminal.fd, stderr=terminal.fd)
         with accept(server) as peer:
@@ -150,21 +150,21 @@ def test_it_makes_room_for_what_the_peer_says(start: Start, terminal: Terminal) 
     assert "sent" not in after
 
 
-def test_nobody_who_types_is_disturbed(start: Start, terminal: Terminal) -> None:
+def test_there_is_no_progress_line_while_a_user_types(start: Start, terminal: Terminal) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, stdin=terminal.fd, stdout=terminal.fd, stderr=terminal.fd)
         with accept(server) as peer:
             terminal.type(b"hello\n")
             assert peer.recv(10) == b"hello\n"
             peer.sendall(b"world")
-        # The terminal stays open, and is not waited for.
+        # The terminal stays open, and the command does not wait for it.
         assert command.finish().code == 0
     screen = terminal.text()
     assert "world" in screen
     assert "sent" not in screen
 
 
-def test_an_error_comes_after_the_line_not_into_it(start: Start, terminal: Terminal) -> None:
+def test_an_error_is_printed_below_the_progress_line(start: Start, terminal: Terminal) -> None:
     with tcp_server() as (server, target):
         command = start("connect", "--timeout", "0.1", target, stderr=terminal.fd)
         with accept(server):

@@ -27,7 +27,7 @@ from tests.cli.command import (
 )
 from tests.cli.conftest import Start
 from wireline.cli import main
-from wireline.cli._signals import Signals
+from wireline.cli._exit_signals import Signals
 
 ANY = "127.0.0.1:0"
 
@@ -44,7 +44,7 @@ def send_and_end(sock: socket.socket, data: bytes) -> threading.Thread:
 
 @contextlib.contextmanager
 def through(start: Start, *words: str) -> Iterator[tuple[Command, socket.socket, socket.socket]]:
-    """A relay with these words, a client of it and the server's end of the same connection."""
+    """A relay with these arguments, a client, and the server's end of the same connection."""
     with tcp_server() as (server, target):
         relay = start("relay", *words, ANY, target)
         with connect(relay.port()) as client, accept(server) as peer:
@@ -55,11 +55,11 @@ def end(relay: Command, number: int = signal.SIGINT) -> tuple[int, str]:
     relay.send_signal(number)
     result = relay.end()
     assert result.out == b""
-    # Connections that are just ending may be waited for.
+    # The relay may report that it waits for connections that are just ending.
     return result.code, "".join(line for line in result.err.splitlines(True) if "Ctrl-C again" not in line)
 
 
-def test_bytes_go_both_ways_and_each_end_goes_through(start: Start) -> None:
+def test_bytes_and_half_closes_pass_in_both_directions(start: Start) -> None:
     up, down = random.Random(1).randbytes(3_000_000), random.Random(2).randbytes(2_000_000)
     with through(start) as (relay, client, peer):
         senders = [send_and_end(client, up), send_and_end(peer, down)]
@@ -102,7 +102,7 @@ def test_unix_on_both_sides_and_the_file_goes(start: Start, tmp_path: Path) -> N
     assert not os.path.exists(outside)
 
 
-def test_a_reset_goes_through_and_is_told_and_the_next_is_served(start: Start) -> None:
+def test_a_reset_is_passed_on_and_reported_and_the_next_client_is_served(start: Start) -> None:
     with tcp_server() as (server, target):
         relay = start("relay", ANY, target)
         port = relay.port()
@@ -120,7 +120,10 @@ def test_a_reset_goes_through_and_is_told_and_the_next_is_served(start: Start) -
             assert peer.recv(1) == b""
         code, err = end(relay)
     assert code == 0
-    assert err == f"wireline: {target} broke off: Connection reset by peer; the data is incomplete\n"
+    assert (
+        err
+        == f"wireline: the connection with {target} broke: Connection reset by peer; the data is incomplete\n"
+    )
 
 
 def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
@@ -130,7 +133,7 @@ def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
         with contextlib.suppress(TimeoutError):
             while sent < 64 << 20:
                 sent += client.send(bytes(1 << 16))
-        assert sent < 64 << 20, "somebody hoards it"
+        assert sent < 64 << 20, "the relay or the command buffers it"
         with open(f"/proc/{relay.process.pid}/status") as status:
             memory = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
         assert memory < 80_000  # kB
@@ -138,12 +141,12 @@ def test_a_slow_reader_holds_the_writer_back(start: Start) -> None:
         assert len(read_all(peer)) == sent
 
 
-def test_a_target_that_refuses_is_told_and_the_client_gets_a_reset(start: Start) -> None:
+def test_a_target_that_refuses_is_reported_and_the_client_is_reset(start: Start) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         target = f"127.0.0.1:{closed.getsockname()[1]}"
         relay = start("relay", ANY, target)
-        # It may come so soon that `connect` is told of it.
+        # The reset may arrive during `connect`.
         with pytest.raises(ConnectionResetError), connect(relay.port()) as client:
             client.recv(1)
         code, err = end(relay)
@@ -197,21 +200,21 @@ def test_two_hundred_at_once_and_nothing_is_left(start: Start) -> None:
             descriptors(relay) > before + 2
         ):  # it may have waited for its first client since, with a pair of sockets
             assert time.monotonic() < limit
-            threading.Event().wait(0.02)  # nothing tells when a process has closed something
+            threading.Event().wait(0.02)  # nothing signals that a process has closed a descriptor
         assert len(os.listdir(f"/proc/{relay.process.pid}/task")) < 8
         assert end(relay) == (0, "")
 
 
-# How it ends.
+# Signals.
 
 
-def test_the_first_signal_lets_connections_end(start: Start) -> None:
+def test_the_first_signal_waits_for_the_connections(start: Start) -> None:
     with through(start) as (relay, client, peer):
         port = client.getpeername()[1]
         relay.send_signal(signal.SIGINT)
         assert relay.process.stderr is not None
         assert relay.process.stderr.readline() == (
-            b"wireline: waiting for a connection to end; Ctrl-C again cuts them\n"
+            b"wireline: waiting for 1 connection to end; Ctrl-C again resets them\n"
         )
         with pytest.raises(ConnectionRefusedError):
             connect(port)
@@ -239,36 +242,36 @@ def test_the_second_one_cuts_them(start: Start, number: int, code: int, tmp_path
     assert not os.path.exists(path)
 
 
-def test_who_may_take_its_time_has_no_limit_until_the_second_signal() -> None:
+def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
     hurried: list[str] = []
     signals = Signals()
     signals.expected = True
-    assert signals.patience
-    with signals.ended_by(lambda: None, hurry=lambda: hurried.append("now")):
-        signals.end(signal.SIGINT)
-        assert (signals.patience, signals.exit_code, hurried) == (None, 0, [])
-        signals.end(signal.SIGTERM)
-        assert signals.patience
+    assert signals.exit_timeout
+    with signals.ended_by(lambda: None, force=lambda: hurried.append("now")):
+        signals.receive(signal.SIGINT)
+        assert (signals.exit_timeout, signals.exit_code, hurried) == (None, 0, [])
+        signals.receive(signal.SIGTERM)
+        assert signals.exit_timeout
         assert (signals.exit_code, hurried) == (143, ["now"])
 
 
-# The words.
+# Usage.
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["udp://:1", "127.0.0.1:1"], "over udp:// nobody can be connected to"),
-        ([ANY, "udp://127.0.0.1:1"], "over udp:// nobody can be connected to"),
+        (["udp://:1", "127.0.0.1:1"], "udp:// has no connections"),
+        ([ANY, "udp://127.0.0.1:1"], "udp:// has no connections"),
         ([ANY], "the following arguments are required: TARGET"),
         (["--fault", "lag=1", ANY, ANY], "there is no fault 'lag'"),
         (["--fault", "chunk=0", ANY, "127.0.0.1:1"], "chunk is at least 1"),
         (["--max", "0", ANY, "127.0.0.1:1"], "is not a number of connections above 0"),
         (["--cert", "x", ANY, "127.0.0.1:1"], "--cert is for TLS: write tls:// in LISTEN, or --listen-tls"),
         (["--ca-file", "x", ANY, "127.0.0.1:1"], "--ca-file is for TLS: write tls:// in TARGET, or --tls"),
-        (["tls://127.0.0.1:0", "127.0.0.1:1"], "clients that speak TLS need --cert"),
-        (["--key", "x", "tls://127.0.0.1:0", "127.0.0.1:1"], "--key needs the certificate"),
-        (["--client-key", "x", ANY, "tls://127.0.0.1:1"], "--client-key needs the certificate"),
+        (["tls://127.0.0.1:0", "127.0.0.1:1"], "TLS in LISTEN needs --cert"),
+        (["--key", "x", "tls://127.0.0.1:0", "127.0.0.1:1"], "--key needs its certificate"),
+        (["--client-key", "x", ANY, "tls://127.0.0.1:1"], "--client-key needs its certificate"),
         (["--self-signed", "--cert", "x", "tls://:0", "127.0.0.1:1"], "use one of them"),
         (
             ["--listen-psk-file", "x", "--client-ca", "y", "tls://:0", "h:1"],

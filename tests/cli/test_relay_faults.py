@@ -1,4 +1,4 @@
-"""``wireline relay --fault`` as a process: each fault is seen working."""
+"""``wireline relay --fault`` as a process: each fault takes effect."""
 
 from __future__ import annotations
 

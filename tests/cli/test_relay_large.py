@@ -1,4 +1,4 @@
-"""A gibibyte through ``wireline relay``: nothing is lost, nothing changes its place, and no memory grows."""
+"""A gibibyte through ``wireline relay``: the data arrives unchanged and in order, and memory use does not grow."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.cli.conftest import Start
 MIB = 1 << 20
 SIZE = 1024 * MIB
 WARM = 16 * MIB
-"""Bytes after which everything that the relay needs for a connection is there."""
+"""Bytes after which the relay has allocated all memory of a connection."""
 
 
 def pieces() -> Iterator[memoryview]:
-    """A file that is never written: a block from a seed, numbered, so that no two pieces are the same."""
+    """A file that exists only as a seed: a random block, numbered, so that no two pieces are the same."""
     block = bytearray(random.Random(1).randbytes(MIB))
     for number in range(SIZE // MIB):
         block[:8] = number.to_bytes(8)
@@ -39,7 +39,7 @@ def send_everything(sock: socket.socket, digest: list[str]) -> None:
 
 
 def peak(relay: Command) -> int:
-    """The most memory that it ever had, in bytes (VmHWM: resident, its high-water mark)."""
+    """The peak resident memory of a process in bytes (VmHWM)."""
     status = Path(f"/proc/{relay.process.pid}/status").read_text()
     found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
     assert found
@@ -48,7 +48,7 @@ def peak(relay: Command) -> int:
 
 @pytest.mark.stress
 @pytest.mark.timeout(150)  # 3 s on an idle machine
-def test_a_gibibyte_arrives_as_it_was_and_no_memory_grows(start: Start) -> None:
+def test_a_gibibyte_arrives_unchanged_and_memory_does_not_grow(start: Start) -> None:
     digest: list[str] = []
     with tcp_server() as (server, target):
         relay = start("relay", "127.0.0.1:0", target)

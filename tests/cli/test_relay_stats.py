@@ -1,4 +1,4 @@
-"""What a relay shows of itself: lines when piped, a table on a terminal."""
+"""The statistics of a relay: lines in a pipe, a table on a terminal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wireline.testing import Link
 
 
 class Moved:
-    """What the statistics see of a link."""
+    """The part of a link that the statistics use."""
 
     def __init__(self, to_server: int, to_client: int) -> None:
         self.to_server = to_server
@@ -42,30 +42,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def test_the_line_says_how_many_how_much_and_how_fast(clock: list[float]) -> None:
+def test_the_line_has_connections_bytes_and_rate(clock: list[float]) -> None:
     traffic = Traffic()
-    assert traffic.line() == "0 open of 0, 0 B to the target, 0 B back, 0 B/s"
+    assert traffic.line() == "0 open of 0, 0 B to the target, 0 B to the clients, 0 B/s"
     with traffic.counted("a", link(1024, 10)):
         pass
     with traffic.counted("b", link(512, 2048)):
         clock[0] += 1
-        assert traffic.line() == "1 open of 2, 1.5 KiB to the target, 2.0 KiB back, 3.5 KiB/s"
+        assert traffic.line() == "1 open of 2, 1.5 KiB to the target, 2.0 KiB to the clients, 3.5 KiB/s"
         clock[0] += 1
         traffic.line()
         clock[0] += 5
         assert traffic.line().endswith(" 0 B/s")
 
 
-def test_a_rate_is_that_of_the_last_moments() -> None:
+def test_a_rate_is_averaged_over_the_last_samples() -> None:
     rate = Rate()
-    assert rate.of(1000, 0.0) == 0
-    assert rate.of(2000, 1.0) == 1000
-    assert rate.of(2000, 2.0) == 500
-    assert rate.of(2000, 3.0) == 0
-    assert rate.of(8000, 4.0) == 3000
+    assert rate.update(1000, 0.0) == 0
+    assert rate.update(2000, 1.0) == 1000
+    assert rate.update(2000, 2.0) == 500
+    assert rate.update(2000, 3.0) == 0
+    assert rate.update(8000, 4.0) == 3000
 
 
-def test_the_rows_are_the_newest_that_there_is_room_for(clock: list[float]) -> None:
+def test_the_rows_are_the_newest_that_fit(clock: list[float]) -> None:
     traffic = Traffic()
     with (
         traffic.counted("a", link(1, 1)),
@@ -81,7 +81,7 @@ def test_the_rows_are_the_newest_that_there_is_room_for(clock: list[float]) -> N
         ]
 
 
-def test_piped_it_is_a_line_a_second(start: Start) -> None:
+def test_without_a_terminal_there_is_one_line_per_second(start: Start) -> None:
     with tcp_server() as (server, target):
         relay = start("relay", "--stats", "127.0.0.1:0", target)
         with connect(relay.port()) as client, accept(server) as peer:
@@ -90,11 +90,11 @@ def test_piped_it_is_a_line_a_second(start: Start) -> None:
             assert relay.process.stderr is not None
             lines = iter(relay.process.stderr.readline, b"")
             line = next(line.decode() for line in lines if b" 2.0 KiB" in line)
-            assert re.fullmatch(r"1 open of 1, 2\.0 KiB to the target, 0 B back, \S+ \S+/s\n", line)
+            assert re.fullmatch(r"1 open of 1, 2\.0 KiB to the target, 0 B to the clients, \S+ \S+/s\n", line)
         relay.send_signal(signal.SIGINT)
         result = relay.end()
     assert (result.code, result.out) == (0, b"")
-    assert re.search(r"^0 open of 1, 2\.0 KiB to the target, 0 B back, ", result.err, re.MULTILINE)
+    assert re.search(r"^0 open of 1, 2\.0 KiB to the target, 0 B to the clients, ", result.err, re.MULTILINE)
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
 
 
 def connect_when_it_listens(path: str) -> socket.socket:
-    """What it says goes to the terminal, which nobody reads yet."""
+    """Its output goes to the terminal, which is read later."""
     limit = time.monotonic() + PATIENCE
     while True:
         try:
@@ -122,7 +122,7 @@ def connect_when_it_listens(path: str) -> socket.socket:
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_on_a_terminal_it_is_a_table(
+def test_on_a_terminal_there_is_a_table(
     start: Start, terminal: Terminal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, width: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(width))
@@ -140,7 +140,7 @@ def test_on_a_terminal_it_is_a_table(
     lines = terminal.text().replace("\r", "").splitlines()
     assert f"listening on unix:{path}" in lines
     head = next(line for line in lines if "connection" in line)
-    assert re.fullmatch(r"\s*connection\s+to target\s+back\s+rate\s+time\s*", head)
+    assert re.fullmatch(r"\s*connection\s+to target\s+to client\s+rate\s+time\s*", head)
     assert re.search(r"0 open of 1 +2\.9 KiB +0 B", "\n".join(lines[-4:]))
     assert max(len(line) for line in lines if path not in line) <= width
 
@@ -157,7 +157,7 @@ def test_without_rich_there_are_lines(
     assert capsys.readouterr().err.startswith("0 open of 0, ")
 
 
-def test_unwanted_there_is_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_stats_nothing_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
     with show_traffic(Traffic(), wanted=False):
         pass
     assert capsys.readouterr() == ("", "")

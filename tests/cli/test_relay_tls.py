@@ -62,7 +62,7 @@ def test_plain_outside_and_tls_inside(start: Start) -> None:
                 assert peer.recv(1) == b"", "an end of TCP is an end of TLS, with close_notify"
 
 
-def test_self_signed_says_what_a_client_needs(start: Start) -> None:
+def test_self_signed_prints_the_command_of_a_client(start: Start) -> None:
     with tcp_server() as (server, target):
         relay = start("relay", "--self-signed", "tls://localhost:0", target)
         port = relay.port()
@@ -127,11 +127,11 @@ def test_a_client_certificate_is_asked_for_and_given(start: Start) -> None:
             with trusting().wrap_socket(raw, server_hostname="localhost") as client:
                 client.recv(1)
         relay.send_signal(signal.SIGINT)
-        assert "it needs a certificate of a CA in the file of --client-ca" in relay.end().err
+        assert "it needs one of a CA in the file of --client-ca" in relay.end().err
 
 
-def test_words_of_the_connecting_side_are_those_of_relay(start: Start) -> None:
-    """The server wants to know who we are, and the advice names an option that there is."""
+def test_advice_names_the_options_of_relay(start: Start) -> None:
+    """The server asks for a certificate, and the advice names the option of relay."""
     context = serving()
     context.verify_mode = ssl.CERT_REQUIRED
     context.load_verify_locations(certificates.ca_file())
@@ -144,10 +144,10 @@ def test_words_of_the_connecting_side_are_those_of_relay(start: Start) -> None:
                 client.recv(1)
         assert relay.process.stderr is not None
         line = relay.process.stderr.readline().decode()
-    assert "give it a certificate with --client-cert and --client-key" in line
+    assert "give one with --client-cert and --client-key" in line
 
 
-def test_a_wrong_certificate_is_told_and_the_client_gets_a_reset(start: Start) -> None:
+def test_a_wrong_certificate_is_reported_and_the_client_is_reset(start: Start) -> None:
     with tcp_server() as (server, target):
         relay = start(
             "relay", "--ca-file", certificates.ca_file(), "--sni", "elsewhere", ANY, f"tls://{target}"
@@ -161,7 +161,7 @@ def test_a_wrong_certificate_is_told_and_the_client_gets_a_reset(start: Start) -
         assert "is not for this name" in relay.process.stderr.readline().decode()
 
 
-def test_tls_that_is_cut_is_no_end(start: Start) -> None:
+def test_tls_without_close_notify_is_not_an_end(start: Start) -> None:
     cert, key = certificates.server()
     with tcp_server() as (server, target):
         relay = start("relay", "--cert", cert, "--key", key, "tls://127.0.0.1:0", target)
@@ -175,7 +175,7 @@ def test_tls_that_is_cut_is_no_end(start: Start) -> None:
                 peer.recv(1)
             peer.close()
         assert relay.process.stderr is not None
-        assert "went away without saying that this was the end" in relay.process.stderr.readline().decode()
+        assert "closed the connection without ending TLS" in relay.process.stderr.readline().decode()
 
 
 def test_drop_tls_close_of_tls_that_only_goes_through(start: Start) -> None:
@@ -203,7 +203,7 @@ def test_drop_tls_close_of_tls_that_only_goes_through(start: Start) -> None:
             thread.join()
 
 
-def test_a_missing_file_is_told_at_once(start: Start) -> None:
+def test_a_missing_file_is_reported_at_once(start: Start) -> None:
     result = start("relay", "--ca-file", "/nowhere/ca.pem", ANY, "tls://127.0.0.1:1").finish()
     assert result.code == 1
     assert result.err.startswith("wireline: cannot use TLS: /nowhere/ca.pem: ")

@@ -1,4 +1,4 @@
-"""``--show-code``: the program that is printed does what the command line does."""
+"""``--show-code``: the printed program does the same as the command."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def only_public_names(source: str) -> None:
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = b"") -> bytes:
-    """Give the input, wait for a good end, return the output."""
+    """Send the input, wait for exit code 0, return the output."""
     out, err = process.communicate(data, timeout=PATIENCE)
     assert (process.returncode, err.decode()) == (0, "")
     return out
@@ -94,7 +94,7 @@ def port_of(process: subprocess.Popen[bytes]) -> int:
 
 
 def shout(client: Socket, address: Address) -> None:
-    """Wait for everything, and send it back in capitals."""
+    """Read to the end, and send the data back in capitals."""
     data = b""
     while chunk := client.recv_some():
         data += chunk
@@ -113,8 +113,8 @@ def test_connect(run: Run, words: tuple[str, ...]) -> None:
         )
 
 
-def test_connect_ends_when_the_peer_does(run: Run) -> None:
-    """With the input still open: nothing may hang at the interpreter's exit."""
+def test_connect_ends_with_the_peer(run: Run) -> None:
+    """With the input still open, the interpreter must exit."""
     with tcp_server() as (server, target):
         process = run("connect", target)
         with accept(server) as peer:
@@ -191,7 +191,7 @@ def test_listen(run: Run) -> None:
         peer.shutdown(socket.SHUT_WR)
         assert process.stdout is not None
         assert process.stdout.read(8) == b"question"
-        # It knows by now, or soon, that the peer is done, and still passes on what is typed.
+        # The peer has ended, and input is still sent.
         with pytest.raises(TimeoutError):
             peer.settimeout(0.1)
             peer.recv(1)
@@ -218,7 +218,7 @@ def test_listen_with_a_service(run: Run, words: tuple[str, ...]) -> None:
 def test_listen_for_a_chat(run: Run) -> None:
     port = port_of(run("listen", "--chat", "[::1]:0"))
     with connect(port, "::1") as ann, connect(port, "::1") as bob:
-        # Both are in the room once each has heard the other.
+        # Both are members once each has received a line of the other.
         for sender, other in ((ann, bob), (bob, ann)):
             other.settimeout(0.05)
             heard = b""
@@ -314,7 +314,7 @@ def test_listen_for_datagrams_of_one_peer(run: Run) -> None:
 
 
 def answer_in_capitals(client: socket.socket, server: socket.socket) -> None:
-    """All the way there, and all the way back: an end goes through in each direction by itself."""
+    """Data and a half-close pass in each direction."""
     client.sendall(b"question")
     client.shutdown(socket.SHUT_WR)
     with accept(server) as peer:
@@ -334,7 +334,7 @@ def test_relay_to_a_target_that_refuses(run: Run) -> None:
     with tcp_server() as (server, target):
         server.close()
         port = port_of(run("relay", "127.0.0.1:0", target))
-        # It may come so soon that `connect` is told of it.
+        # The reset may arrive during `connect`.
         with pytest.raises(ConnectionResetError), connect(port) as client:
             client.recv(1)
 
@@ -446,20 +446,18 @@ def test_check_with_starttls(run: Run, protocol: str) -> None:
     assert out.startswith(b"TlsInfo(version='TLSv1.3'")
 
 
-# Words.
+# Arguments.
 
 
 @pytest.mark.parametrize("words", [["listen"], ["relay", "127.0.0.1:9"]])
-def test_what_takes_more_than_a_few_lines_is_refused(
-    words: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_self_signed_is_refused_with_show_code(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command, *target = words
     assert main([command, "--show-code", "--self-signed", "tls://127.0.0.1:0", *target]) == 2
-    assert "name one with --cert FILE" in capsys.readouterr().err
+    assert "use --cert FILE" in capsys.readouterr().err
 
 
-def test_what_is_typed_stays_text(run: Run, tmp_path: Path) -> None:
-    """A path may have quotes, backslashes and braces in it."""
+def test_special_characters_of_arguments_stay_text(run: Run, tmp_path: Path) -> None:
+    """A path may contain quotes, backslashes and braces."""
     path = f'unix:{tmp_path}/it\'s "{{x}}" \\n'
     with serve(shout, 0, path):
         assert finish(run("connect", path), b"hello") == b"HELLO", shlex.quote(path)

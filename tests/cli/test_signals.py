@@ -1,4 +1,4 @@
-"""How a signal makes the command end."""
+"""Signals: exit codes, files that are removed, time limits."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.cli.command import PATIENCE, accept, connect, deaf_listener, tcp_serv
 from tests.cli.conftest import Start
 from wireline import ClosedError
 from wireline.cli import _listen, _relay
-from wireline.cli._arguments import parse
+from wireline.cli._exit_signals import Signals, signals_caught
 from wireline.cli._outcome import Failure
-from wireline.cli._signals import Signals, signals_caught
+from wireline.cli.parser._parser import parse
 from wireline.net import Socket
 
 
-def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
+def test_a_signal_calls_the_innermost_stop_first() -> None:
     called: list[str] = []
     ended = threading.Event()
 
@@ -50,24 +50,24 @@ def test_a_signal_calls_what_ends_the_block_innermost_first() -> None:
     assert signal.getsignal(signal.SIGTERM) is handler
 
 
-def test_what_begins_after_the_signal_is_ended_at_once() -> None:
+def test_a_block_that_begins_after_the_signal_ends_at_once() -> None:
     called: list[str] = []
     signals = Signals()
     with signals.ended_by(lambda: called.append("first")):
-        signals.end(signal.SIGINT)
+        signals.receive(signal.SIGINT)
         with signals.ended_by(lambda: called.append("late")):
             assert called == ["first", "late"]
 
 
-def test_where_a_signal_is_expected_it_is_a_good_end() -> None:
+def test_an_expected_signal_is_exit_code_0() -> None:
     signals = Signals()
     signals.expected = True
     with signals.ended_by(lambda: None):
-        signals.end(signal.SIGINT)
+        signals.receive(signal.SIGINT)
     assert signals.exit_code == 0
 
 
-def test_other_signals_are_none_of_its_business() -> None:
+def test_other_signals_are_ignored() -> None:
     seen = threading.Event()
     before = signal.signal(signal.SIGUSR1, lambda *_: seen.set())
     try:
@@ -79,7 +79,7 @@ def test_other_signals_are_none_of_its_business() -> None:
         signal.signal(signal.SIGUSR1, before)
 
 
-def test_outside_of_the_main_thread_there_are_none() -> None:
+def test_outside_of_the_main_thread_no_signal_is_caught() -> None:
     handlers: list[object] = []
 
     def look() -> None:
@@ -92,7 +92,7 @@ def test_outside_of_the_main_thread_there_are_none() -> None:
     assert handlers == [signal.getsignal(signal.SIGINT)]
 
 
-def test_what_is_ignored_stays_ignored(start: Start) -> None:
+def test_an_ignored_signal_stays_ignored(start: Start) -> None:
     with tcp_server() as (server, target):
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
         try:
@@ -113,7 +113,7 @@ def test_what_is_ignored_stays_ignored(start: Start) -> None:
     [("listen",), ("listen", "--keep"), ("listen", "--echo", "--keep"), ("relay", "127.0.0.1:1")],
     ids=" ".join,
 )
-def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
+def test_a_signal_while_the_socket_is_bound_leaves_no_socket_file(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signals = Signals()
@@ -124,7 +124,7 @@ def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
     def bind_and_end(sock: Socket, where: str) -> None:
         bind(sock, where)
         seen.append(path.exists())
-        signals.end(signal.SIGTERM)
+        signals.receive(signal.SIGTERM)
 
     def exit_at_once(code: int) -> None:
         raise AssertionError(f"it ended with {code}, and its socket file stayed")
@@ -145,8 +145,8 @@ def test_one_that_comes_while_the_socket_is_made_leaves_no_socket_file(
 def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """FA6: the second of two signals was noticed when the first had been dealt with, at the end of the drain."""
-    monkeypatch.setattr(_listen, "_DRAIN", 10 * PATIENCE)
+    """FA6: the second of two signals was handled only after the first one, at the end of the drain."""
+    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", 10 * PATIENCE)
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     signals = Signals()
@@ -157,7 +157,7 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     while not (found := re.search(r"listening on \S+:(\d+)", err)):
         err += capfd.readouterr().err
     with connect(int(found[1])) as peer, connect(int(found[1])) as other:
-        # A client that is not accepted yet would not be there to drain. One that chats gets what the other one says.
+        # A client that is not accepted yet would not be drained. A client of the chat receives the other one's line.
         peer.settimeout(0.05)
         limit = time.monotonic() + PATIENCE
         while time.monotonic() < limit:
@@ -165,11 +165,9 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
             with contextlib.suppress(TimeoutError):
                 assert peer.recv(1) == b"x"
                 break
-        while (
-            not signals._hurries
-        ):  # it listens, and is about to serve: a second signal would end the process
+        while not signals._forces:  # until it serves, a second signal ends the process
             assert time.monotonic() < limit
-        ending = [threading.Thread(target=signals.end, args=[signal.SIGTERM]) for _ in range(2)]
+        ending = [threading.Thread(target=signals.receive, args=[signal.SIGTERM]) for _ in range(2)]
         for each in ending:
             each.start()
             each.join(PATIENCE)
@@ -216,14 +214,14 @@ def is_listening(port: int) -> bool:
 
 
 def unanswered(port: int) -> int:
-    """How many have asked for a connection to this port and got no answer yet."""
+    """The number of connection attempts to this port without an answer."""
     with open("/proc/net/tcp") as table:
         rows = [line.split() for line in table]
     # The columns are number, local address, remote address, state. 02 is SYN_SENT.
     return sum(row[2].endswith(f":{port:04X}") and row[3] == "02" for row in rows)
 
 
-def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
+def test_a_signal_while_connecting_ends_the_command_at_once(start: Start) -> None:
     with deaf_listener() as (port, target):
         before = unanswered(port)
         command = start("connect", target)
@@ -234,7 +232,7 @@ def test_before_there_is_a_connection_it_ends_at_once(start: Start) -> None:
         assert command.end() == (130, b"", "")
 
 
-def test_an_interrupt_during_the_imports_ends_it_without_a_traceback() -> None:
+def test_an_interrupt_during_the_imports_ends_the_command_without_a_traceback() -> None:
     program = """
         import os, signal, sys
 
@@ -256,7 +254,7 @@ def test_an_interrupt_during_the_imports_ends_it_without_a_traceback() -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
-def test_an_output_that_nobody_reads_does_not_keep_it_from_ending(start: Start) -> None:
+def test_a_full_output_pipe_does_not_delay_the_exit(start: Start) -> None:
     read, write = os.pipe()
     command = start("listen", "127.0.0.1:0", stdout=write)
     os.close(write)

@@ -45,7 +45,7 @@ def test_crlf_is_the_same_wherever_the_chunks_are_cut(data: bytes, sizes: list[i
     assert translated == re.sub(rb"(?<!\r)\n", b"\r\n", data)
 
 
-def test_input_knows_how_much_is_left_of_a_file(tmp_path: Path) -> None:
+def test_input_has_the_remaining_size_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(b"0123456789")
     with path.open("rb", buffering=0) as file:
@@ -66,7 +66,7 @@ def test_no_input_has_ended() -> None:
     assert (source.size, source.is_terminal, source.read(10)) == (None, False, b"")
 
 
-def test_input_waits_on_a_descriptor_that_somebody_made_non_blocking(pipe: tuple[int, int]) -> None:
+def test_input_waits_on_a_non_blocking_descriptor(pipe: tuple[int, int]) -> None:
     os.set_blocking(pipe[0], False)
     writer = threading.Timer(0.05, os.write, (pipe[1], b"late"))
     writer.start()
@@ -85,7 +85,7 @@ def test_input_that_cannot_be_read_is_a_failure(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("blocking", [True, False])
-def test_output_is_whole_however_slow_its_reader_is(pipe: tuple[int, int], blocking: bool) -> None:
+def test_output_is_complete_with_a_slow_reader(pipe: tuple[int, int], blocking: bool) -> None:
     os.set_blocking(pipe[1], blocking)
     data = os.urandom(1 << 20)
     received: list[bytes] = []

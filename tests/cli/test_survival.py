@@ -1,4 +1,4 @@
-"""What every command has to get through: nobody who reads, no room, no terminal, and bytes that are no text."""
+"""Bad surroundings of every command: a closed pipe, a full disk, no terminal, and bytes that are not text."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ EVERY_BYTE = bytes(range(256))
 
 @pytest.fixture
 def place(tmp_path: Path) -> str:
-    """Where a Unix socket is made: what is printed on standard error may not be there to be read."""
+    """The path of a Unix socket: its address cannot be read from standard error if that is closed."""
     return f"unix:{tmp_path}/sock"
 
 
 def play(command: str, start: Start, place: str, **streams: object) -> Command:
-    """Let a command do its work, as far as that is possible; it ends by itself."""
+    """Run a command to its end, as far as possible."""
     match command:
         case "connect":
             with tcp_server() as (server, target):
@@ -39,7 +39,7 @@ def play(command: str, start: Start, place: str, **streams: object) -> Command:
             running = start("listen", place, **streams)
             with connect_when_it_listens(place.removeprefix("unix:")) as client:
                 client.sendall(EVERY_BYTE)
-                with contextlib.suppress(OSError):  # it has left already if it could not write
+                with contextlib.suppress(OSError):  # it has exited already if it could not write
                     client.shutdown(socket.SHUT_WR)
                 running.process.wait(PATIENCE)
         case "relay":
@@ -68,13 +68,13 @@ def _play_relay(start: Start, place: str, **streams: object) -> Command:
 
 
 def complaints(command: Command) -> list[str]:
-    """What was said of something wrong: not the address, not the numbers, not that connections are just ending."""
+    """The errors on standard error, without the announcement, the statistics and the message about the drain."""
     lines = command.end().err.splitlines()
     return [line for line in lines if line.startswith("wireline: ") and "Ctrl-C again" not in line]
 
 
 WRITES = {"connect": True, "listen": True, "relay": False, "check": True, "completion": True}
-"""Which ones write to standard output."""
+"""The commands that write to standard output."""
 
 
 def test_every_command_is_here() -> None:
@@ -98,7 +98,7 @@ def test_a_closed_pipe_is_quiet_and_exit_code_1(start: Start, place: str, comman
     [("> /dev/full", "No space left on device"), (">&-", "Bad file descriptor")],
     ids=["full", "closed"],
 )
-def test_no_room_for_the_output_is_told_and_exit_code_1(
+def test_a_full_disk_is_reported_and_exit_code_1(
     start: Start, place: str, command: str, redirect: str, reason: str
 ) -> None:
     running = play(command, start, place, stdin=subprocess.DEVNULL, redirect=redirect)
@@ -108,8 +108,8 @@ def test_no_room_for_the_output_is_told_and_exit_code_1(
 
 @pytest.mark.parametrize("command", WRITES)
 @pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "<&- 2> /dev/full"])
-def test_no_terminal_is_no_failure(start: Start, place: str, command: str, redirect: str) -> None:
-    """It has no controlling terminal either: each command is started in a session of its own."""
+def test_no_terminal_is_needed(start: Start, place: str, command: str, redirect: str) -> None:
+    """There is no controlling terminal either: each command runs in its own session."""
     running = play(command, start, place, redirect=redirect, env={"TERM": ""})
     assert running.process.returncode == 0
     _, out, err = running.end()
@@ -130,7 +130,7 @@ LOCALES = pytest.mark.parametrize(
 
 
 @LOCALES
-def test_connect_takes_any_byte(start: Start, env: dict[str, str]) -> None:
+def test_connect_passes_any_byte(start: Start, env: dict[str, str]) -> None:
     with tcp_server() as (server, target):
         command = start("connect", target, env=env)
         command.type(EVERY_BYTE)
@@ -141,8 +141,8 @@ def test_connect_takes_any_byte(start: Start, env: dict[str, str]) -> None:
 
 
 @LOCALES
-def test_listen_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
-    path = f"{tmp_path}/s\udcff\udcfe"  # what is no UTF-8 in the words of a command line
+def test_listen_passes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
+    path = f"{tmp_path}/s\udcff\udcfe"  # bytes of the command line that are not UTF-8
     command = start("listen", f"unix:{path}", env=env)
     assert command.process.stderr is not None
     assert command.process.stderr.readline().startswith(b"listening on unix:/")
@@ -154,7 +154,7 @@ def test_listen_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env:
 
 
 @LOCALES
-def test_relay_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
+def test_relay_passes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: dict[str, str]) -> None:
     path = f"{tmp_path}/s\udcff\udcfe"
     running = _play_relay(start, f"unix:{path}", env=env)
     assert (running.process.returncode, complaints(running)) == (0, [])
@@ -162,7 +162,7 @@ def test_relay_takes_any_byte_also_in_a_path(start: Start, tmp_path: Path, env: 
 
 @LOCALES
 @pytest.mark.parametrize("words", [[], ["--json"]])
-def test_check_takes_any_byte_in_a_name(start: Start, env: dict[str, str], words: list[str]) -> None:
+def test_check_accepts_any_byte_in_a_name(start: Start, env: dict[str, str], words: list[str]) -> None:
     code, out, err = start("check", *words, "s\udcff\udcfe:80", env=env).finish()
     assert code == 3
     assert out.isascii()
@@ -172,26 +172,26 @@ def test_check_takes_any_byte_in_a_name(start: Start, env: dict[str, str], words
 
 
 @LOCALES
-def test_completion_takes_no_byte_that_is_no_shell(start: Start, env: dict[str, str]) -> None:
+def test_completion_refuses_bytes_that_are_not_a_shell(start: Start, env: dict[str, str]) -> None:
     code, out, err = start("completion", "s\udcff\udcfe", env=env).finish()
     assert (code, out) == (2, b"")
     assert err.startswith("wireline: SHELL: invalid choice: ")
     assert err.count("\n") == 1
 
 
-def test_a_file_of_keys_that_is_no_text_is_told(start: Start, tmp_path: Path) -> None:
+def test_a_key_file_that_is_not_text_is_reported(start: Start, tmp_path: Path) -> None:
     file = tmp_path / "keys"
     file.write_bytes(b"me\xff:00ff\n")
     file.chmod(0o600)
     result = start("connect", "--psk-file", str(file), "tls://127.0.0.1:9").finish(b"")
     assert (result.code, result.out) == (1, b"")
     assert result.err == (
-        f"wireline: cannot use TLS: {file} is not text in UTF-8: write a line IDENTITY:KEYHEX for each key\n"
+        f"wireline: cannot use TLS: {file} is not UTF-8 text: write a line IDENTITY:KEYHEX for each key\n"
     )
 
 
 @pytest.mark.parametrize("words", [["--ca-file"], ["--cert"]])
-def test_a_certificate_that_is_none_is_told(start: Start, tmp_path: Path, words: list[str]) -> None:
+def test_a_file_without_a_certificate_is_reported(start: Start, tmp_path: Path, words: list[str]) -> None:
     file = tmp_path / "file.pem"
     file.write_bytes(EVERY_BYTE)
     trusted = [] if "--ca-file" in words else ["--ca-file", certificates.ca_file()]

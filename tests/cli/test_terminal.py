@@ -1,4 +1,4 @@
-"""In front of a terminal: tables and progress lines at two widths, and Ctrl-C."""
+"""On a terminal: tables and progress lines at two widths, and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTHS = pytest.mark.parametrize("width", [80, 200])
 LISTENING = r"listening on 127\.0\.0\.1:(\d+)\r\n"
 
 
-# What it looks like.
+# The screen.
 
 
 @WIDTHS
@@ -42,7 +42,7 @@ def test_the_table_of_relay_is_drawn_in_its_place(width: int) -> None:
                 names = [f"127.0.0.1:{sock.getsockname()[1]}" for sock in (second, first)]
     assert lines[0] == f"listening on 127.0.0.1:{port}"
     patterns = [
-        r"connection +to target +back +rate +time",
+        r"connection +to target +to client +rate +time",
         r"─+",
         rf"{names[0]} +0 B +5\.0 KiB +\S+ \S+/s +0:\d\d",
         rf"{names[1]} +2\.9 KiB +0 B +\S+ \S+/s +0:\d\d",
@@ -52,20 +52,20 @@ def test_the_table_of_relay_is_drawn_in_its_place(width: int) -> None:
     assert len(lines) == 1 + len(patterns)
     for line, pattern in zip(lines[1:], patterns, strict=True):
         assert re.fullmatch(pattern, line), line
-    # The numbers stand under the ends of their heads.
-    ends = [lines[1].index(head) + len(head) for head in ("to target", "back")]
+    # The numbers are aligned with the ends of their titles.
+    ends = [lines[1].index(head) + len(head) for head in ("to target", "to client")]
     assert [lines[4][: ends[0]].endswith("2.9 KiB"), lines[3][: ends[1]].endswith("5.0 KiB")] == [True, True]
 
 
 @pytest.fixture
 def long_path() -> Iterator[str]:
-    """A path that is wider, with what stands beside it, than a narrow terminal."""
+    """A path that makes its row wider than a narrow terminal."""
     with tempfile.TemporaryDirectory() as directory:
         yield f"{directory}/".ljust(90, "x")
 
 
 @WIDTHS
-def test_a_name_that_is_too_long_is_cut_and_the_numbers_are_not(width: int, long_path: str) -> None:
+def test_a_long_name_is_cut_and_the_numbers_are_not(width: int, long_path: str) -> None:
     with (
         tcp_server() as (server, target),
         on_terminal("relay", "--stats", f"unix:{long_path}", target, width=width) as relay,
@@ -95,7 +95,7 @@ def test_the_progress_line_is_one_line(width: int) -> None:
                 command.see(re.escape(f"{shown} sent"))
                 (line,) = command.frame()
                 whole = rf"{re.escape(shown)} sent, 0 B received, \d[^,]*/s, 0:\d\d"
-                # Where it has no room it is cut, and still one line.
+                # On a narrow terminal it is cut, and stays one line.
                 assert re.fullmatch(whole, line) or (width == 40 and len(line) == 40 and line.endswith("…"))
         assert command.end() == 0
         assert len(command.screen()) == 1
@@ -128,15 +128,15 @@ def test_the_tables_of_check(width: int) -> None:
     for head in heads:
         bottom = next(index for index in range(head, len(lines)) if lines[index].startswith("└"))
         assert {len(line) for line in lines[head : bottom + 1]} == {len(lines[head])}
-    # The one that signed stands above, and each one deeper.
+    # Each issuer is above the certificate that it signed, which is indented further.
     branches = [line.index("└── ") for line in lines if "└── " in line and "O=" in line]
     assert branches == sorted(set(branches))
     text = "\n".join(lines)
-    for words_of_it in ("TLSv1.3", "holds: localhost", " days left", "EC secp256r1", "ECDSA with SHA-256"):
+    for words_of_it in ("TLSv1.3", "matches: localhost", " days left", "EC secp256r1", "ECDSA with SHA-256"):
         assert words_of_it in text
 
 
-def test_check_draws_no_tables_where_nobody_wants_colour() -> None:
+def test_check_prints_no_tables_with_NO_COLOR() -> None:
     words = ["check", "--ca-file", certificates.ca_file()]
     with serving(certificates.chained()) as target, on_terminal(*words, target, NO_COLOR="1") as command:
         assert command.end() == 0
@@ -145,7 +145,7 @@ def test_check_draws_no_tables_where_nobody_wants_colour() -> None:
         assert "┏" not in command.raw
 
 
-def test_relay_draws_its_table_without_colour_where_nobody_wants_it() -> None:
+def test_relay_draws_its_table_without_colour_with_NO_COLOR() -> None:
     words = ["relay", "--stats", "127.0.0.1:0", "127.0.0.1:9"]
     with on_terminal(*words, NO_COLOR="1") as relay:
         relay.see("0 open of 0")
@@ -156,7 +156,7 @@ def test_relay_draws_its_table_without_colour_where_nobody_wants_it() -> None:
 # Ctrl-C.
 
 
-def test_ctrl_c_ends_what_is_typed() -> None:
+def test_ctrl_c_ends_connect() -> None:
     with tcp_server() as (server, target), on_terminal("connect", target) as command:
         with accept(server) as peer:
             command.type("hello\n")
@@ -179,7 +179,7 @@ def test_ctrl_c_in_the_middle_of_the_input() -> None:
             command.see("1 B sent")
             command.ctrl_c()
             assert command.end() == 130
-            with pytest.raises(ConnectionResetError):  # the input is not complete, and the peer is told so
+            with pytest.raises(ConnectionResetError):  # the input is incomplete, so the connection is reset
                 peer.recv(1)
         assert "Traceback" not in command.raw
 
@@ -196,7 +196,7 @@ def test_ctrl_c_in_the_middle_of_the_input() -> None:
         (["relay", "--stats", "127.0.0.1:0"], 0),
     ],
 )
-def test_ctrl_c_while_nobody_is_there(words: list[str], code: int) -> None:
+def test_ctrl_c_while_there_is_no_peer(words: list[str], code: int) -> None:
     address = "127.0.0.1:9" if words[0] == "relay" else "127.0.0.1:0"
     with on_terminal(*words, address) as command:
         command.see(LISTENING)
@@ -205,10 +205,10 @@ def test_ctrl_c_while_nobody_is_there(words: list[str], code: int) -> None:
     assert "Traceback" not in command.raw
 
 
-def test_ctrl_c_while_a_server_is_looked_at() -> None:
+def test_ctrl_c_during_a_check() -> None:
     with tcp_server() as (server, target), on_terminal("check", f"tls://{target}") as command:
         with accept(server) as peer:
-            assert peer.recv(1) == b"\x16"  # it wants to shake hands, and nobody does
+            assert peer.recv(1) == b"\x16"  # the first byte of its handshake, which is not answered
             command.ctrl_c()
             assert command.end() == 130
     assert command.screen() in ([], ["^C"])
@@ -224,11 +224,11 @@ def relaying() -> Iterator[tuple[OnTerminal, socket.socket, socket.socket]]:
         with connect(int(relay.see(LISTENING)[1])) as client, accept(server) as peer:
             relay.see("1 open of 1")
             relay.ctrl_c()
-            relay.see("waiting for a connection to end; Ctrl-C again cuts them\r\n")
+            relay.see("waiting for 1 connection to end; Ctrl-C again resets them\r\n")
             yield relay, client, peer
 
 
-def test_the_first_ctrl_c_lets_connections_end(
+def test_the_first_ctrl_c_waits_for_the_connections(
     relaying: tuple[OnTerminal, socket.socket, socket.socket],
 ) -> None:
     relay, client, peer = relaying
@@ -244,7 +244,9 @@ def test_the_first_ctrl_c_lets_connections_end(
     assert relay.end() == 0
 
 
-def test_the_second_ctrl_c_cuts_them(relaying: tuple[OnTerminal, socket.socket, socket.socket]) -> None:
+def test_the_second_ctrl_c_resets_the_connections(
+    relaying: tuple[OnTerminal, socket.socket, socket.socket],
+) -> None:
     relay, client, peer = relaying
     relay.ctrl_c()
     for sock in (client, peer):
@@ -265,7 +267,7 @@ def test_the_second_ctrl_c_does_not_wait_for_clients() -> None:
             assert command.end() == 0
 
 
-def test_a_terminal_that_goes_away_ends_it() -> None:
+def test_closing_the_terminal_ends_the_command() -> None:
     with tcp_server() as (server, target):
         command = OnTerminal("connect", target)
         with accept(server) as peer:

@@ -1,4 +1,4 @@
-"""TLS by the command, as processes: both sides, every way to trust, and everything that goes over plain sockets."""
+"""TLS of the command as a process: both sides, every way to authenticate, and the same data as without TLS."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ import pytest
 
 from tests.cli.command import PATIENCE, Command, accept, connect, read_all, receive, reset, tcp_server
 from tests.cli.conftest import Start
-from tests.cli.test_chat import room
+from tests.cli.test_chat import chat_members
 from tests.tls import certificates
 from wireline.tls import SslContext
 
-NO_CLOSE_NOTIFY = "went away without saying that this was the end (no close_notify)"
+NO_CLOSE_NOTIFY = "closed the connection without ending TLS (no close_notify)"
 
 
 def server_words(leaf: certificates.Leaf | None = None) -> list[str]:
-    """The words of a server with a certificate."""
+    """The arguments of a server with a certificate."""
     cert, key = leaf or certificates.server()
     return ["listen", "--cert", cert, "--key", key]
 
 
 def client_words() -> list[str]:
-    """The words of a client that trusts it."""
+    """The arguments of a client that trusts it."""
     return ["connect", "--ca-file", certificates.ca_file()]
 
 
@@ -41,7 +41,7 @@ def plain_context() -> ssl.SSLContext:
 
 
 def secured(port: int, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
-    """A connection of the standard library, which takes no cut for an end."""
+    """A connection of the standard library, for which an end without close_notify is an error."""
     return (context or plain_context()).wrap_socket(
         connect(port), server_hostname="localhost", suppress_ragged_eofs=False
     )
@@ -49,13 +49,13 @@ def secured(port: int, context: ssl.SSLContext | None = None) -> ssl.SSLSocket:
 
 @pytest.fixture
 def listening() -> Iterator[tuple[socket.socket, str]]:
-    """A plain listener, to be made a TLS server, and the target that leads there."""
+    """A plain listener for a TLS server, and its address as a target."""
     with tcp_server() as (server, target):
         yield server, f"tls://{target}"
 
 
 def welcome(server: socket.socket, leaf: certificates.Leaf | None = None) -> ssl.SSLSocket:
-    """Accept a connection and shake hands, as the standard library does."""
+    """Accept a connection and make the handshake with the standard library."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*(leaf or certificates.server()))
     return context.wrap_socket(accept(server), server_side=True)
@@ -89,7 +89,7 @@ def test_both_sides_are_the_command_and_bytes_arrive_as_they_were(start: Start) 
     assert listener.finish(b"") == (0, b"", "")
 
 
-def test_half_close_tells_the_peer_and_its_answer_still_comes(
+def test_after_the_half_close_the_reply_is_received(
     start: Start, listening: tuple[socket.socket, str]
 ) -> None:
     server, target = listening
@@ -119,7 +119,7 @@ def test_echo_and_discard(start: Start, words: tuple[str, ...]) -> None:
 def test_chat_mixes_clients(start: Start) -> None:
     command = start(*server_words(), "--chat", "tls://127.0.0.1:0")
     port = command.port()
-    with room(lambda: secured(port), 3) as (ann, bob, cyd):
+    with chat_members(lambda: secured(port), 3) as (ann, bob, cyd):
         ann.sendall(b"hello\n")
         for other in (bob, cyd):
             assert receive(other, 6) == b"hello\n"
@@ -127,7 +127,7 @@ def test_chat_mixes_clients(start: Start) -> None:
     assert command.end().code == 0
 
 
-def test_keep_takes_the_next_after_a_failed_handshake_and_the_input_is_not_lost(start: Start) -> None:
+def test_keep_accepts_the_next_client_after_a_failed_handshake_and_keeps_the_input(start: Start) -> None:
     command = start(*server_words(), "--keep", "tls://127.0.0.1:0")
     port = command.port()
     with connect(port) as plain:
@@ -141,7 +141,9 @@ def test_keep_takes_the_next_after_a_failed_handshake_and_the_input_is_not_lost(
     command.send_signal(signal.SIGINT)
     result = command.end()
     assert result.code == 0
-    assert re.match(r"wireline: 127\.0\.0\.1:\d+ sent plain HTTP, .* https://\n", result.err)
+    assert re.match(
+        r"wireline: 127\.0\.0\.1:\d+ sent plain HTTP, .* use https:// in the client\n", result.err
+    )
 
 
 def test_crlf(start: Start, listening: tuple[socket.socket, str]) -> None:
@@ -172,7 +174,7 @@ def test_tls_as_an_option_is_tls_as_a_scheme(start: Start) -> None:
     assert result == (0, b"x", "")
 
 
-# Who is who.
+# Names and certificates.
 
 
 def test_the_name_to_check_may_be_another_than_the_host(start: Start) -> None:
@@ -181,12 +183,12 @@ def test_the_name_to_check_may_be_another_than_the_host(start: Start) -> None:
     assert result == (0, b"x", "")
 
 
-def test_no_verify_talks_to_anybody_and_says_what_that_means(start: Start) -> None:
+def test_no_verify_accepts_any_server_and_warns(start: Start) -> None:
     listener = start(*server_words(certificates.stranger()), "--echo", "tls://127.0.0.1:0")
     result = start("connect", "--no-verify", listener.listening_on()).finish(b"x")
     assert (result.code, result.out) == (0, b"x")
     assert re.fullmatch(
-        r"wireline: warning: --no-verify: anybody .* read everything, and change it\n", result.err
+        r"wireline: warning: with --no-verify, anyone .* read and change all data\n", result.err
     )
 
 
@@ -200,20 +202,18 @@ def test_mutual_tls(start: Start) -> None:
         return ["--cert", leaf.cert, "--key", leaf.key]
 
     assert start(*client_words(), *as_client(known), target).finish(b"it is me") == (0, b"it is me", "")
-    refused = start(*client_words(), target).finish(b"it is nobody")
+    refused = start(*client_words(), target).finish(b"no certificate")
     assert (refused.code, refused.out) == (5, b"")
-    assert (
-        "refused the handshake: it wants to know who we are: give it a certificate with --cert" in refused.err
-    )
+    assert "refused the handshake: it requires a client certificate: give one with --cert" in refused.err
     refused = start(*client_words(), *as_client(unknown), target).finish(b"it is a stranger")
     assert (refused.code, refused.out) == (5, b"")
     assert "refused the handshake: it does not trust the CA of our certificate" in refused.err
     listener.send_signal(signal.SIGTERM)
-    nobody, stranger = listener.end().err.splitlines()
-    assert "did not say who it is: it needs a certificate of a CA in the file of --client-ca" in nobody
-    assert "somebody else" in stranger  # the CA's name, out of the certificate that was refused
-    assert "not trusted here" in stranger
-    assert "--client-ca FILE says whom to trust" in stranger
+    anonymous, untrusted = listener.end().err.splitlines()
+    assert "sent no certificate: it needs one of a CA in the file of --client-ca" in anonymous
+    assert "somebody else" in untrusted  # the name of the CA in the certificate that was refused
+    assert "not trusted here" in untrusted
+    assert "--client-ca FILE names a CA to trust" in untrusted
 
 
 def test_alpn(start: Start, listening: tuple[socket.socket, str]) -> None:
@@ -231,14 +231,14 @@ def test_alpn(start: Start, listening: tuple[socket.socket, str]) -> None:
     with context.wrap_socket(accept(server), server_side=True):
         result = command.finish(b"")
     assert result.code == 5
-    assert result.err == f"wireline: {target} agrees on none of the protocols that --alpn offers\n"
+    assert result.err == f"wireline: {target} supports none of the protocols of --alpn\n"
 
 
-# A certificate to throw away.
+# Self-signed certificates.
 
 
 def read_announcement(command: Command) -> tuple[str, str]:
-    """The CA's certificate and the line for a client."""
+    """The certificate of the CA, and the command of a client."""
     assert command.process.stderr is not None
     pem = ""
     for line in iter(lambda: command.process.stderr.readline().decode(), ""):  # type: ignore[union-attr]
@@ -249,7 +249,7 @@ def read_announcement(command: Command) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("address", ["tls://127.0.0.1:0", "tls://[::1]:0", "tls://:0", "unix"])
-def test_self_signed_prints_the_line_that_a_client_needs(start: Start, address: str, tmp_path: Path) -> None:
+def test_self_signed_prints_the_command_of_a_client(start: Start, address: str, tmp_path: Path) -> None:
     words = ["--tls", f"unix:{tmp_path}/socket"] if address == "unix" else [address]
     command = start("listen", "--self-signed", "--echo", "--keep", *words)
     command.listening_on()
@@ -259,14 +259,14 @@ def test_self_signed_prints_the_line_that_a_client_needs(start: Start, address: 
     assert start(*client).finish(b"trusted") == (0, b"trusted", "")
     ca_file = Path(client[client.index("--ca-file") + 1])
     assert ca_file.read_text() == pem
-    # The key was there for a moment only.
+    # The file of the key was removed.
     assert os.listdir(ca_file.parent) == ["ca.pem"]
     command.send_signal(signal.SIGTERM)
     assert command.end() == (0, b"", "")
     assert not ca_file.parent.exists()
 
 
-def test_a_strict_client_trusts_the_throw_away_certificate(start: Start) -> None:
+def test_a_strict_client_accepts_the_self_signed_certificate(start: Start) -> None:
     command = start("listen", "--self-signed", "--echo", "tls://127.0.0.1:0")
     port = command.port()
     context = ssl.create_default_context(cadata=read_announcement(command)[0])
@@ -285,7 +285,7 @@ needs_psk = pytest.mark.skipif(
     reason="this interpreter has no pre-shared keys",
 )
 
-KEYS = "# who may come in\n\nalice:" + "0b" * 32 + "\nbob:with:colons:" + "0c" * 16 + "\n"
+KEYS = "# clients\n\nalice:" + "0b" * 32 + "\nbob:with:colons:" + "0c" * 16 + "\n"
 
 
 def psk_file(tmp_path: Path, text: str, name: str = "keys.txt") -> str:
@@ -312,7 +312,7 @@ def test_a_pre_shared_key_needs_no_certificate(start: Start, tmp_path: Path) -> 
             b"hello"
         )
         assert (refused.code, refused.out) == (5, b"")
-        assert "identity or key are not those that it knows" in refused.err
+        assert "it has another identity or another key" in refused.err
     without = start(*client_words(), target).finish(b"hello")
     assert (without.code, without.out) == (5, b"")
     assert "or a pre-shared key (--psk-file)" in without.err
@@ -330,24 +330,24 @@ def test_a_server_that_does_not_know_the_key_is_refused(start: Start, tmp_path: 
     mine = psk_file(tmp_path, "alice:0b0b")
     result = start("connect", "--psk-file", mine, command.listening_on()).finish(b"secret")
     assert (result.code, result.out) == (5, b"")
-    assert "does not show that it knows the pre-shared key" in result.err
+    assert "does not use the pre-shared key" in result.err
     assert command.end().code == 5
 
 
-def test_an_interpreter_without_pre_shared_keys_says_so(start: Start, tmp_path: Path) -> None:
+def test_an_interpreter_without_pre_shared_keys_is_reported(start: Start, tmp_path: Path) -> None:
     words = ["connect", "--psk-file", psk_file(tmp_path, "alice:0b"), "tls://127.0.0.1:1"]
     result = start(*words, env={"WIRELINE_NO_BRIDGE": "1"}).finish(b"")
-    if sys.version_info >= (3, 13):  # it has them by itself
+    if sys.version_info >= (3, 13):  # this interpreter has them
         assert result.code == 3
     else:
         assert result.code == 1
         assert result.err.startswith("wireline: cannot use TLS: PSK needs Python 3.13 or ")
 
 
-# Ends that are none.
+# Connections that end without close_notify.
 
 
-def test_a_truncated_reply_is_6_after_everything_that_came(
+def test_a_truncated_reply_is_written_and_exit_code_6(
     start: Start, listening: tuple[socket.socket, str]
 ) -> None:
     server, target = listening
@@ -378,7 +378,7 @@ def test_a_client_that_goes_away_is_6_and_with_keep_a_line(start: Start) -> None
     assert NO_CLOSE_NOTIFY in result.err
 
 
-def test_an_input_that_breaks_off_is_no_clean_end_for_the_peer(start: Start) -> None:
+def test_input_that_cannot_be_read_to_its_end_sends_no_close_notify(start: Start) -> None:
     command = start(*server_words(), "tls://127.0.0.1:0", stdout=subprocess.DEVNULL)
     with secured(command.port()) as peer:
         peer.sendall(b"x")
@@ -391,20 +391,20 @@ def test_an_input_that_breaks_off_is_no_clean_end_for_the_peer(start: Start) -> 
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_who_says_nothing_has_as_long_as_the_time_limit(start: Start, keep: bool) -> None:
+def test_a_client_that_sends_no_handshake_times_out(start: Start, keep: bool) -> None:
     words = ["--keep"] if keep else []
     command = start(*server_words(), "--echo", *words, "--timeout", "2", "tls://127.0.0.1:0")
-    with connect(command.port()) as silent:
-        silent.settimeout(PATIENCE)
-        assert silent.recv(100) == b""
+    with connect(command.port()) as idle:
+        idle.settimeout(PATIENCE)
+        assert idle.recv(100) == b""
     if keep:
         command.send_signal(signal.SIGINT)
     result = command.end()
     assert result.code == (0 if keep else 4)
-    assert result.err.endswith("fell silent: no TLS handshake within 2 s\n")
+    assert result.err.endswith("timed out: no TLS handshake within 2 s\n")
 
 
-def test_a_server_that_says_nothing_is_4(start: Start, listening: tuple[socket.socket, str]) -> None:
+def test_a_server_that_sends_no_handshake_is_4(start: Start, listening: tuple[socket.socket, str]) -> None:
     _, target = listening
     result = start(*client_words(), "--timeout", "0.3", target).finish(b"")
     assert result.code == 4

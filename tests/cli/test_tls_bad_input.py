@@ -1,4 +1,4 @@
-"""What can be wrong with files, certificates and peers: each is one sentence a user can act on, and an exit code."""
+"""Faults of files, certificates and peers: each has an exit code and one sentence that a user can act on."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.tls import certificates
 from wireline import cli
 from wireline.tls import _trust
 
-# Files. Nothing listens and nothing is connected to: it does not come to that.
+# Files. The command fails before it listens or connects.
 
 
 @pytest.mark.parametrize(
@@ -34,10 +34,13 @@ from wireline.tls import _trust
         (["connect", "--psk-file", "{none}"], "{none}: No such file or directory"),
         (["connect", "--psk-file", "{keys}"], "there are 2 keys in {keys}, and a client needs exactly one"),
         (["listen", "--cert", "{none}"], "{none}: No such file or directory"),
-        (["listen", "--cert", "{cert}"], "do not hold a certificate and its key in PEM"),
+        (["listen", "--cert", "{cert}"], "do not contain a certificate and its key in PEM"),
         (["listen", "--cert", "{cert}", "--key", "{none}"], "{none}: No such file or directory"),
-        (["listen", "--cert", "{cert}", "--key", "{text}"], "do not hold a certificate and its key in PEM"),
-        (["listen", "--cert", "{text}", "--key", "{key}"], "do not hold a certificate and its key in PEM"),
+        (
+            ["listen", "--cert", "{cert}", "--key", "{text}"],
+            "do not contain a certificate and its key in PEM",
+        ),
+        (["listen", "--cert", "{text}", "--key", "{key}"], "do not contain a certificate and its key in PEM"),
         (
             ["listen", "--cert", "{cert}", "--key", "{other_key}"],
             "key and certificate do not belong together",
@@ -55,8 +58,8 @@ from wireline.tls import _trust
     ],
 )
 def test_files(words: list[str], sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    psk_file(tmp_path, "nothing that anybody could use\n", "text")
-    psk_file(tmp_path, "# nobody\n", "empty")
+    psk_file(tmp_path, "no certificate and no key\n", "text")
+    psk_file(tmp_path, "# no key\n", "empty")
     names = {
         "none": str(tmp_path / "none"),
         "directory": str(tmp_path),
@@ -83,8 +86,8 @@ def test_a_system_without_cas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     monkeypatch.setattr(_trust, "_system", find_none)
     assert cli.main(["connect", "tls://127.0.0.1:1"]) == 1
     err = capsys.readouterr().err
-    assert err.startswith("wireline: cannot use TLS: this system has no CAs that it trusts")
-    assert err.endswith("; --ca-file FILE says whom to trust\n")
+    assert err.startswith("wireline: cannot use TLS: this system has no trusted CAs")
+    assert err.endswith(", or name a CA with --ca-file FILE\n")
 
 
 # Certificates of servers.
@@ -93,16 +96,21 @@ def test_a_system_without_cas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("leaf", "host", "rule", "advice"),
     [
-        (certificates.expired, "localhost", r"has expired on \d{4}-\d\d-\d\d", "has to renew it"),
+        (certificates.expired, "localhost", r"has expired on \d{4}-\d\d-\d\d", "must be renewed"),
         (certificates.not_yet_valid, "localhost", "is not valid yet", "compare the clocks"),
         (
             certificates.self_signed,
             "localhost",
-            "is signed by itself",
+            "is self-signed",
             "--ca-file FILE with that certificate",
         ),
-        (certificates.stranger, "localhost", "a CA that is not trusted here", "--ca-file FILE says"),
-        (certificates.incomplete, "localhost", "without the certificates between", "--ca-file FILE says"),
+        (certificates.stranger, "localhost", "a CA that is not trusted here", "--ca-file FILE names"),
+        (
+            certificates.incomplete,
+            "localhost",
+            "without its intermediate certificates",
+            "--ca-file FILE names",
+        ),
         (certificates.elsewhere, "localhost", "is not for this name", "--sni NAME"),
         (certificates.name_only, "127.0.0.1", "is not for this address", "--sni NAME"),
         (certificates.common_name_only, "localhost", "is not for this name", "--sni NAME"),
@@ -139,10 +147,10 @@ def test_a_certificate_that_is_refused_which_one_which_rule_which_name(
 
 
 def test_a_certificate_cannot_talk_to_the_terminal() -> None:
-    from wireline.cli._tls_outcome import _harmless
+    from wireline.cli._stdio import sanitize_for_terminal
 
-    assert _harmless("CN=\x1b[2J\nnice\u202etxt") == "CN=?[2J?nice?txt"
-    assert len(_harmless("x" * 10_000)) < 400
+    assert sanitize_for_terminal("CN=\x1b[2J\nnice\u202etxt") == "CN=?[2J?nice?txt"
+    assert sanitize_for_terminal("x" * 10_000, 300) == "x" * 300 + "..."
 
 
 def test_without_cryptography_a_certificate_is_its_fingerprint(
@@ -156,8 +164,8 @@ def test_without_cryptography_a_certificate_is_its_fingerprint(
     monkeypatch.setitem(sys.modules, "cryptography.x509", None)
     assert cli.main(["connect", "--ca-file", certificates.ca_file(), target]) == 5
     assert re.search(rf"of {target} \[SHA-256 [0-9a-f]{{16}}\.\.\.\] was", capsys.readouterr().err)
-    monkeypatch.setitem(sys.modules, "wireline.cli._throwaway", None)
-    monkeypatch.delattr(cli, "_throwaway", raising=False)
+    monkeypatch.setitem(sys.modules, "wireline.cli._self_signed", None)
+    monkeypatch.delattr(cli, "_self_signed", raising=False)
     assert cli.main(["listen", "--self-signed", "tls://127.0.0.1:0"]) == 1
     assert "pip install 'wireline[cli]'" in capsys.readouterr().err
     server.end()
@@ -166,42 +174,45 @@ def test_without_cryptography_a_certificate_is_its_fingerprint(
 def test_the_first_certificate_is_found_in_both_versions_of_the_message(start: Start) -> None:
     server = start(*server_words(), "--echo", "--keep", "tls://127.0.0.1:0")
     port = server.port()
-    from wireline.cli._witness import Witness
+    from wireline.cli._certificate_capture import PeerCertificateCapture
 
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = ssl.create_default_context(cafile=certificates.ca_file())
         context.minimum_version = context.maximum_version = version
-        witness = Witness()
-        witness.watch(context)
+        capture = PeerCertificateCapture()
+        capture.watch(context)
         with secured(port, context) as peer:
-            assert witness.certificate == peer.getpeercert(True)
+            assert capture.certificate == peer.getpeercert(True)
             peer.sendall(b"x")
             assert peer.recv(1) == b"x"
-        witness.leave(context)
+        capture.unwatch(context)
     server.send_signal(signal.SIGTERM)
     server.end()
 
 
-def test_a_client_without_a_certificate_shows_none() -> None:
-    from wireline.cli._witness import _first
+def test_a_client_without_a_certificate_has_none_to_capture() -> None:
+    from wireline.cli._certificate_capture import first_certificate
 
-    assert _first(bytes.fromhex("0b000004 00 000000"), has_context=True) is None
-    assert _first(bytes.fromhex("0b000003 000000"), has_context=False) is None
-    assert _first(b"\x0b\0\0\0", has_context=True) is None
+    assert first_certificate(bytes.fromhex("0b000004 00 000000"), has_context=True) is None
+    assert first_certificate(bytes.fromhex("0b000003 000000"), has_context=False) is None
+    assert first_certificate(b"\x0b\0\0\0", has_context=True) is None
 
 
-# Peers that speak something else, or nothing.
+# Peers that do not speak TLS.
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (b"HTTP/1.0 400 Bad Request\r\n\r\n", "does not speak TLS there: check the port, or leave TLS out"),
-        (b"220 smtp.example ESMTP\r\n", "does not speak TLS there: check the port"),
-        (b"\0" * 500, "does not speak TLS there: check the port"),
-        (b"", "hung up in the middle of the handshake"),
-        (b"\x16\x03\x03\x01\x00\x02", "hung up in the middle of the handshake"),
-        (None, "hung up in the middle of the handshake"),
+        (
+            b"HTTP/1.0 400 Bad Request\r\n\r\n",
+            "does not speak TLS on this port: check the port, or",
+        ),
+        (b"220 smtp.example ESMTP\r\n", "does not speak TLS on this port: check the port"),
+        (b"\0" * 500, "does not speak TLS on this port: check the port"),
+        (b"", "closed the connection during the handshake"),
+        (b"\x16\x03\x03\x01\x00\x02", "closed the connection during the handshake"),
+        (None, "closed the connection during the handshake"),
     ],
 )
 def test_a_server_that_speaks_no_tls(
@@ -227,7 +238,7 @@ def test_a_server_that_speaks_no_tls(
     assert err.count("\n") == 1
 
 
-def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> None:
+def test_a_server_survives_bad_handshakes_and_reports_each(start: Start) -> None:
     server = start(*server_words(), "--echo", "--keep", "--timeout", "2", "tls://127.0.0.1:0")
     port = server.port()
     hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
@@ -237,8 +248,8 @@ def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> 
             if end:
                 peer.shutdown(socket.SHUT_WR)
             read_all(peer)
-    with connect(port) as silent:
-        assert silent.recv(1) == b""
+    with connect(port) as idle:
+        assert idle.recv(1) == b""
     reset(connect(port))
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     with pytest.warns(DeprecationWarning, match="TLSv1_1"):
@@ -257,13 +268,13 @@ def test_a_server_survives_whatever_comes_and_says_what_it_was(start: Start) -> 
     told = [re.sub(r"wireline: 127\.0\.0\.1:\d+ ", "", line) for line in result.err.splitlines()]
     assert sorted(told) == sorted(
         [
-            "sent plain HTTP, and this is TLS: it has to ask by https://",
+            "sent plain HTTP, and this is TLS: use https:// in the client",
             "does not speak TLS",
-            "hung up in the middle of the handshake",
-            "hung up in the middle of the handshake",
-            "fell silent: no TLS handshake within 2 s",
-            "hung up in the middle of the handshake",
-            "speaks only old versions of TLS, which are not safe: it needs TLS 1.2 or 1.3",
+            "closed the connection during the handshake",
+            "closed the connection during the handshake",
+            "timed out: no TLS handshake within 2 s",
+            "closed the connection during the handshake",
+            "supports only old versions of TLS, which are not safe: it must be updated to TLS 1.2 or 1.3",
         ]
     )
 
@@ -275,14 +286,14 @@ def test_debug_shows_where_it_went_wrong(capsys: pytest.CaptureFixture[str]) -> 
     assert err.splitlines()[-1].startswith("wireline: cannot use TLS: /none: ")
 
 
-def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_connection_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
     assert cli.main([*client_words(), f"tls://127.0.0.1:{port}"]) == 3
     assert "refused the connection: nothing listens there" in capsys.readouterr().err
 
 
-# Words that do not go together.
+# Options that do not go together.
 
 
 @pytest.mark.parametrize(
@@ -293,14 +304,14 @@ def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) ->
         (["connect", "--alpn", "h2", "localhost:1"], "--alpn is for TLS"),
         (["listen", "--self-signed", ":1"], "--self-signed is for TLS"),
         (["connect", "--tls", "udp://localhost:1"], "TLS needs a stream"),
-        (["connect", "--key", "x", "tls://localhost:1"], "--key needs the certificate that it belongs to"),
+        (["connect", "--key", "x", "tls://localhost:1"], "--key needs its certificate"),
         (["connect", "--no-verify", "--ca-file", "x", "tls://localhost:1"], "not allowed with argument"),
         (["connect", "--psk", "a:00", "--psk-file", "x", "tls://localhost:1"], "not allowed with argument"),
         (["connect", "--tls", "unix:/x"], "a Unix socket has none: give it with --sni NAME"),
-        (["connect", "--alpn", "h2,,x", "tls://localhost:1"], "is no list of protocols"),
+        (["connect", "--alpn", "h2,,x", "tls://localhost:1"], "is not a list of protocols"),
         (["connect", "--psk", "00ff", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
         (["connect", "--psk", ":00", "tls://localhost:1"], "write IDENTITY:KEYHEX"),
-        (["connect", "--psk", "me:", "tls://localhost:1"], "has to have 1 to 512 bytes, and has 0"),
+        (["connect", "--psk", "me:", "tls://localhost:1"], "has 0 bytes: 1 to 512 are possible"),
         (
             ["connect", "--psk", "me:5ecre7", "tls://localhost:1"],
             "the key, after the last colon, is not hexadecimal",
@@ -312,7 +323,7 @@ def test_nobody_there_is_3_as_without_tls(capsys: pytest.CaptureFixture[str]) ->
         (["listen", "--cert", "x", "--self-signed", "tls://:1"], "use one of them"),
         (
             ["listen", "--psk-file", "x", "--client-ca", "y", "tls://:1"],
-            "--client-ca needs a certificate of our own",
+            "--client-ca needs a certificate of this server",
         ),
     ],
 )
@@ -323,14 +334,14 @@ def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFix
     assert "5ecre7" not in last
 
 
-def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> None:
-    from wireline.cli._psk import read_keys
+def test_an_error_in_a_key_file_names_the_line_and_never_the_key(tmp_path: Path) -> None:
+    from wireline.cli._psk_files import read_keys
 
     assert read_keys(psk_file(tmp_path, "# a\n\n  al:ice:00FF \n")) == {"al:ice": b"\0\xff"}
     for text, complaint in (
         ("a:00\nb:zz5ecret\n", "line 2: the key, after the last colon, is not hexadecimal"),
-        ("a:00\na:01\n", "line 2: the identity is that of line 1"),
-        ("a:" + "00" * 513, "line 1: the key, after the last colon, has to have 1 to 512 bytes, and has 513"),
+        ("a:00\na:01\n", "line 2: the identity is the same as in line 1"),
+        ("a:" + "00" * 513, "line 1: the key, after the last colon, has 513 bytes: 1 to 512 are possible"),
         ("a" * 256 + ":00", "line 1: write IDENTITY:KEYHEX, the identity with 1 to 255 bytes"),
     ):
         with pytest.raises(ValueError) as caught:
@@ -339,11 +350,11 @@ def test_a_file_of_keys_says_which_line_and_never_the_key(tmp_path: Path) -> Non
         assert "5ecret" not in str(caught.value)
 
 
-def test_FB17_a_line_the_wrong_way_round_does_not_show_the_key(
+def test_FB17_a_line_with_its_parts_swapped_does_not_show_the_key(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FB17: of KEY:identity the error repeated the identity, which was the key."""
-    from wireline.cli._psk import read_keys
+    """FB17: for KEY:identity, the error quoted the part before the colon, which was the key."""
+    from wireline.cli._psk_files import read_keys
 
     secret = "5e" * 40
     texts = (f"{secret}:me", f"{secret}:", f"{secret}:00\n{secret}:01", f"{secret}:{'00' * 513}")
@@ -356,7 +367,7 @@ def test_FB17_a_line_the_wrong_way_round_does_not_show_the_key(
 
 
 def test_FB17_the_program_of_show_code_does_not_have_the_key(capfd: pytest.CaptureFixture[str]) -> None:
-    """FB17: --show-code printed the key of --psk, in what is made to be copied."""
+    """FB17: --show-code printed the key of --psk, in a text that is meant to be copied."""
     secret = "5e" * 32
     assert cli.main(["connect", "--show-code", "--psk", f"me:{secret}", "tls://localhost:1"]) == 0
     out, err = capfd.readouterr()
@@ -367,13 +378,15 @@ def test_FB17_the_program_of_show_code_does_not_have_the_key(capfd: pytest.Captu
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
 @pytest.mark.parametrize("mode", [0o666, 0o644, 0o640, 0o602, 0o610])
 def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
-    """FB17: --psk-file with mode 0666 was taken without a word."""
-    from wireline.cli._psk import read_key, read_keys
+    """FB17: --psk-file accepted a file of mode 0666 without a warning."""
+    from wireline.cli._psk_files import read_key, read_keys
 
     path = Path(psk_file(tmp_path, "me:00ff"))
     path.chmod(mode)
     for read in (read_keys, read_key):
-        with pytest.raises(ValueError, match=rf"is open to others \(mode {mode:04o}\).*chmod 600 {path}"):
+        with pytest.raises(
+            ValueError, match=rf"other users can open {path} \(mode {mode:04o}\).*chmod 600 {path}"
+        ):
             read(str(path))
     for good in (0o600, 0o400, 0o700):
         path.chmod(good)
@@ -382,10 +395,10 @@ def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
 @pytest.mark.parametrize("command", ["connect", "listen"])
-def test_FB17_the_command_says_how_to_protect_the_keys(
+def test_FB17_the_error_has_the_chmod_that_protects_the_keys(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """FB17: the same as a user sees it."""
+    """FB17: the error on standard error."""
     path = Path(psk_file(tmp_path, "me:00ff"))
     path.chmod(0o644)
     assert cli.main([command, "--psk-file", str(path), "tls://127.0.0.1:1"]) == 1
@@ -394,8 +407,8 @@ def test_FB17_the_command_says_how_to_protect_the_keys(
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no such pipes here")
 def test_FB17_keys_may_come_from_a_pipe() -> None:
-    """FB17: a pipe is for those alone that were given it: `--psk-file <(pass show device)`."""
-    from wireline.cli._psk import read_key
+    """FB17: only processes that inherit a pipe can read it: `--psk-file <(pass show device)`."""
+    from wireline.cli._psk_files import read_key
 
     reading, writing = os.pipe()
     os.write(writing, b"me:00ff\n")

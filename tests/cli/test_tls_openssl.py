@@ -22,7 +22,7 @@ KEY = "0123456789abcdef" * 2
 
 @contextlib.contextmanager
 def s_server(*words: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server that sends back each line reversed; gives the process and the target that leads there."""
+    """A server that sends back each line reversed; yields the process and its address as a target."""
     openssl = require_tool("openssl", "openssl")
     process = subprocess.Popen(
         [openssl, "s_server", "-accept", "127.0.0.1:0", "-rev", *words],

@@ -164,9 +164,7 @@ def test_in_front_of_s_server_with_another_key(start: Start, version: str, tmp_p
         # It may come so soon that `connect` is told of it.
         with pytest.raises(ConnectionResetError), connect(relay.port()) as client:
             client.recv(1)
-        words = (
-            "identity or key are not those that it knows: compare the line in the file of keys on both sides"
-        )
+        words = "it has another identity or another key: compare the line in the key file on both sides"
         ends_well(relay, errors=f"wireline: {target} refused the handshake: {words}\n")
 
 

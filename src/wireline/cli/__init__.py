@@ -1,4 +1,4 @@
-"""The command ``wireline``: the library's demonstration, and a tool in its own right. It uses public names only."""
+"""The command ``wireline``. It uses public names of the library only."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    # Imports are most of the start-up. A SIGINT in that time ends the command as a later one does, without a traceback.
+    # Imports are most of the start-up time. A SIGINT during them ends the command without a traceback, as later.
     try:
         from wireline.cli._main import run
 

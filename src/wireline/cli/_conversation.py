@@ -1,16 +1,16 @@
-"""Standard input to the peer, the peer to standard output, both ways at once.
+"""Standard input to the peer and received data to standard output, both at once.
 
-The main thread carries what the peer sends; a daemon thread, `_Upload`, carries the input. So a terminal at which
-nobody types does not keep the command from ending.
+The main thread writes the received data; a daemon thread, `_Upload`, sends the input. So the command can end while a
+terminal still waits for input.
 
-Who ends first:
+The side that ends first decides how the conversation ends:
 
-- The input: the peer is told (half-close), and what it still sends is waited for.
-- The peer. One cannot know whether it went away or only has nothing more to say. A terminal is not waited for. A
-  peer that never sent a byte is taken for one that only receives, a backup say, and gets the input to its end. Any
-  other gets what comes without a pause.
+- The input: its end is announced to the peer (half-close), and the rest of the peer's data is awaited.
+- The peer: it may have exited, or only have no more to send; the two look the same. Input from a terminal ends at once.
+  A peer that has sent nothing probably only receives, such as a backup, and gets all of the input. Any other peer gets
+  the input until it pauses.
 
-An input that breaks off is not passed off as a whole one: the connection is reset.
+If reading the input fails, the connection is reset: the peer must not mistake the data for complete.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from collections.abc import Callable
 from time import monotonic
 
 from wireline import ClosedError, SocketTimeout
+from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import InputRefused, Stage, during
 from wireline.cli._peer import Peer
 from wireline.cli._progress import Counters, show_progress
-from wireline.cli._signals import Signals
 from wireline.cli._stdio import CrlfTranslator, Input, Output
 
-# Seconds in which input has to come once the peer has ended; the value is socat's. At a terminal it is only the time
-# that a thread may need to pass on what it has in hand.
-_PAUSE = 0.5
-_TERMINAL_PAUSE = 0.05
+# Seconds that the input may pause once the peer has ended; the value is socat's. Input from a terminal has ended; its
+# value is the time that the upload thread may need to send what it has read.
+_INPUT_TIMEOUT = 0.5
+_TERMINAL_INPUT_TIMEOUT = 0.05
 
-_PEER_GONE = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
+_DISCONNECTED = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
 class Conversation:
@@ -40,31 +40,31 @@ class Conversation:
     def __init__(
         self, peer: Peer, source: Input, output: Output, *, timeout: float | None = None, crlf: bool = False
     ) -> None:
-        """Prepare; nothing moves before ``run``.
+        """Prepare; ``run`` moves the data.
 
         Args:
             peer: closed at the end.
-            source: the bytes for the peer.
-            output: where the peer's bytes go.
-            timeout: seconds that the peer may be silent once the input has ended.
+            source: the data for the peer.
+            output: the destination of the received data.
+            timeout: seconds that the peer may send nothing once the input has ended.
             crlf: whether line ends of the input become carriage return and line feed.
         """
         self._peer = peer
         self._source = source
         self._output = output
-        self._limit = timeout if peer.silence is None else peer.silence
+        self._limit = timeout if peer.reply_timeout is None else peer.reply_timeout
         self._counters = Counters(source.size)
         self._upload = _Upload(peer, source, self._counters, crlf=crlf)
 
     def run(self, signals: Signals) -> None:
-        """Move bytes until both sides are done.
+        """Move data until both sides are done.
 
         Raises:
-            Failure: whatever ended it otherwise.
-            ClosedError: a signal did.
+            Failure: an error ended it.
+            ClosedError: a signal ended it.
         """
         try:
-            # Nothing may be drawn between what somebody types and what the peer answers.
+            # On a terminal, a progress line would be mixed with what is typed and received.
             dialogue = self._source.is_terminal and self._output.is_terminal
             with (
                 during(Stage.TALK, self._peer.name),
@@ -72,23 +72,23 @@ class Conversation:
                 show_progress(self._counters, wanted=not dialogue) as clear_line,
             ):
                 self._upload.start()
-                self._talk(clear_line)
+                self._download(clear_line)
         except BaseException:
             self._stop()
             raise
         self._peer.close()
 
-    def _talk(self, clear_line: Callable[[], None]) -> None:
+    def _download(self, clear_line: Callable[[], None]) -> None:
         try:
             while (data := self._receive()) is not None:
                 if self._output.is_terminal:
                     clear_line()
                 self._output.write(data)
                 self._counters.received += len(data)
-            self._upload.settle(self._pause())
+            self._upload.wait_until_done(self._input_timeout())
         except ClosedError:
-            # The upload may have closed the peer, and then it knows why.
-            self._upload.check()
+            # If the upload has closed the peer, this raises the reason.
+            self._upload.raise_error()
             raise
 
     def _stop(self) -> None:
@@ -96,7 +96,7 @@ class Conversation:
         self._upload.cancel()
 
     def _receive(self) -> bytes | None:
-        """Wait for bytes. The limit counts from the last ones, and not before the input has ended."""
+        """Wait for data. The time limit starts with the last data, and not before the input has ended."""
         since = monotonic()
         wait = self._limit
         while True:
@@ -106,27 +106,27 @@ class Conversation:
                 wait = self._time_left(since)
                 if wait > 0:
                     continue
-                if self._peer.silence is not None:
+                if self._peer.reply_timeout is not None:
                     return None
-                raise TimeoutError(f"nothing came for {self._limit:g} s") from error
+                raise TimeoutError(f"no data received for {self._limit:g} s") from error
 
     def _time_left(self, since: float) -> float:
         limit = self._limit or 0.0
         ended = self._upload.ended_at
         return limit if ended is None else max(since, ended) + limit - monotonic()
 
-    def _pause(self) -> float | None:
-        """Seconds that the input may pause once the peer has ended; None waits for its end."""
+    def _input_timeout(self) -> float | None:
+        """Seconds that the input may pause once the peer has ended; None waits for the end of the input."""
         if self._source.is_terminal:
-            return _TERMINAL_PAUSE
-        return _PAUSE if self._counters.received else None
+            return _TERMINAL_INPUT_TIMEOUT
+        return _INPUT_TIMEOUT if self._counters.received else None
 
 
 class _Upload:
-    """The input on its way to the peer, in a thread of its own.
+    """Sends the input to the peer, in its own thread.
 
     Attributes:
-        ended_at: when there was no more to send, for whatever reason; None before.
+        ended_at: when sending ended, for whatever reason; None before.
     """
 
     def __init__(self, peer: Peer, source: Input, counters: Counters, *, crlf: bool) -> None:
@@ -134,9 +134,9 @@ class _Upload:
         self._source = source
         self._counters = counters
         self._translator = CrlfTranslator() if crlf else None
-        # Translated, a chunk may be twice as long.
+        # The translation may double the length of a chunk.
         self._chunk = peer.chunk // 2 if crlf else peer.chunk
-        self._waiting = False
+        self._reading = False
         self._done = threading.Event()
         self._error: Exception | None = None
         self.ended_at: float | None = None
@@ -146,35 +146,35 @@ class _Upload:
 
     @property
     def complete(self) -> bool:
-        """Whether the peer got all of the input, as far as one can know."""
+        """Whether all of the input was sent."""
         return self._done.is_set() and self._error is None
 
     def cancel(self) -> None:
-        """Let nobody wait for the input any more. What is being read of it is not sent."""
+        """End `wait_until_done`. Input that is still being read is not sent."""
         self._error = self._error or ClosedError()
         self._done.set()
 
-    def check(self) -> None:
-        """Raise what kept the input from reaching the peer, if anything did."""
-        if isinstance(self._error, _PEER_GONE):
+    def raise_error(self) -> None:
+        """Raise the error that ended the upload, if there was one."""
+        if isinstance(self._error, _DISCONNECTED):
             raise InputRefused from self._error
         if self._error is not None:
             raise self._error
 
-    def settle(self, pause: float | None) -> None:
-        """Wait for the end of the input, or until none came for ``pause`` seconds; then check."""
+    def wait_until_done(self, timeout: float | None) -> None:
+        """Wait until all input is sent, or until none was read for ``timeout`` seconds; then raise its error."""
         taken = self._counters.taken
-        while not self._done.wait(pause):
-            if self._waiting and taken == self._counters.taken:
+        while not self._done.wait(timeout):
+            if self._reading and taken == self._counters.taken:
                 return
             taken = self._counters.taken
-        self.check()
+        self.raise_error()
 
     def _run(self) -> None:
         try:
             self._copy()
-        except _PEER_GONE as error:
-            # The reader will come to it by itself, after everything that the peer sent before.
+        except _DISCONNECTED as error:
+            # The main thread notices the disconnection too, after all data that the peer sent before it.
             self._error = error
         except Exception as error:  # noqa: BLE001 - it is raised in the main thread
             self._error = error
@@ -191,7 +191,7 @@ class _Upload:
         self._peer.end_input()
 
     def _read(self) -> bytes:
-        self._waiting = True
+        self._reading = True
         chunk = self._source.read(self._chunk)
-        self._waiting = False
+        self._reading = False
         return chunk

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING
 from wireline import SOCK_DGRAM, SOCK_STREAM, Address, ClosedError, SocketTimeout, Target
 from wireline.cli._binding import announce, bound, client_name
 from wireline.cli._conversation import Conversation
+from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, Stage, during, report
-from wireline.cli._peer import ANY_DATAGRAM, DEFAULT_SILENCE, NO_FLAGS, CallerPeer, StreamPeer
+from wireline.cli._peer import ANY_DATAGRAM, NO_FLAGS, REPLY_TIMEOUT, FirstSender, StreamPeer
 from wireline.cli._services import ChatRoom, Service, discard, echo
-from wireline.cli._signals import Signals
 from wireline.cli._stdio import Input, NoInput, Output
 from wireline.net import Socket, serve
 
 if TYPE_CHECKING:
-    from wireline.cli._tls import Server
+    from wireline.cli._tls_handshakes import TlsServer
 
-_DRAIN = 0.5
-"""Seconds that clients get to finish after Ctrl-C. A guess: enough for an answer that is under way."""
+_DRAIN_TIMEOUT = 0.5
+"""Seconds that clients get to finish after Ctrl-C. A guess: enough for a reply that is being sent."""
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
     """Wait for peers, and serve them as the options say.
 
     Raises:
-        Failure: it did not end well.
+        Failure: an error ended it.
         ClosedError: a signal ended it.
     """
     target: Target = options.target
@@ -38,23 +38,23 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     if datagrams:
         _listen_for_datagrams(target, options, signals)
         return
-    with _tls(options, signals) as tls:
+    with _tls_server(options, signals) as tls:
         if many and options.service:
-            _serve_at_once(target, _service(options, signals), options.timeout, signals, tls)
+            _serve_concurrently(target, _service(options, signals), options.timeout, signals, tls)
         else:
             _serve_in_turn(target, _service(options, signals), options, signals, tls)
 
 
 @contextlib.contextmanager
-def _tls(options: argparse.Namespace, signals: Signals) -> Iterator[Server | None]:
+def _tls_server(options: argparse.Namespace, signals: Signals) -> Iterator[TlsServer | None]:
     if not options.tls:
         yield None
         return
-    from wireline.cli._tls import serving
+    from wireline.cli._tls_handshakes import serving
 
     with contextlib.ExitStack() as stack:
-        # A signal that comes while files are being made must not leave them behind: they are removed on the way out.
-        stack.enter_context(signals.noted())
+        # The files of --self-signed are removed at the end of the block, after a signal too.
+        stack.enter_context(signals.deferring_exit())
         with during(Stage.SETUP, options.target):
             server = stack.enter_context(serving(options))
         yield server
@@ -73,7 +73,7 @@ def _service(options: argparse.Namespace, signals: Signals) -> Service:
 
 
 class _StandardStreams:
-    """Standard input and output for one client after the other. The first one gets the input."""
+    """Standard input and output for one client after another. The first one gets the input."""
 
     def __init__(self, signals: Signals, *, crlf: bool) -> None:
         self._signals = signals
@@ -87,44 +87,44 @@ class _StandardStreams:
         Conversation(peer, source, self._output, timeout=timeout, crlf=self._crlf).run(self._signals)
 
 
-def _serve_at_once(
-    target: Target, service: Service, timeout: float | None, signals: Signals, tls: Server | None
+def _serve_concurrently(
+    target: Target, service: Service, timeout: float | None, signals: Signals, tls: TlsServer | None
 ) -> None:
-    """Serve any number of clients, each in a thread, until a signal comes."""
+    """Serve any number of clients, each in its own thread, until a signal arrives."""
 
     def handle(client: Socket, address: Address) -> None:
-        # The handshake is made here, in the client's own thread, and not by `serve`: what fails is told.
+        # `serve` would drop a client whose handshake fails; made here, the failure is reported.
         _serve_one(service, client, client_name(target, address), timeout, tls)
 
     def end_now() -> None:
-        signals.expected = True  # a second signal is no worse an end than the first: it only ends the drain
+        signals.expected = True  # a second signal only shortens the drain: the exit code stays 0
         server.request_stop()
 
     where = str(target) if target.path else target.host
-    with signals.noted():  # a signal that comes now must not leave a socket file behind
+    with signals.deferring_exit():  # otherwise a signal now would leave a socket file behind
         with during(Stage.LISTEN, target):
             server = serve(handle, target.port, where)
-        # Not `stop`: it would keep the thread that waits for signals from noticing the second one.
-        with server, signals.ended_by(lambda: server.request_stop(_DRAIN), hurry=end_now):
+        # Not `stop`: it would block the thread that waits for the second signal.
+        with server, signals.ended_by(lambda: server.request_stop(_DRAIN_TIMEOUT), force=end_now):
             announce(target, server.local_addr, tls)
             server.wait()
 
 
 def _serve_in_turn(
-    target: Target, service: Service, options: argparse.Namespace, signals: Signals, tls: Server | None
+    target: Target, service: Service, options: argparse.Namespace, signals: Signals, tls: TlsServer | None
 ) -> None:
-    """Serve one client, or with ``--keep`` one after the other."""
+    """Serve one client, or with ``--keep`` one after another."""
     with bound(target, SOCK_STREAM, signals, tls) as listener:
         while options.keep:
             client, address = _accept(listener, target, None)
             _serve_one(service, client, client_name(target, address), options.timeout, tls)
         client, address = _accept(listener, target, options.timeout)
-        # Whoever comes now is refused, instead of waiting for an accept that never happens.
+        # Further clients are refused instead of waiting for an accept that never happens.
         listener.close()
         name = client_name(target, address)
         with client, during(Stage.TALK, name), signals.ended_by(client.close):
             if tls is not None:
-                tls.secure(client)
+                tls.handshake(client)
             service(client, name, options.timeout)
 
 
@@ -134,16 +134,16 @@ def _accept(listener: Socket, target: Target, timeout: float | None) -> tuple[So
 
 
 def _serve_one(
-    service: Service, client: Socket, name: str, timeout: float | None, tls: Server | None
+    service: Service, client: Socket, name: str, timeout: float | None, tls: TlsServer | None
 ) -> None:
-    """Serve one client of many. What goes wrong with it is told, and hurts nobody else."""
+    """Serve one client of many. Its errors are reported, and do not affect the others."""
     try:
         with client, during(Stage.TALK, name):
             if tls is not None:
-                tls.secure(client)
+                tls.handshake(client)
             service(client, name, timeout)
     except ClosedError:
-        # We are being stopped, or the chat has put this client out and said so.
+        # A signal ends the command, or the chat has disconnected this client and reported it.
         pass
     except Failure as failure:
         if failure.stage is not Stage.TALK:
@@ -154,26 +154,26 @@ def _serve_one(
 def _listen_for_datagrams(target: Target, options: argparse.Namespace, signals: Signals) -> None:
     with bound(target, SOCK_DGRAM, signals) as sock, during(Stage.TALK, target):
         if options.service:
-            _serve_datagrams(sock, options.timeout, answer=options.service == "echo")
+            _serve_datagrams(sock, options.timeout, echo=options.service == "echo")
         elif options.keep:
             output = Output()
             while True:
                 output.write(sock.recv_from(ANY_DATAGRAM, NO_FLAGS).data)
         else:
-            silence = DEFAULT_SILENCE if options.timeout is None else options.timeout
+            reply_timeout = REPLY_TIMEOUT if options.timeout is None else options.timeout
             with during(Stage.ACCEPT, target):
-                peer = CallerPeer(sock, options.timeout, silence)
+                peer = FirstSender(sock, options.timeout, reply_timeout)
             Conversation(peer, Input(), Output(), crlf=options.crlf).run(signals)
 
 
-def _serve_datagrams(sock: Socket, timeout: float | None, *, answer: bool) -> None:
-    """Send every datagram back, or drop it, until none comes for ``timeout`` seconds."""
+def _serve_datagrams(sock: Socket, timeout: float | None, *, echo: bool) -> None:
+    """Send each datagram back, or drop it, until none has arrived for ``timeout`` seconds."""
     while True:
         try:
             data, sender = sock.recv_from(ANY_DATAGRAM, NO_FLAGS, timeout)
         except SocketTimeout:
             return
-        if answer:
+        if echo:
             try:
                 with during(Stage.TALK, Target("udp", *sender)):
                     sock.send_to(*sender, data, NO_FLAGS)

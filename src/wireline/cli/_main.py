@@ -1,71 +1,70 @@
-"""The way from the words of the command line to an exit code."""
+"""Runs one command line: parses it, runs the command, and turns the result into an exit code.
+
+``--version``, ``--help`` and wrong usage need only the parser. The rest is imported when a command runs.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import argparse
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from wireline.cli._arguments import parse
 from wireline.cli._outcome import ExitCode, Failure, Stage, report
-from wireline.cli._signals import signals_caught
-from wireline.cli._stdio import occupy_standard_descriptors
+from wireline.cli._version import VERSION
+from wireline.cli.parser._parser import parse
+
+if TYPE_CHECKING:
+    from wireline.cli.parser._common_options import Command
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; the arguments and the result are those of `wireline.cli.main`."""
-    occupy_standard_descriptors()
+    _occupy_standard_descriptors()
     try:
         options = parse(argv)
     except SystemExit as end:
         return ExitCode.USAGE if end.code else _print("")
     if options.version:
-        return _print(f"wireline {_version()}\n")
-    with _plain_log(), signals_caught() as signals:
+        return _print(f"wireline {VERSION}\n")
+    return _run_command(options)
+
+
+def _run_command(options: argparse.Namespace) -> int:
+    from wireline.cli._exit_signals import signals_caught
+    from wireline.cli._logging import log_to_stderr
+
+    # Before signals are caught: until then a SIGINT raises KeyboardInterrupt, and `main` ends the command.
+    command: Command = options.load()
+    with log_to_stderr(), signals_caught() as signals:
         try:
-            options.run(options, signals)
-        except Exception as error:  # noqa: BLE001 - every outcome is an exit code
-            # What follows a signal is only the noise of things being closed.
+            command(options, signals)
+        except Exception as error:  # noqa: BLE001 - every error becomes an exit code
+            # Errors after a signal are only a result of closing things.
             if signals.received is None:
                 return report(error, debug=options.debug)
         return ExitCode.CLEAN if signals.received is None else signals.exit_code
 
 
-def _version() -> str:
-    # Half of the start-up time if it were imported above.
-    from importlib import metadata
-
-    try:
-        return metadata.version("wireline")
-    except metadata.PackageNotFoundError:
-        return "of a source tree that is not installed"
-
-
 def _print(text: str) -> int:
-    """Write text, and what argparse has written before, to standard output; say if nobody takes it."""
+    """Write text, after what argparse has written, to standard output, and report if that fails."""
     try:
         print(text, end="", flush=True)
     except OSError as error:
-        # What is left in the buffer would fail once more at the interpreter's exit.
+        # The rest of the buffer would fail again when the interpreter exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return report(Failure(Stage.OUTPUT, error))
     return ExitCode.CLEAN
 
 
-@contextlib.contextmanager
-def _plain_log() -> Iterator[None]:
-    """Let what the library logs look like the command's own messages: one line, no traceback."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_PlainFormatter())
-    log = logging.getLogger("wireline")
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
+def _occupy_standard_descriptors() -> None:
+    """Open the null device for each of the descriptors 0, 1 and 2 that is closed.
 
-
-class _PlainFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"wireline: {record.getMessage()}"
+    Otherwise the next socket would get that number, and be used as standard input or output. Reading then finds the
+    end at once; writing output fails, as it should; messages are dropped.
+    """
+    for fd, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, mode)

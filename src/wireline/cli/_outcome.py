@@ -1,8 +1,8 @@
-"""What can happen to a command, what that is worth as an exit code, and the one sentence that the user gets.
+"""Errors of a command, their exit codes, and the one sentence that is printed for each.
 
-Every ``OSError`` is raised to a `Failure` where it happens, because only there one knows what was being done: the
-same "no such file" is an unreachable server when connecting, and a wrong path when listening. `judge` looks a
-failure up in the one table below.
+Every ``OSError`` becomes a `Failure` where it is raised, because its meaning depends on the place: "no such
+file" is an unreachable server when connecting, and a wrong path when listening. `classify` finds the exit code
+and the sentence of a failure in the table below.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import enum
 import errno
 import socket
 import sys
-import traceback
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ExitCode(enum.IntEnum):
-    """What a script may act on."""
+    """The exit codes, as ``wireline --help`` lists them."""
 
     CLEAN = 0
     FAILED = 1
@@ -37,7 +36,7 @@ class ExitCode(enum.IntEnum):
 
 
 class Stage(enum.Enum):
-    """What the command was doing when it failed."""
+    """The part of a command in which an error occurred."""
 
     SETUP = enum.auto()
     CONNECT = enum.auto()
@@ -49,30 +48,30 @@ class Stage(enum.Enum):
 
 
 class Failure(Exception):
-    """Something that the system, the network, the peer or the user did.
+    """An error caused by the system, the network, the peer or the user.
 
     Attributes:
-        stage: what was being done.
-        cause: the error that ended it.
+        stage: the part of the command in which it occurred.
+        cause: the error itself.
         subject: the target or the peer, as the user would write it.
     """
 
     def __init__(self, stage: Stage, cause: Exception, subject: str = "") -> None:
         super().__init__(stage, cause, subject)
         self.stage = stage
-        self.cause = _essence(cause)
+        self.cause = _root_cause(cause)
         self.subject = subject
 
 
 class HandshakeFailure(OSError):
-    """No TLS came of a connection.
+    """A TLS handshake failed.
 
     Attributes:
-        error: why, in the words of ``ssl``.
-        server: whether we are the server.
-        psk: whether there are pre-shared keys on our side.
-        name: what the certificate was checked for.
-        certificate: what the peer showed; None if it was nothing, or if that cannot be known.
+        error: the error that ``ssl`` raised.
+        server: whether this side is the server.
+        psk: whether this side has pre-shared keys.
+        name: the name that the certificate was checked for.
+        certificate: the peer's certificate; None if it sent none, or if it is not known.
     """
 
     def __init__(
@@ -93,21 +92,21 @@ class HandshakeFailure(OSError):
 
 
 class InputRefused(ConnectionError):
-    """The peer closed the connection before it had taken all of the input."""
+    """The peer closed the connection before it received all of the input."""
 
 
 class Outcome(NamedTuple):
-    """An exit code, and a sentence for standard error; no sentence where silence is what users expect."""
+    """An exit code, and a sentence for standard error; it is empty where users expect no message."""
 
     code: ExitCode
     sentence: str = ""
 
 
-class Verdict(Exception):
-    """What a command found out, and has told already, was not good.
+class ReportedFailure(Exception):
+    """A command failed, and its outcome is known already.
 
     Attributes:
-        outcome: what it is worth.
+        outcome: the exit code, and a sentence that is still to be printed, if any.
     """
 
     def __init__(self, outcome: Outcome) -> None:
@@ -121,11 +120,11 @@ _REFUSED = (
 _NO_ANSWER = "no answer from {subject}: {reason}; check the address, or wait longer with --timeout"
 _UNKNOWN_NAME = "cannot find {subject}: {reason}; check the name"
 
-# The first row that fits counts. `{reason}` is the error's own words.
+# The first row that matches counts. `{reason}` is the text of the error.
 _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     (Stage.SETUP, Exception, ExitCode.FAILED, "cannot use TLS: {reason}"),
     (Stage.CONNECT, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
-    # No name at all: a label that is empty or too long, or letters that no name has.
+    # Not a valid name: an empty or too long label, or characters that IDNA does not encode.
     (Stage.CONNECT, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, _NO_ANSWER),
     (Stage.CONNECT, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
@@ -139,58 +138,63 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     (Stage.LISTEN, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, Exception, ExitCode.FAILED, "cannot listen on {subject}: {reason}"),
-    (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "nobody came to {subject}: {reason}"),
+    (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "no client on {subject}: {reason}"),
     (Stage.ACCEPT, Exception, ExitCode.FAILED, "cannot accept a connection on {subject}: {reason}"),
-    (Stage.TALK, TimeoutError, ExitCode.TIMEOUT, "{subject} fell silent: {reason}"),
+    (Stage.TALK, TimeoutError, ExitCode.TIMEOUT, "{subject} timed out: {reason}"),
     (Stage.TALK, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
-    (Stage.TALK, InputRefused, ExitCode.TRUNCATED, "{subject} hung up before it had taken all of the input"),
+    (
+        Stage.TALK,
+        InputRefused,
+        ExitCode.TRUNCATED,
+        "{subject} closed the connection before it received all of the input",
+    ),
     (
         Stage.TALK,
         ConnectionError,
         ExitCode.TRUNCATED,
-        "{subject} broke off: {reason}; the data is incomplete",
+        "the connection with {subject} broke: {reason}; the data is incomplete",
     ),
     (Stage.TALK, LineTooLongError, ExitCode.FAILED, "{subject} sent a line that is too long: {reason}"),
-    (Stage.TALK, Exception, ExitCode.FAILED, "lost {subject}: {reason}"),
+    (Stage.TALK, Exception, ExitCode.FAILED, "communication with {subject} failed: {reason}"),
     (Stage.INPUT, Exception, ExitCode.FAILED, "cannot read standard input: {reason}"),
-    # `| head -1` has what it wanted. curl says so and netcat dies of SIGPIPE; both are failures to a script.
+    # With `| head -1` the user has seen enough. curl prints an error and netcat dies of SIGPIPE: both are failures.
     (Stage.OUTPUT, BrokenPipeError, ExitCode.FAILED, ""),
     (Stage.OUTPUT, Exception, ExitCode.FAILED, "cannot write to standard output: {reason}"),
 )
 
 _ADVICE = {
-    errno.EADDRINUSE: "end the program that has it, or listen on port 0 to be given a free one",
+    errno.EADDRINUSE: "stop the program that uses it, or listen on port 0 to get a free port",
     errno.EADDRNOTAVAIL: "use an address of this machine",
-    errno.EACCES: "ports below 1024 and other users' files need privileges",
+    errno.EACCES: "ports below 1024 and files of other users need privileges",
     errno.EMSGSIZE: "send less at a time",
-    errno.EMFILE: "let it open more of them with 'ulimit -n'",
-    errno.ENETUNREACH: "check the address, and this machine's network",
-    errno.EHOSTUNREACH: "check the address, and this machine's network",
+    errno.EMFILE: "raise the limit of open files with 'ulimit -n'",
+    errno.ENETUNREACH: "check the address, and the network of this machine",
+    errno.EHOSTUNREACH: "check the address, and the network of this machine",
 }
 
-# Of a Unix socket it is a file that is there, or is not.
-_ADVICE_ON_FILES = _ADVICE | {
-    errno.EADDRINUSE: "end the program that listens there, or remove the file if there is none",
+# On a Unix socket these errors are about its file.
+_UNIX_SOCKET_ADVICE = _ADVICE | {
+    errno.EADDRINUSE: "stop the program that listens there, or remove the file if there is none",
     errno.ENOENT: "make the directory first",
 }
 
 
-def judge(error: Exception) -> Outcome:
-    """Say what the end of a command by ``error`` is worth."""
-    if isinstance(error, Verdict):
+def classify(error: Exception) -> Outcome:
+    """Return the exit code and the sentence of an error that ended a command."""
+    if isinstance(error, ReportedFailure):
         return error.outcome
     if isinstance(error, Failure):
-        return _look_up(error)
+        return _classify_failure(error)
     sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"
     return Outcome(ExitCode.FAILED, sentence)
 
 
-def _look_up(failure: Failure) -> Outcome:
+def _classify_failure(failure: Failure) -> Outcome:
     cause = failure.cause
-    if "ssl" in sys.modules:  # who did not ask for TLS has not loaded it
-        from wireline.cli import _tls_outcome
+    if "ssl" in sys.modules:  # without TLS it is not imported, and then the error is not about TLS
+        from wireline.cli import _tls_failures
 
-        outcome = _tls_outcome.look_up(failure)
+        outcome = _tls_failures.classify(failure)
         if outcome is not None:
             return outcome
     code, template = next(
@@ -198,20 +202,20 @@ def _look_up(failure: Failure) -> Outcome:
         for stage, kind, code, template in _TABLE
         if stage is failure.stage and isinstance(cause, kind)
     )
-    of_a_file = failure.stage is Stage.LISTEN and failure.subject.startswith("unix:")
-    reason = _reason(cause, _ADVICE_ON_FILES if of_a_file else _ADVICE)
+    is_unix_socket = failure.stage is Stage.LISTEN and failure.subject.startswith("unix:")
+    reason = _reason(cause, _UNIX_SOCKET_ADVICE if is_unix_socket else _ADVICE)
     return Outcome(code, template.format(subject=failure.subject, reason=reason))
 
 
-def _essence(error: Exception) -> Exception:
-    """The error itself, or what all attempts of a dial agree on."""
+def _root_cause(error: Exception) -> Exception:
+    """The error of every attempt of a dial, if all are the same; otherwise the error itself."""
     if isinstance(error, DialError) and len({attempt.errno for _, attempt, _ in error.attempts}) == 1:
         return error.attempts[0][1]
     return error
 
 
 def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
-    """An error in words: without its number, with advice where there is some."""
+    """The text of an error without its number, and with advice if there is some."""
     if isinstance(error, DialError):
         return "; ".join(f"{sockaddr[0]}: {_reason(failed, {})}" for sockaddr, failed, _ in error.attempts)
     if not isinstance(error, OSError):
@@ -225,9 +229,11 @@ def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
 
 @contextlib.contextmanager
 def during(stage: Stage, subject: Target | str) -> Iterator[None]:
-    """Raise an ``OSError`` of the block to a `Failure`, and a ``ValueError``, which is what a host may be refused with.
+    """Raise an error of the block as a `Failure` of this stage.
 
-    So is what this interpreter cannot do, or lacks a package for. A socket that was closed on this side is no failure.
+    That is an ``OSError``; a ``ValueError``, for a host that is not valid; an ``ImportError`` or
+    ``NotImplementedError``, for a missing package or feature. ``ClosedError`` is not a failure: this side closed the
+    socket.
     """
     try:
         yield
@@ -238,20 +244,22 @@ def during(stage: Stage, subject: Target | str) -> Iterator[None]:
 
 
 def report(error: Exception, *, debug: bool = False) -> ExitCode:
-    """Tell the user on standard error, and return the exit code."""
-    code, sentence = judge(error)
+    """Print the sentence of an error on standard error, and return the exit code."""
+    code, sentence = classify(error)
     if debug:
-        say("".join(traceback.format_exception(error)).rstrip())
+        import traceback  # only --debug needs it
+
+        print_stderr("".join(traceback.format_exception(error)).rstrip())
     if sentence:
-        say(f"wireline: {sentence}")
+        print_stderr(f"wireline: {sentence}")
     return code
 
 
-def say(line: str) -> None:
-    """Write a line to standard error, at once; to nobody if that is closed."""
+def print_stderr(line: str) -> None:
+    """Write a line to standard error at once; drop it if standard error is closed."""
     try:
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
     except (AttributeError, OSError):
-        # `2>&-` makes `sys.stderr` None. There is no better place to complain, and the exit code still tells.
+        # With `2>&-`, `sys.stderr` is None. Nothing is left to print to; the exit code still reports the error.
         pass

@@ -1,4 +1,4 @@
-"""The other side of a conversation: a stream, or datagrams made to look like one."""
+"""The other side of a conversation: a stream, or datagrams with the interface of a stream."""
 
 from __future__ import annotations
 
@@ -6,39 +6,53 @@ from time import monotonic
 from typing import Protocol
 
 from wireline import (
+    AF_UNIX,
     BUFFER_SIZE,
     Address,
     SocketFlag,
     SocketTimeout,
     Target,
 )
-from wireline.net import Socket
+from wireline.net import Socket, dial
 
-LARGEST_PAYLOAD = 65507
+MAX_UDP_PAYLOAD = 65507
 """Bytes of the largest UDP datagram: 65535 less the headers of IPv4 (20) and UDP (8)."""
 
-DEFAULT_SILENCE = 1.0
-"""Seconds without a datagram after which nothing more is expected. A guess: a slow answer crosses the world in less."""
+REPLY_TIMEOUT = 1.0
+"""Seconds without a datagram after which no more replies are expected. A guess: a round trip is shorter anywhere."""
 
 ANY_DATAGRAM = 65535
-"""Bytes that no datagram exceeds."""
+"""A buffer size in bytes that no datagram exceeds."""
 
 NO_FLAGS = SocketFlag(0)
-"""Without ``SAFE_DISCONN``: a reset is an error here, not an end, because it may have eaten data."""
+"""Without ``SAFE_DISCONN``: a reset is an error here, not an end, because it may have discarded data."""
+
+
+def dial_stream(target: Target, timeout: float | None) -> Socket:
+    """Connect to a TCP or Unix socket address."""
+    if not target.path:
+        return dial(target.host, target.port, timeout=timeout)
+    sock = Socket(AF_UNIX)
+    try:
+        sock.connect_unix(target.path, timeout)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 class Peer(Protocol):
-    """What a conversation needs of the other side.
+    """The operations that a conversation needs.
 
     Attributes:
         name: as the user would write it.
         chunk: the most bytes that ``send`` takes at once.
-        silence: seconds without a byte after which a peer without an end of stream counts as done; None if it has one.
+        reply_timeout: seconds without data after which a peer without an end of stream is done; None if it has one.
     """
 
     name: str
     chunk: int
-    silence: float | None
+    reply_timeout: float | None
 
     def receive(self, timeout: float | None) -> bytes | None:
         """Wait for bytes; None is the end."""
@@ -47,17 +61,17 @@ class Peer(Protocol):
         """Send all of ``data``."""
 
     def end_input(self) -> None:
-        """Tell the peer that no more will be sent."""
+        """Announce the end of the data that is sent."""
 
     def close(self, *, abort: bool = False) -> None:
-        """Hang up, also while another thread waits here; ``abort`` lets the peer know that something is missing."""
+        """Close the connection, even while another thread waits in it; ``abort`` resets it."""
 
 
 class StreamPeer:
     """The other end of a connected stream socket."""
 
     chunk = BUFFER_SIZE
-    silence: float | None = None
+    reply_timeout: float | None = None
 
     def __init__(self, sock: Socket, name: str, timeout: float | None) -> None:
         self.name = name
@@ -74,7 +88,7 @@ class StreamPeer:
                 self._sock.send(left, NO_FLAGS, self._timeout)
                 return
             except SocketTimeout as error:
-                # The time limit is for a peer that takes nothing, not for one that is slow.
+                # The time limit is for a peer that accepts nothing; a slow one gets more time.
                 if not error.bytes_sent:
                     raise
                 left = left[error.bytes_sent :]
@@ -87,13 +101,13 @@ class StreamPeer:
 
 
 class DatagramPeer:
-    """Whoever a connected datagram socket is connected to."""
+    """The peer of a connected datagram socket."""
 
-    chunk = LARGEST_PAYLOAD
+    chunk = MAX_UDP_PAYLOAD
 
-    def __init__(self, sock: Socket, name: str, silence: float) -> None:
+    def __init__(self, sock: Socket, name: str, reply_timeout: float) -> None:
         self.name = name
-        self.silence: float | None = silence
+        self.reply_timeout: float | None = reply_timeout
         self._sock = sock
 
     def receive(self, timeout: float | None) -> bytes | None:
@@ -103,19 +117,19 @@ class DatagramPeer:
         self._sock.send(data, NO_FLAGS)
 
     def end_input(self) -> None:
-        """Datagrams have no end."""
+        """Do nothing: datagrams have no end."""
 
     def close(self, *, abort: bool = False) -> None:
         self._sock.close()
 
 
-class CallerPeer(DatagramPeer):
-    """The first who sends to a datagram socket that listens. What anybody else sends is dropped."""
+class FirstSender(DatagramPeer):
+    """The first sender to a listening datagram socket. Datagrams of other senders are dropped."""
 
-    def __init__(self, sock: Socket, timeout: float | None, silence: float) -> None:
+    def __init__(self, sock: Socket, timeout: float | None, reply_timeout: float) -> None:
         """Wait for the first datagram, at most ``timeout`` seconds."""
         first = sock.recv_from(ANY_DATAGRAM, NO_FLAGS, timeout)
-        super().__init__(sock, str(Target("udp", *first.address)), silence)
+        super().__init__(sock, str(Target("udp", *first.address)), reply_timeout)
         self._address: Address = first.address
         self._first: bytes | None = first.data
 

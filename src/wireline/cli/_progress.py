@@ -1,7 +1,7 @@
-"""One line on the terminal that says how far a transfer is.
+"""The progress line of a transfer on a terminal.
 
-The pumps only add to plain integers; a thread of `rich` reads them a few times a second. Without `rich` (the extra
-``wireline[cli]``) there is no line, and nothing else is missing.
+The transfer only adds to plain integers; a thread of `rich` reads them a few times per second. Without `rich` (in the
+extra ``wireline[cli]``) there is no progress line.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _UNITS = ("B", "KiB", "MiB", "GiB")
 
 
 class Counters:
-    """What has been moved so far, in bytes. Each number has one writer.
+    """Bytes moved so far. Each number is written by one thread.
 
     Attributes:
-        total: size of the input, where it is known.
+        total: size of the input, if it is known.
         taken: read from the input.
-        sent: given to the peer; differs from ``taken`` by what was translated and is on its way.
+        sent: sent to the peer; differs from ``taken`` by translated line ends and by data that is being sent.
         received: written to the output.
     """
 
@@ -35,14 +35,14 @@ class Counters:
         self._started = monotonic()
 
     def describe(self) -> str:
-        """Say it in one line: bytes, rate, elapsed time, and percent when the total is known."""
+        """One line: bytes, rate, elapsed time, and percent if the total is known."""
         elapsed = monotonic() - self._started
         rate = (self.sent + self.received) / max(elapsed, 0.001)
         parts = [
-            f"{_size(self.sent)} sent",
-            f"{_size(self.received)} received",
-            f"{_size(rate)}/s",
-            _clock(elapsed),
+            f"{format_size(self.sent)} sent",
+            f"{format_size(self.received)} received",
+            f"{format_size(rate)}/s",
+            format_duration(elapsed),
         ]
         if self.total is not None:
             parts.append(f"{100 * self.taken // self.total if self.total else 100}%")
@@ -51,10 +51,10 @@ class Counters:
 
 @contextlib.contextmanager
 def show_progress(counters: Counters, *, wanted: bool = True) -> Iterator[Callable[[], None]]:
-    """Keep a line on standard error up to date while the block runs, if it is wanted and that is a terminal.
+    """Update a line on standard error while the block runs, if it is wanted and standard error is a terminal.
 
     Yields:
-        What takes the line away for good, because something else is about to be written there.
+        A function that removes the line for good, before other text is written to the terminal.
     """
     if not (wanted and os.isatty(2)):
         yield _nothing_to_clear
@@ -86,10 +86,11 @@ def show_progress(counters: Counters, *, wanted: bool = True) -> Iterator[Callab
 
 
 def _nothing_to_clear() -> None:
-    """There is no line."""
+    """Do nothing: there is no line."""
 
 
-def _size(count: float) -> str:
+def format_size(count: float) -> str:
+    """A number of bytes with its unit."""
     exponent = 0
     while count >= 1024 and exponent < len(_UNITS) - 1:
         count /= 1024
@@ -97,7 +98,8 @@ def _size(count: float) -> str:
     return f"{count:.{min(exponent, 1)}f} {_UNITS[exponent]}"
 
 
-def _clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
+    """A duration as ``m:ss`` or ``h:mm:ss``."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

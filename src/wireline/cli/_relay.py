@@ -1,7 +1,7 @@
 """``wireline relay LISTEN TARGET``.
 
-Every connection has two threads, one for each direction; `wireline.testing.Link` is what copies. The main thread waits
-for signals: the first one ends listening, and the second one whatever is still connected.
+Every connection has two threads, one for each direction; `wireline.testing.Link` copies the data. The main thread waits
+for signals: the first one stops listening, the second one resets the connections that are left.
 """
 
 from __future__ import annotations
@@ -14,116 +14,121 @@ import threading
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from wireline import AF_UNIX, Address, ClosedError, Target
+from wireline import Address, ClosedError, Target
 from wireline.cli._binding import announce, client_name
-from wireline.cli._outcome import Failure, Stage, during, judge, say
+from wireline.cli._exit_signals import Signals
+from wireline.cli._outcome import Failure, Stage, classify, during, print_stderr
+from wireline.cli._peer import dial_stream
 from wireline.cli._relay_stats import Traffic, show_traffic
-from wireline.cli._relay_words import listen_options, target_options
-from wireline.cli._signals import Signals
-from wireline.net import Socket, dial, serve
+from wireline.cli.parser._relay_options import listen_options, target_options
+from wireline.net import Socket, serve
 from wireline.testing import Faults, Link
 
 if TYPE_CHECKING:
-    from wireline.cli._tls import Client, Server
-    from wireline.net import Server as Listener
+    from wireline.cli._tls_handshakes import TlsClient, TlsServer
+    from wireline.net import Server
 
-_UNWIND = 0.5
-"""Seconds that connections get to end once they were cut. A guess: only a name that is being looked up takes longer."""
+_ABORT_TIMEOUT = 0.5
+"""Seconds that connections get to end after a reset. A guess: only resolving a name takes longer."""
 
-_BRIEFLY = 0.2
-"""Seconds in which connections may end without a word about it. A guess: nobody wonders yet why it takes so long."""
+_QUIET_DRAIN = 0.2
+"""Seconds after the first signal without a message about the connections that are left. A guess."""
 
-# Each side has words of its own for what `connect` and `listen` both call the same.
-_WORDS_OF_TARGET = {"--cert": "--client-cert", "--key": "--client-key"}
-_WORDS_OF_LISTEN = {"--psk-file": "--listen-psk-file"}
+# The errors of TLS name the options of `connect` and `listen`; those of `relay` have other names.
+_TARGET_OPTION_NAMES = {"--cert": "--client-cert", "--key": "--client-key"}
+_LISTEN_OPTION_NAMES = {"--psk-file": "--listen-psk-file"}
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
-    """Relay connections until a signal comes.
+    """Relay connections until a signal arrives.
 
     Raises:
-        Failure: there is nothing to listen on, or TLS cannot be had.
+        Failure: the address or the TLS options cannot be used.
     """
     signals.expected = True
     with contextlib.ExitStack() as stack:
-        # A signal that comes while files are being made must not leave them behind.
-        with signals.noted(), during(Stage.SETUP, options.listen):
+        # The files of --self-signed are removed at the end of the block, after a signal too.
+        with signals.deferring_exit(), during(Stage.SETUP, options.listen):
             client = _make_client(options)
             server = stack.enter_context(_serving(options))
         if signals.received is None:
             _Relay(options, client, server).run(signals)
 
 
-def _make_client(options: argparse.Namespace) -> Client | None:
+def _make_client(options: argparse.Namespace) -> TlsClient | None:
     if not options.target_tls:
         return None
-    from wireline.cli._tls import Client
+    from wireline.cli._tls_handshakes import TlsClient
 
-    return Client(target_options(options))
+    return TlsClient(target_options(options))
 
 
 @contextlib.contextmanager
-def _serving(options: argparse.Namespace) -> Iterator[Server | None]:
+def _serving(options: argparse.Namespace) -> Iterator[TlsServer | None]:
     if not options.listen_tls:
         yield None
         return
-    from wireline.cli._tls import serving
+    from wireline.cli._tls_handshakes import serving
 
     with serving(listen_options(options)) as server:
         yield server
 
 
 class _Relay:
-    """All connections."""
+    """All connections of the command."""
 
-    def __init__(self, options: argparse.Namespace, client: Client | None, server: Server | None) -> None:
+    def __init__(
+        self, options: argparse.Namespace, tls_client: TlsClient | None, tls_server: TlsServer | None
+    ) -> None:
         self._listen: Target = options.listen
         self._target: Target = options.target
         self._timeout: float | None = options.timeout
         self._max: int | None = options.max
         self._faults: Faults = options.fault or Faults()
         self._stats: bool = options.stats
-        self._client = client
-        self._server = server
+        self._tls_client = tls_client
+        self._tls_server = tls_server
         self._traffic = Traffic()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._open: dict[Socket, Link | None] = {}
         self._stopping = threading.Event()
-        self._over = threading.Event()
-        self._cut = False
+        self._ended = threading.Event()
+        self._aborted = False
 
     def run(self, signals: Signals) -> None:
-        """Listen until a signal comes, and let the connections end; cut them when another one comes."""
+        """Listen until a signal arrives, then wait for the connections; the next signal resets them."""
         where = str(self._listen) if self._listen.path else self._listen.host
-        with signals.noted():  # a signal that comes now must not leave a socket file behind
+        with signals.deferring_exit():  # otherwise a signal now would leave a socket file behind
             with during(Stage.LISTEN, self._listen):
                 server = serve(self._handle, self._listen.port, where, max_connections=self._max)
-            self._until_ended(server, signals)
+            self._run_until_ended(server, signals)
 
-    def _until_ended(self, server: Listener, signals: Signals) -> None:
+    def _run_until_ended(self, server: Server, signals: Signals) -> None:
         def drain() -> None:
             server.stop(math.inf)
-            self._over.set()
+            self._ended.set()
 
         draining = threading.Thread(target=drain, name="wireline-drain", daemon=True)
-        with signals.ended_by(self._stopping.set, hurry=self._cut_all):
-            announce(self._listen, server.local_addr, self._server)
+        with signals.ended_by(self._stopping.set, force=self._abort_all):
+            announce(self._listen, server.local_addr, self._tls_server)
             with show_traffic(self._traffic, wanted=self._stats):
                 self._stopping.wait()
                 draining.start()
-                if not self._over.wait(_BRIEFLY):
-                    say(f"wireline: waiting for {_some(server.connections)} to end; Ctrl-C again cuts them")
-                self._over.wait()
-        draining.join(_UNWIND)
+                if not self._ended.wait(_QUIET_DRAIN):
+                    count = server.connections
+                    connections = "1 connection" if count == 1 else f"{count} connections"
+                    print_stderr(f"wireline: waiting for {connections} to end; Ctrl-C again resets them")
+                self._ended.wait()
+        draining.join(_ABORT_TIMEOUT)
 
-    def _cut_all(self) -> None:
+    def _abort_all(self) -> None:
         with self._lock:
-            self._cut = True
+            self._aborted = True
             left = list(self._open.items())
         for client, link in left:
             _abort(client, link)
-        self._over.set()
+        self._ended.set()
 
     # One connection, in its own thread.
 
@@ -135,64 +140,55 @@ class _Relay:
         try:
             self._relay(client, name, number)
         except ClosedError:
-            pass  # it was cut
+            pass  # it was aborted
         except Failure as failure:
             client.close(linger=0)
-            self._tell(failure)
+            self._report(failure)
         finally:
             with self._lock:
                 del self._open[client]
 
     def _relay(self, client: Socket, name: str, number: int) -> None:
         with during(Stage.TALK, name):
-            if self._server is not None:
-                self._server.secure(client)
+            if self._tls_server is not None:
+                self._tls_server.handshake(client)
         with during(Stage.CONNECT, self._target):
             server = self._connect()
         with server:
             link = Link(client, server, self._faults, number=number)
             with self._lock:
                 self._open[client] = link
-                cut = self._cut
-            if cut:
+                aborted = self._aborted
+            if aborted:
                 link.abort()
             with self._traffic.counted(name, link):
-                try:
-                    link.run()
-                except (OSError, ValueError) as error:
-                    if isinstance(error, ClosedError):
-                        raise
-                    culprit = name if link.culprit is client else str(self._target)
-                    raise Failure(Stage.TALK, error, culprit) from error
+                self._run_link(link, client, name)
+
+    def _run_link(self, link: Link, client: Socket, name: str) -> None:
+        try:
+            link.run()
+        except ClosedError:
+            raise
+        except (OSError, ValueError) as error:
+            culprit = name if link.culprit is client else str(self._target)
+            raise Failure(Stage.TALK, error, culprit) from error
 
     def _connect(self) -> Socket:
-        if self._client is not None:
-            return self._client.connect(self._target, self._timeout)
-        if not self._target.path:
-            return dial(self._target.host, self._target.port, timeout=self._timeout)
-        sock = Socket(AF_UNIX)
-        try:
-            sock.connect_unix(self._target.path, self._timeout)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        if self._tls_client is not None:
+            return self._tls_client.connect(self._target, self._timeout)
+        return dial_stream(self._target, self._timeout)
 
-    def _tell(self, failure: Failure) -> None:
-        """Say what became of a connection, in the words of its side."""
-        sentence = judge(failure).sentence
-        words = _WORDS_OF_TARGET if failure.subject == str(self._target) else _WORDS_OF_LISTEN
-        for word, ours in words.items():
-            sentence = sentence.replace(word, ours)
-        say(f"wireline: {sentence}")
+    def _report(self, failure: Failure) -> None:
+        """Print the error of a connection, with the options of its side."""
+        sentence = classify(failure).sentence
+        is_target = failure.subject == str(self._target)
+        for name, name_here in (_TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES).items():
+            sentence = sentence.replace(name, name_here)
+        print_stderr(f"wireline: {sentence}")
 
 
 def _abort(client: Socket, link: Link | None) -> None:
-    if link is None:  # it is in its handshake, or the target is being connected to
+    if link is None:  # the handshake, or connecting to the target, is in progress
         client.close(linger=0)
     else:
         link.abort()
-
-
-def _some(connections: int) -> str:
-    return "a connection" if connections == 1 else f"{connections} connections"

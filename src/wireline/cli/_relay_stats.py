@@ -1,4 +1,4 @@
-"""What a relay has moved: a table on a terminal, a line a second on anything else."""
+"""The statistics of a relay: a table on a terminal, otherwise one line per second."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
-from wireline.cli._outcome import say
-from wireline.cli._progress import _clock, _size
+from wireline.cli._outcome import print_stderr
+from wireline.cli._progress import format_duration, format_size
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,40 +21,40 @@ if TYPE_CHECKING:
 
 _REFRESHES_PER_SECOND = 4
 
-_PERIOD = 1.0
+_LINE_INTERVAL = 1.0
 """Seconds between two lines."""
 
-_WINDOW = 2.0
-"""Seconds over which a rate is taken. A guess: less is nervous, more is late."""
+_RATE_WINDOW = 2.0
+"""Seconds over which a rate is averaged. A guess: a shorter window fluctuates, a longer one lags."""
 
-_FRAME = 6
-"""Lines of the table that are not connections: its frame, its head, its sum, and a line that says how many more."""
+_OTHER_LINES = 6
+"""Lines of the table that are not connections: its frame, its head, its sum, and the count of hidden connections."""
 
 
 class Sum(NamedTuple):
-    """Bytes each way."""
+    """Bytes in each direction."""
 
     to_target: int = 0
-    back: int = 0
+    to_client: int = 0
 
 
 class Rate:
-    """How fast a number grows."""
+    """The rate at which a number grows."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
-    def of(self, value: int, now: float) -> float:
-        """Bytes a second over the last moments, of a number that is looked at again and again."""
-        self._seen.append((now, value))
-        while len(self._seen) > 2 and self._seen[1][0] <= now - _WINDOW:
-            self._seen.popleft()
-        (first, before), (last, after) = self._seen[0], self._seen[-1]
+    def update(self, value: int, now: float) -> float:
+        """Add a sample, and return the growth per second over the last samples."""
+        self._samples.append((now, value))
+        while len(self._samples) > 2 and self._samples[1][0] <= now - _RATE_WINDOW:
+            self._samples.popleft()
+        (first, before), (last, after) = self._samples[0], self._samples[-1]
         return (after - before) / (last - first) if last > first else 0.0
 
 
 class _Connection:
-    """One that is there now."""
+    """An open connection."""
 
     def __init__(self, name: str, link: Link) -> None:
         self.name = name
@@ -64,7 +64,11 @@ class _Connection:
 
 
 class Traffic:
-    """The connections that are there, and what all that ever were have moved."""
+    """The open connections, and the bytes of all connections so far.
+
+    Attributes:
+        count: number of connections so far.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -75,7 +79,7 @@ class Traffic:
 
     @contextlib.contextmanager
     def counted(self, name: str, link: Link) -> Iterator[None]:
-        """Count a connection for as long as the block takes."""
+        """Count a connection as open while the block runs."""
         connection = _Connection(name, link)
         with self._lock:
             self._open.append(connection)
@@ -89,7 +93,7 @@ class Traffic:
                 self._finished = Sum(up + link.to_server, down + link.to_client)
 
     def now(self) -> tuple[list[_Connection], Sum]:
-        """The connections, the newest first, and the sum of all."""
+        """The open connections, the newest first, and the bytes of all."""
         with self._lock:
             connections = self._open[::-1]
             up, down = self._finished
@@ -98,39 +102,39 @@ class Traffic:
         return connections, Sum(up, down)
 
     def line(self) -> str:
-        """Say it in one line."""
+        """A summary in one line."""
         connections, total = self.now()
-        rate = self._rate.of(sum(total), monotonic())
+        rate = self._rate.update(sum(total), monotonic())
         return (
-            f"{len(connections)} open of {self.count}, {_size(total.to_target)} to the target, "
-            f"{_size(total.back)} back, {_size(rate)}/s"
+            f"{len(connections)} open of {self.count}, {format_size(total.to_target)} to the target, "
+            f"{format_size(total.to_client)} to the clients, {format_size(rate)}/s"
         )
 
-    def rows(self, room: int) -> Iterator[tuple[str, ...]]:
-        """The rows of a table, with the sum as the last one.
+    def rows(self, max_connections: int) -> Iterator[tuple[str, ...]]:
+        """The rows of a table; the last one is the sum.
 
         Args:
-            room: how many connections there is room for.
+            max_connections: the most connections to show.
         """
         now = monotonic()
         connections, total = self.now()
-        for connection in connections[:room]:
+        for connection in connections[:max_connections]:
             up, down = connection.link.to_server, connection.link.to_client
-            yield _row(
-                connection.name, up, down, connection.rate.of(up + down, now), now - connection.started
-            )
-        if len(connections) > room:
-            yield f"and {len(connections) - room} more", "", "", "", ""
-        yield _row(f"{len(connections)} open of {self.count}", *total, self._rate.of(sum(total), now))
+            rate = connection.rate.update(up + down, now)
+            yield _row(connection.name, up, down, rate, now - connection.started)
+        if len(connections) > max_connections:
+            yield f"and {len(connections) - max_connections} more", "", "", "", ""
+        yield _row(f"{len(connections)} open of {self.count}", *total, self._rate.update(sum(total), now))
 
 
 def _row(name: str, up: int, down: int, rate: float, seconds: float | None = None) -> tuple[str, ...]:
-    return name, _size(up), _size(down), f"{_size(rate)}/s", "" if seconds is None else _clock(seconds)
+    duration = "" if seconds is None else format_duration(seconds)
+    return name, format_size(up), format_size(down), f"{format_size(rate)}/s", duration
 
 
 @contextlib.contextmanager
 def show_traffic(traffic: Traffic, *, wanted: bool) -> Iterator[None]:
-    """Keep the numbers on standard error up to date while the block runs, if that is wanted."""
+    """Show the statistics on standard error while the block runs, if they are wanted."""
     if not wanted:
         yield
         return
@@ -145,12 +149,12 @@ def _lines(traffic: Traffic) -> Callable[[], contextlib.AbstractContextManager[N
     def show() -> Iterator[None]:
         ended = threading.Event()
 
-        def tell() -> None:
-            while not ended.wait(_PERIOD):
-                say(traffic.line())
-            say(traffic.line())
+        def print_lines() -> None:
+            while not ended.wait(_LINE_INTERVAL):
+                print_stderr(traffic.line())
+            print_stderr(traffic.line())
 
-        thread = threading.Thread(target=tell, name="wireline-stats", daemon=True)
+        thread = threading.Thread(target=print_lines, name="wireline-stats", daemon=True)
         thread.start()
         try:
             yield
@@ -162,7 +166,7 @@ def _lines(traffic: Traffic) -> Callable[[], contextlib.AbstractContextManager[N
 
 
 class _Table:
-    """The table, drawn again and again in its place."""
+    """The table, redrawn in place."""
 
     def __init__(self, traffic: Traffic, console: Console) -> None:
         self._traffic = traffic
@@ -170,7 +174,7 @@ class _Table:
 
     @classmethod
     def if_possible(cls, traffic: Traffic) -> _Table | None:
-        """None without `rich` (the extra ``wireline[cli]``): then there are lines."""
+        """None without `rich` (the extra ``wireline[cli]``): then lines are printed."""
         try:
             from rich.console import Console
         except ImportError:
@@ -181,7 +185,7 @@ class _Table:
     def show(self) -> Iterator[None]:
         from rich.live import Live
 
-        # What else is said meanwhile comes above the table.
+        # Other messages are printed above the table.
         live = Live(
             console=self._console,
             get_renderable=self._draw,
@@ -197,11 +201,11 @@ class _Table:
         from rich.text import Text
 
         table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-        # Of columns that may be wrapped rich takes room first, and what stands in this one is cut instead.
+        # rich narrows columns that may wrap first, and this one is cut instead of wrapped.
         table.add_column("connection")
-        for head in ("to target", "back", "rate", "time"):
+        for head in ("to target", "to client", "rate", "time"):
             table.add_column(head, justify="right", no_wrap=True)
-        *connections, total = self._traffic.rows(max(1, self._console.height - _FRAME))
+        *connections, total = self._traffic.rows(max(1, self._console.height - _OTHER_LINES))
         for name, *numbers in connections:
             table.add_row(Text(name, no_wrap=True, overflow="ellipsis"), *map(Text, numbers))
         table.add_section()

@@ -1,4 +1,4 @@
-"""What a listener does with its clients when it is not standard input and output that they get."""
+"""The services of ``listen``: ``--echo``, ``--discard`` and ``--chat``."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from wireline.cli._peer import NO_FLAGS
 from wireline.net import Socket
 
 Service = Callable[[Socket, str, "float | None"], None]
-"""Serves one client until it is done: the socket, the client's name, seconds to wait for it each time."""
+"""Serves one client until it is done. Arguments: its socket, its name, and the time limit of each call in seconds."""
 
-_CHAT_PATIENCE = 5.0
-"""Seconds that a message may wait for one client to take it, unless ``--timeout`` says otherwise. A guess."""
+_CHAT_SEND_TIMEOUT = 5.0
+"""Seconds in which a client of the chat must accept a message, without ``--timeout``. A guess."""
 
 
 def echo(client: Socket, name: str, timeout: float | None) -> None:
-    """Send everything back."""
+    """Send all data back."""
     while data := client.recv_some(BUFFER_SIZE, timeout, NO_FLAGS):
         client.send(data, NO_FLAGS, timeout)
 
@@ -30,9 +30,9 @@ def discard(client: Socket, name: str, timeout: float | None) -> None:
 
 
 class ChatRoom:
-    """Everybody gets the lines of everybody else, as they were sent.
+    """Sends the lines of each client to all others, unchanged.
 
-    A client that does not take a message in time is put out, so that it holds up the others once at most.
+    A client that does not accept a message in time is disconnected, so it delays the others once at most.
     """
 
     def __init__(self) -> None:
@@ -45,22 +45,22 @@ class ChatRoom:
             self._clients[client] = name
         try:
             while line := _next_line(client):
-                self._tell_others(client, line, timeout)
+                self._send_to_others(client, line, timeout)
         finally:
             with self._lock:
                 self._clients.pop(client, None)
 
-    def _tell_others(self, sender: Socket, line: bytes, timeout: float | None) -> None:
+    def _send_to_others(self, sender: Socket, line: bytes, timeout: float | None) -> None:
         with self._lock:
             others = [(client, name) for client, name in self._clients.items() if client is not sender]
         for client, name in others:
             try:
-                client.send(line, NO_FLAGS, _CHAT_PATIENCE if timeout is None else timeout)
+                client.send(line, NO_FLAGS, _CHAT_SEND_TIMEOUT if timeout is None else timeout)
             except OSError as error:
-                self._put_out(client, Failure(Stage.TALK, error, name))
+                self._disconnect(client, Failure(Stage.TALK, error, name))
 
-    def _put_out(self, client: Socket, failure: Failure) -> None:
-        """Close a client that cannot be told anything, and say so, unless it has left by itself meanwhile."""
+    def _disconnect(self, client: Socket, failure: Failure) -> None:
+        """Close a client and report why, unless it has left in the meantime."""
         with self._lock:
             known = self._clients.pop(client, None)
         if known is not None:
@@ -69,9 +69,9 @@ class ChatRoom:
 
 
 def _next_line(client: Socket) -> bytes:
-    """The next line with its end; one that the peer left unfinished gets one; ``b""`` when the peer is done."""
+    """The next line with its end, which is added to an incomplete last line; ``b""`` when the client is done."""
     try:
         return client.recv_until(b"\n")
     except EndOfStreamError as error:
-        # The bytes stay readable; taking them is what makes the next call find the end.
+        # The bytes stay readable; this reads them, so that the next call finds the end.
         return client.recv(len(error.partial)) + b"\n" if error.partial else b""

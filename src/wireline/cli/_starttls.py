@@ -1,180 +1,187 @@
-"""The few words before TLS begins, where a protocol begins in clear (STARTTLS).
+"""The dialogue before TLS in protocols that start without it (STARTTLS).
 
-Each dialogue is the shortest that its document allows: RFC 3207 (SMTP), RFC 9051 section 6.2.1 (IMAP), RFC 2595
-section 4 (POP3), RFC 4217 (FTP), and "SSL Session Encryption" in PostgreSQL's manual, part "Message Flow".
+Each dialogue is the shortest that its specification allows: RFC 3207 (SMTP), RFC 9051 section 6.2.1 (IMAP), RFC 2595
+section 4 (POP3), RFC 4217 (FTP), and "SSL Session Encryption" in the chapter "Message Flow" of PostgreSQL's manual.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from wireline import LineTooLongError, SocketTimeout
-from wireline.net import Socket
 
-_LONGEST_LINE = 8192
-"""Bytes. Several times what any of these protocols allows."""
+if TYPE_CHECKING:
+    from wireline.net import Socket
 
-_MOST_LINES = 200
-"""Of one reply. A guess: greetings of FTP servers are the longest there are."""
+_MAX_LINE = 8192
+"""Bytes: several times the limit of any of these protocols."""
 
-_LONGEST_QUOTE = 120
+_MAX_REPLY_LINES = 200
+"""Lines of one reply. A guess: the greetings of FTP servers are the longest replies."""
+
+_MAX_QUOTE = 120
+"""Characters of a server's line in an error."""
 
 _SSL_REQUEST = b"\0\0\0\x08\x04\xd2\x16\x2f"
-"""Its length, 8, and the number 80877103 in place of a version of the protocol."""
+"""The length, 8, and the number 80877103 where other messages have the version of the protocol."""
 
 
 class UpgradeRefusedError(OSError):
-    """The server does not want TLS, or does not speak the protocol; the message completes "SERVER ..."."""
+    """The server refuses TLS, or does not speak the protocol. The text is a predicate: "does not offer STARTTLS"."""
 
 
-class HungUpError(ConnectionError):
-    """The server ended the connection in the middle of the dialogue."""
+class DisconnectedError(ConnectionError):
+    """The server closed the connection during the dialogue."""
 
 
 def begin(sock: Socket, protocol: str, timeout: float) -> None:
     """Talk to the server until both sides are ready for the handshake.
 
     Args:
-        sock: connected, nothing was read from it yet.
+        sock: connected; nothing was read from it.
         protocol: one of `PROTOCOLS`.
-        timeout: seconds for all of it.
+        timeout: seconds for the whole dialogue.
 
     Raises:
-        UpgradeRefusedError: the server does not want to.
-        HungUpError: it went away.
-        TimeoutError: the time is up.
+        UpgradeRefusedError: the server refuses TLS.
+        DisconnectedError: the server closed the connection.
+        TimeoutError: the dialogue took too long.
     """
     try:
         _DIALOGUES[protocol](_Dialogue(sock, timeout))
     except SocketTimeout as error:
-        raise TimeoutError(f"nothing was agreed on by {protocol} within {timeout:g} s") from error
+        raise TimeoutError(
+            f"the {protocol} dialogue before TLS did not finish within {timeout:g} s"
+        ) from error
 
 
 class _Dialogue:
-    """Lines there and back, under one deadline."""
+    """Lines in both directions, under one deadline."""
 
     def __init__(self, sock: Socket, timeout: float) -> None:
         self._sock = sock
         self._timeout = timeout
-        self._end = monotonic() + timeout
+        self._deadline = monotonic() + timeout
 
     @property
-    def here(self) -> str:
-        """This side's address, as SMTP writes those that have no name (RFC 5321, 4.1.3)."""
+    def address_literal(self) -> str:
+        """The address of this side as SMTP writes it (RFC 5321, 4.1.3)."""
         host = self._sock.local_addr.host.partition("%")[0]
         return f"[IPv6:{host}]" if ":" in host else f"[{host or '127.0.0.1'}]"
 
-    def say(self, data: bytes) -> None:
-        self._sock.send(data, timeout=self._left())
+    def send(self, data: bytes) -> None:
+        self._sock.send(data, timeout=self._time_left())
 
-    def line(self) -> str:
+    def read_line(self) -> str:
         try:
-            line = self._sock.recv_line(self._left(), max_length=_LONGEST_LINE, on_long="raise")
+            line = self._sock.recv_line(self._time_left(), max_length=_MAX_LINE, on_long="raise")
         except LineTooLongError as error:
             raise UpgradeRefusedError(f"does not speak this protocol: {error}") from error
         if not line:
-            raise HungUpError("hung up before TLS")
+            raise DisconnectedError("closed the connection before TLS")
         return line.strip(b"\r\n").decode("ascii", "backslashreplace")
 
-    def byte(self) -> bytes:
-        data = self._sock.recv_some(1, self._left())
+    def read_byte(self) -> bytes:
+        data = self._sock.recv_some(1, self._time_left())
         if not data:
-            raise HungUpError("hung up before TLS")
+            raise DisconnectedError("closed the connection before TLS")
         return data
 
-    def reply(self) -> list[str]:
-        """A reply of SMTP or FTP: lines up to one that begins with the first one's code and a blank (RFC 959, 4.2)."""
-        lines = [self.line()]
+    def read_reply(self) -> list[str]:
+        """A reply of SMTP or FTP. Its last line begins with the code of the first and a space (RFC 959, 4.2)."""
+        lines = [self.read_line()]
         last = lines[0][:3] + " "
         if lines[0][3:4] == "-":
             while not lines[-1].startswith(last):
-                self._grow(lines)
+                self._append_line(lines)
         return lines
 
-    def tagged(self, tag: str) -> list[str]:
-        """An answer of IMAP: lines up to the one with the tag (RFC 9051, 2.2.2)."""
-        lines = [self.line()]
+    def read_until_tag(self, tag: str) -> list[str]:
+        """A response of IMAP. Its last line begins with the tag (RFC 9051, 2.2.2)."""
+        lines = [self.read_line()]
         while not lines[-1].startswith(f"{tag} "):
-            self._grow(lines)
+            self._append_line(lines)
         return lines
 
-    def _grow(self, lines: list[str]) -> None:
-        if len(lines) == _MOST_LINES:
+    def _append_line(self, lines: list[str]) -> None:
+        if len(lines) == _MAX_REPLY_LINES:
             raise UpgradeRefusedError(
-                f"does not come to an end: {_quoted(lines[0])} and {_MOST_LINES} lines more"
+                f"sent a reply of more than {_MAX_REPLY_LINES} lines: {_quoted(lines[0])} and so on"
             )
-        lines.append(self.line())
+        lines.append(self.read_line())
 
-    def _left(self) -> float:
-        left = self._end - monotonic()
+    def _time_left(self) -> float:
+        left = self._deadline - monotonic()
         if left <= 0:
             raise SocketTimeout("the dialogue before TLS", self._timeout)
         return left
 
 
-def _expect(holds: bool, what: str, line: str) -> None:
-    if not holds:
-        raise UpgradeRefusedError(f"{what}: it said {_quoted(line)}")
+def _require(condition: bool, problem: str, line: str) -> None:
+    if not condition:
+        raise UpgradeRefusedError(f"{problem}: it sent {_quoted(line)}")
 
 
 def _quoted(line: str) -> str:
-    clean = "".join(character if character.isprintable() else "?" for character in line)
-    return repr(clean if len(clean) <= _LONGEST_QUOTE else f"{clean[:_LONGEST_QUOTE]}...")
+    from wireline.cli._stdio import sanitize_for_terminal
+
+    return repr(sanitize_for_terminal(line, _MAX_QUOTE))
 
 
 def _smtp(server: _Dialogue) -> None:
-    greeting = server.reply()[-1]
-    _expect(greeting.startswith("220"), "does not greet as an SMTP server", greeting)
-    server.say(f"EHLO {server.here}\r\n".encode())
-    lines = server.reply()
-    _expect(lines[-1].startswith("250"), "does not know EHLO", lines[-1])
+    greeting = server.read_reply()[-1]
+    _require(greeting.startswith("220"), "does not greet as an SMTP server", greeting)
+    server.send(f"EHLO {server.address_literal}\r\n".encode())
+    lines = server.read_reply()
+    _require(lines[-1].startswith("250"), "does not know EHLO", lines[-1])
     offered = any(line[4:].strip().upper() == "STARTTLS" for line in lines[1:])
-    _expect(offered, "does not offer STARTTLS", lines[-1])
-    server.say(b"STARTTLS\r\n")
-    answer = server.reply()[-1]
-    _expect(answer.startswith("220"), "refuses STARTTLS", answer)
+    _require(offered, "does not offer STARTTLS", lines[-1])
+    server.send(b"STARTTLS\r\n")
+    answer = server.read_reply()[-1]
+    _require(answer.startswith("220"), "refuses STARTTLS", answer)
 
 
 def _imap(server: _Dialogue) -> None:
-    greeting = server.line()
-    # After PREAUTH it is too late: STARTTLS is for who is not authenticated yet.
-    _expect(
+    greeting = server.read_line()
+    # After PREAUTH the connection is authenticated, and STARTTLS is not allowed any more.
+    _require(
         greeting.upper().startswith("* OK"), "does not greet as an IMAP server that has STARTTLS", greeting
     )
-    server.say(b"a1 CAPABILITY\r\n")
-    lines = server.tagged("a1")
+    server.send(b"a1 CAPABILITY\r\n")
+    lines = server.read_until_tag("a1")
     offered = any("STARTTLS" in line.upper().split() for line in lines if line.startswith("* "))
-    _expect(offered, "does not offer STARTTLS", lines[0])
-    server.say(b"a2 STARTTLS\r\n")
-    answer = server.tagged("a2")[-1]
-    _expect(answer.upper().startswith("A2 OK"), "refuses STARTTLS", answer)
+    _require(offered, "does not offer STARTTLS", lines[0])
+    server.send(b"a2 STARTTLS\r\n")
+    answer = server.read_until_tag("a2")[-1]
+    _require(answer.upper().startswith("A2 OK"), "refuses STARTTLS", answer)
 
 
 def _pop3(server: _Dialogue) -> None:
-    greeting = server.line()
-    _expect(greeting.startswith("+OK"), "does not greet as a POP3 server", greeting)
-    server.say(b"STLS\r\n")
-    answer = server.line()
-    _expect(answer.startswith("+OK"), "refuses STLS", answer)
+    greeting = server.read_line()
+    _require(greeting.startswith("+OK"), "does not greet as a POP3 server", greeting)
+    server.send(b"STLS\r\n")
+    answer = server.read_line()
+    _require(answer.startswith("+OK"), "refuses STLS", answer)
 
 
 def _ftp(server: _Dialogue) -> None:
-    greeting = server.reply()[-1]
-    while greeting.startswith("120"):  # ready in so many minutes
-        greeting = server.reply()[-1]
-    _expect(greeting.startswith("220"), "does not greet as an FTP server", greeting)
-    server.say(b"AUTH TLS\r\n")
-    answer = server.reply()[-1]
-    _expect(answer.startswith("234"), "refuses AUTH TLS", answer)
+    greeting = server.read_reply()[-1]
+    while greeting.startswith("120"):  # "service ready in nnn minutes"
+        greeting = server.read_reply()[-1]
+    _require(greeting.startswith("220"), "does not greet as an FTP server", greeting)
+    server.send(b"AUTH TLS\r\n")
+    answer = server.read_reply()[-1]
+    _require(answer.startswith("234"), "refuses AUTH TLS", answer)
 
 
 def _postgres(server: _Dialogue) -> None:
-    server.say(_SSL_REQUEST)
-    # One byte and no more: what comes behind it in clear must not be taken for something that was protected.
-    answer = server.byte().decode("ascii", "backslashreplace")
-    _expect(answer != "N", "has TLS switched off", answer)
-    _expect(answer == "S", "does not answer as a PostgreSQL server", answer)
+    server.send(_SSL_REQUEST)
+    # Only one byte: further plaintext must not be taken for decrypted data (CVE-2021-23222).
+    answer = server.read_byte().decode("ascii", "backslashreplace")
+    _require(answer != "N", "has TLS switched off", answer)
+    _require(answer == "S", "does not answer as a PostgreSQL server", answer)
 
 
 _DIALOGUES: dict[str, Callable[[_Dialogue], None]] = {
@@ -186,4 +193,4 @@ _DIALOGUES: dict[str, Callable[[_Dialogue], None]] = {
 }
 
 PROTOCOLS = tuple(_DIALOGUES)
-"""What `begin` knows."""
+"""The protocols of `begin`."""

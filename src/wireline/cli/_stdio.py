@@ -1,7 +1,7 @@
-"""Standard input and output as plain descriptors, without Python's buffers between.
+"""Standard input and output as plain descriptors, without Python's buffers.
 
-``sys.stdin.buffer`` would hold back bytes until its buffer is full, and its lock would abort the interpreter's exit
-while a thread is still reading a terminal.
+``sys.stdin.buffer`` would delay bytes until its buffer is full, and its lock would abort the interpreter's exit while a
+thread still reads a terminal.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from wireline.cli._outcome import Failure, Stage
 
 
 class Input:
-    """Where the bytes for the peer come from.
+    """The source of the bytes that are sent to the peer.
 
     Attributes:
-        size: how many bytes there are, where that is known beforehand.
-        is_terminal: whether somebody types them.
+        size: number of bytes, if it is known in advance.
+        is_terminal: whether it is a terminal.
     """
 
     def __init__(self, fd: int = 0) -> None:
@@ -36,7 +36,7 @@ class Input:
             try:
                 return os.read(self._fd, size)
             except BlockingIOError:
-                # Whoever shares this terminal or pipe with us has made it non-blocking.
+                # Another process that shares this terminal or pipe has made it non-blocking.
                 select.select([self._fd], [], [])
             except OSError as error:
                 raise Failure(Stage.INPUT, error) from error
@@ -55,7 +55,11 @@ class NoInput(Input):
 
 
 class Output:
-    """Where the bytes of the peer go."""
+    """The destination of the bytes that are received.
+
+    Attributes:
+        is_terminal: whether it is a terminal.
+    """
 
     def __init__(self, fd: int = 1) -> None:
         self._fd = fd
@@ -65,7 +69,7 @@ class Output:
         """Write all of ``data``.
 
         Raises:
-            Failure: the reader is gone, the disk is full, ...
+            Failure: the descriptor cannot be written to: its reader has exited, the disk is full.
         """
         left = memoryview(data)
         while left:
@@ -78,33 +82,26 @@ class Output:
 
 
 class CrlfTranslator:
-    r"""Turn every line end of a stream of chunks into ``\r\n``; those that are already so stay as they are."""
+    r"""Converts the line ends of a stream of chunks to ``\r\n``; an existing ``\r\n`` stays as it is."""
 
     def __init__(self) -> None:
         self._after_cr = False
 
     def translate(self, chunk: bytes) -> bytes:
-        r"""Translate the next chunk; it may end between a ``\r`` and its ``\n``."""
+        r"""Convert the next chunk; it may end between a ``\r`` and its ``\n``."""
         head, rest = (b"\n", chunk[1:]) if self._after_cr and chunk.startswith(b"\n") else (b"", chunk)
         self._after_cr = chunk.endswith(b"\r")
         return head + rest.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
-def occupy_standard_descriptors() -> None:
-    """Put something harmless where descriptor 0, 1 or 2 is closed.
-
-    The next socket would get its number otherwise, and be taken for standard input or output. Reading then finds
-    the end at once; writing output fails, as it should; messages go nowhere.
-    """
-    for fd, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, mode)
+def sanitize_for_terminal(text: str, max_length: int | None = None) -> str:
+    """Text from a peer without escape sequences: each unprintable character becomes ``?``; longer text is cut."""
+    clean = "".join(character if character.isprintable() else "?" for character in text)
+    return clean if max_length is None or len(clean) <= max_length else f"{clean[:max_length]}..."
 
 
 def _bytes_left(fd: int) -> int | None:
-    """How much of a regular file is still to be read."""
+    """Bytes of a regular file from its current position; None for anything else."""
     status = os.fstat(fd)
     if not stat.S_ISREG(status.st_mode):
         return None

@@ -1,4 +1,4 @@
-"""TLS as the command line asks for it: contexts made of options, and handshakes whose failures say enough."""
+"""TLS of ``connect``, ``listen`` and ``relay``: contexts made from the options, and handshakes with detailed errors."""
 
 from __future__ import annotations
 
@@ -13,57 +13,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wireline import AF_UNIX, SocketTimeout, Target
-from wireline.cli._outcome import HandshakeFailure, say
-from wireline.cli._psk import read_key, read_keys
-from wireline.cli._witness import Witness
+from wireline.cli._certificate_capture import PeerCertificateCapture
+from wireline.cli._outcome import HandshakeFailure, print_stderr
+from wireline.cli._psk_files import read_key, read_keys
 from wireline.net import Socket, dial
 from wireline.tls import Handshake, SslContext, VerifyMode
 
 if TYPE_CHECKING:
-    from wireline.cli._throwaway import Throwaway
+    from wireline.cli._self_signed import SelfSigned
 
-_HANDSHAKE_PATIENCE = 10.0
-"""Seconds that a client gets for its handshake without ``--timeout``; as with ``serve``."""
+_HANDSHAKE_TIMEOUT = 10.0
+"""Seconds for the handshake of a client without ``--timeout``: the handshake timeout of ``serve``."""
 
-_HERE = ("localhost", "127.0.0.1", "::1")
-"""What a server is called on its own machine."""
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine for its own clients."""
 
 
-class Client:
-    """How ``connect`` speaks TLS."""
+class TlsClient:
+    """TLS connections to a target."""
 
     def __init__(self, options: argparse.Namespace) -> None:
-        """Make the context, and warn of what is better not done.
+        """Make the context, and warn about unsafe options.
 
         Raises:
-            OSError, ValueError: a file is missing, or has not in it what it should.
+            OSError, ValueError: a file is missing, or its content is wrong.
             NotImplementedError: this interpreter has no pre-shared keys.
         """
         self._name: str = options.sni or ""
         self._psk = options.psk or (read_key(options.psk_file) if options.psk_file else None)
         if options.psk:
-            say(
-                "wireline: warning: the key of --psk is in the list of processes; --psk-file keeps it to yourself"
+            print_stderr(
+                "wireline: warning: the list of processes shows the key of --psk to all users of this machine; "
+                "--psk-file does not"
             )
         if options.no_verify:
-            say(
-                "wireline: warning: --no-verify: anybody between here and there can be the server, read everything, "
-                "and change it"
+            print_stderr(
+                "wireline: warning: with --no-verify, anyone on the network path can impersonate the server, and read "
+                "and change all data"
             )
-        with told_of_missing_cas(options):
+        with explain_missing_cas(options):
             self._context = _client_context(options, self._psk)
-            # Made now, and not on the first connection: what is wrong with the files is no matter of the server's.
-            self._underneath = self._context.ssl_context(Handshake.AS_CLIENT)
-        self._witness = Witness()
+            # Made now, so that an error in the files is not reported as an error of the connection.
+            self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
+        self._capture = PeerCertificateCapture()
 
     def connect(self, target: Target, timeout: float | None) -> Socket:
-        """Connect, and shake hands under the same deadline.
+        """Connect and make the handshake, both within ``timeout``.
 
         Raises:
-            HandshakeFailure: no TLS came of it.
+            HandshakeFailure: the handshake failed.
             OSError, ValueError: as ``dial`` raises them.
         """
-        self._witness.watch(self._underneath)
+        self._capture.watch(self._ssl_context)
         try:
             return self._connect(target, timeout)
         except ssl.SSLError as error:
@@ -72,10 +73,10 @@ class Client:
                 server=False,
                 psk=self._psk is not None,
                 name=self._name or target.host,
-                certificate=self._witness.certificate,
+                certificate=self._capture.certificate,
             ) from error
         finally:
-            self._witness.leave(self._underneath)
+            self._capture.unwatch(self._ssl_context)
 
     def _connect(self, target: Target, timeout: float | None) -> Socket:
         if not target.path:
@@ -93,22 +94,22 @@ class Client:
 
 
 @contextlib.contextmanager
-def told_of_missing_cas(options: argparse.Namespace) -> Iterator[None]:
-    """Say in the words of the command line that the system has no CAs: the library's are for programs."""
+def explain_missing_cas(options: argparse.Namespace) -> Iterator[None]:
+    """Name the options of the command where the library's error names its own arguments."""
     try:
         yield
     except FileNotFoundError as error:
         if error.filename in (options.ca_file, options.cert, options.key):
             raise
         raise FileNotFoundError(
-            "this system has no CAs that it trusts (the package ca-certificates); --ca-file FILE says whom to trust"
+            "this system has no trusted CAs; install the package ca-certificates, or name a CA with --ca-file FILE"
         ) from error
 
 
 def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) -> SslContext:
     unverified = options.no_verify or psk is not None
     context = SslContext(
-        # With a key no certificate is needed, nor any CA: who does not know the key is refused all the same.
+        # A pre-shared key authenticates the server: without the key its handshake fails.
         verify_mode=VerifyMode.NONE if unverified else VerifyMode.PEER,
         cert_file=options.cert or "",
         key_file=options.key or "",
@@ -122,97 +123,97 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
     return context
 
 
-class Server:
-    """How ``listen`` speaks TLS."""
+class TlsServer:
+    """TLS handshakes with clients."""
 
     def __init__(
         self, options: argparse.Namespace, cert_file: str, key_file: str = "", ca_file: Path | None = None
     ) -> None:
-        """Make the context.
+        """Make the context. The files are not needed afterwards.
 
         Args:
-            options: what the command line says.
-            cert_file: our certificate; ``""`` if there is none. It is needed no more afterwards.
-            key_file: its key, if that is in another file.
-            ca_file: the CA that clients have to be told of.
+            options: the options of the command.
+            cert_file: the certificate; ``""`` if there is none.
+            key_file: its private key, if it is in another file.
+            ca_file: the throw-away CA that clients must trust, if there is one.
 
         Raises:
-            OSError, ValueError: a file is missing, or has not in it what it should.
+            OSError, ValueError: a file is missing, or its content is wrong.
             NotImplementedError: this interpreter has no pre-shared keys.
         """
         self._ca_file = ca_file
         self._psk = bool(options.psk_file)
-        self._timeout = _HANDSHAKE_PATIENCE if options.timeout is None else options.timeout
+        self._timeout = _HANDSHAKE_TIMEOUT if options.timeout is None else options.timeout
         self._context = _server_context(options, cert_file, key_file)
-        self._witness = Witness()
-        # Made now, and not for the first client: what is wrong with the files is no matter of the client's.
-        underneath = self._context.ssl_context(Handshake.AS_SERVER)
-        if options.client_ca:  # else no client shows anything
-            self._witness.watch(underneath)
+        self._capture = PeerCertificateCapture()
+        # Made now, so that an error in the files is not reported as an error of the first client.
+        ssl_context = self._context.ssl_context(Handshake.AS_SERVER)
+        if options.client_ca:  # otherwise clients send no certificate
+            self._capture.watch(ssl_context)
 
-    def secure(self, client: Socket) -> None:
-        """Shake hands with a client.
+    def handshake(self, client: Socket) -> None:
+        """Make the handshake with a client.
 
         Raises:
-            HandshakeFailure: no TLS came of it.
-            TimeoutError: the client took too long.
-            ClosedError: the socket was closed meanwhile.
+            HandshakeFailure: it failed.
+            TimeoutError: it took too long.
+            ClosedError: the socket was closed in the meantime.
         """
-        self._witness.certificate = None
+        self._capture.certificate = None
         try:
             self._context.wrap_connected_socket(client, Handshake.AS_SERVER, timeout=self._timeout)
         except SocketTimeout as error:
             raise TimeoutError(f"no TLS handshake within {error.seconds:g} s") from error
         except ssl.SSLError as error:
             raise HandshakeFailure(
-                error, server=True, psk=self._psk, certificate=self._witness.certificate
+                error, server=True, psk=self._psk, certificate=self._capture.certificate
             ) from error
 
     def announce(self, address: Target) -> None:
-        """Say what a client needs to trust the throw-away certificate, if there is one."""
+        """Print the throw-away CA and the command of a client, if there is one."""
         if self._ca_file is None:
             return
-        say(self._ca_file.read_text().rstrip())
+        print_stderr(self._ca_file.read_text().rstrip())
         words = ["wireline", "connect", "--ca-file", str(self._ca_file)]
         if address.path:
-            words += ["--tls", "--sni", _HERE[0]]
+            words += ["--tls", "--sni", _LOCAL_NAMES[0]]
         elif address.host in ("", "0.0.0.0", "::"):
-            address = address._replace(host=_HERE[0])
-        say(f"a client needs this CA: {shlex.join([*words, str(address)])}")
+            address = address._replace(host=_LOCAL_NAMES[0])
+        print_stderr(f"a client needs this CA: {shlex.join([*words, str(address)])}")
 
 
 @contextlib.contextmanager
-def serving(options: argparse.Namespace) -> Iterator[Server]:
-    """TLS for the time of the block; the file of a throw-away CA lives as long.
+def serving(options: argparse.Namespace) -> Iterator[TlsServer]:
+    """The TLS server of the options. The file of a throw-away CA exists while the block runs.
 
     Raises:
-        OSError, ValueError: a file is missing, or has not in it what it should.
+        OSError, ValueError: a file is missing, or its content is wrong.
         ImportError: ``--self-signed`` needs a package that is not installed.
         NotImplementedError: this interpreter has no pre-shared keys.
     """
     if not options.self_signed:
-        yield Server(options, options.cert or "", options.key or "")
+        yield TlsServer(options, options.cert or "", options.key or "")
         return
-    made = _make_throwaway(options.target)
+    made = _make_self_signed(options.target)
     with tempfile.TemporaryDirectory(prefix="wireline-") as directory:
         ca_file, own_file = Path(directory, "ca.pem"), Path(directory, "server.pem")
         ca_file.write_bytes(made.ca)
-        # `ssl` takes keys from files alone. The directory is for its owner's eyes only.
+        # `ssl` reads keys from files only. Other users cannot open the directory.
         own_file.write_bytes(made.server)
-        server = Server(options, str(own_file), ca_file=ca_file)
+        server = TlsServer(options, str(own_file), ca_file=ca_file)
         own_file.unlink()
         yield server
 
 
-def _make_throwaway(target: Target) -> Throwaway:
+def _make_self_signed(target: Target) -> SelfSigned:
     try:
-        from wireline.cli import _throwaway
+        from wireline.cli import _self_signed
     except ImportError as error:
         raise ImportError(
             "--self-signed needs the package cryptography: pip install 'wireline[cli]'"
         ) from error
-    names = [*_HERE, target.host.partition("%")[0], socket.gethostname()]
-    return _throwaway.make([name for name in names if name and name.isascii()])
+    names = [*_LOCAL_NAMES, target.host.partition("%")[0], socket.gethostname()]
+    return _self_signed.make([name for name in names if name and name.isascii()])
 
 
 def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) -> SslContext:

@@ -1,4 +1,4 @@
-"""A CA and a certificate to throw away: for a server that shall be there now, and nobody knows tomorrow."""
+"""The throw-away CA and certificate of ``--self-signed``."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_VALID = timedelta(days=30)
-"""A guess: longer than anybody leaves such a server running."""
+_VALIDITY = timedelta(days=30)
+"""A guess: longer than such a server runs."""
 
-_SLACK = timedelta(hours=1)
-"""Clocks are not all right."""
+_CLOCK_SKEW = timedelta(hours=1)
+"""The clock of a client may be behind by this much."""
 
 
-class Throwaway(NamedTuple):
-    """PEM texts. The key of the CA is gone already: it signs nothing else."""
+class SelfSigned(NamedTuple):
+    """PEM texts. The private key of the CA is discarded: it signs nothing else."""
 
     ca: bytes
-    """The certificate of the CA, which a client has to trust."""
+    """The certificate of the CA, which a client must trust."""
     server: bytes
-    """The server's key and certificate."""
+    """The key and the certificate of the server."""
 
 
-def make(names: list[str]) -> Throwaway:
-    """Make a CA, and a certificate of it for a server with these names and addresses."""
+def make(names: list[str]) -> SelfSigned:
+    """Make a CA, and a certificate signed by it for a server with these names and addresses."""
     ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    # A number in the name: some programs get confused by two CAs of one name.
+    # The name has a random number, because some programs confuse two CAs of the same name.
     ca_name = _name(f"wireline throw-away CA {x509.random_serial_number() % 10**6:06}")
-    ca = _certificate(ca_name, ca_key, ca_name, ca_key, _CA_MAY, _IS_CA)
+    ca = _certificate(ca_name, ca_key, ca_name, ca_key, _CA_USAGE, _IS_CA)
     leaf = _certificate(
         _name("wireline throw-away certificate"),
         key,
         ca_name,
         ca_key,
-        _SERVER_MAY,
+        _SERVER_USAGE,
         x509.BasicConstraints(ca=False, path_length=None),
         x509.SubjectAlternativeName(list(map(_general_name, dict.fromkeys(names)))),
         x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]),
@@ -46,14 +46,14 @@ def make(names: list[str]) -> Throwaway:
     secret = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    return Throwaway(_pem(ca), secret + _pem(leaf))
+    return SelfSigned(_pem(ca), secret + _pem(leaf))
 
 
 def _key_usage(*allowed: str) -> x509.KeyUsage:
-    return x509.KeyUsage(**{name: name in allowed for name in _USES})
+    return x509.KeyUsage(**{name: name in allowed for name in _KEY_USAGES})
 
 
-_USES = (
+_KEY_USAGES = (
     "digital_signature",
     "content_commitment",
     "key_encipherment",
@@ -64,8 +64,8 @@ _USES = (
     "encipher_only",
     "decipher_only",
 )
-_CA_MAY = _key_usage("key_cert_sign", "crl_sign")
-_SERVER_MAY = _key_usage("digital_signature")
+_CA_USAGE = _key_usage("key_cert_sign", "crl_sign")
+_SERVER_USAGE = _key_usage("digital_signature")
 _IS_CA = x509.BasicConstraints(ca=True, path_length=0)
 
 
@@ -85,12 +85,12 @@ def _certificate(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _SLACK)
-        .not_valid_after(now + _VALID)
+        .not_valid_before(now - _CLOCK_SKEW)
+        .not_valid_after(now + _VALIDITY)
         .add_extension(constraints, critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        # Strict clients, as Python's own from 3.13 on, ask for this one.
+        # Strict clients require it; Python does since 3.13.
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), critical=False
         )

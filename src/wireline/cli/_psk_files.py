@@ -1,57 +1,55 @@
-"""Pre-shared keys as a user writes them: ``IDENTITY:KEYHEX``, in a file one a line."""
+"""Pre-shared keys as a user writes them: ``IDENTITY:KEYHEX``, in a file one per line."""
 
 from __future__ import annotations
 
 import os
 import stat
 
-# Bytes; what TLS libraries have room for.
-_LONGEST_IDENTITY = 255
-_LONGEST_KEY = 512
+# Bytes: the limits of common TLS libraries.
+_MAX_IDENTITY = 255
+_MAX_KEY = 512
 
 
-_FORM = f"write IDENTITY:KEYHEX, the identity with 1 to {_LONGEST_IDENTITY} bytes"
+_FORM = f"write IDENTITY:KEYHEX, the identity with 1 to {_MAX_IDENTITY} bytes"
 
 
 def parse_key(text: str) -> tuple[str, bytes]:
-    """Return identity and key. The identity may have colons in it.
+    """Return identity and key. The identity may contain colons.
 
     Raises:
-        ValueError: it is none. The message repeats nothing of it: if the two are swapped, the key is in front.
+        ValueError: the text has another form. The message quotes none of it: the parts may be swapped.
     """
     identity, colon, digits = text.rpartition(":")
-    # What is no UTF-8 on the command line is not printable either, and could not be encoded.
-    if not colon or not identity.isprintable() or not 1 <= len(identity.encode()) <= _LONGEST_IDENTITY:
+    # Bytes of the command line that are not UTF-8 are not printable, and could not be encoded.
+    if not colon or not identity.isprintable() or not 1 <= len(identity.encode()) <= _MAX_IDENTITY:
         raise ValueError(_FORM)
     try:
         key = bytes.fromhex(digits)
     except ValueError:
         raise ValueError(
-            f"the key, after the last colon, is not hexadecimal, two digits a byte: {_FORM}"
+            f"the key, after the last colon, is not hexadecimal with two digits per byte: {_FORM}"
         ) from None
-    if not 1 <= len(key) <= _LONGEST_KEY:
-        raise ValueError(
-            f"the key, after the last colon, has to have 1 to {_LONGEST_KEY} bytes, and has {len(key)}"
-        )
+    if not 1 <= len(key) <= _MAX_KEY:
+        raise ValueError(f"the key, after the last colon, has {len(key)} bytes: 1 to {_MAX_KEY} are possible")
     return identity, key
 
 
 def read_keys(path: str) -> dict[str, bytes]:
-    """Read a file of keys. Empty lines, and those that begin with ``#``, do not count.
+    """Read a file of keys. Empty lines, and lines that begin with ``#``, are ignored.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: others can read it, a line is no key, an identity is there twice, or there is none at all.
+        OSError: the file cannot be read.
+        ValueError: other users can read it, a line is not a key, an identity occurs twice, or there is no key.
     """
     keys: dict[str, bytes] = {}
     lines: dict[str, int] = {}
-    for number, line in enumerate(_text_of(path).splitlines(), 1):
+    for number, line in enumerate(_read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         try:
             identity, key = parse_key(line.strip())
             if identity in keys:
-                raise ValueError(f"the identity is that of line {lines[identity]}")
+                raise ValueError(f"the identity is the same as in line {lines[identity]}")
         except ValueError as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
         keys[identity], lines[identity] = key, number
@@ -60,23 +58,23 @@ def read_keys(path: str) -> dict[str, bytes]:
     return keys
 
 
-def _text_of(path: str) -> str:
+def _read_text(path: str) -> str:
     with open(path, "rb") as file:
         _require_privacy(path, os.fstat(file.fileno()))
         data = file.read()
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"{path} is not text in UTF-8: write a line IDENTITY:KEYHEX for each key") from None
+        raise ValueError(f"{path} is not UTF-8 text: write a line IDENTITY:KEYHEX for each key") from None
 
 
 def _require_privacy(path: str, status: os.stat_result) -> None:
-    """Refuse a file that others than its owner can open, as ssh and libpq do.
+    """Refuse a file that other users than its owner can open, as ssh and libpq do.
 
-    One that belongs to the system may be readable by its group, which is how a secret is given to a service.
+    A file owned by root may be readable by its group: services get their secrets like that.
 
     Raises:
-        ValueError: they can.
+        ValueError: other users can open it.
     """
     if os.name != "posix" or not stat.S_ISREG(status.st_mode):
         return  # Windows has no such modes, and a pipe is open only to the processes that inherited it
@@ -84,7 +82,7 @@ def _require_privacy(path: str, status: os.stat_result) -> None:
     forbidden = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
     if mode & forbidden:
         raise ValueError(
-            f"{path} is open to others (mode {mode:04o}), and so would be its keys: chmod 600 {path}"
+            f"other users can open {path} (mode {mode:04o}) and read its keys: run chmod 600 {path}"
         )
 
 
@@ -92,8 +90,8 @@ def read_key(path: str) -> tuple[str, bytes]:
     """Read a file with the one key of a client.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: there is none in it, or more than one.
+        OSError: the file cannot be read.
+        ValueError: there is not exactly one key in it.
     """
     keys = read_keys(path)
     if len(keys) > 1:

@@ -1,0 +1,148 @@
+"""SIGINT and SIGTERM, without an exception at an arbitrary place.
+
+Python raises ``KeyboardInterrupt`` between any two instructions of the main thread, for example while a lock is being
+acquired. And if the signal arrives just before a blocking system call, Python does not react before the call returns.
+The command can use neither: it has socket files to remove, and a service manager ends it with a single signal.
+
+So a signal only writes a byte to a socket. A thread reads it, and closes the socket that the command waits on. The call
+that waits raises ``ClosedError``, and the command ends as it does after any other error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Collection, Iterator
+from types import FrameType
+
+_EXIT_TIMEOUT = 1.0
+"""Seconds in which the command must end after a signal; it may be blocked in a write to a full pipe. A guess."""
+
+
+class Signals:
+    """What happens when the command gets SIGINT or SIGTERM.
+
+    Attributes:
+        received: the number of the last signal, or None.
+        expected: whether a signal is the normal end of the command, with exit code 0.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.expected = False
+        self._stops: list[Callable[[], object]] = []
+        self._forces: list[Callable[[], object]] = []
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def ended_by(
+        self, stop: Callable[[], object], *, force: Callable[[], object] | None = None
+    ) -> Iterator[None]:
+        """Call ``stop`` if a signal arrives while the block runs, or has arrived before.
+
+        Args:
+            stop: makes the block end; called in another thread. With nested blocks, the innermost is called first.
+            force: makes the block end at once. With it, ``stop`` has no time limit; a second signal calls ``force``,
+                and the exit code is then that of the signal.
+        """
+        if force is not None:
+            self._forces.append(force)
+        with self._lock:
+            self._stops.append(stop)
+            late = self.received is not None
+        if late:
+            stop()
+        try:
+            yield
+        finally:
+            self._stops.remove(stop)
+            if force is not None and force in self._forces:
+                self._forces.remove(force)
+
+    def deferring_exit(self) -> contextlib.AbstractContextManager[None]:
+        """Keep a signal from ending the process while the block makes something that must be removed again.
+
+        The code in the block, or after it, looks at ``received``.
+        """
+        return self.ended_by(lambda: None)
+
+    @property
+    def exit_timeout(self) -> float | None:
+        """Seconds in which the command must end after a signal; None: no limit until the next signal."""
+        return None if self._forces else _EXIT_TIMEOUT
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code after a signal: 0 if it was expected, else 128 + n, as a shell reports signal n."""
+        return 0 if self.expected else 128 + (self.received or 0)
+
+    def receive(self, number: int) -> None:
+        """Make the command end."""
+        if self.received is not None:
+            self._force(number)
+            return
+        with self._lock:
+            self.received = number
+            stops = self._stops[::-1]
+        if not stops:
+            # The command is starting, or resolving a name: there is nothing to remove.
+            os._exit(self.exit_code)
+        for stop in stops:
+            stop()
+
+    def _force(self, number: int) -> None:
+        """End a command that is already ending, at once."""
+        forces, self._forces = self._forces, []
+        if not forces:
+            os._exit(self.exit_code)
+        self.received, self.expected = number, False
+        for force in forces:
+            force()
+
+
+@contextlib.contextmanager
+def signals_caught() -> Iterator[Signals]:
+    """Catch SIGINT and SIGTERM while the block runs. In other threads than the main one Python does not allow that."""
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # A signal that was ignored when the program started stays ignored.
+    handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    watcher = threading.Thread(
+        target=_watch, args=(reader, signals, handlers), name="wireline-signals", daemon=True
+    )
+    with reader, writer:
+        wakeup_fd = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        for number in handlers:
+            signal.signal(number, _do_nothing)
+        watcher.start()
+        try:
+            yield signals
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(wakeup_fd)
+            writer.close()
+            watcher.join()
+
+
+def _watch(reader: socket.socket, signals: Signals, numbers: Collection[int]) -> None:
+    """Wait for signals until the other end is closed. If the command takes too long to end, end the process."""
+    try:
+        while byte := reader.recv(1):
+            if byte[0] in numbers:
+                signals.receive(byte[0])
+                reader.settimeout(signals.exit_timeout)
+    except TimeoutError:
+        os._exit(signals.exit_code)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: Python writes the byte to the wake-up descriptor only if a handler is set."""

@@ -1,0 +1,1 @@
+"""``wireline check``."""

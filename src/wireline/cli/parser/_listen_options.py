@@ -1,0 +1,81 @@
+"""Options and help of ``listen``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from wireline.cli.parser import _option_types, _tls_options
+from wireline.cli.parser._common_options import Command, add_crlf, add_show_code_and_debug, add_timeout
+
+if TYPE_CHECKING:
+    from wireline.cli.show_code._program import Program
+
+SUMMARY = "listen for connections"
+
+ABOUT = """\
+Listen for one connection, send standard input to it, write the data received to standard output, and exit when the
+connection ends. The address is printed on standard error as 'listening on HOST:PORT'. Port 0 selects a free port, and
+':PORT' listens on all interfaces.
+
+--echo and --discard serve one connection, or any number of them with --keep. --chat always serves any number. A server
+for any number of connections exits with 0 at Ctrl-C or SIGTERM, after giving its clients half a second to finish.
+
+With udp:// there are no connections. --echo and --discard serve all senders until Ctrl-C, or until no datagram has
+arrived for --timeout seconds. Without them, the first sender becomes the peer, as in 'connect'. With --keep, the
+datagrams of all senders are written to standard output.
+
+With tls://, the server needs a certificate (--cert, --key or --self-signed) or a file of pre-shared keys (--psk-file)
+with lines IDENTITY:KEYHEX; empty lines and lines that begin with # are ignored. The time limit for a handshake is
+--timeout (default 10 seconds). A failed handshake is reported on standard error; --keep then serves other clients."""
+
+EXAMPLES = """\
+examples:
+  wireline listen 127.0.0.1:9000 > received.tar
+  wireline listen --echo --keep :7
+  wireline listen --chat '[::1]:9000'
+  wireline listen --echo --keep --self-signed tls://localhost:9000
+  wireline listen --cert me.pem --key me.key --client-ca ca.pem tls://:9000
+  wireline listen --psk-file keys.txt tls://127.0.0.1:9000
+  wireline listen --keep unix:/tmp/log.sock >> log.txt
+  wireline listen --echo udp://127.0.0.1:9000
+"""
+
+
+_SERVICES = {
+    "echo": "send all data back",
+    "discard": "read and drop all data",
+    "chat": "send each client's lines to all others; a client that does not read them in --timeout (5) is disconnected",
+}
+
+
+def describe(listen: argparse.ArgumentParser) -> None:
+    """Add the options of ``listen``."""
+    listen.set_defaults(load=_load, program=_program)
+    listen.add_argument(
+        "target", metavar="ADDRESS", type=_option_types.listen_address, help="address to listen on"
+    )
+    service = listen.add_mutually_exclusive_group()
+    for name, text in _SERVICES.items():
+        service.add_argument(f"--{name}", dest="service", action="store_const", const=name, help=text)
+    listen.add_argument(
+        "--keep",
+        action="store_true",
+        help="serve further connections; only the first one gets standard input",
+    )
+    add_timeout(listen, "for the first connection (without --keep), and for each peer as in 'connect'")
+    add_crlf(listen)
+    add_show_code_and_debug(listen)
+    _tls_options.describe_listen(listen)
+
+
+def _load() -> Command:
+    from wireline.cli import _listen
+
+    return _listen.run
+
+
+def _program(options: argparse.Namespace) -> Program:
+    from wireline.cli.show_code._listen_program import listen
+
+    return listen(options)

@@ -1,0 +1,97 @@
+"""Values of options and arguments: each function converts one word, and says what is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from wireline import Target, parse_target
+from wireline.cli._psk_files import parse_key
+
+if TYPE_CHECKING:
+    from wireline.testing import Faults
+
+
+def target(text: str) -> Target:
+    """An address to connect to."""
+    return _parse(text, listening=False)
+
+
+def listen_address(text: str) -> Target:
+    """An address to listen on."""
+    return _parse(text, listening=True)
+
+
+def stream_target(text: str) -> Target:
+    """An address to connect to, except ``udp://``."""
+    return _require_stream(target(text))
+
+
+def stream_listen_address(text: str) -> Target:
+    """An address to listen on, except ``udp://``."""
+    return _require_stream(listen_address(text))
+
+
+def _parse(text: str, *, listening: bool) -> Target:
+    try:
+        return parse_target(text, listening=listening)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _require_stream(address: Target) -> Target:
+    if address.scheme == "udp":
+        raise argparse.ArgumentTypeError("udp:// has no connections, and this command needs them")
+    return address
+
+
+def seconds(text: str) -> float:
+    """A time limit."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def days(text: str) -> int:
+    """A number of days, 0 included."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days")
+    return int(text)
+
+
+def connection_count(text: str) -> int:
+    """A number of connections above 0."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text[:20]!r} is not a number of connections above 0")
+    return int(text)
+
+
+def alpn_protocols(text: str) -> list[str]:
+    """Names of application protocols, separated by commas."""
+    names = text.split(",")
+    if not all(name.isascii() and 1 <= len(name) <= 255 for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of protocols such as h2,http/1.1")
+    return names
+
+
+def psk(text: str) -> tuple[str, bytes]:
+    """A pre-shared key with its identity."""
+    try:
+        return parse_key(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def faults(text: str) -> Faults:
+    """Network faults, as `Faults.parse` reads them."""
+    from wireline.testing import Faults  # loads the blocking sockets
+
+    try:
+        return Faults.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

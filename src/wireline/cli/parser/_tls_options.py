@@ -1,0 +1,158 @@
+"""TLS options of ``connect``, ``listen`` and ``check``, and which of them go together."""
+
+from __future__ import annotations
+
+import argparse
+
+from wireline.cli._starttls import PROTOCOLS
+from wireline.cli.parser import _option_types
+from wireline.cli.parser._usage import ArgumentGroup
+
+KEY_HELP = "its private key, if it is in another file (PEM)"
+CA_FILE_HELP = "trust these CAs (PEM) instead of those of the system"
+NO_VERIFY_HELP = "accept any certificate: anyone on the network path can impersonate the server"
+SNI_HELP = "the name of the server, if it is not the host of TARGET"
+TLS_HELP = "use TLS, also through a unix: socket; tls://host:port means the same"
+CLIENT_CA_HELP = "accept only clients with a certificate of this CA (PEM)"
+SELF_SIGNED_HELP = "make a throw-away CA and certificate, and print what a client needs"
+CLIENT_CERT_HELP = "certificate to send if the server asks for one (PEM)"
+LISTEN_CERT_HELP = "certificate of this server, followed by its intermediates (PEM)"
+LISTEN_PSK_FILE_HELP = "accept clients that have a pre-shared key; one line IDENTITY:KEYHEX for each"
+
+_NEEDS_TLS = (
+    "ca_file",
+    "no_verify",
+    "psk",
+    "psk_file",
+    "cert",
+    "key",
+    "alpn",
+    "sni",
+    "self_signed",
+    "client_ca",
+)
+
+NAME_MISSING = "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
+CERT_MISSING = "--key needs its certificate: --cert FILE"
+CERT_TWICE = "--self-signed makes a certificate and --cert names one: use one of them"
+CLIENT_CA_ALONE = "--client-ca needs a certificate of this server: --cert FILE, or --self-signed"
+
+
+def describe_connect(command: argparse.ArgumentParser) -> None:
+    """Add the TLS options of ``connect``."""
+    tls = _add_group(command)
+    trust = tls.add_mutually_exclusive_group()
+    trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
+    trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
+    trust.add_argument(
+        "--psk",
+        metavar="IDENTITY:KEYHEX",
+        type=_option_types.psk,
+        help="use a pre-shared key instead of certificates; all users of this machine can see it: prefer --psk-file",
+    )
+    trust.add_argument(
+        "--psk-file", metavar="FILE", help="the same, from a file with one line IDENTITY:KEYHEX"
+    )
+    _add_client_certificate(tls)
+    _add_alpn(tls, "use", "connecting fails if the server supports none of them")
+    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    command.set_defaults(validate=_validate_connect)
+
+
+def describe_check(command: argparse.ArgumentParser) -> None:
+    """Add the TLS options of ``check``."""
+    tls = _add_group(command)
+    tls.add_argument(
+        "--starttls",
+        choices=PROTOCOLS,
+        help="begin without TLS in this protocol, and ask for TLS; for host:port",
+    )
+    tls.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
+    _add_client_certificate(tls)
+    _add_alpn(tls, "offer", "fail if the server supports none of them")
+    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    command.set_defaults(validate=_validate_check, no_verify=False, psk=None, psk_file=None)
+
+
+def describe_listen(command: argparse.ArgumentParser) -> None:
+    """Add the TLS options of ``listen``."""
+    tls = _add_group(command)
+    tls.add_argument("--cert", metavar="FILE", help=LISTEN_CERT_HELP)
+    tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
+    tls.add_argument("--self-signed", action="store_true", help=SELF_SIGNED_HELP)
+    tls.add_argument("--psk-file", metavar="FILE", help=LISTEN_PSK_FILE_HELP)
+    tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
+    command.set_defaults(validate=_validate_listen)
+
+
+def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
+    tls = command.add_argument_group("TLS")
+    tls.add_argument("--tls", action="store_true", help=TLS_HELP)
+    return tls
+
+
+def _add_client_certificate(tls: ArgumentGroup) -> None:
+    tls.add_argument("--cert", metavar="FILE", help=CLIENT_CERT_HELP)
+    tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
+
+
+def _add_alpn(tls: ArgumentGroup, verb: str, otherwise: str) -> None:
+    tls.add_argument(
+        "--alpn",
+        metavar="NAMES",
+        type=_option_types.alpn_protocols,
+        help=f"protocols to {verb}, separated by commas, the preferred one first; {otherwise}",
+    )
+
+
+def option_name(name: str) -> str:
+    """The option that sets an attribute of the namespace."""
+    return "--" + name.replace("_", "-")
+
+
+def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the options go together. Afterwards ``options.tls`` says whether TLS is used.
+
+    Raises:
+        SystemExit: they do not; the error was printed.
+    """
+    starttls = getattr(options, "starttls", None)
+    if starttls and options.target.scheme == "tls":
+        parser.error("tls:// starts TLS with the first byte, and --starttls later: write host:port")
+    options.tls = options.tls or bool(starttls) or options.target.scheme == "tls"
+    if not options.tls:
+        _reject_tls_options(parser, options)
+        return
+    if options.target.scheme == "udp":
+        parser.error("TLS needs a stream, and udp:// has none")
+    if options.target.scheme == "tcp" and not starttls:
+        options.target = options.target._replace(scheme="tls")
+    if options.key and not options.cert:
+        parser.error(CERT_MISSING)
+    options.validate(parser, options)
+
+
+def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for name in _NEEDS_TLS:
+        if getattr(options, name, None):
+            parser.error(f"{option_name(name)} is for TLS: write tls://host:port, or --tls for a Unix socket")
+
+
+def _validate_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    unchecked = options.no_verify or options.psk or options.psk_file
+    if options.target.path and not options.sni and not unchecked:
+        parser.error(NAME_MISSING)
+
+
+def _validate_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.target.path and not options.sni:
+        parser.error(NAME_MISSING)
+
+
+def _validate_listen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    if options.cert and options.self_signed:
+        parser.error(CERT_TWICE)
+    if not (options.cert or options.self_signed or options.psk_file):
+        parser.error("a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file FILE")
+    if options.client_ca and not (options.cert or options.self_signed):
+        parser.error(CLIENT_CA_ALONE)

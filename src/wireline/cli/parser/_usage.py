@@ -1,0 +1,93 @@
+"""How the command prints help, filled to the width of the terminal, and usage errors, one sentence each."""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from collections.abc import Collection, Sequence
+from itertools import groupby
+from typing import Any, NoReturn, TypeAlias
+
+_MAX_TEXT_WIDTH = 100
+"""Characters of a line of prose, however wide the terminal is: longer lines are hard to read."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Fills lines that start at the margin, and leaves indented lines as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        parts = []
+        for is_prose, lines in groupby(text.split("\n"), key=lambda line: line[:1] not in ("", " ")):
+            part = "\n".join(lines)
+            # A word with a hyphen may be an option: it stays on one line.
+            filled = (
+                textwrap.fill(part, min(width, _MAX_TEXT_WIDTH), break_on_hyphens=False) if is_prose else part
+            )
+            parts.append(filled)
+        return "\n".join(parts)
+
+
+ArgumentGroup: TypeAlias = "argparse._ArgumentGroup"
+"""The result of ``add_argument_group``, which has no public name."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An ``ArgumentParser`` whose errors are one sentence, and that lists its options and commands.
+
+    Attributes:
+        commands: the parsers of the commands by name.
+    """
+
+    def __init__(self, prog: str, **options: Any) -> None:
+        super().__init__(prog, formatter_class=HelpFormatter, allow_abbrev=False, **options)
+        self.commands: dict[str, Parser] = {}
+
+    @property
+    def arguments(self) -> Sequence[argparse.Action]:
+        """The options and arguments, without those of the commands."""
+        return self._actions
+
+    @property
+    def options(self) -> Collection[str]:
+        """The names of the options."""
+        return {name for action in self._actions for name in action.option_strings}
+
+    def error(self, message: str) -> NoReturn:
+        """Print the error and exit with 2."""
+        sentence = message.removeprefix("argument ").rstrip(".")
+        self.exit(2, f"wireline: {sentence}; see '{self.prog} --help'\n")
+
+
+def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
+    """Exit with 2 and one sentence if an option does not exist.
+
+    ``argparse`` would read the value of a mistyped option as the target, and report that instead.
+
+    Raises:
+        SystemExit: an option does not exist.
+    """
+    current = parser
+    for word in words:
+        if word == "--":
+            return
+        name = word.partition("=")[0]
+        if not _looks_like_an_option(name):
+            current = current.commands.get(word, current)
+        elif name not in current.options:
+            current.exit(2, f"wireline: {_unknown_option(name, current)}\n")
+
+
+def _looks_like_an_option(name: str) -> bool:
+    # "-" and negative numbers are values, for `argparse` too.
+    return name.startswith("-") and name != "-" and not name[1:2].isdigit() and " " not in name
+
+
+def _unknown_option(name: str, parser: Parser) -> str:
+    owners = [command for command, each in parser.commands.items() if name in each.options]
+    if owners:
+        return f"{name} belongs to a command: write 'wireline {owners[0]} {name} ...'"
+    import difflib  # only a mistyped option needs it
+
+    near = difflib.get_close_matches(f"--{name.lstrip('-')}", sorted(parser.options), n=1)
+    advice = f"write {near[0]}, or see" if near else "see"
+    return f"there is no option {name}; {advice} '{parser.prog} --help'"

@@ -1,0 +1,1 @@
+"""``--show-code``: the few lines of Python that do what a command line does."""

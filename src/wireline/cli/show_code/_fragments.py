@@ -1,0 +1,128 @@
+"""Fragments that several programs share: TLS contexts, connecting, serving, moving bytes."""
+
+from __future__ import annotations
+
+import argparse
+
+from wireline import Target
+from wireline.cli.show_code._program import Name, Program, call, literal
+
+_KEY_VARIABLE = "WIRELINE_PSK"
+"""Environment variable from which a program reads the key of ``--psk``, in hexadecimal."""
+
+
+def client_context(
+    program: Program, options: argparse.Namespace, indent: int = 0, name: str = "context"
+) -> None:
+    """Add the TLS context of a client, in a variable called ``name``."""
+    program.use("wireline.tls", "SslContext")
+    mode = None
+    if options.no_verify or options.psk or options.psk_file:
+        program.use("wireline.tls", "VerifyMode")
+        mode = Name("VerifyMode.NONE")
+    files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.ca_file}
+    program.add(f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn)}", indent)
+    if options.alpn:
+        program.add(f"{name}.require_alpn = True", indent)
+    if options.psk:
+        identity, _ = options.psk
+        program.use("os")
+        # The printed program is copied, mailed and stored: it must not contain the key.
+        program.add(
+            f'key = bytes.fromhex(os.environ["{_KEY_VARIABLE}"])  # the key of --psk, which is not shown'
+        )
+        program.add(f"{name}.client_get_psk = lambda hint: ({literal(identity)}, key)")
+    elif options.psk_file:
+        _read_keys(program, options.psk_file)
+        program.add("((identity, key),) = keys.items()")
+        program.add(f"{name}.client_get_psk = lambda hint: (identity, bytes.fromhex(key))")
+
+
+def server_context(program: Program, options: argparse.Namespace, name: str = "context") -> None:
+    """Add the TLS context of a server."""
+    program.use("wireline.tls", "SslContext", "VerifyMode")
+    mode = "VerifyMode.PEER" if options.client_ca else "VerifyMode.NONE"
+    files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.client_ca}
+    certs = "required" if options.client_ca else None
+    program.add(f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs)}")
+    if options.psk_file:
+        _read_keys(program, options.psk_file)
+        program.add(f'{name}.server_get_psk = lambda identity: bytes.fromhex(keys.get(identity, ""))')
+
+
+def _read_keys(program: Program, path: str) -> None:
+    program.add(f"with {call('open', path)} as file:")
+    program.add('lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]', 1)
+    program.add('keys = dict(line.rsplit(":", 1) for line in lines)')
+
+
+def open_stream(program: Program, *, tls: bool) -> None:
+    """Add the beginning of a block with ``sock``, connected."""
+    if tls:
+        client_context(program, program.options)
+        program.add("")
+    program.add(connecting(program, program.options, "sock", "context" if tls else None))
+
+
+def connecting(program: Program, options: argparse.Namespace, sock: str, context: str | None) -> str:
+    """The lines that begin a block with a connected socket.
+
+    Args:
+        program: receives the imports that the lines need.
+        options: ``target``, ``timeout`` and, for TLS, ``sni``.
+        sock: the variable of the socket.
+        context: the variable of the TLS context; None without TLS.
+    """
+    target, timeout = options.target, options.timeout
+    if not target.path:
+        program.use("wireline.net", "dial")
+        tls = {"tls": Name(context), "hostname": options.sni} if context else {}
+        return f"with {call('dial', target.host, target.port, timeout=timeout, **tls)} as {sock}:"
+    program.use("wireline", "AF_UNIX")
+    program.use("wireline.net", "Socket")
+    lines = [f"with Socket(AF_UNIX) as {sock}:"]
+    if context:
+        lines.append(f"    {call(f'{context}.wrap_socket', Name(sock), *filter(None, [options.sni]))}")
+    lines.append(f"    {call(f'{sock}.connect_unix', target.path, timeout=timeout)}")
+    return "\n".join(lines)
+
+
+def serving(program: Program, target: Target, **options: object) -> None:
+    """Add a block with ``server``, which calls ``handle`` for each connection, until it is stopped."""
+    program.use("wireline.net", "serve")
+    where = [str(target)] if target.path else list(filter(None, [target.host]))
+    program.add(f"with {call('serve', Name('handle'), target.port, *where, **options)} as server:")
+    announce(program, target, "server", 1)
+    program.add("server.wait()", 1)
+
+
+def announce(program: Program, target: Target, listener: str, indent: int) -> None:
+    """Add the line that prints the address of ``listener``."""
+    program.use("sys")
+    if target.path:
+        program.add(call("print", f"listening on {target}", file=Name("sys.stderr")), indent)
+        return
+    program.use("wireline", "Target")
+    where = f"Target('{target.scheme}', *{listener}.local_addr)"
+    program.add(f'print(f"listening on {{{where}}}", file=sys.stderr)', indent)
+
+
+def send_input(options: argparse.Namespace) -> str:
+    """The function that sends standard input, in a thread."""
+    timeout = f", timeout={literal(options.timeout)}" if options.timeout is not None else ""
+    chunk = r'chunk.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")' if options.crlf else "chunk"
+    return f"""\
+def send_input(sock):
+    while chunk := os.read(0, 65536):
+        sock.send({chunk}{timeout})
+    sock.shutdown_write()"""
+
+
+PUMP = """\
+sender = threading.Thread(target=send_input, args=(sock,), daemon=True)
+sender.start()
+while chunk := sock.recv_some():
+    sys.stdout.buffer.write(chunk)
+    sys.stdout.buffer.flush()
+sender.join(0.5)  # send the rest of the input, but do not wait for a terminal"""
+"""Moves standard input to ``sock``, and received data to standard output."""

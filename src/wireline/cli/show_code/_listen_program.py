@@ -1,0 +1,133 @@
+"""``--show-code`` of ``listen``."""
+
+from __future__ import annotations
+
+import argparse
+
+from wireline import Target
+from wireline.cli._peer import REPLY_TIMEOUT
+from wireline.cli.show_code._fragments import PUMP, announce, send_input, server_context, serving
+from wireline.cli.show_code._program import Name, Program, call, literal
+
+_ECHO = """\
+def handle(client, address):
+    while chunk := client.recv_some():
+        client.send(chunk)"""
+
+_DISCARD = """\
+def handle(client, address):
+    while client.recv_some():
+        pass"""
+
+_CHAT = """\
+clients = set()
+
+
+def handle(client, address):
+    clients.add(client)
+    try:
+        for line in client.lines():
+            for other in clients - {client}:
+                other.try_send(line + b"\\n")
+    finally:
+        clients.discard(client)"""
+
+_SERVICES = {"echo": _ECHO, "discard": _DISCARD, "chat": _CHAT}
+
+
+def listen(options: argparse.Namespace) -> Program:
+    """The program of ``listen``."""
+    program = Program(options)
+    if options.target.scheme == "udp":
+        return _listen_for_datagrams(program)
+    many = options.service is not None and (options.keep or options.service == "chat")
+    if options.service:
+        program.define(_SERVICES[options.service])
+    else:
+        program.use("os")
+        program.use("threading")
+        program.define(send_input(options))
+    if options.tls:
+        server_context(program, options)
+        program.add("")
+    if many:
+        serving(program, options.target, tls=Name("context") if options.tls else None)
+    else:
+        _accept(program)
+    return program
+
+
+def _bind(program: Program, kind: str = "") -> None:
+    """Add the beginning of a block with ``sock``, bound."""
+    target: Target = program.options.target
+    inet = "AF_INET6" if ":" in target.host or not target.host else "AF_INET"
+    family = "AF_UNIX" if target.path else inet
+    program.use("wireline", family, *([kind] if kind else []))
+    program.use("wireline.net", "Socket")
+    program.add(f"with {call('Socket', *map(Name, filter(None, (family, kind))))} as sock:")
+    if target.path:
+        program.add(call("sock.bind_unix", target.path), 1)
+    else:
+        if not kind:
+            program.use("wireline", "SockOpt")
+            program.add("sock.set_sock_opt(SockOpt.REUSE_ADDR, True)", 1)
+        program.add(call("sock.bind_addr", target.port, *filter(None, [target.host])), 1)
+
+
+def _accept(program: Program) -> None:
+    options = program.options
+    _bind(program)
+    if options.tls:
+        program.add("context.wrap_socket(sock)", 1)
+    program.add("sock.listen()", 1)
+    announce(program, options.target, "sock", 1)
+    indent = 1
+    if options.keep:
+        program.add("while True:", 1)
+        indent = 2
+    timeout = None if options.keep else options.timeout
+    program.add(f"with {call('sock.accept', timeout=timeout)} as client:", indent)
+    body = "handle(client, client.peer_addr)" if options.service else PUMP.replace("sock", "client")
+    program.add(body, indent + 1)
+
+
+def _listen_for_datagrams(program: Program) -> Program:
+    options = program.options
+    _bind(program, "SOCK_DGRAM")
+    announce(program, options.target, "sock", 1)
+    if options.service or options.keep:
+        return _all_datagrams(program)
+    reply_timeout = REPLY_TIMEOUT if options.timeout is None else options.timeout
+    program.use("os")
+    program.use("threading")
+    program.use("wireline", "SocketTimeout")
+    program.add(f"data, peer = {call('sock.recv_from', 65535, timeout=options.timeout)}", 1)
+    program.add(
+        f"""
+def send_input():
+    while chunk := os.read(0, 65507):
+        sock.send_to(*peer, chunk)
+
+threading.Thread(target=send_input, daemon=True).start()
+try:
+    while True:
+        os.write(1, data)
+        data, _ = sock.recv_from(65535, timeout={literal(reply_timeout)})
+except SocketTimeout:
+    pass  # no more datagrams""",
+        1,
+    )
+    return program
+
+
+def _all_datagrams(program: Program) -> Program:
+    options = program.options
+    receive = call("sock.recv_from", 65535, timeout=options.timeout if options.service else None)
+    program.add("while True:", 1)
+    program.add(f"data, sender = {receive}", 2)
+    if options.service == "echo":
+        program.add("sock.send_to(*sender, data)", 2)
+    elif not options.service:
+        program.use("os")
+        program.add("os.write(1, data)", 2)
+    return program
