@@ -24,7 +24,7 @@ from wireline.tls import (
     SslContext,
     SslError,
     VerifyMode,
-    _build,
+    _context_factory,
     _openssl,
     raise_ssl_error,
 )
@@ -58,7 +58,7 @@ def test_what_an_older_python_sets_is_taken_back(monkeypatch: pytest.MonkeyPatch
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         return context
 
-    monkeypatch.setattr(_build, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": older}))
+    monkeypatch.setattr(_context_factory, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": older}))
     context = client_context().context
     assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -304,7 +304,7 @@ def test_FB17_the_password_of_a_key_is_in_no_repr() -> None:
     """FB17: secrets never reach output."""
     leaf = certificates.encrypted()
     context = SslContext(cert_file=leaf.cert, key_file=leaf.key, password=certificates.PASSWORD)
-    assert certificates.PASSWORD not in repr(context) + repr(context._config)
+    assert certificates.PASSWORD not in repr(context) + repr(context._options)
 
 
 def test_the_environment_does_not_switch_the_key_log_on(
@@ -615,7 +615,7 @@ def test_suites_are_set_by_ssl_itself_where_it_can(monkeypatch: pytest.MonkeyPat
         def set_ciphersuites(self, names: str) -> None:
             suites.append(names)
 
-    monkeypatch.setattr(_build, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Later}))
+    monkeypatch.setattr(_context_factory, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Later}))
     client_context(ciphersuites="TLS_AES_256_GCM_SHA384").ssl_context(CLIENT)
     assert set(suites) == {"TLS_AES_256_GCM_SHA384"}
 

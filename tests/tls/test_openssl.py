@@ -152,14 +152,16 @@ class TestRefusals:
         assert _openssl.why_not() == "an SSL_CTX belongs to another copy of OpenSSL"
 
     def test_another_layout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = _libssl.word
-        monkeypatch.setattr(_openssl, "word", lambda thing, index: word(thing, index + 1))
+        read_word = _libssl.read_word
+        monkeypatch.setattr(_openssl, "read_word", lambda thing, index: read_word(thing, index + 1))
         assert "not where it should be" in _openssl.why_not()
 
     def test_a_layout_in_which_only_connections_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = _libssl.word
+        read_word = _libssl.read_word
         monkeypatch.setattr(
-            _openssl, "word", lambda thing, index: word(thing, 0 if isinstance(thing, ssl.SSLContext) else 2)
+            _openssl,
+            "read_word",
+            lambda thing, index: read_word(thing, 0 if isinstance(thing, ssl.SSLContext) else 2),
         )
         assert not _openssl.available()
 
@@ -173,12 +175,12 @@ class TestRefusals:
 def test_no_other_word_of_the_object_passes_for_the_pointer(protocol: int) -> None:
     context, another, library = ssl.SSLContext(protocol), ssl.SSLContext(protocol), _openssl.library()
     context.options |= ssl.OP_NO_TICKET
-    good = _libssl.word(context, 0)
+    good = _libssl.read_word(context, 0)
     _openssl.check_new_context(library, context, good)
     size, head = _ssl._SSLContext.__basicsize__ // 8, object.__basicsize__ // 8
-    others = [_libssl.word(context, index) for index in range(-head, size - head) if index != 0]
+    others = [_libssl.read_word(context, index) for index in range(-head, size - head) if index != 0]
     assert len(others) >= 10
-    for pointer in [*others, 0, 8, good + 1, good + 8, 2**47, _libssl.word(another, 0)]:
+    for pointer in [*others, 0, 8, good + 1, good + 8, 2**47, _libssl.read_word(another, 0)]:
         with pytest.raises(_openssl.BridgeUnavailable):
             _openssl.check_new_context(library, context, pointer)
 

@@ -54,7 +54,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iter
     else:
         monkeypatch.setenv("WIRELINE_NO_BRIDGE", "1")
     yield request.param
-    left = _psk.take_failure()
+    left = _psk.take_callback_error()
     assert left is None, f"nobody asked for {left!r}"
 
 
@@ -188,7 +188,7 @@ def test_T9_a_wrong_answer_of_a_client_fails_the_handshake(
 ) -> None:
     link = Link(psk_client(version, callback=lambda hint: answer), psk_server(version)).shake()
     assert failed(link) == {"client", "server"}
-    assert type(_psk.take_failure()) is error
+    assert type(_psk.take_callback_error()) is error
 
 
 @BOTH
@@ -204,7 +204,7 @@ def test_T9_a_wrong_answer_of_a_server_fails_the_handshake(
     link = Link(psk_client(version, verify=False), server).shake()
     assert "server" in link.errors
     assert whose(link) == ("", "")
-    assert type(_psk.take_failure()) is error
+    assert type(_psk.take_callback_error()) is error
 
 
 @BOTH
@@ -238,8 +238,8 @@ def test_T9_what_a_callback_raises_fails_that_handshake_alone_and_is_kept(
         server = psk_server(version, certificate=certificate)
         client = psk_client(version, callback=answer, verify=False)
     assert failed(Link(client, server).shake()) >= {role}
-    assert _psk.take_failure() is error
-    assert _psk.take_failure() is None
+    assert _psk.take_callback_error() is error
+    assert _psk.take_callback_error() is None
     if _openssl.available() or version == TLS1_2 or not certificate:
         assert whose(Link(client, server).shake()) == ("alice", "alice")
 
@@ -280,7 +280,7 @@ def test_a_server_is_not_asked_for_names_that_are_none(version: ssl.TLSVersion, 
     client = psk_client(version)
     _openssl_psk.install_client(client, lambda hint: (identity, b"k"))
     assert failed(Link(client, psk_server(version, answer)).shake())
-    _psk.take_failure()  # 256 bytes are more than TLS 1.2 has room for
+    _psk.take_callback_error()  # 256 bytes are more than TLS 1.2 has room for
     assert not asked
 
 
@@ -300,7 +300,7 @@ def test_whatever_a_stranger_calls_itself_is_looked_up_or_refused(identity: byte
         asked.append(name)
         return b"k"
 
-    key = _psk._AskServer(answer)(identity)
+    key = _psk._CheckedServerCallback(answer)(identity)
     assert key == (b"k" if asked else b"")
     assert [name.encode() for name in asked] in ([], [identity])
     assert all(name and "\0" not in name and len(identity) <= 255 for name in asked)
@@ -334,7 +334,7 @@ def test_a_system_that_forbids_callbacks_has_what_python_has(
         raise error
 
     monkeypatch.setattr(_openssl_psk, "make_callback", forbidden)
-    monkeypatch.setattr(_openssl_psk, "_made", None)
+    monkeypatch.setattr(_openssl_psk, "_loaded", None)
     assert "forbids callbacks" in _openssl_psk.why_not()
     with pytest.raises(_openssl.BridgeUnavailable, match="forbids callbacks"):
         _openssl_psk.install_client(psk_plain(), lambda hint: (b"alice", b"k"))
@@ -409,7 +409,7 @@ def test_what_is_raised_in_one_thread_is_not_found_in_another() -> None:
     thread = threading.Thread(target=lambda: Link(psk_client(), psk_server(callback=answer)).shake())
     thread.start()
     thread.join()
-    assert _psk.take_failure() is None
+    assert _psk.take_callback_error() is None
 
 
 @BOTH
@@ -454,7 +454,7 @@ def test_T9_a_context_may_be_dropped_in_the_middle_of_a_handshake(version: ssl.T
 def test_contexts_are_freed_also_when_their_callbacks_refer_to_them(version: ssl.TLSVersion) -> None:
     references = []
     gc.collect()
-    before = len(_openssl_psk._questions)
+    before = len(_openssl_psk._psk_callbacks)
     for _ in range(50):
         client, server = psk_client(version), psk_server(version)
         keys = {"alice": (KEYS["alice"], server)}
@@ -466,7 +466,7 @@ def test_contexts_are_freed_also_when_their_callbacks_refer_to_them(version: ssl
     del client, server, keys, link
     gc.collect()
     assert not any(reference() for reference in references)
-    assert len(_openssl_psk._questions) <= before
+    assert len(_openssl_psk._psk_callbacks) <= before
 
 
 # ---------------------------------------------------------------------------------------------------- the traps
@@ -534,7 +534,7 @@ def test_trap_C_a_failed_handshake_names_nobody() -> None:
     if _openssl.available():
         library = _openssl.library()
         at = library.SSL_get_psk_identity(_openssl.ssl_pointer(link.server))
-        assert _openssl_psk.read(at) == b"alice"  # what OpenSSL says of it
+        assert _openssl_psk.read_bytes(at) == b"alice"  # what OpenSSL says of it
     assert failed(link) == {"client", "server"}
 
 
@@ -615,7 +615,7 @@ class TestNative:
             raise Trouble
 
         Link(psk_client(), psk_server(callback=answer)).shake()
-        assert isinstance(_psk.take_failure(), Trouble)
+        assert isinstance(_psk.take_callback_error(), Trouble)
         assert capsys.readouterr() == ("", "")
 
     @BOTH

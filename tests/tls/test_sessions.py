@@ -82,8 +82,8 @@ def test_T10_a_session_of_another_id_context_is_not_resumed(version: str) -> Non
     server.session_id_context = "one"
     only(version, client, server)
     talk(client, server)
-    settings = server._settings(Handshake.AS_SERVER)
-    server._roles[Handshake.AS_SERVER] = dataclasses.replace(settings, session_id_context=b"two")
+    role = server._role_context(Handshake.AS_SERVER)
+    server._roles[Handshake.AS_SERVER] = dataclasses.replace(role, session_id_context=b"two")
     assert not info(talk(client, server).client).resumed
 
 

@@ -13,17 +13,17 @@ from wireline._core.tls_engine import TruncatedError as TruncatedError
 from wireline.options import AcceptResult as AcceptResult
 
 from ._certificate import Certificate as Certificate
-from ._connection import TlsInfo as TlsInfo
 from ._context import SslContext as SslContext
 from ._features import Feature as Feature
 from ._features import Features as Features
-from ._options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
-from ._options import CIPHERS_MODERN as CIPHERS_MODERN
-from ._options import Handshake as Handshake
-from ._options import ProtocolVersion as ProtocolVersion
-from ._options import VerifyMode as VerifyMode
-from ._session import SessionCache as SessionCache
-from ._session import TlsSession as TlsSession
+from ._policy import TlsInfo as TlsInfo
+from ._sessions import SessionCache as SessionCache
+from ._sessions import TlsSession as TlsSession
+from ._tls_options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
+from ._tls_options import CIPHERS_MODERN as CIPHERS_MODERN
+from ._tls_options import Handshake as Handshake
+from ._tls_options import ProtocolVersion as ProtocolVersion
+from ._tls_options import VerifyMode as VerifyMode
 
 __all__ = [
     "CIPHERS_INTERMEDIATE",
@@ -69,5 +69,5 @@ def _last_recorded() -> str:
         return ""
     library, text = _openssl.library(), b""
     while code := library.ERR_get_error():
-        text = _libssl.read(library.ERR_reason_error_string(code))
+        text = _libssl.read_bytes(library.ERR_reason_error_string(code))
     return text.decode()

@@ -19,18 +19,21 @@ from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
 from wireline.address import IpAddress
 
-from . import _build, _features
-from ._connection import Connection, Settings
+from . import _context_factory, _features
+from ._mutable_settings import MutableSettings
 from ._names import normalise
-from ._options import (
+from ._policy import TlsPolicy
+from ._role_context import RoleContext
+from ._sessions import SessionCache
+from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
-    Configuration,
     FilePath,
     Handshake,
     Password,
     ProtocolVersion,
     ServerNameCallback,
+    TlsOptions,
     VerifyMode,
     alpn_protocols,
     certificate_paths,
@@ -41,8 +44,6 @@ from ._options import (
     require,
     require_callable,
 )
-from ._session import SessionCache
-from ._settings import ContextSettings
 from ._wrapping import AsyncUpgradable, Upgradable, Wrappable, require_method
 
 __all__ = ["SslContext"]
@@ -53,14 +54,14 @@ Leftover = Literal["refuse", "tls"]
 """What becomes of bytes that were received in clear before an upgrade."""
 
 
-class SslContext(ContextSettings):
+class SslContext(MutableSettings):
     """One TLS configuration, for clients and servers, of both flavours.
 
     It may be used by any number of sockets, threads and loops. The first use freezes it: to change it then is a
     ``RuntimeError``. A ``with`` block destroys it at the end; connections that were made with it live on.
     """
 
-    __slots__ = ("__weakref__", "_adopted", "_config", "_lock", "_ragged_eof", "_roles")
+    __slots__ = ("__weakref__", "_adopted", "_lock", "_options", "_ragged_eof", "_roles")
 
     def __init__(
         self,
@@ -120,7 +121,7 @@ class SslContext(ContextSettings):
         require_callable("server_name_callback", server_name_callback)
         cert, key = certificate_paths(cert_file, key_file)
         self._set_up(
-            Configuration(
+            TlsOptions(
                 verify_mode=verify_mode,
                 cert_file=cert,
                 key_file=key,
@@ -137,8 +138,8 @@ class SslContext(ContextSettings):
             None,
             ragged_eof,
         )
-        assert self._config is not None
-        _build.check(self._config)
+        assert self._options is not None
+        _context_factory.check(self._options)
 
     @classmethod
     def from_ssl(cls, context: ssl.SSLContext, *, ragged_eof: bool = False) -> Self:
@@ -159,16 +160,16 @@ class SslContext(ContextSettings):
         self._set_up(None, context, ragged_eof)
         return self
 
-    def _set_up(self, config: Configuration | None, adopted: ssl.SSLContext | None, ragged_eof: bool) -> None:
+    def _set_up(self, options: TlsOptions | None, adopted: ssl.SSLContext | None, ragged_eof: bool) -> None:
         require("ragged_eof", ragged_eof, bool)
         # A class of somebody's may verify in ways of its own, and would not when a session is resumed.
         plain = adopted is None or type(adopted) is ssl.SSLContext
         super().__init__(adopted=adopted is not None, sessions=SessionCache() if plain else None)
-        self._config = config
+        self._options = options
         self._adopted = adopted
         self._ragged_eof = ragged_eof
         self._lock = ProcessLock()
-        self._roles: dict[Handshake, Settings] = {}
+        self._roles: dict[Handshake, RoleContext] = {}
 
     @staticmethod
     def available_features() -> _features.Features:
@@ -195,41 +196,43 @@ class SslContext(ContextSettings):
             ssl.SSLError: a server without a certificate and without a pre-shared key.
             ClosedError: the context was destroyed.
         """
-        return self._settings(handshake).context
+        return self._role_context(handshake).context
 
-    def _settings(self, handshake: Handshake) -> Settings:
+    def _role_context(self, handshake: Handshake) -> RoleContext:
         require("handshake", handshake, Handshake)
         with self._lock.here:
             self._require_alive()
-            settings = self._roles.get(handshake)
-            if settings is None:
-                settings = self._roles[handshake] = self._make(handshake)
+            role = self._roles.get(handshake)
+            if role is None:
+                role = self._roles[handshake] = self._make_role(handshake)
                 self._frozen = True
-            return settings
+            return role
 
-    def _make(self, handshake: Handshake) -> Settings:
+    def _make_role(self, handshake: Handshake) -> RoleContext:
         server = handshake is Handshake.AS_SERVER
         get_psk = self._server_get_psk if server else self._client_get_psk
-        return Settings(
+        return RoleContext(
             context=self._ssl_context(server),
             server=server,
             ragged_eof=self._ragged_eof,
             require_alpn=self._require_alpn,
-            alpn=self._config.alpn if self._config else (),
+            alpn=self._options.alpn if self._options else (),
             psk=get_psk is not None,
             session_id_context=self._session_id_context.encode(),
             # A resumed session would let in a server that has forgotten the key since.
             sessions=None if server or get_psk is not None else self._session_cache,
-            choose=_chooser(self._config.server_name_callback) if self._config else None,
+            select_context=_context_selector(self._options.server_name_callback) if self._options else None,
         )
 
     def _ssl_context(self, server: bool) -> ssl.SSLContext:
-        if self._config is None:
+        if self._options is None:
             assert self._adopted is not None
             return self._adopted
         if server:
-            return _build.server_context(self._config, self._server_get_psk, self._psk_identity_hint)
-        return _build.client_context(self._config, self._client_get_psk)
+            return _context_factory.server_context(
+                self._options, self._server_get_psk, self._psk_identity_hint
+            )
+        return _context_factory.client_context(self._options, self._client_get_psk)
 
     # --------------------------------------------------------------------------------------------------- sockets
 
@@ -329,25 +332,25 @@ class SslContext(ContextSettings):
             ssl.SSLError: a server without a certificate and without a pre-shared key.
             ClosedError: the context was destroyed.
         """
-        settings = self._settings(handshake)
-        name = "" if settings.server else normalise(hostname)
-        if not settings.server and not name and settings.context.check_hostname:
+        role = self._role_context(handshake)
+        name = "" if role.server else normalise(hostname)
+        if not role.server and not name and role.context.check_hostname:
             # `ssl` would connect, and check the certificate for no name at all.
             raise ValueError(
                 "a client that verifies needs the hostname that the certificate is to be checked for"
             )
         offered = None
-        if settings.sessions is not None and name and port:
-            offered = settings.sessions.take(settings.context, name, port, settings.alpn)
+        if role.sessions is not None and name and port:
+            offered = role.sessions.take(role.context, name, port, role.alpn)
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        obj = settings.context.wrap_bio(
+        obj = role.context.wrap_bio(
             incoming,
             outgoing,
-            server_side=settings.server,
+            server_side=role.server,
             server_hostname=name or None,
             session=offered.session if offered else None,
         )
-        return TlsEngine(obj, incoming, outgoing, Connection(settings, name, port, offered))
+        return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
 
     def _client_core(
         self, hostname: str, port: int, *, buffered: bool = True, shared: bool = False
@@ -367,7 +370,7 @@ class SslContext(ContextSettings):
             self._destroyed = True
             self._roles.clear()
             self._extra.clear()
-            self._adopted = self._config = None
+            self._adopted = self._options = None
             self._client_get_psk = self._server_get_psk = None
             if self._session_cache is not None:
                 self._session_cache.clear()
@@ -389,11 +392,11 @@ class SslContext(ContextSettings):
     def __repr__(self) -> str:
         if self._destroyed:
             return "<SslContext destroyed>"
-        if self._config is None:
+        if self._options is None:
             return f"<SslContext of {self._adopted!r}>"
-        parts = [f"verify={self._config.verify_mode.name}"]
-        if self._config.cert_file:
-            parts.append(f"cert={self._config.cert_file!r}")
+        parts = [f"verify={self._options.verify_mode.name}"]
+        if self._options.cert_file:
+            parts.append(f"cert={self._options.cert_file!r}")
         if self._client_get_psk or self._server_get_psk:
             parts.append("psk")
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
@@ -407,16 +410,18 @@ def _core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
     return SharedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
-def _chooser(callback: ServerNameCallback | None) -> Callable[[str | None], Settings | None] | None:
+def _context_selector(
+    callback: ServerNameCallback | None,
+) -> Callable[[str | None], RoleContext | None] | None:
     """The user's callback, with what it returned turned into what a connection needs."""
     if callback is None:
         return None
 
-    def choose(name: str | None) -> Settings | None:
+    def select_context(name: str | None) -> RoleContext | None:
         chosen = callback(name)
         if chosen is None:
             return None
         require("what server_name_callback returned", chosen, SslContext)
-        return chosen._settings(Handshake.AS_SERVER)
+        return chosen._role_context(Handshake.AS_SERVER)
 
-    return choose
+    return select_context

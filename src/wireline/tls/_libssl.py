@@ -24,14 +24,14 @@ else:
 __all__ = [
     "HAS_CTYPES",
     "Library",
-    "call_for_two",
-    "copy",
+    "call_with_two_outputs",
     "in_main_interpreter",
     "is_mapped",
     "make_callback",
-    "read",
-    "store",
-    "word",
+    "read_bytes",
+    "read_word",
+    "write_bytes",
+    "write_word",
 ]
 
 # Result and arguments, in the letters of `_types`.
@@ -130,17 +130,17 @@ def make_callback(signature: str, function: Callable[..., int]) -> int:
     return ctypes.cast(made, ctypes.c_void_p).value or 0
 
 
-def read(address: int, length: int = -1) -> bytes:
+def read_bytes(address: int, length: int = -1) -> bytes:
     """Read bytes from memory; without ``length`` up to a NUL."""
     return ctypes.string_at(address, length)
 
 
-def store(address: int, value: int) -> None:
+def write_word(address: int, value: int) -> None:
     """Write a pointer or a ``size_t``."""
     ctypes.c_size_t.from_address(address).value = value
 
 
-def copy(address: int, data: bytes, room: int) -> int:
+def write_bytes(address: int, data: bytes, room: int) -> int:
     """Write bytes where there is ``room`` for so many, and give their number. ``ValueError``: there is not."""
     if len(data) > room:
         raise ValueError(f"OpenSSL has room for {room} bytes here, not for {len(data)}")
@@ -148,7 +148,7 @@ def copy(address: int, data: bytes, room: int) -> int:
     return len(data)
 
 
-def word(thing: object, index: int) -> int:
+def read_word(thing: object, index: int) -> int:
     """Read the word at ``index`` behind the head that every Python object has."""
     offset = object.__basicsize__ + index * ctypes.sizeof(ctypes.c_size_t)
     return ctypes.c_size_t.from_address(id(thing) + offset).value
@@ -166,7 +166,7 @@ def is_mapped(lib: Library, address: int) -> bool:
         os.close(writer)
 
 
-def call_for_two(function: Callable[..., int], argument: int) -> tuple[int, int]:
+def call_with_two_outputs(function: Callable[..., int], argument: int) -> tuple[int, int]:
     """Call a function that writes a pointer and a ``size_t`` where it is told; give these."""
     written = (ctypes.c_size_t * 2)()
     at = ctypes.addressof(written)

@@ -25,7 +25,7 @@ import sys
 
 from wireline._os.process import ProcessLock
 
-from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read, word
+from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read_bytes, read_word
 
 __all__ = [
     "BridgeUnavailable",
@@ -103,7 +103,7 @@ def _open() -> Library:
     if path is None:
         raise BridgeUnavailable("_ssl is built into the interpreter")
     lib = Library(path)
-    version = read(lib.OpenSSL_version(0)).decode()
+    version = read_bytes(lib.OpenSSL_version(0)).decode()
     if (version, lib.OpenSSL_version_num()) != (ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_NUMBER):
         raise BridgeUnavailable(f"through {path} there is {version}, and ssl uses {ssl.OPENSSL_VERSION}")
     _try_pointers(lib)
@@ -129,7 +129,7 @@ def _try_pointers(lib: Library) -> None:
     """Find the pointers of throw-away objects, and see that they follow what Python does to the objects."""
     for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
         context = ssl.SSLContext(protocol)
-        check_new_context(lib, context, word(context, 0))
+        check_new_context(lib, context, read_word(context, 0))
         context.check_hostname = False
         for version, mode, option in (
             (ssl.TLSVersion.TLSv1_2, ssl.CERT_OPTIONAL, ssl.OP_NO_TICKET),
@@ -139,10 +139,10 @@ def _try_pointers(lib: Library) -> None:
             context.options |= option
             if protocol == ssl.PROTOCOL_TLS_SERVER:
                 context.num_tickets += 1
-            check_new_context(lib, context, word(context, 0))
+            check_new_context(lib, context, read_word(context, 0))
         name = None if protocol == ssl.PROTOCOL_TLS_SERVER else "localhost"
         obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), name is None, name)
-        pointer = word(_inner(obj), 1)
+        pointer = read_word(_inner(obj), 1)
         if not is_mapped(lib, pointer) or lib.SSL_get_ssl_method(pointer) not in _methods(lib):
             raise BridgeUnavailable("an SSL* is not where it should be")
         _check_connection(lib, obj, pointer)
@@ -188,7 +188,7 @@ def _check_connection(lib: Library, obj: ssl.SSLObject | ssl.SSLSocket, pointer:
     inner = _inner(obj)
     if pointer == 0 or lib.SSL_get_ex_data(pointer, 0) != id(inner):
         raise BridgeUnavailable("an SSL is not the one of its Python object")
-    if lib.SSL_get_SSL_CTX(pointer) != word(obj.context, 0):
+    if lib.SSL_get_SSL_CTX(pointer) != read_word(obj.context, 0):
         raise BridgeUnavailable("an SSL is not of the context that Python says")
     if bool(lib.SSL_is_server(pointer)) != obj.server_side:
         raise BridgeUnavailable("an SSL has the other role than Python says")
@@ -222,7 +222,7 @@ def ctx_pointer(context: ssl.SSLContext) -> int:
     lib = library()
     if type(context).wrap_bio.__module__ != "ssl":
         raise BridgeUnavailable(f"{type(context).__qualname__} makes connections in its own way")
-    pointer = word(context, 0)
+    pointer = read_word(context, 0)
     _check_context(lib, context, pointer)
     return pointer
 
@@ -235,7 +235,7 @@ def ssl_pointer(obj: ssl.SSLObject | ssl.SSLSocket) -> int:
         ValueError: a socket that is closed or not connected.
     """
     lib = library()
-    pointer = word(_inner(obj), 1)
+    pointer = read_word(_inner(obj), 1)
     _check_connection(lib, obj, pointer)
     return pointer
 
@@ -302,7 +302,7 @@ def verify_result(obj: ssl.SSLObject) -> int:
 def server_name(obj: ssl.SSLObject) -> str:
     """The name that a client has asked for, as the server sees it; ``""`` if it did not say."""
     name = library().SSL_get_servername(ssl_pointer(obj), _NAMETYPE_HOST_NAME)
-    return read(name).decode("ascii", "replace") if name else ""
+    return read_bytes(name).decode("ascii", "replace") if name else ""
 
 
 def call(lib: Library, function: str, *arguments: object) -> None:
@@ -312,7 +312,7 @@ def call(lib: Library, function: str, *arguments: object) -> None:
         return
     text = lib.ERR_reason_error_string(lib.ERR_get_error())
     lib.ERR_clear_error()
-    reason = read(text).decode() if text else "unknown reason"
+    reason = read_bytes(text).decode() if text else "unknown reason"
     error = ssl.SSLError(ssl.SSL_ERROR_SSL, f"{function}: {reason}")
     error.library, error.reason = "SSL", reason.upper().replace(" ", "_")
     raise error

@@ -1,17 +1,17 @@
-"""Pre-shared keys: who is asked for them, what counts as an answer, and who has proved one.
+"""Pre-shared keys (PSK): the callbacks that provide keys, and whose key a handshake has proved.
 
-Where the bridge (``_openssl``) is, it is used on every version of Python. Where it is not, Python 3.13 has callbacks of
-its own, which are told neither the connection nor whether the key was proved; ``_Tracked`` makes up for the first, the
-rule in ``_proven_natively`` for the second. Elsewhere there is no PSK, and that is said when a callback is set.
+Where libssl can be called (``_openssl``), it is used on every version of Python. Elsewhere, Python 3.13 has PSK
+callbacks of its own. They get neither the connection nor the result of the handshake: ``_PskSSLObject`` supplies the
+first, the rule in ``_proved_identity_natively`` the second. Otherwise there is no PSK, and setting a callback raises an error.
 
-What usually goes wrong, and what is done about it here:
+Three traps of the usual recipes, and the cure of each:
 
-* An identity that a callback was asked for is a claim. On TLS 1.3 a server with a certificate goes on with that
-  when the suite does not fit the key, and never looks whether the client has the key at all. So the identity is read
-  from the session that came of the handshake, and suites with SHA-256, which fit, come first.
-* A client that asks for PSK suites only is still content with a certificate in TLS 1.3. Its connection is to be refused
+* The identity that the server's callback gets is a claim. In TLS 1.3 a server with a certificate ignores the key if the
+  suite does not fit it, and never checks whether the client has the key. So the identity is read from the session after
+  the handshake, and suites with SHA-256, which fit every key, are preferred.
+* A client whose ciphers are PSK suites alone still accepts a certificate in TLS 1.3. Its connection must be refused
   unless ``was_used``.
-* A ticket would outlive its key, and tickets are shown to the callback as identities. A server with PSK sends none.
+* A ticket outlives the key, and OpenSSL offers tickets to the callback as identities. A server with PSK sends none.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ __all__ = [
     "install_client",
     "install_server",
     "require_available",
-    "take_failure",
+    "take_callback_error",
     "was_used",
 ]
 
@@ -46,7 +46,7 @@ ServerPsk = Callable[[str], bytes]
 
 # Bytes; what OpenSSL 3 has room for (PSK_MAX_IDENTITY_LEN less the NUL, PSK_MAX_PSK_LEN). A version with less refuses
 # what it has no room for when it gets it.
-_MAX_NAME = 255
+_MAX_IDENTITY = 255
 _MAX_KEY = 512
 
 
@@ -66,10 +66,10 @@ def _encode(name: object, what: str, least: int) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"{what} is a str, not {type(name).__name__}")
     data = name.encode()
-    if not least <= len(data) <= _MAX_NAME or b"\0" in data:
+    if not least <= len(data) <= _MAX_IDENTITY or b"\0" in data:
         # Not repeated: it may be a key, by mistake.
         raise ValueError(
-            f"{what} has {least} to {_MAX_NAME} bytes of UTF-8 and no NUL, not {len(data)} bytes like this"
+            f"{what} has {least} to {_MAX_IDENTITY} bytes of UTF-8 and no NUL, not {len(data)} bytes like this"
         )
     return data
 
@@ -84,7 +84,7 @@ def _check_key(key: object, least: int) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class _AskServer:
+class _CheckedServerCallback:
     """Asks for the key of an identity that came from the network; ``b""`` refuses."""
 
     callback: ServerPsk
@@ -94,13 +94,13 @@ class _AskServer:
             name = identity.decode()
         except UnicodeDecodeError:  # nobody's: names are str, and OpenSSL also offers us tickets
             return b""
-        if not name or "\0" in name or len(identity) > _MAX_NAME:
+        if not name or "\0" in name or len(identity) > _MAX_IDENTITY:
             return b""
         return _check_key(self.callback(name), least=0)
 
 
 @dataclasses.dataclass(frozen=True)
-class _AskClient:
+class _CheckedClientCallback:
     """Asks for identity and key."""
 
     callback: ClientPsk
@@ -134,14 +134,14 @@ def install_client(context: ssl.SSLContext, callback: ClientPsk) -> None:
         NotImplementedError: there is no PSK here.
     """
     require_available()
-    ask = _AskClient(callback)
+    checked = _CheckedClientCallback(callback)
     if not _openssl_psk.why_not():
         _openssl.clear_session_id_context(context)
-        _openssl_psk.install_client(context, ask)
+        _openssl_psk.install_client(context, checked)
     elif sys.version_info >= (3, 13):
-        context.sslobject_class = _Tracked
-        setattr(context, _ASK, ask)
-        context.set_psk_client_callback(_answer_client)
+        context.sslobject_class = _PskSSLObject
+        setattr(context, _CALLBACK_ATTRIBUTE, checked)
+        context.set_psk_client_callback(_native_client_callback)
 
 
 def install_server(context: ssl.SSLContext, callback: ServerPsk, hint: str) -> None:
@@ -157,18 +157,18 @@ def install_server(context: ssl.SSLContext, callback: ServerPsk, hint: str) -> N
         ValueError: see ``encode_hint``.
     """
     require_available()
-    ask = _AskServer(callback)
+    checked = _CheckedServerCallback(callback)
     wire_hint = encode_hint(hint)
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     if not _openssl_psk.why_not():
         _openssl.disable_session_cache(context)
         _prefer_sha256(context)
-        _openssl_psk.install_server(context, ask, wire_hint)
+        _openssl_psk.install_server(context, checked, wire_hint)
     elif sys.version_info >= (3, 13):
-        context.sslobject_class = _Tracked
-        setattr(context, _ASK, ask)
-        context.set_psk_server_callback(_answer_server, hint or None)
+        context.sslobject_class = _PskSSLObject
+        setattr(context, _CALLBACK_ATTRIBUTE, checked)
+        context.set_psk_server_callback(_native_server_callback, hint or None)
 
 
 def _prefer_sha256(context: ssl.SSLContext) -> None:
@@ -185,37 +185,37 @@ def _prefer_sha256(context: ssl.SSLContext) -> None:
 
 def was_used(obj: ssl.SSLObject) -> bool:
     """Whether a key authenticated this connection. False until the handshake is done."""
-    return _proven(obj) is not None
+    return _proved_identity(obj) is not None
 
 
 def identity(obj: ssl.SSLObject) -> str:
     """Whose key authenticated this connection: the client's name, at both ends; empty if none did."""
-    return _proven(obj) or ""
+    return _proved_identity(obj) or ""
 
 
-def take_failure() -> BaseException | None:
+def take_callback_error() -> BaseException | None:
     """Take what a callback of this thread raised since the last call."""
     error, _openssl_psk.raised.error = _openssl_psk.raised.error, None
     return error
 
 
-def _proven(obj: ssl.SSLObject) -> str | None:
+def _proved_identity(obj: ssl.SSLObject) -> str | None:
     if obj.version() is None:  # not done, or failed: what is known until then is a claim
         return None
-    if isinstance(obj, _Tracked):
-        return _proven_natively(obj)
-    proven = None if _openssl_psk.why_not() else _openssl_psk.proven_identity(obj)
+    if isinstance(obj, _PskSSLObject):
+        return _proved_identity_natively(obj)
+    proven = None if _openssl_psk.why_not() else _openssl_psk.proved_identity(obj)
     return None if proven is None else proven.decode()
 
 
 # ------------------------------------------------------------------------------------------- without the bridge
 
 
-# What to ask, on its context. Given to `ssl` it could not refer to the context, which would then never be freed.
-_ASK = "_wireline_native_psk"
+# What to checked, on its context. Given to `ssl` it could not refer to the context, which would then never be freed.
+_CALLBACK_ATTRIBUTE = "_wireline_native_psk"
 
 
-class _Tracked(ssl.SSLObject):
+class _PskSSLObject(ssl.SSLObject):
     """A connection whose callbacks, which are not told about it, can find it.
 
     Attributes:
@@ -225,64 +225,64 @@ class _Tracked(ssl.SSLObject):
     """
 
     claimed = ""
-    asked: _AskServer | _AskClient | None = None
+    answered_by: _CheckedServerCallback | _CheckedClientCallback | None = None
     failed = False
 
     def do_handshake(self) -> None:
         """Do it, let callbacks know that it is this one's, and fail when one has failed: ``ssl`` goes on without it."""
-        before, _current.connection = _current.connection, self
+        before, _this_thread.connection = _this_thread.connection, self
         try:
             super().do_handshake()
         finally:
-            _current.connection = before
+            _this_thread.connection = before
             if self.failed:
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, "a PSK callback failed")
 
 
-class _Current(threading.local):
+class _HandshakeInThread(threading.local):
     """The connection whose handshake this thread is in."""
 
-    connection: _Tracked | None = None
+    connection: _PskSSLObject | None = None
 
 
-_current = _Current()
+_this_thread = _HandshakeInThread()
 
 
-def _answer_client(hint: str | None) -> tuple[str, bytes]:
-    connection = _current.connection
-    ask = getattr(connection and connection.context, _ASK, None)
-    if connection is None or not isinstance(ask, _AskClient):
-        return "", _nobodys_key()
+def _native_client_callback(hint: str | None) -> tuple[str, bytes]:
+    connection = _this_thread.connection
+    checked = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(checked, _CheckedClientCallback):
+        return "", _random_key()
     try:
-        name, key = ask(None if hint is None else hint.encode())
+        name, key = checked(None if hint is None else hint.encode())
     except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
         connection.failed, _openssl_psk.raised.error = True, error
-        return "", _nobodys_key()
-    connection.claimed, connection.asked = name.decode(), ask
+        return "", _random_key()
+    connection.claimed, connection.answered_by = name.decode(), checked
     return connection.claimed, key
 
 
-def _answer_server(identity: str | None) -> bytes:
-    connection = _current.connection
-    ask = getattr(connection and connection.context, _ASK, None)
-    if connection is None or not isinstance(ask, _AskServer):
+def _native_server_callback(identity: str | None) -> bytes:
+    connection = _this_thread.connection
+    checked = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(checked, _CheckedServerCallback):
         return b""
     try:
-        key = ask((identity or "").encode())
+        key = checked((identity or "").encode())
     except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
         connection.failed, _openssl_psk.raised.error = True, error
-        return _nobodys_key()
+        return _random_key()
     if key:
-        connection.claimed, connection.asked = identity or "", ask
+        connection.claimed, connection.answered_by = identity or "", checked
     return key
 
 
-def _nobodys_key() -> bytes:
+def _random_key() -> bytes:
     """Make a key for a handshake that is to fail. Without a key TLS 1.3 would go on without a key."""
     return os.urandom(32)
 
 
-def _proven_natively(obj: _Tracked) -> str | None:
+def _proved_identity_natively(obj: _PskSSLObject) -> str | None:
     """The last identity that had a key, where the handshake cannot have succeeded but by that key.
 
     That is a cipher with PSK in TLS 1.2; in 1.3, as no tickets were ever sent or offered, a resumption with a suite
@@ -290,7 +290,11 @@ def _proven_natively(obj: _Tracked) -> str | None:
     which a server was switched to this one (SNI) is none of this one's.
     """
     cipher = obj.cipher()
-    if cipher is None or not obj.claimed or getattr(obj.context, _ASK, None) != obj.asked:
+    if (
+        cipher is None
+        or not obj.claimed
+        or getattr(obj.context, _CALLBACK_ATTRIBUTE, None) != obj.answered_by
+    ):
         return None
     if obj.version() == "TLSv1.3":
         proved = obj.session_reused and cipher[0].endswith("SHA256")

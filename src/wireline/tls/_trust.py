@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ._options import VerifyMode
+from ._tls_options import VerifyMode
 
 __all__ = ["Trust", "find", "require_file"]
 

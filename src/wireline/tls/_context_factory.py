@@ -14,12 +14,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from . import _trust
-from ._connection import on_server_name
-from ._options import (
+from ._policy import on_server_name
+from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
     CIPHERS_PSK,
-    Configuration,
+    TlsOptions,
     VerifyMode,
 )
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "client_context", "create_keylog", "server_context"]
 
 
-def client_context(config: Configuration, get_psk: ClientPsk | None) -> ssl.SSLContext:
+def client_context(options: TlsOptions, get_psk: ClientPsk | None) -> ssl.SSLContext:
     """Make the context of a client.
 
     Raises:
@@ -37,24 +37,24 @@ def client_context(config: Configuration, get_psk: ClientPsk | None) -> ssl.SSLC
         ssl.SSLError: a key that does not fit, or bad ciphers.
         NotImplementedError: this interpreter cannot do something that was asked for.
     """
-    context = _context(ssl.PROTOCOL_TLS_CLIENT, config, psk=get_psk is not None)
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, options, psk=get_psk is not None)
     if get_psk is not None:
         # A server is let in for the key it knows, and never for a certificate. Certificates stay verified, with
         # VerifyMode.NONE too: it is how an impostor without the key fails in the handshake already.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
-        if config.has_own_cas:
-            _load_trust(context, config)
+        if options.has_own_cas:
+            _load_trust(context, options)
         _install_client_psk(context, get_psk)
-    elif config.verify_mode is VerifyMode.NONE:
+    elif options.verify_mode is VerifyMode.NONE:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        _load_trust(context, config)
+        _load_trust(context, options)
     return context
 
 
-def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) -> ssl.SSLContext:
+def server_context(options: TlsOptions, get_psk: ServerPsk | None, hint: str) -> ssl.SSLContext:
     """Make the context of a server.
 
     Raises:
@@ -62,22 +62,22 @@ def server_context(config: Configuration, get_psk: ServerPsk | None, hint: str) 
         ssl.SSLError: a key that does not fit, bad ciphers, or there is nothing to show to a client.
         NotImplementedError: this interpreter cannot do something that was asked for.
     """
-    if not config.cert_file and get_psk is None and config.server_name_callback is None:
+    if not options.cert_file and get_psk is None and options.server_name_callback is None:
         raise ssl.SSLError(
             ssl.SSL_ERROR_SSL, "a server needs a certificate (cert_file and key_file) or server_get_psk"
         )
-    context = _context(ssl.PROTOCOL_TLS_SERVER, config, psk=get_psk is not None)
-    context.verify_mode = config.client_certs
+    context = _context(ssl.PROTOCOL_TLS_SERVER, options, psk=get_psk is not None)
+    context.verify_mode = options.client_certs
     # Also for those that do not ask: a name may lead here from a context that does.
-    if config.client_certs is not ssl.CERT_NONE or config.has_own_cas:
-        _load_trust(context, config)
+    if options.client_certs is not ssl.CERT_NONE or options.has_own_cas:
+        _load_trust(context, options)
     # With a callback `_ssl` complains on stderr of each name that is no ASCII, which any stranger can send. So there is
     # one only where it is needed: to be called back, or where the name cannot be asked for afterwards.
     from . import _openssl
 
-    if config.server_name_callback is not None or not _openssl.available():
+    if options.server_name_callback is not None or not _openssl.available():
         _set_sni_callback(context, on_server_name)
-    if config.server_name_callback is not None:
+    if options.server_name_callback is not None:
         # A session of TLS 1.3 is resumed before the name has led to its context, and whatever that name is: with one
         # made for another name a client would get past the certificates that this one asks for. (In TLS 1.2 the name
         # belongs to the session, and it is that one which the callback is told.)
@@ -97,7 +97,7 @@ def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | Non
     vars(lowest)["sni_callback"].__set__(context, callback)
 
 
-def check(config: Configuration) -> None:
+def check(options: TlsOptions) -> None:
     """Try everything that can be tried before the first connection.
 
     Raises:
@@ -105,15 +105,15 @@ def check(config: Configuration) -> None:
         ssl.SSLError: a key that does not fit, or bad ciphers.
         NotImplementedError: this interpreter cannot set TLS 1.3 suites.
     """
-    context = _context(ssl.PROTOCOL_TLS_SERVER, config, psk=False, keylog=False)
-    if config.has_own_cas:
-        _load_trust(context, config)
-    elif config.verify_mode is not VerifyMode.NONE and not config.cert_file:
-        trust = _trust.find(config.verify_mode)
-        if config.verify_mode is VerifyMode.PEER_USE_ENV_VARS:
+    context = _context(ssl.PROTOCOL_TLS_SERVER, options, psk=False, keylog=False)
+    if options.has_own_cas:
+        _load_trust(context, options)
+    elif options.verify_mode is not VerifyMode.NONE and not options.cert_file:
+        trust = _trust.find(options.verify_mode)
+        if options.verify_mode is VerifyMode.PEER_USE_ENV_VARS:
             trust.load(context)
-    if config.keylog_file:
-        create_keylog(config.keylog_file)
+    if options.keylog_file:
+        create_keylog(options.keylog_file)
 
 
 def create_keylog(path: str) -> None:
@@ -156,7 +156,7 @@ def _log_keys(context: ssl.SSLContext, path: str) -> None:
         _require_privacy(path, os.lstat(path))
 
 
-def _context(protocol: int, config: Configuration, *, psk: bool, keylog: bool = True) -> ssl.SSLContext:
+def _context(protocol: int, options: TlsOptions, *, psk: bool, keylog: bool = True) -> ssl.SSLContext:
     """What client and server have in common."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -165,17 +165,17 @@ def _context(protocol: int, config: Configuration, *, psk: bool, keylog: bool = 
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
         context.hostname_checks_common_name = False
-    _set_ciphers(context, config.cipher_list, psk=psk)
+    _set_ciphers(context, options.cipher_list, psk=psk)
     if (
-        config.ciphersuites != CIPHERS_MODERN
+        options.ciphersuites != CIPHERS_MODERN
     ):  # those are on anyway, and to set them is not possible everywhere
-        _set_ciphersuites(context, config.ciphersuites)
-    if config.cert_file:
-        _load_certificate(context, config)
-    if config.alpn:
-        context.set_alpn_protocols(list(config.alpn))
-    if config.keylog_file and keylog:
-        _log_keys(context, config.keylog_file)
+        _set_ciphersuites(context, options.ciphersuites)
+    if options.cert_file:
+        _load_certificate(context, options)
+    if options.alpn:
+        context.set_alpn_protocols(list(options.alpn))
+    if options.keylog_file and keylog:
+        _log_keys(context, options.keylog_file)
     return context
 
 
@@ -205,11 +205,11 @@ def _set_ciphersuites(context: ssl.SSLContext, suites: str) -> None:
     _openssl.set_ciphersuites(context, suites)
 
 
-def _load_certificate(context: ssl.SSLContext, config: Configuration) -> None:
-    _trust.require_file(config.cert_file)
-    if config.key_file:
-        _trust.require_file(config.key_file)
-    key_file = config.key_file or config.cert_file
+def _load_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
+    _trust.require_file(options.cert_file)
+    if options.key_file:
+        _trust.require_file(options.key_file)
+    key_file = options.key_file or options.cert_file
 
     def no_password() -> str:
         # Without an answer from here OpenSSL asks on the terminal.
@@ -217,16 +217,16 @@ def _load_certificate(context: ssl.SSLContext, config: Configuration) -> None:
             ssl.SSL_ERROR_SSL, f"the key in {key_file!r} is encrypted, and no password was given"
         )
 
-    password = no_password if config.password is None else config.password
+    password = no_password if options.password is None else options.password
     try:
-        context.load_cert_chain(config.cert_file, key_file, password)
+        context.load_cert_chain(options.cert_file, key_file, password)
     except ssl.SSLError as error:
-        error.add_note(f"while loading the certificate {config.cert_file!r} with the key {key_file!r}")
+        error.add_note(f"while loading the certificate {options.cert_file!r} with the key {key_file!r}")
         raise
 
 
-def _load_trust(context: ssl.SSLContext, config: Configuration) -> None:
-    _trust.find(config.verify_mode, config.ca_file, config.ca_dir).load(context)
+def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
+    _trust.find(options.verify_mode, options.ca_file, options.ca_dir).load(context)
 
 
 def _install_client_psk(context: ssl.SSLContext, get_psk: ClientPsk) -> None:

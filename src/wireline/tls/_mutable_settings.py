@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from wireline.errors import ClosedError
 
-from ._options import require, require_callable, short_text
-from ._session import SessionCache
+from ._sessions import SessionCache
+from ._tls_options import require, require_callable, short_text
 
 if TYPE_CHECKING:
     from ._psk import ClientPsk, ServerPsk
 
-__all__ = ["ContextSettings"]
+__all__ = ["MutableSettings"]
 
 _LONGEST_ID_CONTEXT = 32  # bytes: SSL_MAX_SID_CTX_LENGTH
 _LONGEST_HINT = 255  # bytes: as for an identity, PSK_MAX_IDENTITY_LEN is 256 with the NUL
 
 
-class ContextSettings:
+class MutableSettings:
     """The settings of a context. The first use freezes them: to change one then is a ``RuntimeError``."""
 
     __slots__ = (

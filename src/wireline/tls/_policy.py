@@ -10,18 +10,17 @@ from __future__ import annotations
 import logging
 import ssl
 import weakref
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from ._certificate import Certificate
-from ._session import SessionCache, TlsSession
+from ._role_context import RoleContext
+from ._sessions import TlsSession
 
 _DER = 2  # `_ssl.ENCODING_DER`
 
 _log = logging.getLogger("wireline")
 
-__all__ = ["Connection", "Settings", "TlsInfo", "on_server_name"]
+__all__ = ["TlsInfo", "TlsPolicy", "on_server_name"]
 
 
 # What a faulty class raises, in distinction to an exception of a program's own that a signal handler raises.
@@ -53,7 +52,7 @@ class TlsInfo(NamedTuple):
     """The name or address that the client asked for; ``""`` if it did not say."""
 
 
-class _Agreed(NamedTuple):
+class _Negotiated(NamedTuple):
     """What is known when a handshake is done."""
 
     version: str
@@ -64,55 +63,40 @@ class _Agreed(NamedTuple):
     chain: tuple[Certificate, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What a context decided for the connections of one of its two roles."""
-
-    context: ssl.SSLContext
-    server: bool
-    ragged_eof: bool = False
-    require_alpn: bool = False
-    alpn: tuple[str, ...] = ()
-    psk: bool = False
-    session_id_context: bytes = b""
-    sessions: SessionCache | None = None
-    choose: Callable[[str | None], Settings | None] | None = None
-
-
-class Connection:
+class TlsPolicy:
     """The policy of one connection (``Policy`` of ``_core/tls_engine.py``)."""
 
     __slots__ = (
         "__weakref__",
-        "_agreed",
-        "_by_name",
-        "_failure",
+        "_callback_error",
         "_host",
-        "_may_have_psk",
-        "_offered",
+        "_negotiated",
+        "_offered_session",
         "_port",
-        "_settings",
+        "_psk_possible",
+        "_role",
+        "_selects_by_name",
         "_verify_mode",
     )
 
     def __init__(
-        self, settings: Settings, host: str = "", port: int = 0, offered: TlsSession | None = None
+        self, role: RoleContext, host: str = "", port: int = 0, offered: TlsSession | None = None
     ) -> None:
-        self._settings = settings
+        self._role = role
         self._host = host
         self._port = port
-        self._offered = offered
-        self._may_have_psk = settings.psk
-        self._by_name = settings.choose is not None
+        self._offered_session = offered
+        self._psk_possible = role.psk
+        self._selects_by_name = role.select_context is not None
         # As it is now: the certificate is asked for by this, whatever becomes of the context.
-        self._verify_mode = settings.context.verify_mode
-        self._failure: BaseException | None = None
-        self._agreed: _Agreed | None = None
+        self._verify_mode = role.context.verify_mode
+        self._callback_error: BaseException | None = None
+        self._negotiated: _Negotiated | None = None
 
     @property
     def ragged_eof(self) -> bool:
         """Whether the end of the TCP stream is an end of the TLS stream as well."""
-        return self._settings.ragged_eof
+        return self._role.ragged_eof
 
     # ------------------------------------------------------------------------------------------------ handshake
 
@@ -122,12 +106,12 @@ class Connection:
         Raises:
             NotImplementedError: this interpreter cannot set a session id context.
         """
-        if self._settings.server:
+        if self._role.server:
             self._set_session_id_context(obj)
             if obj.context.sni_callback is not None:
-                _servers[obj] = self
-        if self._settings.psk:
-            _take_psk_failure()  # of a handshake that nobody asked for its reason
+                _server_policies[obj] = self
+        if self._role.psk:
+            _take_psk_callback_error()  # of a handshake that nobody asked for its reason
 
     def check(self, obj: ssl.SSLObject) -> None:
         """Look at a finished handshake, and refuse a peer that OpenSSL alone would have let in.
@@ -135,47 +119,52 @@ class Connection:
         Raises:
             ssl.SSLError: the peer did not prove what it had to.
         """
-        by_key = self._may_have_psk and _psk_was_used(obj)
-        if self._settings.psk and not self._settings.server and not by_key:
+        psk_used = self._psk_possible and _psk_was_used(obj)
+        if self._role.psk and not self._role.server and not psk_used:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the server did not prove that it knows the pre-shared key")
-        if self._verify_mode == ssl.CERT_REQUIRED and not by_key and not obj.getpeercert(True):
+        if self._verify_mode == ssl.CERT_REQUIRED and not psk_used and not obj.getpeercert(True):
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the peer has no certificate")
-        if self._by_name and self._verify_mode != ssl.CERT_NONE and _ticket_was_used(obj) and not by_key:
+        if (
+            self._selects_by_name
+            and self._verify_mode != ssl.CERT_NONE
+            and _ticket_was_used(obj)
+            and not psk_used
+        ):
             # It may have been made for another name, by a client that this one would not let in.
             raise ssl.SSLError(
                 ssl.SSL_ERROR_SSL, "a session cannot stand for the certificate that this name asks for"
             )
-        if self._settings.require_alpn and obj.selected_alpn_protocol() is None:
+        if self._role.require_alpn and obj.selected_alpn_protocol() is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
         # It stays as it is, and is taken down because any thread may ask: OpenSSL may be at work in another one then,
         # and free what it is asked for (a client's session, when a ticket comes).
-        self._agreed = self._look(obj)
+        self._negotiated = self._snapshot(obj)
 
-    def explain(self, error: ssl.SSLError) -> ssl.SSLError:
+    def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Say more about a handshake that failed: what a callback raised, and which name was asked for."""
-        cause, self._failure = self._failure, None
-        if cause is None and self._may_have_psk:
-            cause = _take_psk_failure()
+        cause, self._callback_error = self._callback_error, None
+        if cause is None and self._psk_possible:
+            cause = _take_psk_callback_error()
         if cause is not None:
             error.__cause__ = cause
-        if self._host and not self._settings.server and isinstance(error, ssl.SSLCertVerificationError):
+        if self._host and not self._role.server and isinstance(error, ssl.SSLCertVerificationError):
             error.add_note(f"the certificate was checked for {self._host!r}")
-        if self._offered is not None and self._settings.sessions is not None:
-            self._settings.sessions.discard(self._offered)
+        if self._offered_session is not None and self._role.sessions is not None:
+            self._role.sessions.discard(self._offered_session)
         return error
 
-    def collects(self, obj: ssl.SSLObject) -> bool:
+    def wants_every_ticket(self, obj: ssl.SSLObject) -> bool:
         """Whether each session ticket is to be kept as it comes: each is good for one connection."""
-        return obj.version() == "TLSv1.3" and self._wants_a_session(obj)
+        return obj.version() == "TLSv1.3" and self._wants_session(obj)
 
-    def remember(self, obj: ssl.SSLObject) -> None:
+    def store_session(self, obj: ssl.SSLObject) -> None:
         """Keep the session of a client for the next connection to the same host and port.
 
         No error of a cache is raised: the caller is a read, whose data would be lost.
         """
         try:
-            if self._wants_a_session(obj):
-                self._keep_session(obj)
+            if self._wants_session(obj):
+                self._put_session(obj)
         except TimeoutError:
             raise  # that of a signal handler: no cache waits
         except _FAULTS:
@@ -183,7 +172,7 @@ class Connection:
             # exceptions are those of signal handlers, and belong to the caller.
             _log.exception("the TLS session with %s, port %d, was not kept", self._host, self._port)
 
-    def _wants_a_session(self, obj: ssl.SSLObject) -> bool:
+    def _wants_session(self, obj: ssl.SSLObject) -> bool:
         """Whether ``obj.session`` is to be asked for.
 
         CPython (3.11 to 3.13, at least) leaks a copy of the session, 6.5 kB and more, each time the attribute is read.
@@ -191,16 +180,16 @@ class Connection:
         of the leak: one copy for each ticket that is kept (TLS 1.3), and one for each handshake that was not resumed
         (TLS 1.2).
         """
-        settings = self._settings
-        if settings.sessions is None or settings.server or not (self._host and self._port):
+        role = self._role
+        if role.sessions is None or role.server or not (self._host and self._port):
             return False
         if obj.version() == "TLSv1.3":
-            return settings.sessions._has_room(settings.context, self._host, self._port, settings.alpn)
+            return role.sessions._has_room(role.context, self._host, self._port, role.alpn)
         return not obj.session_reused  # else it may be used again, and is still there
 
-    def _keep_session(self, obj: ssl.SSLObject) -> None:
-        settings = self._settings
-        assert settings.sessions is not None
+    def _put_session(self, obj: ssl.SSLObject) -> None:
+        role = self._role
+        assert role.sessions is not None
         try:
             session = obj.session
         except ValueError:
@@ -208,13 +197,13 @@ class Connection:
         version = obj.version() or ""
         if session is None or (version == "TLSv1.3" and not session.has_ticket):
             return  # the server has not sent one
-        settings.sessions.put(
+        role.sessions.put(
             TlsSession(
                 session,
-                settings.context,
+                role.context,
                 self._host,
                 self._port,
-                settings.alpn,
+                role.alpn,
                 version,
                 tuple(self.certificates(obj)),
             )
@@ -227,22 +216,22 @@ class Connection:
 
         A resumed handshake sends none: a client knows them from its session, a server only the leaf.
         """
-        return list(self._agreed.chain if self._agreed else self._chain(obj))
+        return list(self._negotiated.chain if self._negotiated else self._chain(obj))
 
     def psk_identity(self, obj: ssl.SSLObject) -> str:
         """Return the identity whose pre-shared key was proved (a server's peer; a client's own), else ``""``."""
-        return self._agreed.psk_identity if self._agreed else self._identity(obj)
+        return self._negotiated.psk_identity if self._negotiated else self._identity(obj)
 
     def info(self, obj: ssl.SSLObject) -> TlsInfo:
         """Return version, cipher, protocol, whether it was resumed, and the name asked for."""
-        agreed = self._agreed or self._look(obj)
+        negotiated = self._negotiated or self._snapshot(obj)
         # To look for a name takes ten times as long as the rest, and a server's session is not replaced.
-        name = _name_asked_for(obj) if self._settings.server and not self._host else self._host
-        return TlsInfo(agreed.version, agreed.cipher, agreed.alpn, agreed.resumed, name)
+        name = _name_asked_for(obj) if self._role.server and not self._host else self._host
+        return TlsInfo(negotiated.version, negotiated.cipher, negotiated.alpn, negotiated.resumed, name)
 
-    def _look(self, obj: ssl.SSLObject) -> _Agreed:
+    def _snapshot(self, obj: ssl.SSLObject) -> _Negotiated:
         version, cipher = obj.version(), obj.cipher()
-        return _Agreed(
+        return _Negotiated(
             version if version and cipher else "",
             cipher[0] if cipher else "",
             obj.selected_alpn_protocol(),
@@ -261,12 +250,12 @@ class Connection:
         if not leaf:  # to ask for the chain of a peer that has none is an `AttributeError` on 3.13
             return []
         chain = _verified_chain(obj)
-        if not chain and obj.session_reused and self._offered is not None:
-            chain = list(self._offered.chain)
+        if not chain and obj.session_reused and self._offered_session is not None:
+            chain = list(self._offered_session.chain)
         return chain or [Certificate(leaf)]
 
     def _identity(self, obj: ssl.SSLObject) -> str:
-        if not self._may_have_psk:
+        if not self._psk_possible:
             return ""
         from . import _psk
 
@@ -288,21 +277,21 @@ class Connection:
         """Go on with the context that belongs to the name a client asks for. An error is an alert, kept for later."""
         self._host = name or ""
         try:
-            chosen = self._settings.choose(name) if self._settings.choose else None
+            chosen = self._role.select_context(name) if self._role.select_context else None
             if chosen is not None and chosen.context is not obj.context:
                 self._switch(obj, chosen)
         except BaseException as error:  # noqa: BLE001 - OpenSSL called: it goes to whoever waits for the handshake
-            self._failure = error
+            self._callback_error = error
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         return None
 
-    def _switch(self, obj: ssl.SSLObject, chosen: Settings) -> None:
+    def _switch(self, obj: ssl.SSLObject, chosen: RoleContext) -> None:
         obj.context = chosen.context
         wanted = chosen.context.verify_mode
         if wanted != self._verify_mode:
             self._set_verify_mode(obj, wanted)
-        self._settings = chosen
-        self._may_have_psk = self._may_have_psk or chosen.psk
+        self._role = chosen
+        self._psk_possible = self._psk_possible or chosen.psk
         self._set_session_id_context(obj)
 
     def _set_verify_mode(self, obj: ssl.SSLObject, wanted: ssl.VerifyMode) -> None:
@@ -325,14 +314,14 @@ class Connection:
         self._verify_mode = wanted
 
     def _set_session_id_context(self, obj: ssl.SSLObject) -> None:
-        if self._settings.session_id_context:
+        if self._role.session_id_context:
             from . import _openssl
 
             # Of the connection and not of the context: from 3.13 on `ssl` sets its own for each (gh-105293).
-            _openssl.set_session_id_context(obj, self._settings.session_id_context)
+            _openssl.set_session_id_context(obj, self._role.session_id_context)
 
 
-_servers: weakref.WeakKeyDictionary[ssl.SSLObject, Connection] = weakref.WeakKeyDictionary()
+_server_policies: weakref.WeakKeyDictionary[ssl.SSLObject, TlsPolicy] = weakref.WeakKeyDictionary()
 """The servers' connections. OpenSSL's callback for names is one a context, and knows the connection only."""
 
 
@@ -344,7 +333,7 @@ def _name_asked_for(obj: ssl.SSLObject) -> str:
 
 def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
     """Take the name that a client asks for: the ``sni_callback`` of every context that we make for servers."""
-    connection = _servers.get(obj)
+    connection = _server_policies.get(obj)
     return connection.server_name(obj, name) if connection is not None else None
 
 
@@ -365,7 +354,7 @@ def _psk_was_used(obj: ssl.SSLObject) -> bool:
     return _psk.was_used(obj)
 
 
-def _take_psk_failure() -> BaseException | None:
+def _take_psk_callback_error() -> BaseException | None:
     from . import _psk
 
-    return _psk.take_failure()
+    return _psk.take_callback_error()

@@ -17,9 +17,9 @@ __all__ = [
     "CIPHERS_INTERMEDIATE",
     "CIPHERS_MODERN",
     "CIPHERS_PSK",
-    "Configuration",
     "Handshake",
     "ProtocolVersion",
+    "TlsOptions",
     "VerifyMode",
 ]
 
@@ -96,7 +96,7 @@ ServerNameCallback = Callable[[str | None], "SslContext | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
+class TlsOptions:
     """What a context was asked for. Files are paths, ``""`` where there is none."""
 
     verify_mode: VerifyMode

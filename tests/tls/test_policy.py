@@ -21,7 +21,8 @@ from tests.tls.memory import (
     shake,
 )
 from wireline.tls import Handshake, SslContext, SslError, VerifyMode
-from wireline.tls._connection import Connection, Settings
+from wireline.tls._policy import TlsPolicy
+from wireline.tls._role_context import RoleContext
 
 CLIENT, SERVER = Handshake.AS_CLIENT, Handshake.AS_SERVER
 
@@ -152,7 +153,7 @@ def test_a_peer_that_openssl_would_let_in_without_a_certificate_is_refused() -> 
     required = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     required.verify_mode = ssl.CERT_REQUIRED
     with pytest.raises(SslError, match="no certificate"):
-        Connection(Settings(required, server=True)).check(pair.server.obj)
+        TlsPolicy(RoleContext(required, server=True)).check(pair.server.obj)
 
 
 # PSK: what of it is decided here.
