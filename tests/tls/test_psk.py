@@ -312,7 +312,7 @@ def test_whatever_a_stranger_calls_itself_is_looked_up_or_refused(identity: byte
 def test_T9_where_there_is_no_psk_that_is_said_when_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     _psk.require_available()
     monkeypatch.setenv("WIRELINE_NO_BRIDGE", "1")
-    monkeypatch.setattr(_psk, "_native", lambda: False)
+    monkeypatch.setattr(_psk, "_has_native_callbacks", lambda: False)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for ask in (
         _psk.require_available,

@@ -24,12 +24,12 @@ from ._tls_options import (
 )
 
 if TYPE_CHECKING:
-    from ._psk import ClientPsk, ServerPsk
+    from ._psk import ClientGetPsk, ServerGetPsk
 
 __all__ = ["check", "client_context", "create_keylog", "server_context"]
 
 
-def client_context(options: TlsOptions, get_psk: ClientPsk | None) -> ssl.SSLContext:
+def client_context(options: TlsOptions, get_psk: ClientGetPsk | None) -> ssl.SSLContext:
     """Make the context of a client.
 
     Raises:
@@ -54,7 +54,7 @@ def client_context(options: TlsOptions, get_psk: ClientPsk | None) -> ssl.SSLCon
     return context
 
 
-def server_context(options: TlsOptions, get_psk: ServerPsk | None, hint: str) -> ssl.SSLContext:
+def server_context(options: TlsOptions, get_psk: ServerGetPsk | None, hint: str) -> ssl.SSLContext:
     """Make the context of a server.
 
     Raises:
@@ -229,13 +229,13 @@ def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
     _trust.find(options.verify_mode, options.ca_file, options.ca_dir).load(context)
 
 
-def _install_client_psk(context: ssl.SSLContext, get_psk: ClientPsk) -> None:
+def _install_client_psk(context: ssl.SSLContext, get_psk: ClientGetPsk) -> None:
     from . import _psk
 
     _psk.install_client(context, get_psk)
 
 
-def _install_server_psk(context: ssl.SSLContext, get_psk: ServerPsk, hint: str) -> None:
+def _install_server_psk(context: ssl.SSLContext, get_psk: ServerGetPsk, hint: str) -> None:
     from . import _psk
 
     _psk.install_server(context, get_psk, hint)

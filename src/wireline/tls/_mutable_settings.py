@@ -11,7 +11,7 @@ from ._sessions import SessionCache
 from ._tls_options import require, require_callable, short_text
 
 if TYPE_CHECKING:
-    from ._psk import ClientPsk, ServerPsk
+    from ._psk import ClientGetPsk, ServerGetPsk
 
 __all__ = ["MutableSettings"]
 
@@ -43,8 +43,8 @@ class MutableSettings:
         self._session_cache = sessions
         self._session_id_context = ""
         self._psk_identity_hint = ""
-        self._client_get_psk: ClientPsk | None = None
-        self._server_get_psk: ServerPsk | None = None
+        self._client_get_psk: ClientGetPsk | None = None
+        self._server_get_psk: ServerGetPsk | None = None
         self._require_alpn = False
 
     @property
@@ -80,7 +80,7 @@ class MutableSettings:
         self._psk_identity_hint = value
 
     @property
-    def client_get_psk(self) -> ClientPsk | None:
+    def client_get_psk(self) -> ClientGetPsk | None:
         """How a client gets its pre-shared key: ``(hint: str | None) -> (identity: str, psk: bytes)``.
 
         It may be called twice for one handshake (without a hint for TLS 1.3, with it for TLS 1.2). A context that has
@@ -90,12 +90,12 @@ class MutableSettings:
         return self._client_get_psk
 
     @client_get_psk.setter
-    def client_get_psk(self, value: ClientPsk | None) -> None:
+    def client_get_psk(self, value: ClientGetPsk | None) -> None:
         self._require_psk("client_get_psk", value)
         self._client_get_psk = value
 
     @property
-    def server_get_psk(self) -> ServerPsk | None:
+    def server_get_psk(self) -> ServerGetPsk | None:
         """How a server gets the pre-shared key of a client: ``(identity: str) -> bytes``, ``b""`` refuses.
 
         The identity is what a stranger claims, and proved only by the handshake. A context that has this issues no
@@ -104,7 +104,7 @@ class MutableSettings:
         return self._server_get_psk
 
     @server_get_psk.setter
-    def server_get_psk(self, value: ServerPsk | None) -> None:
+    def server_get_psk(self, value: ServerGetPsk | None) -> None:
         self._require_psk("server_get_psk", value)
         self._server_get_psk = value
 

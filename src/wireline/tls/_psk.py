@@ -2,14 +2,14 @@
 
 Where libssl can be called (``_openssl``), it is used on every version of Python. Elsewhere, Python 3.13 has PSK
 callbacks of its own. They get neither the connection nor the result of the handshake: ``_PskSSLObject`` supplies the
-first, the rule in ``_proved_identity_natively`` the second. Otherwise there is no PSK, and setting a callback raises an error.
+first, the rule in ``_proved_identity_natively`` the second. Otherwise there is no PSK, and setting a callback fails.
 
 Three traps of the usual recipes, and the cure of each:
 
-* The identity that the server's callback gets is a claim. In TLS 1.3 a server with a certificate ignores the key if the
-  suite does not fit it, and never checks whether the client has the key. So the identity is read from the session after
+* The identity that a server's callback gets is a claim. In TLS 1.3 a server with a certificate ignores the key if the
+  suite does not fit it, and never checks that the client has the key. So the identity is read from the session after
   the handshake, and suites with SHA-256, which fit every key, are preferred.
-* A client whose ciphers are PSK suites alone still accepts a certificate in TLS 1.3. Its connection must be refused
+* A client whose ciphers are PSK suites only still accepts a certificate in TLS 1.3. Its connection must be refused
   unless ``was_used``.
 * A ticket outlives the key, and OpenSSL offers tickets to the callback as identities. A server with PSK sends none.
 """
@@ -26,8 +26,8 @@ from collections.abc import Callable
 from . import _openssl, _openssl_psk
 
 __all__ = [
-    "ClientPsk",
-    "ServerPsk",
+    "ClientGetPsk",
+    "ServerGetPsk",
     "encode_hint",
     "identity",
     "install_client",
@@ -37,27 +37,27 @@ __all__ = [
     "was_used",
 ]
 
-ClientPsk = Callable[[str | None], tuple[str, bytes]]
-"""Gives identity and key for a server with this hint. TLS 1.3 has no hints: None. May be asked twice for one
-connection, before and after the server has chosen TLS 1.2."""
+ClientGetPsk = Callable[[str | None], tuple[str, bytes]]
+"""Returns identity and key for a server with this hint; None in TLS 1.3, which has no hints. May be called twice for
+one connection: before the server has chosen a version, and again if that is TLS 1.2."""
 
-ServerPsk = Callable[[str], bytes]
-"""Gives the key of an identity; ``b""`` if there is none. The identity is what a stranger sent."""
+ServerGetPsk = Callable[[str], bytes]
+"""Returns the key of an identity, ``b""`` to refuse it. The identity is unverified input from the network."""
 
-# Bytes; what OpenSSL 3 has room for (PSK_MAX_IDENTITY_LEN less the NUL, PSK_MAX_PSK_LEN). A version with less refuses
-# what it has no room for when it gets it.
+# In bytes: PSK_MAX_IDENTITY_LEN without its NUL, and PSK_MAX_PSK_LEN of OpenSSL 3. A version with lower limits refuses
+# longer values when it gets them.
 _MAX_IDENTITY = 255
 _MAX_KEY = 512
 
 
-# -------------------------------------------------------------------------------------------------- what a key is
+# ------------------------------------------------------------------------------------- what users' callbacks return
 
 
 def encode_hint(hint: str) -> bytes:
-    """Check a hint; empty is none.
+    """Encode a hint; ``""`` means no hint.
 
     Raises:
-        ValueError: longer than 255 bytes, or with a NUL in it.
+        ValueError: it is longer than 255 bytes or contains a NUL.
     """
     return _encode(hint, "a hint", least=0)
 
@@ -67,9 +67,9 @@ def _encode(name: object, what: str, least: int) -> bytes:
         raise TypeError(f"{what} is a str, not {type(name).__name__}")
     data = name.encode()
     if not least <= len(data) <= _MAX_IDENTITY or b"\0" in data:
-        # Not repeated: it may be a key, by mistake.
+        # The value is not in the message: it may be a key, passed by mistake.
         raise ValueError(
-            f"{what} has {least} to {_MAX_IDENTITY} bytes of UTF-8 and no NUL, not {len(data)} bytes like this"
+            f"{what} has {least} to {_MAX_IDENTITY} bytes of UTF-8 and no NUL; these {len(data)} bytes do not fit"
         )
     return data
 
@@ -85,14 +85,14 @@ def _check_key(key: object, least: int) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class _CheckedServerCallback:
-    """Asks for the key of an identity that came from the network; ``b""`` refuses."""
+    """Calls ``server_get_psk`` with an identity from the network and checks the key; ``b""`` refuses the client."""
 
-    callback: ServerPsk
+    callback: ServerGetPsk
 
     def __call__(self, identity: bytes) -> bytes:
         try:
             name = identity.decode()
-        except UnicodeDecodeError:  # nobody's: names are str, and OpenSSL also offers us tickets
+        except UnicodeDecodeError:  # identities are text; OpenSSL also offers tickets here, which are not
             return b""
         if not name or "\0" in name or len(identity) > _MAX_IDENTITY:
             return b""
@@ -101,37 +101,41 @@ class _CheckedServerCallback:
 
 @dataclasses.dataclass(frozen=True)
 class _CheckedClientCallback:
-    """Asks for identity and key."""
+    """Calls ``client_get_psk`` and checks identity and key."""
 
-    callback: ClientPsk
+    callback: ClientGetPsk
 
     def __call__(self, hint: bytes | None) -> tuple[bytes, bytes]:
-        answer: object = self.callback(hint.decode() if hint else None)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise TypeError("a client's PSK callback gives (identity, key)")
-        return _encode(answer[0], "an identity", least=1), _check_key(answer[1], least=1)
+        result: object = self.callback(hint.decode() if hint else None)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError("client_get_psk returns (identity, key)")
+        return _encode(result[0], "an identity", least=1), _check_key(result[1], least=1)
 
 
 # ----------------------------------------------------------------------------------------------------- installing
 
 
 def require_available() -> None:
-    """Raise ``NotImplementedError``, with the reason, where there is no PSK."""
+    """Check that PSK can be used.
+
+    Raises:
+        NotImplementedError: it cannot; the message says why.
+    """
     reason = _openssl_psk.why_not()
-    if reason and not _native():
-        raise NotImplementedError(f"PSK needs Python 3.13 or OpenSSL within reach: {reason}")
+    if reason and not _has_native_callbacks():
+        raise NotImplementedError(f"PSK needs Python 3.13, or access to libssl: {reason}")
 
 
-def _native() -> bool:
+def _has_native_callbacks() -> bool:
     """Whether ``ssl`` has PSK callbacks of its own."""
     return sys.version_info >= (3, 13) and ssl.HAS_PSK
 
 
-def install_client(context: ssl.SSLContext, callback: ClientPsk) -> None:
-    """Let connections of a client ask for their key. Leave ``verify_mode`` as it is: a PSK passes it.
+def install_client(context: ssl.SSLContext, callback: ClientGetPsk) -> None:
+    """Make a client use PSK. ``verify_mode`` stays as it is: a handshake with PSK passes ``CERT_REQUIRED``.
 
     Raises:
-        NotImplementedError: there is no PSK here.
+        NotImplementedError: PSK is not available.
     """
     require_available()
     checked = _CheckedClientCallback(callback)
@@ -144,16 +148,16 @@ def install_client(context: ssl.SSLContext, callback: ClientPsk) -> None:
         context.set_psk_client_callback(_native_client_callback)
 
 
-def install_server(context: ssl.SSLContext, callback: ServerPsk, hint: str) -> None:
-    """Let connections of a server ask for keys. To be called when the ciphersuites are set.
+def install_server(context: ssl.SSLContext, callback: ServerGetPsk, hint: str) -> None:
+    """Make a server use PSK. Call this after the ciphersuites are set.
 
     Args:
-        context: sends no tickets and keeps no sessions from now on.
-        callback: see ``ServerPsk``.
-        hint: is sent to clients of TLS 1.2; empty for none.
+        context: it sends no tickets and caches no sessions afterwards.
+        callback: see ``ServerGetPsk``.
+        hint: sent to clients of TLS 1.2; ``""`` for no hint.
 
     Raises:
-        NotImplementedError: there is no PSK here.
+        NotImplementedError: PSK is not available.
         ValueError: see ``encode_hint``.
     """
     require_available()
@@ -172,7 +176,7 @@ def install_server(context: ssl.SSLContext, callback: ServerPsk, hint: str) -> N
 
 
 def _prefer_sha256(context: ssl.SSLContext) -> None:
-    """Put the suites that a PSK fits first; with another one a server that has a certificate drops the key."""
+    """Prefer the suites that fit a PSK; with another suite a server that has a certificate ignores the key."""
     suites = _openssl.tls13_suites(context)
     if suites:
         ordered = sorted(suites, key=lambda name: not name.endswith("SHA256"))
@@ -180,48 +184,49 @@ def _prefer_sha256(context: ssl.SSLContext) -> None:
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
-# --------------------------------------------------------------------------------------------- what came of it
+# --------------------------------------------------------------------------------------------- after the handshake
 
 
 def was_used(obj: ssl.SSLObject) -> bool:
-    """Whether a key authenticated this connection. False until the handshake is done."""
+    """Whether a PSK authenticated this connection. False until the handshake is done."""
     return _proved_identity(obj) is not None
 
 
 def identity(obj: ssl.SSLObject) -> str:
-    """Whose key authenticated this connection: the client's name, at both ends; empty if none did."""
+    """Return the client's identity if its PSK authenticated this connection (at both ends), else ``""``."""
     return _proved_identity(obj) or ""
 
 
 def take_callback_error() -> BaseException | None:
-    """Take what a callback of this thread raised since the last call."""
-    error, _openssl_psk.raised.error = _openssl_psk.raised.error, None
+    """Return what a PSK callback of this thread has raised since the last call, and forget it."""
+    error, _openssl_psk.thread_state.callback_error = _openssl_psk.thread_state.callback_error, None
     return error
 
 
 def _proved_identity(obj: ssl.SSLObject) -> str | None:
-    if obj.version() is None:  # not done, or failed: what is known until then is a claim
+    if obj.version() is None:  # the handshake is not done, or has failed: an identity is only claimed
         return None
     if isinstance(obj, _PskSSLObject):
         return _proved_identity_natively(obj)
-    proven = None if _openssl_psk.why_not() else _openssl_psk.proved_identity(obj)
-    return None if proven is None else proven.decode()
+    proved = None if _openssl_psk.why_not() else _openssl_psk.proved_identity(obj)
+    return None if proved is None else proved.decode()
 
 
-# ------------------------------------------------------------------------------------------- without the bridge
+# ------------------------------------------------------------------------------------------------ without libssl
 
 
-# What to checked, on its context. Given to `ssl` it could not refer to the context, which would then never be freed.
+# Where a context keeps its callback. The callback may refer to the context: if `ssl` owned it, the context would never
+# be freed.
 _CALLBACK_ATTRIBUTE = "_wireline_native_psk"
 
 
 class _PskSSLObject(ssl.SSLObject):
-    """A connection whose callbacks, which are not told about it, can find it.
+    """A connection that its PSK callbacks can find: ``ssl`` does not pass it to them.
 
     Attributes:
-        claimed: the last identity for which there was a key.
-        asked: what said so.
-        failed: whether a callback has raised.
+        claimed: the last identity for which a key was returned.
+        answered_by: the callback that returned it.
+        failed: a callback has raised an exception.
     """
 
     claimed = ""
@@ -229,7 +234,11 @@ class _PskSSLObject(ssl.SSLObject):
     failed = False
 
     def do_handshake(self) -> None:
-        """Do it, let callbacks know that it is this one's, and fail when one has failed: ``ssl`` goes on without it."""
+        """Continue the handshake as the current connection of this thread.
+
+        Raises:
+            ssl.SSLError: also if a callback has failed; ``ssl`` itself would continue without a key.
+        """
         before, _this_thread.connection = _this_thread.connection, self
         try:
             super().do_handshake()
@@ -239,55 +248,55 @@ class _PskSSLObject(ssl.SSLObject):
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, "a PSK callback failed")
 
 
-class _HandshakeInThread(threading.local):
-    """The connection whose handshake this thread is in."""
+class _CurrentConnection(threading.local):
+    """The connection whose handshake this thread is inside."""
 
     connection: _PskSSLObject | None = None
 
 
-_this_thread = _HandshakeInThread()
+_this_thread = _CurrentConnection()
 
 
 def _native_client_callback(hint: str | None) -> tuple[str, bytes]:
     connection = _this_thread.connection
-    checked = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
-    if connection is None or not isinstance(checked, _CheckedClientCallback):
+    callback = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(callback, _CheckedClientCallback):
         return "", _random_key()
     try:
-        name, key = checked(None if hint is None else hint.encode())
-    except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
-        connection.failed, _openssl_psk.raised.error = True, error
+        name, key = callback(None if hint is None else hint.encode())
+    except BaseException as error:  # noqa: BLE001 - kept for `take_callback_error`, a KeyboardInterrupt too
+        connection.failed, _openssl_psk.thread_state.callback_error = True, error
         return "", _random_key()
-    connection.claimed, connection.answered_by = name.decode(), checked
+    connection.claimed, connection.answered_by = name.decode(), callback
     return connection.claimed, key
 
 
 def _native_server_callback(identity: str | None) -> bytes:
     connection = _this_thread.connection
-    checked = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
-    if connection is None or not isinstance(checked, _CheckedServerCallback):
+    callback = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(callback, _CheckedServerCallback):
         return b""
     try:
-        key = checked((identity or "").encode())
-    except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
-        connection.failed, _openssl_psk.raised.error = True, error
+        key = callback((identity or "").encode())
+    except BaseException as error:  # noqa: BLE001 - kept for `take_callback_error`, a KeyboardInterrupt too
+        connection.failed, _openssl_psk.thread_state.callback_error = True, error
         return _random_key()
     if key:
-        connection.claimed, connection.answered_by = identity or "", checked
+        connection.claimed, connection.answered_by = identity or "", callback
     return key
 
 
 def _random_key() -> bytes:
-    """Make a key for a handshake that is to fail. Without a key TLS 1.3 would go on without a key."""
+    """Return a key that makes the handshake fail. Without any key TLS 1.3 would continue without PSK."""
     return os.urandom(32)
 
 
 def _proved_identity_natively(obj: _PskSSLObject) -> str | None:
-    """The last identity that had a key, where the handshake cannot have succeeded but by that key.
+    """Return the claimed identity if the handshake can only have succeeded with its key.
 
-    That is a cipher with PSK in TLS 1.2; in 1.3, as no tickets were ever sent or offered, a resumption with a suite
-    that fits a key. A session of TLS 1.2 that was resumed after all may be anybody's; and a key of the context from
-    which a server was switched to this one (SNI) is none of this one's.
+    TLS 1.2: the cipher uses a PSK and no session was resumed (its identity would be unknown). TLS 1.3: a session was
+    "resumed", with a suite that fits a PSK; there are no tickets, so that can only be the PSK. In both, the callback
+    must be that of the final context: after an SNI switch a key of the first context proves nothing to the second.
     """
     cipher = obj.cipher()
     if (
