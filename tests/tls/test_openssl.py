@@ -112,7 +112,7 @@ class TestRefusals:
     )
     def test_another_version(self, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
         monkeypatch.setattr(ssl, name, value)
-        assert "through" in _openssl.why_not()
+        assert "ssl was loaded with" in _openssl.why_not()
 
     def test_another_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_openssl.sys, "implementation", types.SimpleNamespace(name="pypy"))
@@ -230,7 +230,7 @@ def test_the_pointer_of_a_context(make: object) -> None:
 
 def test_a_context_that_passes_on_to_another_one_is_refused_and_its_connections_are_not() -> None:
     context = Delegating()
-    with pytest.raises(_openssl.BridgeUnavailable, match="Delegating makes connections in its own way"):
+    with pytest.raises(_openssl.BridgeUnavailable, match="Delegating has its own wrap_bio"):
         _openssl.ctx_pointer(context)
     obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
     assert _openssl.ssl_pointer(obj)
@@ -256,7 +256,7 @@ def test_the_pointer_of_a_connection(version: ssl.TLSVersion) -> None:
 
 
 def test_a_connection_that_is_not_ours_to_look_into() -> None:
-    with pytest.raises(_openssl.BridgeUnavailable, match="a connection of the type object"):
+    with pytest.raises(_openssl.BridgeUnavailable, match="the type object of a connection is unknown"):
         _openssl.ssl_pointer(types.SimpleNamespace(_sslobj=object()))  # type: ignore[arg-type]
 
 

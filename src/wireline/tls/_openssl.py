@@ -1,19 +1,19 @@
-"""The bridge: what OpenSSL can do and ``ssl`` does not offer.
+"""The bridge: what OpenSSL offers and ``ssl`` does not.
 
-It calls the very libssl that ``ssl`` itself uses, on the very structures that ``ssl`` made:
+It calls the libssl that ``ssl`` itself uses, on the structures that ``ssl`` made:
 
-* Functions are looked up through ``_ssl`` itself (``dlsym`` searches what that was linked with), never by the name of a
-  library: a second copy of OpenSSL has the same version and the same defaults, and would crash on foreign structures.
-* A pointer is one word of a Python object: ``SSL_CTX*`` is the first after the object's head, ``SSL*`` the second. That
-  layout is private, so it is tried on throw-away objects before it is used for the first time, and each pointer is
-  compared with what Python says about the object every time. What settles it is the method table: only the right copy
-  of libssl has *this* table in *this* structure.
+* Functions are looked up through ``_ssl`` (``dlsym`` also searches the libraries that it is linked with), never by the
+  name of a library: a second copy of OpenSSL has the same version and defaults, and would crash on these structures.
+* A pointer is one word of a Python object: ``SSL_CTX*`` is the first after the object's head, ``SSL*`` the second. This
+  layout is private to CPython. It is tested on throw-away objects before its first use, and each pointer is compared
+  with its Python object on every use. The deciding check is the method table: only the right copy of libssl has *this*
+  table in *this* structure.
 
-Where any check fails the bridge is off and says why: ``BridgeUnavailable``, a ``NotImplementedError``. The environment
+If any check fails, the bridge is off and says why: ``BridgeUnavailable``, a ``NotImplementedError``. The environment
 variable ``WIRELINE_NO_BRIDGE=1`` switches it off at any time. No call leaves an error in OpenSSL's queue of this
-thread, where the next call of ``ssl`` would take it for its own.
+thread, where the next call of ``ssl`` would report it as its own.
 
-There is no policy here. The callbacks for pre-shared keys are in ``_openssl_psk``, the rules for those in ``_psk``.
+There is no policy here. The callbacks for pre-shared keys are in ``_openssl_psk``, their rules in ``_psk``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ __all__ = [
     "why_not",
 ]
 
-# The layout of the two structures was read and tried in these; a new one is added after these tests passed on it.
+# The layout was read in the source of these and tested on them. Add a version after tests/tls has passed on it.
 _KNOWN_PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 _NAMETYPE_HOST_NAME = 0  # tls1.h: TLSEXT_NAMETYPE_host_name
@@ -53,18 +53,18 @@ _GET_MIN_PROTO, _GET_MAX_PROTO, _SET_SESS_CACHE_MODE = 130, 131, 44  # ssl.h: SS
 
 
 class BridgeUnavailable(NotImplementedError):
-    """OpenSSL cannot be reached safely in this interpreter; the message says why."""
+    """OpenSSL cannot be called safely in this interpreter; the message says why."""
 
 
 # ------------------------------------------------------------------------------------------- finding and checking
 
 
 _lock = ProcessLock()
-_found: Library | str | None = None  # the library, or why there is none
+_found: Library | str | None = None  # a str is the reason why the bridge is off
 
 
 def why_not() -> str:
-    """Why the bridge cannot be used; empty if it can."""
+    """Return why the bridge cannot be used; ``""`` if it can."""
     found = _find()
     return found if isinstance(found, str) else ""
 
@@ -75,7 +75,11 @@ def available() -> bool:
 
 
 def library() -> Library:
-    """Give OpenSSL's functions, or raise ``BridgeUnavailable``."""
+    """Return OpenSSL's functions.
+
+    Raises:
+        BridgeUnavailable: the bridge is off.
+    """
     found = _find()
     if isinstance(found, str):
         raise BridgeUnavailable(found)
@@ -90,13 +94,13 @@ def _find() -> Library | str:
         if _found is None:
             try:
                 _found = _open()
-            except Exception as error:  # noqa: BLE001 - whatever went wrong, this interpreter is not as we know it
+            except Exception as error:  # noqa: BLE001 - any error means that the assumptions about this interpreter are wrong
                 _found = str(error) or type(error).__name__
         return _found
 
 
 def _open() -> Library:
-    """Load the library and try everything that is assumed of it."""
+    """Load the library and test every assumption about it."""
     if reason := _wrong_interpreter():
         raise BridgeUnavailable(reason)
     path = getattr(_ssl, "__file__", None)
@@ -105,13 +109,13 @@ def _open() -> Library:
     lib = Library(path)
     version = read_bytes(lib.OpenSSL_version(0)).decode()
     if (version, lib.OpenSSL_version_num()) != (ssl.OPENSSL_VERSION, ssl.OPENSSL_VERSION_NUMBER):
-        raise BridgeUnavailable(f"through {path} there is {version}, and ssl uses {ssl.OPENSSL_VERSION}")
+        raise BridgeUnavailable(f"ssl was loaded with {ssl.OPENSSL_VERSION}, but {path} with {version}")
     _try_pointers(lib)
     return lib
 
 
 def _wrong_interpreter() -> str:
-    """Why the layout of this interpreter's objects is not known; empty if it is."""
+    """Return why the object layout of this interpreter is unknown; ``""`` if it is known."""
     if sys.implementation.name != "cpython":
         return f"the bridge is for CPython, not for {sys.implementation.name}"
     if sys.version_info[:2] not in _KNOWN_PYTHONS:
@@ -126,7 +130,7 @@ def _wrong_interpreter() -> str:
 
 
 def _try_pointers(lib: Library) -> None:
-    """Find the pointers of throw-away objects, and see that they follow what Python does to the objects."""
+    """Check the pointers of throw-away objects, while Python changes the values that are compared."""
     for protocol in (ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT):
         context = ssl.SSLContext(protocol)
         check_new_context(lib, context, read_word(context, 0))
@@ -149,7 +153,11 @@ def _try_pointers(lib: Library) -> None:
 
 
 def check_new_context(lib: Library, context: ssl.SSLContext, pointer: int) -> None:
-    """See that ``pointer``, which may be anything, is the ``SSL_CTX*`` of ``context``; else ``BridgeUnavailable``."""
+    """Check that ``pointer``, which may be any number, is the ``SSL_CTX*`` of ``context``.
+
+    Raises:
+        BridgeUnavailable: it is not.
+    """
     if not is_mapped(lib, pointer):
         raise BridgeUnavailable("an SSL_CTX* is not where it should be")
     _check_context(lib, context, pointer)
@@ -160,7 +168,7 @@ def _methods(lib: Library) -> tuple[int, ...]:
 
 
 def _check_context(lib: Library, context: ssl.SSLContext, pointer: int) -> None:
-    """Compare what is at ``pointer`` with what Python says about ``context``."""
+    """Compare the ``SSL_CTX`` at ``pointer`` with the values of ``context``."""
     if lib.SSL_CTX_get_ssl_method(pointer) not in _methods(lib):
         raise BridgeUnavailable("an SSL_CTX belongs to another copy of OpenSSL")
     theirs = (
@@ -184,28 +192,33 @@ def _check_context(lib: Library, context: ssl.SSLContext, pointer: int) -> None:
 
 
 def _check_connection(lib: Library, obj: ssl.SSLObject | ssl.SSLSocket, pointer: int) -> None:
-    """See that the ``SSL`` at ``pointer`` is that of ``obj``: it knows its Python object and its context."""
+    """Check that the ``SSL`` at ``pointer`` is that of ``obj``: it refers to its Python object and to its context."""
     inner = _inner(obj)
     if pointer == 0 or lib.SSL_get_ex_data(pointer, 0) != id(inner):
         raise BridgeUnavailable("an SSL is not the one of its Python object")
     if lib.SSL_get_SSL_CTX(pointer) != read_word(obj.context, 0):
-        raise BridgeUnavailable("an SSL is not of the context that Python says")
+        raise BridgeUnavailable("an SSL does not belong to the context of its Python object")
     if bool(lib.SSL_is_server(pointer)) != obj.server_side:
-        raise BridgeUnavailable("an SSL has the other role than Python says")
+        raise BridgeUnavailable("an SSL and its Python object have different roles")
 
 
 def _inner(obj: ssl.SSLObject | ssl.SSLSocket) -> object:
-    """What carries the ``SSL*``. A closed or unconnected socket has none: ``ValueError``."""
+    """Return the object that has the ``SSL*``.
+
+    Raises:
+        ValueError: there is none: the socket is closed or not connected.
+        BridgeUnavailable: it is of an unknown type.
+    """
     inner: object = getattr(obj, "_sslobj", None)
     if inner is None:
         raise ValueError("there is no TLS connection")
     if type(inner) is not getattr(_ssl, "_SSLSocket", None):
-        raise BridgeUnavailable(f"a connection of the type {type(inner).__name__}")
+        raise BridgeUnavailable(f"the type {type(inner).__name__} of a connection is unknown")
     return inner
 
 
 def _verify_flags(mode: ssl.VerifyMode) -> int:
-    """The ``SSL_VERIFY_...`` of a mode: PEER is 1, FAIL_IF_NO_PEER_CERT 2."""
+    """Return the ``SSL_VERIFY_...`` flags of a mode: PEER is 1, FAIL_IF_NO_PEER_CERT is 2."""
     return {ssl.CERT_NONE: 0, ssl.CERT_OPTIONAL: 1, ssl.CERT_REQUIRED: 3}[mode]
 
 
@@ -213,26 +226,28 @@ def _verify_flags(mode: ssl.VerifyMode) -> int:
 
 
 def ctx_pointer(context: ssl.SSLContext) -> int:
-    """Find the ``SSL_CTX*`` of a context.
+    """Return the ``SSL_CTX*`` of a context.
 
     Raises:
-        BridgeUnavailable: there is no bridge, or this context is not what its connections are made of (a class that
-            passes on to another context inside, as truststore does).
+        BridgeUnavailable: the bridge is off, or the context makes connections from another context inside of it, as
+            truststore's class does.
     """
     lib = library()
     if type(context).wrap_bio.__module__ != "ssl":
-        raise BridgeUnavailable(f"{type(context).__qualname__} makes connections in its own way")
+        raise BridgeUnavailable(
+            f"{type(context).__qualname__} has its own wrap_bio, so its SSL_CTX may be unused"
+        )
     pointer = read_word(context, 0)
     _check_context(lib, context, pointer)
     return pointer
 
 
 def ssl_pointer(obj: ssl.SSLObject | ssl.SSLSocket) -> int:
-    """Find the ``SSL*`` of a connection.
+    """Return the ``SSL*`` of a connection.
 
     Raises:
-        BridgeUnavailable: there is no bridge.
-        ValueError: a socket that is closed or not connected.
+        BridgeUnavailable: the bridge is off.
+        ValueError: the socket is closed or not connected.
     """
     lib = library()
     pointer = read_word(_inner(obj), 1)
@@ -241,11 +256,11 @@ def ssl_pointer(obj: ssl.SSLObject | ssl.SSLSocket) -> int:
 
 
 def set_ciphersuites(context: ssl.SSLContext, names: str) -> None:
-    """Set the TLS 1.3 suites, in order of preference; from Python 3.15 on without the bridge.
+    """Set the TLS 1.3 suites, in order of preference. Python 3.15 and later need no bridge for it.
 
     Raises:
-        ssl.SSLError: a name that OpenSSL does not know; the suites are what they were.
-        ValueError: no name.
+        ssl.SSLError: OpenSSL does not know a name; the suites stay as they were.
+        ValueError: ``names`` is empty.
     """
     if not names.strip(": ") or "\0" in names:
         raise ValueError(f"not a list of TLS 1.3 ciphersuites: {names!r}")
@@ -256,23 +271,24 @@ def set_ciphersuites(context: ssl.SSLContext, names: str) -> None:
     lib, pointer, before = library(), ctx_pointer(context), tls13_suites(context)
     call(lib, "SSL_CTX_set_ciphersuites", pointer, names.encode("ascii"))
     unknown = {name.strip() for name in names.split(":")} - {*tls13_suites(context)}
-    if unknown:  # OpenSSL leaves out what it does not know, where something is left
+    if unknown:  # OpenSSL may skip an unknown name silently if another one is known
         call(lib, "SSL_CTX_set_ciphersuites", pointer, ":".join(before).encode("ascii"))
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"no such TLS 1.3 ciphersuite: {', '.join(sorted(unknown))}")
 
 
 def tls13_suites(context: ssl.SSLContext) -> list[str]:
-    """The names of the suites for TLS 1.3, in order of preference."""
+    """Return the names of the TLS 1.3 suites, in order of preference."""
     return [cipher["name"] for cipher in context.get_ciphers() if cipher["protocol"] == "TLSv1.3"]
 
 
 def set_session_id_context(obj: ssl.SSLObject, value: bytes) -> None:
-    """Set what a session must have been made for to be resumed on this connection of a server.
+    """Set the session id context of a server's connection: a session with another one is not resumed on it.
 
-    Not on the context: from 3.13 on ``ssl`` sets its own on each connection.
+    From 3.13 on ``ssl`` sets its own value on each connection (gh-105293), so setting it on the context has no effect.
 
     Raises:
-        ValueError: not 1 to 32 bytes. (With an empty one OpenSSL fails a resumption where clients are verified.)
+        ValueError: ``value`` is not 1 to 32 bytes. (If it is empty and clients are verified, OpenSSL fails each
+            resumption.)
     """
     if not 1 <= len(value) <= 32:
         raise ValueError(f"a session id context has 1 to 32 bytes, not {len(value)}")
@@ -280,33 +296,37 @@ def set_session_id_context(obj: ssl.SSLObject, value: bytes) -> None:
 
 
 def clear_session_id_context(context: ssl.SSLContext) -> None:
-    """Take back the session id context that ``ssl`` sets up to 3.12; on a client it fails every PSK of TLS 1.3."""
+    """Clear the session id context that ``ssl`` sets up to 3.12: with it a client fails every PSK of TLS 1.3."""
     call(library(), "SSL_CTX_set_session_id_context", ctx_pointer(context), b"", 0)
 
 
 def disable_session_cache(context: ssl.SSLContext) -> None:
-    """Let a server keep no sessions."""
+    """Make a server cache no sessions."""
     library().SSL_CTX_ctrl(ctx_pointer(context), _SET_SESS_CACHE_MODE, 0, 0)
 
 
 def set_verify(obj: ssl.SSLObject, mode: ssl.VerifyMode) -> None:
-    """Set for one connection whether the peer's certificate is asked for; before, or in the SNI callback."""
+    """Set the verify mode of one connection, before its handshake or in the SNI callback."""
     library().SSL_set_verify(ssl_pointer(obj), _verify_flags(mode), 0)
 
 
 def verify_result(obj: ssl.SSLObject) -> int:
-    """What came of looking at the peer's certificate: 0, or an ``X509_V_ERR_...`` of OpenSSL's."""
+    """Return the result of verifying the peer's certificate: 0, or one of OpenSSL's ``X509_V_ERR_...``."""
     return library().SSL_get_verify_result(ssl_pointer(obj))
 
 
 def server_name(obj: ssl.SSLObject) -> str:
-    """The name that a client has asked for, as the server sees it; ``""`` if it did not say."""
+    """Return the SNI name that a server's connection received; ``""`` if the client sent none."""
     name = library().SSL_get_servername(ssl_pointer(obj), _NAMETYPE_HOST_NAME)
     return read_bytes(name).decode("ascii", "replace") if name else ""
 
 
 def call(lib: Library, function: str, *arguments: object) -> None:
-    """Call a function that gives 0 when it fails, and then raise what OpenSSL says; its queue is empty afterwards."""
+    """Call a function that returns 0 on failure. OpenSSL's error queue is empty afterwards.
+
+    Raises:
+        ssl.SSLError: it failed; the message is OpenSSL's.
+    """
     lib.ERR_clear_error()
     if getattr(lib, function)(*arguments) > 0:
         return
