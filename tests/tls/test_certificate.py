@@ -64,5 +64,5 @@ def test_a_version_that_there_is_not_is_a_value_error_too() -> None:
     der = ssl.PEM_cert_to_DER_cert(certificates.ca().cert_pem.bytes().decode())
     version = b"\xa0\x03\x02\x01"  # [0] INTEGER, of one byte
     assert der.count(version + b"\x02") == 1
-    with pytest.raises(ValueError, match="no certificate"):
+    with pytest.raises(ValueError, match="not a certificate"):
         _ = Certificate(der.replace(version + b"\x02", version + b"\x07")).subject

@@ -165,7 +165,7 @@ def read_word(thing: object, index: int) -> int:
 
 
 def is_mapped(lib: Library, address: int) -> bool:
-    """Whether 64 bytes at ``address`` can be read. The kernel tries it and answers EFAULT; a direct read would crash."""
+    """Whether 64 bytes at ``address`` can be read. The kernel tries it (EFAULT); a direct read would crash."""
     if address == 0 or address % ctypes.alignment(ctypes.c_void_p):
         return False
     reader, writer = os.pipe()

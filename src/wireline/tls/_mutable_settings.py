@@ -1,4 +1,4 @@
-"""What may be set on a context after it was made, until it is first used."""
+"""The settings of a context that may be changed until its first use."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MutableSettings"]
 
-_LONGEST_ID_CONTEXT = 32  # bytes: SSL_MAX_SID_CTX_LENGTH
-_LONGEST_HINT = 255  # bytes: as for an identity, PSK_MAX_IDENTITY_LEN is 256 with the NUL
+_MAX_ID_CONTEXT = 32  # bytes: SSL_MAX_SID_CTX_LENGTH
+_MAX_HINT = 255  # bytes, as for an identity: PSK_MAX_IDENTITY_LEN, 256, includes the NUL
 
 
 class MutableSettings:
-    """The settings of a context. The first use freezes them: to change one then is a ``RuntimeError``."""
+    """The settings of a context. Its first use freezes them: a change is a ``RuntimeError`` from then on."""
 
     __slots__ = (
         "_client_get_psk",
@@ -49,43 +49,51 @@ class MutableSettings:
 
     @property
     def session_id_context(self) -> str:
-        """What a server's sessions are bound to, at most 32 bytes; ``""`` if it was not set.
+        """The name that a server's sessions are bound to, 1 to 32 bytes; ``""`` if it is not set.
 
-        Python sets one of its own: this is for servers that share tickets, or are to refuse those of others. To set it
-        is a ``NotImplementedError`` where this interpreter cannot do it, a ``ValueError`` if it is too long or empty.
+        Set it for servers that share the keys of their tickets: a session is only resumed where this name is the same.
+        Python has a default of its own.
+
+        Raises:
+            NotImplementedError: (when set) this interpreter cannot do it.
+            RuntimeError: (when set) the context is in use, or adopted.
+            ValueError: (when set) the value is empty or too long.
         """
         return self._session_id_context
 
     @session_id_context.setter
     def session_id_context(self, value: str) -> None:
-        if not short_text("session_id_context", value, _LONGEST_ID_CONTEXT):
+        if not short_text("session_id_context", value, _MAX_ID_CONTEXT):
             raise ValueError(
-                "session_id_context is empty: resuming a verified client would fail the handshake"
+                "session_id_context is empty; with client certificates, each resumption would fail"
             )
         self._require_own()
         _require_bridge()
-        self._change()
+        self._require_unfrozen()
         self._session_id_context = value
 
     @property
     def psk_identity_hint(self) -> str:
-        """What a server tells TLS 1.2 clients so that they can choose a key, at most 255 bytes; ``""`` for nothing."""
+        """The hint by which TLS 1.2 clients of a server choose their key, at most 255 bytes; ``""`` for no hint."""
         return self._psk_identity_hint
 
     @psk_identity_hint.setter
     def psk_identity_hint(self, value: str) -> None:
-        short_text("psk_identity_hint", value, _LONGEST_HINT)
+        short_text("psk_identity_hint", value, _MAX_HINT)
         self._require_own()
-        self._change()
+        self._require_unfrozen()
         self._psk_identity_hint = value
 
     @property
     def client_get_psk(self) -> ClientGetPsk | None:
-        """How a client gets its pre-shared key: ``(hint: str | None) -> (identity: str, psk: bytes)``.
+        """The callback for the pre-shared key of a client: ``(hint: str | None) -> (identity: str, psk: bytes)``.
 
-        It may be called twice for one handshake (without a hint for TLS 1.3, with it for TLS 1.2). A context that has
-        it accepts only servers that know the key. What it raises is the ``__cause__`` of the handshake's error.
-        To set it is a ``NotImplementedError`` where this interpreter cannot do it.
+        It may be called twice for one handshake (without a hint for TLS 1.3, with it for TLS 1.2). If it is set, only
+        servers that know the key are accepted. Its exception is the ``__cause__`` of the handshake's error.
+
+        Raises:
+            NotImplementedError: (when set) this interpreter cannot do it.
+            RuntimeError: (when set) the context is in use, or adopted.
         """
         return self._client_get_psk
 
@@ -96,10 +104,14 @@ class MutableSettings:
 
     @property
     def server_get_psk(self) -> ServerGetPsk | None:
-        """How a server gets the pre-shared key of a client: ``(identity: str) -> bytes``, ``b""`` refuses.
+        """The callback for the pre-shared key of a server's client: ``(identity: str) -> bytes``, ``b""`` refuses.
 
-        The identity is what a stranger claims, and proved only by the handshake. A context that has this issues no
-        tickets. To set it is a ``NotImplementedError`` where this interpreter cannot do it.
+        The identity is unverified input from the network until the handshake is done. If this is set, the server sends
+        no session tickets.
+
+        Raises:
+            NotImplementedError: (when set) this interpreter cannot do it.
+            RuntimeError: (when set) the context is in use, or adopted.
         """
         return self._server_get_psk
 
@@ -110,32 +122,32 @@ class MutableSettings:
 
     @property
     def require_alpn(self) -> bool:
-        """Whether a handshake fails that agrees on none of the protocols in ``alpn``. False at first."""
+        """Whether a handshake fails if no protocol of ``alpn`` is negotiated. False by default."""
         return self._require_alpn
 
     @require_alpn.setter
     def require_alpn(self, value: bool) -> None:
         require("require_alpn", value, bool)
-        self._change()
+        self._require_unfrozen()
         self._require_alpn = value
 
     @property
     def session_cache(self) -> SessionCache | None:
-        """The sessions of clients: ``connect`` and ``dial`` resume them by themselves. None: none are kept."""
+        """The cache of client sessions, which ``connect`` and ``dial`` resume. None switches resumption off."""
         return self._session_cache
 
     @session_cache.setter
     def session_cache(self, value: SessionCache | None) -> None:
         if value is not None:
             require("session_cache", value, SessionCache)
-        self._change()
+        self._require_unfrozen()
         self._session_cache = value
 
     def get_extra_data(self, index: int) -> object:
-        """Return what was kept under ``index``; None if nothing was.
+        """Return the object stored under ``index``; None if there is none.
 
         Raises:
-            TypeError: ``index`` is no ``int``.
+            TypeError: ``index`` is not an ``int``.
             ClosedError: the context was destroyed.
         """
         require("index", index, int)
@@ -143,10 +155,10 @@ class MutableSettings:
         return self._extra.get(index)
 
     def set_extra_data(self, index: int, value: object) -> None:
-        """Keep any object under a number, for as long as the context lives. Not frozen by use.
+        """Store any object under a number, until the context is destroyed. Allowed after the first use too.
 
         Raises:
-            TypeError: ``index`` is no ``int``.
+            TypeError: ``index`` is not an ``int``.
             ClosedError: the context was destroyed.
         """
         require("index", index, int)
@@ -159,12 +171,14 @@ class MutableSettings:
 
     def _require_own(self) -> None:
         if self._is_adopted:
-            raise RuntimeError("an adopted ssl.SSLContext is used as it is; set this on a context of our own")
+            raise RuntimeError(
+                "an adopted ssl.SSLContext is used unchanged; this can only be set on a context made by SslContext(...)"
+            )
 
-    def _change(self) -> None:
+    def _require_unfrozen(self) -> None:
         self._require_alive()
         if self._frozen:
-            raise RuntimeError("the SslContext is in use, and cannot be changed any more; make another one")
+            raise RuntimeError("the SslContext is in use and cannot be changed; make another one")
 
     def _require_psk(self, name: str, value: Callable[..., object] | None) -> None:
         require_callable(name, value)
@@ -173,7 +187,7 @@ class MutableSettings:
             from . import _psk
 
             _psk.require_available()
-        self._change()
+        self._require_unfrozen()
 
 
 def _require_bridge() -> None:

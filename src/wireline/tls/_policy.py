@@ -1,8 +1,8 @@
-"""What is decided about one connection: before its handshake, during, and after.
+"""The policy of one connection: what is set up before its handshake, checked after it, and reported about it.
 
-The engine moves bytes and asks here. Nothing here trusts what OpenSSL does by itself where it is known not to do it:
-a name that a client asks for may lead to a stricter context, and the certificate is then asked for; a resumed session
-has no chain; a "verified" chain exists where nothing was verified.
+The engine moves bytes and calls this. Three things that OpenSSL does not do by itself are done here: SNI may lead to a
+context that asks for client certificates, and then the connection must ask too; a resumed handshake has no chain, so a
+client takes it from the session; OpenSSL's "verified" chain exists even if nothing was verified, and is then withheld.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ._certificate import Certificate
 from ._role_context import RoleContext
-from ._sessions import TlsSession
+from ._sessions import TlsSession, has_space
 
 _DER = 2  # `_ssl.ENCODING_DER`
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("wireline")
 __all__ = ["TlsInfo", "TlsPolicy", "on_server_name"]
 
 
-# What a faulty class raises, in distinction to an exception of a program's own that a signal handler raises.
+# The exceptions of a programming error. Any other may be a program's own, raised by its signal handler.
 _FAULTS = (
     ArithmeticError,
     AttributeError,
@@ -38,22 +38,22 @@ _FAULTS = (
 
 
 class TlsInfo(NamedTuple):
-    """What a handshake came to."""
+    """The result of a handshake."""
 
     version: str
     """``"TLSv1.2"`` or ``"TLSv1.3"``; ``""`` before the handshake."""
     cipher: str
     """OpenSSL's name of the cipher suite; ``""`` before the handshake."""
     alpn: str | None
-    """The protocol that was agreed on, None if there is none."""
+    """The negotiated protocol; None if there is none."""
     resumed: bool
-    """Whether an earlier session was resumed, or an external pre-shared key used in TLS 1.3."""
+    """Whether an earlier session was resumed, or (TLS 1.3) a pre-shared key was used."""
     server_name: str
-    """The name or address that the client asked for; ``""`` if it did not say."""
+    """The name or address that the client asked for; ``""`` if it sent none."""
 
 
 class _Negotiated(NamedTuple):
-    """What is known when a handshake is done."""
+    """A copy of everything that the socket reports about its handshake."""
 
     version: str
     cipher: str
@@ -88,20 +88,20 @@ class TlsPolicy:
         self._offered_session = offered
         self._psk_possible = role.psk
         self._selects_by_name = role.select_context is not None
-        # As it is now: the certificate is asked for by this, whatever becomes of the context.
+        # A copy: the connection keeps the mode of this moment, even if the context is changed later.
         self._verify_mode = role.context.verify_mode
         self._callback_error: BaseException | None = None
         self._negotiated: _Negotiated | None = None
 
     @property
     def ragged_eof(self) -> bool:
-        """Whether the end of the TCP stream is an end of the TLS stream as well."""
+        """Whether the end of the TCP stream ends the TLS stream cleanly, without ``close_notify``."""
         return self._role.ragged_eof
 
     # ------------------------------------------------------------------------------------------------ handshake
 
     def prepare(self, obj: ssl.SSLObject) -> None:
-        """Do what has to be done to a connection before its handshake.
+        """Set up a connection before its handshake.
 
         Raises:
             NotImplementedError: this interpreter cannot set a session id context.
@@ -111,13 +111,13 @@ class TlsPolicy:
             if obj.context.sni_callback is not None:
                 _server_policies[obj] = self
         if self._role.psk:
-            _take_psk_callback_error()  # of a handshake that nobody asked for its reason
+            _take_psk_callback_error()  # drop the error of an earlier handshake of this thread
 
     def check(self, obj: ssl.SSLObject) -> None:
-        """Look at a finished handshake, and refuse a peer that OpenSSL alone would have let in.
+        """Check a finished handshake; some peers that OpenSSL accepts are refused.
 
         Raises:
-            ssl.SSLError: the peer did not prove what it had to.
+            ssl.SSLError: the peer is refused.
         """
         psk_used = self._psk_possible and _psk_was_used(obj)
         if self._role.psk and not self._role.server and not psk_used:
@@ -130,18 +130,19 @@ class TlsPolicy:
             and _ticket_was_used(obj)
             and not psk_used
         ):
-            # It may have been made for another name, by a client that this one would not let in.
+            # The session may be one of another name, whose context accepts clients that this one would not.
             raise ssl.SSLError(
-                ssl.SSL_ERROR_SSL, "a session cannot stand for the certificate that this name asks for"
+                ssl.SSL_ERROR_SSL,
+                "a resumed session does not replace the client certificate that this server name requires",
             )
         if self._role.require_alpn and obj.selected_alpn_protocol() is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
-        # It stays as it is, and is taken down because any thread may ask: OpenSSL may be at work in another one then,
-        # and free what it is asked for (a client's session, when a ticket comes).
+        # Any thread may ask for the result later, while OpenSSL runs in another thread and may free parts of it (the
+        # session of a client, when a ticket arrives). So it is copied now.
         self._negotiated = self._snapshot(obj)
 
     def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
-        """Say more about a handshake that failed: what a callback raised, and which name was asked for."""
+        """Add details to the error of a handshake: a callback's exception as cause, the host name as a note."""
         cause, self._callback_error = self._callback_error, None
         if cause is None and self._psk_possible:
             cause = _take_psk_callback_error()
@@ -154,38 +155,37 @@ class TlsPolicy:
         return error
 
     def wants_every_ticket(self, obj: ssl.SSLObject) -> bool:
-        """Whether each session ticket is to be kept as it comes: each is good for one connection."""
+        """Whether ``store_session`` is to be called for each ticket: in TLS 1.3 a ticket is used for one connection."""
         return obj.version() == "TLSv1.3" and self._wants_session(obj)
 
     def store_session(self, obj: ssl.SSLObject) -> None:
-        """Keep the session of a client for the next connection to the same host and port.
+        """Put the session of a client into the cache, for the next connection to the same host and port.
 
-        No error of a cache is raised: the caller is a read, whose data would be lost.
+        An error of the cache is logged and not raised: the caller is a read, whose data would be lost.
         """
         try:
             if self._wants_session(obj):
                 self._put_session(obj)
         except TimeoutError:
-            raise  # that of a signal handler: no cache waits
+            raise  # by a signal handler: a cache does not wait
         except _FAULTS:
-            # A program's own class of cache may have faults, and the read that calls must not fail by them. Other
-            # exceptions are those of signal handlers, and belong to the caller.
-            _log.exception("the TLS session with %s, port %d, was not kept", self._host, self._port)
+            # A bug in a user's cache class must not fail the read. Other exceptions are those of signal handlers, and
+            # are for the caller.
+            _log.exception("the TLS session with %s, port %d, was not stored", self._host, self._port)
 
     def _wants_session(self, obj: ssl.SSLObject) -> bool:
-        """Whether ``obj.session`` is to be asked for.
+        """Whether to read ``obj.session``.
 
-        CPython (3.11 to 3.13, at least) leaks a copy of the session, 6.5 kB and more, each time the attribute is read.
-        So it is read only for a client with a cache that has room for one more session with this server. What is left
-        of the leak: one copy for each ticket that is kept (TLS 1.3), and one for each handshake that was not resumed
-        (TLS 1.2).
+        Each read leaks a copy of the session in CPython (3.11 to 3.13 at least): 6.5 kB and more. So it is read only if
+        this client has a cache with space for one more session with this server. The remaining leak is one copy for
+        each stored ticket (TLS 1.3), or for each handshake that was not resumed (TLS 1.2).
         """
         role = self._role
         if role.sessions is None or role.server or not (self._host and self._port):
             return False
         if obj.version() == "TLSv1.3":
-            return role.sessions._has_room(role.context, self._host, self._port, role.alpn)
-        return not obj.session_reused  # else it may be used again, and is still there
+            return has_space(role.sessions, role.context, (self._host, self._port, role.alpn))
+        return not obj.session_reused  # a resumed one is in the cache already, and may be used again
 
     def _put_session(self, obj: ssl.SSLObject) -> None:
         role = self._role
@@ -193,10 +193,10 @@ class TlsPolicy:
         try:
             session = obj.session
         except ValueError:
-            return  # too large to be copied, with a certificate of some thousand names
+            return  # too large for `ssl` to copy: the certificate has thousands of names
         version = obj.version() or ""
         if session is None or (version == "TLSv1.3" and not session.has_ticket):
-            return  # the server has not sent one
+            return  # the server has sent no ticket
         role.sessions.put(
             TlsSession(
                 session,
@@ -209,23 +209,23 @@ class TlsPolicy:
             )
         )
 
-    # ------------------------------------------------------------------------------------------- what came of it
+    # ----------------------------------------------------------------------------------------------- the result
 
     def certificates(self, obj: ssl.SSLObject) -> list[Certificate]:
-        """Return the peer's certificates, leaf first; empty unless they were verified.
+        """Return the peer's certificates, leaf first; ``[]`` unless they were verified.
 
-        A resumed handshake sends none: a client knows them from its session, a server only the leaf.
+        A resumed handshake sends no certificates: a client takes them from its session, a server has only the leaf.
         """
         return list(self._negotiated.chain if self._negotiated else self._chain(obj))
 
     def psk_identity(self, obj: ssl.SSLObject) -> str:
-        """Return the identity whose pre-shared key was proved (a server's peer; a client's own), else ``""``."""
+        """Return the client's identity if its pre-shared key was proved (at both ends), else ``""``."""
         return self._negotiated.psk_identity if self._negotiated else self._identity(obj)
 
     def info(self, obj: ssl.SSLObject) -> TlsInfo:
-        """Return version, cipher, protocol, whether it was resumed, and the name asked for."""
+        """Return the result of the handshake; before it, what is known so far."""
         negotiated = self._negotiated or self._snapshot(obj)
-        # To look for a name takes ten times as long as the rest, and a server's session is not replaced.
+        # A server's name is looked up only here: it takes ten times as long as the snapshot, and does not change.
         name = _name_asked_for(obj) if self._role.server and not self._host else self._host
         return TlsInfo(negotiated.version, negotiated.cipher, negotiated.alpn, negotiated.resumed, name)
 
@@ -242,12 +242,12 @@ class TlsPolicy:
 
     def _chain(self, obj: ssl.SSLObject) -> list[Certificate]:
         if self._verify_mode == ssl.CERT_NONE:
-            return []  # OpenSSL builds a "verified" chain then as well
+            return []  # OpenSSL's "verified" chain exists here too
         try:
             leaf = obj.getpeercert(True)
         except ValueError:  # before the handshake
             return []
-        if not leaf:  # to ask for the chain of a peer that has none is an `AttributeError` on 3.13
+        if not leaf:  # `get_verified_chain` of a peer without a certificate is an AttributeError on 3.13
             return []
         chain = _verified_chain(obj)
         if not chain and obj.session_reused and self._offered_session is not None:
@@ -262,10 +262,10 @@ class TlsPolicy:
         return _psk.identity(obj)
 
     def pointer(self, obj: ssl.SSLObject) -> int:
-        """Return OpenSSL's ``SSL*``. It belongs to the connection: never free it, never use it beside a call.
+        """Return OpenSSL's ``SSL*``. The connection owns it: never free it, never use it during another call.
 
         Raises:
-            NotImplementedError: this interpreter does not let anybody at it; the message says why.
+            NotImplementedError: the bridge is off; the message says why.
         """
         from . import _openssl
 
@@ -273,14 +273,14 @@ class TlsPolicy:
 
     # ------------------------------------------------------------------------------------------------------- SNI
 
-    def server_name(self, obj: ssl.SSLObject, name: str | None) -> int | None:
-        """Go on with the context that belongs to the name a client asks for. An error is an alert, kept for later."""
+    def switch_context(self, obj: ssl.SSLObject, name: str | None) -> int | None:
+        """Switch to the context of a server name. An exception sends an alert and is kept for ``annotate_error``."""
         self._host = name or ""
         try:
             chosen = self._role.select_context(name) if self._role.select_context else None
             if chosen is not None and chosen.context is not obj.context:
                 self._switch(obj, chosen)
-        except BaseException as error:  # noqa: BLE001 - OpenSSL called: it goes to whoever waits for the handshake
+        except BaseException as error:  # noqa: BLE001 - the caller is OpenSSL; `annotate_error` makes it the cause of the handshake's error
             self._callback_error = error
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         return None
@@ -295,10 +295,10 @@ class TlsPolicy:
         self._set_session_id_context(obj)
 
     def _set_verify_mode(self, obj: ssl.SSLObject, wanted: ssl.VerifyMode) -> None:
-        """Ask for certificates as the new context does: to switch alone does not, in any version of OpenSSL.
+        """Set the verify mode of the new context. No version of OpenSSL does this when the context is switched.
 
         Raises:
-            NotImplementedError: it asks for more than the old one, and this interpreter cannot be made to.
+            NotImplementedError: the new mode is stricter, and without the bridge it cannot be set.
         """
         from . import _openssl
 
@@ -308,21 +308,21 @@ class TlsPolicy:
             if wanted > self._verify_mode:
                 raise NotImplementedError(
                     "server_name_callback leads to a context that asks for more client certificates, and this "
-                    f"interpreter cannot change that in a handshake: {error}"
+                    f"interpreter cannot change that during a handshake: {error}"
                 ) from error
-            return  # stricter than asked for
+            return  # the old mode is stricter, which is safe
         self._verify_mode = wanted
 
     def _set_session_id_context(self, obj: ssl.SSLObject) -> None:
         if self._role.session_id_context:
             from . import _openssl
 
-            # Of the connection and not of the context: from 3.13 on `ssl` sets its own for each (gh-105293).
+            # On the connection, not on the context: from 3.13 on `ssl` sets its own for each connection (gh-105293).
             _openssl.set_session_id_context(obj, self._role.session_id_context)
 
 
 _server_policies: weakref.WeakKeyDictionary[ssl.SSLObject, TlsPolicy] = weakref.WeakKeyDictionary()
-"""The servers' connections. OpenSSL's callback for names is one a context, and knows the connection only."""
+"""The policies of servers, by connection: the SNI callback belongs to a context, and gets the connection only."""
 
 
 def _name_asked_for(obj: ssl.SSLObject) -> str:
@@ -332,14 +332,14 @@ def _name_asked_for(obj: ssl.SSLObject) -> str:
 
 
 def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> int | None:
-    """Take the name that a client asks for: the ``sni_callback`` of every context that we make for servers."""
-    connection = _server_policies.get(obj)
-    return connection.server_name(obj, name) if connection is not None else None
+    """Switch the context by the name that a client asks for: the ``sni_callback`` of our server contexts."""
+    policy = _server_policies.get(obj)
+    return policy.switch_context(obj, name) if policy is not None else None
 
 
 def _verified_chain(obj: ssl.SSLObject) -> list[Certificate]:
-    """The chain from leaf to root; empty after a resumption."""
-    # Public from 3.13 on, and private with the same meaning since 3.10.
+    """Return the chain from leaf to root; ``[]`` after a resumption."""
+    # A method of `SSLObject` from 3.13 on; before, of the private `_sslobj` only, with the same result since 3.10.
     chain = obj._sslobj.get_verified_chain()  # type: ignore[attr-defined]
     return [Certificate(each.public_bytes(_DER)) for each in chain or ()]
 

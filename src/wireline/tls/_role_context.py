@@ -13,7 +13,19 @@ __all__ = ["RoleContext"]
 
 @dataclass(frozen=True, slots=True)
 class RoleContext:
-    """What a context decided for the connections of one of its two roles."""
+    """The frozen configuration of a client or of a server.
+
+    Attributes:
+        context: the ``ssl.SSLContext`` of this role.
+        server: this is the server's role.
+        ragged_eof: the end of the TCP stream ends the TLS stream cleanly.
+        require_alpn: a handshake without a common protocol fails.
+        alpn: the protocols that are offered, in order of preference.
+        psk: the role has a PSK callback.
+        session_id_context: of a server's connections; ``b""`` leaves that of ``ssl``.
+        sessions: the cache of a client; None if it resumes nothing.
+        select_context: the ``server_name_callback`` of a server; returns the role to switch to, None to stay.
+    """
 
     context: ssl.SSLContext
     server: bool

@@ -1,7 +1,7 @@
-"""Sessions of a client, to be resumed: who they belong to, and where they are kept.
+"""TLS sessions of clients, and their cache.
 
-OpenSSL does not look at the name again when a session is resumed. So a session says which context and host it was
-made with, and is offered to no other.
+OpenSSL does not check the host name when a session is resumed. So a session records its context and host, and is
+offered to no other host and by no other context.
 """
 
 from __future__ import annotations
@@ -14,29 +14,31 @@ from wireline._os.process import ProcessLock
 
 from ._certificate import Certificate
 
-__all__ = ["SessionCache", "SessionKey", "TlsSession"]
+__all__ = ["SessionCache", "SessionKey", "TlsSession", "has_space"]
 
-_MOST_PEERS = 128  # a guess: a program talks to a handful of servers, a crawler gains nothing from resuming
-_MOST_EACH = (
-    4  # connections at the same time that can resume; OpenSSL's servers send two tickets a connection
+_MAX_SERVERS = (
+    128  # a guess: a program talks to a handful of servers, and a crawler gains nothing from resumption
+)
+_MAX_PER_SERVER = (
+    4  # parallel connections that can resume; a server of OpenSSL sends two tickets per connection
 )
 
 SessionKey = tuple[str, int, tuple[str, ...]]
-"""Host, port, and the protocols that were offered by ALPN."""
+"""Host, port, and the protocols offered by ALPN."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TlsSession:
-    """A session that a client may resume, with the server that it was made with and with no other.
+    """A session that a client may resume with the same server.
 
     Attributes:
-        session: what ``ssl`` needs to resume it.
+        session: the session itself, for ``ssl``.
         context: the ``ssl.SSLContext`` that verified the server.
         host: the name or address that the certificate was checked for.
         port: the server's port.
-        alpn: the protocols that were offered.
+        alpn: the protocols that the client offered.
         version: the version of TLS.
-        chain: the certificates that were verified, leaf first; a resumed handshake sends none.
+        chain: the verified certificates of the server, leaf first; a resumed handshake sends none.
     """
 
     session: ssl.SSLSession = field(repr=False)
@@ -49,17 +51,20 @@ class TlsSession:
 
     @property
     def key(self) -> SessionKey:
-        """What the session is kept under."""
+        """The key of the session in a cache."""
         return self.host, self.port, self.alpn
 
     @property
     def once(self) -> bool:
-        """Whether it may be used once only: an observer can tell connections with the same TLS 1.3 ticket apart."""
+        """Whether it is used for one connection only, as in TLS 1.3.
+
+        An observer can correlate connections that use the same ticket (RFC 8446, C.4).
+        """
         return self.version == "TLSv1.3"
 
 
 class SessionCache:
-    """Sessions by host, port and ALPN: at most 4 of each of at most 128, the ones used last."""
+    """Sessions by host, port and ALPN: at most 4 for each of at most 128 keys; the most recently used stay."""
 
     __slots__ = ("_lock", "_sessions")
 
@@ -68,24 +73,18 @@ class SessionCache:
         self._sessions: OrderedDict[SessionKey, deque[TlsSession]] = OrderedDict()
 
     def put(self, session: TlsSession) -> None:
-        """Keep a session; the oldest ones go."""
+        """Add a session; the oldest ones are dropped."""
         with self._lock.here:
-            kept = self._sessions.setdefault(session.key, deque(maxlen=_MOST_EACH))
+            kept = self._sessions.setdefault(session.key, deque(maxlen=_MAX_PER_SERVER))
             if not session.once:
-                kept.clear()  # one is enough where one can be used again
+                kept.clear()  # this one can be used any number of times
             kept.append(session)
             self._sessions.move_to_end(session.key)
-            if len(self._sessions) > _MOST_PEERS:
+            if len(self._sessions) > _MAX_SERVERS:
                 self._sessions.popitem(last=False)
 
-    def _has_room(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> bool:
-        """Whether one more session with this host would not drive out another good one."""
-        with self._lock.here:
-            kept = self._sessions.get((host, port, alpn))
-            return not kept or len(kept) < _MOST_EACH or kept[-1].context is not context
-
     def take(self, context: ssl.SSLContext, host: str, port: int, alpn: tuple[str, ...]) -> TlsSession | None:
-        """Return a session to offer to this host, or None. One of TLS 1.3 is returned once."""
+        """Return a session to offer to this host, or None. A TLS 1.3 session is removed from the cache."""
         with self._lock.here:
             kept = self._sessions.get((host, port, alpn))
             if not kept or kept[-1].context is not context:
@@ -99,7 +98,7 @@ class SessionCache:
         return session
 
     def discard(self, session: TlsSession) -> None:
-        """Forget a session: a handshake that offered it has failed."""
+        """Remove a session, because a handshake that offered it has failed."""
         with self._lock.here:
             kept = self._sessions.get(session.key)
             if kept is not None and session in kept:
@@ -108,14 +107,21 @@ class SessionCache:
                     del self._sessions[session.key]
 
     def clear(self) -> None:
-        """Forget every session."""
+        """Remove all sessions."""
         with self._lock.here:
             self._sessions.clear()
 
     def __len__(self) -> int:
-        """Count the sessions."""
+        """Return the number of sessions."""
         with self._lock.here:
             return sum(map(len, self._sessions.values()))
 
     def __repr__(self) -> str:
         return f"<SessionCache with {len(self)} sessions>"
+
+
+def has_space(cache: SessionCache, context: ssl.SSLContext, key: SessionKey) -> bool:
+    """Whether one more session under ``key`` would push out no good one."""
+    with cache._lock.here:
+        kept = cache._sessions.get(key)
+        return not kept or len(kept) < _MAX_PER_SERVER or kept[-1].context is not context
