@@ -280,7 +280,7 @@ class TlsPolicy:
             chosen = self._role.select_context(name) if self._role.select_context else None
             if chosen is not None and chosen.context is not obj.context:
                 self._switch(obj, chosen)
-        except BaseException as error:  # noqa: BLE001 - the caller is OpenSSL; `annotate_error` makes it the cause of the handshake's error
+        except BaseException as error:  # noqa: BLE001 - OpenSSL is the caller; kept for `annotate_error`
             self._callback_error = error
             return ssl.ALERT_DESCRIPTION_INTERNAL_ERROR
         return None
