@@ -5,6 +5,7 @@ from __future__ import annotations
 import _ssl
 import asyncio
 import ctypes
+import gc
 import math
 import os
 import pathlib
@@ -490,3 +491,53 @@ def test_a_server_without_a_cache_resumes_nothing(version: ssl.TLSVersion) -> No
     again = Link(client, server, session=first.client.session).shake()
     assert again.is_good
     assert not again.client.session_reused
+
+
+# --------------------------------------------------------------------------------------------- copies of sessions
+
+
+def test_before_a_handshake_there_is_no_session() -> None:
+    assert _openssl.get_session(Link(plain_client(), plain_server()).client) is None
+
+
+@BOTH_VERSIONS
+def test_a_copy_of_a_session_can_be_resumed_after_its_connection_is_gone(version: ssl.TLSVersion) -> None:
+    client, server = plain_client(version), plain_server(version)
+    first = Link(client, server).shake()
+    early = _openssl.get_session(first.client)
+    assert early is not None
+    assert early.has_ticket is (version == TLS1_2)
+    assert first.say() == b"hello"
+    session = _openssl.get_session(first.client)
+    assert session is not None
+    assert session.has_ticket
+    del first  # without `close_notify`: OpenSSL marks the connection's own session as not resumable
+    gc.collect()
+    for _ in range(1 if version == TLS1_3 else 3):
+        again = Link(client, server)
+        _openssl.set_session(again.client, session)
+        assert again.shake().is_good
+        assert again.client.session_reused
+
+
+def test_each_copy_of_a_session_is_freed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    link, library = Link(plain_client(), plain_server()).shake(), _openssl.library()
+    copied: list[int] = []
+    freed: list[int] = []
+    copy, free = library.SSL_SESSION_dup, library.SSL_SESSION_free
+    monkeypatch.setattr(library, "SSL_SESSION_dup", lambda at: copied.append(copy(at)) or copied[-1])
+    monkeypatch.setattr(library, "SSL_SESSION_free", lambda at: freed.append(at) or free(at))
+    session = _openssl.get_session(link.client)
+    assert session is not None
+    _openssl.set_session(Link(plain_client(), plain_server()).client, session)
+    assert (len(copied), len(freed)) == (2, 1)
+    del session
+    gc.collect()
+    assert sorted(freed) == sorted(copied)
+
+
+def test_without_memory_for_a_copy_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link(plain_client(), plain_server()).shake()
+    monkeypatch.setattr(_openssl.library(), "SSL_SESSION_dup", lambda at: 0)
+    with pytest.raises(MemoryError):
+        _openssl.get_session(link.client)

@@ -23,7 +23,7 @@ from ._mutable_settings import MutableSettings
 from ._names import normalise
 from ._policy import TlsPolicy
 from ._role_context import RoleContext
-from ._sessions import SessionCache
+from ._sessions import SessionCache, offer_session
 from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
@@ -347,14 +347,17 @@ class SslContext(MutableSettings):
         offered = None
         if role.sessions is not None and name and port:
             offered = role.sessions.take(role.context, name, port, role.alpn)
+            if offered is not None and (offered.context is not role.context or offered.host != name):
+                offered = None  # a bug of a user's cache class; resuming it would skip the check of the name
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         obj = role.context.wrap_bio(
             incoming,
             outgoing,
             server_side=role.server,
             server_hostname=name or None,
-            session=offered.session if offered else None,
         )
+        if offered is not None:
+            offer_session(obj, offered.session)
         return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
 
     def _client_core(

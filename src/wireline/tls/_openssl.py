@@ -29,14 +29,17 @@ from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read_b
 
 __all__ = [
     "BridgeUnavailable",
+    "SessionCopy",
     "available",
     "call",
     "clear_session_id_context",
     "ctx_pointer",
     "disable_session_cache",
+    "get_session",
     "library",
     "server_name",
     "set_ciphersuites",
+    "set_session",
     "set_session_id_context",
     "set_verify",
     "ssl_pointer",
@@ -303,6 +306,53 @@ def clear_session_id_context(context: ssl.SSLContext) -> None:
 def disable_session_cache(context: ssl.SSLContext) -> None:
     """Make a server cache no sessions."""
     library().SSL_CTX_ctrl(ctx_pointer(context), _SET_SESS_CACHE_MODE, 0, 0)
+
+
+class SessionCopy:
+    """A copy of an ``SSL_SESSION``, freed with this object.
+
+    A copy, because OpenSSL marks the session of a connection as not resumable when the connection is freed without
+    ``close_notify``, or fails.
+    """
+
+    __slots__ = ("_lib", "pointer")
+
+    def __init__(self, lib: Library, original: int) -> None:
+        self._lib = lib
+        self.pointer = lib.SSL_SESSION_dup(original)
+        if not self.pointer:
+            raise MemoryError("OpenSSL cannot copy a session")
+
+    def __del__(self) -> None:
+        self._lib.SSL_SESSION_free(self.pointer)
+
+    @property
+    def has_ticket(self) -> bool:
+        """Whether the server has sent a ticket for it."""
+        return bool(self._lib.SSL_SESSION_has_ticket(self.pointer))
+
+
+def get_session(obj: ssl.SSLObject) -> SessionCopy | None:
+    """Return the session of a connection, like ``SSLObject.session``, which leaks a copy on each read (3.11 to 3.13).
+
+    It also works for a session that is too large for that copy.
+    """
+    lib = library()
+    pointer = lib.SSL_get_session(ssl_pointer(obj))
+    return SessionCopy(lib, pointer) if pointer else None
+
+
+def set_session(obj: ssl.SSLObject, session: SessionCopy) -> None:
+    """Offer a session in the handshake of a client. The caller checks that it has the same context and host.
+
+    Raises:
+        ssl.SSLError: OpenSSL refuses it.
+    """
+    lib = library()
+    copy = SessionCopy(
+        lib, session.pointer
+    )  # this connection must not change the cached one, see `SessionCopy`
+    call(lib, "SSL_set_session", ssl_pointer(obj), copy.pointer)
 
 
 def set_verify(obj: ssl.SSLObject, mode: ssl.VerifyMode) -> None:

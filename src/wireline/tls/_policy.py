@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ._certificate import Certificate
 from ._role_context import RoleContext
-from ._sessions import TlsSession, has_space
+from ._sessions import TlsSession, has_space, read_session
 
 _DER = 2  # `_ssl.ENCODING_DER`
 
@@ -174,11 +174,10 @@ class TlsPolicy:
             _log.exception("the TLS session with %s, port %d, was not stored", self._host, self._port)
 
     def _wants_session(self, obj: ssl.SSLObject) -> bool:
-        """Whether to read ``obj.session``.
+        """Whether to read the session and store it.
 
-        Each read leaks a copy of the session in CPython (3.11 to 3.13 at least): 6.5 kB and more. So it is read only if
-        this client has a cache with space for one more session with this server. The remaining leak is one copy for
-        each stored ticket (TLS 1.3), or for each handshake that was not resumed (TLS 1.2).
+        Only if this client has a cache with space for one more session with this server: without the bridge each read
+        leaks memory (``read_session``).
         """
         role = self._role
         if role.sessions is None or role.server or not (self._host and self._port):
@@ -190,13 +189,9 @@ class TlsPolicy:
     def _put_session(self, obj: ssl.SSLObject) -> None:
         role = self._role
         assert role.sessions is not None
-        try:
-            session = obj.session
-        except ValueError:
-            return  # too large for `ssl` to copy: the certificate has thousands of names
-        version = obj.version() or ""
-        if session is None or (version == "TLSv1.3" and not session.has_ticket):
-            return  # the server has sent no ticket
+        session = read_session(obj)
+        if session is None:
+            return
         role.sessions.put(
             TlsSession(
                 session,
@@ -204,7 +199,7 @@ class TlsPolicy:
                 self._host,
                 self._port,
                 role.alpn,
-                version,
+                obj.version() or "",
                 tuple(self.certificates(obj)),
             )
         )

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 
 from wireline._os.process import ProcessLock
 
+from . import _openssl
 from ._certificate import Certificate
 
-__all__ = ["SessionCache", "SessionKey", "TlsSession", "has_space"]
+__all__ = ["SessionCache", "SessionKey", "TlsSession", "has_space", "offer_session", "read_session"]
 
 _MAX_SERVERS = (
     128  # a guess: a program talks to a handful of servers, and a crawler gains nothing from resumption
@@ -32,7 +33,7 @@ class TlsSession:
     """A session that a client may resume with the same server.
 
     Attributes:
-        session: the session itself, for ``ssl``.
+        session: the session itself: an ``ssl.SSLSession``, or a copy of OpenSSL's object.
         context: the ``ssl.SSLContext`` that verified the server.
         host: the name or address that the certificate was checked for.
         port: the server's port.
@@ -41,7 +42,7 @@ class TlsSession:
         chain: the verified certificates of the server, leaf first; a resumed handshake sends none.
     """
 
-    session: ssl.SSLSession = field(repr=False)
+    session: object = field(repr=False)
     context: ssl.SSLContext = field(repr=False)
     host: str
     port: int
@@ -125,3 +126,30 @@ def has_space(cache: SessionCache, context: ssl.SSLContext, key: SessionKey) -> 
     with cache._lock.here:
         kept = cache._sessions.get(key)
         return not kept or len(kept) < _MAX_PER_SERVER or kept[-1].context is not context
+
+
+def read_session(obj: ssl.SSLObject) -> ssl.SSLSession | _openssl.SessionCopy | None:
+    """Return the session of a client's connection; None if it cannot be resumed.
+
+    CPython leaks a copy of the session, 6.5 kB and more, each time ``SSLObject.session`` is read (3.11 to 3.13 at
+    least). So it is read only without the bridge.
+    """
+    session: ssl.SSLSession | _openssl.SessionCopy | None
+    try:
+        session = _openssl.get_session(obj)
+    except NotImplementedError:
+        try:
+            session = obj.session
+        except ValueError:
+            return None  # too large for `ssl` to copy: the certificate has thousands of names
+    if session is not None and obj.version() == "TLSv1.3" and not session.has_ticket:
+        return None  # the server has sent no ticket
+    return session
+
+
+def offer_session(obj: ssl.SSLObject, session: object) -> None:
+    """Offer what ``read_session`` has returned in the handshake of a client, to the same host."""
+    if not isinstance(session, _openssl.SessionCopy):
+        obj.session = session  # type: ignore[assignment]
+    elif _openssl.available():  # else the bridge was switched off meanwhile: the handshake is a full one
+        _openssl.set_session(obj, session)
