@@ -9,11 +9,14 @@ from __future__ import annotations
 import ssl
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from wireline._os.process import ProcessLock
 
-from . import _openssl
 from ._certificate import Certificate
+
+if TYPE_CHECKING:
+    from . import _openssl
 
 __all__ = ["SessionCache", "SessionKey", "TlsSession", "has_space", "offer_session", "read_session"]
 
@@ -134,6 +137,8 @@ def read_session(obj: ssl.SSLObject) -> ssl.SSLSession | _openssl.SessionCopy | 
     CPython leaks a copy of the session, 6.5 kB and more, each time ``SSLObject.session`` is read (3.11 to 3.13 at
     least). So it is read only without the bridge.
     """
+    from . import _openssl  # here, as in the other modules: it loads ctypes
+
     session: ssl.SSLSession | _openssl.SessionCopy | None
     try:
         session = _openssl.get_session(obj)
@@ -149,6 +154,8 @@ def read_session(obj: ssl.SSLObject) -> ssl.SSLSession | _openssl.SessionCopy | 
 
 def offer_session(obj: ssl.SSLObject, session: object) -> None:
     """Offer what ``read_session`` has returned in the handshake of a client, to the same host."""
+    from . import _openssl
+
     if not isinstance(session, _openssl.SessionCopy):
         obj.session = session  # type: ignore[assignment]
     elif _openssl.available():  # else the bridge was switched off meanwhile: the handshake is a full one
