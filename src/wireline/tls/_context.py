@@ -323,7 +323,7 @@ class SslContext(MutableSettings):
     ) -> TlsCore:
         if leftover not in _LEFTOVER:
             raise ValueError(f"leftover is one of {', '.join(_LEFTOVER)}, got {leftover!r}")
-        return _core(self._engine(handshake, hostname), buffered=sock._buffered, shared=shared)
+        return _make_core(self._engine(handshake, hostname), buffered=sock._buffered, shared=shared)
 
     def _engine(self, handshake: Handshake, hostname: str | IpAddress = "", port: int = 0) -> TlsEngine:
         """Make the engine of one connection.
@@ -364,11 +364,11 @@ class SslContext(MutableSettings):
         self, hostname: str, port: int, *, buffered: bool = True, shared: bool = False
     ) -> TlsCore:
         """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
-        return _core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
+        return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
 
     def _server_core(self, *, buffered: bool = True, shared: bool = False) -> TlsCore:
         """Return the core of an accepted socket."""
-        return _core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
+        return _make_core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
 
     # ------------------------------------------------------------------------------------------------------- end
 
@@ -410,7 +410,7 @@ class SslContext(MutableSettings):
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
 
 
-def _core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
+def _make_core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
     if not shared:
         return TlsCore(engine, buffered=buffered)
     # An RLock: OpenSSL runs callbacks during a handshake, and a callback may use the socket.

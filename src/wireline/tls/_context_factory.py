@@ -1,7 +1,7 @@
 """Makes the ``ssl.SSLContext`` of a client or of a server from ``TlsOptions``.
 
 Every default that matters is set here: those of the standard library differ between the releases of Python and between
-distributions.
+distributions. ``_openssl`` and ``_psk`` are imported where they are needed, because they load ctypes.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def make_client_context(options: TlsOptions, get_psk: ClientGetPsk | None) -> ss
         context.verify_mode = ssl.CERT_REQUIRED
         if options.has_own_cas:
             _load_trust(context, options)
-        _install_client_psk(context, get_psk)
+        from . import _psk
+
+        _psk.install_client(context, get_psk)
     elif options.verify_mode is VerifyMode.NONE:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -82,7 +84,9 @@ def make_server_context(options: TlsOptions, get_psk: ServerGetPsk | None, hint:
         # session, and the callback gets that name.)
         context.num_tickets = 0
     if get_psk is not None:
-        _install_server_psk(context, get_psk, hint)
+        from . import _psk
+
+        _psk.install_server(context, get_psk, hint)
     return context
 
 
@@ -125,9 +129,11 @@ def _common_context(protocol: int, options: TlsOptions, *, psk: bool, keylog: bo
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
         context.hostname_checks_common_name = False
     _set_ciphers(context, options.cipher_list, psk=psk)
-    # OpenSSL's default is not set: some interpreters cannot set suites.
+    # `CIPHERS_MODERN` is OpenSSL's default, and is not set: that needs Python 3.15 or the bridge.
     if options.ciphersuites != CIPHERS_MODERN:
-        _set_ciphersuites(context, options.ciphersuites)
+        from . import _openssl
+
+        _openssl.set_ciphersuites(context, options.ciphersuites)
     if options.cert_file:
         _load_certificate(context, options)
     if options.alpn:
@@ -150,16 +156,6 @@ def _set_ciphers(context: ssl.SSLContext, cipher_list: str, *, psk: bool) -> Non
         context.set_ciphers(cipher_list)
     except ssl.SSLError as error:
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"OpenSSL has no cipher of {cipher_list!r}") from error
-
-
-def _set_ciphersuites(context: ssl.SSLContext, suites: str) -> None:
-    public: Callable[[str], None] | None = getattr(context, "set_ciphersuites", None)  # from 3.15 on
-    if public is not None:
-        public(suites)
-        return
-    from . import _openssl
-
-    _openssl.set_ciphersuites(context, suites)
 
 
 def _load_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
@@ -185,15 +181,3 @@ def _load_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
 
 def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
     _trust.find(options.verify_mode, options.ca_file, options.ca_dir).load(context)
-
-
-def _install_client_psk(context: ssl.SSLContext, get_psk: ClientGetPsk) -> None:
-    from . import _psk
-
-    _psk.install_client(context, get_psk)
-
-
-def _install_server_psk(context: ssl.SSLContext, get_psk: ServerGetPsk, hint: str) -> None:
-    from . import _psk
-
-    _psk.install_server(context, get_psk, hint)

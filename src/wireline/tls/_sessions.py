@@ -20,12 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SessionCache", "SessionKey", "TlsSession", "has_space", "offer_session", "read_session"]
 
-_MAX_SERVERS = (
-    128  # a guess: a program talks to a handful of servers, and a crawler gains nothing from resumption
-)
-_MAX_PER_SERVER = (
-    4  # parallel connections that can resume; a server of OpenSSL sends two tickets per connection
-)
+# A guess: a program talks to a handful of servers, and a crawler gains nothing from resumption.
+_MAX_SERVERS = 128
+
+# The number of parallel connections that can resume. A server of OpenSSL sends two tickets per connection.
+_MAX_PER_SERVER = 4
 
 SessionKey = tuple[str, int, tuple[str, ...]]
 """Host, port, and the protocols offered by ALPN."""
@@ -137,7 +136,7 @@ def read_session(obj: ssl.SSLObject) -> ssl.SSLSession | _openssl.SessionCopy | 
     CPython leaks a copy of the session, 6.5 kB and more, each time ``SSLObject.session`` is read (3.11 to 3.13 at
     least). So it is read only without the bridge.
     """
-    from . import _openssl  # here, as in the other modules: it loads ctypes
+    from . import _openssl  # not at the top of the module: it loads ctypes
 
     session: ssl.SSLSession | _openssl.SessionCopy | None
     try:
@@ -153,10 +152,10 @@ def read_session(obj: ssl.SSLObject) -> ssl.SSLSession | _openssl.SessionCopy | 
 
 
 def offer_session(obj: ssl.SSLObject, session: object) -> None:
-    """Offer what ``read_session`` has returned in the handshake of a client, to the same host."""
+    """Offer a result of ``read_session`` to the same host, in the handshake of a new client."""
     from . import _openssl
 
     if not isinstance(session, _openssl.SessionCopy):
         obj.session = session  # type: ignore[assignment]
-    elif _openssl.available():  # else the bridge was switched off meanwhile: the handshake is a full one
+    elif _openssl.available():  # it may have been switched off since; then the handshake is a full one
         _openssl.set_session(obj, session)
