@@ -83,7 +83,7 @@ def test_a_system_without_cas(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     def find_none() -> None:
         raise FileNotFoundError(errno.ENOENT, "for programs", "/etc/ssl/cert.pem")
 
-    monkeypatch.setattr(_trust, "_system", find_none)
+    monkeypatch.setattr(_trust, "_system_trust", find_none)
     assert cli.main(["connect", "tls://127.0.0.1:1"]) == 1
     err = capsys.readouterr().err
     assert err.startswith("wireline: cannot use TLS: this system has no trusted CAs")

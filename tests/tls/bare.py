@@ -1,4 +1,4 @@
-"""Plain ``ssl`` contexts and connections in memory: what lies below ``SslContext`` is tested without it."""
+"""Contexts of ``ssl`` and connections in memory, for tests of the layers below ``SslContext``."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def _has_bridge() -> bool:
 
 
 HAS_BRIDGE = IN_CI or _has_bridge()
-"""Whether the bridge is to be tested: that it is missing in CI is a mistake."""
+"""Whether to test the bridge. In CI it must be there."""
 
 KEYS = {"alice": b"a" * 16, "bob": b"b" * 32, "zoë ☂": b"\0" * 16}
 
 
 class Link:
-    """Both ends of one connection; each step is one ``do_handshake`` of one end.
+    """Both ends of one connection. Each step is one ``do_handshake`` of one end.
 
     Attributes:
         client, server: the connections.
-        errors: why an end gave up.
-        flights: how often each end had something to send.
+        errors: the error of each end that failed.
+        flights: how many times each end had output.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Link:
         self._next = "client"
 
     def step(self) -> bool:
-        """Let one end go on, and bring the other what it has to say; whether it had anything."""
+        """Continue the handshake of one end and pass its output to the other; return whether there was any."""
         me = self._next
         self._next = "server" if me == "client" else "client"
         connection, output, other = self._ends[me]
@@ -71,7 +71,7 @@ class Link:
         return bool(data)
 
     def shake(self) -> Link:
-        """Step until nobody has anything to say."""
+        """Step until neither end has output."""
         self.step()
         while self.step():
             pass
@@ -79,7 +79,7 @@ class Link:
         return self
 
     def say(self, data: bytes = b"hello") -> bytes:
-        """Send from the server to the client; what comes before it (tickets) is read as well."""
+        """Send from the server to the client, which also reads the tickets before the data."""
         self.server.write(data)
         _, output, other = self._ends["server"]
         other.write(output.read())
@@ -87,12 +87,12 @@ class Link:
 
     @property
     def is_good(self) -> bool:
-        """Whether both ends are content."""
+        """Whether the handshake succeeded at both ends."""
         return not self.errors and bool(self.client.version()) and bool(self.server.version())
 
 
 def plain_server(version: ssl.TLSVersion | None = None, certificate: bool = True) -> ssl.SSLContext:
-    """A server; with the certificate for localhost."""
+    """Make the context of a server, by default with the certificate for localhost."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     if certificate:
         context.load_cert_chain(certificates.server().cert, certificates.server().key)
@@ -100,7 +100,7 @@ def plain_server(version: ssl.TLSVersion | None = None, certificate: bool = True
 
 
 def plain_client(version: ssl.TLSVersion | None = None, verify: bool = True) -> ssl.SSLContext:
-    """A client; one that verifies trusts the CA of the tests."""
+    """Make the context of a client; if it verifies, it trusts the CA of the tests."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if verify:
         context.load_verify_locations(certificates.ca_file())
@@ -116,7 +116,7 @@ def _only(context: ssl.SSLContext, version: ssl.TLSVersion | None) -> ssl.SSLCon
 
 
 def look_up(identity: str) -> bytes:
-    """The usual callback of a server."""
+    """Return the key of an identity in ``KEYS``: the usual callback of a server."""
     return KEYS.get(identity, b"")
 
 
@@ -126,7 +126,7 @@ def psk_server(
     hint: str = "",
     certificate: bool = False,
 ) -> ssl.SSLContext:
-    """A server that asks for keys."""
+    """Make the context of a server with PSK."""
     context = plain_server(version, certificate)
     context.set_ciphers("ECDHE+AESGCM:PSK" if certificate else "PSK")
     _psk.install_server(context, callback, hint)  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def psk_client(
     callback: Callable[..., object] | None = None,
     verify: bool = True,
 ) -> ssl.SSLContext:
-    """A client with a key. It trusts nobody's certificate; or, without ``verify``, everybody's."""
+    """Make the context of a client with a key. It trusts no CA; without ``verify`` it accepts any certificate."""
     context = _only(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), version)
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""Tests of TLS in both flavours at once: one face for them, an upgrade, and a server that keeps a guest book."""
+"""Helpers for tests of TLS in both flavours: fixtures, an upgrade, and a server that records its clients."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from wireline import Address
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, _openssl
 
 PATIENCE = 10.0
-"""Seconds after which whoever should have said something counts as hanging."""
+"""Seconds after which an operation counts as hanging."""
 
 
 @pytest.fixture(params=["blocking", "asyncio", "uvloop"])
 def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    """What the test is run on. A module that wants it imports it, with ``anyio_backend``."""
+    """The flavour under test. Modules import this fixture together with ``anyio_backend``."""
     chosen = next(each for each in FLAVOURS if each.name == request.param)
     with chosen.in_place():
         yield chosen
@@ -28,12 +28,12 @@ def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
 
 @pytest.fixture
 def anyio_backend(flavour: Flavour) -> object:
-    """Tell anyio's plugin what loop to run the test on."""
+    """The event loop for anyio's plugin."""
     return flavour.backend
 
 
 def needs_the_bridge() -> None:
-    """Skip a test of what goes through OpenSSL itself where nobody is let at it."""
+    """Skip a test if the bridge is off."""
     if not _openssl.available():
         pytest.skip(_openssl.why_not())
 
@@ -41,7 +41,7 @@ def needs_the_bridge() -> None:
 async def upgrade(
     context: SslContext, sock: Sock, handshake: Handshake, hostname: str = "", **options: Any
 ) -> None:
-    """Shake hands on a connected socket, in its flavour."""
+    """Start TLS on a connected socket of either flavour."""
     if isinstance(sock, Face):
         await in_thread(context.wrap_connected_socket, sock._sock, handshake, hostname, **options)
     else:
@@ -49,18 +49,18 @@ async def upgrade(
 
 
 class Guest(NamedTuple):
-    """A connection that a handler saw."""
+    """A finished connection of a server."""
 
     lines: list[bytes]
-    """What it said."""
+    """The lines that the client sent."""
     info: TlsInfo
     certificates: list[Certificate]
     error: OSError | None
-    """How reading ended; None is a clean end."""
+    """The error that ended the reads; None for a clean end."""
 
 
 class Guests:
-    """A handler that answers every line with the same line backwards, and keeps who was there."""
+    """A handler that answers each line with its reverse, and records every connection."""
 
     def __init__(self) -> None:
         self.seen: asyncio.Queue[Guest] = asyncio.Queue()
@@ -77,12 +77,12 @@ class Guests:
         self.seen.put_nowait(Guest(lines, client.tls_info, client.get_peer_certificates(), error))
 
     async def next(self) -> Guest:
-        """The next one that has left."""
+        """Wait for the next finished connection."""
         return await asyncio.wait_for(self.seen.get(), PATIENCE)
 
 
 class House(NamedTuple):
-    """A running server and its guests."""
+    """A running server and its finished connections."""
 
     server: Server
     guests: Guests
@@ -104,7 +104,7 @@ async def serving(
 
 @asynccontextmanager
 async def at_home(flavour: Flavour, tls: SslContext | None = None, **options: Any) -> AsyncIterator[House]:
-    """Run a server with a guest book."""
+    """Run a server that records its connections."""
     guests = Guests()
     async with serving(flavour, guests, tls or server_context(), **options) as server:
         yield House(server, guests)

@@ -1,7 +1,7 @@
-"""Throw-away certificates, made once a process, and the files they are in.
+"""Certificates for tests, made once per process, and their files.
 
-The CA is trustme's. What trustme does not make (expired, not yet valid, self-signed, signed with a weak key, with
-an encrypted key) is made with ``cryptography`` here. Every function returns the same files each time it is called.
+The CA is trustme's. Certificates that trustme cannot make (expired, not yet valid, self-signed, with a weak or an
+encrypted key) are made with ``cryptography``. Every function returns the same files on each call.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ from cryptography.x509.oid import NameOID
 from tests.tools import require_tool
 
 NAMES = ("localhost", "127.0.0.1", "::1")
-"""What the usual leaf is for."""
+"""The names of the usual certificate."""
 
 PASSWORD = "correct horse"
-"""Of the encrypted key."""
+"""The password of the encrypted key."""
 
 
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Leaf(NamedTuple):
-    """A certificate with those that lead to its root, and its key: paths of PEM files."""
+    """A certificate with its intermediates, and its key: paths of PEM files."""
 
     cert: str
     key: str
@@ -43,7 +43,7 @@ class Leaf(NamedTuple):
 
 @functools.cache
 def directory() -> Path:
-    """Where the files are; gone when the process ends."""
+    """The directory of the files; removed when the process ends."""
     path = Path(tempfile.mkdtemp(prefix="wireline-certificates-"))
     atexit.register(shutil.rmtree, path, ignore_errors=True)
     return path
@@ -63,13 +63,13 @@ def ca() -> trustme.CA:
 
 @functools.cache
 def intermediate() -> trustme.CA:
-    """A CA that the trusted one has signed."""
+    """A CA that is signed by the trusted one."""
     return ca().create_child_ca()
 
 
 @functools.cache
 def other_ca() -> trustme.CA:
-    """A CA that nobody trusts."""
+    """A CA that is not trusted."""
     return trustme.CA(organization_name="somebody else")
 
 
@@ -87,7 +87,7 @@ def other_ca_file() -> str:
 
 @functools.cache
 def ca_directory() -> str:
-    """A directory with both CAs under names that are no hashes, one of them as DER, and a text."""
+    """A directory with both CAs, one as DER, and a text file. The file names are not hashes."""
     path = directory() / "cas"
     path.mkdir()
     (path / "ours.pem").write_bytes(ca().cert_pem.bytes())
@@ -99,7 +99,7 @@ def ca_directory() -> str:
 
 
 def issue(name: str, issuer: trustme.CA, *identities: str) -> Leaf:
-    """Write a leaf that a CA issues; ``name`` is what its files are called."""
+    """Write a certificate that ``issuer`` signs, to files that begin with ``name``."""
     leaf = issuer.issue_cert(*identities)
     chain = b"".join(each.bytes() for each in leaf.cert_chain_pems)
     return Leaf(_file(f"{name}.pem", chain), _file(f"{name}.key", leaf.private_key_pem.bytes()))
@@ -113,19 +113,19 @@ def server() -> Leaf:
 
 @functools.cache
 def client() -> Leaf:
-    """For a client that says who it is."""
+    """For a client."""
     return issue("client", ca(), "client@example.org")
 
 
 @functools.cache
 def chained() -> Leaf:
-    """For localhost, through the CA in between; the chain is in the file."""
+    """For localhost, signed by the intermediate CA; the chain is in the file."""
     return issue("chained", intermediate(), *NAMES)
 
 
 @functools.cache
 def incomplete() -> Leaf:
-    """The same without the certificate in between: nobody can verify it."""
+    """The same without the intermediate certificate, so that it cannot be verified."""
     pem = Path(chained().cert).read_bytes()
     end = b"-----END CERTIFICATE-----\n"
     return Leaf(_file("incomplete.pem", pem.partition(end)[0], end), chained().key)
@@ -133,25 +133,25 @@ def incomplete() -> Leaf:
 
 @functools.cache
 def elsewhere() -> Leaf:
-    """For elsewhere.test: the wrong host, wherever it is shown."""
+    """For elsewhere.test: the wrong host in every test."""
     return issue("elsewhere", ca(), "elsewhere.test")
 
 
 @functools.cache
 def name_only() -> Leaf:
-    """For localhost, and for no IP address."""
+    """For localhost, without an IP address."""
     return issue("name-only", ca(), "localhost")
 
 
 @functools.cache
 def crowded() -> Leaf:
-    """For localhost and 4,500 other names: `ssl` makes no copy of a session with so large a certificate."""
+    """For localhost and 4,500 other names: ``ssl`` cannot copy a session with so large a certificate."""
     return issue("crowded", ca(), *NAMES, *(f"name-{number:05}.test" for number in range(4500)))
 
 
 @functools.cache
 def stranger() -> Leaf:
-    """For localhost, by the CA that nobody trusts."""
+    """For localhost, signed by the CA that is not trusted."""
     return issue("stranger", other_ca(), *NAMES)
 
 
@@ -175,12 +175,12 @@ def ending() -> Leaf:
 
 @functools.cache
 def self_signed() -> Leaf:
-    """Signed by nobody else."""
+    """For localhost, signed with its own key."""
     return _made("self-signed", by_itself=True)
 
 
 class Weak(NamedTuple):
-    """A leaf, and the CA that signed it with a key that is too short."""
+    """A certificate, and the CA that signed it with a key that is too short."""
 
     leaf: Leaf
     ca_file: str
@@ -210,14 +210,14 @@ def weak() -> Weak:
 
 @functools.cache
 def short_key() -> Leaf:
-    """With an RSA key of 1024 bits of its own. Whoever shows it has to lower the security level of OpenSSL."""
+    """With an RSA key of 1024 bits. A server with it must lower the security level of OpenSSL."""
     key = rsa.generate_private_key(65537, 1024)
     return _written("short-key", _builder_of_a_leaf(key).sign(_ca_key(), hashes.SHA256()), key)
 
 
 @functools.cache
 def sha1() -> Leaf:
-    """Signed with SHA-1, which only the ``openssl`` program still does. To show it needs a low level as well."""
+    """Signed with SHA-1, by the ``openssl`` program. A server with it must lower the security level too."""
     request, ca_key = directory() / "sha1.csr", _file("ca.key", ca().private_key_pem.bytes())
     cert, key = directory() / "sha1.pem", directory() / "sha1.key"
     words = [
@@ -243,13 +243,13 @@ def _openssl(*words: str) -> None:
 
 @functools.cache
 def common_name_only() -> Leaf:
-    """With the name where it was looked for in the last century."""
+    """With the name in the common name only, which is not checked."""
     return _made("common-name-only", names=())
 
 
 @functools.cache
 def encrypted() -> Leaf:
-    """The key needs ``PASSWORD``."""
+    """The usual certificate with an encrypted key; see ``PASSWORD``."""
     key = serialization.load_pem_private_key(Path(server().key).read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     locked = _pem(key, serialization.BestAvailableEncryption(PASSWORD.encode()))
@@ -259,7 +259,7 @@ def encrypted() -> Leaf:
 def _made(
     name: str, *, days: tuple[int, int] = (-1, 30), by_itself: bool = False, names: tuple[str, ...] = NAMES
 ) -> Leaf:
-    """Make a leaf of the trusted CA by hand."""
+    """Make a certificate of the trusted CA, or a self-signed one, with ``cryptography``."""
     key = ec.generate_private_key(ec.SECP256R1())
     builder = _builder_of_a_leaf(key, days=days, by_itself=by_itself, names=names)
     return _written(name, builder.sign(key if by_itself else _ca_key(), hashes.SHA256()), key)
@@ -328,7 +328,7 @@ def _pem(key: Key, encryption: serialization.KeySerializationEncryption) -> byte
 
 @functools.cache
 def revocation_list() -> str:
-    """A list of revoked certificates, with nothing in it, as PEM text."""
+    """An empty list of revoked certificates, as PEM text."""
     now = datetime.now(UTC)
     made = (
         x509.CertificateRevocationListBuilder()

@@ -1,6 +1,6 @@
 """Fuzz the engine's input with atheris: ``python -m tests.tls.fuzz_engine -max_total_time=60``.
 
-A program of its own, as atheris ends the process it runs in. The options are libFuzzer's.
+It is a program of its own because atheris ends its process. The options are libFuzzer's.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wireline.tls import SslError
 
 
 def fuzz_engine(data: atheris.FuzzedDataProvider) -> None:
-    """Anything as the first bytes, or after the handshake, or as what is left of a stream that was good."""
+    """Feed fuzzed bytes at the start, after the handshake, or after a part of a valid stream."""
     version = VERSIONS[data.ConsumeIntInRange(0, 1)]
     end, established = data.ConsumeIntInRange(0, 1), data.ConsumeBool()
     pair = (connected if established else new_pair)(version)
@@ -36,7 +36,7 @@ def fuzz_engine(data: atheris.FuzzedDataProvider) -> None:
 
 
 def fuzz_core(data: atheris.FuzzedDataProvider) -> None:
-    """Anything in between good records; what is handed out was said."""
+    """Feed fuzzed bytes between valid records; only the plaintext of the valid records may be received."""
     client, server = connected_cores(VERSIONS[data.ConsumeIntInRange(0, 1)])
     client.feed(core_said(server, b"good"))
     client.feed(data.ConsumeBytes(4096))
@@ -49,7 +49,7 @@ def fuzz_core(data: atheris.FuzzedDataProvider) -> None:
         client.recv_exactly(1)
     except (SslError, EndOfStreamError):
         return
-    raise AssertionError("it was cut, and nobody says so")
+    raise AssertionError("the stream was truncated without an error")
 
 
 def fuzz(data: bytes) -> None:
@@ -58,7 +58,7 @@ def fuzz(data: bytes) -> None:
 
 
 MEMORY = 500 * 2**20
-"""Bytes that the program may take."""
+"""The limit of the program's memory, in bytes."""
 
 
 if __name__ == "__main__":

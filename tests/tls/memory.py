@@ -1,4 +1,4 @@
-"""Two engines that talk in memory."""
+"""Two engines that are connected in memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from wireline._core.tls_engine import TlsEngine
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo
 
 PORT = 4433
-"""What sessions are kept under; nobody listens there."""
+"""The port in the keys of sessions; no server listens on it."""
 
 
 _VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
@@ -25,21 +25,21 @@ class Pair(NamedTuple):
 
 
 def server_context(**options: object) -> SslContext:
-    """The context of a server for localhost."""
+    """Make the context of a server for localhost."""
     leaf = certificates.server()
     return SslContext(**{"cert_file": leaf.cert, "key_file": leaf.key, **options})  # type: ignore[arg-type]
 
 
 def client_context(**options: object) -> SslContext:
-    """The context of a client that trusts the CA of the tests."""
+    """Make the context of a client that trusts the CA of the tests."""
     return SslContext(**{"ca_file": certificates.ca_file(), **options})  # type: ignore[arg-type]
 
 
 def only(version: str, *contexts: SslContext) -> None:
-    """Let contexts speak one version of TLS. The public face has no such setting: it freezes them."""
+    """Restrict contexts to one version of TLS. The public API has no such setting. This freezes the contexts."""
     for context in contexts:
         for handshake in Handshake:
-            with contextlib.suppress(ssl.SSLError):  # a client has no certificate to be a server with
+            with contextlib.suppress(ssl.SSLError):  # a client without a certificate has no server role
                 inner = context.ssl_context(handshake)
                 inner.maximum_version = inner.minimum_version = _VERSIONS[version]
 
@@ -50,7 +50,7 @@ def engines(client: SslContext, server: SslContext, hostname: str = "localhost",
 
 
 def shake(pair: Pair) -> list[ssl.SSLError | None]:
-    """Shake hands; return the error of each end, None for one that is content."""
+    """Do the handshake; return the error of each end, None for success."""
     errors: list[ssl.SSLError | None] = [None, None]
 
     def step(me: int, data: bytes | None) -> bytes:
@@ -72,7 +72,7 @@ def shake(pair: Pair) -> list[ssl.SSLError | None]:
 
 
 def connect(client: SslContext, server: SslContext, hostname: str = "localhost", port: int = PORT) -> Pair:
-    """Make both ends and shake hands; an error of either is raised, the client's first."""
+    """Make both ends and do the handshake; raise the error of the client, else that of the server."""
     pair = engines(client, server, hostname, port)
     for error in shake(pair):
         if error is not None:
@@ -81,17 +81,17 @@ def connect(client: SslContext, server: SslContext, hostname: str = "localhost",
 
 
 def info(engine: TlsEngine) -> TlsInfo:
-    """What a handshake came to."""
+    """Return the result of a handshake."""
     return engine.policy.info(engine.obj)
 
 
 def chain(engine: TlsEngine) -> list[Certificate]:
-    """What ``get_peer_certificates`` returns."""
+    """Return the peer's certificates, like ``get_peer_certificates``."""
     return engine.policy.certificates(engine.obj)
 
 
 def say(sender: TlsEngine, receiver: TlsEngine, data: bytes = b"hello") -> bytes:
-    """Send application data; return what arrives."""
+    """Send application data; return what the receiver gets."""
     sender.encrypt(data)
     received: list[bytes] = []
     receiver.feed(sender.output(), received.append)

@@ -1,4 +1,4 @@
-"""A certificate: bytes, and what is in them."""
+"""``Certificate``: its bytes and its parsed properties."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ def test_it_is_its_bytes() -> None:
     )
 
 
-def test_it_can_be_looked_into() -> None:
+def test_subject_issuer_and_end_of_validity() -> None:
     certificate = Certificate(DER)
     assert certificate.subject == "CN=localhost"
     assert certificate.issuer == "CN=localhost"
     assert certificate.not_valid_after > datetime.now(UTC)
 
 
-def test_an_expired_one_says_when() -> None:
+def test_the_end_of_validity_of_an_expired_certificate() -> None:
     expired = Certificate(ssl.PEM_cert_to_DER_cert(Path(certificates.expired().cert).read_text()))
     assert expired.not_valid_after < datetime.now(UTC)
     assert expired.issuer.startswith("O=wireline tests") or "wireline tests" in expired.issuer
 
 
-def test_bytes_that_are_none_are_kept_and_cannot_be_looked_into() -> None:
+def test_bytes_that_are_not_a_certificate_cannot_be_parsed() -> None:
     certificate = Certificate(b"nothing")
     assert len(certificate.fingerprint()) == 64
     with pytest.raises(ValueError):
@@ -60,9 +60,9 @@ def test_without_the_package_the_error_says_what_to_install(
     assert certificate.fingerprint()
 
 
-def test_a_version_that_there_is_not_is_a_value_error_too() -> None:
+def test_an_unknown_version_is_a_value_error() -> None:
     der = ssl.PEM_cert_to_DER_cert(certificates.ca().cert_pem.bytes().decode())
     version = b"\xa0\x03\x02\x01"  # [0] INTEGER, of one byte
     assert der.count(version + b"\x02") == 1
-    with pytest.raises(ValueError, match="no certificate"):
+    with pytest.raises(ValueError, match="not a certificate"):
         _ = Certificate(der.replace(version + b"\x02", version + b"\x07")).subject

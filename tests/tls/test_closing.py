@@ -1,4 +1,4 @@
-"""How a TLS connection ends, and what becomes of a send or a handshake that was given up, over real sockets."""
+"""The end of a TLS connection, and sends and handshakes that time out or are cancelled, over real sockets."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ pytestmark = pytest.mark.anyio
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 10.0
-"""Seconds after which something that should have happened counts as hanging."""
+"""Seconds after which an operation counts as hanging."""
 
 AT_ONCE = 5.0
-"""Seconds within which something happens that has next to nothing to wait for, on a machine however busy."""
+"""Seconds allowed for an operation that does not wait for the peer, on a busy machine."""
 
 A_MOMENT = 0.05
-"""Seconds in which a call that was started surely waits."""
+"""Seconds after which a call that was started is waiting."""
 
 DATA = bytes(range(256)) * 782  # 200,192 bytes
 BIG = DATA * 20
-"""More than the kernel takes at both ends together."""
+"""More bytes than the buffers of both kernels hold."""
 
 SMALL = 32 * 1024
-"""Bytes of a kernel's buffer that is to be full soon."""
+"""Bytes of a kernel's buffer, small so that it fills up quickly."""
 
 
 @pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
@@ -59,7 +59,7 @@ class Contexts(NamedTuple):
 
 @functools.cache
 def made(version: str) -> Contexts:
-    """The contexts of all tests: there are sessions to resume, too."""
+    """The contexts of all tests, shared so that sessions are resumed too."""
     contexts = Contexts(client_context(), server_context())
     only(version, *contexts)
     return contexts
@@ -71,7 +71,7 @@ def contexts(version: str) -> Contexts:
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
-    """Two ends of one connection whose buffers are small."""
+    """Make both ends of a TCP connection with small buffers."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
         listener.bind((LOOPBACK, 0))
@@ -87,22 +87,22 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 
 class Pair(NamedTuple):
-    """Both ends of a TLS connection: of the flavour under test, and a peer that blocks in threads."""
+    """Both ends of a TLS connection: the flavour under test, and a blocking peer that is used in threads."""
 
     sock: Sock
     peer: Socket
 
     async def peer_reads(self, size: int = 2**30) -> bytes:
-        """Everything up to the end, or ``size`` bytes."""
+        """Read everything up to the end, or ``size`` bytes."""
         return await in_thread(self.peer.recv, size, PATIENCE)
 
 
 KINDS = (
     ("TLSv1.2", Handshake.AS_SERVER),
-    ("TLSv1.3", Handshake.AS_CLIENT),  # who gets session tickets, which nobody may read
+    ("TLSv1.3", Handshake.AS_CLIENT),  # the end that gets session tickets, which may stay unread
     ("TLSv1.3", Handshake.AS_SERVER),
 )
-"""What our end may be."""
+"""The version and the role of our end."""
 
 each_role = pytest.mark.parametrize("role", Handshake, ids=lambda role: role.name)
 
@@ -125,7 +125,7 @@ async def pair(flavour: Flavour, request: pytest.FixtureRequest) -> AsyncIterato
 
 
 class Stopwatch:
-    """Says that something took too long."""
+    """Fails if its block takes longer than ``AT_ONCE``."""
 
     def __enter__(self) -> None:
         self._started = time.monotonic()
@@ -137,7 +137,7 @@ class Stopwatch:
 
 
 async def begun(coroutine: object) -> asyncio.Task[object]:
-    """Start something that waits, and let it come to that."""
+    """Start a coroutine, and check after ``A_MOMENT`` that it waits."""
     task = asyncio.ensure_future(coroutine)  # type: ignore[arg-type]
     await asyncio.wait([task], timeout=A_MOMENT)
     assert not task.done(), "it does not wait"
@@ -158,13 +158,13 @@ async def test_T4_200_000_bytes_and_a_close_arrive_one_hundred_times(
     flavour: Flavour, contexts: Contexts
 ) -> None:
     async def handler(client: Sock, _: Address) -> None:
-        await client.send(DATA)  # and leave with input, and session tickets, that nobody reads
+        await client.send(DATA)  # and close with unread input and session tickets
 
     async with await flavour.serve(handler, 0, LOOPBACK, tls=contexts.server) as server:
         port = server.local_addr.port
         for _ in range(100):
             async with await flavour.dial("localhost", port, tls=contexts.client, timeout=PATIENCE) as client:
-                await client.send(b"input that nobody reads" * 1000)
+                await client.send(b"input that stays unread" * 1000)
                 assert await client.recv(len(DATA) + 1, PATIENCE, SocketFlag(0)) == DATA
 
 
@@ -190,17 +190,17 @@ async def test_T4_ten_clients_send_fifty_lines_each_and_close(flavour: Flavour, 
 
 
 def bare(sock: Sock) -> Sock:
-    """What a context can wrap."""
+    """Return the socket that a context can wrap."""
     return sock._sock if isinstance(sock, Face) else sock
 
 
 def has_output(sock: Sock) -> bool:
-    """Whether there is ciphertext that the kernel has not taken."""
+    """Whether there is ciphertext that was not sent."""
     return bool(bare(sock)._secure.has_output)
 
 
 async def filled(sock: Sock) -> int:
-    """Send until the kernel takes nothing more; how many bytes that are."""
+    """Send until the kernel's buffers are full; return the number of bytes."""
     taken = 0
     with contextlib.suppress(SocketTimeout):
         while True:
@@ -208,7 +208,7 @@ async def filled(sock: Sock) -> int:
     return taken
 
 
-async def test_T4_a_close_notify_that_finds_no_room_goes_out_later(pair: Pair) -> None:
+async def test_T4_a_close_notify_is_sent_later_if_the_kernel_is_full(pair: Pair) -> None:
     taken = await filled(pair.sock)
     with Stopwatch():
         pair.sock.close()
@@ -227,14 +227,14 @@ async def test_T4_close_while_a_read_waits_is_clean_for_the_peer(pair: Pair) -> 
 
 
 async def test_T4_nothing_is_lost_when_the_peer_is_still_sending(pair: Pair) -> None:
-    # Its bytes meet a socket that is closed: answered with a reset, they would take the last words away.
+    # Its bytes arrive at a closed socket. A reset as the answer would destroy the last data.
     await pair.sock.send(DATA[:20_000])
     pair.sock.close()
     await in_thread(pair.peer.send, b"more" * 1000, SocketFlag(0), PATIENCE)
     assert await pair.peer_reads() == DATA[:20_000]
 
 
-@pytest.mark.parametrize("reads", [False, True], ids=["nobody-reads", "somebody-reads"])
+@pytest.mark.parametrize("reads", [False, True], ids=["idle", "during-a-read"])
 async def test_T4_nothing_is_lost_when_the_peer_sends_first_and_reads_then(pair: Pair, reads: bool) -> None:
     reading = await begun(pair.sock.recv(1)) if reads else None
     taken = await filled(pair.sock)
@@ -246,7 +246,7 @@ async def test_T4_nothing_is_lost_when_the_peer_sends_first_and_reads_then(pair:
     assert len(await pair.peer_reads()) == taken
 
 
-async def test_half_close_the_answer_arrives(pair: Pair) -> None:
+async def test_after_a_half_close_the_answer_arrives(pair: Pair) -> None:
     await pair.sock.send(b"the question")
     await pair.sock.shutdown_write()
     assert await pair.peer_reads() == b"the question"
@@ -276,7 +276,7 @@ async def test_T3_a_peer_that_is_cut_off_is_truncated(pair: Pair, abortive: bool
         await pair.sock.recv_line(PATIENCE)
 
 
-async def test_T3_a_message_that_was_given_up_is_no_clean_end_for_the_peer(
+async def test_T3_close_after_a_send_that_timed_out_is_not_a_clean_end_for_the_peer(
     flavour: Flavour, pair: Pair
 ) -> None:
     with pytest.raises(SocketTimeout):
@@ -286,29 +286,28 @@ async def test_T3_a_message_that_was_given_up_is_no_clean_end_for_the_peer(
     with pytest.raises(TruncatedError):
         await in_thread(pair.peer.recv_exactly, len(BIG), PATIENCE)
     received = await in_thread(pair.peer.recv_some, 2**30)
-    if (
-        flavour.name == "portable"
-    ):  # an operation of the loop, which has what counts as sent, is ended by `close`
+    if flavour.name == "portable":
+        # An operation of the loop is sending bytes that count as sent, and `close` ends it.
         assert BIG[:sent].startswith(received)
     else:
         assert received == BIG[:sent]
 
 
-async def test_T3_a_message_whose_socket_is_closed_is_no_clean_end_for_the_peer(pair: Pair) -> None:
+async def test_T3_close_during_a_send_is_not_a_clean_end_for_the_peer(pair: Pair) -> None:
     sending = await begun(pair.sock.send(BIG))
     with Stopwatch():
         pair.sock.close()
         await ends_with(ClosedError, sending)
     with pytest.raises(TruncatedError):
         await in_thread(pair.peer.recv_exactly, len(BIG), PATIENCE)
-    with contextlib.suppress(TruncatedError):  # there may be nothing
+    with contextlib.suppress(TruncatedError):  # the peer may have received nothing
         assert BIG.startswith(await in_thread(pair.peer.recv_some, 2**30))
 
 
 # ------------------------------------------------------------------------------------------------- W3
 
 
-async def test_W3_a_send_that_timed_out_is_taken_up_again(pair: Pair) -> None:
+async def test_W3_a_send_that_timed_out_can_be_continued(pair: Pair) -> None:
     with pytest.raises(SocketTimeout) as caught:
         await pair.sock.send(BIG, timeout=A_MOMENT)
     sent = caught.value.bytes_sent
@@ -326,7 +325,7 @@ async def test_W3_a_send_that_timed_out_is_taken_up_again(pair: Pair) -> None:
     assert await reading == BIG[:sent] + more + BIG[sent:]
 
 
-async def test_W3_a_send_that_was_cancelled_is_taken_up_again(flavour: Flavour, pair: Pair) -> None:
+async def test_W3_a_send_that_was_cancelled_can_be_continued(flavour: Flavour, pair: Pair) -> None:
     if flavour.name == "blocking":
         return  # threads are not cancelled
     for _ in range(3):
@@ -346,7 +345,7 @@ async def test_W3_a_send_that_was_cancelled_is_taken_up_again(flavour: Flavour, 
 
 
 async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
-    # Who waits for the answer after it would wait for ever: the peer does not have the question.
+    # After half a record the peer cannot read the request, and a caller would wait for its answer for ever.
     total = 0
     for _ in range(20):
         sending = asyncio.ensure_future(pair.sock.send_some(BIG[:60_000]))
@@ -363,8 +362,12 @@ async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
     pytest.fail("the kernel takes everything")
 
 
-@pytest.mark.parametrize("size", [1000, 60_000, 200_000, len(BIG)])
-async def test_FB2_try_send_says_how_much_went_out(pair: Pair, size: int) -> None:
+@pytest.mark.parametrize(
+    ("pair", "size"),
+    [(KINDS[1], 1000), (KINDS[1], 60_000), (KINDS[1], 200_000), *((kind, len(BIG)) for kind in KINDS)],
+    indirect=["pair"],
+)
+async def test_FB2_try_send_reports_how_much_was_sent(pair: Pair, size: int) -> None:
     """FB2: try_send returned False after it had sent a part, and last_bytes_sent was the previous call's."""
     sent: list[bytes] = []
     while pair.sock.try_send(BIG[:size]):
@@ -372,7 +375,7 @@ async def test_FB2_try_send_says_how_much_went_out(pair: Pair, size: int) -> Non
         sent.append(BIG[:size])
     part = pair.sock.last_bytes_sent
     assert 0 <= part <= size
-    pair.sock.try_send(b"more")  # the kernel may have some room again, or not
+    pair.sock.try_send(b"more")  # the kernel may have space again, or not
     more = b"more"[: pair.sock.last_bytes_sent]
     reading = asyncio.ensure_future(pair.peer_reads())
     await pair.sock.send(BIG[part:size], timeout=PATIENCE)
@@ -381,7 +384,7 @@ async def test_FB2_try_send_says_how_much_went_out(pair: Pair, size: int) -> Non
     assert await reading == b"".join(sent) + BIG[:part] + more + BIG[part:size]
 
 
-async def test_FB2_a_try_send_that_fails_says_that_nothing_went_out(pair: Pair) -> None:
+async def test_FB2_a_failed_try_send_reports_that_nothing_was_sent(pair: Pair) -> None:
     """FB2: the same after an error."""
     await pair.sock.send(b"seven b")
     assert pair.sock.last_bytes_sent == 7
@@ -392,11 +395,11 @@ async def test_FB2_a_try_send_that_fails_says_that_nothing_went_out(pair: Pair) 
     assert pair.sock.last_bytes_sent == 0
 
 
-async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair) -> None:
+async def test_try_send_on_a_full_socket_is_false_and_keeps_the_stream_well_formed(pair: Pair) -> None:
     sent = 0
     while pair.sock.try_send(BIG[:10_000]):
         sent += 10_000
-    # The last one was begun, and counts: what it lacks goes first.
+    # The last one may have been sent in part: then it counts, and its rest is sent first.
     reading = asyncio.ensure_future(pair.peer_reads())
     await pair.sock.send(b"the end")
     pair.sock.close()
@@ -409,7 +412,7 @@ async def test_try_send_in_a_full_socket_is_false_and_spoils_nothing(pair: Pair)
 
 
 def everything(sock: socket.socket) -> bytes:
-    """What comes up to the end, or up to a reset, which is an end here."""
+    """Read up to the end or a reset."""
     received = b""
     with contextlib.suppress(ConnectionResetError):
         while data := sock.recv(10_000):
@@ -427,7 +430,7 @@ async def silent_peer(flavour: Flavour) -> AsyncIterator[tuple[Sock, socket.sock
 
 
 @each_role
-async def test_R13_close_ends_a_handshake_that_is_under_way(flavour: Flavour, role: Handshake) -> None:
+async def test_R13_close_ends_a_handshake(flavour: Flavour, role: Handshake) -> None:
     context = made("TLSv1.3")[0 if role is Handshake.AS_CLIENT else 1]
     for timeout in (None, PATIENCE):
         async with silent_peer(flavour) as (sock, peer):
@@ -438,7 +441,7 @@ async def test_R13_close_ends_a_handshake_that_is_under_way(flavour: Flavour, ro
                 await in_thread(everything, peer)
 
 
-async def test_R13_close_ends_a_connect_that_shakes_hands(flavour: Flavour) -> None:
+async def test_R13_close_ends_a_connect_during_its_handshake(flavour: Flavour) -> None:
     with socket.create_server((LOOPBACK, 0)) as listener:
         listener.settimeout(PATIENCE)
         for timeout in (None, PATIENCE):
@@ -448,14 +451,14 @@ async def test_R13_close_ends_a_connect_that_shakes_hands(flavour: Flavour) -> N
             peer, _ = await in_thread(listener.accept)
             with peer:
                 peer.settimeout(PATIENCE)
-                assert await in_thread(peer.recv, 1) == b"\x16", "it shakes hands"
+                assert await in_thread(peer.recv, 1) == b"\x16", "a handshake record"
                 with Stopwatch():
                     sock.close()
                     await ends_with(ClosedError, connecting)
                 await in_thread(everything, peer)
 
 
-async def test_R13_close_of_a_listener_ends_an_accept_that_shakes_hands(flavour: Flavour) -> None:
+async def test_R13_close_of_a_listener_ends_an_accept_during_its_handshake(flavour: Flavour) -> None:
     for timeout in (None, PATIENCE):
         listener = flavour.socket()
         made("TLSv1.3").server.wrap_socket(bare(listener))
@@ -470,7 +473,7 @@ async def test_R13_close_of_a_listener_ends_an_accept_that_shakes_hands(flavour:
                 assert await in_thread(everything, silent) == b""
 
 
-async def test_a_handshake_has_one_deadline_with_a_silent_peer_and_with_one_that_drips(
+async def test_a_handshake_has_one_deadline_with_a_silent_and_with_a_slow_peer(
     flavour: Flavour,
 ) -> None:
     for drips in (False, True):
@@ -490,7 +493,7 @@ async def test_a_handshake_has_one_deadline_with_a_silent_peer_and_with_one_that
 
 @pytest.mark.parametrize("how", ["timeout", "garbage", "cancel"])
 @each_role
-async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
+async def test_T6_nothing_is_sent_as_plaintext_after_a_failed_upgrade(
     flavour: Flavour, role: Handshake, how: str
 ) -> None:
     if how == "cancel" and flavour.name == "blocking":
@@ -524,7 +527,7 @@ async def test_T6_nothing_goes_out_in_clear_after_an_upgrade_that_failed(
         assert wire[:1] in (b"", b"\x15", b"\x16")
 
 
-async def test_a_peer_that_goes_away_in_the_handshake_and_the_next_one_are_apart(
+async def test_a_client_that_leaves_during_its_handshake_does_not_affect_the_next_one(
     flavour: Flavour, contexts: Contexts
 ) -> None:
     listener = flavour.socket()

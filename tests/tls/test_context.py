@@ -1,4 +1,4 @@
-"""``SslContext``: what is checked when, what is set, and that it is frozen by use."""
+"""``SslContext``: its checks, the contexts that it makes, and that the first use freezes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wireline.tls import (
     SslContext,
     SslError,
     VerifyMode,
-    _build,
+    _context_factory,
     _openssl,
     raise_ssl_error,
 )
@@ -32,7 +32,7 @@ from wireline.tls import (
 CLIENT, SERVER = Handshake.AS_CLIENT, Handshake.AS_SERVER
 NONE = VerifyMode.NONE
 
-# What is made.
+# The contexts that are made.
 
 
 @pytest.mark.parametrize("handshake", Handshake)
@@ -49,8 +49,8 @@ def test_T2_every_default_that_matters_is_set(handshake: Handshake) -> None:
     assert context.verify_mode == (ssl.CERT_REQUIRED if handshake is CLIENT else ssl.CERT_NONE)
 
 
-def test_what_an_older_python_sets_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """3.11.0 to 3.11.2 set it in every context; Debian 12 has one of those."""
+def test_options_that_an_older_python_sets_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """3.11.0 to 3.11.2 set ``OP_IGNORE_UNEXPECTED_EOF`` in every context; Debian 12 has 3.11.2."""
 
     def older(protocol: int) -> ssl.SSLContext:
         context = ssl.SSLContext(protocol)
@@ -58,13 +58,13 @@ def test_what_an_older_python_sets_is_taken_back(monkeypatch: pytest.MonkeyPatch
         context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
         return context
 
-    monkeypatch.setattr(_build, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": older}))
+    monkeypatch.setattr(_context_factory, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": older}))
     context = client_context().context
     assert not context.options & ssl.OP_IGNORE_UNEXPECTED_EOF
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-def test_the_context_underneath_is_the_clients_and_the_roles_have_one_each() -> None:
+def test_each_role_has_its_own_context_and_context_is_the_clients() -> None:
     context = server_context(ca_file=certificates.ca_file())
     assert context.context is context.ssl_context(CLIENT)
     assert context.context is not context.ssl_context(SERVER)
@@ -73,19 +73,19 @@ def test_the_context_underneath_is_the_clients_and_the_roles_have_one_each() -> 
         context.ssl_context("server")  # type: ignore[arg-type]
 
 
-def test_the_name_in_the_common_name_does_not_count() -> None:
+def test_the_common_name_is_not_checked() -> None:
     leaf = certificates.common_name_only()
     with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
         connect(client_context(), server_context(cert_file=leaf.cert, key_file=leaf.key))
 
 
 @pytest.mark.parametrize("version", [each for each in ProtocolVersion if each is not ProtocolVersion.SSLV23])
-def test_what_is_of_the_past_is_refused_with_the_reason(version: ProtocolVersion) -> None:
+def test_old_versions_are_refused_with_the_reason(version: ProtocolVersion) -> None:
     with pytest.raises(ValueError, match=r"RFC \d+.*SSLV23"):
         SslContext(version)
 
 
-# What is refused.
+# Invalid arguments.
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_key_of_another_certificate_is_refused() -> None:
     assert certificates.stranger().key in caught.value.__notes__[0]
 
 
-def test_a_file_that_is_no_certificate_is_refused() -> None:
+def test_a_file_without_a_certificate_is_refused() -> None:
     with pytest.raises(SslError):
         server_context(cert_file=__file__)
 
@@ -151,7 +151,7 @@ def test_the_key_may_be_in_the_file_of_the_certificate(tmp_path: Path) -> None:
 
 def test_an_encrypted_key_never_asks_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     leaf = certificates.encrypted()
-    # OpenSSL opens the terminal by itself: without one it would fail with another error than this.
+    # OpenSSL opens the terminal by itself. Without a terminal that is another error than this one.
     with pytest.raises(SslError, match="is encrypted, and no password was given"):
         SslContext(cert_file=leaf.cert, key_file=leaf.key)
     with pytest.raises(SslError):
@@ -164,7 +164,7 @@ def test_a_key_with_its_password_is_loaded(password: str | bytes) -> None:
     connect(client_context(), SslContext(cert_file=leaf.cert, key_file=leaf.key, password=password))
 
 
-def test_a_password_that_is_called_for_is_called_for_once() -> None:
+def test_a_password_callback_is_called_once() -> None:
     leaf = certificates.encrypted()
     asked = []
 
@@ -180,7 +180,7 @@ def test_a_password_that_is_called_for_is_called_for_once() -> None:
     assert len(asked) == 1
 
 
-def test_a_server_with_nothing_to_show_is_refused() -> None:
+def test_a_server_without_certificate_and_psk_is_refused() -> None:
     with pytest.raises(SslError, match="a server needs a certificate"):
         client_context()._engine(SERVER)
 
@@ -188,26 +188,26 @@ def test_a_server_with_nothing_to_show_is_refused() -> None:
 # Ciphers.
 
 
-def test_mozillas_lists() -> None:
+def test_the_cipher_lists_are_mozillas() -> None:
     assert CIPHERS_INTERMEDIATE.startswith(CIPHERS_MODERN + ":")
     names = {cipher["name"] for cipher in client_context().context.get_ciphers()}
     assert names == set(CIPHERS_INTERMEDIATE.split(":"))
 
 
-def test_tls_13_ciphers_alone_mean_tls_13_alone() -> None:
+def test_a_list_of_tls_13_ciphers_excludes_tls_12() -> None:
     context = server_context(cipher_list=CIPHERS_MODERN)
     assert context.ssl_context(SERVER).minimum_version is ssl.TLSVersion.TLSv1_3
     assert info(connect(client_context(), context).client).version == "TLSv1.3"
 
 
-def test_a_cipher_of_ones_own() -> None:
+def test_a_cipher_can_be_chosen() -> None:
     client = client_context(cipher_list="ECDHE-ECDSA-CHACHA20-POLY1305")
     only("TLSv1.2", client)
     assert info(connect(client, server_context()).client).cipher == "ECDHE-ECDSA-CHACHA20-POLY1305"
 
 
 @pytest.mark.usefixtures("bridge")
-def test_a_tls_13_suite_of_ones_own() -> None:
+def test_a_tls_13_suite_can_be_chosen() -> None:
     context = server_context(ciphersuites="TLS_CHACHA20_POLY1305_SHA256")
     assert info(connect(client_context(), context).client).cipher == "TLS_CHACHA20_POLY1305_SHA256"
     with pytest.raises(SslError):
@@ -216,7 +216,7 @@ def test_a_tls_13_suite_of_ones_own() -> None:
 
 @pytest.mark.usefixtures("no_bridge")
 @pytest.mark.skipif(hasattr(ssl.SSLContext, "set_ciphersuites"), reason="ssl can do it by itself")
-def test_suites_that_cannot_be_set_are_refused_with_the_reason_and_the_default_is_fine() -> None:
+def test_without_the_bridge_only_the_default_suites_are_accepted() -> None:
     with pytest.raises(NotImplementedError, match="WIRELINE_NO_BRIDGE"):
         server_context(ciphersuites="TLS_CHACHA20_POLY1305_SHA256")
     connect(client_context(), server_context())
@@ -230,7 +230,7 @@ def test_the_servers_order_of_protocols_wins() -> None:
     assert info(pair.client).alpn == info(pair.server).alpn == "http/1.1"
 
 
-def test_without_a_protocol_in_common_the_handshake_goes_on_unless_one_is_required() -> None:
+def test_without_a_common_protocol_the_handshake_succeeds_unless_one_is_required() -> None:
     assert info(connect(client_context(alpn=["h2"]), server_context(alpn=["x"])).client).alpn is None
     for end in (0, 1):
         contexts = client_context(alpn=["h2"]), server_context(alpn=["x"])
@@ -259,7 +259,7 @@ def test_the_key_log_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 def other_places(tmp_path: Path) -> dict[str, Path]:
-    """Where keys are not to be logged to."""
+    """Make files that are refused as a key log."""
     victim = tmp_path / "ours"
     victim.touch(0o600)
     link, dangling, pipe = tmp_path / "link", tmp_path / "dangling", tmp_path / "pipe"
@@ -287,7 +287,7 @@ def test_FB17_a_key_log_that_others_could_read_is_refused(tmp_path: Path, case: 
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
-def test_FB17_a_key_log_that_was_exchanged_meanwhile_is_refused(tmp_path: Path) -> None:
+def test_FB17_a_key_log_that_was_replaced_after_the_check_is_refused(tmp_path: Path) -> None:
     """FB17: the file is looked at again when it is opened, at the first use of the context."""
     log = tmp_path / "keys.log"
     client = client_context(keylog_file=log)
@@ -304,7 +304,7 @@ def test_FB17_the_password_of_a_key_is_in_no_repr() -> None:
     """FB17: secrets never reach output."""
     leaf = certificates.encrypted()
     context = SslContext(cert_file=leaf.cert, key_file=leaf.key, password=certificates.PASSWORD)
-    assert certificates.PASSWORD not in repr(context) + repr(context._config)
+    assert certificates.PASSWORD not in repr(context) + repr(context._options)
 
 
 def test_the_environment_does_not_switch_the_key_log_on(
@@ -420,7 +420,7 @@ def test_a_session_id_context_has_1_to_32_bytes() -> None:
 
 
 @pytest.mark.usefixtures("no_bridge")
-def test_a_session_id_context_that_cannot_be_set_says_why() -> None:
+def test_without_the_bridge_a_session_id_context_is_refused_with_the_reason() -> None:
     with pytest.raises(NotImplementedError, match="WIRELINE_NO_BRIDGE"):
         server_context().session_id_context = "a"
 
@@ -443,10 +443,10 @@ def test_settings_of_another_type_are_refused() -> None:
     assert context.session_cache is cache
 
 
-# Contexts of somebody else's.
+# Adopted contexts.
 
 
-def test_a_context_of_the_callers_is_used_as_it_is() -> None:
+def test_an_adopted_context_is_used_unchanged() -> None:
     theirs = ssl.create_default_context(cafile=certificates.ca_file())
     options = theirs.options
     client = SslContext.from_ssl(theirs)
@@ -460,7 +460,7 @@ def test_a_context_of_the_callers_is_used_as_it_is() -> None:
     connect(client_context(), SslContext.from_ssl(theirs))
 
 
-def test_a_context_of_the_callers_needs_a_hostname_too() -> None:
+def test_an_adopted_context_that_verifies_needs_a_hostname_too() -> None:
     client = SslContext.from_ssl(ssl.create_default_context())
     with pytest.raises(ValueError, match="hostname"):
         client._engine(CLIENT)
@@ -472,13 +472,13 @@ def test_a_context_of_the_callers_needs_a_hostname_too() -> None:
 @pytest.mark.parametrize(
     "name", ["session_id_context", "psk_identity_hint", "client_get_psk", "server_get_psk"]
 )
-def test_a_context_of_the_callers_is_not_changed(name: str) -> None:
+def test_settings_of_an_adopted_context_cannot_be_set(name: str) -> None:
     context = SslContext.from_ssl(ssl.create_default_context())
-    with pytest.raises(RuntimeError, match="used as it is"):
+    with pytest.raises(RuntimeError, match="used unchanged"):
         setattr(context, name, setters()[name])
 
 
-def test_sessions_are_kept_for_a_plain_context_and_not_for_one_that_verifies_in_its_own_way() -> None:
+def test_sessions_are_cached_for_ssl_contexts_and_not_for_derived_classes() -> None:
     class Own(ssl.SSLContext):
         pass
 
@@ -495,7 +495,7 @@ def test_only_contexts_are_adopted() -> None:
 
 
 def test_T1_a_client_that_verifies_needs_a_hostname() -> None:
-    """``wrap_bio`` would connect without, and check the certificate for no name at all."""
+    """``wrap_bio`` accepts this, and then checks no name."""
     with pytest.raises(ValueError, match="hostname"):
         client_context()._engine(CLIENT)
     SslContext(verify_mode=NONE)._engine(CLIENT)
@@ -506,7 +506,7 @@ def test_T1_a_client_that_verifies_needs_a_hostname() -> None:
 
 
 class Anything:
-    """Has everything and does nothing with it."""
+    """A fake socket that records the calls of a context."""
 
     _buffered = True
 
@@ -525,7 +525,7 @@ class AnythingAsync(Anything):
         self.wrapped = [secure, timeout, leftover]
 
 
-def test_an_unconnected_socket_is_told_the_context_and_the_name() -> None:
+def test_wrap_socket_passes_the_context_and_the_normalised_name() -> None:
     context, sock = client_context(), Anything()
     context.wrap_socket(sock, "LocalHost.")
     assert sock.wrapped == [context, "localhost"]
@@ -534,7 +534,7 @@ def test_an_unconnected_socket_is_told_the_context_and_the_name() -> None:
 
 
 @pytest.mark.parametrize("thing", [None, 1, object()])
-def test_what_is_no_socket_of_ours_is_refused(thing: object) -> None:
+def test_objects_that_are_not_our_sockets_are_refused(thing: object) -> None:
     context = client_context()
     with pytest.raises(TypeError, match=r"wireline\.net"):
         context.wrap_socket(thing)  # type: ignore[arg-type]
@@ -552,7 +552,7 @@ def test_a_socket_of_the_other_flavour_is_refused() -> None:
         asyncio.run(context.wrap_connected_async(Anything(), CLIENT, "localhost"))  # type: ignore[arg-type]
 
 
-def test_a_connected_socket_is_upgraded_with_what_was_asked_for() -> None:
+def test_an_upgrade_passes_its_arguments_to_the_socket() -> None:
     context = client_context()
     sock, other = Anything(), AnythingAsync()
     context.wrap_connected_socket(sock, CLIENT, "localhost", 5)
@@ -565,7 +565,7 @@ def test_a_connected_socket_is_upgraded_with_what_was_asked_for() -> None:
         context.wrap_connected_socket(sock, CLIENT)
 
 
-# What this interpreter can do.
+# The features of this interpreter.
 
 
 def test_features_are_printed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -579,7 +579,7 @@ def test_features_are_printed_with_the_reason(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.usefixtures("bridge")
-def test_with_the_bridge_everything_is_there() -> None:
+def test_with_the_bridge_every_feature_is_available() -> None:
     assert all(feature.available for feature in SslContext.available_features())
     assert "no, " not in str(SslContext.available_features())
 
@@ -602,26 +602,26 @@ def test_raise_ssl_error_takes_the_last_error_that_openssl_recorded() -> None:
 
 
 @pytest.mark.usefixtures("no_bridge")
-def test_raise_ssl_error_without_a_way_to_the_record() -> None:
+def test_raise_ssl_error_without_the_bridge() -> None:
     with pytest.raises(SslError, match="OpenSSL recorded no error"):
         raise_ssl_error()
 
 
-def test_suites_are_set_by_ssl_itself_where_it_can(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Python 3.15 has a method for it."""
+def test_suites_are_set_with_the_method_of_ssl_if_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python 3.15 and later have one."""
     suites: list[str] = []
 
     class Later(ssl.SSLContext):
         def set_ciphersuites(self, names: str) -> None:
             suites.append(names)
 
-    monkeypatch.setattr(_build, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Later}))
+    monkeypatch.setattr(_context_factory, "ssl", types.SimpleNamespace(**{**vars(ssl), "SSLContext": Later}))
     client_context(ciphersuites="TLS_AES_256_GCM_SHA384").ssl_context(CLIENT)
     assert set(suites) == {"TLS_AES_256_GCM_SHA384"}
 
 
 @pytest.mark.usefixtures("bridge")
-def test_settings_can_be_read_and_taken_back() -> None:
+def test_settings_can_be_read_and_restored() -> None:
     context = server_context()
     for name, value in setters().items():
         before = getattr(context, name)
@@ -635,7 +635,7 @@ def test_settings_can_be_read_and_taken_back() -> None:
     assert repr(context).endswith("psk>")
 
 
-def test_ragged_ends_are_taken_where_it_was_said() -> None:
+def test_ragged_eof_is_off_by_default() -> None:
     assert not client_context()._engine(CLIENT, "localhost").policy.ragged_eof
     assert client_context(ragged_eof=True)._engine(CLIENT, "localhost").policy.ragged_eof
     theirs = ssl.create_default_context()

@@ -1,4 +1,4 @@
-"""Peers that flood: with key updates that ask for answers, empty records, tickets, records of one byte."""
+"""Peers that send floods of key updates, empty records, tickets or records of one byte."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.anyio
 
 
 def updates(obj: ssl.SSLObject, outgoing: ssl.MemoryBIO, count: int) -> bytes:
-    """Key updates that ask for one in return (RFC 8446, 4.6.3)."""
+    """Make key updates with ``update_requested`` (RFC 8446, 4.6.3)."""
     import _ssl
 
     library = ctypes.PyDLL(_ssl.__file__)
@@ -38,7 +38,7 @@ def updates(obj: ssl.SSLObject, outgoing: ssl.MemoryBIO, count: int) -> bytes:
 
 
 def cores(*, shared: bool) -> tuple[TlsCore, Pair]:
-    """A client in a core, and both engines."""
+    """Return the core of a client, and both engines."""
     pair = connect(client_context(), server_context(), port=0)
     core = SharedTlsCore(pair.client, threading.RLock()) if shared else TlsCore(pair.client)
     pair.server.encrypt(b"first")
@@ -53,7 +53,7 @@ def test_FB16_answers_that_the_peer_does_not_take_are_bounded(shared: bool, batc
     """FB16: 22 MB of key updates left 16 MB of answers in memory, while a writer was blocked."""
     needs_the_bridge()
     core, (client, server) = cores(shared=shared)
-    core.encrypt(b"what the peer does not take")
+    core.encrypt(b"data that the peer does not read")
     assert core.unsent()
     for _ in range(0, 8000, batch):
         core.feed(updates(server.obj, server.outgoing, batch))
@@ -84,7 +84,7 @@ def test_FB16_answers_that_the_peer_takes_are_no_trouble(shared: bool) -> None:
 
 
 class Flooder:
-    """A server on a socket that reads nothing after the handshake, and sends what it is given until it is full."""
+    """A server that reads nothing after the handshake and sends key updates until the buffers are full."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -95,7 +95,7 @@ class Flooder:
         self.sent = 0
 
     def run(self) -> None:
-        """Flood until the other side is gone, or ten times more was sent than it may keep."""
+        """Send until the peer is gone, or has got ten times as much as it may keep."""
         while True:
             try:
                 self._obj.do_handshake()
@@ -110,7 +110,7 @@ class Flooder:
                 self.sock.sendall(wire)
                 self.sent += len(wire)
         except OSError:
-            pass  # the other side has had enough
+            pass  # the peer has closed the connection
 
 
 async def test_FB16_a_reader_whose_writer_is_blocked_ends_with_an_error(flavour: Flavour) -> None:
@@ -177,7 +177,7 @@ def test_FB16_a_flood_costs_time_in_proportion(flood: str, port: int) -> None:
         core.feed(wire[start : start + 8192])
     taken = time.process_time() - began
     assert len(core) == expected
-    # A microsecond for each byte is twenty times what it takes, and nothing of what grows with what was there before.
+    # Twenty times the usual time per byte; a cost that grows with the earlier input would exceed it.
     assert taken < len(wire) * 1e-6
     assert pair.client.outgoing.pending == 0
 

@@ -1,4 +1,4 @@
-"""T5: one reads while another writes, at both ends, and every byte arrives. ``ssl.SSLSocket`` loses one in ten."""
+"""T5: a reader and a writer at both ends at the same time. ``ssl.SSLSocket`` breaks one connection in ten."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ MESSAGES = 88
 TOTAL = sum(itertools.islice(itertools.cycle(SIZES), MESSAGES))
 
 PERIOD = 65_521
-"""Bytes after which the pattern repeats: a prime, so that a piece of any usual size that is lost or doubled shows."""
+"""Bytes after which the pattern repeats. It is a prime, so a lost or doubled piece of any usual size is detected."""
 _BLOCK = random.Random(1).randbytes(PERIOD)
 PATTERN = _BLOCK * (3 + TOTAL // PERIOD)
 
 
 def messages(start: int) -> Iterator[bytes]:
-    """The stream of one end, which begins at a place of its own."""
+    """The messages of one end, which begin at ``start`` in the pattern."""
     for size in itertools.islice(itertools.cycle(SIZES), MESSAGES):
         yield PATTERN[start : start + size]
         start += size
 
 
 class Check:
-    """Whether the bytes that arrive are those that were sent."""
+    """Checks that the received bytes are those of the pattern."""
 
     def __init__(self, start: int) -> None:
         self._position = self._start = start
@@ -60,7 +60,7 @@ WAYS_TO_READ = 4
 
 @pytest.fixture
 def contexts(version: str) -> tuple[SslContext, SslContext]:
-    """A client's and a server's, with tickets and sessions: every second connection is a resumed one."""
+    """The contexts of client and server, with session tickets: some connections are resumed."""
     client, server = client_context(), server_context()
     only(version, client, server)
     return client, server
@@ -68,7 +68,7 @@ def contexts(version: str) -> tuple[SslContext, SslContext]:
 
 @pytest.fixture
 def switch_often() -> Iterator[None]:
-    """Let another thread run every 50 us instead of every 5 ms: more ways to get in between."""
+    """Switch threads every 50 us instead of every 5 ms, for more interleavings."""
     before = sys.getswitchinterval()
     sys.setswitchinterval(50e-6)
     yield

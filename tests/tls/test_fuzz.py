@@ -1,4 +1,4 @@
-"""A few seconds of fuzzing, always the same. For more, run the program for as long as you like."""
+"""A few seconds of fuzzing with a fixed seed. For more, run ``tests.tls.fuzz_engine`` directly."""
 
 from __future__ import annotations
 

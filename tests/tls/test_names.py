@@ -65,19 +65,19 @@ def test_T1_a_name_has_one_spelling(given: str, spelling: str) -> None:
         "a\u3002\u3002b",
     ],
 )
-def test_what_is_no_name_is_refused(given: str) -> None:
+def test_text_that_is_not_a_host_name_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="is not a host name"):
         normalise(given)
 
 
 @pytest.mark.parametrize("given", [None, 1, b"localhost", ["localhost"]])
-def test_what_is_no_text_is_refused(given: object) -> None:
+def test_objects_that_are_not_text_are_refused(given: object) -> None:
     with pytest.raises(TypeError):
         normalise(given)  # type: ignore[arg-type]
 
 
 @given(st.text())
-def test_any_text_is_a_name_or_is_refused(text: str) -> None:
+def test_any_text_is_normalised_or_refused(text: str) -> None:
     try:
         name = normalise(text)
     except ValueError:

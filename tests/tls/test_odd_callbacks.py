@@ -1,4 +1,4 @@
-"""What a program's own parts raise in the midst of TLS: it ends that handshake, with the reason, and nothing else."""
+"""Exceptions of a program's own code inside a handshake: they fail that handshake only, and are its cause."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ flavour, anyio_backend = both.flavour, both.anyio_backend
 
 
 class Mistake(Exception):
-    """What a callback raises."""
+    """The exception of a callback."""
 
 
 def trips(*_: object) -> NoReturn:
@@ -28,14 +28,14 @@ def trips(*_: object) -> NoReturn:
 
 
 class OddCertificate(ssl.SSLObject):
-    """A connection whose certificate cannot be had."""
+    """A connection whose certificate cannot be parsed."""
 
     def getpeercert(self, binary_form: bool = False) -> NoReturn:  # type: ignore[override]
         raise Mistake("error parsing the certificate")
 
 
 def tracing(context: SslContext, role: Handshake) -> None:
-    """`ssl` keeps what its trace of messages raises, and raises it out of whatever call OpenSSL was in."""
+    """Set a trace callback. `ssl` keeps its exception, and raises it from the call that OpenSSL is in."""
     context.ssl_context(role)._msg_callback = trips  # type: ignore[attr-defined]
 
 
@@ -43,14 +43,14 @@ def odd(context: SslContext, role: Handshake) -> None:
     context.ssl_context(role).sslobject_class = OddCertificate
 
 
-ODD = {"a trace that raises": (tracing, Mistake), "a certificate that cannot be had": (odd, Mistake)}
+ODD = {"a trace that raises": (tracing, Mistake), "a certificate that cannot be parsed": (odd, Mistake)}
 
 
 @pytest.mark.parametrize("case", ODD)
-async def test_FB15_what_a_callback_raises_in_a_clients_handshake_is_its_cause(
+async def test_FB15_an_exception_of_a_callback_is_the_cause_of_the_clients_error(
     flavour: Flavour, case: str
 ) -> None:
-    """FB15: it came out of dial as it was, and left an engine that did not know that it had failed."""
+    """FB15: dial raised it unchanged, and the engine did not know that it had failed."""
     spoil, kind = ODD[case]
     async with at_home(flavour) as house:
         bad = client_context()
@@ -66,10 +66,10 @@ async def test_FB15_what_a_callback_raises_in_a_clients_handshake_is_its_cause(
 
 
 @pytest.mark.parametrize("how", ["serve", "accept", "try_accept"])
-async def test_FB15_what_a_callback_raises_in_a_servers_handshake_ends_that_client_alone(
+async def test_FB15_an_exception_of_a_servers_callback_ends_that_client_only(
     flavour: Flavour, how: str
 ) -> None:
-    """FB15: it left a listener's try_accept_addr, and the client's descriptor was never closed."""
+    """FB15: try_accept_addr of the listener raised it, and the client's descriptor was never closed."""
     bad = server_context(client_certs="optional", ca_file=certificates.ca_file())
     odd(bad, Handshake.AS_SERVER)
     if how == "serve":

@@ -1,10 +1,11 @@
-"""The bridge: it finds the right pointers, does what ``ssl`` cannot, and stays off where anything is not as known."""
+"""The bridge: its pointers are right, its calls work, and it is off if any assumption fails."""
 
 from __future__ import annotations
 
 import _ssl
 import asyncio
 import ctypes
+import gc
 import math
 import os
 import pathlib
@@ -21,7 +22,7 @@ from tests.tls import certificates
 from tests.tls.bare import HAS_BRIDGE, TLS1_2, TLS1_3, Link, plain_client, plain_server
 from wireline.tls import _libssl, _openssl
 
-pytestmark = pytest.mark.skipif(not HAS_BRIDGE, reason="this interpreter does not let anybody at OpenSSL")
+pytestmark = pytest.mark.skipif(not HAS_BRIDGE, reason="there is no bridge in this interpreter")
 
 SUITES = ("TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256")
 X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY = 20
@@ -35,7 +36,7 @@ def _bridge_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bridge is looked for anew, and what is found is forgotten again."""
+    """Look the library up again, and forget the result after the test."""
     monkeypatch.setattr(_openssl, "_found", None)
 
 
@@ -86,11 +87,11 @@ class TestRefusals:
         assert _openssl.why_not() == "_ssl is built into the interpreter"
 
     @pytest.mark.parametrize("module", ["_hashlib", "math"])
-    def test_an_extension_that_does_not_reach_libssl(
+    def test_an_extension_that_is_not_linked_with_libssl(
         self, monkeypatch: pytest.MonkeyPatch, module: str
     ) -> None:
         path = getattr(__import__(module), "__file__", None)
-        if path is None:  # built in here; any file that is no library is refused as well
+        if path is None:  # the module is built in; any path that is not a library does
             path = math.__doc__
         monkeypatch.setattr(_ssl, "__file__", path)
         assert not _openssl.available()
@@ -112,13 +113,13 @@ class TestRefusals:
     )
     def test_another_version(self, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
         monkeypatch.setattr(ssl, name, value)
-        assert "through" in _openssl.why_not()
+        assert "ssl was loaded with" in _openssl.why_not()
 
     def test_another_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_openssl.sys, "implementation", types.SimpleNamespace(name="pypy"))
         assert "CPython" in _openssl.why_not()
 
-    def test_a_version_of_python_it_was_not_tried_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_untested_version_of_python(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_openssl, "_KNOWN_PYTHONS", ((3, 10),))
         assert f"Python 3.{sys.version_info[1]}" in _openssl.why_not()
 
@@ -143,7 +144,7 @@ class TestRefusals:
     def test_another_copy_of_the_same_library(
         self, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
     ) -> None:
-        # Same version, same defaults, same everything but the addresses: what loading libssl by name would give.
+        # It differs in its addresses only. Loading libssl by name could lead to such a copy.
         maps = pathlib.Path("/proc/self/maps").read_text()
         found = re.search(r"(/\S*/libssl\.so\S*)", maps)
         assert found is not None, "ssl is linked with libssl statically here"
@@ -152,33 +153,35 @@ class TestRefusals:
         assert _openssl.why_not() == "an SSL_CTX belongs to another copy of OpenSSL"
 
     def test_another_layout(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = _libssl.word
-        monkeypatch.setattr(_openssl, "word", lambda thing, index: word(thing, index + 1))
+        read_word = _libssl.read_word
+        monkeypatch.setattr(_openssl, "read_word", lambda thing, index: read_word(thing, index + 1))
         assert "not where it should be" in _openssl.why_not()
 
     def test_a_layout_in_which_only_connections_differ(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        word = _libssl.word
+        read_word = _libssl.read_word
         monkeypatch.setattr(
-            _openssl, "word", lambda thing, index: word(thing, 0 if isinstance(thing, ssl.SSLContext) else 2)
+            _openssl,
+            "read_word",
+            lambda thing, index: read_word(thing, 0 if isinstance(thing, ssl.SSLContext) else 2),
         )
         assert not _openssl.available()
 
-    def test_what_is_found_is_kept(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_library_is_looked_up_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert _openssl.available()
         monkeypatch.setattr(_openssl, "_open", lambda: pytest.fail("looked for again"))
         assert _openssl.available()
 
 
 @pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT])
-def test_no_other_word_of_the_object_passes_for_the_pointer(protocol: int) -> None:
+def test_no_other_word_of_the_object_is_accepted_as_the_pointer(protocol: int) -> None:
     context, another, library = ssl.SSLContext(protocol), ssl.SSLContext(protocol), _openssl.library()
     context.options |= ssl.OP_NO_TICKET
-    good = _libssl.word(context, 0)
+    good = _libssl.read_word(context, 0)
     _openssl.check_new_context(library, context, good)
     size, head = _ssl._SSLContext.__basicsize__ // 8, object.__basicsize__ // 8
-    others = [_libssl.word(context, index) for index in range(-head, size - head) if index != 0]
+    others = [_libssl.read_word(context, index) for index in range(-head, size - head) if index != 0]
     assert len(others) >= 10
-    for pointer in [*others, 0, 8, good + 1, good + 8, 2**47, _libssl.word(another, 0)]:
+    for pointer in [*others, 0, 8, good + 1, good + 8, 2**47, _libssl.read_word(another, 0)]:
         with pytest.raises(_openssl.BridgeUnavailable):
             _openssl.check_new_context(library, context, pointer)
 
@@ -191,7 +194,7 @@ class Slotted(ssl.SSLContext):
 
 
 class Delegating(ssl.SSLContext):
-    """Passes on to another context, as truststore does."""
+    """A context that delegates to another one, as truststore's does."""
 
     def __new__(cls) -> Delegating:
         self = super().__new__(cls, ssl.PROTOCOL_TLS_CLIENT)
@@ -226,15 +229,15 @@ def test_the_pointer_of_a_context(make: object) -> None:
     assert _openssl.ctx_pointer(context) == pointer
 
 
-def test_a_context_that_passes_on_to_another_one_is_refused_and_its_connections_are_not() -> None:
+def test_a_delegating_context_is_refused_and_its_connections_are_accepted() -> None:
     context = Delegating()
-    with pytest.raises(_openssl.BridgeUnavailable, match="Delegating makes connections in its own way"):
+    with pytest.raises(_openssl.BridgeUnavailable, match="Delegating has its own wrap_bio"):
         _openssl.ctx_pointer(context)
     obj = context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
     assert _openssl.ssl_pointer(obj)
 
 
-def test_a_context_of_which_python_and_openssl_say_different_things_is_refused() -> None:
+def test_a_context_whose_values_differ_from_openssls_is_refused() -> None:
     class Lying(ssl.SSLContext):
         @property
         def security_level(self) -> int:
@@ -253,8 +256,8 @@ def test_the_pointer_of_a_connection(version: ssl.TLSVersion) -> None:
     assert _openssl.library().SSL_version(before[0]) == version
 
 
-def test_a_connection_that_is_not_ours_to_look_into() -> None:
-    with pytest.raises(_openssl.BridgeUnavailable, match="a connection of the type object"):
+def test_a_connection_of_an_unknown_type_is_refused() -> None:
+    with pytest.raises(_openssl.BridgeUnavailable, match="the type object of a connection is unknown"):
         _openssl.ssl_pointer(types.SimpleNamespace(_sslobj=object()))  # type: ignore[arg-type]
 
 
@@ -329,7 +332,7 @@ def test_no_ciphersuite_in_common() -> None:
 @pytest.mark.parametrize(
     "names", ["TLS_NO_SUCH_SUITE", f"{SUITES[0]}:NONSENSE", "ECDHE-RSA-AES128-GCM-SHA256"]
 )
-def test_a_wrong_ciphersuite_is_an_error_that_changes_nothing(names: str) -> None:
+def test_an_unknown_ciphersuite_is_an_error_and_changes_nothing(names: str) -> None:
     client, server = plain_client(TLS1_3), plain_server(TLS1_3)
     before = _openssl.tls13_suites(server)
     with pytest.raises(ssl.SSLError, match=r"no cipher match|no such"):
@@ -339,7 +342,7 @@ def test_a_wrong_ciphersuite_is_an_error_that_changes_nothing(names: str) -> Non
     assert negotiated(client, server) == before[0]
 
 
-def test_a_ciphersuite_that_openssl_leaves_out_in_silence_is_an_error(
+def test_a_ciphersuite_that_openssl_skips_silently_is_an_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server, library = plain_server(), _openssl.library()
@@ -354,7 +357,9 @@ def test_a_ciphersuite_that_openssl_leaves_out_in_silence_is_an_error(
     assert _openssl.tls13_suites(server) == before
 
 
-def test_no_error_is_left_where_a_call_leaves_several(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_error_is_left_in_the_queue_by_a_call_that_records_several(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     server, library = plain_server(), _openssl.library()
     true = library.SSL_CTX_set_ciphersuites
     monkeypatch.setattr(library, "SSL_CTX_set_ciphersuites", lambda *given: true(*given) + true(*given))
@@ -365,7 +370,7 @@ def test_no_error_is_left_where_a_call_leaves_several(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("names", ["", ":", "  ", "\0", f"{SUITES[0]}\0:NONSENSE", "TLS_Ü"])
-def test_no_ciphersuite_at_all_is_refused(names: str) -> None:
+def test_an_empty_list_of_ciphersuites_is_refused(names: str) -> None:
     server = plain_server()
     with pytest.raises(ValueError):
         _openssl.set_ciphersuites(server, names)
@@ -416,7 +421,9 @@ def test_a_session_id_context_of_a_wrong_length_is_refused(size: int) -> None:
     link = Link(plain_client(), plain_server())
     with pytest.raises(ValueError, match="1 to 32 bytes"):
         _openssl.set_session_id_context(link.server, b"x" * size)
-    with pytest.raises(ssl.SSLError) if size else pytest.raises(AssertionError):  # what OpenSSL itself says
+    with (
+        pytest.raises(ssl.SSLError) if size else pytest.raises(AssertionError)
+    ):  # 33 bytes: the error is OpenSSL's own
         pointer = _openssl.ssl_pointer(link.server)
         _openssl.call(_openssl.library(), "SSL_set_session_id_context", pointer, b"x" * size, size)
         raise AssertionError
@@ -449,7 +456,7 @@ def test_T10_a_session_is_resumed_for_the_same_context_only(
 
 @BOTH_VERSIONS
 @pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
-def test_what_a_connection_asks_for_can_be_set_when_the_name_is_known(
+def test_the_verify_mode_can_be_set_in_the_sni_callback(
     version: ssl.TLSVersion, mode: ssl.VerifyMode
 ) -> None:
     client, server, strict = plain_client(version), plain_server(version), plain_server(version)
@@ -468,7 +475,7 @@ def test_what_a_connection_asks_for_can_be_set_when_the_name_is_known(
 
 
 @BOTH_VERSIONS
-def test_the_result_of_verifying_is_known_where_nobody_insists(version: ssl.TLSVersion) -> None:
+def test_the_verify_result_is_known_with_CERT_NONE(version: ssl.TLSVersion) -> None:
     client = plain_client(version, verify=False)
     link = Link(client, plain_server(version)).shake()
     assert link.is_good
@@ -480,7 +487,7 @@ def test_the_result_of_verifying_is_known_where_nobody_insists(version: ssl.TLSV
 @BOTH_VERSIONS
 def test_a_server_without_a_cache_resumes_nothing(version: ssl.TLSVersion) -> None:
     client, server = plain_client(version), plain_server(version)
-    server.options |= ssl.OP_NO_TICKET  # then TLS 1.2 has ids, for which the server needs its cache
+    server.options |= ssl.OP_NO_TICKET  # TLS 1.2 then uses session ids, which need the server's cache
     server.num_tickets = 0
     _openssl.disable_session_cache(server)
     first = Link(client, server).shake()
@@ -488,3 +495,53 @@ def test_a_server_without_a_cache_resumes_nothing(version: ssl.TLSVersion) -> No
     again = Link(client, server, session=first.client.session).shake()
     assert again.is_good
     assert not again.client.session_reused
+
+
+# --------------------------------------------------------------------------------------------- copies of sessions
+
+
+def test_before_a_handshake_there_is_no_session() -> None:
+    assert _openssl.get_session(Link(plain_client(), plain_server()).client) is None
+
+
+@BOTH_VERSIONS
+def test_a_copy_of_a_session_can_be_resumed_after_its_connection_is_gone(version: ssl.TLSVersion) -> None:
+    client, server = plain_client(version), plain_server(version)
+    first = Link(client, server).shake()
+    early = _openssl.get_session(first.client)
+    assert early is not None
+    assert early.has_ticket is (version == TLS1_2)
+    assert first.say() == b"hello"
+    session = _openssl.get_session(first.client)
+    assert session is not None
+    assert session.has_ticket
+    del first  # without `close_notify`: OpenSSL marks the connection's own session as not resumable
+    gc.collect()
+    for _ in range(1 if version == TLS1_3 else 3):
+        again = Link(client, server)
+        _openssl.set_session(again.client, session)
+        assert again.shake().is_good
+        assert again.client.session_reused
+
+
+def test_each_copy_of_a_session_is_freed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    link, library = Link(plain_client(), plain_server()).shake(), _openssl.library()
+    copied: list[int] = []
+    freed: list[int] = []
+    copy, free = library.SSL_SESSION_dup, library.SSL_SESSION_free
+    monkeypatch.setattr(library, "SSL_SESSION_dup", lambda at: copied.append(copy(at)) or copied[-1])
+    monkeypatch.setattr(library, "SSL_SESSION_free", lambda at: freed.append(at) or free(at))
+    session = _openssl.get_session(link.client)
+    assert session is not None
+    _openssl.set_session(Link(plain_client(), plain_server()).client, session)
+    assert (len(copied), len(freed)) == (2, 1)
+    del session
+    gc.collect()
+    assert sorted(freed) == sorted(copied)
+
+
+def test_without_memory_for_a_copy_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    link = Link(plain_client(), plain_server()).shake()
+    monkeypatch.setattr(_openssl.library(), "SSL_SESSION_dup", lambda at: 0)
+    with pytest.raises(MemoryError):
+        _openssl.get_session(link.client)

@@ -1,4 +1,4 @@
-"""Where the CAs come from (T11): what was named and nothing else, and an empty source is an error."""
+"""The source of the CAs (T11): only the named one counts, and an empty one is an error."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ ENV_VARS = VerifyMode.PEER_USE_ENV_VARS
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment says nothing unless a test does."""
+    """Unset the variables; a test may set them."""
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
     monkeypatch.delenv("SSL_CERT_DIR", raising=False)
 
 
 @pytest.fixture
 def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A system with one bundle, whose only CA is ours."""
+    """A system with one bundle, which contains only our CA."""
     bundle = tmp_path / "bundle.pem"
     bundle.write_bytes(Path(certificates.ca_file()).read_bytes())
     monkeypatch.setattr(_trust, "_KNOWN_FILES", (str(tmp_path / "missing"), str(bundle)))
@@ -33,7 +33,7 @@ def system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def bare_system(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A system without a trust store. Its directory of certificates exists, and is empty."""
+    """A system without CAs. Its directory of certificates exists and is empty."""
     paths = ssl.get_default_verify_paths()
     empty = tmp_path / "certs"
     empty.mkdir()
@@ -59,7 +59,7 @@ OURS = der(certificates.ca_file())
 THEIRS = der(certificates.other_ca_file())
 
 
-# What is given to the constructor.
+# Named by the caller.
 
 
 def test_T11_a_file_that_is_given_is_the_only_source(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +68,7 @@ def test_T11_a_file_that_is_given_is_the_only_source(monkeypatch: pytest.MonkeyP
     assert loaded(find(VerifyMode.PEER, certificates.ca_file())) == {OURS}
 
 
-def test_T11_every_certificate_of_a_directory_counts_whatever_its_name_and_form() -> None:
+def test_T11_every_certificate_of_a_directory_is_loaded() -> None:
     assert loaded(find(VerifyMode.PEER, "", certificates.ca_directory())) == {OURS, THEIRS}
 
 
@@ -77,14 +77,14 @@ def test_T11_file_and_directory_may_both_be_given(tmp_path: Path) -> None:
     assert loaded(find(VerifyMode.PEER, certificates.ca_file(), str(tmp_path))) == {OURS, THEIRS}
 
 
-def test_a_certificate_that_is_there_under_two_names_is_fine(tmp_path: Path) -> None:
+def test_a_certificate_with_two_file_names_is_loaded_once(tmp_path: Path) -> None:
     (tmp_path / "ours.pem").write_bytes(Path(certificates.ca_file()).read_bytes())
     (tmp_path / "0123abcd.0").symlink_to(tmp_path / "ours.pem")
     (tmp_path / "dangling.pem").symlink_to(tmp_path / "gone.pem")
     assert loaded(find(VerifyMode.PEER, "", str(tmp_path))) == {OURS}
 
 
-def test_T11_what_cannot_be_found_is_an_error_that_names_it(tmp_path: Path) -> None:
+def test_T11_a_missing_source_is_an_error_that_names_it(tmp_path: Path) -> None:
     missing = str(tmp_path / "missing")
     for file, directory in ((missing, ""), ("", missing), (str(tmp_path), ""), ("", certificates.ca_file())):
         with pytest.raises(OSError) as caught:
@@ -108,15 +108,15 @@ def test_T11_a_source_without_a_certificate_is_an_error_that_names_it(tmp_path: 
         assert str(name) in str(caught.value)
 
 
-def test_a_revocation_list_is_no_source(tmp_path: Path) -> None:
-    """OpenSSL is content with it: it is something that belongs in a store."""
+def test_a_file_with_only_a_revocation_list_is_refused(tmp_path: Path) -> None:
+    """OpenSSL loads such a file without an error."""
     file = tmp_path / "list.pem"
     file.write_text(certificates.revocation_list())
     with pytest.raises(OSError, match="no certificate of a CA"):
         loaded(find(VerifyMode.PEER, str(file)))
 
 
-# What the environment says.
+# Named by the environment.
 
 
 def test_T11_the_environment_names_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -126,14 +126,16 @@ def test_T11_the_environment_names_a_file(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("file", [None, ""])
-def test_T11_else_a_directory(monkeypatch: pytest.MonkeyPatch, file: str | None) -> None:
+def test_T11_the_environment_names_a_directory(monkeypatch: pytest.MonkeyPatch, file: str | None) -> None:
     if file is not None:
         monkeypatch.setenv("SSL_CERT_FILE", file)
     monkeypatch.setenv("SSL_CERT_DIR", certificates.ca_directory())
     assert loaded(find(ENV_VARS)) == {OURS, THEIRS}
 
 
-def test_T11_or_several_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_T11_the_environment_names_several_directories(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     for name, file in (("a", certificates.ca_file()), ("b", certificates.other_ca_file())):
         (tmp_path / name).mkdir()
         (tmp_path / name / "ca.pem").write_bytes(Path(file).read_bytes())
@@ -142,7 +144,7 @@ def test_T11_or_several_directories(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.usefixtures("system")
-def test_T11_else_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_T11_without_variables_the_system_is_the_source(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", "")
     monkeypatch.setenv("SSL_CERT_DIR", "")
     assert loaded(find(ENV_VARS)) == {OURS}
@@ -171,10 +173,10 @@ def test_T11_a_file_without_certificates_is_a_bad_value_too(
 
 
 @pytest.mark.usefixtures("system")
-def test_T11_the_environment_counts_only_for_who_asks(
+def test_T11_the_environment_counts_only_with_PEER_USE_ENV_VARS(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """``load_default_certs`` obeys it always, and takes a missing file for an empty list."""
+    """``load_default_certs`` always obeys it, and treats a missing file as an empty list."""
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "missing"))
     assert loaded(find(VerifyMode.PEER)) == {OURS}
     monkeypatch.setenv("SSL_CERT_FILE", certificates.other_ca_file())
@@ -190,7 +192,7 @@ def test_the_file_openssl_was_built_with_is_the_last_one_tried(bare_system: Path
     assert loaded(find(VerifyMode.PEER)) == {OURS}
 
 
-def test_then_its_directory(bare_system: Path) -> None:
+def test_the_directory_openssl_was_built_with_is_tried_after_its_file(bare_system: Path) -> None:
     (bare_system / "cert.pem").touch()
     (bare_system / "certs" / "ours").write_bytes(Path(certificates.ca_file()).read_bytes())
     assert loaded(find(VerifyMode.PEER)) == {OURS}
@@ -215,7 +217,7 @@ def test_a_server_needs_no_cas_until_it_is_a_client() -> None:
 
 
 class Windows:
-    """What ``ssl.enum_certificates`` finds in each store; a certificate may be for some purposes only."""
+    """A fake ``ssl.enum_certificates``. A certificate may be restricted to some purposes."""
 
     def __init__(self, **stores: list[tuple[bytes, str, set[str] | bool]]) -> None:
         self.stores = stores
@@ -247,10 +249,10 @@ def test_a_windows_without_cas_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         loaded(find(VerifyMode.PEER))
 
 
-def test_a_file_of_a_directory_that_cannot_be_read_is_not_meant(
+def test_an_unreadable_file_of_a_directory_is_skipped(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Not by its permissions: the tests may be run by root, whom they do not keep out."""
+    """A permission would not stop root, who may run the tests; so the loading itself fails."""
     (tmp_path / "secret.pem").write_bytes(Path(certificates.other_ca_file()).read_bytes())
     (tmp_path / "ours.pem").write_bytes(Path(certificates.ca_file()).read_bytes())
 

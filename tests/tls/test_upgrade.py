@@ -1,4 +1,4 @@
-"""T6, T7, C4: going over to TLS on a connected socket, in both flavours and both roles."""
+"""T6, T7, C4: starting TLS on a connected socket, in both flavours and both roles."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ both_roles = pytest.mark.parametrize("role", list(Handshake), ids=lambda role: r
 
 
 class Wire(NamedTuple):
-    """One of ours, and a bare peer."""
+    """A socket of ours, and its peer, a standard socket."""
 
     sock: Sock
     peer: socket.socket
@@ -47,7 +47,7 @@ def context_for(role: Handshake) -> SslContext:
 
 
 async def read_a_line_and_leave(wire: Wire, rest: bytes) -> None:
-    """Receive more in clear than is read."""
+    """Receive a line and more plaintext, and read only the line."""
     wire.peer.sendall(b"220 go ahead\r\n" + rest)
     assert await wire.sock.recv_line(PATIENCE) == b"220 go ahead"
     assert wire.sock.has_data_buffered
@@ -59,7 +59,7 @@ async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshak
     with pytest.raises(SslError, match="in clear") as caught:
         await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
     assert str(caught.value).startswith("14 bytes were received in clear")
-    # Nothing was said to the peer, and the bytes are what they were: in clear.
+    # Nothing was sent to the peer, and the bytes are still there as plaintext.
     assert not wire.sock.is_ssl
     assert await wire.sock.recv_line(PATIENCE) == b"250 injected"
     wire.peer.setblocking(False)
@@ -68,9 +68,7 @@ async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshak
 
 
 @both_roles
-async def test_T6_what_is_left_over_may_be_the_beginning_of_the_handshake_and_nothing_else(
-    wire: Wire, role: Handshake
-) -> None:
+async def test_T6_with_leftover_tls_unread_bytes_must_be_a_handshake(wire: Wire, role: Handshake) -> None:
     await read_a_line_and_leave(wire, b"250 injected\r\n")
     with pytest.raises(SslError):
         await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE, leftover="tls")
@@ -78,7 +76,7 @@ async def test_T6_what_is_left_over_may_be_the_beginning_of_the_handshake_and_no
         await wire.sock.recv_line(PATIENCE)
 
 
-async def test_T6_a_hello_that_came_along_with_the_last_line_is_taken(wire: Wire) -> None:
+async def test_T6_a_client_hello_received_with_the_last_line_is_used(wire: Wire) -> None:
     engine = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     assert not engine.handshake()
     await read_a_line_and_leave(wire, engine.output())
@@ -88,7 +86,7 @@ async def test_T6_a_hello_that_came_along_with_the_last_line_is_taken(wire: Wire
             engine.feed_handshake(wire.peer.recv(65536))
             engine.handshake()
             wire.peer.sendall(engine.output())
-        # T7: in one packet with the end of the handshake or not, it is the first thing that is read.
+        # T7: the data may arrive in one packet with the end of the handshake.
         engine.encrypt(b"hello\n")
         wire.peer.sendall(engine.output())
 
@@ -113,7 +111,7 @@ async def test_T7_application_data_in_the_last_packet_of_the_handshake_is_not_lo
             engine.feed_handshake(wire.peer.recv(65536))
             done = engine.handshake()
         engine.encrypt(b"hello\n")
-        wire.peer.sendall(engine.output())  # with what ends the handshake, as far as there is something
+        wire.peer.sendall(engine.output())  # in one packet with the end of the handshake
 
     shaking = asyncio.ensure_future(in_thread(shake))
     await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
@@ -143,9 +141,7 @@ async def test_C4_a_peer_that_goes_away_in_the_middle_of_the_handshake_is_an_err
 
 @both_roles
 @pytest.mark.parametrize("leftover", ["refuse", "tls"])
-async def test_FB1_a_socket_that_speaks_TLS_is_not_upgraded_again(
-    wire: Wire, role: Handshake, leftover: str
-) -> None:
+async def test_FB1_a_tls_socket_is_not_upgraded_again(wire: Wire, role: Handshake, leftover: str) -> None:
     """FB1: a second wrap_connected_* sent a ClientHello in clear, past the first layer of TLS."""
     peer = Socket.from_socket(wire.peer.dup())
     other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
@@ -164,7 +160,7 @@ async def test_FB1_a_socket_that_speaks_TLS_is_not_upgraded_again(
                     await upgrade(
                         context_for(again), wire.sock, again, "localhost", timeout=PATIENCE, leftover=leftover
                     )
-        # The connection goes on, in both directions, with nothing in between.
+        # The connection continues in both directions, and nothing else was sent.
         assert await wire.sock.recv_line(PATIENCE) == b"and another"
         await wire.sock.send(b"still protected\n")
         assert peer.recv_line(PATIENCE) == b"still protected"
@@ -188,8 +184,8 @@ def test_FB14_the_text_of_every_SslError_is_a_sentence() -> None:
         assert "(" not in str(error)
 
 
-async def test_FB14_what_a_plain_socket_says_about_TLS_is_a_sentence(wire: Wire) -> None:
-    """FB14: the same on a socket, where the text is seen."""
+async def test_FB14_the_error_of_a_socket_without_tls_is_a_sentence(wire: Wire) -> None:
+    """FB14: the same for the error of a socket."""
     with pytest.raises(SslError) as caught:
         _ = wire.sock.tls_info
     assert str(caught.value) == "tls_info: the socket does not speak TLS"

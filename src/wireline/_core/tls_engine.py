@@ -81,15 +81,15 @@ class Policy(Protocol):
     def check(self, obj: ssl.SSLObject) -> None:
         """Look at a finished handshake, before anything is handed out; raise ``ssl.SSLError`` to refuse the peer."""
 
-    def explain(self, error: ssl.SSLError) -> ssl.SSLError:
+    def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Say more about a handshake that failed: the same error, or a better one."""
         raise NotImplementedError
 
-    def collects(self, obj: ssl.SSLObject) -> bool:
-        """Whether ``remember`` is to be called after each session ticket, and not once with the first data."""
+    def wants_every_ticket(self, obj: ssl.SSLObject) -> bool:
+        """Whether ``store_session`` is to be called after each session ticket, and not once with the first data."""
         raise NotImplementedError
 
-    def remember(self, obj: ssl.SSLObject) -> None:
+    def store_session(self, obj: ssl.SSLObject) -> None:
         """The peer has sent a ticket or application data: its session is complete and may be kept.
 
         The call is made inside a read, with received data at hand: it must not raise an ``Exception``.
@@ -235,7 +235,7 @@ class TlsEngine:
                 raise self.failed(TruncatedError("the peer went away during the handshake")) from None
             return False
         except ssl.SSLError as error:
-            failure = self.failed(self.policy.explain(error))
+            failure = self.failed(self.policy.annotate_error(error))
             raise failure from failure.__cause__
         except Exception as error:  # of a callback that OpenSSL made, and that `ssl` kept: a key log, a trace
             raise self.failed(_broken_off(error)) from error
@@ -243,7 +243,7 @@ class TlsEngine:
             self.policy.check(self.obj)
             if self.obj.server_side and sent_before:
                 self._hold_tickets()
-            self._collecting = not self.incoming.pending and self.policy.collects(self.obj)
+            self._collecting = not self.incoming.pending and self.policy.wants_every_ticket(self.obj)
         except ssl.SSLError as error:
             self.failed(error)
             raise
@@ -369,11 +369,11 @@ class TlsEngine:
             self._remembered = True
             self.at_ease = not self.ended and self.error is None
             if not self._collecting:
-                self.policy.remember(self.obj)
+                self.policy.store_session(self.obj)
             self._collecting = False
         elif whole and self._collecting and not self.ended and self.error is None:
-            self.policy.remember(self.obj)
-            self._collecting = self.policy.collects(self.obj)
+            self.policy.store_session(self.obj)
+            self._collecting = self.policy.wants_every_ticket(self.obj)
 
     def _end_of_record(self, view: memoryview, start: int) -> int:
         """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""

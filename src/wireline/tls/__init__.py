@@ -1,7 +1,6 @@
-"""TLS for both flavours: what to trust, whom to be, and what came of it.
+"""TLS: contexts, verification, sessions and results, shared by ``wireline.net`` and ``wireline.asyncnet``.
 
-Everything here is shared by ``wireline.net`` and ``wireline.asyncnet``. To import it imports ``ssl``; the sockets
-alone do not.
+Importing this imports ``ssl``; importing the sockets alone does not.
 """
 
 from __future__ import annotations
@@ -13,17 +12,17 @@ from wireline._core.tls_engine import TruncatedError as TruncatedError
 from wireline.options import AcceptResult as AcceptResult
 
 from ._certificate import Certificate as Certificate
-from ._connection import TlsInfo as TlsInfo
 from ._context import SslContext as SslContext
 from ._features import Feature as Feature
 from ._features import Features as Features
-from ._options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
-from ._options import CIPHERS_MODERN as CIPHERS_MODERN
-from ._options import Handshake as Handshake
-from ._options import ProtocolVersion as ProtocolVersion
-from ._options import VerifyMode as VerifyMode
-from ._session import SessionCache as SessionCache
-from ._session import TlsSession as TlsSession
+from ._policy import TlsInfo as TlsInfo
+from ._sessions import SessionCache as SessionCache
+from ._sessions import TlsSession as TlsSession
+from ._tls_options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
+from ._tls_options import CIPHERS_MODERN as CIPHERS_MODERN
+from ._tls_options import Handshake as Handshake
+from ._tls_options import ProtocolVersion as ProtocolVersion
+from ._tls_options import VerifyMode as VerifyMode
 
 __all__ = [
     "CIPHERS_INTERMEDIATE",
@@ -45,15 +44,15 @@ __all__ = [
 ]
 
 SslError = ssl.SSLError
-"""Every failure of TLS: the standard library's own class, so nothing slips past ``except ssl.SSLError``."""
+"""The error of every TLS failure. It is ``ssl.SSLError`` itself, so ``except ssl.SSLError`` catches all of them."""
 
 
 def raise_ssl_error(message: str = "") -> NoReturn:
     """Raise ``SslError``.
 
     Args:
-        message: what went wrong; ``""`` takes the last error that OpenSSL recorded in this thread, or says that there
-            is none. Python takes errors out of OpenSSL's queue when it raises them, so there seldom is one.
+        message: the text; ``""`` takes the last error in OpenSSL's queue of this thread, or says that there is none.
+            Python removes errors from that queue when it raises them, so there seldom is one.
 
     Raises:
         ssl.SSLError: always.
@@ -62,12 +61,12 @@ def raise_ssl_error(message: str = "") -> NoReturn:
 
 
 def _last_recorded() -> str:
-    """Empty OpenSSL's queue of this thread; return the last error, ``""`` if there is none or no way to it."""
+    """Empty OpenSSL's queue of this thread and return its last error; ``""`` if it is empty or the bridge is off."""
     from . import _libssl, _openssl
 
     if not _openssl.available():
         return ""
     library, text = _openssl.library(), b""
     while code := library.ERR_get_error():
-        text = _libssl.read(library.ERR_reason_error_string(code))
+        text = _libssl.read_bytes(library.ERR_reason_error_string(code))
     return text.decode()

@@ -1,4 +1,4 @@
-"""A certificate as it came over the wire."""
+"""A certificate in DER form."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ __all__ = ["Certificate"]
 
 
 class Certificate(bytes):
-    """A certificate: its DER bytes, and a few questions to them.
+    """An X.509 certificate: its DER bytes.
 
-    What has to be parsed is parsed when it is asked for, by the package ``cryptography``; nothing else needs it.
+    The properties parse it on first use, with the package ``cryptography``. The methods need no other package.
     """
 
     def to_pem(self) -> str:
@@ -30,47 +30,47 @@ class Certificate(bytes):
 
     @property
     def subject(self) -> str:
-        """Whose certificate it is, as RFC 4514 writes names (``CN=example.org``).
+        """The subject, in the form of RFC 4514 (``CN=example.org``).
 
         Raises:
             ImportError: the package ``cryptography`` is not installed.
-            ValueError: the bytes are no certificate.
+            ValueError: the bytes are not a certificate.
         """
         return self._parsed.subject.rfc4514_string()
 
     @property
     def issuer(self) -> str:
-        """Who signed it, as RFC 4514 writes names.
+        """The issuer, in the form of RFC 4514.
 
         Raises:
             ImportError: the package ``cryptography`` is not installed.
-            ValueError: the bytes are no certificate.
+            ValueError: the bytes are not a certificate.
         """
         return self._parsed.issuer.rfc4514_string()
 
     @property
     def not_valid_after(self) -> datetime:
-        """The last moment at which it is valid, in UTC.
+        """The end of its validity, in UTC.
 
         Raises:
             ImportError: the package ``cryptography`` is not installed.
-            ValueError: the bytes are no certificate.
+            ValueError: the bytes are not a certificate.
         """
         return self._parsed.not_valid_after_utc
 
     @functools.cached_property
     def _parsed(self) -> x509.Certificate:
         try:
-            # Here and not above: nothing but these properties needs the package.
+            # Not at the top of the module: only these properties need the package.
             from cryptography import x509
         except ImportError as error:
             raise ImportError(
-                "to look into a certificate the package cryptography is needed: pip install 'wireline[cli]'"
+                "parsing a certificate needs the package cryptography: pip install 'wireline[cli]'"
             ) from error
         try:
             return x509.load_der_x509_certificate(self)
-        except x509.InvalidVersion as error:  # which is no ValueError
-            raise ValueError(f"no certificate: {error}") from error
+        except x509.InvalidVersion as error:  # not a ValueError, unlike all its other errors
+            raise ValueError(f"not a certificate: {error}") from error
 
     def __repr__(self) -> str:
         return f"<Certificate of {len(self)} bytes, SHA-256 {self.fingerprint()[:16]}...>"

@@ -1,8 +1,7 @@
-"""One TLS configuration for both roles.
+"""``SslContext``: one TLS configuration for both roles.
 
-An ``SslContext`` is what was asked for. It makes the ``ssl.SSLContext`` of a role when that role is first used, and
-is frozen from then on: OpenSSL does not say what happens to the connections of a context that is changed (gh-134698),
-and two roles that are made at different times are to agree.
+The ``ssl.SSLContext`` of a role is made when the role is first used. From then on the context is frozen: changing an
+``SSL_CTX`` that has connections is undefined (gh-134698), and two roles that are made at different times must agree.
 """
 
 from __future__ import annotations
@@ -19,18 +18,21 @@ from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
 from wireline.address import IpAddress
 
-from . import _build, _features
-from ._connection import Connection, Settings
+from . import _context_factory, _features
+from ._mutable_settings import MutableSettings
 from ._names import normalise
-from ._options import (
+from ._policy import TlsPolicy
+from ._role_context import RoleContext
+from ._sessions import SessionCache, offer_session
+from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
-    Configuration,
     FilePath,
     Handshake,
     Password,
     ProtocolVersion,
     ServerNameCallback,
+    TlsOptions,
     VerifyMode,
     alpn_protocols,
     certificate_paths,
@@ -41,8 +43,6 @@ from ._options import (
     require,
     require_callable,
 )
-from ._session import SessionCache
-from ._settings import ContextSettings
 from ._wrapping import AsyncUpgradable, Upgradable, Wrappable, require_method
 
 __all__ = ["SslContext"]
@@ -50,17 +50,17 @@ __all__ = ["SslContext"]
 _LEFTOVER = ("refuse", "tls")
 
 Leftover = Literal["refuse", "tls"]
-"""What becomes of bytes that were received in clear before an upgrade."""
+"""What is done with plaintext bytes that were received before a handshake."""
 
 
-class SslContext(ContextSettings):
-    """One TLS configuration, for clients and servers, of both flavours.
+class SslContext(MutableSettings):
+    """One TLS configuration, for clients and servers, blocking and async.
 
-    It may be used by any number of sockets, threads and loops. The first use freezes it: to change it then is a
-    ``RuntimeError``. A ``with`` block destroys it at the end; connections that were made with it live on.
+    Any number of sockets, threads and event loops may use it. Its first use freezes it: a change is a ``RuntimeError``
+    from then on. A ``with`` block destroys it at the end; its connections continue.
     """
 
-    __slots__ = ("__weakref__", "_adopted", "_config", "_lock", "_ragged_eof", "_roles")
+    __slots__ = ("__weakref__", "_adopted", "_lock", "_options", "_ragged_eof", "_roles")
 
     def __init__(
         self,
@@ -80,47 +80,49 @@ class SslContext(ContextSettings):
         keylog_file: FilePath | None = None,
         ragged_eof: bool = False,
     ) -> None:
-        """Check what can be checked before the first connection.
+        """Check the arguments and read the files, so that errors appear before the first connection.
 
         Args:
-            prot_version: ``SSLV23``; the others are of the past.
-            verify_mode: what a client asks of a server's certificate, and where CAs come from.
-            cert_file: PEM file with our certificate and those that lead to its root. A server needs one, or
-                ``server_get_psk``.
-            key_file: PEM file with its key, if that is not in ``cert_file``.
-            cipher_list: the ciphers of TLS 1.2, as OpenSSL writes lists. TLS 1.3 names alone: nothing older is spoken.
-            ca_dir: directory of CAs to trust, every certificate in it.
-            ca_file: PEM file of CAs to trust. With neither it is the system's CAs, with either only those.
-            ciphersuites: the suites of TLS 1.3.
-            client_certs: what a server asks of its clients: ``"ignore"``, ``"optional"`` (verified if given),
-                ``"required"``.
-            alpn: protocols to negotiate, the preferred one first. The server's order wins; without one in common the
-                handshake goes on and ``tls_info.alpn`` is None, or see ``require_alpn``.
-            password: of the key. A callable is asked once. Nobody is ever asked on the terminal.
-            server_name_callback: is called in a server with the name that a client asks for (None: it did not say),
-                and returns the context to go on with, or None to stay. An exception fails that handshake alone.
-                Sessions of TLS 1.3 are not resumed then.
-            keylog_file: file that the keys of all connections are appended to, for Wireshark. Made readable for its
-                owner alone; one that is there has to be so, a regular file of ours and no symbolic link.
-            ragged_eof: take the end of the TCP stream for an end, as peers of HTTP/1.0 days need it.
+            prot_version: ``SSLV23``; the other values are refused.
+            verify_mode: how a client verifies servers, and the source of its CAs.
+            cert_file: PEM file with our certificate and its intermediates. A server needs it, or ``server_get_psk``.
+            key_file: PEM file with the private key, if it is not in ``cert_file``.
+            cipher_list: ciphers of TLS 1.2, as an OpenSSL cipher list. With TLS 1.3 names only, TLS 1.2 is excluded.
+            ca_dir: directory of CAs to trust; every certificate in it counts.
+            ca_file: PEM file of CAs to trust. With ``ca_dir`` or ``ca_file`` only those are trusted, otherwise the CAs
+                of the system.
+            ciphersuites: suites of TLS 1.3.
+            client_certs: whether a server asks for client certificates: ``"ignore"``, ``"optional"`` (verified if
+                sent), ``"required"``.
+            alpn: protocols to negotiate, in order of preference. The server's order decides. Without a common protocol
+                the handshake succeeds and ``tls_info.alpn`` is None; see ``require_alpn``.
+            password: password of the private key. A callable is called at most once. There is never a prompt on the
+                terminal.
+            server_name_callback: called in a server with the name of the client's SNI (None without SNI); returns the
+                context to continue with, or None to stay. An exception fails that handshake only. With a callback the
+                server resumes no TLS 1.3 sessions.
+            keylog_file: file to which the keys of all connections are appended, for Wireshark. It is created with mode
+                0600; an existing file must be a regular file of ours that no other user can open, and no symbolic link.
+            ragged_eof: accept the end of the TCP stream without ``close_notify`` as a clean end, for peers as old as
+                HTTP/1.0.
 
         Raises:
-            OSError: a file is missing, or no CA is found. A context with a certificate and no ``ca_*`` looks for CAs
-                when it is first used as a client.
-            ssl.SSLError: key and certificate do not belong together, the key is encrypted, no cipher is known.
-            ValueError: a value that is none.
-            NotImplementedError: ``ciphersuites`` cannot be set in this interpreter; the message says why.
+            OSError: a file is missing, or there is no CA. With a certificate and no ``ca_*``, missing CAs of the system
+                are only reported on the first use as a client.
+            ssl.SSLError: certificate and key do not match, the key is encrypted, or the ciphers are unknown.
+            ValueError: an argument has an invalid value.
+            NotImplementedError: this interpreter cannot set ``ciphersuites``; the message says why.
         """
         check_version(prot_version)
         require("verify_mode", verify_mode, VerifyMode)
         require("cipher_list", cipher_list, str)
         require("ciphersuites", ciphersuites, str)
         if not ciphersuites:
-            raise ValueError("ciphersuites is empty, which would leave nothing of TLS 1.3")
+            raise ValueError("ciphersuites is empty, which would disable TLS 1.3")
         require_callable("server_name_callback", server_name_callback)
         cert, key = certificate_paths(cert_file, key_file)
         self._set_up(
-            Configuration(
+            TlsOptions(
                 verify_mode=verify_mode,
                 cert_file=cert,
                 key_file=key,
@@ -137,49 +139,49 @@ class SslContext(ContextSettings):
             None,
             ragged_eof,
         )
-        assert self._config is not None
-        _build.check(self._config)
+        assert self._options is not None
+        _context_factory.check_options(self._options)
 
     @classmethod
     def from_ssl(cls, context: ssl.SSLContext, *, ragged_eof: bool = False) -> Self:
-        """Adopt an ``ssl.SSLContext``, as it is and for whichever role it can take.
+        """Adopt an ``ssl.SSLContext``, for the role that it was made for.
 
-        It stays the caller's: nothing in it is changed. A class derived from ``ssl.SSLContext`` may verify in ways of
-        its own, so no sessions are kept for one.
+        The context is not changed. If its class is derived from ``ssl.SSLContext``, no sessions are resumed: the class
+        may verify in its own way, which a resumption would skip.
 
         Args:
-            context: the caller's own, or truststore's.
+            context: any context, for example truststore's.
             ragged_eof: as in the constructor.
 
         Raises:
-            TypeError: ``context`` is no ``ssl.SSLContext``.
+            TypeError: ``context`` is not an ``ssl.SSLContext``.
         """
         require("context", context, ssl.SSLContext)
         self = cls.__new__(cls)
         self._set_up(None, context, ragged_eof)
         return self
 
-    def _set_up(self, config: Configuration | None, adopted: ssl.SSLContext | None, ragged_eof: bool) -> None:
+    def _set_up(self, options: TlsOptions | None, adopted: ssl.SSLContext | None, ragged_eof: bool) -> None:
         require("ragged_eof", ragged_eof, bool)
-        # A class of somebody's may verify in ways of its own, and would not when a session is resumed.
-        plain = adopted is None or type(adopted) is ssl.SSLContext
-        super().__init__(adopted=adopted is not None, sessions=SessionCache() if plain else None)
-        self._config = config
+        # A derived class may verify in its own way, which a resumption would skip.
+        can_resume = adopted is None or type(adopted) is ssl.SSLContext
+        super().__init__(adopted=adopted is not None, sessions=SessionCache() if can_resume else None)
+        self._options = options
         self._adopted = adopted
         self._ragged_eof = ragged_eof
         self._lock = ProcessLock()
-        self._roles: dict[Handshake, Settings] = {}
+        self._roles: dict[Handshake, RoleContext] = {}
 
     @staticmethod
     def available_features() -> _features.Features:
-        """Say for each feature that not every Python has whether this one has it, and why not. Made to be printed."""
+        """Return the features that depend on the interpreter: whether each is available, and why not. ``print`` it."""
         return _features.find_features()
 
-    # -------------------------------------------------------------------------------------------- what is beneath
+    # --------------------------------------------------------------------------------------- the ssl.SSLContexts
 
     @property
     def context(self) -> ssl.SSLContext:
-        """The ``ssl.SSLContext`` underneath: the adopted one, or the client's. Asking for it freezes this one.
+        """The underlying ``ssl.SSLContext``: the adopted one, or the client's. Reading it freezes this context.
 
         Raises:
             OSError: a file is missing, or there is no CA.
@@ -188,61 +190,63 @@ class SslContext(ContextSettings):
         return self.ssl_context(Handshake.AS_CLIENT)
 
     def ssl_context(self, handshake: Handshake) -> ssl.SSLContext:
-        """Return the ``ssl.SSLContext`` of a role, made now if it is the first use.
+        """Return the ``ssl.SSLContext`` of a role; the first call makes it and freezes this context.
 
         Raises:
             OSError: a file is missing, or there is no CA.
-            ssl.SSLError: a server without a certificate and without a pre-shared key.
+            ssl.SSLError: a server has neither a certificate nor a pre-shared key.
             ClosedError: the context was destroyed.
         """
-        return self._settings(handshake).context
+        return self._role_context(handshake).context
 
-    def _settings(self, handshake: Handshake) -> Settings:
+    def _role_context(self, handshake: Handshake) -> RoleContext:
         require("handshake", handshake, Handshake)
         with self._lock.here:
             self._require_alive()
-            settings = self._roles.get(handshake)
-            if settings is None:
-                settings = self._roles[handshake] = self._make(handshake)
+            role = self._roles.get(handshake)
+            if role is None:
+                role = self._roles[handshake] = self._make_role(handshake)
                 self._frozen = True
-            return settings
+            return role
 
-    def _make(self, handshake: Handshake) -> Settings:
+    def _make_role(self, handshake: Handshake) -> RoleContext:
         server = handshake is Handshake.AS_SERVER
         get_psk = self._server_get_psk if server else self._client_get_psk
-        return Settings(
+        return RoleContext(
             context=self._ssl_context(server),
             server=server,
             ragged_eof=self._ragged_eof,
             require_alpn=self._require_alpn,
-            alpn=self._config.alpn if self._config else (),
+            alpn=self._options.alpn if self._options else (),
             psk=get_psk is not None,
             session_id_context=self._session_id_context.encode(),
-            # A resumed session would let in a server that has forgotten the key since.
+            # With PSK no sessions: resumption would accept a server whose key was revoked.
             sessions=None if server or get_psk is not None else self._session_cache,
-            choose=_chooser(self._config.server_name_callback) if self._config else None,
+            select_context=_context_selector(self._options.server_name_callback) if self._options else None,
         )
 
     def _ssl_context(self, server: bool) -> ssl.SSLContext:
-        if self._config is None:
+        if self._options is None:
             assert self._adopted is not None
             return self._adopted
         if server:
-            return _build.server_context(self._config, self._server_get_psk, self._psk_identity_hint)
-        return _build.client_context(self._config, self._client_get_psk)
+            return _context_factory.make_server_context(
+                self._options, self._server_get_psk, self._psk_identity_hint
+            )
+        return _context_factory.make_client_context(self._options, self._client_get_psk)
 
     # --------------------------------------------------------------------------------------------------- sockets
 
     def wrap_socket(self, sock: Wrappable, hostname: str | IpAddress = "") -> None:
-        """Make a socket speak TLS that is not connected yet: the handshake happens in ``connect`` or ``accept``.
+        """Prepare an unconnected socket for TLS: ``connect`` or ``accept`` will do the handshake.
 
         Args:
-            sock: a socket of either flavour.
-            hostname: what the server's certificate is checked for, instead of what ``connect`` is given.
+            sock: a blocking or async socket.
+            hostname: name that the server's certificate must have; by default the host that ``connect`` gets.
 
         Raises:
-            TypeError: ``sock`` is no socket of this library.
-            ValueError: ``hostname`` is none.
+            TypeError: ``sock`` is not a socket of this library.
+            ValueError: ``hostname`` is not a host name.
             ClosedError: the context was destroyed, or the socket closed.
         """
         self._require_alive()
@@ -258,26 +262,25 @@ class SslContext(ContextSettings):
         *,
         leftover: Leftover = "refuse",
     ) -> None:
-        """Shake hands on a connected socket, now (STARTTLS).
+        """Start TLS on a connected socket (STARTTLS): do the handshake now.
 
         Args:
             sock: a ``wireline.net.Socket``.
-            handshake: which side we are.
-            hostname: what the server's certificate is checked for. A client that verifies needs it.
-            timeout: seconds for the whole handshake. A timeout leaves a socket that is good for nothing but ``close``.
-            leftover: what becomes of bytes that were received before: ``"refuse"`` is an error, for they were not
-                protected; ``"tls"`` takes them for the beginning of the handshake.
+            handshake: our role.
+            hostname: name that the server's certificate must have. A client that verifies needs it.
+            timeout: seconds for the whole handshake. After a timeout the socket can only be closed.
+            leftover: what is done with bytes received before the call and not read: ``"refuse"`` raises an error,
+                because an attacker may have inserted them; ``"tls"`` takes them as the beginning of the handshake.
 
         Raises:
-            TypeError: ``sock`` is of the other flavour or no socket of this library.
-            ValueError: a client that verifies and has no hostname, or ``leftover`` is something else.
-            ssl.SSLError: the handshake failed, or bytes were left over.
+            TypeError: ``sock`` is not a socket of this library and of this flavour.
+            ValueError: a client verifies and has no hostname, or ``leftover`` has another value.
+            ssl.SSLError: the handshake failed, or there are unread bytes.
             SocketTimeout: the timeout passed.
             ClosedError: the context was destroyed, or the socket closed.
         """
         require_method(sock, "_upgrade", awaited=False)
-        engine = self._upgrade_engine(handshake, hostname, leftover)
-        sock._upgrade(_core(engine, buffered=sock._buffered, shared=True), timeout, leftover)
+        sock._upgrade(self._upgrade_core(sock, handshake, hostname, leftover, shared=True), timeout, leftover)
 
     async def wrap_connected_async(
         self,
@@ -288,86 +291,94 @@ class SslContext(ContextSettings):
         *,
         leftover: Leftover = "refuse",
     ) -> None:
-        """Shake hands on a connected ``wireline.asyncnet.AsyncSocket``, now (STARTTLS).
+        """Start TLS on a connected ``wireline.asyncnet.AsyncSocket`` (STARTTLS): do the handshake now.
 
         Args:
             sock: a ``wireline.asyncnet.AsyncSocket``.
-            handshake: which side we are.
-            hostname: what the server's certificate is checked for. A client that verifies needs it.
-            timeout: seconds for the whole handshake. A timeout or a cancellation leaves a socket that is good for
-                nothing but ``close``.
-            leftover: what becomes of bytes that were received before: ``"refuse"`` is an error, for they were not
-                protected; ``"tls"`` takes them for the beginning of the handshake.
+            handshake: our role.
+            hostname: name that the server's certificate must have. A client that verifies needs it.
+            timeout: seconds for the whole handshake. After a timeout or a cancellation the socket can only be closed.
+            leftover: what is done with bytes received before the call and not read: ``"refuse"`` raises an error,
+                because an attacker may have inserted them; ``"tls"`` takes them as the beginning of the handshake.
 
         Raises:
-            TypeError: ``sock`` is of the other flavour or no socket of this library.
-            ValueError: a client that verifies and has no hostname, or ``leftover`` is something else.
-            ssl.SSLError: the handshake failed, or bytes were left over.
+            TypeError: ``sock`` is not a socket of this library and of this flavour.
+            ValueError: a client verifies and has no hostname, or ``leftover`` has another value.
+            ssl.SSLError: the handshake failed, or there are unread bytes.
             SocketTimeout: the timeout passed.
             ClosedError: the context was destroyed, or the socket closed.
         """
         require_method(sock, "_upgrade", awaited=True)
-        engine = self._upgrade_engine(handshake, hostname, leftover)
-        await sock._upgrade(TlsCore(engine, buffered=sock._buffered), timeout, leftover)
+        core = self._upgrade_core(sock, handshake, hostname, leftover, shared=False)
+        await sock._upgrade(core, timeout, leftover)
 
-    def _upgrade_engine(self, handshake: Handshake, hostname: str | IpAddress, leftover: str) -> TlsEngine:
+    def _upgrade_core(
+        self,
+        sock: Upgradable | AsyncUpgradable,
+        handshake: Handshake,
+        hostname: str | IpAddress,
+        leftover: str,
+        *,
+        shared: bool,
+    ) -> TlsCore:
         if leftover not in _LEFTOVER:
             raise ValueError(f"leftover is one of {', '.join(_LEFTOVER)}, got {leftover!r}")
-        return self._engine(handshake, hostname)
+        return _make_core(self._engine(handshake, hostname), buffered=sock._buffered, shared=shared)
 
     def _engine(self, handshake: Handshake, hostname: str | IpAddress = "", port: int = 0) -> TlsEngine:
         """Make the engine of one connection.
 
         Args:
-            handshake: which side we are.
-            hostname: of a client, what the certificate is checked for and SNI asks for.
-            port: of a client, the server's: with the name it is what sessions are kept under; 0: none is kept.
+            handshake: our role.
+            hostname: for a client: the name in SNI, and the name that the certificate must have.
+            port: for a client: the server's port, part of the key of its sessions; 0 means no resumption.
 
         Raises:
-            ValueError: a client that verifies and has no hostname, or it is none.
+            ValueError: a client verifies and has no hostname, or ``hostname`` is not a host name.
             OSError: a file is missing, or there is no CA.
-            ssl.SSLError: a server without a certificate and without a pre-shared key.
+            ssl.SSLError: a server has neither a certificate nor a pre-shared key.
             ClosedError: the context was destroyed.
         """
-        settings = self._settings(handshake)
-        name = "" if settings.server else normalise(hostname)
-        if not settings.server and not name and settings.context.check_hostname:
-            # `ssl` would connect, and check the certificate for no name at all.
-            raise ValueError(
-                "a client that verifies needs the hostname that the certificate is to be checked for"
-            )
+        role = self._role_context(handshake)
+        name = "" if role.server else normalise(hostname)
+        if not role.server and not name and role.context.check_hostname:
+            # `SSLContext.wrap_bio` would accept this, and then not check the name in the certificate.
+            raise ValueError("a client that verifies needs a hostname, to check the certificate for it")
         offered = None
-        if settings.sessions is not None and name and port:
-            offered = settings.sessions.take(settings.context, name, port, settings.alpn)
+        if role.sessions is not None and name and port:
+            offered = role.sessions.take(role.context, name, port, role.alpn)
+            if offered is not None and (offered.context is not role.context or offered.host != name):
+                offered = None  # a bug of a user's cache class; resuming it would skip the check of the name
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        obj = settings.context.wrap_bio(
+        obj = role.context.wrap_bio(
             incoming,
             outgoing,
-            server_side=settings.server,
+            server_side=role.server,
             server_hostname=name or None,
-            session=offered.session if offered else None,
         )
-        return TlsEngine(obj, incoming, outgoing, Connection(settings, name, port, offered))
+        if offered is not None:
+            offer_session(obj, offered.session)
+        return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
 
     def _client_core(
         self, hostname: str, port: int, *, buffered: bool = True, shared: bool = False
     ) -> TlsCore:
-        """What a socket needs that is to be connected; ``shared``: by a reader and a writer that are threads."""
-        return _core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
+        """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
+        return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
 
     def _server_core(self, *, buffered: bool = True, shared: bool = False) -> TlsCore:
-        """What a socket needs that was accepted."""
-        return _core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
+        """Return the core of an accepted socket."""
+        return _make_core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
 
     # ------------------------------------------------------------------------------------------------------- end
 
     def destroy(self) -> None:
-        """Let go of everything. Later use is a ``ClosedError``; connections live on; twice is fine."""
+        """Release everything. Later use is a ``ClosedError``; connections continue; a second call does nothing."""
         with self._lock.here:
             self._destroyed = True
             self._roles.clear()
             self._extra.clear()
-            self._adopted = self._config = None
+            self._adopted = self._options = None
             self._client_get_psk = self._server_get_psk = None
             if self._session_cache is not None:
                 self._session_cache.clear()
@@ -389,34 +400,35 @@ class SslContext(ContextSettings):
     def __repr__(self) -> str:
         if self._destroyed:
             return "<SslContext destroyed>"
-        if self._config is None:
+        if self._options is None:
             return f"<SslContext of {self._adopted!r}>"
-        parts = [f"verify={self._config.verify_mode.name}"]
-        if self._config.cert_file:
-            parts.append(f"cert={self._config.cert_file!r}")
+        parts = [f"verify={self._options.verify_mode.name}"]
+        if self._options.cert_file:
+            parts.append(f"cert={self._options.cert_file!r}")
         if self._client_get_psk or self._server_get_psk:
             parts.append("psk")
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
 
 
-def _core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
+def _make_core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
     if not shared:
         return TlsCore(engine, buffered=buffered)
-    # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
-    # the socket something.
+    # An RLock: OpenSSL runs callbacks during a handshake, and a callback may use the socket.
     return SharedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
-def _chooser(callback: ServerNameCallback | None) -> Callable[[str | None], Settings | None] | None:
-    """The user's callback, with what it returned turned into what a connection needs."""
+def _context_selector(
+    callback: ServerNameCallback | None,
+) -> Callable[[str | None], RoleContext | None] | None:
+    """Make ``RoleContext.select_context`` from the user's callback, which returns an ``SslContext``."""
     if callback is None:
         return None
 
-    def choose(name: str | None) -> Settings | None:
+    def select_context(name: str | None) -> RoleContext | None:
         chosen = callback(name)
         if chosen is None:
             return None
-        require("what server_name_callback returned", chosen, SslContext)
-        return chosen._settings(Handshake.AS_SERVER)
+        require("the result of server_name_callback", chosen, SslContext)
+        return chosen._role_context(Handshake.AS_SERVER)
 
-    return choose
+    return select_context

@@ -1,4 +1,4 @@
-"""What this interpreter can do, and why not."""
+"""The TLS features that depend on the interpreter."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ __all__ = ["Feature", "Features", "find_features"]
 
 
 class Feature(NamedTuple):
-    """Something that not every Python can do."""
+    """A TLS feature that not every Python has."""
 
     name: str
-    """What it is."""
+    """The feature, in words."""
     available: bool
     """Whether it can be used."""
     reason: str
-    """Why not; ``""`` if it can."""
+    """Why it cannot be used; ``""`` if it can."""
 
     def __str__(self) -> str:
         return f"{self.name}: {'yes' if self.available else f'no, {self.reason}'}"
 
 
 class Features(tuple[Feature, ...]):
-    """What ``SslContext.available_features()`` found: a tuple of them, and printed a line for each."""
+    """The result of ``SslContext.available_features()``: a tuple that prints as one line per feature."""
 
     __slots__ = ()
 
@@ -32,18 +32,17 @@ class Features(tuple[Feature, ...]):
 
 
 def find_features() -> Features:
-    """Look at this interpreter."""
+    """Return the features of this interpreter."""
     from . import _openssl, _openssl_psk
 
     reason = "" if _openssl.available() else _openssl.why_not()
-    own_suites = "" if hasattr(ssl.SSLContext, "set_ciphersuites") else reason  # from 3.15 on
-    own_psk = (
-        "" if hasattr(ssl.SSLContext, "set_psk_server_callback") else _openssl_psk.why_not()
-    )  # from 3.13 on
+    # `ssl` has methods of its own for suites from 3.15 on, and for PSK from 3.13 on.
+    no_suites = "" if hasattr(ssl.SSLContext, "set_ciphersuites") else reason
+    no_psk = "" if hasattr(ssl.SSLContext, "set_psk_server_callback") else _openssl_psk.why_not()
     reasons = {
         "TLS with verification, ALPN, SNI, client certificates, resumption, key log": "",
-        "pre-shared keys (client_get_psk, server_get_psk)": own_psk,
-        "TLS 1.3 ciphersuites other than the default": own_suites,
+        "pre-shared keys (client_get_psk, server_get_psk)": no_psk,
+        "TLS 1.3 ciphersuites other than the default": no_suites,
         "session id context": reason,
         "ssl_pointer": reason,
         "server_name_callback leading to a context that asks for more client certificates": reason,

@@ -1,9 +1,9 @@
-"""libssl through ``ctypes``: the functions with their signatures, and memory. The only file that knows ``ctypes``.
+"""libssl through ``ctypes``: functions with their signatures, and access to memory. The only file that uses ``ctypes``.
 
-Whoever calls these answers for what is at the addresses: see ``_openssl``, which finds out.
+Nothing here checks an address: that is the duty of the caller (``_openssl``).
 
-``PyDLL`` and not ``CDLL``: the GIL stays held, so nobody frees a structure between "read the pointer" and "use it". No
-function here waits. Callbacks are ``CFUNCTYPE``: OpenSSL calls them while ``ssl`` has let go of the GIL.
+``PyDLL`` and not ``CDLL``: the GIL stays held, so no thread frees a structure between "read the pointer" and "use it".
+No function here waits. Callbacks are ``CFUNCTYPE``: OpenSSL calls them while ``ssl`` has released the GIL.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 else:
     try:
         import ctypes
-    except ImportError:  # an interpreter without libffi: then everything but the bridge works
+    except ImportError:  # an interpreter without libffi; only the bridge needs it
         HAS_CTYPES = False
 
 __all__ = [
     "HAS_CTYPES",
     "Library",
-    "call_for_two",
-    "copy",
+    "call_with_two_outputs",
     "in_main_interpreter",
     "is_mapped",
     "make_callback",
-    "read",
-    "store",
-    "word",
+    "read_bytes",
+    "read_word",
+    "write_bytes",
+    "write_word",
 ]
 
-# Result and arguments, in the letters of `_types`.
+# The types of result and arguments, by the letters of `_types`.
 _FUNCTIONS = {
     "ERR_clear_error": "v",
     "ERR_get_error": "L",
@@ -55,8 +55,10 @@ _FUNCTIONS = {
     "SSL_CTX_set_psk_use_session_callback": "vpp",
     "SSL_CTX_set_session_id_context": "ipsu",
     "SSL_CTX_use_psk_identity_hint": "ips",
+    "SSL_SESSION_dup": "pp",
     "SSL_SESSION_free": "vp",
     "SSL_SESSION_get0_ticket_appdata": "ippp",
+    "SSL_SESSION_has_ticket": "ip",
     "SSL_SESSION_new": "p",
     "SSL_SESSION_set1_master_key": "ipsz",
     "SSL_SESSION_set1_ticket_appdata": "ipsz",
@@ -70,6 +72,7 @@ _FUNCTIONS = {
     "SSL_get_ssl_method": "pp",
     "SSL_get_verify_result": "lp",
     "SSL_is_server": "ip",
+    "SSL_set_session": "ipp",
     "SSL_set_session_id_context": "ipsu",
     "SSL_set_verify": "vpip",
     "SSL_version": "ip",
@@ -84,7 +87,12 @@ class Library:
     """The functions of the OpenSSL that ``_ssl`` is linked with. Pointers are numbers, NULL is 0."""
 
     def __init__(self, path: str) -> None:
-        """Look them up through an extension module that is linked with it; ``LookupError``: one is not there."""
+        """Look the functions up through the extension module at ``path``, which is linked with OpenSSL.
+
+        Raises:
+            LookupError: a function is missing.
+            OSError: the module cannot be loaded.
+        """
         loaded = ctypes.PyDLL(path)
         for name, signature in _FUNCTIONS.items():
             try:
@@ -94,12 +102,13 @@ class Library:
             function.restype, *function.argtypes = _types(signature)
             setattr(self, name, function)
 
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        raise AttributeError(name)  # all there are were set above; this is for the type checker
+    if TYPE_CHECKING:  # the attributes are set in a loop, which a type checker does not follow
+
+        def __getattr__(self, name: str) -> Callable[..., int]: ...
 
 
 def _types(signature: str) -> list[Any]:
-    """Result and arguments by their letters."""
+    """Return the types that the letters of a signature stand for: the result first, then the arguments."""
     types: dict[str, Any] = {
         "v": None,
         "i": ctypes.c_int,
@@ -109,53 +118,57 @@ def _types(signature: str) -> list[Any]:
         "q": ctypes.c_uint64,
         "z": ctypes.c_size_t,
         "p": ctypes.c_size_t,  # any pointer, as a number
-        "s": ctypes.c_char_p,  # bytes, of a length that is told beside or ended by NUL
+        "s": ctypes.c_char_p,  # bytes, with their length in another argument or ended by NUL
     }
     return [types[letter] for letter in signature]
 
 
 # --------------------------------------------------------------------------------------------------------- memory
 
-_kept: list[object] = []
+_kept: list[object] = []  # callbacks; `ctypes` frees one that is not referenced
 
 
 def make_callback(signature: str, function: Callable[..., int]) -> int:
-    """Make a C function, for ever, and give its address. ``function`` must not raise.
+    """Make a C function that is never freed; return its address. ``function`` must not raise.
 
     Raises:
-        MemoryError, OSError: the system forbids memory that is written and executed.
+        MemoryError, OSError: the system forbids memory that is both writable and executable.
     """
     made = ctypes.CFUNCTYPE(*_types(signature))(function)
     _kept.append(made)
     return ctypes.cast(made, ctypes.c_void_p).value or 0
 
 
-def read(address: int, length: int = -1) -> bytes:
-    """Read bytes from memory; without ``length`` up to a NUL."""
+def read_bytes(address: int, length: int = -1) -> bytes:
+    """Read ``length`` bytes, or up to a NUL."""
     return ctypes.string_at(address, length)
 
 
-def store(address: int, value: int) -> None:
+def write_word(address: int, value: int) -> None:
     """Write a pointer or a ``size_t``."""
     ctypes.c_size_t.from_address(address).value = value
 
 
-def copy(address: int, data: bytes, room: int) -> int:
-    """Write bytes where there is ``room`` for so many, and give their number. ``ValueError``: there is not."""
-    if len(data) > room:
-        raise ValueError(f"OpenSSL has room for {room} bytes here, not for {len(data)}")
+def write_bytes(address: int, data: bytes, capacity: int) -> int:
+    """Write bytes to memory; return how many.
+
+    Raises:
+        ValueError: they are more than ``capacity``.
+    """
+    if len(data) > capacity:
+        raise ValueError(f"OpenSSL accepts {capacity} bytes here, not {len(data)}")
     ctypes.memmove(address, data, len(data))
     return len(data)
 
 
-def word(thing: object, index: int) -> int:
-    """Read the word at ``index`` behind the head that every Python object has."""
+def read_word(thing: object, index: int) -> int:
+    """Read a word of a Python object; 0 is the first one after the head that all objects have."""
     offset = object.__basicsize__ + index * ctypes.sizeof(ctypes.c_size_t)
     return ctypes.c_size_t.from_address(id(thing) + offset).value
 
 
 def is_mapped(lib: Library, address: int) -> bool:
-    """Whether there is memory at ``address``. The kernel is asked to read it: that fails where a look would kill."""
+    """Whether 64 bytes at ``address`` can be read. The kernel tries it (EFAULT); a direct read would crash."""
     if address == 0 or address % ctypes.alignment(ctypes.c_void_p):
         return False
     reader, writer = os.pipe()
@@ -166,16 +179,16 @@ def is_mapped(lib: Library, address: int) -> bool:
         os.close(writer)
 
 
-def call_for_two(function: Callable[..., int], argument: int) -> tuple[int, int]:
-    """Call a function that writes a pointer and a ``size_t`` where it is told; give these."""
+def call_with_two_outputs(function: Callable[..., int], argument: int) -> tuple[int, int]:
+    """Call ``function(argument, pointer *, size_t *)``; return the two values that it writes."""
     written = (ctypes.c_size_t * 2)()
-    at = ctypes.addressof(written)
-    function(argument, at, at + ctypes.sizeof(ctypes.c_size_t))
+    address = ctypes.addressof(written)
+    function(argument, address, address + ctypes.sizeof(ctypes.c_size_t))
     return written[0], written[1]
 
 
 def in_main_interpreter() -> bool:
-    """Whether this is the interpreter that callbacks run in."""
+    """Whether this is the main interpreter, in which callbacks run; it is false in a subinterpreter."""
     current, main = ctypes.pythonapi.PyInterpreterState_Get, ctypes.pythonapi.PyInterpreterState_Main
     current.restype = main.restype = ctypes.c_void_p
     return bool(current() == main())

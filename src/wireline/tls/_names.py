@@ -1,4 +1,4 @@
-"""Host names as TLS takes them: one spelling for the check of the certificate, for SNI and for the session cache."""
+"""Host names for TLS: one spelling for the certificate check, for SNI and for the session cache."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from wireline.address import IpAddress, format_ip
 
 __all__ = ["normalise"]
 
-_LONGEST_NAME = 253  # RFC 1035, as text
+_MAX_NAME = 253  # RFC 1035, as text
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 
 
 def normalise(hostname: str | IpAddress) -> str:
-    """Return the name or address of a server in the one spelling that certificates are compared with.
+    """Return the name or address of a server in the spelling that certificates are compared with.
 
-    Brackets and the zone id of an IPv6 address go, and so does the dot that ends a name; names get lower case and
-    their ASCII form (IDNA). ``""`` stays: there is none.
+    The brackets and the zone id of an IPv6 address are removed, and the final dot of a name; names become lower case
+    ASCII (IDNA). ``""`` stays ``""``: there is no name.
 
     Raises:
         TypeError: ``hostname`` is neither text nor an ``ipaddress`` object.
-        ValueError: it is not the name of a host. ``host:port`` is not either.
+        ValueError: it is not a host name; ``host:port`` is not one either.
     """
     if isinstance(hostname, ipaddress.IPv4Address | ipaddress.IPv6Address):
         return _address(hostname)
@@ -49,6 +49,6 @@ def _name(hostname: str) -> str:
     except UnicodeError as error:
         raise ValueError(f"{hostname!r} is not a host name: {error}") from None
     name = ascii_form.lower().removesuffix(".")
-    if len(name) > _LONGEST_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
+    if len(name) > _MAX_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
         raise ValueError(f"{hostname!r} is not a host name")
     return name

@@ -1,15 +1,16 @@
-"""Pre-shared keys over the bridge: OpenSSL's callbacks, and whose key a handshake proved.
+"""Pre-shared keys over the bridge: OpenSSL's callbacks, and whose key a handshake has proved.
 
-There are two callbacks for each role, one for TLS 1.2 and one for 1.3, and they are made once for the process and never
-freed, so that none is ever called after its end. They get an ``SSL*``; what they ask belongs to its context.
+There are two C callbacks for each role, for TLS 1.2 and 1.3. They are made once in a process and never freed, so none
+can be called after it was freed. They get an ``SSL*`` and look up the Python callbacks by its ``SSL_CTX*``.
 
-In TLS 1.3 they give OpenSSL a session made of the key, into which the identity is written. OpenSSL makes that the
-connection's session only when the other side has proved that it has the key. So ``proven_identity`` reads it there,
-and no record is kept beside that threads, handshakes that take turns, or one that starts again could mix up.
+In TLS 1.3 a callback returns an ``SSL_SESSION`` made from the key, with the identity in its application data. OpenSSL
+makes it the connection's session only when the peer has proved that it has the key. ``proved_identity`` reads the
+identity there, so there is no record of our own that threads, interleaved handshakes or a HelloRetryRequest could mix
+up.
 
-A server that switches to another context when it hears the name (SNI) has already asked for the key in TLS 1.3, and
-OpenSSL lets a key of the first context into the second one, whether that has other keys or none. So the session says
-too whom was asked, and the identity counts where that is, or answers like, the context in which the handshake ended.
+A TLS 1.3 server asks for the key before SNI switches the context, and OpenSSL accepts a key of the first context in the
+second, even if that has other keys or none. So the application data also names the ``SSL_CTX`` whose callback returned
+the key. The identity is valid if that is the final context, or one with an equal callback.
 """
 
 from __future__ import annotations
@@ -22,219 +23,233 @@ from collections.abc import Callable
 from wireline._os.process import ProcessLock
 
 from . import _openssl
-from ._libssl import Library, call_for_two, copy, make_callback, read, store
+from ._libssl import Library, call_with_two_outputs, make_callback, read_bytes, write_bytes, write_word
 
-__all__ = ["install_client", "install_server", "proven_identity", "raised", "why_not"]
+__all__ = ["install_client", "install_server", "proved_identity", "thread_state", "why_not"]
 
-Server = Callable[[bytes], bytes]
-"""The key of an identity; ``b""``: there is none. Two that are equal give the same answers."""
+ServerPskCallback = Callable[[bytes], bytes]
+"""Returns the key of an identity; ``b""`` if there is none. Equal callbacks must return equal keys."""
 
-Client = Callable[[bytes | None], tuple[bytes, bytes]]
-"""Identity and key for a server with this hint."""
+ClientPskCallback = Callable[[bytes | None], tuple[bytes, bytes]]
+"""Returns identity and key for a server with this hint."""
 
 _TLS1_3 = 0x0304
-_AES_128_GCM_SHA256 = b"\x13\x01"  # RFC 8446, B.4; a PSK without a hash of its own goes with SHA-256 (4.2.11)
+_AES_128_GCM_SHA256 = (
+    b"\x13\x01"  # RFC 8446, B.4; the hash of a PSK is SHA-256 unless another is set (4.2.11)
+)
 
-# In front of the identity in a session's application data: that we wrote it, and the `SSL_CTX*` that was asked.
+# The application data of a session: this tag, the `SSL_CTX*` whose callback returned the key, the identity.
 _TAG = b"wireline-psk:"
-_POINTER = 8
-_HEAD = len(_TAG) + _POINTER
+_POINTER_SIZE = 8
+_IDENTITY_AT = len(_TAG) + _POINTER_SIZE
 
 
-class _Raised(threading.local):
-    """What a callback of this thread raised last. It cannot pass through OpenSSL, which learns that one failed."""
+class _ThreadState(threading.local):
+    """What a callback of this thread raised last. The exception cannot pass through OpenSSL, only a failure can."""
 
-    error: BaseException | None = None
-
-
-raised = _Raised()
+    callback_error: BaseException | None = None
 
 
-class _Questions:
-    """What the callbacks ask for one context. The context owns it, so what is asked may refer to the context."""
-
-    server: Server | None = None
-    client: Client | None = None
+thread_state = _ThreadState()
 
 
-# Where the callbacks find that by the number of an `SSL_CTX*`, and its name on the context.
-_questions: weakref.WeakValueDictionary[int, _Questions] = weakref.WeakValueDictionary()
-_ATTRIBUTE = "_wireline_psk"
+class _PskCallbacks:
+    """The Python callbacks of one context. The context owns this object, so a callback may refer to the context."""
+
+    server: ServerPskCallback | None = None
+    client: ClientPskCallback | None = None
 
 
-class _Callbacks:
-    """The C functions, by their addresses."""
+# By the number of their `SSL_CTX*`, for the C callbacks; and their attribute on the context.
+_psk_callbacks: weakref.WeakValueDictionary[int, _PskCallbacks] = weakref.WeakValueDictionary()
+_CALLBACKS_ATTRIBUTE = "_wireline_psk"
+
+
+class _CFunctions:
+    """The C callbacks: each method is one, ``..._at`` is its address. 0 as result fails the handshake."""
 
     def __init__(self, library: Library) -> None:
         self.library = library
-        self.server_key_at = make_callback("upspu", _guarded(self.server_key))
-        self.find_session_at = make_callback("ippzp", _guarded(self.find_session))
-        self.client_key_at = make_callback("upspupu", _guarded(self.client_key))
-        self.use_session_at = make_callback("ippppp", _guarded(self.use_session))
+        self.server_key_at = make_callback("upspu", _catching(self.server_key))
+        self.find_session_at = make_callback("ippzp", _catching(self.find_session))
+        self.client_key_at = make_callback("upspupu", _catching(self.client_key))
+        self.use_session_at = make_callback("ippppp", _catching(self.use_session))
 
-    def server_key(self, connection: int, identity: bytes | None, key_at: int, room: int) -> int:
-        """Give the key of an identity, for TLS 1.2; 0 refuses."""
-        asked = self._asked(connection)
-        # In 1.3 this is asked last, when `find_session` had no answer. Nor have we.
-        if asked.server is None or self.library.SSL_version(connection) >= _TLS1_3:
+    def server_key(self, connection: int, identity: bytes | None, key_at: int, capacity: int) -> int:
+        """Write the key of an identity (``SSL_psk_server_cb_func``, TLS 1.2); return its length."""
+        callbacks = self._callbacks_of_connection(connection)
+        # OpenSSL also calls this in TLS 1.3, after `find_session` has found nothing.
+        if callbacks.server is None or self.library.SSL_version(connection) >= _TLS1_3:
             return 0
-        return copy(key_at, asked.server(identity or b""), room)
+        return write_bytes(key_at, callbacks.server(identity or b""), capacity)
 
     def find_session(self, connection: int, identity_at: int, length: int, session_at: int) -> int:
-        """Give the session of an identity, for TLS 1.3; none is no error, and lets the handshake go on without."""
-        store(session_at, 0)
-        asked, identity = self._asked(connection), read(identity_at, length)
-        if asked.server is not None and (key := asked.server(identity)):
-            store(session_at, self._session(connection, identity, key))
+        """Write the session of an identity (``SSL_psk_find_session_cb_func``, TLS 1.3).
+
+        For an unknown identity that is NULL, which is no error: the handshake continues without PSK.
+        """
+        write_word(session_at, 0)
+        callbacks, identity = self._callbacks_of_connection(connection), read_bytes(identity_at, length)
+        if callbacks.server is not None and (key := callbacks.server(identity)):
+            write_word(session_at, self._session(connection, identity, key))
         return 1
 
     def client_key(
-        self, connection: int, hint: bytes | None, identity_at: int, names: int, key_at: int, room: int
+        self,
+        connection: int,
+        hint: bytes | None,
+        identity_at: int,
+        identity_capacity: int,
+        key_at: int,
+        key_capacity: int,
     ) -> int:
-        """Give identity and key, for TLS 1.2; ``names`` is the room for the identity."""
-        asked = self._asked(connection)
-        if asked.client is None:
+        """Write identity and key (``SSL_psk_client_cb_func``, TLS 1.2); return the length of the key."""
+        callbacks = self._callbacks_of_connection(connection)
+        if callbacks.client is None:
             return 0
-        identity, key = asked.client(hint)
-        copy(identity_at, identity + b"\0", names)
-        return copy(key_at, key, room)
+        identity, key = callbacks.client(hint)
+        write_bytes(identity_at, identity + b"\0", identity_capacity)
+        return write_bytes(key_at, key, key_capacity)
 
     def use_session(
         self, connection: int, _hash: int, identity_at: int, length_at: int, session_at: int
     ) -> int:
-        """Give the session to offer, for TLS 1.3."""
-        store(session_at, 0)
-        asked = self._asked(connection)
-        if asked.client is not None:
-            identity, key = asked.client(None)
+        """Write the session to offer and its identity (``SSL_psk_use_session_cb_func``, TLS 1.3)."""
+        write_word(session_at, 0)
+        callbacks = self._callbacks_of_connection(connection)
+        if callbacks.client is not None:
+            identity, key = callbacks.client(None)
             session = self._session(connection, identity, key)
-            # OpenSSL copies the identity after the return; the session holds it for that long.
-            store(identity_at, self.appdata(session)[0] + _HEAD)
-            store(length_at, len(identity))
-            store(session_at, session)
+            # OpenSSL copies the identity after this returns. The session, which OpenSSL then owns, holds it till then.
+            write_word(identity_at, self.appdata(session)[0] + _IDENTITY_AT)
+            write_word(length_at, len(identity))
+            write_word(session_at, session)
         return 1
 
     def appdata(self, session: int) -> tuple[int, int]:
-        """Where the application data of a session is, and how many bytes."""
-        return call_for_two(self.library.SSL_SESSION_get0_ticket_appdata, session)
+        """Return address and length of a session's application data."""
+        return call_with_two_outputs(self.library.SSL_SESSION_get0_ticket_appdata, session)
 
-    def _asked(self, connection: int) -> _Questions:
-        """What to ask. A context without PSK, to which SNI may have switched the connection, has no answers."""
-        return _questions.get(self.library.SSL_get_SSL_CTX(connection)) or _Questions()
+    def _callbacks_of_connection(self, connection: int) -> _PskCallbacks:
+        """Return the callbacks of the connection's current context; both are None if SNI chose one without PSK."""
+        return _psk_callbacks.get(self.library.SSL_get_SSL_CTX(connection)) or _PskCallbacks()
 
     def _session(self, connection: int, identity: bytes, key: bytes) -> int:
-        """Make a session that stands for this key, and says whose it is."""
+        """Make the session that stands for a key and its identity."""
         lib = self.library
-        tagged = _TAG + lib.SSL_get_SSL_CTX(connection).to_bytes(_POINTER, "big") + identity
+        data = _TAG + lib.SSL_get_SSL_CTX(connection).to_bytes(_POINTER_SIZE, "big") + identity
         session = lib.SSL_SESSION_new()
         done = (
             session
             and lib.SSL_SESSION_set1_master_key(session, key, len(key))
             and lib.SSL_SESSION_set_cipher(session, lib.SSL_CIPHER_find(connection, _AES_128_GCM_SHA256))
             and lib.SSL_SESSION_set_protocol_version(session, _TLS1_3)
-            and lib.SSL_SESSION_set1_ticket_appdata(session, tagged, len(tagged))
+            and lib.SSL_SESSION_set1_ticket_appdata(session, data, len(data))
         )
         if not done:
             lib.SSL_SESSION_free(session)
-            raise ValueError(f"OpenSSL takes no key of {len(key)} bytes, or no identity of {len(identity)}")
+            raise ValueError(
+                f"OpenSSL refuses a key of {len(key)} bytes, or an identity of {len(identity)} bytes"
+            )
         return session
 
 
-def _guarded(function: Callable[..., int]) -> Callable[..., int]:
-    """Keep what ``function`` raises, whatever it is: nothing may be raised into C. 0 fails the handshake in each."""
+def _catching(function: Callable[..., int]) -> Callable[..., int]:
+    """Make ``function`` record its exception and return 0: no exception may be raised into C."""
 
-    def guarded(*arguments: int) -> int:
+    def catching(*arguments: int) -> int:
         try:
             return function(*arguments)
-        except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
-            raised.error = error
+        except BaseException as error:  # noqa: BLE001 - kept in `thread_state`, a KeyboardInterrupt too
+            thread_state.callback_error = error
             return 0
 
-    return guarded
+    return catching
 
 
 _lock = ProcessLock()
-_made: _Callbacks | str | None = None  # the callbacks, or why there are none
+_loaded: _CFunctions | str | None = None  # a str is the reason why there are none
 
 
-def _callbacks() -> _Callbacks:
-    global _made
+def _c_functions() -> _CFunctions:
+    global _loaded
     library = _openssl.library()
     with _lock.here:
-        if _made is None:
+        if _loaded is None:
             try:
-                _made = _Callbacks(library)
+                _loaded = _CFunctions(library)
             except (MemoryError, OSError) as error:
-                _made = f"this system forbids callbacks from C: {error!r}"
-        if isinstance(_made, str):
-            raise _openssl.BridgeUnavailable(_made)
-        return _made
+                _loaded = f"this system forbids callbacks from C: {error!r}"
+        if isinstance(_loaded, str):
+            raise _openssl.BridgeUnavailable(_loaded)
+        return _loaded
 
 
 def why_not() -> str:
-    """Say why the bridge offers no PSK; empty if it does."""
+    """Return why the bridge offers no PSK; ``""`` if it does."""
     try:
-        _callbacks()
+        _c_functions()
     except _openssl.BridgeUnavailable as error:
         return str(error)
     return ""
 
 
-def install_server(context: ssl.SSLContext, answer: Server, hint: bytes) -> None:
-    """Let a server ask ``answer`` for keys, in TLS 1.2 and 1.3; an earlier one is replaced.
+def install_server(context: ssl.SSLContext, callback: ServerPskCallback, hint: bytes) -> None:
+    """Make a server take keys from ``callback``, in TLS 1.2 and 1.3. It replaces an earlier callback.
 
-    What ``answer`` raises fails the handshake and is found in ``raised``.
+    An exception of ``callback`` fails the handshake and is kept in ``thread_state``.
     """
-    callbacks, pointer = _callbacks(), _openssl.ctx_pointer(context)
-    _openssl.call(callbacks.library, "SSL_CTX_use_psk_identity_hint", pointer, hint)
-    _questions_of(context, pointer).server = answer
-    # The first one matters in 1.3 too: that it is there makes OpenSSL prefer suites with SHA-256.
-    callbacks.library.SSL_CTX_set_psk_server_callback(pointer, callbacks.server_key_at)
-    callbacks.library.SSL_CTX_set_psk_find_session_callback(pointer, callbacks.find_session_at)
+    functions, pointer = _c_functions(), _openssl.ctx_pointer(context)
+    _openssl.call(functions.library, "SSL_CTX_use_psk_identity_hint", pointer, hint)
+    _psk_callbacks_of(context, pointer).server = callback
+    # The callback for TLS 1.2 matters in 1.3 too: its presence makes OpenSSL prefer suites with SHA-256.
+    functions.library.SSL_CTX_set_psk_server_callback(pointer, functions.server_key_at)
+    functions.library.SSL_CTX_set_psk_find_session_callback(pointer, functions.find_session_at)
 
 
-def install_client(context: ssl.SSLContext, answer: Client) -> None:
-    """Let a client ask ``answer`` for identity and key, in TLS 1.2 and 1.3; an earlier one is replaced.
+def install_client(context: ssl.SSLContext, callback: ClientPskCallback) -> None:
+    """Make a client take identity and key from ``callback``, in TLS 1.2 and 1.3. It replaces an earlier callback.
 
-    What ``answer`` raises fails the handshake and is found in ``raised``.
+    An exception of ``callback`` fails the handshake and is kept in ``thread_state``.
     """
-    callbacks, pointer = _callbacks(), _openssl.ctx_pointer(context)
-    _questions_of(context, pointer).client = answer
-    callbacks.library.SSL_CTX_set_psk_client_callback(pointer, callbacks.client_key_at)
-    callbacks.library.SSL_CTX_set_psk_use_session_callback(pointer, callbacks.use_session_at)
+    functions, pointer = _c_functions(), _openssl.ctx_pointer(context)
+    _psk_callbacks_of(context, pointer).client = callback
+    functions.library.SSL_CTX_set_psk_client_callback(pointer, functions.client_key_at)
+    functions.library.SSL_CTX_set_psk_use_session_callback(pointer, functions.use_session_at)
 
 
-def _questions_of(context: ssl.SSLContext, pointer: int) -> _Questions:
-    questions = getattr(context, _ATTRIBUTE, None)
-    if not isinstance(questions, _Questions):
-        questions = _Questions()
-        setattr(context, _ATTRIBUTE, questions)
-    _questions[pointer] = questions
-    return questions
+def _psk_callbacks_of(context: ssl.SSLContext, pointer: int) -> _PskCallbacks:
+    callbacks = getattr(context, _CALLBACKS_ATTRIBUTE, None)
+    if not isinstance(callbacks, _PskCallbacks):
+        callbacks = _PskCallbacks()
+        setattr(context, _CALLBACKS_ATTRIBUTE, callbacks)
+    _psk_callbacks[pointer] = callbacks
+    return callbacks
 
 
-def proven_identity(obj: ssl.SSLObject) -> bytes | None:
-    """Give the identity whose key authenticated a finished handshake; None if no PSK did.
+def proved_identity(obj: ssl.SSLObject) -> bytes | None:
+    """Return the identity whose key authenticated a finished handshake; None if no PSK did.
 
-    In TLS 1.2 OpenSSL knows it, and it counts where the cipher uses the key. In TLS 1.3 it is in the session, if that
-    is one of ours. What a callback was asked proves nothing: OpenSSL may drop the key and go on with a certificate.
+    TLS 1.2: OpenSSL's own record, if the cipher uses a PSK. TLS 1.3: the application data of the session, if we wrote
+    it. The identity that a callback was called with proves nothing: OpenSSL may ignore the key and use a certificate.
     """
-    callbacks, pointer, cipher = _callbacks(), _openssl.ssl_pointer(obj), obj.cipher()
-    if callbacks.library.SSL_version(pointer) < _TLS1_3:
-        by_key = cipher is not None and "PSK" in cipher[0]
-        claimed = callbacks.library.SSL_get_psk_identity(pointer) if by_key else 0
-        return read(claimed) if claimed else None
-    session = callbacks.library.SSL_get_session(pointer)
-    data = read(*callbacks.appdata(session)) if session else b""
-    asked = int.from_bytes(data[len(_TAG) : _HEAD], "big")
-    if not data.startswith(_TAG) or not _answer_alike(asked, callbacks.library.SSL_get_SSL_CTX(pointer)):
+    functions, pointer, cipher = _c_functions(), _openssl.ssl_pointer(obj), obj.cipher()
+    lib = functions.library
+    if lib.SSL_version(pointer) < _TLS1_3:
+        psk_used = cipher is not None and "PSK" in cipher[0]
+        identity_at = lib.SSL_get_psk_identity(pointer) if psk_used else 0
+        return read_bytes(identity_at) if identity_at else None
+    session = lib.SSL_get_session(pointer)
+    data = read_bytes(*functions.appdata(session)) if session else b""
+    key_from = int.from_bytes(data[len(_TAG) : _IDENTITY_AT], "big")
+    if not data.startswith(_TAG) or not _same_psk_source(key_from, lib.SSL_get_SSL_CTX(pointer)):
         return None
-    return data[_HEAD:]
+    return data[_IDENTITY_AT:]
 
 
-def _answer_alike(asked: int, ended: int) -> bool:
-    """Whether two ``SSL_CTX*`` are one, or are of servers that ask the same for keys."""
-    if asked == ended:
+def _same_psk_source(key_from: int, final: int) -> bool:
+    """Whether two ``SSL_CTX*`` are the same, or belong to servers with equal callbacks."""
+    if key_from == final:
         return True
-    one, other = _questions.get(asked), _questions.get(ended)
+    one, other = _psk_callbacks.get(key_from), _psk_callbacks.get(final)
     return one is not None and other is not None and one.server is not None and one.server == other.server

@@ -1,17 +1,17 @@
-"""Pre-shared keys: who is asked for them, what counts as an answer, and who has proved one.
+"""Pre-shared keys (PSK): the callbacks that provide keys, and whose key a handshake has proved.
 
-Where the bridge (``_openssl``) is, it is used on every version of Python. Where it is not, Python 3.13 has callbacks of
-its own, which are told neither the connection nor whether the key was proved; ``_Tracked`` makes up for the first, the
-rule in ``_proven_natively`` for the second. Elsewhere there is no PSK, and that is said when a callback is set.
+Where libssl can be called (``_openssl``), it is used on every version of Python. Elsewhere, Python 3.13 has PSK
+callbacks of its own. They get neither the connection nor the result of the handshake: ``_PskSSLObject`` supplies the
+first, the rule in ``_proved_identity_natively`` the second. Otherwise there is no PSK, and setting a callback fails.
 
-What usually goes wrong, and what is done about it here:
+Three traps of the usual recipes, and the cure of each:
 
-* An identity that a callback was asked for is a claim. On TLS 1.3 a server with a certificate goes on with that
-  when the suite does not fit the key, and never looks whether the client has the key at all. So the identity is read
-  from the session that came of the handshake, and suites with SHA-256, which fit, come first.
-* A client that asks for PSK suites only is still content with a certificate in TLS 1.3. Its connection is to be refused
+* The identity that a server's callback gets is a claim. In TLS 1.3 a server with a certificate ignores the key if the
+  suite does not fit it, and never checks that the client has the key. So the identity is read from the session after
+  the handshake, and suites with SHA-256, which fit every key, are preferred.
+* A client whose ciphers are PSK suites only still accepts a certificate in TLS 1.3. Its connection must be refused
   unless ``was_used``.
-* A ticket would outlive its key, and tickets are shown to the callback as identities. A server with PSK sends none.
+* A ticket outlives the key, and OpenSSL offers tickets to the callback as identities. A server with PSK sends none.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ from collections.abc import Callable
 from . import _openssl, _openssl_psk
 
 __all__ = [
-    "ClientPsk",
-    "ServerPsk",
+    "ClientGetPsk",
+    "ServerGetPsk",
     "encode_hint",
     "identity",
     "install_client",
     "install_server",
     "require_available",
-    "take_failure",
+    "take_callback_error",
     "was_used",
 ]
 
-ClientPsk = Callable[[str | None], tuple[str, bytes]]
-"""Gives identity and key for a server with this hint. TLS 1.3 has no hints: None. May be asked twice for one
-connection, before and after the server has chosen TLS 1.2."""
+ClientGetPsk = Callable[[str | None], tuple[str, bytes]]
+"""Returns identity and key for a server with this hint; None in TLS 1.3, which has no hints. May be called twice for
+one connection: before the server has chosen a version, and again if that is TLS 1.2."""
 
-ServerPsk = Callable[[str], bytes]
-"""Gives the key of an identity; ``b""`` if there is none. The identity is what a stranger sent."""
+ServerGetPsk = Callable[[str], bytes]
+"""Returns the key of an identity, ``b""`` to refuse it. The identity is unverified input from the network."""
 
-# Bytes; what OpenSSL 3 has room for (PSK_MAX_IDENTITY_LEN less the NUL, PSK_MAX_PSK_LEN). A version with less refuses
-# what it has no room for when it gets it.
-_MAX_NAME = 255
+# In bytes: PSK_MAX_IDENTITY_LEN without its NUL, and PSK_MAX_PSK_LEN of OpenSSL 3. A version with lower limits refuses
+# longer values when it gets them.
+_MAX_IDENTITY = 255
 _MAX_KEY = 512
 
 
-# -------------------------------------------------------------------------------------------------- what a key is
+# ------------------------------------------------------------------------------------- what users' callbacks return
 
 
 def encode_hint(hint: str) -> bytes:
-    """Check a hint; empty is none.
+    """Encode a hint; ``""`` means no hint.
 
     Raises:
-        ValueError: longer than 255 bytes, or with a NUL in it.
+        ValueError: it is longer than 255 bytes or contains a NUL.
     """
     return _encode(hint, "a hint", least=0)
 
@@ -66,10 +66,10 @@ def _encode(name: object, what: str, least: int) -> bytes:
     if not isinstance(name, str):
         raise TypeError(f"{what} is a str, not {type(name).__name__}")
     data = name.encode()
-    if not least <= len(data) <= _MAX_NAME or b"\0" in data:
-        # Not repeated: it may be a key, by mistake.
+    if not least <= len(data) <= _MAX_IDENTITY or b"\0" in data:
+        # The value is not in the message: it may be a key, passed by mistake.
         raise ValueError(
-            f"{what} has {least} to {_MAX_NAME} bytes of UTF-8 and no NUL, not {len(data)} bytes like this"
+            f"{what} has {least} to {_MAX_IDENTITY} bytes of UTF-8 and no NUL; these {len(data)} bytes do not fit"
         )
     return data
 
@@ -84,95 +84,99 @@ def _check_key(key: object, least: int) -> bytes:
 
 
 @dataclasses.dataclass(frozen=True)
-class _AskServer:
-    """Asks for the key of an identity that came from the network; ``b""`` refuses."""
+class _CheckedServerCallback:
+    """Calls ``server_get_psk`` with an identity from the network and checks the key; ``b""`` refuses the client."""
 
-    callback: ServerPsk
+    callback: ServerGetPsk
 
     def __call__(self, identity: bytes) -> bytes:
         try:
             name = identity.decode()
-        except UnicodeDecodeError:  # nobody's: names are str, and OpenSSL also offers us tickets
+        except UnicodeDecodeError:  # identities are text; OpenSSL also offers tickets here, which are not
             return b""
-        if not name or "\0" in name or len(identity) > _MAX_NAME:
+        if not name or "\0" in name or len(identity) > _MAX_IDENTITY:
             return b""
         return _check_key(self.callback(name), least=0)
 
 
 @dataclasses.dataclass(frozen=True)
-class _AskClient:
-    """Asks for identity and key."""
+class _CheckedClientCallback:
+    """Calls ``client_get_psk`` and checks identity and key."""
 
-    callback: ClientPsk
+    callback: ClientGetPsk
 
     def __call__(self, hint: bytes | None) -> tuple[bytes, bytes]:
-        answer: object = self.callback(hint.decode() if hint else None)
-        if not isinstance(answer, tuple) or len(answer) != 2:
-            raise TypeError("a client's PSK callback gives (identity, key)")
-        return _encode(answer[0], "an identity", least=1), _check_key(answer[1], least=1)
+        result: object = self.callback(hint.decode() if hint else None)
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise TypeError("client_get_psk returns (identity, key)")
+        return _encode(result[0], "an identity", least=1), _check_key(result[1], least=1)
 
 
 # ----------------------------------------------------------------------------------------------------- installing
 
 
 def require_available() -> None:
-    """Raise ``NotImplementedError``, with the reason, where there is no PSK."""
+    """Check that PSK can be used.
+
+    Raises:
+        NotImplementedError: it cannot; the message says why.
+    """
     reason = _openssl_psk.why_not()
-    if reason and not _native():
-        raise NotImplementedError(f"PSK needs Python 3.13 or OpenSSL within reach: {reason}")
+    if reason and not _has_native_callbacks():
+        raise NotImplementedError(f"PSK needs Python 3.13, or access to libssl: {reason}")
 
 
-def _native() -> bool:
+def _has_native_callbacks() -> bool:
     """Whether ``ssl`` has PSK callbacks of its own."""
     return sys.version_info >= (3, 13) and ssl.HAS_PSK
 
 
-def install_client(context: ssl.SSLContext, callback: ClientPsk) -> None:
-    """Let connections of a client ask for their key. Leave ``verify_mode`` as it is: a PSK passes it.
+def install_client(context: ssl.SSLContext, callback: ClientGetPsk) -> None:
+    """Make a client use PSK. ``verify_mode`` stays as it is: a handshake with PSK passes ``CERT_REQUIRED``.
 
     Raises:
-        NotImplementedError: there is no PSK here.
+        NotImplementedError: PSK is not available.
     """
     require_available()
-    ask = _AskClient(callback)
+    checked = _CheckedClientCallback(callback)
     if not _openssl_psk.why_not():
         _openssl.clear_session_id_context(context)
-        _openssl_psk.install_client(context, ask)
+        _openssl_psk.install_client(context, checked)
     elif sys.version_info >= (3, 13):
-        context.sslobject_class = _Tracked
-        setattr(context, _ASK, ask)
-        context.set_psk_client_callback(_answer_client)
+        context.sslobject_class = _PskSSLObject
+        setattr(context, _CALLBACK_ATTRIBUTE, checked)
+        context.set_psk_client_callback(_native_client_callback)
 
 
-def install_server(context: ssl.SSLContext, callback: ServerPsk, hint: str) -> None:
-    """Let connections of a server ask for keys. To be called when the ciphersuites are set.
+def install_server(context: ssl.SSLContext, callback: ServerGetPsk, hint: str) -> None:
+    """Make a server use PSK. Call this after the ciphersuites are set.
 
     Args:
-        context: sends no tickets and keeps no sessions from now on.
-        callback: see ``ServerPsk``.
-        hint: is sent to clients of TLS 1.2; empty for none.
+        context: it sends no tickets and caches no sessions afterwards.
+        callback: see ``ServerGetPsk``.
+        hint: sent to clients of TLS 1.2; ``""`` for no hint.
 
     Raises:
-        NotImplementedError: there is no PSK here.
+        NotImplementedError: PSK is not available.
         ValueError: see ``encode_hint``.
     """
     require_available()
-    ask = _AskServer(callback)
+    checked = _CheckedServerCallback(callback)
     wire_hint = encode_hint(hint)
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     if not _openssl_psk.why_not():
         _openssl.disable_session_cache(context)
         _prefer_sha256(context)
-        _openssl_psk.install_server(context, ask, wire_hint)
+        _openssl_psk.install_server(context, checked, wire_hint)
     elif sys.version_info >= (3, 13):
-        context.sslobject_class = _Tracked
-        setattr(context, _ASK, ask)
-        context.set_psk_server_callback(_answer_server, hint or None)
+        context.sslobject_class = _PskSSLObject
+        setattr(context, _CALLBACK_ATTRIBUTE, checked)
+        context.set_psk_server_callback(_native_server_callback, hint or None)
 
 
 def _prefer_sha256(context: ssl.SSLContext) -> None:
-    """Put the suites that a PSK fits first; with another one a server that has a certificate drops the key."""
+    """Prefer the suites that fit a PSK; with another suite a server that has a certificate ignores the key."""
     suites = _openssl.tls13_suites(context)
     if suites:
         ordered = sorted(suites, key=lambda name: not name.endswith("SHA256"))
@@ -180,117 +184,126 @@ def _prefer_sha256(context: ssl.SSLContext) -> None:
     context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
 
 
-# --------------------------------------------------------------------------------------------- what came of it
+# --------------------------------------------------------------------------------------------- after the handshake
 
 
 def was_used(obj: ssl.SSLObject) -> bool:
-    """Whether a key authenticated this connection. False until the handshake is done."""
-    return _proven(obj) is not None
+    """Whether a PSK authenticated this connection. False until the handshake is done."""
+    return _proved_identity(obj) is not None
 
 
 def identity(obj: ssl.SSLObject) -> str:
-    """Whose key authenticated this connection: the client's name, at both ends; empty if none did."""
-    return _proven(obj) or ""
+    """Return the client's identity if its PSK authenticated this connection (at both ends), else ``""``."""
+    return _proved_identity(obj) or ""
 
 
-def take_failure() -> BaseException | None:
-    """Take what a callback of this thread raised since the last call."""
-    error, _openssl_psk.raised.error = _openssl_psk.raised.error, None
+def take_callback_error() -> BaseException | None:
+    """Return what a PSK callback of this thread has raised since the last call, and forget it."""
+    error, _openssl_psk.thread_state.callback_error = _openssl_psk.thread_state.callback_error, None
     return error
 
 
-def _proven(obj: ssl.SSLObject) -> str | None:
-    if obj.version() is None:  # not done, or failed: what is known until then is a claim
+def _proved_identity(obj: ssl.SSLObject) -> str | None:
+    if obj.version() is None:  # the handshake is not done, or has failed: an identity is only claimed
         return None
-    if isinstance(obj, _Tracked):
-        return _proven_natively(obj)
-    proven = None if _openssl_psk.why_not() else _openssl_psk.proven_identity(obj)
-    return None if proven is None else proven.decode()
+    if isinstance(obj, _PskSSLObject):
+        return _proved_identity_natively(obj)
+    proved = None if _openssl_psk.why_not() else _openssl_psk.proved_identity(obj)
+    return None if proved is None else proved.decode()
 
 
-# ------------------------------------------------------------------------------------------- without the bridge
+# ------------------------------------------------------------------------------------------------ without libssl
 
 
-# What to ask, on its context. Given to `ssl` it could not refer to the context, which would then never be freed.
-_ASK = "_wireline_native_psk"
+# Where a context keeps its callback. The callback may refer to the context: if `ssl` owned it, the context would never
+# be freed.
+_CALLBACK_ATTRIBUTE = "_wireline_native_psk"
 
 
-class _Tracked(ssl.SSLObject):
-    """A connection whose callbacks, which are not told about it, can find it.
+class _PskSSLObject(ssl.SSLObject):
+    """A connection that its PSK callbacks can find: ``ssl`` does not pass it to them.
 
     Attributes:
-        claimed: the last identity for which there was a key.
-        asked: what said so.
-        failed: whether a callback has raised.
+        claimed: the last identity for which a key was returned.
+        answered_by: the callback that returned it.
+        failed: a callback has raised an exception.
     """
 
     claimed = ""
-    asked: _AskServer | _AskClient | None = None
+    answered_by: _CheckedServerCallback | _CheckedClientCallback | None = None
     failed = False
 
     def do_handshake(self) -> None:
-        """Do it, let callbacks know that it is this one's, and fail when one has failed: ``ssl`` goes on without it."""
-        before, _current.connection = _current.connection, self
+        """Continue the handshake as the current connection of this thread.
+
+        Raises:
+            ssl.SSLError: also if a callback has failed; ``ssl`` itself would continue without a key.
+        """
+        before, _this_thread.connection = _this_thread.connection, self
         try:
             super().do_handshake()
         finally:
-            _current.connection = before
+            _this_thread.connection = before
             if self.failed:
                 raise ssl.SSLError(ssl.SSL_ERROR_SSL, "a PSK callback failed")
 
 
-class _Current(threading.local):
-    """The connection whose handshake this thread is in."""
+class _CurrentConnection(threading.local):
+    """The connection whose handshake this thread is inside."""
 
-    connection: _Tracked | None = None
-
-
-_current = _Current()
+    connection: _PskSSLObject | None = None
 
 
-def _answer_client(hint: str | None) -> tuple[str, bytes]:
-    connection = _current.connection
-    ask = getattr(connection and connection.context, _ASK, None)
-    if connection is None or not isinstance(ask, _AskClient):
-        return "", _nobodys_key()
+_this_thread = _CurrentConnection()
+
+
+def _native_client_callback(hint: str | None) -> tuple[str, bytes]:
+    connection = _this_thread.connection
+    callback = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(callback, _CheckedClientCallback):
+        return "", _random_key()
     try:
-        name, key = ask(None if hint is None else hint.encode())
-    except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
-        connection.failed, _openssl_psk.raised.error = True, error
-        return "", _nobodys_key()
-    connection.claimed, connection.asked = name.decode(), ask
+        name, key = callback(None if hint is None else hint.encode())
+    except BaseException as error:  # noqa: BLE001 - kept for `take_callback_error`, a KeyboardInterrupt too
+        connection.failed, _openssl_psk.thread_state.callback_error = True, error
+        return "", _random_key()
+    connection.claimed, connection.answered_by = name.decode(), callback
     return connection.claimed, key
 
 
-def _answer_server(identity: str | None) -> bytes:
-    connection = _current.connection
-    ask = getattr(connection and connection.context, _ASK, None)
-    if connection is None or not isinstance(ask, _AskServer):
+def _native_server_callback(identity: str | None) -> bytes:
+    connection = _this_thread.connection
+    callback = getattr(connection and connection.context, _CALLBACK_ATTRIBUTE, None)
+    if connection is None or not isinstance(callback, _CheckedServerCallback):
         return b""
     try:
-        key = ask((identity or "").encode())
-    except BaseException as error:  # noqa: BLE001 - it is kept, a KeyboardInterrupt too
-        connection.failed, _openssl_psk.raised.error = True, error
-        return _nobodys_key()
+        key = callback((identity or "").encode())
+    except BaseException as error:  # noqa: BLE001 - kept for `take_callback_error`, a KeyboardInterrupt too
+        connection.failed, _openssl_psk.thread_state.callback_error = True, error
+        return _random_key()
     if key:
-        connection.claimed, connection.asked = identity or "", ask
+        connection.claimed, connection.answered_by = identity or "", callback
     return key
 
 
-def _nobodys_key() -> bytes:
-    """Make a key for a handshake that is to fail. Without a key TLS 1.3 would go on without a key."""
+def _random_key() -> bytes:
+    """Return a key that makes the handshake fail. Without any key TLS 1.3 would continue without PSK."""
     return os.urandom(32)
 
 
-def _proven_natively(obj: _Tracked) -> str | None:
-    """The last identity that had a key, where the handshake cannot have succeeded but by that key.
+def _proved_identity_natively(obj: _PskSSLObject) -> str | None:
+    """Return the claimed identity if the handshake can only have succeeded with its key.
 
-    That is a cipher with PSK in TLS 1.2; in 1.3, as no tickets were ever sent or offered, a resumption with a suite
-    that fits a key. A session of TLS 1.2 that was resumed after all may be anybody's; and a key of the context from
-    which a server was switched to this one (SNI) is none of this one's.
+    TLS 1.2: the cipher uses a PSK and no session was resumed (its identity would be unknown). TLS 1.3: a session was
+    "resumed", with a suite that fits a PSK; there are no tickets, so that can only be the PSK. In both, the callback
+    must be that of the final context: after an SNI switch a key of the first context proves nothing to the second.
     """
     cipher = obj.cipher()
-    if cipher is None or not obj.claimed or getattr(obj.context, _ASK, None) != obj.asked:
+    if (
+        cipher is None
+        or not obj.claimed
+        or getattr(obj.context, _CALLBACK_ATTRIBUTE, None) != obj.answered_by
+    ):
         return None
     if obj.version() == "TLSv1.3":
         proved = obj.session_reused and cipher[0].endswith("SHA256")

@@ -1,9 +1,9 @@
-"""Where the CAs come from.
+"""The source of the trusted CAs.
 
-OpenSSL's own ways (``load_default_certs``, ``set_default_verify_paths``) always obey ``SSL_CERT_FILE`` and
-``SSL_CERT_DIR``, take a file that is missing for an empty list, and look at a directory only when a certificate
-is checked. Here the source is known before, the environment counts only for who asks for it, and an empty source is
-an error.
+OpenSSL's own functions (``load_default_certs``, ``set_default_verify_paths``) always obey ``SSL_CERT_FILE`` and
+``SSL_CERT_DIR``, treat a missing file as an empty list, and read a directory only when a certificate is verified. Here
+the source is read when the context is made, the environment counts only if the context asks for it, and an empty source
+is an error.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ._options import VerifyMode
+from ._tls_options import VerifyMode
 
 __all__ = ["Trust", "find", "require_file"]
 
-# Bundles, and directories of certificates, as distributions have them: Go's crypto/x509 and Nim's ssl_certs agree.
+# The bundles and directories of the distributions, as in Go's crypto/x509 and Nim's ssl_certs.
 _KNOWN_FILES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch, Gentoo
     "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
@@ -36,7 +36,7 @@ _KNOWN_DIRECTORIES = (
     "/system/etc/security/cacerts",  # Android
 )
 _WINDOWS_STORES = ("ROOT", "CA")
-_DER_BEGIN = b"\x30"  # an ASN.1 sequence
+_DER_SEQUENCE = b"\x30"  # an ASN.1 sequence
 _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"  # the extended key usage "TLS web server authentication"
 
 
@@ -52,7 +52,7 @@ class Trust:
         """Make a context trust these CAs.
 
         Raises:
-            OSError: one of the files or directories cannot be read, or has no certificate in it.
+            OSError: a file or directory cannot be read, or contains no certificate of a CA.
         """
         for file in self.files:
             _load_file(context, file)
@@ -63,27 +63,27 @@ class Trust:
 
 
 def find(verify_mode: VerifyMode, ca_file: str = "", ca_dir: str = "") -> Trust:
-    """Say where the CAs are: what was given and nothing else, else the environment if it is asked, else the system.
+    """Return the source of CAs: the given one only, else the environment's (if the mode says so), else the system's.
 
     Raises:
-        OSError: what was named does not exist, or nothing was named and the system has no CAs.
+        OSError: the named source does not exist, or none is named and the system has no CAs.
     """
     if ca_file or ca_dir:
-        return _named((ca_file,) if ca_file else (), (ca_dir,) if ca_dir else ())
+        return _given((ca_file,) if ca_file else (), (ca_dir,) if ca_dir else ())
     if verify_mode is VerifyMode.PEER_USE_ENV_VARS:
-        # An empty variable is one that is not set: there is no other way to unset one for a child, in many tools.
+        # Empty counts as unset: many tools have no other way to unset a variable for a child.
         if file := os.environ.get("SSL_CERT_FILE"):
-            return _named((file,), (), " (from SSL_CERT_FILE)")
+            return _given((file,), (), " (from SSL_CERT_FILE)")
         if directories := os.environ.get("SSL_CERT_DIR"):
-            return _named((), tuple(filter(None, directories.split(os.pathsep))), " (from SSL_CERT_DIR)")
-    return _system()
+            return _given((), tuple(filter(None, directories.split(os.pathsep))), " (from SSL_CERT_DIR)")
+    return _system_trust()
 
 
 def require_file(path: str, origin: str = "") -> None:
-    """Refuse a file that cannot be read, before OpenSSL says less about it.
+    """Check that a file can be read; the errors of OpenSSL do not name the file.
 
     Raises:
-        OSError: it is missing or not readable, or it is a directory; the error names it.
+        OSError: it is missing, not readable or a directory; ``filename`` is set.
     """
     try:
         if stat.S_ISDIR(os.stat(path).st_mode):
@@ -94,7 +94,7 @@ def require_file(path: str, origin: str = "") -> None:
         raise type(error)(error.errno, error.strerror, path + origin) from None
 
 
-def _named(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> Trust:
+def _given(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> Trust:
     for file in files:
         require_file(file, origin)
     for directory in directories:
@@ -105,11 +105,11 @@ def _named(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "
     return Trust(files, directories)
 
 
-def _system() -> Trust:
+def _system_trust() -> Trust:
     if sys.platform == "win32":
         return Trust(windows=True)
     paths = ssl.get_default_verify_paths()
-    # `cafile` and `capath` of these would be what the environment says.
+    # Not its `cafile` and `capath`: those are the environment's.
     for file in (*_KNOWN_FILES, paths.openssl_cafile):
         if os.path.isfile(file) and os.path.getsize(file):
             return Trust(files=(file,))
@@ -119,12 +119,12 @@ def _system() -> Trust:
     raise FileNotFoundError(
         errno.ENOENT,
         "no trusted CAs were found on this system: install them (ca-certificates), or give ca_file or ca_dir; "
-        "where no certificate is to be checked, as with a pre-shared key alone, VerifyMode.NONE needs none",
+        "to verify no certificate (a pre-shared key only), use VerifyMode.NONE",
         paths.openssl_cafile,
     )
 
 
-def _count(context: ssl.SSLContext) -> int:
+def _certificate_count(context: ssl.SSLContext) -> int:
     return context.cert_store_stats()["x509"]
 
 
@@ -132,19 +132,19 @@ def _load_file(context: ssl.SSLContext, path: str) -> None:
     try:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
-        raise _nothing_in(path, error) from error
-    if not _count(context):  # it may be a list of revoked certificates
-        raise _nothing_in(path)
+        raise _no_ca_error(path, error) from error
+    if not _certificate_count(context):  # OpenSSL accepts a file with only a revocation list
+        raise _no_ca_error(path)
 
 
 def _load_directory(context: ssl.SSLContext, path: str) -> None:
     loaded = [_load_if_certificate(context, file) for file in _files_in(path)]
-    if not any(loaded) or not _count(context):
-        raise _nothing_in(path)
+    if not any(loaded) or not _certificate_count(context):
+        raise _no_ca_error(path)
 
 
 def _files_in(directory: str) -> Iterator[str]:
-    """The files of a directory, each once: most are there under the hash of their name as well."""
+    """Iterate over the files of a directory, each once: most have a second name, a link named by a hash."""
     try:
         paths = sorted({os.path.realpath(os.path.join(directory, name)) for name in os.listdir(directory)})
     except OSError:
@@ -153,7 +153,7 @@ def _files_in(directory: str) -> Iterator[str]:
 
 
 def _load_if_certificate(context: ssl.SSLContext, path: str) -> bool:
-    """Load a file of a directory; what is no certificate, or not for us to read, is not meant."""
+    """Load a file of a directory, PEM or DER; skip one that is not a certificate or not readable."""
     try:
         context.load_verify_locations(cafile=path)
         return True
@@ -164,10 +164,10 @@ def _load_if_certificate(context: ssl.SSLContext, path: str) -> bool:
     try:
         with open(path, "rb") as file:
             data = file.read(1)
-            if data == _DER_BEGIN:
+            if data == _DER_SEQUENCE:
                 context.load_verify_locations(cadata=data + file.read())
-        return data == _DER_BEGIN
-    except OSError:  # which `ssl.SSLError` is one of
+        return data == _DER_SEQUENCE
+    except OSError:  # includes `ssl.SSLError`
         return False
 
 
@@ -177,12 +177,12 @@ def _load_windows(context: ssl.SSLContext) -> None:
             for data, encoding, purposes in ssl.enum_certificates(store):
                 if encoding == "x509_asn" and (purposes is True or _SERVER_AUTH in purposes):
                     context.load_verify_locations(cadata=data)
-    if not _count(context):
+    if not _certificate_count(context):
         raise FileNotFoundError(errno.ENOENT, "the certificate store of Windows has no trusted CAs")
 
 
-def _nothing_in(path: str, error: ssl.SSLError | None = None) -> ssl.SSLError:
-    """An ``OSError`` that is an ``SslError`` as well: the file is there, what is in it is the matter."""
+def _no_ca_error(path: str, error: ssl.SSLError | None = None) -> ssl.SSLError:
+    """Return the error for a source without CAs: it exists, its content is wrong."""
     reason = f" ({error.reason})" if error is not None and error.reason else ""
     failure = ssl.SSLError(errno.EINVAL, f"there is no certificate of a CA in {path!r}{reason}")
     failure.filename = path

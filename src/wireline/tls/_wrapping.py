@@ -1,4 +1,8 @@
-"""What a socket has to have to be wrapped. The rooms of the sockets are above this one: nothing of them is imported."""
+"""The methods that a socket must have to be wrapped.
+
+The packages of the sockets are above this one in the layers, so they are not imported. Their methods called here are
+private because users must call those of ``SslContext``.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +40,14 @@ class AsyncUpgradable(Protocol):
 
 
 def require_method(sock: object, name: str, *, awaited: bool) -> None:
-    """Refuse what is no socket of ours, or of the other flavour."""
+    """Check that ``sock`` is a socket of this library, and that its method ``name`` is a coroutine or not.
+
+    Raises:
+        TypeError: it is another object, or a socket of the other flavour.
+    """
     method = getattr(type(sock), name, None)
     if method is None:
-        raise TypeError(f"a socket of wireline.net or wireline.asyncnet is needed, not {type(sock).__name__}")
+        raise TypeError(f"sock is a socket of wireline.net or wireline.asyncnet, not {type(sock).__name__}")
     if inspect.iscoroutinefunction(method) != awaited:
         other = "wrap_connected_socket" if awaited else "wrap_connected_async"
         raise TypeError(f"a {type(sock).__name__} is wrapped by {other}")

@@ -1,4 +1,4 @@
-"""One connection: who is let in, and what is said about them afterwards."""
+"""The policy of one connection: which peers are refused, and what is reported about them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.tls.memory import (
     shake,
 )
 from wireline.tls import Handshake, SslContext, SslError, VerifyMode
-from wireline.tls._connection import Connection, Settings
+from wireline.tls._policy import TlsPolicy
+from wireline.tls._role_context import RoleContext
 
 CLIENT, SERVER = Handshake.AS_CLIENT, Handshake.AS_SERVER
 
@@ -30,13 +31,13 @@ def errors(client: SslContext, server: SslContext, hostname: str = "localhost") 
     return shake(engines(client, server, hostname))
 
 
-# T1: what a client checks.
+# T1: the checks of a client.
 
 
 @pytest.mark.parametrize(
     "hostname", ["localhost", "LOCALHOST.", "127.0.0.1", "::1", "[::1]", "0::1", "::1%lo"]
 )
-def test_T1_every_name_of_the_certificate_is_good(hostname: str, version: str) -> None:
+def test_T1_every_name_of_the_certificate_is_accepted(hostname: str, version: str) -> None:
     client, server = client_context(), server_context()
     only(version, client, server)
     pair = connect(client, server, hostname)
@@ -55,9 +56,7 @@ def test_T1_every_name_of_the_certificate_is_good(hostname: str, version: str) -
         (certificates.not_yet_valid, "not yet valid"),
     ],
 )
-def test_T1_a_certificate_that_is_no_good_is_refused_at_both_ends(
-    leaf: object, reason: str, version: str
-) -> None:
+def test_T1_an_invalid_certificate_is_an_error_at_both_ends(leaf: object, reason: str, version: str) -> None:
     assert callable(leaf)
     client, server = client_context(), server_context(cert_file=leaf().cert, key_file=leaf().key)
     only(version, client, server)
@@ -66,7 +65,7 @@ def test_T1_a_certificate_that_is_no_good_is_refused_at_both_ends(
     assert reason in str(theirs)
     assert "'localhost'" in theirs.__notes__[0]
     assert ours is not None
-    assert "alert" in str(ours)  # the client's alert went out
+    assert "alert" in str(ours)  # the client sent its alert
 
 
 def test_T1_an_address_needs_an_address_in_the_certificate() -> None:
@@ -89,12 +88,12 @@ def test_T1_with_verify_mode_none_nothing_is_checked(hostname: str) -> None:
     leaf = certificates.stranger()
     server = server_context(cert_file=leaf.cert, key_file=leaf.key)
     pair = connect(SslContext(verify_mode=VerifyMode.NONE), server, hostname)
-    # OpenSSL builds a "verified" chain all the same.
+    # OpenSSL's "verified" chain exists here too.
     assert chain(pair.client) == []
     assert info(pair.client).server_name == hostname == info(pair.server).server_name
 
 
-# T8: what is known of the peer.
+# T8: the certificates of the peer.
 
 
 def test_T8_the_chain_is_leaf_to_root(version: str) -> None:
@@ -121,7 +120,7 @@ def open_text(path: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shown", "welcome", "known"),
+    ("client_certs", "shown", "accepted", "known"),
     [
         ("ignore", None, True, 0),
         ("ignore", certificates.client, True, 0),
@@ -134,34 +133,36 @@ def open_text(path: str) -> str:
         ("required", certificates.expired, False, 0),
     ],
 )
-def test_T8_what_a_server_asks_of_its_clients(
-    asked: str, shown: object, welcome: bool, known: int, version: str
+def test_T8_client_certificates(
+    client_certs: str, shown: object, accepted: bool, known: int, version: str
 ) -> None:
     leaf = shown() if callable(shown) else None
     client = client_context(cert_file=leaf.cert, key_file=leaf.key) if leaf else client_context()
-    # What a client asks of servers is another question.
-    server = server_context(client_certs=asked, ca_file=certificates.ca_file(), verify_mode=VerifyMode.NONE)
+    # `verify_mode` is for clients, and does not matter here.
+    server = server_context(
+        client_certs=client_certs, ca_file=certificates.ca_file(), verify_mode=VerifyMode.NONE
+    )
     only(version, client, server)
     pair = engines(client, server)
-    assert (shake(pair)[1] is None) == pair.server.established == welcome
+    assert (shake(pair)[1] is None) == pair.server.established == accepted
     assert len(chain(pair.server)) == known
 
 
-def test_a_peer_that_openssl_would_let_in_without_a_certificate_is_refused() -> None:
+def test_a_peer_without_a_required_certificate_is_refused_even_if_openssl_accepts_it() -> None:
     pair = connect(client_context(), server_context())
     required = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     required.verify_mode = ssl.CERT_REQUIRED
     with pytest.raises(SslError, match="no certificate"):
-        Connection(Settings(required, server=True)).check(pair.server.obj)
+        TlsPolicy(RoleContext(required, server=True)).check(pair.server.obj)
 
 
-# PSK: what of it is decided here.
+# PSK.
 
 
 def psk_contexts(
     server: SslContext | None = None, client: SslContext | None = None
 ) -> tuple[SslContext, SslContext]:
-    """Both ends know a key; the server has no certificate unless it is given."""
+    """Make contexts with a common key; the server has a certificate only if it is given one."""
     client, server = (
         client or SslContext(verify_mode=VerifyMode.NONE),
         server or SslContext(verify_mode=VerifyMode.NONE),
@@ -183,7 +184,7 @@ def test_T9_a_server_with_a_certificate_prefers_the_key(version: str) -> None:
 
 
 @pytest.mark.usefixtures("psk")
-def test_T9_no_suite_encrypts_nothing_and_every_one_of_the_defaults_is_there() -> None:
+def test_T9_psk_adds_suites_to_the_defaults_and_none_without_encryption() -> None:
     client, server = psk_contexts()
     for context in (client.context, server.ssl_context(SERVER)):
         names = [cipher["name"] for cipher in context.get_ciphers()]
@@ -193,7 +194,7 @@ def test_T9_no_suite_encrypts_nothing_and_every_one_of_the_defaults_is_there() -
 
 @pytest.mark.usefixtures("psk")
 def test_FB18_every_suite_of_the_defaults_has_forward_secrecy() -> None:
-    """FB18: suites were among them with which a key that is stolen later opens what was recorded before."""
+    """FB18: with some of the suites, a key that is stolen later decrypted earlier recordings."""
     client, server = psk_contexts()
     for context in (client.context, server.ssl_context(SERVER)):
         old = [cipher["name"] for cipher in context.get_ciphers() if not cipher["name"].startswith("TLS_")]
@@ -202,8 +203,8 @@ def test_FB18_every_suite_of_the_defaults_has_forward_secrecy() -> None:
 
 
 @pytest.mark.usefixtures("psk")
-def test_FB18_a_device_that_has_no_forward_secrecy_is_served_only_if_that_is_asked_for() -> None:
-    """FB18: the other way in, by a suite's name."""
+def test_FB18_a_suite_without_forward_secrecy_must_be_named() -> None:
+    """FB18: a device without forward secrecy is served if its suite is named."""
     suite = "PSK-AES128-GCM-SHA256"
     device, _ = psk_contexts(client=SslContext(verify_mode=VerifyMode.NONE, cipher_list=suite))
     _, server = psk_contexts()
@@ -220,7 +221,7 @@ def test_FB18_a_device_that_has_no_forward_secrecy_is_served_only_if_that_is_ask
 
 
 @pytest.mark.usefixtures("psk")
-def test_a_cipher_list_of_ones_own_is_left_alone() -> None:
+def test_psk_adds_nothing_to_an_explicit_cipher_list() -> None:
     client = SslContext(verify_mode=VerifyMode.NONE, cipher_list="ECDHE+AESGCM")
     client.client_get_psk = lambda _hint: ("alice", b"a key")
     assert not [cipher for cipher in client.context.get_ciphers() if "PSK" in cipher["name"]]
@@ -229,7 +230,7 @@ def test_a_cipher_list_of_ones_own_is_left_alone() -> None:
 @pytest.mark.usefixtures("psk")
 @pytest.mark.parametrize("verify_mode", VerifyMode)
 def test_T9_a_psk_client_accepts_no_server_for_its_certificate(verify_mode: VerifyMode, version: str) -> None:
-    """Trap A: with ``CERT_NONE`` a TLS 1.3 client lets in who knows no key. A trusted certificate is no key either."""
+    """Trap A: with ``CERT_NONE``, ``ssl`` accepts a TLS 1.3 server without the key, and with a trusted CA as well."""
     for ca_file in (certificates.ca_file(), certificates.other_ca_file()):
         client = SslContext(verify_mode=verify_mode, ca_file=ca_file)
         client.client_get_psk = lambda _hint: ("alice", b"a key")
@@ -239,13 +240,13 @@ def test_T9_a_psk_client_accepts_no_server_for_its_certificate(verify_mode: Veri
         error = shake(pair)[0]
         assert isinstance(error, SslError)
         assert not pair.client.established
-        # Without a trusted certificate it does not even come to the end of the handshake.
+        # With an untrusted certificate the handshake itself fails.
         trusted = ca_file == certificates.ca_file()
         assert isinstance(error, ssl.SSLCertVerificationError) != trusted
 
 
 @pytest.mark.usefixtures("psk")
-def test_T9_what_a_callback_raises_is_the_cause(version: str) -> None:
+def test_T9_an_exception_of_a_psk_callback_is_the_cause(version: str) -> None:
     def fails(_: object) -> bytes:
         raise LookupError("no database")
 
@@ -291,17 +292,17 @@ def test_the_pointer_is_a_number_and_every_connection_has_its_own() -> None:
 
 
 @pytest.mark.usefixtures("no_bridge")
-def test_without_the_bridge_it_says_why() -> None:
+def test_without_the_bridge_the_pointer_is_refused_with_the_reason() -> None:
     engine = engines(client_context(), server_context()).client
     with pytest.raises(NotImplementedError, match="WIRELINE_NO_BRIDGE"):
         engine.policy.pointer(engine.obj)
 
 
-# The name that a client asks for.
+# SNI.
 
 
 class Names:
-    """A server with two virtual hosts, and what its callback was asked."""
+    """The contexts of virtual hosts, and the names that the callback got."""
 
     def __init__(self, default: dict[str, object] | None = None, **hosts: dict[str, object]) -> None:
         leaf = certificates.issue("hosts", certificates.ca(), "a.test", "b.test", "c.test")
@@ -326,7 +327,7 @@ def test_the_callback_leads_to_the_context_of_a_name(version: str) -> None:
     assert names.asked == ["a.test", "b.test", "c.test"]
 
 
-def test_a_client_that_says_no_name_is_none() -> None:
+def test_without_sni_the_callback_gets_none() -> None:
     names = Names()
     pair = connect(SslContext(verify_mode=VerifyMode.NONE), names.context, "127.0.0.1")
     assert names.asked == [None]
@@ -347,7 +348,7 @@ ASKED = ["ignore", "optional", "required"]
 @pytest.mark.parametrize("before", ASKED)
 @pytest.mark.parametrize("after", ASKED)
 def test_the_context_of_a_name_asks_for_its_own_certificates(before: str, after: str, version: str) -> None:
-    """OpenSSL by itself would go on asking for what the first context asks for."""
+    """OpenSSL itself keeps the verify mode of the first context."""
     names = Names(default={"client_certs": before}, a={"client_certs": after})
     leaf = certificates.client()
     known = client_context(cert_file=leaf.cert, key_file=leaf.key)
@@ -375,12 +376,12 @@ def test_without_the_bridge_a_context_that_asks_for_more_is_refused(
         assert error is not None
         assert isinstance(error.__cause__, NotImplementedError)
         assert "WIRELINE_NO_BRIDGE" in str(error.__cause__)
-    # What the first one asks for is still asked for.
+    # The first context's mode still applies.
     error = errors(client_context(), names.context, "a.test")[1]
     assert (error is None) == (before != "required" and ASKED.index(after) <= ASKED.index(before))
 
 
-@pytest.mark.parametrize("raised", [LookupError("who?"), KeyboardInterrupt(), None])
+@pytest.mark.parametrize("raised", [LookupError("unknown name"), KeyboardInterrupt(), None])
 def test_an_exception_in_the_callback_fails_that_handshake_and_is_the_cause(
     raised: BaseException | None, version: str
 ) -> None:
@@ -402,7 +403,7 @@ def test_an_exception_in_the_callback_fails_that_handshake_and_is_the_cause(
 
 
 def mutual() -> tuple[Names, SslContext]:
-    """Names that let in different clients, and a client that only a.test lets in."""
+    """Make hosts that accept different clients, and a client that only a.test accepts."""
     asks: dict[str, object] = {"client_certs": "required"}
     names = Names(default=asks, a={**asks, "ca_file": certificates.other_ca_file()}, b=asks)
     leaf = certificates.stranger()
@@ -410,7 +411,7 @@ def mutual() -> tuple[Names, SslContext]:
 
 
 def test_a_session_made_for_one_name_does_not_open_another(version: str) -> None:
-    """OpenSSL resumes TLS 1.3 before the name has led anywhere: whom a.test lets in, b.test would let in as well."""
+    """OpenSSL resumes TLS 1.3 before the SNI callback, so b.test would accept the clients of a.test."""
     names, client = mutual()
     only(version, client, names.context, *names.hosts.values())
     friend = connect(client, names.context, "a.test")
@@ -421,21 +422,21 @@ def test_a_session_made_for_one_name_does_not_open_another(version: str) -> None
         error = shake(pair)[1]
         if version == "TLSv1.3":
             assert error is not None
-        else:  # the name belongs to the session: it is as if the client had asked for it
+        else:  # the name is part of the session: the callback gets a.test
             assert (error, info(pair.server).server_name) == (None, "a.test")
 
 
-def test_a_ticket_that_is_out_in_spite_of_that_is_refused() -> None:
-    """The last line of defence by itself."""
+def test_a_ticket_of_another_name_is_refused() -> None:
+    """Should a server send tickets all the same: the check after the handshake."""
     names, client = mutual()
     names.context.ssl_context(SERVER).num_tickets = 2
     friend = connect(client, names.context, "a.test")
     say(friend.server, friend.client)
     pair = _with_the_session_of(friend, client, names.context, "b.test")
-    assert "a session cannot stand for" in str(shake(pair)[1])
+    assert "does not replace the client certificate" in str(shake(pair)[1])
 
 
-def test_a_client_that_comes_back_to_a_name_is_welcome(version: str) -> None:
+def test_a_client_that_returns_to_a_name_is_accepted(version: str) -> None:
     asks: dict[str, object] = {"client_certs": "required"}
     names = Names(default=asks, a=asks, b=asks)
     leaf = certificates.client()
@@ -449,31 +450,31 @@ def test_a_client_that_comes_back_to_a_name_is_welcome(version: str) -> None:
 
 
 def _with_the_session_of(friend: Pair, client: SslContext, server: SslContext, name: str) -> Pair:
-    """A client that does not care whom its session belongs to."""
+    """Make a client that offers the session of another name."""
     pair = engines(client, server, name, 0)
     pair.client.obj.session = friend.client.obj.session
     return pair
 
 
 @pytest.mark.usefixtures("bridge")
-def test_a_name_that_is_no_ascii_makes_no_noise() -> None:
+def test_a_name_that_is_not_ascii_prints_nothing() -> None:
     client = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     server = server_context()._engine(Handshake.AS_SERVER)
     assert not client.handshake()
     hello = client.output()
     assert hello.count(b"localhost") == 1
     server.feed_handshake(hello.replace(b"localhost", b"l\xf6calhost"))
-    assert not server.handshake()  # `sys.unraisablehook`, were it called, fails the test
+    assert not server.handshake()  # a call of `sys.unraisablehook` fails the test
     assert server.has_output
 
 
-def test_what_was_agreed_on_is_told_without_asking_OpenSSL_again() -> None:
-    """Any thread may ask, also while OpenSSL is at work in another one."""
-    nobody = cast(ssl.SSLObject, object())
+def test_the_result_of_a_handshake_is_copied_and_openssl_is_not_asked_again() -> None:
+    """Any thread may ask, also while OpenSSL runs in another one."""
+    unused = cast(ssl.SSLObject, object())
     pair = connect(client_context(alpn=("h2",)), server_context(alpn=("h2",)))
     client, server = pair.client.policy, pair.server.policy
     before = client.info(pair.client.obj), client.certificates(pair.client.obj)
-    assert (client.info(nobody), client.certificates(nobody), client.psk_identity(nobody)) == (*before, "")
+    assert (client.info(unused), client.certificates(unused), client.psk_identity(unused)) == (*before, "")
     assert before[0].alpn == "h2"
     assert len(before[1]) >= 1
-    assert (server.certificates(nobody), server.psk_identity(nobody)) == ([], "")
+    assert (server.certificates(unused), server.psk_identity(unused)) == ([], "")

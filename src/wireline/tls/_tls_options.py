@@ -1,4 +1,4 @@
-"""Values of the TLS room: enums, cipher lists, and what a context was asked for, checked."""
+"""The arguments of an ``SslContext``: enums, cipher lists, ``TlsOptions``, and their checks."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ __all__ = [
     "CIPHERS_INTERMEDIATE",
     "CIPHERS_MODERN",
     "CIPHERS_PSK",
-    "Configuration",
     "Handshake",
     "ProtocolVersion",
+    "TlsOptions",
     "VerifyMode",
 ]
 
 # Mozilla's guidelines 5.4 (https://ssl-config.mozilla.org/guidelines/5.4.json), as Nim's `ssl_config` has them.
 CIPHERS_MODERN = "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
-"""Mozilla's "modern" list: TLS 1.3 alone. These are also the suites that OpenSSL has on by itself."""
+"""Mozilla's "modern" list: TLS 1.3 only. These suites are also OpenSSL's default."""
 
 CIPHERS_INTERMEDIATE = (
     f"{CIPHERS_MODERN}:"
@@ -34,30 +34,30 @@ CIPHERS_INTERMEDIATE = (
     "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:"
     "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384"
 )
-"""Mozilla's "intermediate" list: TLS 1.3, and of TLS 1.2 what is authenticated and has forward secrecy."""
+"""Mozilla's "intermediate" list: TLS 1.3, and the TLS 1.2 suites with authentication and forward secrecy."""
 
-# Not the alias "PSK": that has suites which encrypt nothing, and others without forward secrecy, with which a key that
-# is stolen later opens everything that was recorded before. RSA-PSK needs a certificate.
+# Not the alias "PSK": it has suites without encryption, and suites without forward secrecy, for which a key that is
+# stolen later decrypts earlier recordings. RSA-PSK needs a certificate.
 CIPHERS_PSK = "kECDHEPSK+CHACHA20:kDHEPSK+AESGCM:kDHEPSK+CHACHA20:kECDHEPSK+AES:kDHEPSK+AES:!AESCCM8"
-"""What a pre-shared key adds to the default list, for TLS 1.2: with forward secrecy alone, and AEAD first.
+"""The TLS 1.2 suites that a pre-shared key adds to the default list: only with forward secrecy, AEAD first.
 
-What a device needs that can do nothing of this is asked for by its name: ``cipher_list="PSK-AES128-GCM-SHA256"``.
+For a device that supports none of them, name its suite: ``cipher_list="PSK-AES128-GCM-SHA256"``.
 """
 
 
 class VerifyMode(enum.Enum):
-    """What a client asks of the certificate that a server shows."""
+    """How a client verifies the certificate of a server."""
 
     NONE = enum.auto()
-    """Nothing is checked, the name neither: whoever sits on the line can be the server."""
+    """Not at all, not even the host name: anyone on the network path can impersonate the server."""
     PEER = enum.auto()
-    """It must be signed by a CA that is trusted, and be for the name that was asked for."""
+    """A trusted CA must have issued it, for the host name that the client asked for."""
     PEER_USE_ENV_VARS = enum.auto()
-    """The same, and ``SSL_CERT_FILE``, else ``SSL_CERT_DIR``, say where the CAs are."""
+    """The same, with the CAs of ``SSL_CERT_FILE``, else ``SSL_CERT_DIR``, else the system."""
 
 
 class ProtocolVersion(enum.Enum):
-    """Which versions of TLS are spoken. Only ``SSLV23`` is left of what the name once promised."""
+    """The versions of TLS to negotiate. Only ``SSLV23`` is accepted; the others exist to be refused with a reason."""
 
     SSLV2 = enum.auto()
     """Broken, and not in OpenSSL any more: refused."""
@@ -66,22 +66,22 @@ class ProtocolVersion(enum.Enum):
     TLSV1 = enum.auto()
     """Deprecated by RFC 8996: refused."""
     SSLV23 = enum.auto()
-    """The best that both sides have, TLS 1.2 at least. The name is OpenSSL's old one for this."""
+    """The highest version that both peers support, at least TLS 1.2. The name is OpenSSL's old one for this."""
 
 
 class Handshake(enum.Enum):
     """Which side of a handshake a connected socket takes."""
 
     AS_CLIENT = enum.auto()
-    """Speak first, and check the server."""
+    """Send the ClientHello, and verify the server."""
     AS_SERVER = enum.auto()
-    """Wait for the client's hello, and show the certificate."""
+    """Wait for the ClientHello, and present the certificate."""
 
 
 _REFUSED = {
     ProtocolVersion.SSLV2: "SSL 2 is broken (RFC 6176) and OpenSSL does not have it any more",
     ProtocolVersion.SSLV3: "SSL 3 is broken (RFC 7568) and OpenSSL does not have it any more",
-    ProtocolVersion.TLSV1: "TLS 1.0 is deprecated (RFC 8996); TLS 1.2 is the oldest that is spoken here",
+    ProtocolVersion.TLSV1: "TLS 1.0 is deprecated (RFC 8996); TLS 1.2 is the oldest supported version",
 }
 
 _CLIENT_CERTS = {
@@ -96,8 +96,8 @@ ServerNameCallback = Callable[[str | None], "SslContext | None"]
 
 
 @dataclass(frozen=True, slots=True)
-class Configuration:
-    """What a context was asked for. Files are paths, ``""`` where there is none."""
+class TlsOptions:
+    """The checked arguments of an ``SslContext``. Files are paths; ``""`` means no file."""
 
     verify_mode: VerifyMode
     cert_file: str
@@ -114,36 +114,36 @@ class Configuration:
 
     @property
     def has_own_cas(self) -> bool:
-        """Whether the caller said where the CAs are."""
+        """Whether the caller named the CAs to trust."""
         return bool(self.ca_file or self.ca_dir)
 
 
 def check_version(version: ProtocolVersion) -> None:
-    """Refuse what is not spoken any more.
+    """Refuse versions that are no longer supported.
 
     Raises:
-        TypeError: it is no ``ProtocolVersion``.
-        ValueError: it is one of the past; the message says what became of it.
+        TypeError: it is not a ``ProtocolVersion``.
+        ValueError: it is not supported; the message says why.
     """
     require("prot_version", version, ProtocolVersion)
     if version in _REFUSED:
         raise ValueError(
-            f"{_REFUSED[version]}; ProtocolVersion.SSLV23 negotiates the best that both sides have"
+            f"{_REFUSED[version]}; ProtocolVersion.SSLV23 negotiates the highest version that both peers support"
         )
 
 
 def require(name: str, value: object, kind: type) -> None:
-    """Refuse a value of another type.
+    """Check the type of an argument.
 
     Raises:
-        TypeError: it is one.
+        TypeError: ``value`` is not of type ``kind``.
     """
     if not isinstance(value, kind):
         raise TypeError(f"{name} is of type {kind.__name__}, not {type(value).__name__}")
 
 
 def require_callable(name: str, value: object) -> None:
-    """Refuse what can be neither called nor left out.
+    """Check that an argument is callable or None.
 
     Raises:
         TypeError: it is neither callable nor None.
@@ -153,10 +153,10 @@ def require_callable(name: str, value: object) -> None:
 
 
 def path(name: str, value: FilePath) -> str:
-    """Return a path as text.
+    """Return a path as ``str``.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a path, or a path of bytes.
         ValueError: it contains a NUL.
     """
     text = os.fspath(value)
@@ -170,7 +170,7 @@ def certificate_paths(cert_file: FilePath, key_file: FilePath) -> tuple[str, str
     """Return the paths of a certificate and its key.
 
     Raises:
-        ValueError: a key alone is nothing.
+        ValueError: there is a key without a certificate.
     """
     cert, key = path("cert_file", cert_file), path("key_file", key_file)
     if key and not cert:
@@ -179,10 +179,10 @@ def certificate_paths(cert_file: FilePath, key_file: FilePath) -> tuple[str, str
 
 
 def client_certs_mode(client_certs: str) -> ssl.VerifyMode:
-    """Return what a server asks of its clients, as ``ssl`` names it.
+    """Return the verify mode of a server for its clients.
 
     Raises:
-        ValueError: it is none of ``"ignore"``, ``"optional"`` and ``"required"``.
+        ValueError: it is not ``"ignore"``, ``"optional"`` or ``"required"``.
     """
     require("client_certs", client_certs, str)
     if client_certs not in _CLIENT_CERTS:
@@ -194,11 +194,11 @@ def alpn_protocols(alpn: Sequence[str]) -> tuple[str, ...]:
     """Return the protocols to negotiate, in order of preference.
 
     Raises:
-        TypeError: they are no sequence of ``str``; one ``str`` is none.
+        TypeError: it is not a sequence of ``str``, or a single ``str``.
         ValueError: one is not 1 to 255 ASCII characters.
     """
     if isinstance(alpn, str | bytes):
-        raise TypeError(f"alpn is a sequence of protocol names, got {alpn!r} alone")
+        raise TypeError(f"alpn is a sequence of protocol names, got {alpn!r}")
     protocols = tuple(alpn)
     for each in protocols:
         require("a protocol of alpn", each, str)
@@ -208,10 +208,10 @@ def alpn_protocols(alpn: Sequence[str]) -> tuple[str, ...]:
 
 
 def key_password(password: Password | None) -> Password | None:
-    """Return the password of a key so that a callable is asked once, however often the key is loaded.
+    """Return the password of a key; a callable is wrapped so that it is called once for all loads of the key.
 
     Raises:
-        TypeError: it is neither text nor callable.
+        TypeError: it is not text, bytes or callable.
     """
     if password is None or isinstance(password, str | bytes):
         return password
@@ -221,11 +221,11 @@ def key_password(password: Password | None) -> Password | None:
 
 
 def short_text(name: str, text: str, limit: int) -> bytes:
-    """Return a text of at most ``limit`` bytes as UTF-8.
+    """Return a text of at most ``limit`` bytes, encoded as UTF-8.
 
     Raises:
-        TypeError: it is no ``str``.
-        ValueError: it is longer, contains a NUL, or is not Unicode text.
+        TypeError: it is not a ``str``.
+        ValueError: it is longer, contains a NUL, or cannot be encoded.
     """
     require(name, text, str)
     data = text.encode()
