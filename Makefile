@@ -36,10 +36,11 @@ test: $(VENV)/.has-test ## run the tests; all of them side by side on every proc
 torture: $(VENV)/.has-test ## try the library hard: everything, for hours; or a part (make torture ARGS="syscalls --size ci")
 	$(BIN)/python -m tests.torture $(or $(ARGS),--full)
 
-lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
+lint: $(VENV)/.has-dev ## ruff (lint and format), import-linter (who may import whom), the measures of tools/house.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py
 
 format: $(VENV)/.has-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
