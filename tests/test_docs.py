@@ -160,20 +160,20 @@ def typed(page: Path, program: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
-def test_the_command_takes_what_a_page_tells_to_type(page: Path) -> None:
-    for words in typed(page, "wireline"):
+def test_the_command_takes_what_a_page_tells_to_type() -> None:
+    for where, words in [(name_of_page(page), words) for page in PAGES for words in typed(page, "wireline")]:
         try:
             _arguments.parse(words)
         except SystemExit as end:
-            pytest.fail(f"wireline {shlex.join(words)}: exit code {end.code}")
+            pytest.fail(f"{where}: wireline {shlex.join(words)}: exit code {end.code}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
-def test_make_has_what_a_page_tells_to_make_and_finds_the_tests(page: Path) -> None:
+def test_make_has_what_a_page_tells_to_make_and_finds_the_tests() -> None:
     targets = re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for target, *variables in typed(page, "make"):
-        assert target in targets
+    for where, (target, *variables) in [
+        (name_of_page(page), words) for page in PAGES for words in typed(page, "make")
+    ]:
+        assert target in targets, where
         for files, word in re.findall(r"ARGS=(\S*) ?-k (\w+)", " ".join(variables)):
             tests = (ROOT / (files or "tests")).glob("**/test_*.py")
             names = [name for file in tests for name in _TEST.findall(file.read_text(encoding="utf-8"))]
