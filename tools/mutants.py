@@ -1,6 +1,7 @@
 """Change the source in one small way at a time, and see whether a test notices.
 
-    python tools/mutants.py map                 run all tests once, and note which lines each of them runs
+    python tools/mutants.py map                 run all tests once (--sample: those of `make test`), and note which lines
+                                                each of them runs; the lines of another variant of a test are the same
     python tools/mutants.py run --count 500     make mutants, and run against each the tests that run its line
     python tools/mutants.py show                print those that no test notices, or only the full suite
 
@@ -282,17 +283,25 @@ class Map(NamedTuple):
         return cls(stored["tests"], set(stored["sample"]), lines)
 
     def of(self, mutant: Mutant) -> tuple[list[str], list[str]]:
-        """The tests that run the line of a mutant: those of the sample, and the others.
+        """The tests that run the line of a mutant: those of the sample, and all others of the same functions.
 
         A line that runs in an import only, or in a process that a test starts, may be noticed by any test.
         """
         found = self.lines.get(mutant.file, {}).get(mutant.line) or range(len(self.tests))
+        functions = {function_of(self.tests[test]) for test in found}
+        others = [name for name in self.tests if function_of(name) in functions]
         part = Path(mutant.file).relative_to(SOURCE).parts[0].strip("_")
-        tests = sorted(found, key=lambda test: not self.tests[test].startswith(f"tests/{part}/"))
+        nearest = sorted(others, key=lambda name: not name.startswith(f"tests/{part}/"))
+        runs, sample = {self.tests[test] for test in found}, {self.tests[test] for test in self.sample}
         return (
-            spread([self.tests[test] for test in tests if test in self.sample]),
-            spread([self.tests[test] for test in tests if test not in self.sample]),
+            spread([name for name in nearest if name in sample and name in runs]),
+            spread([name for name in nearest if name not in sample]),
         )
+
+
+def function_of(test: str) -> str:
+    """The name of a test without its parameters."""
+    return test.partition("[")[0]
 
 
 def spread(tests: list[str]) -> list[str]:
@@ -344,7 +353,7 @@ def make_map(directory: Path, arguments: list[str]) -> None:
     subprocess.run(command, cwd=ROOT, env=variables, check=False)
     data = CoverageData(str(data_file))
     data.read()
-    tests = collected(*arguments)
+    tests = collected(*(each for each in arguments if each != "--sample"))
     numbers = {test: number for number, test in enumerate(tests)}
     lines: dict[str, dict[int, list[int]]] = {}
     for file in data.measured_files():
@@ -353,7 +362,7 @@ def make_map(directory: Path, arguments: list[str]) -> None:
             names = {context.rpartition("|")[0] for context in contexts}
             found[line] = sorted(numbers[name] for name in names if name in numbers)
         lines[str((ROOT / file).relative_to(ROOT))] = found
-    sample = [numbers[test] for test in collected("--sample", *arguments) if test in numbers]
+    sample = [numbers[test] for test in collected("--sample", *arguments)]
     (directory / "map.json").write_text(json.dumps({"tests": tests, "sample": sample, "lines": lines}))
     print(f"mutants: {len(tests)} tests, {len(sample)} in the sample; {len(lines)} files")
 
