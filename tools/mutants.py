@@ -1,7 +1,7 @@
 """Change the source in one small way at a time, and see whether a test notices.
 
-    python tools/mutants.py map                 run all tests once (--sample: those of `make test`), and note which lines
-                                                each of them runs; the lines of another variant of a test are the same
+    python tools/mutants.py map                 run all tests once, and note which lines each of them runs; the sample
+                                                is enough (--sample), for another variant runs the same lines
     python tools/mutants.py run --count 500     make mutants, and run against each the tests that run its line
     python tools/mutants.py show                print those that no test notices, or only the full suite
 

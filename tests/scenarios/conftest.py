@@ -14,10 +14,7 @@ from tests.scenarios.scene import ALL, PLAIN_STREAMS, Pair, Scene, Transport, Wi
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a scenario in every flavour, over the transports of its ``@over``, or else over every stream in clear."""
-    axes = [name for name in ("flavour", "transport") if name in metafunc.fixturenames]
-    if axes == ["flavour"]:
-        metafunc.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name, indirect=True)
-    elif axes:
+    if "transport" in metafunc.fixturenames:
         over = metafunc.definition.get_closest_marker("over")
         places = [
             pytest.param(flavour, transport, id=f"{flavour.name}-{transport.name}")
@@ -26,6 +23,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if makes_sense(flavour, transport)
         ]
         metafunc.parametrize(("flavour", "transport"), places, indirect=True)
+    elif "flavour" in metafunc.fixturenames:
+        metafunc.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name, indirect=True)
 
 
 def makes_sense(flavour: Flavour, transport: Transport) -> bool:
