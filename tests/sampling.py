@@ -32,15 +32,15 @@ IN_BOTH = "in_both_flavours"
 AT_MOST = 6000
 """Tests in the sample. Above that it is an error: make one test of many that only differ in a value."""
 
-LEFT_OUT = "torture"
-"""Tests with this mark run for seconds each, and in ``make test-all`` and ``make torture`` only."""
+LEFT_OUT = ("torture", "long")
+"""Tests with one of these marks run for many seconds each, and in ``make test-all`` only."""
 
 
 def sample(items: Iterable[pytest.Item]) -> list[pytest.Item]:
     """Choose of all tests those of the sample; they stay in their order."""
     chosen: set[pytest.Item] = set()
     in_places: dict[str, list[pytest.Function]] = defaultdict(list)
-    items = [item for item in items if item.get_closest_marker(LEFT_OUT) is None]
+    items = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
     for item in items:
         if isinstance(item, pytest.Function) and (PLACES | {MOMENT}) & parameters(item).keys():
             in_places[item.nodeid.partition("[")[0]].append(item)

@@ -26,11 +26,19 @@ def test_modes(flavour, transport, timeout): pass
 @pytest.mark.parametrize("way", ["eager", "asyncio", "eager-uvloop"])
 def test_way(way): pass
 
+@pytest.mark.in_both_flavours
+@pytest.mark.parametrize("flavour", ["blocking", "async"])
+@pytest.mark.parametrize("case", range(2))
+def test_in_both(flavour, case): pass
+
 @pytest.mark.parametrize("case", range(5))
 def test_nowhere(case): pass
 
 @pytest.mark.torture
 def test_for_seconds(): pass
+
+@pytest.mark.long
+def test_for_long(): pass
 """
 
 
@@ -38,7 +46,7 @@ def test_for_seconds(): pass
 def chosen(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """The parameters of what is in the sample of the suite above, by test."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    pytester.makeini("[pytest]\nmarkers = torture")
+    pytester.makeini("[pytest]\nmarkers =\n  torture\n  long\n  in_both_flavours")
     pytester.makeconftest("from tests.conftest import pytest_addoption, pytest_collection_modifyitems")
     pytester.makepyfile(SUITE)
     result = pytester.runpytest_inprocess("--collect-only", "-q", "--sample", "-p", "no:cacheprovider")
@@ -67,6 +75,8 @@ def test_what_is_in_the_sample(chosen: dict[str, list[str]]) -> None:
     assert chosen["test_way"] == ["asyncio"], "which is there in every interpreter"
     assert len(chosen["test_nowhere"]) == 5
     assert "test_for_seconds" not in chosen
+    assert "test_for_long" not in chosen
+    assert len(chosen["test_in_both"]) == 4
 
 
 def test_the_cases_are_spread_over_the_places(chosen: dict[str, list[str]]) -> None:
