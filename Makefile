@@ -22,7 +22,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test torture lint format types docs bench bench-quick clean
+.PHONY: help demo test test-all test-bench torture lint format types docs bench bench-quick clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -32,16 +32,23 @@ help: ## list these commands
 demo: $(VENV)/.has-cli ## watch bytes move: a short story on loopback, each step checked
 	$(BIN)/python examples/demo.py
 
-test: $(VENV)/.has-test ## run the tests; all of them side by side on every processor, or what ARGS says
-	$(BIN)/python -m pytest $(or $(ARGS),$(ALL))
+test: $(VENV)/.has-test ## run a sample of the tests in three minutes, or what ARGS says (make test ARGS="tests/net -k R5")
+	$(BIN)/python -m pytest $(or $(ARGS),--sample $(ALL))
+
+test-all: $(VENV)/.has-test ## run all tests: every scenario in every flavour, on every loop, over every transport
+	$(BIN)/python -m pytest $(ALL) $(ARGS)
+
+test-bench: $(VENV)/.has-test ## run the tests of the benchmarks
+	$(BIN)/python -m pytest $(ALL) $(or $(ARGS),tests/benchmarks)
 
 torture: $(VENV)/.has-test ## try the library hard: everything, for hours; or a part (make torture ARGS="syscalls --size ci")
 	$(BIN)/python -m tests.torture $(or $(ARGS),--full)
 
-lint: $(VENV)/.has-dev ## ruff (lint and format) and import-linter (who may import whom)
+lint: $(VENV)/.has-dev ## ruff (lint and format), import-linter (who may import whom), the measures of tools/house.py
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py
 
 format: $(VENV)/.has-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .

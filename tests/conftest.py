@@ -16,6 +16,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import settings
 
+from tests.sampling import sample
 from tests.tools import IN_CI
 
 # The first loop that uvloop makes opens a pipe for signals, which stays for the life of the process.
@@ -44,6 +45,21 @@ def pytest_xdist_auto_num_workers() -> int:
     """Two workers more than processors: nearly half of its time a worker waits, for a peer or a deadline."""
     processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return processors + 2
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sample", action="store_true", help="run the sample of `make test`, see tests/sampling.py"
+    )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is not in the sample, if that was asked for."""
+    if config.getoption("sample"):
+        kept = sample(items)
+        config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
+        items[:] = kept
 
 
 @pytest.fixture(scope="module", autouse=True)

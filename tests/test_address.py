@@ -115,12 +115,12 @@ BAD_ADDRESSES = [
 ZONED = ["fe80::1%eth0", "fe80::1%1", "::ffff:1.2.3.4%2"]
 
 
-@pytest.mark.parametrize("text", [*BAD_ADDRESSES, *ZONED, "fe80::1%", "%eth0", "1.2.3.4%1", "fe80::1%a%b"])
-def test_A1_refuses_everything_else_and_says_what_it_saw(text: str) -> None:
-    with pytest.raises(ValueError, match=r"is (not|more than) an IP address") as caught:
-        parse_ip_address(text)
-    assert repr(text) in str(caught.value)
-    assert not is_ip_address(text)
+def test_A1_refuses_everything_else_and_says_what_it_saw() -> None:
+    for text in [*BAD_ADDRESSES, *ZONED, "fe80::1%", "%eth0", "1.2.3.4%1", "fe80::1%a%b"]:
+        assert not is_ip_address(text), text
+        with pytest.raises(ValueError, match=r"is (not|more than) an IP address") as caught:
+            parse_ip_address(text)
+        assert repr(text) in str(caught.value)
 
 
 def test_A1_a_refusal_names_its_reason() -> None:

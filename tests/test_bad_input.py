@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import inspect
+import itertools
 import socket
 import ssl
 from collections.abc import Callable, Iterator
@@ -38,6 +39,8 @@ from wireline import (
 )
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Server, Socket, dial, serve
+
+pytestmark = pytest.mark.in_both_flavours
 
 FLAVOURS: dict[str, type[Any]] = {"blocking": Socket, "async": AsyncSocket}
 ROOMS: dict[str, Any] = {"blocking": wireline.net, "async": wireline.asyncnet}
@@ -331,29 +334,23 @@ def refusal(
     return caught.value
 
 
-def cases() -> Iterator[Any]:
-    for name, call in METHODS.items():
-        for parameter, values in call.bad.items():
-            for kind in call.on:
-                yield pytest.param(name, parameter, values, kind, id=f"{name}-{parameter}-{kind}")
-
-
-@pytest.mark.parametrize(("name", "parameter", "values", "kind"), list(cases()))
+@pytest.mark.parametrize("name", METHODS)
 def test_bad_arguments_are_refused_before_any_system_call(
-    flavour: str, name: str, parameter: str, values: Bad, kind: str, syscalls: Syscalls
+    flavour: str, name: str, syscalls: Syscalls
 ) -> None:
     if flavour == "async" and name in ONLY_BLOCKING:
         return
-    good = METHODS[name].good
-    with SOCKETS[kind](FLAVOURS[flavour]) as sock:
-        for value, error in values:
-            with noted(value):
-                if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
-                    sock._fd.state.left = (
-                        128  # else a task that had its share would let the others go on first
-                    )
-                refusal(syscalls, error, bound(sock, name), **{**good, parameter: value})
-        assert kind == "no" or not sock.is_closed
+    call = METHODS[name]
+    for kind, parameter in itertools.product(call.on, call.bad):
+        with noted(f"{parameter} on {kind}"), SOCKETS[kind](FLAVOURS[flavour]) as sock:
+            for value, error in call.bad[parameter]:
+                with noted(value):
+                    if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
+                        sock._fd.state.left = (
+                            128  # else a task that had its share would let the others go on first
+                        )
+                    refusal(syscalls, error, bound(sock, name), **{**call.good, parameter: value})
+            assert kind == "no" or not sock.is_closed
 
 
 @contextmanager
@@ -455,23 +452,20 @@ WORKS_IN_EVERY_STATE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"),
-    [pytest.param(name, kind, id=f"{name}-{kind}") for name in STATES for kind in STATES[name]],
-)
+@pytest.mark.parametrize("name", STATES)
 def test_the_wrong_state_is_refused_before_any_system_call(
-    flavour: str, name: str, kind: str, syscalls: Syscalls
+    flavour: str, name: str, syscalls: Syscalls
 ) -> None:
     if flavour == "async" and name in ONLY_BLOCKING:
         return
-    error, code = STATES[name][kind]
     good = METHODS[name].good if name in METHODS else {}
-    with SOCKETS[kind](FLAVOURS[flavour]) as sock:
-        if isinstance(inspect.getattr_static(sock, name), property):
-            caught = refusal(syscalls, error, lambda: getattr(sock, name))
-        else:
-            caught = refusal(syscalls, error, getattr(sock, name), **good)
-    assert code is None or (isinstance(caught, OSError) and caught.errno == code)
+    for kind, (error, code) in STATES[name].items():
+        with noted(kind), SOCKETS[kind](FLAVOURS[flavour]) as sock:
+            if isinstance(inspect.getattr_static(sock, name), property):
+                caught = refusal(syscalls, error, functools.partial(getattr, sock, name))
+            else:
+                caught = refusal(syscalls, error, getattr(sock, name), **good)
+            assert code is None or (isinstance(caught, OSError) and caught.errno == code)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SOCKETS if kind != "no"])
@@ -698,16 +692,17 @@ def test_every_method_of_a_socket_is_in_the_tables() -> None:
     assert not STATES.keys() & WORKS_IN_EVERY_STATE
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_every_parameter_of_a_method_is_in_the_table(name: str) -> None:
-    assert parameters(getattr(Socket, name)) - METHODS[name].bad.keys() <= TRUTH_VALUES
-    assert METHODS[name].bad.keys() <= parameters(getattr(Socket, name))
+def test_every_parameter_of_a_method_is_in_the_table() -> None:
+    for name, call in METHODS.items():
+        taken = parameters(getattr(Socket, name))
+        assert taken - call.bad.keys() <= TRUTH_VALUES, name
+        assert call.bad.keys() <= taken, name
 
 
-@pytest.mark.parametrize("name", sorted(TAKES_NOTHING - {"last_bytes_sent"}))
-def test_what_takes_nothing_has_no_parameter(name: str) -> None:
-    found = getattr(Socket, name)
-    assert isinstance(found, property) or not parameters(found)
+def test_what_takes_nothing_has_no_parameter() -> None:
+    for name in TAKES_NOTHING - {"last_bytes_sent"}:
+        found = getattr(Socket, name)
+        assert isinstance(found, property) or not parameters(found), name
 
 
 def test_every_function_and_parameter_of_the_net_room_is_in_the_tables() -> None:

@@ -20,7 +20,7 @@ from xml.etree import ElementTree
 import pytest
 
 import wireline
-from tests.test_docstrings import PUBLIC, Documented
+from tests.test_docstrings import PUBLIC
 from tests.tools import require_tool
 from wireline import asyncnet, net, testing, tls
 from wireline.cli.parser import _parser
@@ -136,9 +136,8 @@ def test_no_block_of_a_page_escapes_the_tests(page: Path) -> None:
     assert not re.search(r"\n\n(?: {4}|\t)(?:async |def |from |import |with )", prose)
 
 
-@pytest.mark.parametrize("each", PUBLIC, ids=lambda each: each.name)
-def test_a_docstring_has_no_program_that_nothing_runs(each: Documented) -> None:
-    assert not re.search(r">>>|```|code-block::|::\n\n", each.text or "")
+def test_a_docstring_has_no_program_that_nothing_runs() -> None:
+    assert [each.name for each in PUBLIC if re.search(r">>>|```|code-block::|::\n\n", each.text or "")] == []
 
 
 _SHELL = re.compile(r"^```sh\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -161,20 +160,20 @@ def typed(page: Path, program: str) -> list[list[str]]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
-def test_the_command_takes_what_a_page_tells_to_type(page: Path) -> None:
-    for words in typed(page, "wireline"):
+def test_the_command_takes_what_a_page_tells_to_type() -> None:
+    for where, words in [(name_of_page(page), words) for page in PAGES for words in typed(page, "wireline")]:
         try:
             _parser.parse(words)
         except SystemExit as end:
-            pytest.fail(f"wireline {shlex.join(words)}: exit code {end.code}")
+            pytest.fail(f"{where}: wireline {shlex.join(words)}: exit code {end.code}")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
-def test_make_has_what_a_page_tells_to_make_and_finds_the_tests(page: Path) -> None:
+def test_make_has_what_a_page_tells_to_make_and_finds_the_tests() -> None:
     targets = re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    for target, *variables in typed(page, "make"):
-        assert target in targets
+    for where, (target, *variables) in [
+        (name_of_page(page), words) for page in PAGES for words in typed(page, "make")
+    ]:
+        assert target in targets, where
         for files, word in re.findall(r"ARGS=(\S*) ?-k (\w+)", " ".join(variables)):
             tests = (ROOT / (files or "tests")).glob("**/test_*.py")
             names = [name for file in tests for name in _TEST.findall(file.read_text(encoding="utf-8"))]
@@ -276,15 +275,15 @@ def anchors_of(page: Path) -> set[str]:
     return spelled | set(re.findall(r'<a (?:id|name)="([^"]+)"', text))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name_of_page)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
-    for link, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
-        if "://" in link:
-            continue
-        there = page.parent / link if link else page
-        assert there.exists(), f"{page.name} links to {link}, which is not there"
-        if anchor:
-            assert anchor in anchors_of(there), f"{page.name} links to {link}#{anchor}, which is not there"
+def test_links_between_pages_lead_somewhere() -> None:
+    astray = []
+    for page in PAGES:
+        for link, anchor in _LINK.findall(_CODE.sub("", page.read_text(encoding="utf-8"))):
+            if "://" not in link:
+                there = page.parent / link if link else page
+                if not there.exists() or (anchor and anchor not in anchors_of(there)):
+                    astray.append(f"{name_of_page(page)}: {link}#{anchor}")
+    assert astray == []
 
 
 def test_the_page_of_the_examples_has_every_program() -> None:
@@ -334,11 +333,10 @@ def test_the_page_of_the_promises_has_every_number_once() -> None:
     assert [number for number, _, _ in _PROMISE.findall(text)] == NUMBERS
 
 
-@pytest.mark.parametrize("number", NUMBERS)
-def test_a_promise_has_a_test_that_is_named_after_it_and_the_page_names_it(number: str) -> None:
+def test_a_promise_has_a_test_that_is_named_after_it_and_the_page_names_it() -> None:
     text = (ROOT / "docs/explanation/promises.md").read_text(encoding="utf-8")
-    [shown] = [f"{name} in {file}" for promise, name, file in _PROMISE.findall(text) if promise == number]
-    assert shown in named_after(number)
+    shown = {promise: f"{name} in {file}" for promise, name, file in _PROMISE.findall(text)}
+    assert {number for number in NUMBERS if shown.get(number) not in named_after(number)} == set()
 
 
 # ------------------------------------------------------------------------------------------------------ the other names

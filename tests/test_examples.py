@@ -711,6 +711,7 @@ def test_chat_tells_who_says_too_much_at_once(chat: Chat) -> None:
 # The demonstration.
 
 
+@pytest.mark.long
 @pytest.mark.stress
 @pytest.mark.timeout(120)
 def test_the_demonstration_moves_bytes_and_leaves_nothing_behind(short_directory: Path) -> None:

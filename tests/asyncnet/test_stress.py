@@ -236,6 +236,7 @@ class IdleClients:
         self._process.stdin.write(b"go\n")
 
 
+@pytest.mark.long
 async def test_ten_thousand_idle_connections_in_one_process_and_then_a_message_each(
     way: Way, descriptors: int
 ) -> None:

@@ -46,6 +46,7 @@ def peak(relay: Command) -> int:
     return int(found[1]) * 1024
 
 
+@pytest.mark.long
 @pytest.mark.stress
 @pytest.mark.timeout(150)  # 3 s on an idle machine
 def test_a_gibibyte_arrives_unchanged_and_memory_does_not_grow(start: Start) -> None:

@@ -372,7 +372,7 @@ MANY = """
 @pytest.mark.skipif(not pathlib.Path("/proc/self/fd").exists(), reason="counts descriptors in /proc")
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize(
-    "count", [400, pytest.param(2500, marks=[pytest.mark.stress, pytest.mark.timeout(120)])]
+    "count", [400, pytest.param(2500, marks=[pytest.mark.long, pytest.mark.stress, pytest.mark.timeout(120)])]
 )
 def test_P1_closing_many_at_once_holds_up_no_caller(
     tmp_path: pathlib.Path, sink: Sink, count: int, flavour: str

@@ -22,7 +22,7 @@ import pytest
 
 from tests.faults.descriptors import none_left, only
 from tests.faults.syscalls import Syscalls, faults_of
-from tests.scenarios.conftest import anyio_backend, flavour
+from tests.scenarios.every_flavour import anyio_backend, flavour
 from tests.scenarios.flavours import Face, Flavour
 from tests.tls import certificates
 from tests.tls.memory import server_context

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.scenarios.conftest import anyio_backend, flavour
+from tests.scenarios.every_flavour import anyio_backend, flavour
 from tests.scenarios.flavours import Flavour
 from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt
 from wireline._core.happy_eyeballs import AddrInfo

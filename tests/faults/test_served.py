@@ -110,6 +110,7 @@ def test_FA5_a_child_keeps_the_socket_file_of_its_parents_server(tmp_path: Path)
     play("fork_keeps_the_socket_file", tmp_path)
 
 
+@pytest.mark.long
 @pytest.mark.stress
 @pytest.mark.parametrize("scene", ["crowd_of_resets", "async_crowd_of_resets"])
 def test_FA18_a_crowd_of_clients_that_reset_is_a_few_lines(scene: str, tmp_path: Path) -> None:

@@ -1,17 +1,41 @@
-"""Every scenario runs once for each flavour and transport that it makes sense for."""
+"""Every scenario runs once for each flavour and transport for which it makes sense."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
+from ssl import TLSVersion
 
 import pytest
 
 from tests.scenarios.flavours import FLAVOURS, Flavour
 from tests.scenarios.names import Names
-from tests.scenarios.scene import DATAGRAMS, PLAIN_STREAMS, STREAMS, Pair, Scene, Transport, Wire
+from tests.scenarios.scene import ALL, PLAIN_STREAMS, Pair, Scene, Transport, Wire
 
 
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a scenario in every flavour, over the transports of its ``@over``, or else over every stream in clear."""
+    if "transport" in metafunc.fixturenames:
+        over = metafunc.definition.get_closest_marker("over")
+        places = [
+            pytest.param(flavour, transport, id=f"{flavour.name}-{transport.name}")
+            for flavour in FLAVOURS
+            for transport in (ALL[name] for name in (over.args if over else PLAIN_STREAMS))
+            if makes_sense(flavour, transport)
+        ]
+        metafunc.parametrize(("flavour", "transport"), places, indirect=True)
+    elif "flavour" in metafunc.fixturenames:
+        metafunc.parametrize("flavour", FLAVOURS, ids=lambda flavour: flavour.name, indirect=True)
+
+
+def makes_sense(flavour: Flavour, transport: Transport) -> bool:
+    """Whether a scenario may find something there that it finds nowhere else.
+
+    The version of TLS makes no difference to a loop: TLS 1.2 runs in the blocking flavour and on asyncio's loop.
+    """
+    return transport.tls is not TLSVersion.TLSv1_2 or flavour.name in ("blocking", "asyncio")
+
+
+@pytest.fixture
 def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
     chosen: Flavour = request.param
     with chosen.in_place():
@@ -26,27 +50,8 @@ def anyio_backend(flavour: Flavour) -> object:
 
 @pytest.fixture
 def transport(request: pytest.FixtureRequest) -> Transport:
-    """What the scenario runs over, see ``pytest_generate_tests``."""
-    return (STREAMS | DATAGRAMS)[request.param]
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a scenario over every kind of stream in clear, or over the ``TRANSPORTS`` that its module names.
-
-    A scenario for some of them says ``@over("tcp4", "tcp6")``.
-    """
-    said = any(mark.args[0] == "transport" for mark in metafunc.definition.iter_markers("parametrize"))
-    if "transport" in metafunc.fixturenames and not said:
-        metafunc.parametrize(
-            "transport", getattr(metafunc.module, "TRANSPORTS", PLAIN_STREAMS), indirect=True
-        )
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The version of TLS makes no difference to a loop: TLS 1.2 runs for the blocking flavour and on asyncio's."""
-    items[:] = [
-        item for item in items if not any(f"[{loop}-tls12" in item.name for loop in ("uvloop", "portable"))
-    ]
+    chosen: Transport = request.param
+    return chosen
 
 
 @pytest.fixture

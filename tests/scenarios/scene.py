@@ -79,13 +79,25 @@ DATAGRAMS = {
 }
 
 
-def over(*transports: str) -> pytest.MarkDecorator:
-    """Run a scenario over these transports instead of every kind of stream."""
-    return pytest.mark.parametrize("transport", transports, indirect=True)
+ALL = STREAMS | DATAGRAMS
 
+
+def over(*transports: str) -> pytest.MarkDecorator:
+    """Run a scenario over these transports instead of every stream in clear. A test's count, and else its module's."""
+    return pytest.mark.over(*transports)
+
+
+over_every_stream = over(*STREAMS)
 
 in_clear = over(*PLAIN_STREAMS)
 """Run a scenario over every kind of stream but TLS: the test says why."""
+
+over_one = over("tcp4")
+"""Run a scenario over one stream: the core decides what it checks, and tests/core checks that for all input."""
+
+over_one_and_tls = over("tcp4", "tls13")
+"""Run a scenario over one stream in clear and over TLS: it is the same for each of many reads, or another address
+family and another version of TLS cannot change the answer."""
 
 
 class Wire(NamedTuple):

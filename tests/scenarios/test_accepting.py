@@ -18,6 +18,7 @@ from tests.scenarios.scene import (
     begin,
     no_descriptor_is_lost,
     over,
+    over_one,
     raw_option,
     read_exactly,
     readable,
@@ -194,6 +195,7 @@ async def test_S4_a_client_that_resets_before_it_is_accepted_is_no_failure(scene
 FAILED_BEFORE = [errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EHOSTUNREACH]
 
 
+@over_one
 @pytest.mark.parametrize("code", FAILED_BEFORE, ids=[errno.errorcode[code] for code in FAILED_BEFORE])
 async def test_S4_what_went_wrong_with_one_client_is_skipped(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int

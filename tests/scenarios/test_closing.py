@@ -18,7 +18,6 @@ from tests.scenarios.scene import (
     A_MOMENT,
     A_WHILE,
     PATIENCE,
-    STREAMS,
     TOO_LONG,
     Pair,
     Scene,
@@ -29,13 +28,14 @@ from tests.scenarios.scene import (
     fill,
     in_clear,
     over,
+    over_every_stream,
+    over_one_and_tls,
     read_all,
     soon,
 )
 from wireline import ClosedError, SocketFlag, SockOpt
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
 """The two ways to wait: for ever, and with a deadline."""
@@ -58,6 +58,7 @@ async def assert_close_wakes(sock: Sock, *calls: Any) -> None:
 # R13.
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @for_ever_or_long
 async def test_R13_close_wakes_a_read_that_has_a_part_already(

@@ -31,8 +31,7 @@ from wireline import (
     parse_ip_address,
 )
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(DATAGRAMS)
+pytestmark = [pytest.mark.anyio, over(*DATAGRAMS)]
 
 udp = over("udp4", "udp6")
 

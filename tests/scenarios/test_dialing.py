@@ -26,8 +26,7 @@ from tests.scenarios.scene import (
 )
 from wireline import IPPROTO_UDP, Address, DialError, SocketTimeout, parse_ip_address
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = ("tcp4", "tcp6")  # the kinds of stream that have names
+pytestmark = [pytest.mark.anyio, over("tcp4", "tcp6")]  # the kinds of stream that have names
 
 
 async def assert_talks_to(sock: Sock, listener: socket.socket, scene: Scene) -> None:

@@ -11,13 +11,14 @@ import pytest
 
 from tests.scenarios.flavours import Sock
 from tests.scenarios.scene import (
-    STREAMS,
     Scene,
     Wire,
     arrived,
     begin,
     in_clear,
     over,
+    over_every_stream,
+    over_one_and_tls,
     readable,
     reset,
     soon,
@@ -25,8 +26,7 @@ from tests.scenarios.scene import (
 from wireline import SAFE_DISCONN, EndOfStreamError, ReadLineResult, SocketFlag, SocketTimeout
 from wireline.tls import TruncatedError
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 NO_FLAGS = SocketFlag(0)
 
@@ -68,6 +68,7 @@ WHOLE: dict[str, Callable[[Sock, float | None], Awaitable[object]]] = {
 }
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("read", WHOLE.values(), ids=WHOLE)
 @pytest.mark.parametrize("timeout", [None, 0, 5])
 @pytest.mark.parametrize("sent", [b"", b"abcdef"])

@@ -7,11 +7,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.scenarios.flavours import Flavour, Sock, in_thread
-from tests.scenarios.scene import STREAMS, Scene, Transport, Wire, arrived, begin, soon
+from tests.scenarios.scene import (
+    Scene,
+    Transport,
+    Wire,
+    arrived,
+    begin,
+    over_every_stream,
+    over_one,
+    over_one_and_tls,
+    soon,
+)
 from wireline import BUFFER_SIZE, MAX_LINE_LENGTH, LineTooLongError, ReadLineResult, SocketTimeout
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 
 async def lines_of(sock: Sock, **options: object) -> list[bytes]:
@@ -33,6 +42,7 @@ SPELLINGS = [
 ]
 
 
+@over_one
 @pytest.mark.parametrize(("sent", "line"), SPELLINGS, ids=[repr(sent) for sent, _ in SPELLINGS])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
 async def test_R6_what_ends_a_line(scene: Scene, buffered: bool, sent: bytes, line: bytes) -> None:
@@ -117,6 +127,7 @@ async def test_R6_lines_and_single_reads_agree(
 # R7.
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("line", [b"", b"short", b"x" * BUFFER_SIZE])
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
 async def test_R7_a_complete_line_does_not_wait_for_what_comes_after_it(
@@ -163,6 +174,7 @@ async def test_R9_every_line_of_many_obeys_its_own_limit(wire: Wire, timeout: fl
         await sock.recv_line(0)
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("max_length", [3, 100, MAX_LINE_LENGTH])
 async def test_R9_lines_obeys_its_limit(wire: Wire, max_length: int) -> None:
     sock, peer = wire
@@ -176,6 +188,7 @@ async def test_R9_lines_obeys_its_limit(wire: Wire, max_length: int) -> None:
     assert isinstance(caught.value, LineTooLongError) is (max_length == 3)
 
 
+@over_one
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 9, 10, 11])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
@@ -204,6 +217,7 @@ async def test_R9_carriage_returns_at_the_limit_are_data_or_terminator_as_what_f
     assert await soon(sock.recv_line(max_length=5)) == b"\r67"
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("read", ["recv_line", "recv_line_into", "lines", "recv_until"])
 async def test_R9_a_line_that_is_refused_stays_readable(wire: Wire, read: str) -> None:
     sock, peer = wire

@@ -21,6 +21,7 @@ from tests.scenarios.scene import (
     arrived,
     eventually,
     over,
+    over_one,
     pattern,
     read_exactly,
     soon,
@@ -126,6 +127,7 @@ async def test_linger_when_the_peer_has_gone_is_a_plain_close(scene: Scene) -> N
         await eventually(lambda: not lingerers())
 
 
+@over_one
 @pytest.mark.parametrize("linger", [-1, float("nan")])
 async def test_linger_must_be_seconds(wire: Wire, linger: float) -> None:
     with pytest.raises(ValueError):

@@ -11,11 +11,21 @@ from hypothesis import strategies as st
 
 from tests.scenarios.calls import Call, every_read
 from tests.scenarios.flavours import Flavour, Sock
-from tests.scenarios.scene import STREAMS, Pair, Scene, Transport, Wire, arrived, begin, pattern, soon
+from tests.scenarios.scene import (
+    Pair,
+    Scene,
+    Transport,
+    Wire,
+    arrived,
+    begin,
+    over_every_stream,
+    over_one_and_tls,
+    pattern,
+    soon,
+)
 from wireline import EndOfStreamError, SocketFlag, SocketTimeout
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 
 class Send(NamedTuple):
@@ -133,6 +143,7 @@ async def test_R5_every_read_in_every_cut_with_timeouts_in_between(
         assert await soon(sock.recv(1)) == b""
 
 
+@over_one_and_tls
 @every_read
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
 async def test_R5_a_read_that_timed_out_leaves_everything_to_the_next(

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.scenarios.flavours import Sock
-from tests.scenarios.scene import STREAMS, Scene, arrived, begin, soon
+from tests.scenarios.scene import Scene, arrived, begin, over_every_stream, over_one_and_tls, soon
 from wireline import SAFE_DISCONN, SocketFlag, SocketTimeout
 
-TRANSPORTS = tuple(STREAMS)  # TLS among them
 pytestmark = [
     pytest.mark.anyio,
+    over_one_and_tls,
     pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"]),
     pytest.mark.parametrize("timeout", [None, 5]),
 ]
@@ -95,6 +95,7 @@ async def test_R10_the_end_is_the_end_each_time(
         assert (await soon(peek(sock, timeout, flags))).rstrip(b"\n") == b""
 
 
+@over_every_stream
 async def test_R10_lines_that_were_peeked_at_come_in_order(
     scene: Scene, buffered: bool, timeout: float | None
 ) -> None:

@@ -12,7 +12,6 @@ from tests.scenarios.calls import MANY, Call, every_read, first_of_lines
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
-    STREAMS,
     TOO_LONG,
     Pair,
     Scene,
@@ -22,13 +21,14 @@ from tests.scenarios.scene import (
     begin,
     dripping,
     in_clear,
+    over_every_stream,
+    over_one_and_tls,
     pattern,
     soon,
 )
 from wireline import BUFFER_SIZE, BusyError, SocketFlag, SocketTimeout
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 # R1.
 
@@ -137,6 +137,7 @@ async def test_R2_recv_some_looks_into_the_buffer_first(wire: Wire) -> None:
 # R3.
 
 
+@over_one_and_tls
 @every_read
 async def test_R3_a_peer_that_drips_cannot_stretch_a_timeout(wire: Wire, read: Call) -> None:
     sock, peer = wire
@@ -186,6 +187,7 @@ async def test_R3_a_reader_that_drips_cannot_stretch_the_timeout_of_send(wire: W
 # R4.
 
 
+@over_one_and_tls
 @every_read
 async def test_R4_a_timeout_of_zero_never_waits(wire: Wire, read: Call) -> None:
     sock, peer = wire
@@ -238,6 +240,7 @@ async def test_R4_a_timeout_of_zero_sees_the_end(wire: Wire) -> None:
 # R11.
 
 
+@over_one_and_tls
 @every_read
 async def test_R11_a_second_reader_is_refused_and_the_first_is_unharmed(wire: Wire, read: Call) -> None:
     sock, peer = wire

@@ -28,6 +28,7 @@ from tests.scenarios.scene import (
     in_clear,
     no_descriptor_is_lost,
     over,
+    over_one,
     pattern,
     read_all,
     read_exactly,
@@ -388,6 +389,7 @@ async def test_P4_a_request_of_a_handler_is_done_without_it(scene: Scene) -> Non
     assert await soon(server.stop()) == (1, 0)
 
 
+@over_one
 @pytest.mark.parametrize("drain", [-1, "1", float("nan"), True])
 async def test_what_is_no_drain_is_refused_and_stops_nothing(scene: Scene, drain: object) -> None:
     server = await scene.serve(echo)
@@ -552,6 +554,7 @@ async def fail_in_both(scene: Scene, client: Sock) -> None:
         raise ExceptionGroup("of two tasks", [error, mistake]) from None
 
 
+@over_one
 @pytest.mark.parametrize(
     "fail", [ask_refusing, ask_silent, run_out_of_time, give_other_reason, misuse, fail_in_both]
 )
@@ -718,6 +721,7 @@ async def test_a_server_loses_no_descriptor(scene: Scene) -> None:
         await turns()
 
 
+@over_one
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_a_limit_that_lets_nobody_in_is_a_value_error(scene: Scene, limit: int) -> None:
     with no_descriptor_is_lost(), pytest.raises(ValueError):

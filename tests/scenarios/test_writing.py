@@ -13,7 +13,6 @@ import pytest
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
-    STREAMS,
     TOO_LONG,
     Scene,
     Stopwatch,
@@ -23,6 +22,8 @@ from tests.scenarios.scene import (
     eventually,
     fill,
     in_clear,
+    over_every_stream,
+    over_one_and_tls,
     pattern,
     raw_option,
     read_exactly,
@@ -30,8 +31,7 @@ from tests.scenarios.scene import (
 )
 from wireline import Address, ClosedError, SocketFlag, SocketTimeout
 
-pytestmark = pytest.mark.anyio
-TRANSPORTS = tuple(STREAMS)  # TLS among them
+pytestmark = [pytest.mark.anyio, over_every_stream]
 
 NO_FLAGS = SocketFlag(0)
 for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
@@ -58,6 +58,7 @@ async def test_W1_send_survives_short_writes_and_a_slow_reader(
     assert await soon(got) == data[10:]
 
 
+@over_one_and_tls
 @pytest.mark.parametrize(
     "data",
     [b"bytes", bytearray(b"bytes"), memoryview(b"-bytes-")[1:6], memoryview(b"b-y-t-e-s-")[::2]],
@@ -283,6 +284,7 @@ async def test_W5_writers_who_run_out_of_time_are_left_out_and_harm_nobody(wire:
 # W6.
 
 
+@over_one_and_tls
 @pytest.mark.parametrize("empty", [b"", bytearray(), memoryview(b"")])
 async def test_W6_sending_nothing_is_nothing(wire: Wire, empty: bytes) -> None:
     sock = wire.sock

@@ -7,13 +7,14 @@ import contextlib
 import functools
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import pytest
 
-from tests.scenarios.flavours import FLAVOURS, Face, Flavour, Sock, in_thread
+from tests.scenarios.every_flavour import anyio_backend, flavour
+from tests.scenarios.flavours import Face, Flavour, Sock, in_thread
 from tests.tls.both import upgrade
 from tests.tls.memory import client_context, only, server_context
 from wireline import Address, ClosedError, SocketFlag, SocketTimeout
@@ -40,16 +41,7 @@ SMALL = 32 * 1024
 """Bytes of a kernel's buffer, small so that it fills up quickly."""
 
 
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
-def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
-    chosen: Flavour = request.param
-    with chosen.in_place():
-        yield chosen
-
-
-@pytest.fixture
-def anyio_backend(flavour: Flavour) -> object:
-    return flavour.backend
+__all__ = ["anyio_backend", "flavour"]
 
 
 class Contexts(NamedTuple):

@@ -284,6 +284,7 @@ print(resident() - before)
 """
 
 
+@pytest.mark.long
 @pytest.mark.stress
 @pytest.mark.skipif(
     not os.path.exists("/proc/self/statm"), reason="this system does not say how much memory is used"

@@ -24,7 +24,7 @@ from benchmarks._rows import DurationRow, MemoryRow, RateRow, Reading, Row
 from benchmarks._saved import PLAIN_ECHO, Saved, doing, growing, read
 from benchmarks._task import Doer, Task
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 PAGE = (DOCS / "benchmarks.md").read_text(encoding="utf-8")
 RESULTS = DOCS.parent / "benchmarks" / "results.json"
 NAMED = re.findall(r"^```\{(image|include)\} (\S+)$", PAGE, re.MULTILINE)

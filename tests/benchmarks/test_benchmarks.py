@@ -30,7 +30,7 @@ from benchmarks._task import Doer, Task
 from benchmarks._trial import Trial, WrongBytesError
 from benchmarks._work import Contestant, Work
 from benchmarks.servers import streams
-from tests import benchmark_cheats as cheats
+from tests.benchmarks import cheats
 
 # Whoever needs a program first compiles it: on a busy machine that takes Nim half a minute.
 pytestmark = pytest.mark.timeout(300)
@@ -131,7 +131,7 @@ def test_who_does_not_do_the_work_fails_the_run_by_name(
     cheat: object, work: Work, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     name = getattr(cheat, "__name__", "")
-    contestant = Contestant(f"cheat {name}", work, f"tests.benchmark_cheats:{name}")
+    contestant = Contestant(f"cheat {name}", work, f"tests.benchmarks.cheats:{name}")
     row = DurationRow("the cheat's row", contestant.name, 1e9)
     file = tmp_path / "numbers.json"
     code = main(["--rounds", "1", "--json", str(file)], [contestant], [row])
@@ -147,7 +147,7 @@ def test_who_does_not_do_the_work_fails_the_run_by_name(
 
 def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
     honest = Contestant("honest", ECHO, "benchmarks.blocking:socket_echo")
-    cheat = Contestant("cheat", ECHO, "tests.benchmark_cheats:no_listener")
+    cheat = Contestant("cheat", ECHO, "tests.benchmarks.cheats:no_listener")
     rows: list[Row] = [RateRow("a", "cheat", "honest"), DurationRow("b", "honest", 1e9)]
     code = main(["--rounds", "2"], [honest, cheat], rows)
     shown = capsys.readouterr().out
@@ -303,7 +303,7 @@ def test_a_server_that_returns_wrong_bytes_fails_the_run_by_name(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     use(load, monkeypatch)
-    program = PythonProgram("cheat", "tests.benchmark_cheats", last_words=(cheat.__name__,))
+    program = PythonProgram("cheat", "tests.benchmarks.cheats", last_words=(cheat.__name__,))
     contestant = ServerContestant("the cheat", work, program)
     code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
     assert code == 1
@@ -403,7 +403,7 @@ def test_who_does_not_do_the_work_inside_tls_fails_the_run_by_name(
 ) -> None:
     use(load, monkeypatch)
     name = getattr(cheat, "__name__", "")
-    contestant = Contestant("the cheat", work, f"tests.benchmark_cheats:{name}")
+    contestant = Contestant("the cheat", work, f"tests.benchmarks.cheats:{name}")
     code, shown = measured([contestant], DurationRow("the cheat's row", "the cheat", 1e9), capsys)
     assert code == 1
     (verdict,) = [line for line in shown.splitlines() if line.startswith("FAILED: the cheat: ")]

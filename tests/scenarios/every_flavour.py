@@ -1,0 +1,22 @@
+"""The fixtures of tests elsewhere that run once in each flavour: a module imports both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.scenarios.flavours import FLAVOURS, Flavour
+
+
+@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
+def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
+    chosen: Flavour = request.param
+    with chosen.in_place():
+        yield chosen
+
+
+@pytest.fixture
+def anyio_backend(flavour: Flavour) -> object:
+    """Tell anyio's plugin what loop to run the test on."""
+    return flavour.backend
