@@ -102,7 +102,8 @@ class SslContext(MutableSettings):
                 context to continue with, or None to stay. An exception fails that handshake only. With a callback the
                 server resumes no TLS 1.3 sessions.
             keylog_file: file to which the keys of all connections are appended, for Wireshark. It is created with mode
-                0600; an existing file must be a regular file of ours that no other user can open, and no symbolic link.
+                0600. An existing file must be a regular file, owned by this user, without access for others; a symbolic
+                link is refused.
             ragged_eof: accept the end of the TCP stream without ``close_notify`` as a clean end, for peers as old as
                 HTTP/1.0.
 

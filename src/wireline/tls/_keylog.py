@@ -26,8 +26,8 @@ def start_keylog(context: ssl.SSLContext, path: str) -> None:
 def create_keylog(path: str) -> None:
     """Create the file with mode 0600; OpenSSL would create it with 0644.
 
-    An existing file is accepted if it is a regular file of ours that no other user can open, and its last component is
-    not a symbolic link. Otherwise the keys of all connections could go to a file that another user has chosen.
+    An existing file must be a regular file, owned by this user, without access for others, and the path must not end in
+    a symbolic link. Otherwise the keys of all connections could go to a file that another user has chosen.
 
     Raises:
         OSError: the file cannot be written, or another user can open it.

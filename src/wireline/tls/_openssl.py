@@ -93,11 +93,13 @@ def _find() -> Library | str:
     global _found
     if os.environ.get("WIRELINE_NO_BRIDGE", "0") not in ("", "0"):
         return "the environment variable WIRELINE_NO_BRIDGE switches it off"
+    if _found is not None:
+        return _found
     with _lock.here:
         if _found is None:
             try:
                 _found = _open()
-            except Exception as error:  # noqa: BLE001 - any error means that the assumptions about this interpreter are wrong
+            except Exception as error:  # noqa: BLE001 - any error: an assumption about this interpreter is wrong
                 _found = str(error) or type(error).__name__
         return _found
 
@@ -319,6 +321,7 @@ class SessionCopy:
 
     def __init__(self, lib: Library, original: int) -> None:
         self._lib = lib
+        self.pointer = 0  # for `__del__`, should a signal handler raise an exception in the next line
         self.pointer = lib.SSL_SESSION_dup(original)
         if not self.pointer:
             raise MemoryError("OpenSSL cannot copy a session")
