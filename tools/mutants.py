@@ -347,7 +347,8 @@ def make_map(directory: Path, arguments: list[str]) -> None:
     from coverage import CoverageData
 
     data_file = directory / "coverage"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--timeout-method=thread", *arguments]
+    # A test that fails by a short timeout would end its worker, and what that has measured.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--timeout=600", *arguments]
     command += ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
     variables = {**environment(ROOT), "COVERAGE_FILE": str(data_file)}
     subprocess.run(command, cwd=ROOT, env=variables, check=False)
