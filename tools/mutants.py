@@ -347,7 +347,8 @@ def make_map(directory: Path, arguments: list[str]) -> None:
     from coverage import CoverageData
 
     data_file = directory / "coverage"
-    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--timeout-method=thread", *arguments]
+    # A test that fails by a short timeout would end its worker, and what that has measured.
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "auto", "--timeout=600", *arguments]
     command += ["--cov", "--cov-context=test", "--cov-report=", "--cov-fail-under=0"]
     variables = {**environment(ROOT), "COVERAGE_FILE": str(data_file)}
     subprocess.run(command, cwd=ROOT, env=variables, check=False)
@@ -465,10 +466,10 @@ class Report:
             print(f"{outcome['status']:9}{outcome['suite']:7} {key}", flush=True)
 
 
-def run(directory: Path, count: int, seed: int, jobs: int, command: list[str]) -> None:
+def run(directory: Path, count: int, seed: int, only: str, jobs: int, command: list[str]) -> None:
     """Try a number of mutants, those that were not tried before."""
     known = Map.load(directory / "map.json")
-    everything = mutants_of(ROOT)
+    everything = [mutant for mutant in mutants_of(ROOT) if only in mutant.file]
     chosen = choose(everything, count, seed)
     report = Report(directory / "report.json")
     waiting = [mutant for mutant in chosen if mutant.key not in report.done]
@@ -521,17 +522,20 @@ def main() -> None:
     )
     parser.add_argument("--count", type=int, default=500, help="mutants (500)")
     parser.add_argument("--seed", type=int, default=1, help="which of all (1)")
+    parser.add_argument("--only", default="", help="change only files with this in their path")
     parser.add_argument("--jobs", type=int, default=2, help="mutants at a time (2)")
     parser.add_argument(
         "--pytest", default="-n 0 -p no:cacheprovider", help="arguments of pytest for each mutant"
     )
     options, more = parser.parse_known_args()
+    if more and options.action != "map":  # where they are arguments of pytest
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
     options.directory.mkdir(exist_ok=True)
     if options.action == "map":
         make_map(options.directory, more)
     elif options.action == "run":
         command = [sys.executable, "-m", "pytest", *options.pytest.split()]
-        run(options.directory, options.count, options.seed, options.jobs, command)
+        run(options.directory, options.count, options.seed, options.only, options.jobs, command)
     else:
         show(options.directory)
 
