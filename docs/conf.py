@@ -48,8 +48,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
 # These stand in public signatures, and nobody has to write them: what our sockets are to a context, what a server and a
 # check are made with, a tuple whose items are on a page.
 nitpick_ignore = [
-    ("py:class", "wireline._server_common.Welcome"),
-    ("py:class", "wireline.testing._checks._Stage"),
+    ("py:class", "wireline._server_common.HandshakeConfig"),
+    ("py:class", "wireline.testing._checks._Runner"),
     ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),
     ("py:class", "wireline.tls._wrapping.Upgradable"),
     ("py:class", "wireline.tls._wrapping.Wrappable"),

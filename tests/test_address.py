@@ -33,7 +33,7 @@ from wireline import (
     parse_ip_address,
     to_sockaddr,
 )
-from wireline.address import check_host, check_port, display_address, parse_zoned_ip, unix_path
+from wireline.address import check_host, check_port, parse_zoned_ip, to_display_address, unix_path
 
 ports = st.integers(0, 65535)
 mapped = st.ip_addresses(v=4).map(lambda ip: ipaddress.IPv6Address(f"::ffff:{ip}"))
@@ -433,7 +433,7 @@ def test_primary_address_takes_no_name() -> None:
 def test_S2_W8_peers_are_shown_as_they_are(
     sockaddr: tuple[str, int] | str | bytes | None, shown: tuple[str, int]
 ) -> None:
-    result = display_address(sockaddr)
+    result = to_display_address(sockaddr)
     assert type(result) is Address
     assert result == shown
 
@@ -448,12 +448,12 @@ def test_W8_a_mapped_sender_is_shown_as_plain_ipv4() -> None:
         receiver.bind(("::", 0))
         sender.bind(("127.0.0.1", 0))
         sender.sendto(b"", ("127.0.0.1", receiver.getsockname()[1]))
-        assert display_address(receiver.recvfrom(1)[1]) == sender.getsockname()
+        assert to_display_address(receiver.recvfrom(1)[1]) == sender.getsockname()
 
 
 @given(plain_ips, ports)
 def test_what_is_shown_names_the_same_place(ip: IpAddress, port: int) -> None:
-    shown = display_address(to_sockaddr(ip, port))
+    shown = to_display_address(to_sockaddr(ip, port))
     same = ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
     assert (parse_ip_address(shown.host), shown.port) == (same, port)
 

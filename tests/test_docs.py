@@ -216,7 +216,7 @@ DOORS = {
     "wireline.testing": "docs/reference/testing.md",
 }
 CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server, tls.SslContext, tls.SessionCache]
-CLASSES += [testing.Link, testing.ThrowawayCA]
+CLASSES += [testing.StreamRelay, testing.TestCA]
 
 
 def name_of(subject: type) -> str:

@@ -114,8 +114,8 @@ def test_a_log_that_does_not_want_them_is_not_asked_for_anything(
 def test_threads_that_write_at_one_time_lose_no_event(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wireline._event_log._SECOND", 0.0005)
-    monkeypatch.setattr("wireline._event_log._LINES", 2)
+    monkeypatch.setattr("wireline._event_log._WINDOW", 0.0005)
+    monkeypatch.setattr("wireline._event_log._MAX_LINES", 2)
     many, threads = 300, 4
     events = EventLog(HERE)
     all_here = threading.Barrier(threads)

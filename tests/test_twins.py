@@ -22,12 +22,12 @@ ASYNC_ONLY = {
 }
 DOORS_DIFFER = {
     "Socket": "AsyncSocket",
-    "": "Starting",  # what `serve` returns here: awaited, or entered with `async with`
+    "": "StartingServer",  # what `serve` returns here: awaited, or entered with `async with`
 }
 RETURNS_DIFFER = {
     "Socket": "AsyncSocket",
     "Iterator": "AsyncIterator",
-    "Server": "Starting",  # as above
+    "Server": "StartingServer",  # as above
 }
 NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop".split())
 """The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""

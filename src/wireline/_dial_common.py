@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
     from wireline.tls import SslContext
 
-__all__ = ["failure", "secure_core"]
+__all__ = ["client_tls_core", "dial_error"]
 
 
-def secure_core(
+def client_tls_core(
     tls: SslContext | None,
     hostname: str | None,
     host: str,
@@ -44,7 +44,7 @@ def secure_core(
     return tls._client_core(name, port, buffered=buffered, shared=shared)
 
 
-def failure(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:
+def dial_error(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:
     """The exception for a race that nobody won: it was lost, or its time was up before."""
     if race.over or deadline is None:
         return DialError(target, race.attempts)

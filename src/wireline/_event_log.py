@@ -26,7 +26,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from wireline._socket_base import BaseSocket
-from wireline.address import Address, spell_address
+from wireline.address import Address, format_address
 from wireline.errors import ClosedError, LineTooLongError
 from wireline.options import AF_INET, AF_INET6, IPPROTO_TCP
 
@@ -35,8 +35,8 @@ __all__ = ["Blame", "EventLog", "blame", "log"]
 log = logging.getLogger("wireline")
 
 # Lines of one kind in one second. A guess: enough to see what happens, and 2 KB a second in the log.
-_LINES = 10
-_SECOND = 1.0
+_MAX_LINES = 10
+_WINDOW = 1.0
 
 # What a call on the client's socket raises when the peer is the reason. Other types are misuse: a `BusyError`, say.
 _PEER_ERRORS = (OSError, EOFError, LineTooLongError)
@@ -67,7 +67,7 @@ def blame(error: BaseException, client: BaseSocket) -> Blame:
 def _blame_leaf(error: BaseException, client: BaseSocket) -> Blame:
     if isinstance(error, ClosedError):
         return Blame.CLOSED
-    if isinstance(error, _PEER_ERRORS) and _passed(error.__traceback__, client):
+    if isinstance(error, _PEER_ERRORS) and _raised_in(error.__traceback__, client):
         # A handshake that a callback of the program ended, for PSK or a server name, has its exception as the cause.
         cause = error.__cause__
         own = isinstance(cause, Exception) and not isinstance(cause, OSError)
@@ -75,12 +75,12 @@ def _blame_leaf(error: BaseException, client: BaseSocket) -> Blame:
     if type(error) is TimeoutError and error.__context__ is not None:
         # asyncio.timeout() around a read: it cancels the read, and the cancellation has passed through the client.
         cancelled = error.__context__
-        if not isinstance(cancelled, Exception) and _passed(cancelled.__traceback__, client):
+        if not isinstance(cancelled, Exception) and _raised_in(cancelled.__traceback__, client):
             return Blame.PEER
     return Blame.PROGRAM
 
 
-def _passed(traceback: TracebackType | None, client: BaseSocket) -> bool:
+def _raised_in(traceback: TracebackType | None, client: BaseSocket) -> bool:
     """Whether an exception came out of a method of ``client``."""
     while traceback is not None:
         frame = traceback.tb_frame
@@ -150,7 +150,7 @@ class EventLog:
         if culprit is not Blame.PEER:
             subject = "handshake with" if in_handshake else "handler of"
             what = "used a closed socket" if culprit is Blame.CLOSED else "failed"
-            self._fault(f"the {subject} {spell_address(peer)} {what}", error)
+            self._fault(f"the {subject} {format_address(peer)} {what}", error)
             return
         kind = f"{'no TLS handshake' if in_handshake else 'connection ended'}: {type(error).__name__}"
         if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
@@ -158,8 +158,8 @@ class EventLog:
         text = _one_line(error)
         received, acknowledged = _traffic(client)
         fields = {
-            "peer": spell_address(peer),
-            "local": spell_address(self._local_of(client)),
+            "peer": format_address(peer),
+            "local": format_address(self._local_of(client)),
             "error": f"{type(error).__name__}: {text}",
             "seconds": seconds,
             "bytes_in": received,
@@ -180,7 +180,7 @@ class EventLog:
 
     def _fault(self, text: str, error: BaseException) -> None:
         # Two mistakes of one type are two kinds: a flood of one is not to hide the other.
-        kind = (type(error), *_place(error))
+        kind = (type(error), *_raise_site(error))
         if self._admit(kind, f"handler failed: {type(error).__name__}", logging.ERROR):
             log.error("%s", text, exc_info=error)
 
@@ -195,20 +195,20 @@ class EventLog:
             number = next(window.numbers)
             # One that came while the window was being closed is in its total, or belongs to the next window.
             if window.total is None or number < window.total:
-                return number < _LINES
+                return number < _MAX_LINES
 
     def _close_windows(self, now: float | None) -> None:
         for key, window in self._windows.copy().items():
-            if now is not None and now - window.began < _SECOND:
+            if now is not None and now - window.began < _WINDOW:
                 continue
             if next(window.closers) == 0:
                 del self._windows[key]
                 window.total = next(window.numbers)
-                self._count(window.kind, window.total - _LINES, window.level)
+                self._count(window.kind, window.total - _MAX_LINES, window.level)
 
     def _count(self, kind: str, left_out: int, level: int) -> None:
         if left_out > 0:
-            local = spell_address(self._local)
+            local = format_address(self._local)
             fields = {"local": local, "error": kind, "left_out": left_out}
             log.log(level, "%d more at %s were left out: %s", left_out, local, kind, extra=fields)
 
@@ -219,7 +219,7 @@ class EventLog:
             return self._local
 
 
-def _place(error: BaseException) -> tuple[str, int]:
+def _raise_site(error: BaseException) -> tuple[str, int]:
     """Where an exception was raised."""
     traceback = error.__traceback__
     if traceback is None:

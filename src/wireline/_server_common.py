@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from wireline.tls import SslContext
 
 __all__ = [
-    "ListenAt",
-    "Request",
+    "HandshakeConfig",
+    "ListenAddress",
     "StopReport",
-    "Stops",
-    "Welcome",
+    "StopRequest",
+    "StopRequests",
     "check_callback",
     "check_limit",
+    "check_wait_after_fork",
     "open_listener",
-    "refuse_to_wait",
 ]
 
 S = TypeVar("S", bound=BaseSocket)
@@ -42,27 +42,27 @@ class StopReport(NamedTuple):
     """Connections that were closed under their handler."""
 
 
-class Request:
+class StopRequest:
     """One call of ``stop``, or the calls of ``request_stop``.
 
     Attributes:
         until: when the drain is over; None: it has no limit.
         caller: the thread that waits until it is done; None if there is none that could be interrupted.
-        hurried: another one was made since, which ends the drain.
+        drain_cancelled: another one was made since, which ends the drain.
         handlers: the threads or tasks of the connections that there were when it began.
     """
 
-    __slots__ = ("caller", "handlers", "hurried", "until")
+    __slots__ = ("caller", "drain_cancelled", "handlers", "until")
 
     def __init__(self, until: float | None, handlers: Iterable[object], caller: object = None) -> None:
         self.until = until
         self.caller = caller
-        self.hurried = False
+        self.drain_cancelled = False
         # Now, and not when another thread comes to do what was asked for: some may have ended by then.
         self.handlers = set(handlers)
 
 
-class Stops:
+class StopRequests:
     """The stops of one server that are under way, in the order in which they were asked for.
 
     Calls of ``stop``, and one request for all calls of ``request_stop``. A signal handler may add one at any bytecode:
@@ -74,21 +74,23 @@ class Stops:
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[object, Request] = {}
+        self._requests: dict[object, StopRequest] = {}
         self.exempt: set[object] = set()
         self.forced: set[object] = set()
 
     @property
-    def requested(self) -> Request | None:
+    def requested(self) -> StopRequest | None:
         """What ``request_stop`` asked for."""
-        return self._under_way.get(_REQUESTED)
+        return self._requests.get(_REQUEST_STOP)
 
-    def request(self, request: Request) -> None:
+    def request(self, request: StopRequest) -> None:
         """Add a call of ``request_stop``. A second stop ends the drain of the first."""
-        if self._under_way.setdefault(_REQUESTED, request) is not request or not self._is_first(_REQUESTED):
-            self.hurry()
+        if self._requests.setdefault(_REQUEST_STOP, request) is not request or not self._is_first(
+            _REQUEST_STOP
+        ):
+            self.cancel_drains()
 
-    def enter(self, request: Request, handler: object | None) -> bool:
+    def enter(self, request: StopRequest, handler: object | None) -> bool:
         """Add a call of ``stop``. A second stop ends the drain of the first.
 
         Args:
@@ -98,48 +100,48 @@ class Stops:
         Returns:
             False for a handler that is not the first to stop: it must not wait for what waits for it.
         """
-        self._under_way[request] = request
+        self._requests[request] = request
         first = self._is_first(request)
         if handler is None:
             if not first:
-                self.hurry()
+                self.cancel_drains()
         elif first:
             self.exempt.add(handler)
         else:
             return False
         return True
 
-    def leave(self, request: Request, handler: object) -> None:
+    def leave(self, request: StopRequest, handler: object) -> None:
         """The call of ``stop`` ends."""
-        self._under_way.pop(request, None)
+        self._requests.pop(request, None)
         self.exempt.discard(handler)
 
     def is_in_stop(self, caller: object) -> bool:
         """Whether ``caller`` is in ``stop`` already: then this is a signal handler that has interrupted it."""
-        return any(request.caller is caller for request in list(self._under_way.values()))
+        return any(request.caller is caller for request in list(self._requests.values()))
 
-    def hurry(self) -> None:
+    def cancel_drains(self) -> None:
         """End the drains: none waits for handlers any more."""
-        for request in list(self._under_way.values()):
-            request.hurried = True
+        for request in list(self._requests.values()):
+            request.drain_cancelled = True
 
     def report(self) -> StopReport:
         """What came of them all: one that began late may be through first, and knows of fewer handlers."""
-        under_way = list(self._under_way.values())
-        handlers = {handler for request in under_way for handler in request.handlers} - self.exempt
+        requests = list(self._requests.values())
+        handlers = {handler for request in requests for handler in request.handlers} - self.exempt
         count = len(handlers & self.forced)
         return StopReport(len(handlers) - count, count)
 
     def _is_first(self, key: object) -> bool:
-        keys = list(self._under_way)  # a copy, made in one step
+        keys = list(self._requests)  # a copy, made in one step
         return keys[0] is key
 
 
 # The key of what `request_stop` asked for.
-_REQUESTED = object()
+_REQUEST_STOP = object()
 
 
-class ListenAt(NamedTuple):
+class ListenAddress(NamedTuple):
     """Where a server listens: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
 
     host: str
@@ -147,7 +149,7 @@ class ListenAt(NamedTuple):
     path: str | None
 
     @classmethod
-    def checked(cls, address: str | IpAddress, port: int) -> ListenAt:
+    def from_arguments(cls, address: str | IpAddress, port: int) -> ListenAddress:
         """Read the arguments of ``serve``.
 
         Raises:
@@ -168,26 +170,28 @@ class ListenAt(NamedTuple):
         return self.path is None and self.host != ""
 
 
-class Welcome(NamedTuple):
+class HandshakeConfig(NamedTuple):
     """How a server makes TLS handshakes."""
 
     tls: SslContext
-    seconds: float | None
+    timeout: float | None
 
     @classmethod
-    def checked(cls, tls: SslContext | None, handshake_timeout: float | None) -> Welcome | None:
+    def from_arguments(
+        cls, tls: SslContext | None, handshake_timeout: float | None
+    ) -> HandshakeConfig | None:
         """Read the arguments of ``serve``; None if there is no TLS. A context that cannot serve is found out now.
 
         Raises:
             TypeError, ValueError: they are none.
             OSError: the context has no certificate that could be used.
         """
-        seconds = check_timeout(handshake_timeout)
+        timeout = check_timeout(handshake_timeout)
         if tls is None:
             return None
         require_context(tls)
         tls._server_core()
-        return cls(tls, seconds)
+        return cls(tls, timeout)
 
 
 def check_callback(name: str, takes: str, given: object) -> None:
@@ -200,7 +204,7 @@ def check_callback(name: str, takes: str, given: object) -> None:
         raise TypeError(f"{name} is called with {takes}; {given!r} cannot be")
 
 
-def refuse_to_wait(*, stopped: bool) -> None:
+def check_wait_after_fork(*, stopped: bool) -> None:
     """Refuse ``wait`` in a forked child, which has no server to wait for.
 
     Raises:
@@ -227,7 +231,7 @@ def check_limit(max_connections: int | None) -> int | None:
 
 def open_listener(
     kind: type[S],
-    where: ListenAt,
+    where: ListenAddress,
     found: Sequence[AddrInfo],
     *,
     backlog: int,

@@ -11,9 +11,9 @@ __all__ = ["Target", "parse_target"]
 
 _SCHEMES = ("tcp", "tls", "udp")
 # What no host name holds and a mistyped target might: parts of URLs, brackets, blanks.
-_NOT_IN_A_HOST = re.compile(r"[\s/?#@\[\]\0]")
+_INVALID_IN_HOST = re.compile(r"[\s/?#@\[\]\0]")
 # A host name has at most 253 characters, the path of a Unix socket about 100.
-_LONGEST_TARGET = 300
+_MAX_TARGET_LENGTH = 300
 
 
 class Target(NamedTuple):
@@ -55,9 +55,9 @@ def parse_target(text: str, *, listening: bool = False) -> Target:
     """
     if not isinstance(text, str):
         raise TypeError(f"a target is a str, not {type(text).__name__}")
-    if len(text) > _LONGEST_TARGET:
+    if len(text) > _MAX_TARGET_LENGTH:
         raise ValueError(
-            f"a target has at most {_LONGEST_TARGET} characters, got {len(text)}: {text[:60]!r}..."
+            f"a target has at most {_MAX_TARGET_LENGTH} characters, got {len(text)}: {text[:60]!r}..."
         )
     try:
         if text[:5].lower() == "unix:":
@@ -99,7 +99,7 @@ def _parse_host(text: str) -> str:
         raise ValueError(
             "more than one colon; an IPv6 address needs brackets, [::1]:443, a scheme slashes, tls://host:443"
         )
-    wrong = _NOT_IN_A_HOST.search(text)
+    wrong = _INVALID_IN_HOST.search(text)
     if wrong:
         raise ValueError(f"a host contains no {wrong[0]!r}")
     return text

@@ -28,7 +28,7 @@ def require_int(name: str, value: object) -> None:
         raise ValueError(f"{name} is 0 to {_LARGEST_INT}, got {value}")
 
 
-def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
+def check_dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
     """Check what ``dial`` was given; return the host, the port and the type of socket.
 
     Raises:
@@ -38,10 +38,10 @@ def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[
     sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
     if sock_type is None:
         raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
-    return *peer_arguments(address, port), sock_type
+    return *check_peer_arguments(address, port), sock_type
 
 
-def peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
+def check_peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
     """Check a host and a port that are to be connected or sent to.
 
     Raises:
@@ -72,7 +72,7 @@ def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
     return opt.to_int(), opt.level if level is None else level
 
 
-def sendable(data: Buffer) -> bytes | memoryview:
+def as_bytes_like(data: Buffer) -> bytes | memoryview:
     """Return ``data`` as something whose ``len`` is its size in bytes.
 
     Raises:
@@ -87,7 +87,7 @@ def sendable(data: Buffer) -> bytes | memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
-def joined(parts: Iterable[Buffer]) -> bytes:
+def join_buffers(parts: Iterable[Buffer]) -> bytes:
     """Return many pieces of data as one.
 
     Raises:
@@ -103,10 +103,10 @@ def joined(parts: Iterable[Buffer]) -> bytes:
         return b"".join(pieces)
     except (BufferError, TypeError):
         # One of them is no buffer, or none that lies in one piece: who looks at each of them can say what is wrong.
-        return b"".join([sendable(piece) for piece in pieces])
+        return b"".join([as_bytes_like(piece) for piece in pieces])
 
 
-def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
+def as_writable_view(buffer: bytearray | memoryview, size: int | None) -> memoryview:
     """Return the first ``size`` bytes of the caller's buffer.
 
     Raises:

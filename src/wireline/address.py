@@ -48,9 +48,9 @@ IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 MAX_PORT = 0xFFFF
 _MAX_SCOPE_ID = 0xFFFF_FFFF
 # "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255": nothing longer is an address, no message should repeat it.
-_LONGEST_IP_TEXT = 45
+_MAX_IP_LENGTH = 45
 # Linux allows 15 bytes in the name of an interface, Windows up to 256. 64 for all is a guess.
-_LONGEST_ZONE = 64
+_MAX_ZONE_LENGTH = 64
 _HAS_ABSTRACT_NAMES = sys.platform in ("linux", "android")
 # Bytes of `sun_path` in <sys/un.h>, on Linux and elsewhere (the BSDs, macOS). A path needs a NUL at its end.
 _SUN_PATH_SIZE = 108 if _HAS_ABSTRACT_NAMES else 104
@@ -140,7 +140,7 @@ def parse_zoned_ip(text: str) -> IpAddress:
     if not isinstance(text, str):
         raise TypeError(f"an IP address is parsed from str, not {type(text).__name__}")
     address, _, zone = text.partition("%")
-    if len(address) > _LONGEST_IP_TEXT or len(zone) > _LONGEST_ZONE:
+    if len(address) > _MAX_IP_LENGTH or len(zone) > _MAX_ZONE_LENGTH:
         raise ValueError(f"{text[:20]!r}... is too long for an IP address: {len(text)} characters")
     try:
         if ":" not in address:
@@ -229,7 +229,7 @@ def get_primary_ip_addr(dest: IpAddress | str = "8.8.8.8") -> IpAddress:
         return from_sockaddr(probe.getsockname())[0]
 
 
-def display_address(sockaddr: SockAddr | None) -> Address:
+def to_display_address(sockaddr: SockAddr | None) -> Address:
     """Show what ``accept``, ``getpeername`` or ``recvfrom`` of the ``socket`` module return.
 
     IPv6 keeps a scope id as ``%<number>``; IPv4-mapped IPv6 is shown as the plain IPv4 that it is; a Unix
@@ -310,7 +310,7 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
     return text
 
 
-def spell_address(address: Address) -> str:
+def format_address(address: Address) -> str:
     """An address as people write it: ``127.0.0.1:80``, ``[::1]:80``, or the path of a Unix socket in quotes."""
     if not address.port:
         return repr(address.host)

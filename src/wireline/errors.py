@@ -57,7 +57,7 @@ def _rebuild(cls: type[WirelineError], args: tuple[object, ...]) -> WirelineErro
 _E = TypeVar("_E", bound=BaseException)
 
 
-def fresh_copy(error: _E) -> _E:
+def copy_for_reraise(error: _E) -> _E:
     """Return the same error to raise again: traceback and notes of one report are not to grow with the next."""
     fresh = copy.copy(error)
     fresh.__cause__ = error.__cause__
@@ -66,7 +66,7 @@ def fresh_copy(error: _E) -> _E:
     return fresh
 
 
-def rename(error: BaseException, old: str, new: str) -> None:
+def rename_operation(error: BaseException, old: str, new: str) -> None:
     """Say in an error's words that it befell the call ``new``, which is a call ``old`` with something around it."""
 
     def put(text: str) -> str:

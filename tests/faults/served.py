@@ -74,7 +74,7 @@ def serve(**options: Any) -> net.Server:
     return net.serve(echo, 0, LOOPBACK, tls=_server_tls, **options)
 
 
-def serve_async(**options: Any) -> asyncnet.Starting:
+def serve_async(**options: Any) -> asyncnet.StartingServer:
     return asyncnet.serve(echo_task, 0, LOOPBACK, tls=_server_tls, **options)
 
 

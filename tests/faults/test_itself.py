@@ -14,7 +14,7 @@ from tests.scenarios.conftest import anyio_backend, flavour
 from tests.scenarios.flavours import Flavour
 from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._os import descriptor as _descriptor
+from wireline._os import descriptor
 from wireline.asyncnet import _dial
 
 __all__ = ["anyio_backend", "flavour"]
@@ -56,7 +56,7 @@ def is_free(family: int, port: int) -> bool:
 
 def choose_the_dialled_port(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
     """Let the kernel choose these as the local ports of the next attempts."""
-    create = _descriptor.create
+    create = descriptor.create
     left = list(ports)
 
     def unlucky(domain: int, sock_type: int, protocol: int) -> socket.socket:
@@ -65,7 +65,7 @@ def choose_the_dialled_port(monkeypatch: pytest.MonkeyPatch, *ports: int) -> Non
             sock.bind((HOSTS[domain], left.pop(0)))
         return sock
 
-    for module in (_descriptor, _dial):
+    for module in (descriptor, _dial):
         monkeypatch.setattr(module, "create", unlucky)
 
 

@@ -12,8 +12,8 @@ import time
 
 import pytest
 
-from wireline._os import background as _background
-from wireline._os.background import ExitHook, Helper, start
+from wireline._os import background
+from wireline._os.background import DaemonThread, ExitHook, start
 from wireline._os.process import process
 
 PATIENCE = 5.0
@@ -43,7 +43,7 @@ def test_starting_a_thread_does_not_wait_until_it_runs(monkeypatch: pytest.Monke
 
 
 def test_joining_a_thread_that_has_not_begun_waits_for_it() -> None:
-    helpers = [Helper("wireline-test", lambda: time.sleep(0.01)) for _ in range(20)]
+    helpers = [DaemonThread("wireline-test", lambda: time.sleep(0.01)) for _ in range(20)]
     for helper in helpers:
         helper.start()
         helper.join()
@@ -53,21 +53,21 @@ def test_joining_a_thread_that_has_not_begun_waits_for_it() -> None:
 def test_no_thread_is_started_when_none_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """FA30: on 3.11 a thread can be started when the interpreter is at its end, and never runs."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    assert not _background.can_run_threads()
+    assert not background.can_run_threads()
     with pytest.raises(RuntimeError, match="the interpreter ends"):
         start("wireline-test", lambda: None)
 
 
 def test_the_main_thread_is_known_and_alive() -> None:
     seen = []
-    other = threading.Thread(target=lambda: seen.append(_background.is_main_thread()))
+    other = threading.Thread(target=lambda: seen.append(background.is_main_thread()))
     other.start()
     other.join()
-    assert (seen, _background.is_main_thread()) == (
+    assert (seen, background.is_main_thread()) == (
         [False],
         threading.current_thread() is threading.main_thread(),
     )
-    assert not _background.is_ending()
+    assert not background.is_ending()
 
 
 def registered() -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -104,7 +104,7 @@ def sleep_until(condition):
 def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A directory with certificates."""
     path = tmp_path_factory.mktemp("certificates")
-    ThrowawayCA().write(path)
+    TestCA().write(path)
     return str(path)
 
 

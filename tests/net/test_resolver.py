@@ -21,9 +21,8 @@ import pytest
 
 from wireline import SocketTimeout
 from wireline._core.deadline import Deadline
-from wireline._os import background as _background
-from wireline._os import resolver as _resolver
-from wireline._os.resolver import Lookup, _Pool, look_up
+from wireline._os import background, resolver
+from wireline._os.resolver import Lookup, _Pool, resolve
 from wireline.asyncnet._sync import Signal, lookup_result
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 
@@ -53,12 +52,12 @@ class NameServer:
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Pool]:
     """A pool of the test's own, whose workers end soon."""
-    monkeypatch.setattr(_resolver, "_IDLE", 0.05)
+    monkeypatch.setattr(resolver, "_IDLE_TIMEOUT", 0.05)
     pool = _Pool()
-    monkeypatch.setattr(_resolver, "_pool", pool)
+    monkeypatch.setattr(resolver, "_pool", pool)
     yield pool
     until(lambda: not pool._workers)
-    assert not pool._under_way
+    assert not pool._in_progress
     assert not pool._queue
     assert not pool._idle
     assert not pool._busy
@@ -85,7 +84,7 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 def ask(host: str = "some.lookup", port: int = 80) -> Lookup:
-    return look_up(host, port, 0, socket.SOCK_STREAM, 6)
+    return resolve(host, port, 0, socket.SOCK_STREAM, 6)
 
 
 def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: NameServer) -> None:
@@ -134,9 +133,9 @@ def test_P7_however_many_names_there_are_the_threads_are_few(server: NameServer,
     """FA10: each name that was being resolved had a thread of its own: 3,000 dials, 3,001 threads."""
     before = threading.active_count()
     asked = [ask(f"host{number}.lookup") for number in range(3000)]
-    until(lambda: len(server.questions) == _resolver._HALF)
-    assert threading.active_count() - before <= _resolver._MOST
-    assert len(pool._workers) <= _resolver._MOST
+    until(lambda: len(server.questions) == resolver._HALF)
+    assert threading.active_count() - before <= resolver._MAX_WORKERS
+    assert len(pool._workers) <= resolver._MAX_WORKERS
     server.answer.set()
     assert all(lookup.result(PATIENCE) == FOUND for lookup in asked)
     assert len(server.questions) == 3000
@@ -148,14 +147,14 @@ def test_P7_the_names_are_looked_up_in_the_order_in_which_they_were_asked_for(se
     for lookup in asked:
         lookup.result(PATIENCE)
     hosts = [int(question[0].partition(".")[0][4:]) for question in server.questions]
-    assert all(abs(place - host) <= _resolver._MOST for place, host in enumerate(hosts))
+    assert all(abs(place - host) <= resolver._MAX_WORKERS for place, host in enumerate(hosts))
 
 
 @pytest.mark.parametrize("lively", ["lively.test", "alive.dead.test"])
 def test_P7_one_dead_name_server_does_not_stop_the_rest(
     pool: _Pool, monkeypatch: pytest.MonkeyPatch, lively: str
 ) -> None:
-    monkeypatch.setattr(_resolver, "_OLD", 0.1)
+    monkeypatch.setattr(resolver, "_HANGING_AFTER", 0.1)
     answer = threading.Event()
     hanging: list[str] = []
 
@@ -167,12 +166,12 @@ def test_P7_one_dead_name_server_does_not_stop_the_rest(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     dead = [ask(f"x{number}.dead.test") for number in range(100)]
-    until(lambda: len(hanging) > _resolver._HALF)  # these are old, and the next one is on trial
+    until(lambda: len(hanging) > resolver._HALF)  # these are old, and the next one is on trial
     for number in range(5):
         started = time.monotonic()
         assert ask(f"{number}.{lively}").result(PATIENCE) == FOUND
         assert time.monotonic() - started < 1.0
-    assert len(hanging) < _resolver._MOST, "one at a time"
+    assert len(hanging) < resolver._MAX_WORKERS, "one at a time"
     answer.set()
     assert all(lookup.result(PATIENCE) == FOUND for lookup in dead)
 
@@ -182,16 +181,16 @@ def test_P7_what_hangs_occupies_the_first_half_and_then_one_more_at_a_time() -> 
         begun = []
         for age in ages:
             begun.append(Lookup(("some.test", 80, 0, 1, 6)))
-            begun[-1].begun = 100.0 - age
+            begun[-1].started_at = 100.0 - age
         return begun
 
-    half, most = _resolver._HALF, _resolver._MOST
+    half, most = resolver._HALF, resolver._MAX_WORKERS
     may_begin = [
-        _resolver._may_begin(lookups(*[9.0] * old, *[1.0] * fresh), 100.0)
+        resolver._may_start(lookups(*[9.0] * old, *[1.0] * fresh), 100.0)
         for old, fresh in ((0, half - 1), (0, half), (half - 1, 0), (half - 1, 1), (half, 0), (half, 1))
     ]
     assert may_begin == [True, False, True, False, True, False]
-    assert not _resolver._may_begin(lookups(*[9.0] * most), 100.0)
+    assert not resolver._may_start(lookups(*[9.0] * most), 100.0)
 
 
 def test_P7_the_next_is_the_latest_of_another_domain() -> None:
@@ -201,9 +200,9 @@ def test_P7_the_next_is_the_latest_of_another_domain() -> None:
     queue = [lookup(host) for host in ("a.one.test", "a.two.test", "b.two.test", "B.ONE.test.", "one.test")]
     chosen = []
     while queue:
-        chosen.append(_resolver._least_suspect(queue, [lookup("x.one.test")]))
+        chosen.append(resolver._pick_unsuspected(queue, [lookup("x.one.test")]))
         queue.remove(chosen[-1])
-    hosts = [each.question[0] for each in chosen]
+    hosts = [each.query[0] for each in chosen]
     assert hosts == ["b.two.test", "a.two.test", "one.test", "B.ONE.test.", "a.one.test"]
 
 
@@ -260,24 +259,24 @@ def test_C2_a_lookup_that_is_not_begun_and_not_wanted_any_more_is_dropped(
 ) -> None:
     """FA10: the queue is covered by the callers' deadlines: what no caller waits for is not looked up."""
     asked = [ask(f"host{number}.lookup") for number in range(500)]
-    until(lambda: len(server.questions) == _resolver._HALF)
+    until(lambda: len(server.questions) == resolver._HALF)
     waker = Waker()
     for lookup in asked:
         with pytest.raises(SocketTimeout):
             wait_for_lookup(lookup, "dial", start_deadline(0), waker)
     assert not pool._queue
-    assert len(pool._under_way) == _resolver._HALF
+    assert len(pool._in_progress) == resolver._HALF
     server.answer.set()
     assert ask("host499.lookup").result(PATIENCE) == FOUND
-    assert len(server.questions) == _resolver._HALF + 1
+    assert len(server.questions) == resolver._HALF + 1
 
 
 def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
     server: NameServer, pool: _Pool
 ) -> None:
-    for number in range(_resolver._HALF):
+    for number in range(resolver._HALF):
         ask(f"host{number}.lookup")
-    until(lambda: len(server.questions) == _resolver._HALF)
+    until(lambda: len(server.questions) == resolver._HALF)
     first, second = ask("shared.lookup"), ask("shared.lookup")
     assert first is second
     with pytest.raises(TimeoutError):
@@ -289,7 +288,7 @@ def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
 
 def test_C2_callers_that_join_and_leave_at_random_all_get_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: FOUND)
-    monkeypatch.setattr(_resolver, "_HALF", 2)
+    monkeypatch.setattr(resolver, "_HALF", 2)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     failures: list[Exception] = []
@@ -335,7 +334,7 @@ def test_a_callback_that_fails_does_not_harm_the_others(
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::1%lo", "fe80::1%1"])
 def test_a_literal_needs_no_thread(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(threading.Thread, "start", None)
-    lookup = look_up(host, 80, 0, socket.SOCK_STREAM, 6)
+    lookup = resolve(host, 80, 0, socket.SOCK_STREAM, 6)
     assert lookup.done()
     if "%" not in host:
         assert lookup.result()[0][4][:2] == (host, 80)
@@ -360,7 +359,7 @@ def test_C6_what_goes_wrong_is_the_futures_and_names_the_host(
 
 def test_a_family_that_does_not_fit_a_literal_is_an_error() -> None:
     with pytest.raises(socket.gaierror, match="::1"):
-        look_up("::1", 80, socket.AF_INET, socket.SOCK_STREAM, 6).result()
+        resolve("::1", 80, socket.AF_INET, socket.SOCK_STREAM, 6).result()
 
 
 def no_thread(_: threading.Thread) -> None:
@@ -410,10 +409,10 @@ def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with monkeypatch.context() as ending:
         ending.setattr(threading.Thread, "start", no_thread)
-        ending.setattr(_background, "is_ending", lambda: True)
+        ending.setattr(background, "is_ending", lambda: True)
         assert ask().result() == FOUND
     with monkeypatch.context() as frozen:
-        frozen.setattr(_background, "can_run_threads", lambda: False)
+        frozen.setattr(background, "can_run_threads", lambda: False)
         assert ask().result() == FOUND
     assert callers == [threading.get_ident()] * 2
 
@@ -447,7 +446,7 @@ def test_the_user_who_interrupts_a_lookup_in_the_calling_thread_is_obeyed(
     server.answer.set()
     server.error = KeyboardInterrupt()
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    monkeypatch.setattr(_background, "is_ending", lambda: True)
+    monkeypatch.setattr(background, "is_ending", lambda: True)
     with pytest.raises(KeyboardInterrupt):
         ask()
 
@@ -461,7 +460,7 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
     steps = itertools.count(1)
 
     def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
-        if frame.f_code.co_filename not in (_resolver.__file__, _background.__file__):
+        if frame.f_code.co_filename not in (resolver.__file__, background.__file__):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(steps) == moment:
@@ -484,7 +483,7 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
 
 FORK = """
     import os, socket, threading, warnings
-    from wireline._os.resolver import look_up
+    from wireline._os.resolver import resolve
 
     warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
     answer = threading.Event()
@@ -492,11 +491,11 @@ FORK = """
     who = "parent"
     socket.getaddrinfo = lambda *question: answers[who]()
 
-    first = look_up("some.test", 80, 0, 1, 6)
+    first = resolve("some.test", 80, 0, 1, 6)
     child = os.fork()
     if not child:  # the thread that looks up does not exist here
         who = "child"
-        again = look_up("some.test", 80, 0, 1, 6)
+        again = resolve("some.test", 80, 0, 1, 6)
         os._exit(0 if again is not first and again.result(5) == ["fresh"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     answer.set()
@@ -505,19 +504,19 @@ FORK = """
 
 FORK_WITH_ALL_BUSY = """
     import os, socket, threading, warnings
-    from wireline._os import resolver as _resolver
-    from wireline._os.resolver import look_up
+    from wireline._os import resolver
+    from wireline._os.resolver import resolve
 
     warnings.simplefilter("ignore", DeprecationWarning)
     answer = threading.Event()
     socket.getaddrinfo = lambda host, *question: (host.startswith("dead") and answer.wait(10)) or [host]
-    dead = [look_up(f"dead{number}.test", 80, 0, 1, 6) for number in range(100)]
-    while len(_resolver._pool._busy) < _resolver._HALF:
+    dead = [resolve(f"dead{number}.test", 80, 0, 1, 6) for number in range(100)]
+    while len(resolver._pool._busy) < resolver._HALF:
         threading.Event().wait(0.001)
     child = os.fork()
     if not child:  # none of the parent's workers exists here, and none of its lookups is in the queue
-        found = look_up("alive.test", 80, 0, 1, 6).result(5)
-        os._exit(0 if found == ["alive.test"] and not _resolver._pool._queue else 1)
+        found = resolve("alive.test", 80, 0, 1, 6).result(5)
+        os._exit(0 if found == ["alive.test"] and not resolver._pool._queue else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     answer.set()
     assert all(lookup.result(5) for lookup in dead)

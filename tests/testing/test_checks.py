@@ -169,7 +169,7 @@ BROKEN: dict[str, type[Wrapper]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_PATIENCE", 0.3)
+    monkeypatch.setattr(room, "_TIMEOUT", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")

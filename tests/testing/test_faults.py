@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wireline.testing import Faults
-from wireline.testing._passage import CAPACITY, PAUSE, Fate, Passage
-from wireline.testing._records import CloseNotifyFilter
+from wireline.testing._delay_line import CAPACITY, PAUSE, DelayLine, Ending
+from wireline.testing._tls_records import CloseNotifyFilter
 
 # The words.
 
@@ -105,12 +105,12 @@ def test_what_is_written_is_read_back(faults: Faults) -> None:
 # When bytes arrive.
 
 
-def arrivals(passage: Passage, start: float = 0.0) -> list[tuple[float, bytes]]:
+def arrivals(line: DelayLine, start: float = 0.0) -> list[tuple[float, bytes]]:
     """Every piece that is under way, and when it comes."""
     now, found = start, []
-    while (wait := passage.seconds_to_wait(now)) is not None:
+    while (wait := line.seconds_to_wait(now)) is not None:
         now += wait
-        piece = passage.take(now)
+        piece = line.take(now)
         if piece is None:  # the sum was rounded down
             now += 1e-9
         else:
@@ -119,21 +119,21 @@ def arrivals(passage: Passage, start: float = 0.0) -> list[tuple[float, bytes]]:
 
 
 def test_delay_is_the_same_for_all() -> None:
-    passage = Passage(Faults(delay=0.2), "")
-    passage.put(b"a", 10.0)
-    passage.put(b"b", 10.1)
-    assert passage.take(10.19) is None
-    assert arrivals(passage, 10.19) == [(pytest.approx(10.2), b"a"), (pytest.approx(10.3), b"b")]
-    assert passage.is_empty
-    assert passage.seconds_to_wait(11) is None
+    line = DelayLine(Faults(delay=0.2), "")
+    line.put(b"a", 10.0)
+    line.put(b"b", 10.1)
+    assert line.take(10.19) is None
+    assert arrivals(line, 10.19) == [(pytest.approx(10.2), b"a"), (pytest.approx(10.3), b"b")]
+    assert line.is_empty
+    assert line.seconds_to_wait(11) is None
 
 
 def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
     def run(seed: int, stream: str) -> list[tuple[float, bytes]]:
-        passage = Passage(Faults(jitter=0.5, seed=seed), stream)
+        line = DelayLine(Faults(jitter=0.5, seed=seed), stream)
         for number in range(20):
-            passage.put(bytes([number]), number / 100)
-        return arrivals(passage)
+            line.put(bytes([number]), number / 100)
+        return arrivals(line)
 
     assert run(1, "a") == run(1, "a")
     assert run(1, "a") != run(2, "a")
@@ -145,58 +145,58 @@ def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
 
 
 def test_rate_is_smooth_and_exact() -> None:
-    passage = Passage(Faults(rate=1000), "")
-    passage.put(bytes(1500), 0.0)
-    found = arrivals(passage)
+    line = DelayLine(Faults(rate=1000), "")
+    line.put(bytes(1500), 0.0)
+    found = arrivals(line)
     assert found[0] == (pytest.approx(0.05), bytes(50))
     assert found[-1][0] == pytest.approx(1.5)
-    passage.put(bytes(10), 10.0)
-    assert arrivals(passage, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
+    line.put(bytes(10), 10.0)
+    assert arrivals(line, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
 
 
 def test_chunks_come_one_by_one() -> None:
-    passage = Passage(Faults(chunk=2), "")
-    passage.put(b"abcde", 0.0)
-    assert [piece for _, piece in arrivals(passage)] == [b"ab", b"cd", b"e"]
-    passage.put(b"abcd", 1.0)
-    assert passage.take(5.0) == b"ab"
-    assert passage.take(5.0) is None, "who looks late still gets one at a time"
-    assert passage.take(5.0 + PAUSE) == b"cd"
+    line = DelayLine(Faults(chunk=2), "")
+    line.put(b"abcde", 0.0)
+    assert [piece for _, piece in arrivals(line)] == [b"ab", b"cd", b"e"]
+    line.put(b"abcd", 1.0)
+    assert line.take(5.0) == b"ab"
+    assert line.take(5.0) is None, "who looks late still gets one at a time"
+    assert line.take(5.0 + PAUSE) == b"cd"
 
 
 @pytest.mark.parametrize("cut", [1, 3, 7, 100])
 @pytest.mark.parametrize(
-    ("faults", "fate"),
+    ("faults", "ending"),
     [
-        (Faults(reset_after=7), Fate.RESET),
-        (Faults(truncate_after=7), Fate.TRUNCATE),
-        (Faults(truncate_after=7, reset_after=8), Fate.TRUNCATE),
-        (Faults(truncate_after=8, reset_after=7), Fate.RESET),
+        (Faults(reset_after=7), Ending.RESET),
+        (Faults(truncate_after=7), Ending.TRUNCATE),
+        (Faults(truncate_after=7, reset_after=8), Ending.TRUNCATE),
+        (Faults(truncate_after=8, reset_after=7), Ending.RESET),
     ],
 )
-def test_exactly_so_many_bytes_go_through(faults: Faults, fate: Fate, cut: int) -> None:
-    passage = Passage(faults, "")
+def test_exactly_so_many_bytes_go_through(faults: Faults, ending: Ending, cut: int) -> None:
+    line = DelayLine(faults, "")
     data = b"0123456789"
     for start in range(0, len(data), cut):
-        assert passage.fate is (fate if start >= 7 else None)
-        passage.put(data[start : start + cut], 0.0)
-    assert passage.fate is fate
-    assert b"".join(piece for _, piece in arrivals(passage)) == b"0123456"
+        assert line.ending is (ending if start >= 7 else None)
+        line.put(data[start : start + cut], 0.0)
+    assert line.ending is ending
+    assert b"".join(piece for _, piece in arrivals(line)) == b"0123456"
 
 
 def test_nothing_at_all_goes_through() -> None:
-    assert Passage(Faults(reset_after=0), "").fate is Fate.RESET
-    assert Passage(Faults(), "").fate is None
+    assert DelayLine(Faults(reset_after=0), "").ending is Ending.RESET
+    assert DelayLine(Faults(), "").ending is None
 
 
 def test_there_is_room_for_so_much() -> None:
-    passage = Passage(Faults(delay=1), "")
-    passage.put(bytes(CAPACITY - 1), 0.0)
-    assert passage.has_room
-    passage.put(b"x", 0.0)
-    assert not passage.has_room
-    assert passage.take(1.0) is not None
-    assert passage.has_room
+    line = DelayLine(Faults(delay=1), "")
+    line.put(bytes(CAPACITY - 1), 0.0)
+    assert line.has_capacity
+    line.put(b"x", 0.0)
+    assert not line.has_capacity
+    assert line.take(1.0) is not None
+    assert line.has_capacity
 
 
 # The last word of TLS.

@@ -20,10 +20,10 @@ from collections.abc import Callable
 
 from wireline._os.process import process
 
-__all__ = ["ExitHook", "Helper", "can_run_threads", "is_ending", "is_main_thread", "start"]
+__all__ = ["DaemonThread", "ExitHook", "can_run_threads", "is_ending", "is_main_thread", "start"]
 
 # `multiprocessing` calls its finalizers with the highest number first; those of its queues have -5 and 10.
-_LAST = -100
+_EXIT_PRIORITY = -100
 
 
 def can_run_threads() -> bool:
@@ -49,17 +49,17 @@ def start(name: str, run: Callable[[], object]) -> None:
     """
     if not can_run_threads():
         raise RuntimeError("no thread can run any more: the interpreter ends")
-    Helper(name, run).start()
+    DaemonThread(name, run).start()
 
 
-class _Unawaited(threading.Event):
+class _AlwaysSet(threading.Event):
     """An event that its waiters do not wait for."""
 
     def wait(self, timeout: float | None = None) -> bool:
         return True
 
 
-class Helper(threading.Thread):
+class DaemonThread(threading.Thread):
     """A daemon thread whose ``start`` does not wait until it runs.
 
     ``Thread.start`` waits for an event that the new thread sets. That may take long in a process of many threads, and
@@ -69,7 +69,7 @@ class Helper(threading.Thread):
     def __init__(self, name: str, run: Callable[[], object]) -> None:
         super().__init__(target=run, name=name, daemon=True)
         # Not documented. Should a Python have another name for it, `start` waits there as it does everywhere.
-        vars(self)["_started"] = _Unawaited()
+        vars(self)["_started"] = _AlwaysSet()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait until the thread ends, also if it has not begun yet."""
@@ -116,7 +116,7 @@ class ExitHook:
                 finalize = getattr(
                     util, "Finalize", None
                 )  # None: another thread is in the midst of importing it
-                self._finalizer = finalize and finalize(None, self._run, exitpriority=_LAST)
+                self._finalizer = finalize and finalize(None, self._run, exitpriority=_EXIT_PRIORITY)
 
     def _run(self) -> None:
         self._ran_in = process.epoch

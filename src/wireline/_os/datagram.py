@@ -5,27 +5,27 @@ from __future__ import annotations
 import socket
 from typing import Any, NamedTuple
 
-from wireline.address import Address, display_address
+from wireline.address import Address, to_display_address
 from wireline.errors import SockAddr
 from wireline.options import DONT_WAIT, SocketFlag
 
 __all__ = [
     "Datagram",
-    "Raw",
-    "Received",
-    "cut",
-    "cut_into",
-    "cut_raw",
-    "made",
-    "put",
+    "RawDatagram",
+    "ReceivedInto",
+    "make_datagram",
+    "parse_raw",
     "receive",
     "receive_into",
     "receive_raw",
+    "store_datagram",
+    "truncate",
+    "truncate_into",
 ]
 
 # Bytes. The system's call takes its memory before it knows what comes. A UDP datagram has 64 KiB at most, one of a Unix
 # socket as much as its send buffer holds. A guess: much more than the buffers that systems are set up with.
-_LARGEST = 16 * 1024 * 1024
+_MAX_DATAGRAM = 16 * 1024 * 1024
 
 
 class _DatagramFields(NamedTuple):
@@ -45,12 +45,12 @@ class Datagram(_DatagramFields):
     truncated: bool = False
 
 
-class _ReceivedFields(NamedTuple):
+class _ReceivedIntoFields(NamedTuple):
     size: int
     address: Address
 
 
-class Received(_ReceivedFields):
+class ReceivedInto(_ReceivedIntoFields):
     """One datagram in the caller's buffer: ``(size, address)``, and whether the operating system cut it.
 
     Attributes:
@@ -62,7 +62,7 @@ class Received(_ReceivedFields):
     truncated: bool = False
 
 
-Raw = tuple[bytes, bool, SockAddr | None]
+RawDatagram = tuple[bytes, bool, SockAddr | None]
 """What was received, whether the operating system cut it, and its sender."""
 
 
@@ -70,19 +70,19 @@ def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
     """Receive one datagram of at most ``size`` bytes, without waiting."""
     arrived: list[tuple[Any, ...]] = []
     receive_raw(sock, size, flags.to_os_flags() | DONT_WAIT, arrived)
-    return made(*cut_raw(arrived[0], size))
+    return make_datagram(*parse_raw(arrived[0], size))
 
 
-def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
+def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> ReceivedInto:
     """The same into the caller's buffer."""
     arrived: list[tuple[Any, ...]] = []
     receive_raw(sock, len(target), flags.to_os_flags() | DONT_WAIT, arrived)
-    return put(target, *cut_raw(arrived[0], len(target)))
+    return store_datagram(target, *parse_raw(arrived[0], len(target)))
 
 
 def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]]) -> None:
     """Receive one datagram; it is in ``arrived`` before a signal handler can run, in the form of the system call."""
-    size = min(size, _LARGEST)
+    size = min(size, _MAX_DATAGRAM)
     if hasattr(sock, "recvmsg"):
         arrived.extend(map(sock.recvmsg, (size,), (0,), (os_flags,)))
     else:
@@ -90,35 +90,35 @@ def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tup
         arrived.extend(map(sock.recvfrom, (size + 1,), (os_flags,)))
 
 
-def cut_raw(arrived: tuple[Any, ...], size: int) -> Raw:
+def parse_raw(arrived: tuple[Any, ...], size: int) -> RawDatagram:
     """What ``receive_raw`` has got, at most ``size`` bytes of it: it may have been received for another call."""
     data, *more = arrived
     truncated = len(data) > size or (len(more) == 3 and bool(more[1] & socket.MSG_TRUNC))
     return data[:size], truncated, more[-1]
 
 
-def cut(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
+def truncate(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
     """Make of a whole datagram what ``receive`` would have given."""
-    return made(data[:size], len(data) > size, sender)
+    return make_datagram(data[:size], len(data) > size, sender)
 
 
-def cut_into(data: bytes, sender: SockAddr | None, target: memoryview) -> Received:
+def truncate_into(data: bytes, sender: SockAddr | None, target: memoryview) -> ReceivedInto:
     """Make of a whole datagram what ``receive_into`` would have given."""
-    return put(target, data[: len(target)], len(data) > len(target), sender)
+    return store_datagram(target, data[: len(target)], len(data) > len(target), sender)
 
 
-def made(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
+def make_datagram(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
     """What ``receive`` gives."""
-    datagram = Datagram(data, display_address(sender))
+    datagram = Datagram(data, to_display_address(sender))
     if truncated:
         datagram.truncated = True
     return datagram
 
 
-def put(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> Received:
+def store_datagram(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> ReceivedInto:
     """What ``receive_into`` gives."""
     target[: len(data)] = data
-    received = Received(len(data), display_address(sender))
+    received = ReceivedInto(len(data), to_display_address(sender))
     if truncated:
         received.truncated = True
     return received

@@ -46,14 +46,14 @@ CONNECTING = frozenset(
 # A value of SO_LINGER: closing drops what was not sent, and resets the connection.
 _ABORT = struct.pack("ii", 1, 0)
 
-_GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
+_DISCONNECTED = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 
 
 # Linux lets a socket's type carry two flags.
 _TYPE_FLAGS: int = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
 
 
-_OTHER_KINDS = {
+_UNSUPPORTED_TYPES = {
     int(kind): kind.name
     for kind in socket.SocketKind
     if kind not in (SOCK_STREAM, SOCK_DGRAM) and not kind & _TYPE_FLAGS
@@ -87,7 +87,7 @@ class State(enum.Enum):
     CONNECTED = "connected"
 
 
-def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
+def default_protocol(domain: int, sock_type: int, protocol: int) -> int:
     """What the default protocol, TCP, stands for."""
     if protocol != IPPROTO_TCP:
         return protocol
@@ -107,7 +107,7 @@ def require_kind(sock_type: int, *, made: bool = True) -> None:
         ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
     """
     kind = sock_type & ~_TYPE_FLAGS
-    name = _OTHER_KINDS.get(kind)
+    name = _UNSUPPORTED_TYPES.get(kind)
     if name is not None or (made and kind not in (SOCK_STREAM, SOCK_DGRAM)):
         raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name or kind} is not supported")
 
@@ -117,7 +117,7 @@ def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
     sock = socket.socket(domain, sock_type, protocol)
     try:
         sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
-        no_delay(sock)
+        set_no_delay(sock)
     except BaseException:
         sock.close()
         raise
@@ -137,7 +137,7 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         if code and code not in CONNECTING:
             raise OSError(code, os.strerror(code))
         if not code:
-            refuse_itself(sock)
+            reject_self_connect(sock)
     except BaseException:
         sock.close()
         raise
@@ -188,7 +188,7 @@ def close_unclaimed(unclaimed: Unclaimed) -> None:
             pass
 
 
-def has_room(sock: socket.socket) -> bool:
+def is_writable(sock: socket.socket) -> bool:
     """Whether the kernel would take something more to send."""
     if hasattr(select, "poll"):
         poll = select.poll()
@@ -203,13 +203,13 @@ def connect_result(sock: socket.socket) -> OSError | None:
     if code:
         return OSError(code, os.strerror(code))
     try:
-        refuse_itself(sock)
+        reject_self_connect(sock)
     except OSError as error:
         return error
     return None
 
 
-def refuse_itself(sock: socket.socket) -> None:
+def reject_self_connect(sock: socket.socket) -> None:
     """Take a TCP connection to itself for a refused attempt (C8).
 
     The kernel chooses the local port of an attempt. If it chooses the very port that is dialled, at which nothing
@@ -237,13 +237,13 @@ def refuse_itself(sock: socket.socket) -> None:
     raise error
 
 
-def no_delay(sock: socket.socket) -> None:
+def set_no_delay(sock: socket.socket) -> None:
     """Set TCP_NODELAY on a TCP stream; of any other socket leave all as it is."""
     if sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
         sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
+def probe_state(sock: socket.socket) -> tuple[State, SockAddr | None]:
     """Ask the operating system what a descriptor from elsewhere has become."""
     with contextlib.suppress(OSError):  # not everywhere, and not for every kind
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
@@ -264,5 +264,5 @@ def shut_down_writing(sock: socket.socket) -> None:
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in _DISCONNECTED:
             raise

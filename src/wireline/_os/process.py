@@ -49,10 +49,10 @@ class ProcessLock:
         return lock
 
 
-def _in_child() -> None:
+def _reset_after_fork() -> None:
     process.epoch = object()
 
 
 if hasattr(os, "register_at_fork"):
     # Registered when the lowest layer is imported, and so run before every other hook of this library.
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_reset_after_fork)

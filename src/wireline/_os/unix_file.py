@@ -45,9 +45,9 @@ __all__ = ["UnixFile", "bind"]
 
 # Seconds to wait for the lock. Those that hold it for a takeover have it for less than a millisecond. A guess, for a
 # program that locks the directory for a reason of its own must not hold up an event loop.
-_LONGEST_WAIT = 1.0
+_LOCK_TIMEOUT = 1.0
 # Seconds between two tries: a lock that is waited for in flock(2) itself has no deadline. Guesses.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.0005, 0.02
+_MIN_PAUSE, _MAX_PAUSE = 0.0005, 0.02
 
 
 class UnixFile(NamedTuple):
@@ -98,7 +98,7 @@ def bind(sock: socket.socket, path: str | bytes) -> UnixFile | None:
     except OSError as error:
         if error.errno != errno.EADDRINUSE or is_abstract:
             raise
-        _replace(sock, path, error)
+        _bind_over_stale(sock, path, error)
     if is_abstract:
         return None
     try:
@@ -107,14 +107,14 @@ def bind(sock: socket.socket, path: str | bytes) -> UnixFile | None:
         return None
 
 
-def _replace(sock: socket.socket, path: str | bytes, in_use: OSError) -> None:
+def _bind_over_stale(sock: socket.socket, path: str | bytes, in_use: OSError) -> None:
     """Bind to a path where there is a file already, if that is a stale socket's.
 
     Raises:
         OSError: ``in_use`` if it is not; what went wrong if the file cannot be looked at or removed.
     """
-    with _lock_on_directory(path, in_use):
-        found = _socket_file(path)
+    with _directory_lock(path, in_use):
+        found = _socket_file_id(path)
         try:
             sock.bind(path)
         except OSError as error:
@@ -122,14 +122,14 @@ def _replace(sock: socket.socket, path: str | bytes, in_use: OSError) -> None:
                 raise
         else:
             return  # the file has gone in the meantime
-        if found is None or not _is_stale(path) or _socket_file(path) != found:
+        if found is None or not _is_stale(path) or _socket_file_id(path) != found:
             raise in_use
         with contextlib.suppress(FileNotFoundError):  # removed by a program that takes no lock
             os.unlink(path)
         sock.bind(path)
 
 
-def _socket_file(path: str | bytes) -> tuple[int, int, int] | None:
+def _socket_file_id(path: str | bytes) -> tuple[int, int, int] | None:
     """What tells the socket file at ``path`` from every other; None if there is none. A link to one is none."""
     try:
         found = os.lstat(path)
@@ -150,7 +150,7 @@ def _is_stale(path: str | bytes) -> bool:
 
 
 @contextlib.contextmanager
-def _lock_on_directory(path: str | bytes, in_use: OSError) -> Iterator[None]:
+def _directory_lock(path: str | bytes, in_use: OSError) -> Iterator[None]:
     """Be the only one that replaces a file in the directory of ``path``.
 
     Raises:
@@ -163,7 +163,7 @@ def _lock_on_directory(path: str | bytes, in_use: OSError) -> Iterator[None]:
             # One call for the interpreter: an exception from a signal handler finds the descriptor in the list.
             opened.extend(map(os.open, (directory,), (os.O_RDONLY,)))
         except PermissionError as error:
-            _explain(in_use, error)
+            _add_reason(in_use, error)
             raise in_use from None
         _lock(opened[0], in_use)
         yield
@@ -178,25 +178,25 @@ def _lock_on_directory(path: str | bytes, in_use: OSError) -> Iterator[None]:
                 os.close(descriptor)
 
 
-def _explain(in_use: OSError, error: OSError) -> None:
+def _add_reason(in_use: OSError, error: OSError) -> None:
     in_use.add_note(f"a stale socket file is replaced only in a directory that can be locked: {error}")
 
 
 def _lock(descriptor: int, in_use: OSError) -> None:
-    give_up = time.monotonic() + _LONGEST_WAIT
-    pause = _FIRST_PAUSE
+    give_up = time.monotonic() + _LOCK_TIMEOUT
+    pause = _MIN_PAUSE
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             # A file system without such locks, or a holder that does not let go.
             if error.errno not in (errno.EAGAIN, errno.EWOULDBLOCK) or time.monotonic() > give_up:
-                _explain(in_use, error)
+                _add_reason(in_use, error)
                 raise in_use from None
         else:
             return
         time.sleep(pause)
-        pause = min(2 * pause, _LONGEST_PAUSE)
+        pause = min(2 * pause, _MAX_PAUSE)
 
 
 def _absolute(path: str | bytes) -> str | bytes:

@@ -5,12 +5,12 @@ threads, but ``close``, which any thread may call.
 """
 
 from wireline._os.datagram import Datagram as Datagram
-from wireline._os.datagram import Received as Received
+from wireline._os.datagram import ReceivedInto as ReceivedInto
 from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
-from wireline.asyncnet._serve import Starting as Starting
+from wireline.asyncnet._serve import StartingServer as StartingServer
 from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
@@ -20,9 +20,9 @@ __all__ = [
     "AsyncSocket",
     "Datagram",
     "Handler",
-    "Received",
+    "ReceivedInto",
     "Server",
-    "Starting",
+    "StartingServer",
     "StopReport",
     "dial",
     "serve",

@@ -1,7 +1,7 @@
 """``wireline relay LISTEN TARGET``.
 
-Every connection has two threads, one for each direction; `wireline.testing.Link` is what copies. The main thread waits
-for signals: the first one ends listening, and the second one whatever is still connected.
+Every connection has two threads, one for each direction, in a `wireline.testing.StreamRelay`. The main thread waits for
+signals: the first one ends listening, and the second one whatever is still connected.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from wireline.cli._relay_stats import Traffic, show_traffic
 from wireline.cli._relay_words import listen_options, target_options
 from wireline.cli._signals import Signals
 from wireline.net import Socket, dial, serve
-from wireline.testing import Faults, Link
+from wireline.testing import Faults, StreamRelay
 
 if TYPE_CHECKING:
     from wireline.cli._tls import Client, Server
@@ -88,7 +88,7 @@ class _Relay:
         self._traffic = Traffic()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._open: dict[Socket, Link | None] = {}
+        self._open: dict[Socket, StreamRelay | None] = {}
         self._stopping = threading.Event()
         self._over = threading.Event()
         self._cut = False
@@ -121,8 +121,8 @@ class _Relay:
         with self._lock:
             self._cut = True
             left = list(self._open.items())
-        for client, link in left:
-            _abort(client, link)
+        for client, relay in left:
+            _abort(client, relay)
         self._over.set()
 
     # One connection, in its own thread.
@@ -150,19 +150,19 @@ class _Relay:
         with during(Stage.CONNECT, self._target):
             server = self._connect()
         with server:
-            link = Link(client, server, self._faults, number=number)
+            relay = StreamRelay(client, server, self._faults, number=number)
             with self._lock:
-                self._open[client] = link
+                self._open[client] = relay
                 cut = self._cut
             if cut:
-                link.abort()
-            with self._traffic.counted(name, link):
+                relay.abort()
+            with self._traffic.counted(name, relay):
                 try:
-                    link.run()
+                    relay.run()
                 except (OSError, ValueError) as error:
                     if isinstance(error, ClosedError):
                         raise
-                    culprit = name if link.culprit is client else str(self._target)
+                    culprit = name if relay.failed_socket is client else str(self._target)
                     raise Failure(Stage.TALK, error, culprit) from error
 
     def _connect(self) -> Socket:
@@ -187,11 +187,11 @@ class _Relay:
         say(f"wireline: {sentence}")
 
 
-def _abort(client: Socket, link: Link | None) -> None:
-    if link is None:  # it is in its handshake, or the target is being connected to
+def _abort(client: Socket, relay: StreamRelay | None) -> None:
+    if relay is None:  # it is in its handshake, or the target is being connected to
         client.close(linger=0)
     else:
-        link.abort()
+        relay.abort()
 
 
 def _some(connections: int) -> str:

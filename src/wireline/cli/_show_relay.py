@@ -39,7 +39,7 @@ _HANDLER = """\
 def handle(client, address):
     try:
 {connecting}
-            Link({arguments}).run()
+            StreamRelay({arguments}).run()
     except OSError:
         client.close(linger=0)  # a reset: nobody shall take it for an end
         raise"""
@@ -47,7 +47,7 @@ def handle(client, address):
 
 def _define_handler(program: Program, inside: argparse.Namespace) -> None:
     options = program.options
-    program.use("wireline.testing", "Link")
+    program.use("wireline.testing", "StreamRelay")
     lines = connecting(program, inside, "server", "target_context" if options.target_tls else None)
     program.define(
         _HANDLER.format(

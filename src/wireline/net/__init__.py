@@ -5,7 +5,7 @@ thread wakes whoever waits.
 """
 
 from wireline._os.datagram import Datagram as Datagram
-from wireline._os.datagram import Received as Received
+from wireline._os.datagram import ReceivedInto as ReceivedInto
 from wireline._server_common import StopReport as StopReport
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
@@ -14,4 +14,14 @@ from wireline.net._serve import serve as serve
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
 
-__all__ = ["Accepted", "Datagram", "Handler", "Received", "Server", "Socket", "StopReport", "dial", "serve"]
+__all__ = [
+    "Accepted",
+    "Datagram",
+    "Handler",
+    "ReceivedInto",
+    "Server",
+    "Socket",
+    "StopReport",
+    "dial",
+    "serve",
+]

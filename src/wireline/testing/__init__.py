@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 from wireline.testing._checks import CHECKS as CHECKS
 from wireline.testing._checks import Check as Check
+from wireline.testing._fault_proxy import fault_proxy as fault_proxy
 from wireline.testing._faults import Faults as Faults
-from wireline.testing._faulty import faulty as faulty
-from wireline.testing._link import Link as Link
 from wireline.testing._pairs import AsyncPair as AsyncPair
 from wireline.testing._pairs import Pair as Pair
 from wireline.testing._pairs import async_pair as async_pair
 from wireline.testing._pairs import pair as pair
+from wireline.testing._stream_relay import StreamRelay as StreamRelay
 
 if TYPE_CHECKING:
     from wireline.testing._certificates import CertificateFiles as CertificateFiles
-    from wireline.testing._certificates import ThrowawayCA as ThrowawayCA
+    from wireline.testing._certificates import TestCA as TestCA
 
 __all__ = [
     "CHECKS",
@@ -25,18 +25,18 @@ __all__ = [
     "CertificateFiles",
     "Check",
     "Faults",
-    "Link",
     "Pair",
-    "ThrowawayCA",
+    "StreamRelay",
+    "TestCA",
     "async_pair",
-    "faulty",
+    "fault_proxy",
     "pair",
 ]
 
 
 def __getattr__(name: str) -> object:
     # Certificates bring `ssl` with them: for who asks.
-    if name in ("CertificateFiles", "ThrowawayCA"):
+    if name in ("CertificateFiles", "TestCA"):
         from wireline.testing import _certificates
 
         return getattr(_certificates, name)

@@ -11,9 +11,9 @@ from wireline.tls import Handshake, SslContext
 if TYPE_CHECKING:
     import trustme
 
-__all__ = ["CertificateFiles", "ThrowawayCA"]
+__all__ = ["CertificateFiles", "TestCA"]
 
-_HERE = ("localhost", "127.0.0.1", "::1")
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 """What a server is called on its own machine."""
 
 
@@ -28,8 +28,10 @@ class CertificateFiles(NamedTuple):
     """Its key."""
 
 
-class ThrowawayCA:
-    """A CA that nobody trusts but the test that made it."""
+class TestCA:
+    """A certificate authority for tests: only the test that made it trusts it."""
+
+    __test__ = False  # pytest collects classes by this prefix
 
     def __init__(self) -> None:
         """Make the CA.
@@ -60,7 +62,7 @@ class ThrowawayCA:
         Raises:
             OSError: the directory is missing, or full.
         """
-        leaf = self._ca.issue_cert(*(names or _HERE))
+        leaf = self._ca.issue_cert(*(names or _LOCAL_NAMES))
         parts = {
             "ca.pem": self.pem,
             "server.pem": b"".join(blob.bytes() for blob in leaf.cert_chain_pems),

@@ -23,14 +23,14 @@ __all__ = ["CHECKS", "Check"]
 _Sock: TypeAlias = Any
 
 # Seconds after which what should have happened at once counts as never; seconds in which nothing should happen.
-_PATIENCE = 10.0
-_A_WHILE = 0.05
+_TIMEOUT = 10.0
+_WAIT_TIME = 0.05
 
 # More than the kernel holds for a peer that does not read.
-_MUCH = 8 << 20
+_MORE_THAN_BUFFERED = 8 << 20
 
 
-class _Work(Protocol):
+class _StartedCall(Protocol):
     """A call that was started."""
 
     async def is_waiting(self) -> bool:
@@ -41,15 +41,15 @@ class _Work(Protocol):
         """Wait for its result, or its exception."""
 
 
-class _Stage(Protocol):
+class _Runner(Protocol):
     """What a check needs of a flavour."""
 
-    def start(self, call: Callable[[], Any]) -> _Work:
+    def start(self, call: Callable[[], Any]) -> _StartedCall:
         """Make a call beside what comes next."""
         raise NotImplementedError
 
 
-_Body: TypeAlias = Callable[[_Stage, _Sock, _Sock], Coroutine[Any, Any, None]]
+_Body: TypeAlias = Callable[[_Runner, _Sock, _Sock], Coroutine[Any, Any, None]]
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Check:
             Exception: whatever the socket raises that it should not.
         """
         sock, peer = make_pair()
-        stage = _Threads()
+        stage = _ThreadRunner()
         try:
             self._body(stage, sock, peer).send(None)
         except StopIteration:
@@ -98,7 +98,7 @@ class Check:
             AssertionError, Exception: as for ``run``.
         """
         sock, peer = await make_pair()
-        stage = _Tasks()
+        stage = _TaskRunner()
         try:
             await self._body(stage, sock, peer)
         finally:
@@ -115,7 +115,7 @@ def _close(*socks: _Sock) -> None:
         sock.close()
 
 
-async def _of(outcome: Any) -> Any:
+async def _result(outcome: Any) -> Any:
     """The result of a call, of either flavour."""
     return await outcome if inspect.isawaitable(outcome) else outcome
 
@@ -123,23 +123,23 @@ async def _of(outcome: Any) -> Any:
 # ------------------------------------------------------------------------------------------------ what runs beside
 
 
-class _Threads:
+class _ThreadRunner:
     """For the blocking flavour."""
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
 
-    def start(self, call: Callable[[], Any]) -> _Work:
-        work = _InThread(call)
+    def start(self, call: Callable[[], Any]) -> _StartedCall:
+        work = _ThreadCall(call)
         self._threads.append(work.thread)
         return work
 
     def join(self) -> None:
         for thread in self._threads:
-            thread.join(_PATIENCE)
+            thread.join(_TIMEOUT)
 
 
-class _InThread:
+class _ThreadCall:
     def __init__(self, call: Callable[[], Any]) -> None:
         self._call = call
         self._outcome = _Outcome()
@@ -153,31 +153,31 @@ class _InThread:
             self._outcome.error = error
 
     async def is_waiting(self) -> bool:
-        self.thread.join(_A_WHILE)
+        self.thread.join(_WAIT_TIME)
         return self.thread.is_alive()
 
     async def result(self) -> Any:
-        self.thread.join(_PATIENCE)
+        self.thread.join(_TIMEOUT)
         return self._outcome.get(done=not self.thread.is_alive())
 
 
-class _Tasks:
+class _TaskRunner:
     """For the async flavour."""
 
     def __init__(self) -> None:
-        self._works: list[_InTask] = []
+        self._works: list[_TaskCall] = []
 
-    def start(self, call: Callable[[], Any]) -> _Work:
-        work = _InTask(call)
+    def start(self, call: Callable[[], Any]) -> _StartedCall:
+        work = _TaskCall(call)
         self._works.append(work)
         return work
 
     async def join(self) -> None:
         for work in self._works:
-            await work.join(_PATIENCE)
+            await work.join(_TIMEOUT)
 
 
-class _InTask:
+class _TaskCall:
     def __init__(self, call: Callable[[], Any]) -> None:
         # Who checks the blocking flavour loads no asyncio.
         from wireline.asyncnet._asyncio import running_loop, spawn
@@ -202,15 +202,15 @@ class _InTask:
         until = self._changed.now() + seconds
         while not self._done and self._changed.now() < until:
             await self._changed.wait(until)
-        if not self._done and seconds == _PATIENCE:
+        if not self._done and seconds == _TIMEOUT:
             self._task.cancel()
 
     async def is_waiting(self) -> bool:
-        await self.join(_A_WHILE)
+        await self.join(_WAIT_TIME)
         return not self._done
 
     async def result(self) -> Any:
-        await self.join(_PATIENCE)
+        await self.join(_TIMEOUT)
         return self._outcome.get(done=self._done)
 
 
@@ -222,7 +222,7 @@ class _Outcome:
         self.error: BaseException | None = None
 
     def get(self, *, done: bool) -> Any:
-        _expect(done, f"a call did not return within {_PATIENCE:g} s")
+        _expect(done, f"a call did not return within {_TIMEOUT:g} s")
         if self.error is not None:
             raise self.error
         return self.value
@@ -237,7 +237,7 @@ def _expect(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
-def _same(what: str, seen: object, expected: object) -> None:
+def _expect_equal(what: str, seen: object, expected: object) -> None:
     if seen != expected:
         raise AssertionError(f"{what}: expected {_brief(expected)}, got {_brief(seen)}")
 
@@ -276,51 +276,51 @@ def _check(body: _Body) -> _Body:
 
 
 @_check
-async def R1_recv_waits_until_all_the_bytes_are_there(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R1_recv_waits_until_all_the_bytes_are_there(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """A buffered ``recv(n)`` returns n bytes, however they come; what is more stays for the next call."""
-    await _of(peer.send(b"ab"))
-    reading = stage.start(lambda: sock.recv(5, timeout=_PATIENCE))
+    await _result(peer.send(b"ab"))
+    reading = stage.start(lambda: sock.recv(5, timeout=_TIMEOUT))
     _expect(await reading.is_waiting(), "recv(5) returned after two bytes")
-    await _of(peer.send(b"cdef"))
-    _same("recv(5)", await reading.result(), b"abcde")
-    _same("the next recv(1)", await _of(sock.recv(1, timeout=_PATIENCE)), b"f")
+    await _result(peer.send(b"cdef"))
+    _expect_equal("recv(5)", await reading.result(), b"abcde")
+    _expect_equal("the next recv(1)", await _result(sock.recv(1, timeout=_TIMEOUT)), b"f")
 
 
 @_check
-async def R1_recv_returns_fewer_bytes_only_at_the_end(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R1_recv_returns_fewer_bytes_only_at_the_end(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """At the end of the stream ``recv(n)`` returns what is there, and then ``b""``, as often as it is called."""
-    await _of(peer.send(b"abc"))
-    await _of(peer.shutdown_write())
-    _same("recv(5) of three bytes", await _of(sock.recv(5, timeout=_PATIENCE)), b"abc")
+    await _result(peer.send(b"abc"))
+    await _result(peer.shutdown_write())
+    _expect_equal("recv(5) of three bytes", await _result(sock.recv(5, timeout=_TIMEOUT)), b"abc")
     for _ in range(2):
-        _same("recv(5) at the end", await _of(sock.recv(5, timeout=_PATIENCE)), b"")
+        _expect_equal("recv(5) at the end", await _result(sock.recv(5, timeout=_TIMEOUT)), b"")
 
 
 @_check
-async def R2_recv_some_returns_what_is_there(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R2_recv_some_returns_what_is_there(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``recv_some`` returns as soon as one byte is there, from the buffer first."""
-    await _of(peer.send(b"line\nrest"))
-    _same("recv_line()", await _of(sock.recv_line(timeout=_PATIENCE)), b"line")
-    await _of(peer.shutdown_write())
-    _same("recv_some(2)", await _of(sock.recv_some(2, timeout=_PATIENCE)), b"re")
-    _same("recv_some()", await _of(sock.recv_some(timeout=_PATIENCE)), b"st")
-    _same("recv_some() at the end", await _of(sock.recv_some(timeout=_PATIENCE)), b"")
+    await _result(peer.send(b"line\nrest"))
+    _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"line")
+    await _result(peer.shutdown_write())
+    _expect_equal("recv_some(2)", await _result(sock.recv_some(2, timeout=_TIMEOUT)), b"re")
+    _expect_equal("recv_some()", await _result(sock.recv_some(timeout=_TIMEOUT)), b"st")
+    _expect_equal("recv_some() at the end", await _result(sock.recv_some(timeout=_TIMEOUT)), b"")
 
 
 @_check
-async def R4_a_timeout_of_0_does_not_wait(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R4_a_timeout_of_0_does_not_wait(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """With ``timeout=0`` a read takes what is there already, or raises ``TimeoutError``."""
     with _raises("recv_some(timeout=0) of nothing", TimeoutError):
-        await _of(sock.recv_some(timeout=0))
-    await _of(peer.send(b"abc\n"))
-    _same("recv(1)", await _of(sock.recv(1, timeout=_PATIENCE)), b"a")
-    _same("recv_line(timeout=0)", await _of(sock.recv_line(timeout=0)), b"bc")
+        await _result(sock.recv_some(timeout=0))
+    await _result(peer.send(b"abc\n"))
+    _expect_equal("recv(1)", await _result(sock.recv(1, timeout=_TIMEOUT)), b"a")
+    _expect_equal("recv_line(timeout=0)", await _result(sock.recv_line(timeout=0)), b"bc")
 
 
 @_check
-async def R5_after_a_timeout_nothing_is_lost(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R5_after_a_timeout_nothing_is_lost(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """A read that ran out of time takes nothing: the same call, or another one, gets every byte."""
-    await _of(peer.send(b"par"))
+    await _result(peer.send(b"par"))
     reads: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("recv_line", lambda: sock.recv_line(timeout=0.01)),
         ("recv", lambda: sock.recv(100, timeout=0.01)),
@@ -329,72 +329,72 @@ async def R5_after_a_timeout_nothing_is_lost(stage: _Stage, sock: _Sock, peer: _
     )
     for what, read in reads:
         with _raises(f"{what} of a part", SocketTimeout):
-            await _of(read())
-    await _of(peer.send(b"t\nx"))
-    _same("recv_line() afterwards", await _of(sock.recv_line(timeout=_PATIENCE)), b"part")
-    _same("recv(1) afterwards", await _of(sock.recv(1, timeout=_PATIENCE)), b"x")
+            await _result(read())
+    await _result(peer.send(b"t\nx"))
+    _expect_equal("recv_line() afterwards", await _result(sock.recv_line(timeout=_TIMEOUT)), b"part")
+    _expect_equal("recv(1) afterwards", await _result(sock.recv(1, timeout=_TIMEOUT)), b"x")
 
 
 @_check
-async def R6_a_line_ends_at_either_newline(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R6_a_line_ends_at_either_newline(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """A line ends at LF or CR LF, which are not returned; a lone CR is data; an empty line is ``b"\\r\\n"``."""
-    await _of(peer.send(b"one\r\ntwo\na\rb\r\nc\r\r\n\n\r\nlast\n"))
-    await _of(peer.shutdown_write())
+    await _result(peer.send(b"one\r\ntwo\na\rb\r\nc\r\r\n\n\r\nlast\n"))
+    await _result(peer.shutdown_write())
     for line in (b"one", b"two", b"a\rb", b"c\r", b"\r\n", b"\r\n", b"last", b""):
-        _same("recv_line()", await _of(sock.recv_line(timeout=_PATIENCE)), line)
+        _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), line)
 
 
 @_check
-async def R7_a_line_that_is_there_waits_for_nothing(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R7_a_line_that_is_there_waits_for_nothing(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """A complete line is returned while the peer says nothing more, whether it came whole or byte by byte."""
     for byte in b"ab\r\n":
-        await _of(peer.send(bytes([byte])))
-    _same("recv_line()", await _of(sock.recv_line(timeout=_PATIENCE)), b"ab")
+        await _result(peer.send(bytes([byte])))
+    _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"ab")
 
 
 @_check
-async def R8_an_unfinished_line_is_still_readable(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R8_an_unfinished_line_is_still_readable(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """At the end of the stream ``recv_line`` returns ``b""``, and what it did not return can be read by ``recv``."""
-    await _of(peer.send(b"whole\nunfinished"))
-    await _of(peer.shutdown_write())
-    _same("recv_line()", await _of(sock.recv_line(timeout=_PATIENCE)), b"whole")
-    _same("recv_line() of half a line", await _of(sock.recv_line(timeout=_PATIENCE)), b"")
+    await _result(peer.send(b"whole\nunfinished"))
+    await _result(peer.shutdown_write())
+    _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"whole")
+    _expect_equal("recv_line() of half a line", await _result(sock.recv_line(timeout=_TIMEOUT)), b"")
     with _raises("recv_exactly(100) of ten bytes", EndOfStreamError) as caught:
-        await _of(sock.recv_exactly(100, timeout=_PATIENCE))
-    _same("its .partial", getattr(caught[0], "partial", None), b"unfinished")
-    _same("recv(100)", await _of(sock.recv(100, timeout=_PATIENCE)), b"unfinished")
+        await _result(sock.recv_exactly(100, timeout=_TIMEOUT))
+    _expect_equal("its .partial", getattr(caught[0], "partial", None), b"unfinished")
+    _expect_equal("recv(100)", await _result(sock.recv(100, timeout=_TIMEOUT)), b"unfinished")
 
 
 @_check
-async def R9_a_line_is_never_longer_than_allowed(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R9_a_line_is_never_longer_than_allowed(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``max_length`` bytes are a whole line with no phantom after it; a longer one comes in parts, or is an error."""
-    await _of(peer.send(b"abcd\nabcdef\nnext\ntoo long\n"))
+    await _result(peer.send(b"abcd\nabcdef\nnext\ntoo long\n"))
 
     def line(**options: str) -> Any:
-        return sock.recv_line(timeout=_PATIENCE, max_length=4, **options)
+        return sock.recv_line(timeout=_TIMEOUT, max_length=4, **options)
 
     for expected in (b"abcd", b"abcd", b"ef", b"next"):
-        _same("recv_line(max_length=4)", await _of(line()), expected)
+        _expect_equal("recv_line(max_length=4)", await _result(line()), expected)
     with _raises("recv_line(max_length=4, on_long='raise') of eight bytes", LineTooLongError):
-        await _of(line(on_long="raise"))
-    _same("recv_line() afterwards", await _of(sock.recv_line(timeout=_PATIENCE)), b"too long")
+        await _result(line(on_long="raise"))
+    _expect_equal("recv_line() afterwards", await _result(sock.recv_line(timeout=_TIMEOUT)), b"too long")
 
 
 @_check
-async def R11_a_second_reader_is_refused(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R11_a_second_reader_is_refused(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """While one read waits another one is a ``BusyError``, and the first is unharmed."""
-    reading = stage.start(lambda: sock.recv_line(timeout=_PATIENCE))
+    reading = stage.start(lambda: sock.recv_line(timeout=_TIMEOUT))
     _expect(await reading.is_waiting(), "recv_line() did not wait for a line")
     with _raises("a second read", BusyError):
-        await _of(sock.recv(1, timeout=_PATIENCE))
-    await _of(peer.send(b"line\n"))
-    _same("the first recv_line()", await reading.result(), b"line")
+        await _result(sock.recv(1, timeout=_TIMEOUT))
+    await _result(peer.send(b"line\n"))
+    _expect_equal("the first recv_line()", await reading.result(), b"line")
 
 
 @_check
-async def R13_close_wakes_who_waits(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R13_close_wakes_who_waits(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``close`` ends a read that waits, at once, with ``ClosedError``."""
-    reading = stage.start(lambda: sock.recv(1, timeout=_PATIENCE / 2))
+    reading = stage.start(lambda: sock.recv(1, timeout=_TIMEOUT / 2))
     _expect(await reading.is_waiting(), "recv(1) did not wait for a byte")
     sock.close()
     with _raises("a read that waited", ClosedError):
@@ -402,52 +402,54 @@ async def R13_close_wakes_who_waits(stage: _Stage, sock: _Sock, peer: _Sock) -> 
 
 
 @_check
-async def R14_after_close_every_call_is_refused(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def R14_after_close_every_call_is_refused(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """Use after ``close`` is a ``ClosedError``, and closing again is fine."""
     sock.close()
     sock.close()
     with _raises("recv after close", ClosedError):
-        await _of(sock.recv(1, timeout=_PATIENCE))
+        await _result(sock.recv(1, timeout=_TIMEOUT))
     with _raises("send after close", ClosedError):
-        await _of(sock.send(b"x", timeout=_PATIENCE))
+        await _result(sock.send(b"x", timeout=_TIMEOUT))
 
 
 @_check
-async def W1_send_means_all_of_it(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def W1_send_means_all_of_it(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``send`` of more than the system takes at once waits for a slow reader, who gets every byte once and in order."""
-    data = random.Random(_MUCH).randbytes(_MUCH)
-    sending = stage.start(lambda: sock.send(data, timeout=_PATIENCE))
+    data = random.Random(_MORE_THAN_BUFFERED).randbytes(_MORE_THAN_BUFFERED)
+    sending = stage.start(lambda: sock.send(data, timeout=_TIMEOUT))
     _expect(await sending.is_waiting(), "send returned though nobody has read")
-    _expect(await _of(peer.recv(len(data), timeout=_PATIENCE)) == data, "other bytes came than were sent")
+    _expect(await _result(peer.recv(len(data), timeout=_TIMEOUT)) == data, "other bytes came than were sent")
     await sending.result()
 
 
 @_check
-async def W4_the_buffer_is_the_callers_again(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def W4_the_buffer_is_the_callers_again(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """What the caller does to its buffer once ``send`` has returned changes nothing of what was sent."""
     buffer = bytearray(b"before")
-    await _of(sock.send(buffer, timeout=_PATIENCE))
+    await _result(sock.send(buffer, timeout=_TIMEOUT))
     buffer[:] = b"after!"
-    _same("what came", await _of(peer.recv(6, timeout=_PATIENCE)), b"before")
+    _expect_equal("what came", await _result(peer.recv(6, timeout=_TIMEOUT)), b"before")
 
 
 @_check
-async def W6_sending_nothing_is_nothing(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def W6_sending_nothing_is_nothing(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``send(b"")`` sends nothing, and is no end."""
-    await _of(sock.send(b"", timeout=_PATIENCE))
-    await _of(sock.send(b"x", timeout=_PATIENCE))
-    _same("what came", await _of(peer.recv_some(timeout=_PATIENCE)), b"x")
+    await _result(sock.send(b"", timeout=_TIMEOUT))
+    await _result(sock.send(b"x", timeout=_TIMEOUT))
+    _expect_equal("what came", await _result(peer.recv_some(timeout=_TIMEOUT)), b"x")
 
 
 @_check
-async def half_close_ends_one_direction_only(stage: _Stage, sock: _Sock, peer: _Sock) -> None:
+async def half_close_ends_one_direction_only(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
     """``shutdown_write`` tells the peer the end, and what the peer still sends can be read."""
-    await _of(sock.send(b"question"))
-    await _of(sock.shutdown_write())
-    _same("the peer's recv(100)", await _of(peer.recv(100, timeout=_PATIENCE)), b"question")
-    await _of(peer.send(b"answer"))
-    await _of(peer.shutdown_write())
-    _same("recv(100) after the half-close", await _of(sock.recv(100, timeout=_PATIENCE)), b"answer")
+    await _result(sock.send(b"question"))
+    await _result(sock.shutdown_write())
+    _expect_equal("the peer's recv(100)", await _result(peer.recv(100, timeout=_TIMEOUT)), b"question")
+    await _result(peer.send(b"answer"))
+    await _result(peer.shutdown_write())
+    _expect_equal(
+        "recv(100) after the half-close", await _result(sock.recv(100, timeout=_TIMEOUT)), b"answer"
+    )
 
 
 CHECKS: tuple[Check, ...] = tuple(Check(body.__name__, inspect.getdoc(body) or "", body) for body in _BODIES)

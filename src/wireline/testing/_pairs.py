@@ -21,7 +21,7 @@ __all__ = ["AsyncPair", "Kind", "Pair", "async_pair", "pair"]
 Kind = Literal["tcp", "tcp6", "unix", "tls"]
 
 # Seconds that both ends get for the handshake. A guess: it is a matter of milliseconds.
-_PATIENCE = 10.0
+_HANDSHAKE_TIMEOUT = 10.0
 
 _NAME = "localhost"
 
@@ -65,7 +65,7 @@ def pair(kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = 
         kind: ``"tcp"`` and ``"tcp6"`` are connections of the loopback interface, ``"unix"`` is a pair of Unix
             sockets, ``"tls"`` is TLS over TCP, and the handshake is done.
         tls: for ``"tls"``, the configuration of both ends; the server's name is ``localhost``. Without it one of a
-            `ThrowawayCA`, which needs the package ``trustme``.
+            `TestCA`, which needs the package ``trustme``.
         buffered: as of ``Socket``.
 
     Raises:
@@ -124,14 +124,14 @@ def _context(kind: Kind, tls: SslContext | None) -> SslContext | None:
         if tls is not None:
             raise ValueError(f"tls= is for pair('tls'), and this is {kind!r}")
         return None
-    return tls or _throwaway_context()
+    return tls or _test_context()
 
 
 @functools.cache
-def _throwaway_context() -> SslContext:
-    from wireline.testing._certificates import ThrowawayCA
+def _test_context() -> SslContext:
+    from wireline.testing._certificates import TestCA
 
-    return ThrowawayCA().context()
+    return TestCA().context()
 
 
 def _raw_pair(kind: Kind) -> tuple[socket.socket, socket.socket]:
@@ -156,7 +156,7 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
 
     def serve() -> None:
         try:
-            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_PATIENCE)
+            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
             failures.append(error)
             # Its own end: the client then ends by what it was told, an alert or the end of the stream. Closing the
@@ -166,7 +166,7 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
     thread = threading.Thread(target=serve, name="wireline-pair", daemon=True)
     thread.start()
     try:
-        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, _PATIENCE)
+        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
     except BaseException:
         made.server.close()
         raise
@@ -181,10 +181,11 @@ async def _shake_hands_async(made: AsyncPair, context: SslContext) -> None:
     from wireline.tls import Handshake
 
     serving = spawn(
-        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_PATIENCE), "wireline-pair"
+        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT),
+        "wireline-pair",
     )
     try:
-        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, _PATIENCE)
+        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
     except BaseException:
         made.server.close()
         with contextlib.suppress(OSError):

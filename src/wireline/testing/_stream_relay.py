@@ -26,32 +26,32 @@ from typing import TYPE_CHECKING
 from wireline import AF_UNIX, BUFFER_SIZE, ClosedError, SocketFlag, SocketTimeout
 from wireline._os.linger import DEFAULT_LINGER
 from wireline.options import DONT_WAIT, NO_SIGNAL
+from wireline.testing._delay_line import DelayLine, Ending
 from wireline.testing._faults import NO_FAULTS, Faults
-from wireline.testing._passage import Fate, Passage
-from wireline.testing._records import PATIENCE, CloseNotifyFilter
+from wireline.testing._tls_records import HOLD_TIME, CloseNotifyFilter
 
 if TYPE_CHECKING:
     from wireline.net import Socket
 
-__all__ = ["Link"]
+__all__ = ["StreamRelay"]
 
 # Without `SAFE_DISCONN`: a reset is an error here, not an end.
 _NO_FLAGS = SocketFlag(0)
 
 # Seconds between two looks whether a peer has everything, which nothing announces. A guess.
-_LOOK = 0.002
+_POLL_INTERVAL = 0.002
 
 # Seconds that a `send` may take to return once it is done. A guess.
-_RETURNING = 0.05
+_SEND_RETURN_TIME = 0.05
 
 
-class Link:
+class StreamRelay:
     """Two connected sockets of ``wireline.net``, tied together.
 
     Attributes:
         to_server: bytes that the server was given.
         to_client: bytes that the client was given.
-        culprit: the socket that failed, once one has.
+        failed_socket: the socket that failed, once one has.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Link:
         """Prepare; nothing moves before ``run``.
 
         Args:
-            client: one side; its reads and writes belong to the link from now on.
+            client: one side; its reads and writes belong to the relay from now on.
             server: the other side, likewise.
             faults: what is wrong with the network between them.
             number: of this connection among those that have the same faults: each has random numbers of its own.
         """
-        self.culprit: Socket | None = None
+        self.failed_socket: Socket | None = None
         self._client = client
         self._server = server
         self._error: OSError | None = None
@@ -89,11 +89,11 @@ class Link:
         """Copy both ways until both sides have ended, then close both. What a fault has done is no error.
 
         Raises:
-            OSError: a side broke off, and ``culprit`` is its socket. The other side got what came before that, and
-                then a reset.
+            OSError: one side failed, and ``failed_socket`` is its socket. The other side received everything that had
+                arrived before, and then a reset.
             ClosedError: ``abort`` was called.
         """
-        thread = threading.Thread(target=self._down.run, name="wireline-link", daemon=True)
+        thread = threading.Thread(target=self._down.run, name="wireline-relay", daemon=True)
         try:
             thread.start()
             self._up.run()
@@ -104,7 +104,7 @@ class Link:
         if self._error is not None:
             raise self._error
         if self._aborted.is_set():
-            raise ClosedError("run: the link was aborted")
+            raise ClosedError("run: the relay was aborted")
         self._client.close()
         self._server.close()
 
@@ -113,18 +113,18 @@ class Link:
         self._aborted.set()
         self._reset()
 
-    def _lose(self, error: OSError, culprit: Socket) -> None:
+    def _lose(self, error: OSError, failed_socket: Socket) -> None:
         """A side is gone: the other one must not take that for an end."""
         with self._lock:
-            if self.culprit is None and not self._aborted.is_set():
-                self._error, self.culprit = error, culprit
+            if self.failed_socket is None and not self._aborted.is_set():
+                self._error, self.failed_socket = error, failed_socket
         self._reset()
 
     def _reset(self) -> None:
         self._down.reset_sink()
         self._up.reset_sink()
-        self._up.hurry.set()
-        self._down.hurry.set()
+        self._up.reset.set()
+        self._down.reset.set()
 
 
 class _Direction:
@@ -132,16 +132,16 @@ class _Direction:
 
     opposite: _Direction
 
-    def __init__(self, source: Socket, sink: Socket, faults: Faults, seed: str, link: Link) -> None:
+    def __init__(self, source: Socket, sink: Socket, faults: Faults, seed: str, relay: StreamRelay) -> None:
         self._source = source
         self._sink = sink
         self._faults = faults
         self._seed = seed
-        self._link = link
+        self._relay = relay
         self.moved = 0
         self.ending = False
         self._mid_send = threading.Lock()
-        self.hurry = threading.Event()
+        self.reset = threading.Event()
         self.over = threading.Event()
 
     def run(self) -> None:
@@ -150,17 +150,17 @@ class _Direction:
             if self._faults == NO_FAULTS:
                 self._copy()
             else:
-                self._copy_through(Passage(self._faults, self._seed))
+                self._copy_through(DelayLine(self._faults, self._seed))
         except ClosedError:
             pass  # the other direction, or `abort`, has closed both
         except _SendFailure as failure:
             self.over.set()
             # Whatever the sink has said before it left comes first.
             self.opposite.over.wait()
-            self._link._lose(failure.error, self._sink)
+            self._relay._lose(failure.error, self._sink)
         except OSError as error:
             self._settle()
-            self._link._lose(error, self._source)
+            self._relay._lose(error, self._source)
         finally:
             self.over.set()
 
@@ -169,31 +169,31 @@ class _Direction:
             self._send(data)
         self._end()
 
-    def _copy_through(self, passage: Passage) -> None:
+    def _copy_through(self, line: DelayLine) -> None:
         """The same, as the faults have it."""
         in_clear = not (self._source.is_ssl or self._sink.is_ssl)
         records = CloseNotifyFilter() if self._faults.drop_tls_close and in_clear else None
-        inlet = _Inlet(self._receive, passage, records)
+        source_input = _Input(self._receive, line, records)
         while True:
-            while (piece := passage.take(monotonic())) is not None:
+            while (piece := line.take(monotonic())) is not None:
                 self._send(piece)
-            if inlet.closed and passage.is_empty:
+            if source_input.closed and line.is_empty:
                 break
-            wait = passage.seconds_to_wait(monotonic())
-            if inlet.closed or not passage.has_room:
-                if self.hurry.wait(wait):
+            wait = line.seconds_to_wait(monotonic())
+            if source_input.closed or not line.has_capacity:
+                if self.reset.wait(wait):
                     raise ClosedError
             else:
-                inlet.fill(wait)
-        if passage.fate is Fate.RESET:
+                source_input.fill(wait)
+        if line.ending is Ending.RESET:
             self._settle()
-            self._link._reset()
-        elif passage.fate is Fate.TRUNCATE:
+            self._relay._reset()
+        elif line.ending is Ending.TRUNCATE:
             self._cut()
             while self._receive(None):
                 pass
-        elif inlet.error is not None:
-            raise inlet.error
+        elif source_input.error is not None:
+            raise source_input.error
         elif self._faults.drop_tls_close:
             self._cut()
         else:
@@ -250,7 +250,7 @@ class _Direction:
         A `send` that is just returning would be taken for one that waits, and woken by ending the stream: the peer
         would see an end before the reset. One that does wait has so much before that end that it never gets out.
         """
-        between_sends = self._mid_send.acquire(timeout=_RETURNING)
+        between_sends = self._mid_send.acquire(timeout=_SEND_RETURN_TIME)
         try:
             self._sink.close(linger=0)
         finally:
@@ -266,14 +266,14 @@ class _Direction:
     def _settle(self) -> None:
         """Before a reset, which throws away what is not sent: wait until the sink's peer has it, or takes no more."""
         with contextlib.suppress(OSError), self._sink._use("close") as raw:  # closed already
-            left, limit = _unsent(raw), monotonic() + DEFAULT_LINGER
-            while left and monotonic() < limit and not self.hurry.wait(_LOOK):
-                before, left = left, _unsent(raw)
+            left, limit = _unacked(raw), monotonic() + DEFAULT_LINGER
+            while left and monotonic() < limit and not self.reset.wait(_POLL_INTERVAL):
+                before, left = left, _unacked(raw)
                 if left < before:
                     limit = monotonic() + DEFAULT_LINGER
 
 
-def _unsent(sock: socket.socket) -> int:
+def _unacked(sock: socket.socket) -> int:
     """How many bytes the peer has not acknowledged (where the system tells; elsewhere none)."""
     try:
         import fcntl
@@ -284,8 +284,8 @@ def _unsent(sock: socket.socket) -> int:
         return 0
 
 
-class _Inlet:
-    """Where bytes get into a passage.
+class _Input:
+    """Where bytes get into a line.
 
     Attributes:
         closed: nothing more comes in.
@@ -295,11 +295,11 @@ class _Inlet:
     def __init__(
         self,
         receive: Callable[[float | None], bytes],
-        passage: Passage,
+        line: DelayLine,
         records: CloseNotifyFilter | None,
     ) -> None:
         self._receive = receive
-        self._passage = passage
+        self._line = line
         self._records = records
         self._held_since = 0.0
         self._ended = False
@@ -307,7 +307,7 @@ class _Inlet:
 
     @property
     def closed(self) -> bool:
-        return self._ended or self._passage.fate is not None
+        return self._ended or self._line.ending is not None
 
     def fill(self, wait: float | None) -> None:
         """Wait for bytes, at most that long, and put them in."""
@@ -329,7 +329,7 @@ class _Inlet:
 
     def _put(self, data: bytes) -> None:
         if data:
-            self._passage.put(data, monotonic())
+            self._line.put(data, monotonic())
 
     def _filtered(self, data: bytes) -> bytes:
         if self._records is None:
@@ -344,7 +344,7 @@ class _Inlet:
         """Seconds for which something may still be held back; None if nothing is."""
         if self._records is None or not self._records.may_be_data:
             return None
-        return max(0.0, self._held_since + PATIENCE - monotonic())
+        return max(0.0, self._held_since + HOLD_TIME - monotonic())
 
     def _release(self) -> bytes:
         return self._records.release() if self._records is not None else b""

@@ -1,4 +1,4 @@
-"""A bad network in front of a server, for the time of a block."""
+"""A bad proxy in front of a server, for the time of a block."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from wireline import AF_UNIX, Address, ClosedError, Target, parse_target
 from wireline.net import Server, Socket, dial, serve
 from wireline.testing._faults import Faults
-from wireline.testing._link import Link
+from wireline.testing._stream_relay import StreamRelay
 
-__all__ = ["faulty"]
+__all__ = ["fault_proxy"]
 
 _log = logging.getLogger("wireline")
 
@@ -24,10 +24,10 @@ _EVERY_INTERFACE = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @contextlib.contextmanager
-def faulty(
+def fault_proxy(
     server: Address | tuple[str, int] | str, faults: Faults | str, *, timeout: float | None = 10.0
 ) -> Iterator[Address]:
-    """Put a bad network in front of a server: connect to the address that the block is given instead of to it.
+    """Put a bad proxy in front of a server: connect to the address that the block is given instead of to it.
 
     It is made of threads and relays bytes, TLS as it comes, so that any client and any server can be at its ends, in
     this process or elsewhere, of either flavour. What is still connected at the end of the block gets a reset.
@@ -53,14 +53,14 @@ def faulty(
         where = "127.0.0.1"
         if target.path:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wireline-"))
-            where = f"unix:{os.path.join(directory, 'faulty')}"
-        network = _Network(target, faults, timeout)
-        listener = serve(network.handle, 0, where)
-        stack.callback(network.end, listener)
+            where = f"unix:{os.path.join(directory, 'fault_proxy')}"
+        proxy = _FaultProxy(target, faults, timeout)
+        listener = serve(proxy.handle, 0, where)
+        stack.callback(proxy.end, listener)
         yield listener.local_addr
 
 
-class _Network:
+class _FaultProxy:
     """The connections that go through."""
 
     def __init__(self, target: Target, faults: Faults, timeout: float | None) -> None:
@@ -69,7 +69,7 @@ class _Network:
         self._timeout = timeout
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._links: set[Link] = set()
+        self._relays: set[StreamRelay] = set()
         self._ended = False
 
     def handle(self, client: Socket, address: Address) -> None:
@@ -78,9 +78,9 @@ class _Network:
             number = next(self._numbers)
         try:
             with self._connect() as server:
-                link = Link(client, server, self._faults, number=number)
-                with self._kept(link):
-                    link.run()
+                relay = StreamRelay(client, server, self._faults, number=number)
+                with self._registered(relay):
+                    relay.run()
         except ClosedError:
             pass  # the block is over
         except OSError as error:
@@ -91,9 +91,9 @@ class _Network:
         """Reset what is left."""
         with self._lock:
             self._ended = True
-            left = list(self._links)
-        for link in left:
-            link.abort()
+            left = list(self._relays)
+        for relay in left:
+            relay.abort()
         server.stop()
 
     def _connect(self) -> Socket:
@@ -108,17 +108,17 @@ class _Network:
         return sock
 
     @contextlib.contextmanager
-    def _kept(self, link: Link) -> Iterator[None]:
+    def _registered(self, relay: StreamRelay) -> Iterator[None]:
         with self._lock:
-            self._links.add(link)
+            self._relays.add(relay)
             ended = self._ended
         if ended:
-            link.abort()
+            relay.abort()
         try:
             yield
         finally:
             with self._lock:
-                self._links.discard(link)
+                self._relays.discard(relay)
 
 
 def _target(server: Address | tuple[str, int] | str) -> Target:

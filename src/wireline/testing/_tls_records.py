@@ -7,9 +7,9 @@ such a record is held back until the next one comes, or the end, or, as somebody
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "CloseNotifyFilter"]
+__all__ = ["HOLD_TIME", "CloseNotifyFilter"]
 
-PATIENCE = 0.25
+HOLD_TIME = 0.25
 """Seconds that a record which may be data is held back. A guess: the end follows a ``close_notify`` at once."""
 
 _HEADER = 5

@@ -12,7 +12,7 @@ from collections import deque
 
 from wireline.testing._faults import Faults
 
-__all__ = ["CAPACITY", "Fate", "Passage"]
+__all__ = ["CAPACITY", "DelayLine", "Ending"]
 
 CAPACITY = 1 << 20
 """Bytes that may be under way in one direction. What comes on top of it is not read, and so holds the sender back."""
@@ -20,18 +20,18 @@ CAPACITY = 1 << 20
 PAUSE = 0.001
 """Seconds between two pieces of ``chunk``. A guess: who waits for the first one has woken up when the second comes."""
 
-_PIECES_A_SECOND = 20
+_PIECES_PER_SECOND = 20
 """How smoothly ``rate`` flows: a piece has at most a twentieth of what goes in a second."""
 
 
-class Fate(enum.Enum):
+class Ending(enum.Enum):
     """What becomes of the stream once a number of bytes has gone through."""
 
     RESET = enum.auto()
     TRUNCATE = enum.auto()
 
 
-class Passage:
+class DelayLine:
     """What is under way, and when it arrives."""
 
     def __init__(self, faults: Faults, seed: str) -> None:
@@ -46,18 +46,18 @@ class Passage:
         self._rate = faults.rate
         self._pause = PAUSE if faults.chunk else 0.0
         self._random = random.Random(f"{faults.seed}/{seed}")
-        flowing = max(1, faults.rate // _PIECES_A_SECOND) if faults.rate else CAPACITY
-        self._largest = min(flowing, faults.chunk or CAPACITY)
+        per_piece = max(1, faults.rate // _PIECES_PER_SECOND) if faults.rate else CAPACITY
+        self._max_piece = min(per_piece, faults.chunk or CAPACITY)
         self._pieces: deque[tuple[float, bytes]] = deque()
-        self._under_way = 0
+        self._in_flight = 0
         self._free_at = -math.inf
         self._limit, self._end = _limit(faults)
-        self._taken_in = 0
+        self._accepted = 0
 
     @property
-    def has_room(self) -> bool:
+    def has_capacity(self) -> bool:
         """Whether more may be put in."""
-        return self._under_way < CAPACITY
+        return self._in_flight < CAPACITY
 
     @property
     def is_empty(self) -> bool:
@@ -65,31 +65,31 @@ class Passage:
         return not self._pieces
 
     @property
-    def fate(self) -> Fate | None:
+    def ending(self) -> Ending | None:
         """What happens after the bytes that are under way; None: they are not the last ones."""
-        return self._end if self._taken_in >= self._limit else None
+        return self._end if self._accepted >= self._limit else None
 
     def put(self, data: bytes, now: float) -> None:
         """Put bytes in. Those beyond the limit are lost."""
-        room = self._limit - self._taken_in
+        room = self._limit - self._accepted
         view = memoryview(data)[: len(data) if room >= len(data) else int(room)]
-        self._taken_in += len(view)
-        for start in range(0, len(view), self._largest):
-            self._put_piece(bytes(view[start : start + self._largest]), now)
+        self._accepted += len(view)
+        for start in range(0, len(view), self._max_piece):
+            self._put_piece(bytes(view[start : start + self._max_piece]), now)
 
     def _put_piece(self, piece: bytes, now: float) -> None:
         arrival = now + self._delay + (self._random.random() * self._jitter if self._jitter else 0.0)
         due = max(arrival, self._free_at) + (len(piece) / self._rate if self._rate else 0.0)
         self._free_at = due + self._pause
         self._pieces.append((due, piece))
-        self._under_way += len(piece)
+        self._in_flight += len(piece)
 
     def take(self, now: float) -> bytes | None:
         """Take the next piece out; None: it is not there yet."""
         if not self._pieces or self._pieces[0][0] > now:
             return None
         piece = self._pieces.popleft()[1]
-        self._under_way -= len(piece)
+        self._in_flight -= len(piece)
         # Who was late is not made up for: pieces that were sent in one go would arrive in one.
         if self._pause and self._pieces:
             due, following = self._pieces[0]
@@ -101,10 +101,10 @@ class Passage:
         return max(0.0, self._pieces[0][0] - now) if self._pieces else None
 
 
-def _limit(faults: Faults) -> tuple[float, Fate | None]:
+def _limit(faults: Faults) -> tuple[float, Ending | None]:
     """After how many bytes it is over, and how."""
     reset = math.inf if faults.reset_after is None else faults.reset_after
     truncated = math.inf if faults.truncate_after is None else faults.truncate_after
     if reset <= truncated:
-        return reset, Fate.RESET if reset < math.inf else None
-    return truncated, Fate.TRUNCATE
+        return reset, Ending.RESET if reset < math.inf else None
+    return truncated, Ending.TRUNCATE

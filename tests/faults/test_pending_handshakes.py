@@ -27,7 +27,7 @@ from tests.scenarios.flavours import Face, Flavour
 from tests.tls import certificates
 from tests.tls.memory import server_context
 from wireline import AcceptResult, Address
-from wireline import _pending_handshakes as _guests
+from wireline import _pending_handshakes as pending
 from wireline._secure import SecureSocket
 from wireline.net import Socket
 
@@ -129,11 +129,11 @@ def descriptors() -> int:
 async def test_FA21_a_listener_keeps_a_bounded_number_of_clients(listener: Any) -> None:
     """FA21: try_accept_addr on a TLS listener kept any number of silent clients."""
     with contextlib.ExitStack() as stack:
-        silent_clients(stack, listener, _guests.MOST + 100)
+        silent_clients(stack, listener, pending.MAX_PENDING + 100)
         before = descriptors()
         for _ in range(3):
             assert listener.try_accept_addr() == NOT_YET
-        assert descriptors() - before == _guests.MOST
+        assert descriptors() - before == pending.MAX_PENDING
 
 
 async def test_FA21_a_call_does_not_look_at_every_client(
@@ -169,8 +169,8 @@ async def test_FA21_silent_clients_do_not_keep_out_others_for_long(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA21: when there is no place left, those lose theirs that have had theirs longest."""
-    monkeypatch.setattr(_guests, "MOST", 20)
-    monkeypatch.setattr(_guests, "_GRACE", 0.05)
+    monkeypatch.setattr(pending, "MAX_PENDING", 20)
+    monkeypatch.setattr(pending, "_MIN_HANDSHAKE_TIME", 0.05)
     with contextlib.ExitStack() as stack:
         silent = silent_clients(stack, listener, 70)
         client = stack.enter_context(TlsClient(listener))
@@ -184,7 +184,7 @@ async def test_FA21_a_crowd_that_comes_at_once_loses_none(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA21: the bound is no reason to close a client that is busy with its handshake."""
-    monkeypatch.setattr(_guests, "MOST", 8)
+    monkeypatch.setattr(pending, "MAX_PENDING", 8)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(listener)) for _ in range(40)]
         socks = await accepted(listener, *clients)
@@ -197,8 +197,8 @@ async def test_FA21_one_that_is_ready_is_not_sent_away_for_its_age(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA21: a program that polls seldom finds old clients that have done their part: they stay."""
-    monkeypatch.setattr(_guests, "MOST", 2)
-    monkeypatch.setattr(_guests, "_GRACE", 0.0)
+    monkeypatch.setattr(pending, "MAX_PENDING", 2)
+    monkeypatch.setattr(pending, "_MIN_HANDSHAKE_TIME", 0.0)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(listener)) for _ in range(2)]
         while not everyone_is_done(clients):
@@ -212,7 +212,7 @@ async def test_FA21_one_that_is_ready_is_not_sent_away_for_its_age(
 
 async def test_FA21_a_silent_client_has_so_much_time(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA21: the limit of time for each client is kept."""
-    monkeypatch.setattr(_guests, "_PATIENCE", 0.1)
+    monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as silent:
         assert listener.try_accept_addr() == NOT_YET
         assert not is_closed_by_peer(silent)
@@ -223,7 +223,7 @@ async def test_FA21_a_silent_client_has_so_much_time(listener: Any, monkeypatch:
 
 async def test_FA21_one_that_drips_has_no_more_time(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA21: a client that says a byte now and then has the same time as one that is silent."""
-    monkeypatch.setattr(_guests, "_PATIENCE", 0.1)
+    monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as dripping:
         limit = time.monotonic() + PATIENCE
         with contextlib.suppress(OSError):
