@@ -37,7 +37,7 @@ def _own(kind: type) -> dict[str, object]:
     """What the class has from the rooms of its flavour, in the order in which a reader meets what counts."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
-        if base.__module__.startswith((net.__name__ + ".", asyncnet.__name__ + ".")):
+        if base.__module__.startswith((net.__name__, asyncnet.__name__)):
             for name, member in vars(base).items():
                 found.pop(name, None)  # what is only announced further down does not count
                 found[name] = member

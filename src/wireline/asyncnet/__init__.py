@@ -6,6 +6,7 @@ threads, but ``close``, which any thread may call.
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
@@ -27,3 +28,7 @@ __all__ = [
     "dial",
     "serve",
 ]
+
+# One class each for both flavours; the path must not depend on which flavour is imported first.
+_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish(__name__, globals(), __all__)

@@ -6,6 +6,7 @@ thread wakes whoever waits.
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
@@ -25,3 +26,5 @@ __all__ = [
     "dial",
     "serve",
 ]
+
+_publish(__name__, globals(), __all__)

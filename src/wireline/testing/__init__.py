@@ -5,6 +5,7 @@ Nothing here is loaded by the library itself. ``wireline.testing.pytest_plugin``
 
 from typing import TYPE_CHECKING
 
+from wireline._public import publish as _publish
 from wireline.testing._checks import CHECKS as CHECKS
 from wireline.testing._checks import Check as Check
 from wireline.testing._fault_proxy import fault_proxy as fault_proxy
@@ -34,10 +35,15 @@ __all__ = [
 ]
 
 
+_LAZY = ("CertificateFiles", "TestCA")
+_publish(__name__, globals(), (name for name in __all__ if name not in _LAZY))
+
+
 def __getattr__(name: str) -> object:
-    # Certificates bring `ssl` with them: for who asks.
-    if name in ("CertificateFiles", "TestCA"):
+    # Certificates need `ssl`, which the rest does not load.
+    if name in _LAZY:
         from wireline.testing import _certificates
 
+        _publish(__name__, vars(_certificates), _LAZY)
         return getattr(_certificates, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

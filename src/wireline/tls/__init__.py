@@ -10,6 +10,7 @@ import ssl
 from typing import NoReturn
 
 from wireline._core.tls_engine import TruncatedError as TruncatedError
+from wireline._public import publish as _publish
 from wireline.options import AcceptResult as AcceptResult
 
 from ._certificate import Certificate as Certificate
@@ -71,3 +72,6 @@ def _last_recorded() -> str:
     while code := library.ERR_get_error():
         text = _libssl.read(library.ERR_reason_error_string(code))
     return text.decode()
+
+
+_publish(__name__, globals(), __all__)
