@@ -378,16 +378,16 @@ def test_P1_handing_over_is_one_system_call_at_most_and_never_waits(
     """FA1: each close wrote to a blocking socketpair, under a lock that its reader needed: a deadlock after 280."""
     here, there = pair
     looks = threading.Event()
-    real = linger._Waker.rest
+    real = linger._Waker.clear
 
-    def rest(self: linger._Waker) -> None:
+    def clear(self: linger._Waker) -> None:
         assert looks.wait(PATIENCE)
         real(self)
 
     with monkeypatch.context() as held_up:
-        held_up.setattr(linger._Waker, "rest", rest)
+        held_up.setattr(linger._Waker, "clear", clear)
         close_in_background(here, PATIENCE)
-        until(lambda: any(watch._waker is not None for watch in linger._linger_thread._active.values()))
+        until(lambda: any(poller._waker is not None for poller in linger._linger_thread._active.values()))
         pairs = [tcp_pair() for _ in range(400)]  # more than fit into the pair
         start = time.monotonic()
         for one, _ in pairs:
@@ -421,13 +421,13 @@ def test_P1_many_that_are_over_soon_leave_no_deadline_behind(pair: Pair) -> None
         close_in_background(one, 3e9)
         its_peer.close()
     until(lambda: len(linger._linger_thread._all) == 1)
-    (watch,) = linger._linger_thread._active.values()
+    (poller,) = linger._linger_thread._active.values()
     for _ in range(2):  # the poll that tidies up may have been the one before
         one, its_peer = socket.socketpair()
         close_in_background(one, 3e9)
         its_peer.close()
         until(lambda: len(linger._linger_thread._all) == 1)
-    assert len(watch._deadlines) <= 1010
+    assert len(poller._deadlines) <= 1010
     there.close()
     join()
 
