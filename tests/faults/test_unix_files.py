@@ -313,7 +313,7 @@ def test_FA20_a_lock_that_is_never_let_go_is_an_error_in_time(
     began = time.monotonic()
     error = refused(sock, path)
     assert time.monotonic() - began < PATIENCE / 4
-    assert "a stale socket file is replaced only in a directory that can be locked" in error.__notes__[0]
+    assert "a stale socket file can only be replaced if its directory can be locked" in error.__notes__[0]
     assert path.is_socket()
     path.unlink()
     sock.bind_unix(path)  # a path that is free needs no lock

@@ -192,7 +192,7 @@ class _LingeringSocket:
 
 
 class _Waker:
-    """Wakes a thread that waits in a selector. Its last reference closes its descriptors, so ``wake`` is always safe."""
+    """Wakes a thread that waits in a selector. The last reference closes the descriptors: ``wake`` is always safe."""
 
     __slots__ = ("_receiver", "_sender", "_woken")
 
