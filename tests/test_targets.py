@@ -57,7 +57,7 @@ def test_spellings_for_listening_only(text: str, target: Target, canonical: str)
     assert parse_target(text, listening=True) == target
     assert str(target) == canonical
     assert parse_target(canonical, listening=True) == target
-    with pytest.raises(ValueError, match=r"is no target: the (port|host) (is missing|must be)"):
+    with pytest.raises(ValueError, match=r"is not a target: the (port|host) (is missing|must be)"):
         parse_target(text)
 
 
@@ -92,17 +92,17 @@ BAD = [
     ("[]:80", "is not an IP address"),
     ("[::1:80", "more than one colon"),
     ("[::1]x:80", "more than one colon"),
-    ("a]:80", "a host contains no ']'"),
-    ("user@host:22", "a host contains no '@'"),
-    ("local host:22", "a host contains no ' '"),
-    (" localhost:22", "a host contains no ' '"),
-    ("a/b:22", "a host contains no '/'"),
-    ("a\0b:22", r"a host contains no '\\x00'"),
+    ("a]:80", "a host must not contain ']'"),
+    ("user@host:22", "a host must not contain '@'"),
+    ("local host:22", "a host must not contain ' '"),
+    (" localhost:22", "a host must not contain ' '"),
+    ("a/b:22", "a host must not contain '/'"),
+    ("a\0b:22", r"a host must not contain '\\x00'"),
     ("http://localhost:80", "unknown scheme 'http', use tcp://, tls://, udp:// or unix:"),
     ("://localhost:80", "unknown scheme ''"),
     ("unix:", "path cannot be empty"),
     ("unix:@", "path cannot be empty"),
-    ("unix:a\0b", "no NUL inside"),
+    ("unix:a\0b", "must not contain a NUL"),
     ("unix:" + "x" * 200, "bytes, got 200"),
     ("unix:/run/\ud800", "surrogates not allowed"),
 ]
@@ -113,7 +113,7 @@ BAD = [
 def test_bad_spellings_say_what_to_change(text: str, message: str, listening: bool) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_target(text, listening=listening)
-    assert str(caught.value).startswith(f"{text!r} is no target: ")
+    assert str(caught.value).startswith(f"{text!r} is not a target: ")
     assert "\n" not in str(caught.value)
 
 

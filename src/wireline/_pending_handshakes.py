@@ -1,15 +1,15 @@
-"""Clients of a TLS listener that ``try_accept_addr``, which never waits, has accepted: they are in their handshake.
+"""Clients of a TLS listener that ``try_accept_addr``, which never waits, has accepted and that are in their handshake.
 
-Theory of operation. A listener has one ``Room`` of at most ``MOST`` clients. A call of ``try_accept_addr`` lets in
-whom the kernel has, asks a selector once which of the clients have sent something, goes on with the handshakes of
-these, and hands out one that is done. Clients that say nothing cost a call nothing but their place in ``poll``.
+Theory of operation. A listener has at most ``MAX_PENDING`` such clients. A call of ``try_accept_addr`` accepts what is
+in the kernel's queue, asks a selector once which clients have sent something, continues their handshakes, and returns
+one client whose handshake is done. A silent client costs a call no more than its entry in ``poll``.
 
-A full clients lets in one more only in the place of the client that has been in its handshake longest, and not before
-that has had ``_GRACE`` seconds: clients that say nothing do not keep out others for as long as their time lasts, and
-a crowd that arrives at once loses none. Those that find no clients wait in the kernel's queue.
+At the limit a new client takes the place of the one whose handshake has lasted longest, but only after
+``_MIN_HANDSHAKE_TIME`` seconds. So silent clients do not keep others out for the whole handshake timeout, and a crowd
+that arrives at once loses no client. Clients beyond the limit wait in the kernel's queue.
 
-One call at a time looks after a clients. For a second one, of another thread or of a finalizer that has interrupted the
-next_ready, no client is ready. No lock is needed for that: of two calls of ``dict.setdefault`` only one sets the key.
+One call at a time works on the clients. For a second call, from another thread or from a finalizer that interrupts the
+first, no client is ready. This needs no lock: of two calls of ``dict.setdefault`` only one sets the key.
 """
 
 from __future__ import annotations
@@ -33,28 +33,27 @@ if TYPE_CHECKING:
 __all__ = ["MAX_PENDING", "IncomingClient", "PendingHandshakes"]
 
 MAX_PENDING = 256
-"""Clients that a listener keeps whose handshake is not done, or that are not handed out yet.
+"""Clients of one listener that are in their handshake, or wait to be returned.
 
-A guess: a crowd for a program that polls, some 15 MB if all of them have begun their handshake, and a quarter of the
-usual limit of descriptors.
+A guess: a crowd for a program that polls, 15 MB if all have begun their handshake, a quarter of the usual limit of
+descriptors.
 """
 
-# Seconds that a client has for its handshake. A guess: that of `serve`, where it can be set.
+# Seconds for one handshake. A guess: the default of `serve`.
 _HANDSHAKE_TIMEOUT = 10.0
 
-# Seconds after which a client may lose its place to a new one. A guess: several round trips around the world.
+# Seconds before a client may lose its place to a new one. A guess: several round trips around the world.
 _MIN_HANDSHAKE_TIME = 1.0
 
-# One that needs no descriptor of its own, and that a forked child does not share with its parent, as it does an epoll.
+# `poll` has no descriptor of its own, which an epoll would share with a forked child.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-
-# The only key of `_Room.holder`.
-_HOLDER = "keeper"
+# The only key of `_Clients.holder`.
+_HOLDER = "holder"
 
 
 class Client(Protocol):
-    """What is asked of a client's socket."""
+    """The methods of a client's socket that are used here."""
 
     _core: StreamCore | None
 
@@ -70,7 +69,7 @@ C = TypeVar("C", bound=Client)
 
 
 class IncomingClient(NamedTuple, Generic[C]):
-    """A client that was accepted a moment ago."""
+    """A client that was just accepted, with the core for its handshake."""
 
     client: C
     address: Address
@@ -84,11 +83,11 @@ class _PendingHandshake(NamedTuple, Generic[C]):
     fd: int
     started_at: float
     exclusive: object
-    """The right to read and write, which lasts as long as there is a reference to it."""
+    """The exclusive right to read and write, held as long as this reference exists."""
 
 
 class PendingHandshakes(Generic[C]):
-    """The clients of one listener that cannot be handed out yet."""
+    """The clients of one listener that are in their handshake, or wait to be returned."""
 
     def __init__(self) -> None:
         self._by_process: dict[object, _Clients[C]] = {}
@@ -97,13 +96,13 @@ class PendingHandshakes(Generic[C]):
     def next_ready(
         self, accept: Callable[[], IncomingClient[C] | None]
     ) -> tuple[AcceptResult, C | None, Address | None]:
-        """Go on with every handshake as far as that is possible now.
+        """Continue all handshakes without waiting, and return a client whose handshake is done.
 
         Args:
-            accept: gives the next client in the kernel's queue, None if there is none.
+            accept: returns the next client in the kernel's queue, or None.
 
         Returns:
-            What ``try_accept_addr`` returns.
+            The result of ``try_accept_addr``.
         """
         clients = self._clients()
         token = object()
@@ -112,14 +111,14 @@ class PendingHandshakes(Generic[C]):
                 return clients.no_client_ready()
             return clients.next_ready(accept)
         finally:
-            # Without a call, for a signal handler runs after one, and may raise.
+            # No calls in these lines: a signal handler could run after one, and raise.
             if _HOLDER in clients.holder and clients.holder[_HOLDER] is token:
                 del clients.holder[_HOLDER]
-            if self._closed:  # `close` found us here
+            if self._closed:  # a `close` that ran meanwhile has left the clients to us
                 self.close()
 
     def close(self) -> None:
-        """Close every client that is not handed out. From any thread."""
+        """Close every client that was not returned, from any thread."""
         self._closed = True
         token = object()
         for clients in list(self._by_process.values()):
@@ -131,15 +130,15 @@ class PendingHandshakes(Generic[C]):
                     del clients.holder[_HOLDER]
 
     def _clients(self) -> _Clients[C]:
-        """The clients of this process. What a forked child finds of its parent's it only closes its descriptors of."""
+        """Return the clients of this process. A forked child closes its copies of its parent's descriptors."""
         clients = self._by_process.get(process.epoch)
         if clients is None:
             clients = self._by_process.setdefault(process.epoch, _Clients())
             for epoch in list(self._by_process):
-                if (
-                    epoch is not process.epoch
-                    and (inherited := self._by_process.pop(epoch, None)) is not None
-                ):
+                if epoch is process.epoch:
+                    continue
+                inherited = self._by_process.pop(epoch, None)
+                if inherited is not None:
                     inherited.close_inherited()
         return clients
 
@@ -148,35 +147,33 @@ class _Clients(Generic[C]):
     """The clients of one listener in one process.
 
     Attributes:
-        holder: the call that looks after the clients now, as the only value; empty if there is none.
+        holder: the token of the call that works on the clients, as the only value; empty if there is none.
     """
 
     def __init__(self) -> None:
         self.holder: dict[str, object] = {}
-        self._handshaking: dict[
-            int, _PendingHandshake[C]
-        ] = {}  # by descriptor, in the order in which they arrived
+        self._handshaking: dict[int, _PendingHandshake[C]] = {}  # by descriptor, the oldest first
         self._ready: deque[_PendingHandshake[C]] = deque()
         self._selector = _Selector()
 
     def no_client_ready(self) -> tuple[AcceptResult, None, None]:
-        """What ``try_accept_addr`` returns if no client can be handed out."""
-        present = self._handshaking or self._ready
-        return (AcceptResult.NO_HANDSHAKE if present else AcceptResult.NO_CLIENT), None, None
+        """The result of ``try_accept_addr`` if no client can be returned."""
+        pending = self._handshaking or self._ready
+        return (AcceptResult.NO_HANDSHAKE if pending else AcceptResult.NO_CLIENT), None, None
 
     def next_ready(
         self, accept: Callable[[], IncomingClient[C] | None]
     ) -> tuple[AcceptResult, C | None, Address | None]:
-        """As ``Guests.next_ready``. Only for the keeper."""
+        """Do the work of ``PendingHandshakes.next_ready``. Only for the holder."""
         failure: OSError | None = None
         if self._is_full:
-            self._step_handshakes()  # before one of them has to go
+            self._step_handshakes()  # this may free a place before a client is closed for it
         try:
             while self._can_accept and (incoming := accept()) is not None:
                 self._start_handshake(incoming)
         except ClosedError:
             raise
-        except OSError as error:  # no descriptor is left; those that are here may give some back
+        except OSError as error:  # no free descriptor, say; the handshakes below may end and free some
             failure = error
         self._step_handshakes()
         if self._ready:
@@ -203,7 +200,6 @@ class _Clients(Generic[C]):
         return oldest is not None and time.monotonic() >= oldest.started_at + _MIN_HANDSHAKE_TIME
 
     def _start_handshake(self, incoming: IncomingClient[C]) -> None:
-        """Begin a handshake with a client."""
         client, address, secure = incoming
         try:
             exclusive = client._hold("accept")
@@ -216,7 +212,7 @@ class _Clients(Generic[C]):
             if self._is_full and (oldest := self._oldest) is not None:
                 self._close_client(oldest, linger=0)
             client._begin_upgrade(secure, client._core, "refuse")
-            # What an exception may have left of an earlier client with this descriptor.
+            # An exception may have left the entry of an earlier client with the same descriptor.
             self._remove(self._handshaking.get(pending.fd, pending))
             self._handshaking[pending.fd] = pending
             self._selector.register(pending.fd, selectors.EVENT_READ, pending)
@@ -225,58 +221,58 @@ class _Clients(Generic[C]):
             raise
 
     def _step_handshakes(self) -> None:
-        """Go on with the handshakes of all that have sent something; close those that fail or take too long."""
+        """Continue the handshakes of clients that have sent something; close those that fail or time out."""
         for key, _ in self._selector.select(0) if self._handshaking else ():
             pending: _PendingHandshake[C] = key.data
-            if (
-                self._handshaking.get(pending.fd) is not pending
-            ):  # an exception came when it was half forgotten
+            if self._handshaking.get(pending.fd) is not pending:  # an exception interrupted `_remove`
                 self._selector.unregister(pending.fd)
-                continue
-            try:
-                done = pending.client._step_handshake(pending.secure)
-            except OSError:
-                # No caller waits for the reason, and the next may be better. The peer is sent the alert.
-                self._close_client(pending)
-                continue
-            except BaseException:
-                self._close_client(pending)
-                raise
-            if done:
+            elif self._step(pending):
                 self._remove(pending)
                 self._ready.append(pending)
-                continue
-            # A peer that takes nothing: its turn is when there is clients for what it is to be sent.
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pending.secure.has_output else 0)
-            if events != key.events:
-                self._selector.modify(pending.fd, events, pending)
+            elif self._handshaking.get(pending.fd) is pending:
+                # If the send buffer is full, the handshake goes on when the client has read.
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pending.secure.has_output else 0)
+                if events != key.events:
+                    self._selector.modify(pending.fd, events, pending)
         while (
             oldest := self._oldest
         ) is not None and time.monotonic() >= oldest.started_at + _HANDSHAKE_TIMEOUT:
             self._close_client(oldest, linger=0)
 
+    def _step(self, pending: _PendingHandshake[C]) -> bool:
+        """Continue one handshake; True if it is done. A client whose handshake fails is closed."""
+        try:
+            return pending.client._step_handshake(pending.secure)
+        except OSError:
+            # No caller waits for this error, and another client may be ready. The peer is sent the alert.
+            self._close_client(pending)
+            return False
+        except BaseException:
+            self._close_client(pending)
+            raise
+
     def _remove(self, pending: _PendingHandshake[C]) -> None:
         self._handshaking.pop(pending.fd, None)
-        with contextlib.suppress(KeyError):  # it was never watched
+        with contextlib.suppress(KeyError):  # not registered yet
             self._selector.unregister(pending.fd)
 
     def _close_client(self, pending: _PendingHandshake[C], linger: float | None = None) -> None:
-        """Close a client, with ``linger=0`` at once: one that says nothing need not be told anything.
+        """Close a client; ``linger=0`` resets the connection of one that was silent.
 
-        It is let go of next_ready: the last that uses a descriptor closes it.
+        ``_published`` comes first: the descriptor is closed by its last user.
         """
         self._remove(pending)
         pending.client._published()
         pending.client.close(linger=linger)
 
     def close(self) -> None:
-        """Close every client. Only for the keeper."""
+        """Close every client. Only for the holder."""
         while (oldest := self._oldest) is not None:
             self._close_client(oldest, linger=0)
         while self._ready:
             self._close_client(self._ready.popleft())
 
     def close_inherited(self) -> None:
-        """Close the descriptors of the clients, which are those of the process that this one was forked from."""
+        """Close this process's copies of its parent's descriptors."""
         for pending in (*self._handshaking.values(), *self._ready):
             pending.client.close()

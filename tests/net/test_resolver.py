@@ -373,7 +373,7 @@ def test_without_a_thread_to_be_had_it_is_an_os_error(
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", no_thread)
         for _ in range(2):
-            with pytest.raises(socket.gaierror, match=r"no thread.*some\.lookup") as caught:
+            with pytest.raises(socket.gaierror, match=r"cannot start a thread.*some\.lookup") as caught:
                 ask().result(PATIENCE)
             assert caught.value.errno == socket.EAI_AGAIN
     server.answer.set()
