@@ -158,7 +158,7 @@ BROKEN: dict[str, type[Wrapper]] = {
     "R8_an_unfinished_line_is_still_readable": ReturnsHalfALine,
     "R9_a_line_is_never_longer_than_allowed": CountsTheNewline,
     "R11_a_second_reader_is_refused": LetsTwoIn,
-    "R13_close_wakes_who_waits": ClosesLate,
+    "R13_close_wakes_a_waiting_read": ClosesLate,
     "R14_after_close_every_call_is_refused": EndsAfterClose,
     "W1_send_means_all_of_it": SendsSome,
     "W4_the_buffer_is_the_callers_again": SendsLater,

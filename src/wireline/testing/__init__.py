@@ -1,6 +1,6 @@
-"""For the tests of whoever uses the library: connected pairs, a bad network, certificates, and our promises as checks.
+"""Tools for the tests of your own programs: connected pairs, a bad network, certificates, and our promises as checks.
 
-Nothing here is loaded by the library itself. ``wireline.testing.pytest_plugin`` has fixtures.
+The library itself never imports it. ``wireline.testing.pytest_plugin`` has fixtures.
 """
 
 from typing import TYPE_CHECKING

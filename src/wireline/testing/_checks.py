@@ -1,8 +1,7 @@
-"""The promises as checks that anybody can run: on our sockets, or on something that wraps them.
+"""The promises as checks, to be run on our sockets or on sockets that wrap them.
 
-Every check is written once, as a coroutine. Of the async flavour it is awaited; of the blocking flavour nothing in it
-ever suspends, so that it runs through in one step. What a check does beside something else is a thread there, and a
-task here: `_Stage` makes it.
+Each check is written once, as a coroutine. For the async flavour it is awaited. For the blocking flavour it never
+suspends, so one step runs it to its end. A call that has to run at the same time is a task or a thread: see `_Runner`.
 """
 
 from __future__ import annotations
@@ -19,34 +18,36 @@ from wireline import BusyError, ClosedError, EndOfStreamError, LineTooLongError,
 
 __all__ = ["CHECKS", "Check"]
 
-# Something like one of our sockets, of either flavour: that is what is being found out.
+# Has the methods of one of our sockets, of either flavour: the checks find out whether it does.
 _Sock: TypeAlias = Any
 
-# Seconds after which what should have happened at once counts as never; seconds in which nothing should happen.
+# Seconds that a call may take which should return at once. A guess.
 _TIMEOUT = 10.0
+# Seconds after which a call counts as waiting. A guess.
 _WAIT_TIME = 0.05
 
-# More than the kernel holds for a peer that does not read.
+# Bytes: more than the send and receive buffers of the kernel hold.
 _MORE_THAN_BUFFERED = 8 << 20
 
 
 class _StartedCall(Protocol):
-    """A call that was started."""
+    """A call that was started in a thread or a task."""
 
     async def is_waiting(self) -> bool:
-        """Give it a moment to begin to wait, and say whether it does."""
-        raise NotImplementedError
+        """Give it a moment; return whether it has not returned."""
+        ...
 
     async def result(self) -> Any:
-        """Wait for its result, or its exception."""
+        """Wait for its result, or raise its exception."""
+        ...
 
 
 class _Runner(Protocol):
-    """What a check needs of a flavour."""
+    """Starts calls: the only part of a check that differs between the flavours."""
 
     def start(self, call: Callable[[], Any]) -> _StartedCall:
-        """Make a call beside what comes next."""
-        raise NotImplementedError
+        """Start a call, and do not wait for it."""
+        ...
 
 
 _Body: TypeAlias = Callable[[_Runner, _Sock, _Sock], Coroutine[Any, Any, None]]
@@ -54,11 +55,11 @@ _Body: TypeAlias = Callable[[_Runner, _Sock, _Sock], Coroutine[Any, Any, None]]
 
 @dataclass(frozen=True)
 class Check:
-    """One promise, as something that can be run.
+    """A check of one promise.
 
     Attributes:
-        name: what is promised, ``R6_a_line_ends_at_either_newline`` for example.
-        description: the same as a sentence.
+        name: such as ``R6_a_line_ends_at_either_newline``.
+        description: the promise in a sentence.
     """
 
     name: str
@@ -69,44 +70,44 @@ class Check:
         """Check a socket of the blocking flavour.
 
         Args:
-            make_pair: makes the socket that is checked and one that is connected to it, as `pair` does. Both have the
-                methods of ``wireline.net.Socket``, and are closed at the end.
+            make_pair: returns the socket to check and a socket that is connected to it, as `pair` does. Both have the
+                methods of ``wireline.net.Socket``. The check closes them.
 
         Raises:
-            AssertionError: the promise is not kept; the message says what was seen.
-            Exception: whatever the socket raises that it should not.
+            AssertionError: the promise is not kept; the message says how.
+            Exception: an unexpected error of the socket.
         """
         sock, peer = make_pair()
-        stage = _ThreadRunner()
+        runner = _ThreadRunner()
         try:
-            self._body(stage, sock, peer).send(None)
+            self._body(runner, sock, peer).send(None)
         except StopIteration:
             return
         finally:
             _close(sock, peer)
-            stage.join()
-        raise TypeError(f"{type(sock).__name__} is to be awaited: use run_async")
+            runner.join()
+        raise TypeError(f"{type(sock).__name__} has to be awaited: use run_async")
 
     async def run_async(self, make_pair: Callable[[], Awaitable[tuple[object, object]]]) -> None:
         """Check a socket of the async flavour.
 
         Args:
-            make_pair: makes the same, awaited, as `async_pair` does; the methods are those of
-                ``wireline.asyncnet.AsyncSocket``.
+            make_pair: is awaited and returns two sockets, as `async_pair` does. Both have the methods of
+                ``wireline.asyncnet.AsyncSocket``. The check closes them.
 
         Raises:
             AssertionError, Exception: as for ``run``.
         """
         sock, peer = await make_pair()
-        stage = _TaskRunner()
+        runner = _TaskRunner()
         try:
-            await self._body(stage, sock, peer)
+            await self._body(runner, sock, peer)
         finally:
             _close(sock, peer)
-            await stage.join()
+            await runner.join()
 
     def __str__(self) -> str:
-        """The name, which is what pytest shows."""
+        """The name, which pytest shows."""
         return self.name
 
 
@@ -116,15 +117,15 @@ def _close(*socks: _Sock) -> None:
 
 
 async def _result(outcome: Any) -> Any:
-    """The result of a call, of either flavour."""
+    """Return the result of a call of either flavour."""
     return await outcome if inspect.isawaitable(outcome) else outcome
 
 
-# ------------------------------------------------------------------------------------------------ what runs beside
+# ------------------------------------------------------------------------------------------------ concurrent calls
 
 
 class _ThreadRunner:
-    """For the blocking flavour."""
+    """Starts threads, for the blocking flavour."""
 
     def __init__(self) -> None:
         self._threads: list[threading.Thread] = []
@@ -162,7 +163,7 @@ class _ThreadCall:
 
 
 class _TaskRunner:
-    """For the async flavour."""
+    """Starts tasks, for the async flavour."""
 
     def __init__(self) -> None:
         self._works: list[_TaskCall] = []
@@ -179,7 +180,7 @@ class _TaskRunner:
 
 class _TaskCall:
     def __init__(self, call: Callable[[], Any]) -> None:
-        # Who checks the blocking flavour loads no asyncio.
+        # Checks of the blocking flavour do not load asyncio.
         from wireline.asyncnet._asyncio import running_loop, spawn
         from wireline.asyncnet._sync import Signal
 
@@ -215,7 +216,7 @@ class _TaskCall:
 
 
 class _Outcome:
-    """What came of a call."""
+    """The result or the exception of a call."""
 
     def __init__(self) -> None:
         self.value: Any = None
@@ -228,11 +229,11 @@ class _Outcome:
         return self.value
 
 
-# ------------------------------------------------------------------------------------------------ what is expected
+# ------------------------------------------------------------------------------------------------ assertions
 
 
 def _expect(condition: bool, message: str) -> None:
-    # No `assert`: it says too little where pytest does not rewrite it, and nothing with -O.
+    # Not `assert`: its message is poor without pytest's rewriting, and with -O it does nothing.
     if not condition:
         raise AssertionError(message)
 
@@ -253,7 +254,7 @@ def _brief(value: object) -> str:
 
 @contextlib.contextmanager
 def _raises(what: str, *kinds: type[BaseException]) -> Iterator[list[BaseException]]:
-    """Expect one of these; the list holds it afterwards."""
+    """Expect one of these exceptions; it is in the list afterwards."""
     caught: list[BaseException] = []
     try:
         yield caught
@@ -261,7 +262,7 @@ def _raises(what: str, *kinds: type[BaseException]) -> Iterator[list[BaseExcepti
         caught.append(error)
     else:
         raise AssertionError(
-            f"{what}: expected {' or '.join(kind.__name__ for kind in kinds)}, and nothing was raised"
+            f"{what}: expected {' or '.join(kind.__name__ for kind in kinds)}, but no exception was raised"
         )
 
 
@@ -276,10 +277,10 @@ def _check(body: _Body) -> _Body:
 
 
 @_check
-async def R1_recv_waits_until_all_the_bytes_are_there(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """A buffered ``recv(n)`` returns n bytes, however they come; what is more stays for the next call."""
+async def R1_recv_waits_until_all_the_bytes_are_there(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """A buffered ``recv(n)`` returns n bytes, in however many pieces; further bytes stay for the next call."""
     await _result(peer.send(b"ab"))
-    reading = stage.start(lambda: sock.recv(5, timeout=_TIMEOUT))
+    reading = runner.start(lambda: sock.recv(5, timeout=_TIMEOUT))
     _expect(await reading.is_waiting(), "recv(5) returned after two bytes")
     await _result(peer.send(b"cdef"))
     _expect_equal("recv(5)", await reading.result(), b"abcde")
@@ -287,8 +288,8 @@ async def R1_recv_waits_until_all_the_bytes_are_there(stage: _Runner, sock: _Soc
 
 
 @_check
-async def R1_recv_returns_fewer_bytes_only_at_the_end(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """At the end of the stream ``recv(n)`` returns what is there, and then ``b""``, as often as it is called."""
+async def R1_recv_returns_fewer_bytes_only_at_the_end(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """At the end of the stream ``recv(n)`` returns the bytes that are left, and from then on ``b""``."""
     await _result(peer.send(b"abc"))
     await _result(peer.shutdown_write())
     _expect_equal("recv(5) of three bytes", await _result(sock.recv(5, timeout=_TIMEOUT)), b"abc")
@@ -297,8 +298,8 @@ async def R1_recv_returns_fewer_bytes_only_at_the_end(stage: _Runner, sock: _Soc
 
 
 @_check
-async def R2_recv_some_returns_what_is_there(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``recv_some`` returns as soon as one byte is there, from the buffer first."""
+async def R2_recv_some_returns_what_is_there(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """``recv_some`` returns as soon as there is one byte, first from the buffer."""
     await _result(peer.send(b"line\nrest"))
     _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"line")
     await _result(peer.shutdown_write())
@@ -308,8 +309,8 @@ async def R2_recv_some_returns_what_is_there(stage: _Runner, sock: _Sock, peer: 
 
 
 @_check
-async def R4_a_timeout_of_0_does_not_wait(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """With ``timeout=0`` a read takes what is there already, or raises ``TimeoutError``."""
+async def R4_a_timeout_of_0_does_not_wait(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """With ``timeout=0`` a read returns bytes that are available, or raises ``TimeoutError``."""
     with _raises("recv_some(timeout=0) of nothing", TimeoutError):
         await _result(sock.recv_some(timeout=0))
     await _result(peer.send(b"abc\n"))
@@ -318,8 +319,8 @@ async def R4_a_timeout_of_0_does_not_wait(stage: _Runner, sock: _Sock, peer: _So
 
 
 @_check
-async def R5_after_a_timeout_nothing_is_lost(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """A read that ran out of time takes nothing: the same call, or another one, gets every byte."""
+async def R5_after_a_timeout_nothing_is_lost(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """A read whose timeout passes consumes nothing: the same call, or another one, gets every byte."""
     await _result(peer.send(b"par"))
     reads: tuple[tuple[str, Callable[[], Any]], ...] = (
         ("recv_line", lambda: sock.recv_line(timeout=0.01)),
@@ -336,7 +337,7 @@ async def R5_after_a_timeout_nothing_is_lost(stage: _Runner, sock: _Sock, peer: 
 
 
 @_check
-async def R6_a_line_ends_at_either_newline(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
+async def R6_a_line_ends_at_either_newline(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
     """A line ends at LF or CR LF, which are not returned; a lone CR is data; an empty line is ``b"\\r\\n"``."""
     await _result(peer.send(b"one\r\ntwo\na\rb\r\nc\r\r\n\n\r\nlast\n"))
     await _result(peer.shutdown_write())
@@ -345,16 +346,16 @@ async def R6_a_line_ends_at_either_newline(stage: _Runner, sock: _Sock, peer: _S
 
 
 @_check
-async def R7_a_line_that_is_there_waits_for_nothing(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """A complete line is returned while the peer says nothing more, whether it came whole or byte by byte."""
+async def R7_a_line_that_is_there_waits_for_nothing(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """A complete line is returned without waiting for more, whether it arrived whole or byte by byte."""
     for byte in b"ab\r\n":
         await _result(peer.send(bytes([byte])))
     _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"ab")
 
 
 @_check
-async def R8_an_unfinished_line_is_still_readable(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """At the end of the stream ``recv_line`` returns ``b""``, and what it did not return can be read by ``recv``."""
+async def R8_an_unfinished_line_is_still_readable(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """At the end of the stream ``recv_line`` returns ``b""``, and ``recv`` returns the unfinished line."""
     await _result(peer.send(b"whole\nunfinished"))
     await _result(peer.shutdown_write())
     _expect_equal("recv_line()", await _result(sock.recv_line(timeout=_TIMEOUT)), b"whole")
@@ -366,8 +367,8 @@ async def R8_an_unfinished_line_is_still_readable(stage: _Runner, sock: _Sock, p
 
 
 @_check
-async def R9_a_line_is_never_longer_than_allowed(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``max_length`` bytes are a whole line with no phantom after it; a longer one comes in parts, or is an error."""
+async def R9_a_line_is_never_longer_than_allowed(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """A line of ``max_length`` bytes is complete; a longer one is returned in parts, or is an error."""
     await _result(peer.send(b"abcd\nabcdef\nnext\ntoo long\n"))
 
     def line(**options: str) -> Any:
@@ -381,9 +382,9 @@ async def R9_a_line_is_never_longer_than_allowed(stage: _Runner, sock: _Sock, pe
 
 
 @_check
-async def R11_a_second_reader_is_refused(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """While one read waits another one is a ``BusyError``, and the first is unharmed."""
-    reading = stage.start(lambda: sock.recv_line(timeout=_TIMEOUT))
+async def R11_a_second_reader_is_refused(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """While one read waits a second one raises ``BusyError``, and the first goes on."""
+    reading = runner.start(lambda: sock.recv_line(timeout=_TIMEOUT))
     _expect(await reading.is_waiting(), "recv_line() did not wait for a line")
     with _raises("a second read", BusyError):
         await _result(sock.recv(1, timeout=_TIMEOUT))
@@ -392,9 +393,9 @@ async def R11_a_second_reader_is_refused(stage: _Runner, sock: _Sock, peer: _Soc
 
 
 @_check
-async def R13_close_wakes_who_waits(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``close`` ends a read that waits, at once, with ``ClosedError``."""
-    reading = stage.start(lambda: sock.recv(1, timeout=_TIMEOUT / 2))
+async def R13_close_wakes_a_waiting_read(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """``close`` ends a waiting read at once with ``ClosedError``."""
+    reading = runner.start(lambda: sock.recv(1, timeout=_TIMEOUT / 2))
     _expect(await reading.is_waiting(), "recv(1) did not wait for a byte")
     sock.close()
     with _raises("a read that waited", ClosedError):
@@ -402,8 +403,8 @@ async def R13_close_wakes_who_waits(stage: _Runner, sock: _Sock, peer: _Sock) ->
 
 
 @_check
-async def R14_after_close_every_call_is_refused(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """Use after ``close`` is a ``ClosedError``, and closing again is fine."""
+async def R14_after_close_every_call_is_refused(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """Use after ``close`` raises ``ClosedError``; a second ``close`` does nothing."""
     sock.close()
     sock.close()
     with _raises("recv after close", ClosedError):
@@ -413,35 +414,36 @@ async def R14_after_close_every_call_is_refused(stage: _Runner, sock: _Sock, pee
 
 
 @_check
-async def W1_send_means_all_of_it(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``send`` of more than the system takes at once waits for a slow reader, who gets every byte once and in order."""
+async def W1_send_means_all_of_it(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """``send`` of more than the kernel buffers waits for a slow reader, which gets every byte once and in order."""
     data = random.Random(_MORE_THAN_BUFFERED).randbytes(_MORE_THAN_BUFFERED)
-    sending = stage.start(lambda: sock.send(data, timeout=_TIMEOUT))
-    _expect(await sending.is_waiting(), "send returned though nobody has read")
-    _expect(await _result(peer.recv(len(data), timeout=_TIMEOUT)) == data, "other bytes came than were sent")
+    sending = runner.start(lambda: sock.send(data, timeout=_TIMEOUT))
+    _expect(await sending.is_waiting(), "send returned before the peer has read")
+    received = await _result(peer.recv(len(data), timeout=_TIMEOUT))
+    _expect(received == data, "the peer received other bytes than were sent")
     await sending.result()
 
 
 @_check
-async def W4_the_buffer_is_the_callers_again(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """What the caller does to its buffer once ``send`` has returned changes nothing of what was sent."""
+async def W4_the_buffer_is_the_callers_again(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """When ``send`` has returned, the caller may change its buffer: the sent bytes do not change."""
     buffer = bytearray(b"before")
     await _result(sock.send(buffer, timeout=_TIMEOUT))
     buffer[:] = b"after!"
-    _expect_equal("what came", await _result(peer.recv(6, timeout=_TIMEOUT)), b"before")
+    _expect_equal("the peer's read", await _result(peer.recv(6, timeout=_TIMEOUT)), b"before")
 
 
 @_check
-async def W6_sending_nothing_is_nothing(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``send(b"")`` sends nothing, and is no end."""
+async def W6_sending_nothing_is_nothing(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """``send(b"")`` sends nothing, and does not end the stream."""
     await _result(sock.send(b"", timeout=_TIMEOUT))
     await _result(sock.send(b"x", timeout=_TIMEOUT))
-    _expect_equal("what came", await _result(peer.recv_some(timeout=_TIMEOUT)), b"x")
+    _expect_equal("the peer's read", await _result(peer.recv_some(timeout=_TIMEOUT)), b"x")
 
 
 @_check
-async def half_close_ends_one_direction_only(stage: _Runner, sock: _Sock, peer: _Sock) -> None:
-    """``shutdown_write`` tells the peer the end, and what the peer still sends can be read."""
+async def half_close_ends_one_direction_only(runner: _Runner, sock: _Sock, peer: _Sock) -> None:
+    """``shutdown_write`` ends the stream to the peer; data from the peer can still be read."""
     await _result(sock.send(b"question"))
     await _result(sock.shutdown_write())
     _expect_equal("the peer's recv(100)", await _result(peer.recv(100, timeout=_TIMEOUT)), b"question")

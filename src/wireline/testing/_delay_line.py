@@ -1,6 +1,6 @@
-"""One direction through a bad network, as a pure schedule: bytes go in when they come, and out when it is time.
+"""One direction through a bad network, as a pure schedule: received bytes go in, and come out when they are due.
 
-It is given "now" and never reads a clock, so that it can be tested without waiting.
+The caller passes the time, so tests need not wait.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ from wireline.testing._faults import Faults
 __all__ = ["CAPACITY", "DelayLine", "Ending"]
 
 CAPACITY = 1 << 20
-"""Bytes that may be under way in one direction. What comes on top of it is not read, and so holds the sender back."""
+"""The most bytes in flight in one direction. Beyond that nothing is read, so the sender has to wait."""
 
 PAUSE = 0.001
-"""Seconds between two pieces of ``chunk``. A guess: who waits for the first one has woken up when the second comes."""
+"""Seconds between two pieces of ``chunk``. A guess: enough for a reader to wake up for each piece."""
 
 _PIECES_PER_SECOND = 20
-"""How smoothly ``rate`` flows: a piece has at most a twentieth of what goes in a second."""
+"""With ``rate`` a piece has at most the bytes of 1/20 second. A guess."""
 
 
 class Ending(enum.Enum):
-    """What becomes of the stream once a number of bytes has gone through."""
+    """How a fault ends the stream after its number of bytes."""
 
     RESET = enum.auto()
     TRUNCATE = enum.auto()
 
 
 class DelayLine:
-    """What is under way, and when it arrives."""
+    """The pieces in flight, and when each is due."""
 
     def __init__(self, faults: Faults, seed: str) -> None:
-        """Begin with nothing under way.
+        """Begin with nothing in flight.
 
         Args:
-            faults: what is wrong.
-            seed: makes the random numbers of this direction of this connection.
+            faults: of the network.
+            seed: of the random numbers of this direction of this connection, with the seed of ``faults``.
         """
         self._delay = faults.delay
         self._jitter = faults.jitter
@@ -61,16 +61,16 @@ class DelayLine:
 
     @property
     def is_empty(self) -> bool:
-        """Whether everything that was put in has come out."""
+        """Whether nothing is in flight."""
         return not self._pieces
 
     @property
     def ending(self) -> Ending | None:
-        """What happens after the bytes that are under way; None: they are not the last ones."""
+        """How the stream ends after the bytes in flight; None if it goes on."""
         return self._end if self._accepted >= self._limit else None
 
     def put(self, data: bytes, now: float) -> None:
-        """Put bytes in. Those beyond the limit are lost."""
+        """Put bytes in. Bytes beyond the limit of ``reset_after`` or ``truncate_after`` are lost."""
         room = self._limit - self._accepted
         view = memoryview(data)[: len(data) if room >= len(data) else int(room)]
         self._accepted += len(view)
@@ -85,24 +85,24 @@ class DelayLine:
         self._in_flight += len(piece)
 
     def take(self, now: float) -> bytes | None:
-        """Take the next piece out; None: it is not there yet."""
+        """Take the next piece out; None if none is due."""
         if not self._pieces or self._pieces[0][0] > now:
             return None
         piece = self._pieces.popleft()[1]
         self._in_flight -= len(piece)
-        # Who was late is not made up for: pieces that were sent in one go would arrive in one.
+        # If the caller is late, delay the next piece, too: pieces sent together would arrive together.
         if self._pause and self._pieces:
             due, following = self._pieces[0]
             self._pieces[0] = max(due, now + self._pause), following
         return piece
 
     def seconds_to_wait(self, now: float) -> float | None:
-        """Seconds until the next piece is there; None if none is under way."""
+        """Seconds until the next piece is due; None if none is in flight."""
         return max(0.0, self._pieces[0][0] - now) if self._pieces else None
 
 
 def _limit(faults: Faults) -> tuple[float, Ending | None]:
-    """After how many bytes it is over, and how."""
+    """The number of bytes after which the stream ends, and how."""
     reset = math.inf if faults.reset_after is None else faults.reset_after
     truncated = math.inf if faults.truncate_after is None else faults.truncate_after
     if reset <= truncated:

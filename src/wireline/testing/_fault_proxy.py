@@ -1,4 +1,4 @@
-"""A bad proxy in front of a server, for the time of a block."""
+"""A proxy that adds faults to the connections of a server, for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["fault_proxy"]
 
 _log = logging.getLogger("wireline")
 
-# What a server that listens on every interface is reached by.
+# The loopback address of a server that listens on every interface.
 _EVERY_INTERFACE = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
@@ -27,28 +27,28 @@ _EVERY_INTERFACE = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
 def fault_proxy(
     server: Address | tuple[str, int] | str, faults: Faults | str, *, timeout: float | None = 10.0
 ) -> Iterator[Address]:
-    """Put a bad proxy in front of a server: connect to the address that the block is given instead of to it.
+    """Put a bad network in front of a server. Clients connect to the address that it yields.
 
-    It is made of threads and relays bytes, TLS as it comes, so that any client and any server can be at its ends, in
-    this process or elsewhere, of either flavour. What is still connected at the end of the block gets a reset.
+    The proxy relays bytes in threads and does not decrypt TLS, so clients and servers may be of either flavour, in this
+    process or elsewhere. Connections that are open at the end of the block are reset.
 
     Args:
-        server: the address of the server: host and port, or what a ``local_addr`` is; or a target,
-            ``"host:port"`` or ``"unix:/path"``.
-        faults: what is wrong, or the words for it: see ``Faults.parse``.
-        timeout: seconds for connecting to the server; a client whose connection fails gets a reset.
+        server: the address of the server: host and port, a ``local_addr``, or a target such as ``"host:port"`` or
+            ``"unix:/path"``.
+        faults: the faults, or their text: see ``Faults.parse``.
+        timeout: seconds for connecting to the server. If that fails, the client gets a reset.
 
     Yields:
-        Where to connect to: an address of the loopback interface, or the path of a Unix socket if the server has one.
+        The address to connect to: on loopback, or a Unix path if the server has one.
 
     Raises:
-        TypeError, ValueError: an argument is not what it should be.
-        OSError: there is no address to listen on.
+        TypeError, ValueError: an argument is wrong.
+        OSError: the proxy cannot listen.
     """
     target = _target(server)
     faults = Faults.parse(faults) if isinstance(faults, str) else faults
     if not isinstance(faults, Faults):
-        raise TypeError(f"faults are a Faults or a str, not {type(faults).__name__}")
+        raise TypeError(f"faults is a Faults or a str, not {type(faults).__name__}")
     with contextlib.ExitStack() as stack:
         where = "127.0.0.1"
         if target.path:
@@ -61,7 +61,7 @@ def fault_proxy(
 
 
 class _FaultProxy:
-    """The connections that go through."""
+    """The connections through the proxy."""
 
     def __init__(self, target: Target, faults: Faults, timeout: float | None) -> None:
         self._target = target
@@ -82,13 +82,13 @@ class _FaultProxy:
                 with self._registered(relay):
                     relay.run()
         except ClosedError:
-            pass  # the block is over
+            pass  # the block has ended
         except OSError as error:
-            _log.debug("the connection %d to %s has failed: %s", number, self._target, error)
+            _log.debug("connection %d to %s failed: %s", number, self._target, error)
             client.close(linger=0)
 
     def end(self, server: Server) -> None:
-        """Reset what is left."""
+        """Reset the open connections, and stop the server of the proxy."""
         with self._lock:
             self._ended = True
             left = list(self._relays)
@@ -125,9 +125,9 @@ def _target(server: Address | tuple[str, int] | str) -> Target:
     if isinstance(server, str):
         target = parse_target(server)
         if target.scheme == "udp":
-            raise ValueError("datagrams do not go through here: write host:port or unix:/path")
+            raise ValueError("a fault proxy relays streams, not datagrams: write host:port or unix:/path")
         return target
     host, port = server
-    if not port:  # as a Unix socket's own address is given
+    if not port:  # the `local_addr` of a Unix socket
         return Target("unix", path=host)
     return Target("tcp", _EVERY_INTERFACE.get(host, host), port)

@@ -1,14 +1,14 @@
-"""Two connected sockets tied together: what comes from one goes to the other, both ways, with or without faults.
+"""A relay between two connected sockets, in both directions, with or without faults.
 
-Theory of operation. Each direction has a thread, which reads, sends, and so is held back by a slow reader: there is
-nothing between that could grow. How each kind of end travels:
+Theory of operation. Each direction has a thread that reads and sends. Nothing is queued in between, so a slow reader
+holds the sender back. How the ends of a stream are relayed:
 
-- An end (half-close) goes on as an end, after everything that came before it. The other direction goes on.
-- A connection that breaks is no end. What came before it is delivered, and then the other side gets a reset.
-- A side that takes no more is either gone, and then the other direction finds out, after it has delivered what that
-  side has still said. Or it only does not listen; then what is sent to it waits until that side has ended.
+- A half-close is relayed after all data before it. The other direction goes on.
+- A connection that breaks is not an end: its data is delivered first, and then the other side is reset.
+- A side to which we cannot send may be gone: then the other direction notices it, after delivering that side's data. Or
+  it does not read any more: then the data for it waits until that side has ended.
 
-Over a Unix socket there is no reset, so that the other side sees an end instead.
+A Unix socket has no reset: its peer sees an end of the stream instead.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamRelay"]
 
-# Without `SAFE_DISCONN`: a reset is an error here, not an end.
+# Without `SAFE_DISCONN` a reset is an error, not an end.
 _NO_FLAGS = SocketFlag(0)
 
-# Seconds between two looks whether a peer has everything, which nothing announces. A guess.
+# Seconds between two polls for unacknowledged bytes. A guess.
 _POLL_INTERVAL = 0.002
 
-# Seconds that a `send` may take to return once it is done. A guess.
+# Seconds that `send` may take to return after its last system call. A guess.
 _SEND_RETURN_TIME = 0.05
 
 
 class StreamRelay:
-    """Two connected sockets of ``wireline.net``, tied together.
+    """Relays bytes between two connected sockets of ``wireline.net``.
 
     Attributes:
-        to_server: bytes that the server was given.
-        to_client: bytes that the client was given.
-        failed_socket: the socket that failed, once one has.
+        to_server: the bytes sent to the server.
+        to_client: the bytes sent to the client.
+        failed_socket: the socket that failed; None before.
     """
 
     def __init__(
         self, client: Socket, server: Socket, faults: Faults = NO_FAULTS, *, number: int = 0
     ) -> None:
-        """Prepare; nothing moves before ``run``.
+        """Prepare a relay; ``run`` starts it.
 
         Args:
-            client: one side; its reads and writes belong to the relay from now on.
-            server: the other side, likewise.
-            faults: what is wrong with the network between them.
-            number: of this connection among those that have the same faults: each has random numbers of its own.
+            client: one side. Only the relay may read and write it from now on.
+            server: the other side.
+            faults: of the network between them.
+            number: of the connection, which selects its random numbers.
         """
         self.failed_socket: Socket | None = None
         self._client = client
@@ -77,16 +77,16 @@ class StreamRelay:
 
     @property
     def to_server(self) -> int:
-        """How many bytes the server was given."""
+        """The number of bytes sent to the server."""
         return self._up.moved
 
     @property
     def to_client(self) -> int:
-        """How many bytes the client was given."""
+        """The number of bytes sent to the client."""
         return self._down.moved
 
     def run(self) -> None:
-        """Copy both ways until both sides have ended, then close both. What a fault has done is no error.
+        """Relay until both sides have ended, then close both. The effect of a fault is not an error.
 
         Raises:
             OSError: one side failed, and ``failed_socket`` is its socket. The other side received everything that had
@@ -109,12 +109,12 @@ class StreamRelay:
         self._server.close()
 
     def abort(self) -> None:
-        """Reset both connections, from any thread; what is under way is lost."""
+        """Reset both connections, from any thread. Data in flight is lost."""
         self._aborted.set()
         self._reset()
 
     def _lose(self, error: OSError, failed_socket: Socket) -> None:
-        """A side is gone: the other one must not take that for an end."""
+        """Record that a side failed, and reset the other side, which must not see an end of the stream."""
         with self._lock:
             if self.failed_socket is None and not self._aborted.is_set():
                 self._error, self.failed_socket = error, failed_socket
@@ -128,7 +128,14 @@ class StreamRelay:
 
 
 class _Direction:
-    """From one socket to the other."""
+    """One direction.
+
+    Attributes:
+        moved: the bytes sent.
+        ending: FIN was sent, or is about to be.
+        reset: set when the relay resets both connections.
+        over: set when `run` returns.
+    """
 
     opposite: _Direction
 
@@ -145,21 +152,21 @@ class _Direction:
         self.over = threading.Event()
 
     def run(self) -> None:
-        """Copy until the end, whatever that is."""
+        """Copy until this direction ends."""
         try:
             if self._faults == NO_FAULTS:
                 self._copy()
             else:
-                self._copy_through(DelayLine(self._faults, self._seed))
+                self._copy_with_faults(DelayLine(self._faults, self._seed))
         except ClosedError:
-            pass  # the other direction, or `abort`, has closed both
+            pass  # by the other direction, or by `abort`
         except _SendFailure as failure:
             self.over.set()
-            # Whatever the sink has said before it left comes first.
+            # First deliver what the sink has sent before it failed.
             self.opposite.over.wait()
             self._relay._lose(failure.error, self._sink)
         except OSError as error:
-            self._settle()
+            self._wait_acked()
             self._relay._lose(error, self._source)
         finally:
             self.over.set()
@@ -169,33 +176,35 @@ class _Direction:
             self._send(data)
         self._end()
 
-    def _copy_through(self, line: DelayLine) -> None:
-        """The same, as the faults have it."""
-        in_clear = not (self._source.is_ssl or self._sink.is_ssl)
-        records = CloseNotifyFilter() if self._faults.drop_tls_close and in_clear else None
-        source_input = _Input(self._receive, line, records)
+    def _copy_with_faults(self, line: DelayLine) -> None:
+        is_plain = not (self._source.is_ssl or self._sink.is_ssl)
+        records = CloseNotifyFilter() if self._faults.drop_tls_close and is_plain else None
+        source = _Input(self._receive, line, records)
         while True:
             while (piece := line.take(monotonic())) is not None:
                 self._send(piece)
-            if source_input.closed and line.is_empty:
+            if source.closed and line.is_empty:
                 break
             wait = line.seconds_to_wait(monotonic())
-            if source_input.closed or not line.has_capacity:
-                if self.reset.wait(wait):
-                    raise ClosedError
-            else:
-                source_input.fill(wait)
+            if not source.closed and line.has_capacity:
+                source.fill(wait)
+            elif self.reset.wait(wait):
+                raise ClosedError
+        self._end_with_faults(line, source)
+
+    def _end_with_faults(self, line: DelayLine, source: _Input) -> None:
         if line.ending is Ending.RESET:
-            self._settle()
+            self._wait_acked()
             self._relay._reset()
         elif line.ending is Ending.TRUNCATE:
-            self._cut()
+            self._send_fin_below_tls()
+            # The source must not be blocked by a full send buffer.
             while self._receive(None):
                 pass
-        elif source_input.error is not None:
-            raise source_input.error
+        elif source.error is not None:
+            raise source.error
         elif self._faults.drop_tls_close:
-            self._cut()
+            self._send_fin_below_tls()
         else:
             self._end()
 
@@ -206,11 +215,11 @@ class _Direction:
         return data
 
     def _was_reset(self) -> bool:
-        """Whether what reads as an end is a reset.
+        """Whether a read that returned an end has hidden a reset.
 
-        The system tells of a reset once. If it was the opposite direction's `send` that was told, a read finds an end.
-        What cannot be sent to any more, and was not ended by us, is gone. (A Unix socket whose peer has closed it as it
-        should cannot be sent to either.)
+        The kernel reports a reset once. If the opposite direction's `send` got that report, a read returns an end. But
+        then the socket cannot be sent to, although we have not ended it. (This does not hold for a Unix socket: after
+        its peer's close(2) it cannot be sent to, either.)
         """
         with self._source._use("recv_some") as raw:
             if raw.family == AF_UNIX:
@@ -235,7 +244,7 @@ class _Direction:
 
     @contextlib.contextmanager
     def _sending(self) -> Iterator[None]:
-        """Tell a failure of the sink from one of the source."""
+        """Mark an error as one of the sink."""
         with self._mid_send:
             try:
                 yield
@@ -247,8 +256,9 @@ class _Direction:
     def reset_sink(self) -> None:
         """Close the sink with a reset.
 
-        A `send` that is just returning would be taken for one that waits, and woken by ending the stream: the peer
-        would see an end before the reset. One that does wait has so much before that end that it never gets out.
+        `close` wakes a `send` by shutting the stream down. If that `send` is about to return, the FIN would be sent
+        before the reset, so we wait for it a moment. If the send buffer is full, the FIN comes after data that is
+        dropped.
         """
         between_sends = self._mid_send.acquire(timeout=_SEND_RETURN_TIME)
         try:
@@ -257,14 +267,14 @@ class _Direction:
             if between_sends:
                 self._mid_send.release()
 
-    def _cut(self) -> None:
-        """End the connection below TLS: FIN, and no word of it."""
+    def _send_fin_below_tls(self) -> None:
+        """Send FIN without ``close_notify``."""
         self.ending = True
         with self._sending(), self._sink._use("shutdown_write") as raw:
             raw.shutdown(socket.SHUT_WR)
 
-    def _settle(self) -> None:
-        """Before a reset, which throws away what is not sent: wait until the sink's peer has it, or takes no more."""
+    def _wait_acked(self) -> None:
+        """Wait, before a reset that drops unsent data, until the peer of the sink has acknowledged all or stops to."""
         with contextlib.suppress(OSError), self._sink._use("close") as raw:  # closed already
             left, limit = _unacked(raw), monotonic() + DEFAULT_LINGER
             while left and monotonic() < limit and not self.reset.wait(_POLL_INTERVAL):
@@ -274,7 +284,7 @@ class _Direction:
 
 
 def _unacked(sock: socket.socket) -> int:
-    """How many bytes the peer has not acknowledged (where the system tells; elsewhere none)."""
+    """The number of bytes that the peer has not acknowledged; 0 where the system does not say."""
     try:
         import fcntl
         import termios
@@ -285,11 +295,11 @@ def _unacked(sock: socket.socket) -> int:
 
 
 class _Input:
-    """Where bytes get into a line.
+    """Receives bytes for a delay line.
 
     Attributes:
-        closed: nothing more comes in.
-        error: what closed it, if it was no end.
+        closed: no more bytes will be received.
+        error: the error that ended the source; None for an ordinary end.
     """
 
     def __init__(
@@ -310,18 +320,18 @@ class _Input:
         return self._ended or self._line.ending is not None
 
     def fill(self, wait: float | None) -> None:
-        """Wait for bytes, at most that long, and put them in."""
-        patience = self._patience()
-        waits = [seconds for seconds in (wait, patience) if seconds is not None]
+        """Receive bytes for at most ``wait`` seconds, and put them into the line."""
+        hold = self._hold_time()
+        waits = [seconds for seconds in (wait, hold) if seconds is not None]
         try:
             data = self._receive(min(waits, default=None))
         except SocketTimeout:
-            if patience is not None and self._patience() == 0.0:
+            if hold is not None and self._hold_time() == 0.0:
                 self._put(self._release())
         except ClosedError:
             raise
         except OSError as error:
-            # What is under way arrives before the bad news.
+            # Raised after the bytes in flight have arrived.
             self._ended, self.error = True, error
         else:
             self._ended = not data
@@ -340,8 +350,8 @@ class _Input:
         self._held_since = monotonic()
         return passed
 
-    def _patience(self) -> float | None:
-        """Seconds for which something may still be held back; None if nothing is."""
+    def _hold_time(self) -> float | None:
+        """Seconds until a record that is held back is released; None if there is none."""
         if self._records is None or not self._records.may_be_data:
             return None
         return max(0.0, self._held_since + HOLD_TIME - monotonic())
@@ -351,7 +361,7 @@ class _Input:
 
 
 class _SendFailure(Exception):
-    """The sink does not take it."""
+    """An error of the sink."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__(str(error))

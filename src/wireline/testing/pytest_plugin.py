@@ -16,13 +16,13 @@ __all__ = ["wireline_ca", "wireline_fault_proxy", "wireline_pair"]
 
 @pytest.fixture(scope="session")
 def wireline_ca() -> TestCA:
-    """Make a CA to throw away, once for all tests."""
+    """Make one certificate authority for all tests."""
     return TestCA()
 
 
 @pytest.fixture
 def wireline_pair(request: pytest.FixtureRequest) -> Iterator[Callable[[Kind], Pair]]:
-    """Make connected sockets of the blocking flavour, ``wireline_pair("tls")``. They are closed after the test."""
+    """Make connected sockets of the blocking flavour: ``wireline_pair("tls")``. The end of the test closes them."""
     with contextlib.ExitStack() as stack:
 
         def make(kind: Kind = "tcp") -> Pair:
