@@ -74,7 +74,7 @@ def test_ten_lines_of_one_kind_and_then_a_count_when_the_second_is_over(
     assert "6 more at 127.0.0.1:80 were left out: connection ended: SocketTimeout" in log.text
 
 
-def test_something_else_that_happens_brings_the_count_too(
+def test_another_event_logs_the_count_too(
     client: Socket, log: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     events = EventLog(HERE)
@@ -86,7 +86,7 @@ def test_something_else_that_happens_brings_the_count_too(
     assert log.records[-1].getMessage().startswith("no TLS handshake with 127.0.0.1:5000: ")
 
 
-def test_kinds_are_limited_apart(client: Socket, log: pytest.LogCaptureFixture, clock: Clock) -> None:
+def test_each_kind_has_its_own_limit(client: Socket, log: pytest.LogCaptureFixture, clock: Clock) -> None:
     events = EventLog(HERE)
     for _ in range(20):
         events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
@@ -100,9 +100,7 @@ def test_kinds_are_limited_apart(client: Socket, log: pytest.LogCaptureFixture, 
     assert counted(log) == [10, 10, 10], "each is counted once"
 
 
-def test_a_log_that_does_not_want_them_is_not_asked_for_anything(
-    client: Socket, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_disabled_level_costs_nothing(client: Socket, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "wireline")
     events = EventLog(HERE)
     for _ in range(20):
@@ -111,7 +109,7 @@ def test_a_log_that_does_not_want_them_is_not_asked_for_anything(
     assert caplog.records == []
 
 
-def test_threads_that_write_at_one_time_lose_no_event(
+def test_concurrent_threads_lose_no_event(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("wireline._event_log._WINDOW", 0.0005)
@@ -139,7 +137,7 @@ def test_threads_that_write_at_one_time_lose_no_event(
     assert counted(log)
 
 
-def test_what_a_peer_has_a_part_in_stays_on_one_line(client: Socket, log: pytest.LogCaptureFixture) -> None:
+def test_text_from_a_peer_stays_on_one_line(client: Socket, log: pytest.LogCaptureFixture) -> None:
     error = timed_out(client)
     error.args = ("a path\nERROR made up\x1b[2J",)
     EventLog(HERE).ended(error, client, Address("/tmp/a\nERROR made up", 0), 1.0, in_handshake=False)
@@ -148,7 +146,7 @@ def test_what_a_peer_has_a_part_in_stays_on_one_line(client: Socket, log: pytest
     assert vars(record)["error"].isprintable()
 
 
-def test_of_a_client_that_its_handler_has_closed_less_is_known(
+def test_a_client_that_its_handler_has_closed_has_fewer_facts(
     client: Socket, log: pytest.LogCaptureFixture
 ) -> None:
     error = timed_out(client)
@@ -160,7 +158,7 @@ def test_of_a_client_that_its_handler_has_closed_less_is_known(
     assert (fields["bytes_in"], fields["bytes_out"]) == (None, None)
 
 
-def test_whose_doing_it_is(client: Socket) -> None:
+def test_which_side_caused_the_exception(client: Socket) -> None:
     ours, theirs = socket.socketpair()
     with Socket.from_socket(ours) as other, theirs:
         his, another = timed_out(client), timed_out(other)

@@ -28,17 +28,17 @@ ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "format_ip", "parse_target"]
 SOURCE = pathlib.Path(wireline.__file__)
 
 
-def test_the_door_has_the_names_of_the_contract_and_those_that_were_added() -> None:
+def test_wireline_has_the_names_of_the_contract_and_those_that_were_added() -> None:
     assert sorted(wireline.__all__) == sorted(CONTRACT + ADDED)
 
 
-def test_the_door_shows_what_all_says_and_no_more() -> None:
+def test_wireline_shows_the_names_in_all_and_no_others() -> None:
     public = {name for name, value in vars(wireline).items() if not name.startswith("_")}
     rooms = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
     assert public - rooms - {"annotations"} == set(wireline.__all__)
 
 
-def test_the_door_shows_every_public_name_of_the_rooms_behind_it() -> None:
+def test_wireline_shows_every_public_name_of_its_modules() -> None:
     rooms = (_targets, address, errors, options)
     assert sorted(wireline.__all__) == sorted(name for room in rooms for name in room.__all__)
     for room in rooms:
@@ -55,7 +55,7 @@ def test_every_name_is_exported_under_itself_for_type_checkers() -> None:
 
 
 @pytest.mark.parametrize("statement", ["import wireline", "from wireline import *"])
-def test_the_door_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
+def test_wireline_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
     heavy = [
         "asyncio",
         "ssl",

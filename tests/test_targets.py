@@ -44,7 +44,9 @@ def abstract_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("listening", [False, True])
 @pytest.mark.parametrize(("text", "target", "canonical"), GOOD)
-def test_every_spelling(text: str, target: Target | None, canonical: str | None, listening: bool) -> None:
+def test_every_spelling_of_a_target(
+    text: str, target: Target | None, canonical: str | None, listening: bool
+) -> None:
     expected = target or Target("tcp", text.removesuffix(":80"), 80)
     parsed = parse_target(text, listening=listening)
     assert parsed == expected
@@ -110,7 +112,7 @@ BAD = [
 
 @pytest.mark.parametrize("listening", [False, True])
 @pytest.mark.parametrize(("text", "message"), BAD)
-def test_bad_spellings_say_what_to_change(text: str, message: str, listening: bool) -> None:
+def test_a_bad_target_is_an_error_that_says_what_to_change(text: str, message: str, listening: bool) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         parse_target(text, listening=listening)
     assert str(caught.value).startswith(f"{text!r} is not a target: ")
@@ -131,7 +133,7 @@ def test_connecting_needs_a_host_and_a_port(text: str, message: str) -> None:
         parse_target(text)
 
 
-def test_an_endless_spelling_is_not_repeated() -> None:
+def test_an_error_does_not_repeat_a_very_long_target() -> None:
     for text in ("x" * 10_000_000, "unix:" + "x" * 10_000_000, "[" + ":" * 10_000_000 + "]:80"):
         with pytest.raises(ValueError, match=f"at most 300 characters, got {len(text)}") as caught:
             parse_target(text)
@@ -164,7 +166,7 @@ def test_the_canonical_spelling_for_listening_is_a_round_trip(scheme: str, host:
 
 
 @given(st.text() | st.text("[]:/@.0123456789abtlsunix%"), st.booleans())
-def test_whatever_is_typed_is_a_target_or_a_value_error(text: str, listening: bool) -> None:
+def test_any_text_is_a_target_or_a_value_error(text: str, listening: bool) -> None:
     try:
         target = parse_target(text, listening=listening)
     except ValueError:

@@ -1,7 +1,7 @@
 """Sockets for Python with one API in two flavours.
 
-``wireline.net.Socket`` blocks, ``wireline.asyncnet.AsyncSocket`` is awaited. Here is what both share: values,
-flags, addresses and errors. Importing it imports neither ``asyncio`` nor ``ssl``.
+``wireline.net.Socket`` blocks, ``wireline.asyncnet.AsyncSocket`` is awaited. This module has the values, flags,
+addresses and errors that both share. It imports neither ``asyncio`` nor ``ssl``.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class StopRequests:
             handler: the thread or task that calls, if it is a handler of this server.
 
         Returns:
-            False for a handler that is not the first to stop: it must not wait for what waits for it.
+            False for a handler that is not the first to stop: the first stop waits for it, so it must not wait.
         """
         self._requests[request] = request
         first = self._is_first(request)

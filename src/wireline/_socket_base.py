@@ -99,7 +99,7 @@ class BaseSocket:
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
-        require_kind(sock_type, made=False)
+        require_kind(sock_type, exists=False)
         sock = create(domain, sock_type, default_protocol(domain, sock_type, protocol))
         try:
             require_kind(sock_type)

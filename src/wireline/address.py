@@ -159,7 +159,7 @@ def _require_ip(ip: object) -> IpAddress:
 
 
 def to_sockaddr(ip: IpAddress, port: int) -> InetSockAddr:
-    """Return what the ``socket`` module's calls take: ``(host, port)``, or with flow and scope for IPv6.
+    """Return an address for the ``socket`` module: ``(host, port)``, for IPv6 with flow information and scope id.
 
     Args:
         ip: the address; its scope id may be a number or the name of an interface.

@@ -153,7 +153,7 @@ async def test_FA21_a_call_does_not_look_at_every_client(
         assert len(calls) < 10, calls
 
 
-async def test_FA21_one_that_speaks_is_found_among_those_that_do_not(listener: Any) -> None:
+async def test_FA21_a_client_that_sends_is_found_among_silent_ones(listener: Any) -> None:
     """FA21: the client that has done its handshake is handed out, wherever it stands among silent ones."""
     with contextlib.ExitStack() as stack:
         silent_clients(stack, listener, 50)
@@ -180,7 +180,7 @@ async def test_FA21_silent_clients_do_not_keep_out_others_for_long(
         assert not is_closed_by_peer(silent[-1])
 
 
-async def test_FA21_a_crowd_that_comes_at_once_loses_none(
+async def test_FA21_a_crowd_that_arrives_at_once_loses_no_client(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA21: the bound is no reason to close a client that is busy with its handshake."""
@@ -193,7 +193,7 @@ async def test_FA21_a_crowd_that_comes_at_once_loses_none(
             sock.close()
 
 
-async def test_FA21_one_that_is_ready_is_not_sent_away_for_its_age(
+async def test_FA21_a_ready_client_is_not_closed_for_its_age(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA21: a program that polls seldom finds old clients that have done their part: they stay."""
@@ -210,7 +210,7 @@ async def test_FA21_one_that_is_ready_is_not_sent_away_for_its_age(
             sock.close()
 
 
-async def test_FA21_a_silent_client_has_so_much_time(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_FA21_a_silent_client_times_out(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA21: the limit of time for each client is kept."""
     monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as silent:
@@ -221,7 +221,9 @@ async def test_FA21_a_silent_client_has_so_much_time(listener: Any, monkeypatch:
         assert is_closed_by_peer(silent, PATIENCE)
 
 
-async def test_FA21_one_that_drips_has_no_more_time(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_FA21_a_client_that_sends_slowly_times_out_too(
+    listener: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """FA21: a client that says a byte now and then has the same time as one that is silent."""
     monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as dripping:
@@ -236,7 +238,7 @@ async def test_FA21_one_that_drips_has_no_more_time(listener: Any, monkeypatch: 
         assert is_closed_by_peer(dripping, PATIENCE)
 
 
-async def test_FA21_one_that_reads_late_gets_the_rest(listener: Any, flavour: Flavour) -> None:
+async def test_FA21_a_client_that_reads_late_gets_the_rest(listener: Any, flavour: Flavour) -> None:
     """FA21: what the server has to say is more than there is room for; the handshake goes on when there is some."""
     leaf = certificates.ca().issue_cert(
         *[f"name-{number}.a-long-domain.test" for number in range(900)], "localhost"
@@ -277,7 +279,7 @@ async def test_FA21_one_that_reads_late_gets_the_rest(listener: Any, flavour: Fl
                 outcome[1].close()
 
 
-async def test_FA21_without_a_descriptor_to_accept_with_those_who_are_here_are_served(listener: Any) -> None:
+async def test_FA21_without_a_free_descriptor_the_pending_clients_are_served(listener: Any) -> None:
     """FA21: EMFILE of accept came first, so a client whose handshake was done was never handed out."""
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(TlsClient(listener))
@@ -295,7 +297,7 @@ async def test_FA21_without_a_descriptor_to_accept_with_those_who_are_here_are_s
         sock.close()
 
 
-async def test_FA21_closing_the_listener_closes_all_that_are_kept(listener: Any) -> None:
+async def test_FA21_closing_the_listener_closes_its_pending_clients(listener: Any) -> None:
     """FA21: neither those in their handshake nor one that is done outlive the listener."""
     with contextlib.ExitStack() as stack:
         silent = silent_clients(stack, listener, 20)
@@ -307,7 +309,7 @@ async def test_FA21_closing_the_listener_closes_all_that_are_kept(listener: Any)
         assert all(is_closed_by_peer(sock, PATIENCE) for sock in silent)
 
 
-async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_handed_out(listener: Any) -> None:
+async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(listener: Any) -> None:
     """FA21: a client that speaks no TLS is no obstacle."""
     with plain_client(listener) as rude, TlsClient(listener) as polite:
         rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -332,7 +334,7 @@ def stepping(monkeypatch: pytest.MonkeyPatch, listener: Any, what: Callable[[], 
     monkeypatch.setattr(SecureSocket, "_step_handshake", first)
 
 
-async def test_FA28_a_call_in_the_midst_of_another_gets_the_documented_result(
+async def test_FA28_a_call_during_another_gets_the_documented_result(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA28: two threads that polled try_accept_addr got "IndexError: pop from an empty deque"."""
@@ -349,7 +351,7 @@ async def test_FA28_a_call_in_the_midst_of_another_gets_the_documented_result(
         assert is_closed_by_peer(second, PATIENCE)
 
 
-async def test_FA28_a_close_in_the_midst_of_a_call_leaves_no_client(
+async def test_FA28_a_close_during_a_call_leaves_no_client(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA28: close came while another thread was looking after the clients, and one of them was never closed."""
@@ -366,7 +368,7 @@ async def test_FA28_a_close_in_the_midst_of_a_call_leaves_no_client(
             listener.try_accept_addr()
 
 
-async def test_FA28_an_exception_in_the_midst_of_a_call_does_not_end_the_listener(
+async def test_FA28_an_exception_during_a_call_does_not_end_the_listener(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA28: what a signal handler raises closes one client at most; the next call goes on."""
@@ -516,7 +518,7 @@ def test_FA21_a_child_does_not_touch_the_clients_of_its_parent(kind: str) -> Non
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-async def test_FA21_a_listener_that_is_dropped_closes_its_clients(flavour: Flavour) -> None:
+async def test_FA21_a_collected_listener_closes_its_clients(flavour: Flavour) -> None:
     """FA21, P2: what a forgotten listener keeps goes with it."""
     sock = flavour.socket()
     sock.bind_addr(0, HOST)

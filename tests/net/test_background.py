@@ -74,7 +74,7 @@ def registered() -> int:
     return len(multiprocessing.util._finalizer_registry)  # type: ignore[attr-defined]
 
 
-def test_a_hook_is_called_by_multiprocessing_and_once_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_is_called_once_by_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
     """FA24: a child of multiprocessing ends in `os._exit`, and what was registered with `atexit` was not called."""
     calls: list[int] = []
     hook = ExitHook(lambda: calls.append(1))

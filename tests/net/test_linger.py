@@ -97,7 +97,7 @@ def test_seconds_are_for_the_peer_to_finish(pair: Pair) -> None:
     assert is_closed(here)
 
 
-def test_the_time_is_up_for_each_by_itself(pair: Pair) -> None:
+def test_each_socket_has_its_own_deadline(pair: Pair) -> None:
     here, _ = pair
     other, its_peer = tcp_pair()
     close_in_background(other, PATIENCE)
@@ -118,7 +118,7 @@ def test_a_reset_ends_it(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("seconds", [3e6, 3e9])
-def test_the_time_may_be_very_long(pair: Pair, seconds: float) -> None:
+def test_the_deadline_may_be_very_far(pair: Pair, seconds: float) -> None:
     here, there = pair
     close_in_background(here, seconds)
     (thread,) = lingerers()
@@ -137,7 +137,7 @@ def test_a_connection_that_is_gone_is_closed_at_once(pair: Pair) -> None:
     assert not lingerers()
 
 
-def test_it_comes_back_after_it_has_ended(pair: Pair) -> None:
+def test_the_thread_is_started_again_after_it_has_ended(pair: Pair) -> None:
     for _ in range(3):
         here, there = tcp_pair()
         close_in_background(here, PATIENCE)
@@ -237,7 +237,7 @@ def test_P6_without_a_thread_it_waits_while_the_peer_still_talks(
     assert not failed
 
 
-def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_descriptors_the_sockets_are_polled(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA3: without a descriptor for the thread's own use every connection was closed at once, and reset."""
 
     def none_left(*_: object) -> None:
@@ -291,7 +291,7 @@ ERRORS = {
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("method", ["register", "select", "unregister", "modify", "close"])
-def test_P1_the_thread_survives_what_goes_wrong_with_its_selector(
+def test_P1_the_thread_survives_errors_of_its_selector(
     monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException, times: int
 ) -> None:
     """FA3: an error of epoll ended the thread; every later close raised BrokenPipeError and leaked a descriptor."""
@@ -318,7 +318,7 @@ def read_to_the_end(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "broken"), ValueError("odd")])
-def test_P1_one_connections_trouble_is_its_own(
+def test_P1_an_error_of_one_connection_ends_that_connection_only(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """FA3: an unexpected error of one connection ended the thread, and with it the lingering of all others."""
@@ -372,7 +372,7 @@ def test_P1_a_thread_that_dies_is_replaced(pair: Pair, monkeypatch: pytest.Monke
     assert is_closed(again)
 
 
-def test_P1_handing_over_is_one_system_call_at_most_and_never_waits(
+def test_P1_enqueueing_is_one_system_call_at_most_and_never_waits(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA1: each close wrote to a blocking socketpair, under a lock that its reader needed: a deadlock after 280."""
@@ -413,7 +413,7 @@ def test_P1_more_than_may_linger_at_once_closes_the_oldest(monkeypatch: pytest.M
     join()
 
 
-def test_P1_many_that_are_over_soon_leave_no_deadline_behind(pair: Pair) -> None:
+def test_P1_sockets_that_are_done_early_leave_no_deadline_behind(pair: Pair) -> None:
     here, there = pair
     close_in_background(here, 3e9)  # so that the thread is there all the while
     for _ in range(1200):
@@ -467,7 +467,7 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, mo
     join()
 
 
-def test_P2_a_finalizer_in_the_midst_of_handing_over_hands_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_P2_a_finalizer_may_enqueue_while_another_socket_is_enqueued(monkeypatch: pytest.MonkeyPatch) -> None:
     """FA2: a finalizer that ran while the thread was started closed a socket, and waited for the lock around it."""
     outer, its_peer = tcp_pair()
     inner, inner_peer = tcp_pair()
@@ -535,7 +535,9 @@ def test_at_exit_it_does_not_wait_for_what_has_arrived(pair: Pair, monkeypatch: 
     join()
 
 
-def test_where_it_cannot_be_known_nothing_is_unsent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_unknown_nothing_counts_as_unacknowledged(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, _ = pair
     fill(here)
     assert linger._has_unacked(here)
@@ -581,7 +583,7 @@ FORK = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_leaves_the_parents_alone_and_has_one_of_its_own() -> None:
+def test_a_forked_child_leaves_the_parents_sockets_alone_and_starts_its_own_thread() -> None:
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FORK)], capture_output=True, text=True, timeout=20, check=False
     )

@@ -130,7 +130,7 @@ LET_GO = {
 
 @pytest.mark.parametrize("how", LET_GO)
 @pytest.mark.parametrize("kind", ["plain", "tls"])
-def test_FA5_a_child_lets_go_of_a_stream_that_threads_of_the_parent_use(
+def test_FA5_a_child_closes_a_stream_that_threads_of_the_parent_use(
     directory: str, kind: str, how: str
 ) -> None:
     """FA5 a, b: the child's ``close`` shut the parent's connection down, or sent the end of its TLS connection."""
@@ -156,7 +156,7 @@ def test_FA5_a_child_lets_go_of_a_stream_that_threads_of_the_parent_use(
 
 
 @pytest.mark.parametrize("how", LET_GO)
-def test_FA5_a_child_lets_go_of_a_listener_in_whose_accept_a_thread_of_the_parent_is(
+def test_FA5_a_child_closes_a_listener_in_whose_accept_a_thread_of_the_parent_waits(
     directory: str, how: str
 ) -> None:
     """FA25: the child woke the parent's ``accept``, which spun for ever."""
@@ -271,7 +271,7 @@ def test_FA25_parent_and_child_accept_from_one_listener(directory: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls"])
-def test_FA5_a_child_goes_on_with_threads_of_its_own(directory: str, kind: str) -> None:
+def test_FA5_a_child_uses_a_socket_in_its_own_threads(directory: str, kind: str) -> None:
     """FA5: what the parent's threads held was given out again by each first call: two threads read at one time."""
     run(
         directory,
@@ -377,7 +377,7 @@ def test_FA5_adopt_in_the_owner_changes_nothing(directory: str) -> None:
     )
 
 
-def test_FA25_a_child_looks_at_a_tls_socket_whose_lock_was_held(directory: str) -> None:
+def test_FA25_a_child_asks_a_tls_socket_whose_lock_was_held(directory: str) -> None:
     """FA25: ``repr`` and its like waited for a lock whose holder does not exist in the child."""
     run(
         directory,
@@ -444,7 +444,7 @@ def test_FA25_a_child_uses_a_context_whose_lock_was_held(directory: str, what: s
     )
 
 
-def test_FA5_a_handler_that_forks_in_the_midst_of_a_read_leaves_the_read_alone(directory: str) -> None:
+def test_FA5_a_fork_in_a_signal_handler_during_a_read_leaves_the_read_alone(directory: str) -> None:
     """FA5: the child was given what its own call still held."""
     run(
         directory,

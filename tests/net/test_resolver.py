@@ -98,7 +98,7 @@ def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: Na
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
+def test_C2_callers_with_the_same_query_share_the_lookup(server: NameServer) -> None:
     first = ask()
     assert all(ask() is first for _ in range(10))
     assert ask(port=81) is not first
@@ -109,7 +109,7 @@ def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
     assert len(server.questions) == 3
 
 
-def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer, pool: _Pool) -> None:
+def test_C2_a_later_caller_gets_a_new_lookup(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
     answered: list[Lookup] = []
     for _ in range(20):  # each at once, when the thread of the one before may still be there
@@ -121,7 +121,7 @@ def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer, pool: _
     assert len(pool._workers) < 20, "and the threads are used again"
 
 
-def test_the_time_for_a_result_passes(server: NameServer) -> None:
+def test_the_timeout_of_a_result_passes(server: NameServer) -> None:
     with pytest.raises(TimeoutError, match=r"some\.lookup.*0\.01 s"):
         ask().result(0.01)
 
@@ -129,7 +129,7 @@ def test_the_time_for_a_result_passes(server: NameServer) -> None:
 # FA10, P7: how many.
 
 
-def test_P7_however_many_names_there_are_the_threads_are_few(server: NameServer, pool: _Pool) -> None:
+def test_P7_many_names_need_few_threads(server: NameServer, pool: _Pool) -> None:
     """FA10: each name that was being resolved had a thread of its own: 3,000 dials, 3,001 threads."""
     before = threading.active_count()
     asked = [ask(f"host{number}.lookup") for number in range(3000)]
@@ -141,7 +141,7 @@ def test_P7_however_many_names_there_are_the_threads_are_few(server: NameServer,
     assert len(server.questions) == 3000
 
 
-def test_P7_the_names_are_looked_up_in_the_order_in_which_they_were_asked_for(server: NameServer) -> None:
+def test_P7_names_are_looked_up_in_the_order_of_the_queue(server: NameServer) -> None:
     asked = [ask(f"host{number}.lookup") for number in range(100)]
     server.answer.set()
     for lookup in asked:
@@ -176,7 +176,7 @@ def test_P7_one_dead_name_server_does_not_stop_the_rest(
     assert all(lookup.result(PATIENCE) == FOUND for lookup in dead)
 
 
-def test_P7_what_hangs_occupies_the_first_half_and_then_one_more_at_a_time() -> None:
+def test_P7_hanging_lookups_occupy_the_first_half_and_then_one_more_at_a_time() -> None:
     def lookups(*ages: float) -> list[Lookup]:
         begun = []
         for age in ages:
@@ -206,7 +206,7 @@ def test_P7_the_next_is_the_latest_of_another_domain() -> None:
     assert hosts == ["b.two.test", "a.two.test", "one.test", "B.ONE.test.", "a.one.test"]
 
 
-def test_P7_workers_end_when_there_is_nothing_to_do(server: NameServer, pool: _Pool) -> None:
+def test_P7_idle_workers_end(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
     for _ in range(3):
         assert ask().result(PATIENCE) == FOUND
@@ -217,7 +217,7 @@ def test_P7_workers_end_when_there_is_nothing_to_do(server: NameServer, pool: _P
 # FA28: who leaves.
 
 
-def test_C2_who_leaves_leaves_nothing_behind(server: NameServer) -> None:
+def test_C2_a_caller_that_leaves_leaves_no_callback_behind(server: NameServer) -> None:
     """FA28: each try that timed out left a callback on the shared lookup, 8.9 MB in 20,000."""
     lookup = ask()
     until(lambda: bool(lookups()))
@@ -231,7 +231,7 @@ def test_C2_who_leaves_leaves_nothing_behind(server: NameServer) -> None:
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_who_leaves_leaves_nothing_behind_async(server: NameServer) -> None:
+def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameServer) -> None:
     """FA28, async: each try that timed out or was cancelled left a callback on the shared lookup."""
 
     async def leave(lookup: Lookup) -> None:
@@ -254,9 +254,7 @@ def test_C2_who_leaves_leaves_nothing_behind_async(server: NameServer) -> None:
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_a_lookup_that_is_not_begun_and_not_wanted_any_more_is_dropped(
-    server: NameServer, pool: _Pool
-) -> None:
+def test_C2_a_lookup_without_callers_is_dropped_before_it_starts(server: NameServer, pool: _Pool) -> None:
     """FA10: the queue is covered by the callers' deadlines: what no caller waits for is not looked up."""
     asked = [ask(f"host{number}.lookup") for number in range(500)]
     until(lambda: len(server.questions) == resolver._HALF)
@@ -271,7 +269,7 @@ def test_C2_a_lookup_that_is_not_begun_and_not_wanted_any_more_is_dropped(
     assert len(server.questions) == resolver._HALF + 1
 
 
-def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
+def test_C2_a_caller_that_joins_a_lookup_while_it_is_dropped_gets_an_answer(
     server: NameServer, pool: _Pool
 ) -> None:
     for number in range(resolver._HALF):
@@ -348,7 +346,7 @@ ERRORS: dict[str, tuple[BaseException, type[BaseException], str]] = {
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
-def test_C6_what_goes_wrong_is_the_futures_and_names_the_host(
+def test_C6_an_error_is_raised_by_the_lookup_and_names_the_host(
     server: NameServer, error: tuple[BaseException, type[BaseException], str]
 ) -> None:
     server.error, expected, text = error
@@ -366,7 +364,7 @@ def no_thread(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_without_a_thread_to_be_had_it_is_an_os_error(
+def test_if_no_thread_can_be_started_it_is_an_os_error(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA10: at the limit of threads a dial raised RuntimeError."""
@@ -394,7 +392,7 @@ def test_with_one_worker_more_threads_are_not_needed(
     assert first.result(PATIENCE) == second.result(PATIENCE) == FOUND
 
 
-def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
+def test_P6_at_the_end_of_the_interpreter_the_calling_thread_looks_up(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA9: in atexit a dial by name was a bare RuntimeError."""
@@ -419,7 +417,7 @@ def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_what_is_meant_to_end_a_worker_ends_it_and_not_its_callers(
+def test_an_exception_that_ends_a_worker_is_an_error_for_its_callers(
     server: NameServer, pool: _Pool, error: BaseException
 ) -> None:
     server.error = error
@@ -440,7 +438,7 @@ def test_what_is_meant_to_end_a_worker_ends_it_and_not_its_callers(
     assert ask().result(PATIENCE) == FOUND
 
 
-def test_the_user_who_interrupts_a_lookup_in_the_calling_thread_is_obeyed(
+def test_an_interrupt_ends_a_lookup_in_the_calling_thread(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer.set()
@@ -524,12 +522,12 @@ FORK_WITH_ALL_BUSY = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_asks_anew() -> None:
+def test_a_forked_child_starts_a_new_lookup() -> None:
     run_script(FORK)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_has_workers_of_its_own() -> None:
+def test_a_forked_child_has_its_own_workers() -> None:
     run_script(FORK_WITH_ALL_BUSY)
 
 

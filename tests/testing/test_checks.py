@@ -36,7 +36,7 @@ def test_the_async_flavour_keeps_its_promises(check: Check, kind: Kind, way: Any
     way.run(functools.partial(check.run_async, functools.partial(async_pair, kind)))
 
 
-def test_each_has_a_name_and_says_what_it_is_about() -> None:
+def test_each_check_has_a_name_and_a_description() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS) > 12
     assert all(str(check) == check.name and check.description.endswith(".") for check in CHECKS)
 
@@ -174,14 +174,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("impatient")
 @every_check
-def test_each_fails_for_something_that_breaks_its_promise(check: Check) -> None:
+def test_each_check_fails_for_a_socket_that_breaks_its_promise(check: Check) -> None:
     with pair() as made:
         with pytest.raises((AssertionError, OSError, EndOfStreamError)):
             check.run(lambda: (BROKEN[check.name](made.client), made.server))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_message_says_what_was_seen() -> None:
+def test_the_message_shows_the_wrong_value() -> None:
     check = next(check for check in CHECKS if check.name.startswith("R8"))
     with pair() as made, pytest.raises(AssertionError, match=r"half a line: expected b'', got b'unfinished'"):
         check.run(lambda: (ReturnsHalfALine(made.client), made.server))

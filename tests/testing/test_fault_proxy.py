@@ -28,7 +28,7 @@ def shout(client: Socket, address: Address) -> None:
         client.send(line.upper() + b"\n")
 
 
-def test_it_stands_in_front_of_a_server() -> None:
+def test_a_proxy_relays_with_faults() -> None:
     with serve(shout, 0, "127.0.0.1") as server:
         with fault_proxy(server.local_addr, "chunk=2") as address:
             for _ in range(2):
@@ -39,7 +39,7 @@ def test_it_stands_in_front_of_a_server() -> None:
             dial(*address, timeout=PATIENCE)
 
 
-def test_faults_can_be_values_and_the_server_a_word(tmp_path: Path) -> None:
+def test_faults_can_be_an_object_and_the_server_a_target(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with serve(shout, 0, f"unix:{path}") as server:
         for spelling in (f"unix:{path}", server.local_addr):
@@ -56,7 +56,7 @@ def test_faults_can_be_values_and_the_server_a_word(tmp_path: Path) -> None:
             assert sock.recv_line(PATIENCE) == b"EVERY INTERFACE"
 
 
-def test_what_is_still_connected_at_the_end_gets_a_reset() -> None:
+def test_open_connections_are_reset_at_the_end() -> None:
     with serve(shout, 0, "127.0.0.1") as server:
         with fault_proxy(server.local_addr, Faults()) as address:
             sock = dial(*address, timeout=PATIENCE)
@@ -76,7 +76,7 @@ def test_a_server_that_refuses_is_a_reset() -> None:
             assert caught.value.errno == errno.ECONNRESET
 
 
-def test_tls_goes_through_and_loses_its_last_word() -> None:
+def test_tls_loses_its_close_notify() -> None:
     context = TestCA().context()
 
     def say(client: Socket, address: Address) -> None:
@@ -94,7 +94,7 @@ def test_tls_goes_through_and_loses_its_last_word() -> None:
                             sock.recv(1, PATIENCE)
 
 
-def test_two_bytes_over_tls_are_not_taken_for_the_last_word() -> None:
+def test_two_bytes_over_tls_are_not_dropped_as_close_notify() -> None:
     """They look like an alert; the other side waits for them, and nothing follows."""
     context = TestCA().context()
     with (
@@ -106,7 +106,7 @@ def test_two_bytes_over_tls_are_not_taken_for_the_last_word() -> None:
             assert sock.recv_line(PATIENCE) == b"X"
 
 
-def test_the_async_flavour_can_be_its_client() -> None:
+def test_the_client_of_a_proxy_may_be_async() -> None:
     from wireline.asyncnet import dial
 
     async def main(address: Address) -> bytes:
@@ -161,14 +161,14 @@ def test_a_pair_can_be_unbuffered_and_have_a_context_of_its_own() -> None:
         assert server.recv(10, PATIENCE) == b"ab"
 
 
-def test_what_is_no_pair() -> None:
+def test_bad_arguments_of_pair() -> None:
     with pytest.raises(ValueError, match="a pair is tcp, tcp6, unix or tls, not 'udp'"):
         pair("udp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is for pair"):
         pair("tcp", tls=TestCA().context())
 
 
-def test_a_handshake_that_fails_leaves_nothing() -> None:
+def test_a_failed_handshake_leaves_no_descriptor() -> None:
     """The certificate is for somebody else."""
     context = TestCA().context("elsewhere")
     with pytest.raises(OSError, match="localhost"):
@@ -184,7 +184,7 @@ def test_a_handshake_that_fails_leaves_nothing() -> None:
 # Certificates.
 
 
-def test_the_files_are_what_a_server_and_a_client_need(tmp_path: Path) -> None:
+def test_the_files_of_a_ca_make_a_server_and_a_client(tmp_path: Path) -> None:
     files = TestCA().write(tmp_path, "example.test")
     context = SslContext(cert_file=files.cert, key_file=files.key, ca_file=files.ca)
     assert sorted(os.listdir(tmp_path)) == ["ca.pem", "server.key", "server.pem"]
@@ -202,14 +202,14 @@ def test_without_trustme_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
 # The door, and the plugin.
 
 
-def test_the_door_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:
+def test_testing_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:
     heavy = ["asyncio", "ssl", "trustme", "pytest", "rich"]
     code = f"import sys, wireline.testing; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
 
 
-def test_every_name_of_the_door_is_there() -> None:
+def test_every_public_name_of_testing_exists() -> None:
     for name in testing.__all__:
         assert getattr(testing, name).__doc__ or name == "CHECKS"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -226,7 +226,7 @@ def test_pair(wireline_pair):
     assert server.recv(1, 5) == b"x"
     assert wireline_pair().client is not client
 
-def test_faulty(wireline_fault_proxy):
+def test_fault_proxy(wireline_fault_proxy):
     from wireline.net import dial, serve
     def echo(client, address):
         client.send(client.recv_line())
@@ -245,7 +245,7 @@ def test_conformance(check, wireline_pair):
 """
 
 
-def test_the_plugin_in_a_project_of_its_own(tmp_path: Path) -> None:
+def test_the_plugin_in_a_separate_project(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["wireline.testing.pytest_plugin"]\n')
     (tmp_path / "test_users.py").write_text(USERS_TESTS)
     words = ["-W", "error", "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)]

@@ -16,7 +16,7 @@ from wireline.testing._tls_records import CloseNotifyFilter
 # The words.
 
 
-def test_all_of_them() -> None:
+def test_every_fault_is_parsed() -> None:
     words = "delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M,drop-tls-close,seed=7"
     faults = Faults.parse(words)
     assert faults == Faults(0.2, 0.05, 65536, 1, 4096, 1 << 20, True, 7)
@@ -56,7 +56,7 @@ def test_spellings(text: str, faults: Faults) -> None:
         ("rate=٣", "is a number of bytes"),
     ],
 )
-def test_what_is_no_fault(text: str, complaint: str) -> None:
+def test_bad_faults_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Faults.parse(text)
 
@@ -96,7 +96,7 @@ sizes = st.none() | st.integers(1, 1 << 40)
         seed=st.integers(0, 10**9),
     )
 )
-def test_what_is_written_is_read_back(faults: Faults) -> None:
+def test_the_text_of_faults_is_parsed_again(faults: Faults) -> None:
     read = Faults.parse(str(faults))
     assert read.delay == pytest.approx(faults.delay, rel=1e-5)
     assert str(read) == str(faults)
@@ -128,7 +128,7 @@ def test_delay_is_the_same_for_all() -> None:
     assert line.seconds_to_wait(11) is None
 
 
-def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
+def test_jitter_depends_on_the_seed_and_keeps_the_order() -> None:
     def run(seed: int, stream: str) -> list[tuple[float, bytes]]:
         line = DelayLine(Faults(jitter=0.5, seed=seed), stream)
         for number in range(20):
@@ -154,7 +154,7 @@ def test_rate_is_smooth_and_exact() -> None:
     assert arrivals(line, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
 
 
-def test_chunks_come_one_by_one() -> None:
+def test_chunks_arrive_one_by_one() -> None:
     line = DelayLine(Faults(chunk=2), "")
     line.put(b"abcde", 0.0)
     assert [piece for _, piece in arrivals(line)] == [b"ab", b"cd", b"e"]
@@ -174,7 +174,7 @@ def test_chunks_come_one_by_one() -> None:
         (Faults(truncate_after=8, reset_after=7), Ending.RESET),
     ],
 )
-def test_exactly_so_many_bytes_go_through(faults: Faults, ending: Ending, cut: int) -> None:
+def test_exactly_the_limit_of_bytes_goes_through(faults: Faults, ending: Ending, cut: int) -> None:
     line = DelayLine(faults, "")
     data = b"0123456789"
     for start in range(0, len(data), cut):
@@ -184,12 +184,12 @@ def test_exactly_so_many_bytes_go_through(faults: Faults, ending: Ending, cut: i
     assert b"".join(piece for _, piece in arrivals(line)) == b"0123456"
 
 
-def test_nothing_at_all_goes_through() -> None:
+def test_a_limit_of_zero_lets_nothing_through() -> None:
     assert DelayLine(Faults(reset_after=0), "").ending is Ending.RESET
     assert DelayLine(Faults(), "").ending is None
 
 
-def test_there_is_room_for_so_much() -> None:
+def test_the_capacity_is_limited() -> None:
     line = DelayLine(Faults(delay=1), "")
     line.put(bytes(CAPACITY - 1), 0.0)
     assert line.has_capacity
@@ -220,7 +220,7 @@ def through(data: bytes, cut: int) -> bytes:
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 24, 1000])
 @pytest.mark.parametrize("last", [HIDDEN, ALERT])
-def test_an_alert_is_dropped_where_it_is_the_last_record(last: bytes, cut: int) -> None:
+def test_an_alert_is_dropped_as_the_last_record(last: bytes, cut: int) -> None:
     assert through(DATA + HIDDEN + DATA + last, cut) == DATA + HIDDEN + DATA
     assert through(ALERT + last, cut) == ALERT
 
@@ -239,11 +239,11 @@ def test_an_alert_is_dropped_where_it_is_the_last_record(last: bytes, cut: int) 
         b"abc",
     ],
 )
-def test_everything_else_goes_on_as_it_came(data: bytes, cut: int) -> None:
+def test_other_records_pass_unchanged(data: bytes, cut: int) -> None:
     assert through(data, cut) == data
 
 
-def test_what_may_be_data_can_be_released_and_an_alert_cannot() -> None:
+def test_a_record_that_may_be_data_can_be_released_and_an_alert_cannot() -> None:
     records = CloseNotifyFilter()
     assert records.feed(HIDDEN[:10]) == b""
     assert records.may_be_data

@@ -128,7 +128,7 @@ def test_a_slow_reader_holds_the_writer_back(kind: Kind, faults: str) -> None:
         assert server.recv(sent, PATIENCE) == bytes(sent)
 
 
-def test_what_is_under_way_is_limited_too() -> None:
+def test_the_bytes_in_flight_are_limited() -> None:
     with linked("tcp", "delay=600") as (client, _, relay, _):
         piece = bytes(1 << 20)
         sent = 0
@@ -145,7 +145,7 @@ def reset(sock: Socket) -> None:
 
 
 @pytest.mark.parametrize("faults", ["", "delay=5ms"])
-def test_what_came_before_a_reset_comes_before_the_reset(faults: str) -> None:
+def test_data_before_a_reset_is_delivered_before_the_reset(faults: str) -> None:
     with linked("tcp", faults) as (client, server, relay, outcome):
         server.send(b"last words")
         assert client.recv(4, PATIENCE) == b"last"
@@ -157,7 +157,7 @@ def test_what_came_before_a_reset_comes_before_the_reset(faults: str) -> None:
         assert relay.failed_socket is relay._server
 
 
-def test_a_reset_waits_for_a_reader_who_is_slow() -> None:
+def test_a_reset_waits_for_a_slow_reader() -> None:
     with linked("tcp") as (client, server, relay, outcome):
         with client._use("test") as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
@@ -188,7 +188,7 @@ def test_the_answer_to_an_upload_that_is_refused_arrives_and_then_a_reset(again:
         assert isinstance(outcome(), ConnectionError)
 
 
-def test_a_client_that_left_ends_a_server_that_never_would() -> None:
+def test_a_client_that_has_gone_ends_a_server_that_only_sends() -> None:
     with linked("tcp") as (client, server, relay, outcome):
         client.shutdown_write()
         assert server.recv(1, PATIENCE) == b""
@@ -200,7 +200,7 @@ def test_a_client_that_left_ends_a_server_that_never_would() -> None:
         assert relay.failed_socket is relay._client
 
 
-def test_a_unix_peer_that_listens_no_more_still_gets_its_words_out() -> None:
+def test_a_unix_peer_that_reads_no_more_can_still_send() -> None:
     with linked("unix") as (client, server, _, outcome):
         with server._use("test") as raw:
             raw.shutdown(0)  # SHUT_RD
@@ -306,7 +306,7 @@ def test_a_long_delay_does_not_hold_up_the_end() -> None:
     assert isinstance(outcome(), ClosedError)
 
 
-def test_a_link_leaves_no_descriptor() -> None:
+def test_a_relay_leaves_no_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with linked("tcp") as (client, server, _, outcome):
         client.shutdown_write()

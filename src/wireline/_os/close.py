@@ -1,4 +1,4 @@
-"""Closing a descriptor, whatever close(2) reports."""
+"""Closing a descriptor without raising the error of close(2)."""
 
 from __future__ import annotations
 

@@ -91,19 +91,19 @@ def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tup
 
 
 def parse_raw(arrived: tuple[Any, ...], size: int) -> RawDatagram:
-    """Take at most ``size`` bytes of what ``receive_raw`` received, perhaps for an earlier call with another size."""
+    """Take at most ``size`` bytes of a received datagram. It may have been received for a call with a larger size."""
     data, *more = arrived
     truncated = len(data) > size or (len(more) == 3 and bool(more[1] & socket.MSG_TRUNC))
     return data[:size], truncated, more[-1]
 
 
 def truncate(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
-    """Make of a complete datagram what ``receive`` returns for ``size``."""
+    """Return the result of ``receive`` for a complete datagram."""
     return make_datagram(data[:size], len(data) > size, sender)
 
 
 def truncate_into(data: bytes, sender: SockAddr | None, target: memoryview) -> ReceivedInto:
-    """Make of a complete datagram what ``receive_into`` returns for ``target``."""
+    """Return the result of ``receive_into`` for a complete datagram."""
     return store_datagram(target, data[: len(target)], len(data) > len(target), sender)
 
 

@@ -1,4 +1,4 @@
-"""Operations on a bare descriptor, and what their errors mean. None of them waits."""
+"""Operations on a bare descriptor, and the meaning of their errors. None of them waits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CONNECTING = frozenset(
     for name in "EINPROGRESS EWOULDBLOCK EAGAIN EINTR WSAEWOULDBLOCK".split()
     if hasattr(errno, name)
 )
-"""What a non-blocking ``connect`` reports when it has begun. It also goes on after EINTR."""
+"""The error numbers of a non-blocking ``connect`` that has begun. After EINTR it goes on, too."""
 
 # `struct linger` of SO_LINGER, on and 0 seconds: close(2) drops unsent data and resets the connection.
 _ABORT = struct.pack("ii", 1, 0)
@@ -96,19 +96,19 @@ def default_protocol(domain: int, sock_type: int, protocol: int) -> int:
     return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
 
 
-def require_kind(sock_type: int, *, made: bool = True) -> None:
+def require_kind(sock_type: int, *, exists: bool = True) -> None:
     """Refuse a socket type other than ``SOCK_STREAM`` and ``SOCK_DGRAM``.
 
     Args:
         sock_type: the type.
-        made: the socket exists. For one to be made, a type that Python has no name for is left to the operating system.
+        exists: the socket exists. For one to be made, a type that Python has no name for is left to the operating system.
 
     Raises:
         ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
     """
     kind = sock_type & ~_TYPE_FLAGS
     name = _UNSUPPORTED_TYPES.get(kind)
-    if name is not None or (made and kind not in (SOCK_STREAM, SOCK_DGRAM)):
+    if name is not None or (exists and kind not in (SOCK_STREAM, SOCK_DGRAM)):
         raise ValueError(f"a socket type is SOCK_STREAM or SOCK_DGRAM; {name or kind} is not supported")
 
 
@@ -116,7 +116,7 @@ def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
     """Make a non-blocking socket. A TCP stream has TCP_NODELAY from the start (promise C7)."""
     sock = socket.socket(domain, sock_type, protocol)
     try:
-        sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
+        sock.setblocking(False)  # `socket.setdefaulttimeout` may have set a timeout
         set_no_delay(sock)
     except BaseException:
         sock.close()
@@ -163,7 +163,7 @@ def accept_now(listener: socket.socket, unclaimed: Unclaimed) -> tuple[socket.so
     family, kind, protocol = listener.family, listener.type, listener.proto
     client: socket.socket = socket.socket.__new__(socket.socket)
     vars_of: Any = client
-    vars_of._io_refs, vars_of._closed = 0, False  # what `socket.socket.__init__` sets, besides the descriptor
+    vars_of._io_refs, vars_of._closed = 0, False  # as `socket.socket.__init__` does
     mine: Unclaimed = []
     try:
         try:

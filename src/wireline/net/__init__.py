@@ -1,7 +1,7 @@
 """The blocking flavour: ``Socket``, ``dial`` and ``serve``.
 
-Any of these may be used from several threads: one may read a socket while others write to it, and ``close`` from any
-thread wakes whoever waits.
+All of them may be used from several threads: one thread may read a socket while others write to it, and ``close`` from
+any thread wakes the calls that wait.
 """
 
 from wireline._os.datagram import Datagram as Datagram

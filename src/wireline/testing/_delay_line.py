@@ -71,8 +71,8 @@ class DelayLine:
 
     def put(self, data: bytes, now: float) -> None:
         """Put bytes in. Bytes beyond the limit of ``reset_after`` or ``truncate_after`` are lost."""
-        room = self._limit - self._accepted
-        view = memoryview(data)[: len(data) if room >= len(data) else int(room)]
+        left = self._limit - self._accepted
+        view = memoryview(data)[: len(data) if left >= len(data) else int(left)]
         self._accepted += len(view)
         for start in range(0, len(view), self._max_piece):
             self._put_piece(bytes(view[start : start + self._max_piece]), now)

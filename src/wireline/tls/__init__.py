@@ -1,7 +1,6 @@
-"""TLS for both flavours: what to trust, whom to be, and what came of it.
+"""TLS for both flavours: contexts, certificates, sessions, and the facts of a connection.
 
-Everything here is shared by ``wireline.net`` and ``wireline.asyncnet``. To import it imports ``ssl``; the sockets
-alone do not.
+It imports ``ssl``; ``wireline.net`` and ``wireline.asyncnet`` do not.
 """
 
 from __future__ import annotations
