@@ -1,4 +1,4 @@
-"""The error tree: what catches what, what an error carries, and that it survives a copy."""
+"""The error tree: bases, attributes and texts, copies and pickles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""P8: how many lines of one kind are written, and that none is lost from the count."""
+"""P8: the number of lines of one kind is limited, and the count of the rest is exact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 class Clock:
-    """A clock that stands still until it is put forward."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -44,14 +44,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def timed_out(client: Socket) -> Exception:
-    """What a call of the client raises."""
+    """Raise the error in a method of the client."""
     with pytest.raises(SocketTimeout) as caught:
         client.recv(1, timeout=0)
     return caught.value
 
 
 def counted(log: pytest.LogCaptureFixture) -> list[int]:
-    """What each line that counts says was left out."""
+    """The counts of the lines left out."""
     return [vars(record)["left_out"] for record in log.records if hasattr(record, "left_out")]
 
 

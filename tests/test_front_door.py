@@ -1,4 +1,4 @@
-"""The front door: exactly the shared names, and nothing heavy comes in with them."""
+"""The module ``wireline``: exactly the shared names, and no heavy import."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ def test_wireline_has_the_names_of_the_contract_and_those_that_were_added() -> N
 
 def test_wireline_shows_the_names_in_all_and_no_others() -> None:
     public = {name for name, value in vars(wireline).items() if not name.startswith("_")}
-    rooms = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
-    assert public - rooms - {"annotations"} == set(wireline.__all__)
+    modules = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
+    assert public - modules - {"annotations"} == set(wireline.__all__)
 
 
 def test_wireline_shows_every_public_name_of_its_modules() -> None:
-    rooms = (_targets, address, errors, options)
-    assert sorted(wireline.__all__) == sorted(name for room in rooms for name in room.__all__)
-    for room in rooms:
-        for name in room.__all__:
-            assert getattr(wireline, name) is getattr(room, name)
+    modules = (_targets, address, errors, options)
+    assert sorted(wireline.__all__) == sorted(name for module in modules for name in module.__all__)
+    for module in modules:
+        for name in module.__all__:
+            assert getattr(wireline, name) is getattr(module, name)
 
 
 def test_every_name_is_exported_under_itself_for_type_checkers() -> None:
@@ -66,7 +66,7 @@ def test_wireline_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) ->
         "wireline.tls",
         "wireline.cli",
     ]
-    # -S: what `site` and .pth files load on this machine says nothing about the library.
+    # -S: `site` and .pth files of this machine may import anything.
     code = f"import sys; {statement}; print([name for name in {heavy} if name in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parents[1])}
     result = subprocess.run(

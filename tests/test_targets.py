@@ -1,4 +1,4 @@
-"""The command line's spellings of where to go."""
+"""Targets, as users write them on a command line."""
 
 from __future__ import annotations
 

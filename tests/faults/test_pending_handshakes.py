@@ -1,4 +1,4 @@
-"""FA21, FA28: the clients of a TLS listener that ``try_accept_addr`` has accepted and cannot hand out yet."""
+"""FA21, FA28: clients of a TLS listener that ``try_accept_addr`` has accepted and that are in their handshake."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ NOT_YET = (AcceptResult.NO_HANDSHAKE, None, None)
 
 @pytest.fixture
 async def listener(flavour: Flavour) -> Any:
-    """A TLS listener. It lives in the test's loop."""
+    """A TLS listener, in the event loop of the test."""
     sock = flavour.socket()
     try:
         sock.bind_addr(0, HOST)
@@ -55,7 +55,7 @@ async def listener(flavour: Flavour) -> Any:
 
 
 def plain_client(listener: Any) -> socket.socket:
-    """A client that has connected, and says nothing yet."""
+    """A client that has connected and sends nothing."""
     return socket.create_connection(listener.local_addr, PATIENCE)
 
 
@@ -64,7 +64,7 @@ def silent_clients(stack: contextlib.ExitStack, listener: Any, count: int) -> li
 
 
 class TlsClient:
-    """A client that makes its handshake without a thread of its own: as far as it gets with each ``step``."""
+    """A client whose handshake goes on by ``step``, without a thread."""
 
     def __init__(self, listener: Any) -> None:
         context = ssl.create_default_context(cafile=certificates.ca_file())
@@ -88,12 +88,12 @@ class TlsClient:
 
 
 def everyone_is_done(clients: list[TlsClient]) -> bool:
-    """Let each client do a step; whether all have done their part."""
+    """Step each client; whether all handshakes are done on the client's side."""
     return sum([client.step() for client in clients]) == len(clients)
 
 
 async def accepted(listener: Any, *clients: TlsClient) -> list[Any]:
-    """Poll until all clients are handed out."""
+    """Poll until all clients are returned."""
     socks: list[Any] = []
     limit = time.monotonic() + PATIENCE
     while len(socks) < len(clients):
@@ -139,7 +139,7 @@ async def test_FA21_a_listener_keeps_a_bounded_number_of_clients(listener: Any) 
 async def test_FA21_a_call_does_not_look_at_every_client(
     flavour: Flavour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: each call of try_accept_addr made a step with each silent client: a recv and a call of OpenSSL."""
+    """FA21: each call of try_accept_addr stepped each silent client: a recv and a call of OpenSSL."""
     syscalls = Syscalls(monkeypatch)
     listener = flavour.socket()
     with contextlib.closing(listener), contextlib.ExitStack() as stack:
@@ -154,7 +154,7 @@ async def test_FA21_a_call_does_not_look_at_every_client(
 
 
 async def test_FA21_a_client_that_sends_is_found_among_silent_ones(listener: Any) -> None:
-    """FA21: the client that has done its handshake is handed out, wherever it stands among silent ones."""
+    """FA21: a client whose handshake is done is returned, at any place among silent ones."""
     with contextlib.ExitStack() as stack:
         silent_clients(stack, listener, 50)
         first = stack.enter_context(TlsClient(listener))
@@ -168,7 +168,7 @@ async def test_FA21_a_client_that_sends_is_found_among_silent_ones(listener: Any
 async def test_FA21_silent_clients_do_not_keep_out_others_for_long(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: when there is no place left, those lose theirs that have had theirs longest."""
+    """FA21: at the limit the oldest clients are closed for new ones."""
     monkeypatch.setattr(pending, "MAX_PENDING", 20)
     monkeypatch.setattr(pending, "_MIN_HANDSHAKE_TIME", 0.05)
     with contextlib.ExitStack() as stack:
@@ -183,7 +183,7 @@ async def test_FA21_silent_clients_do_not_keep_out_others_for_long(
 async def test_FA21_a_crowd_that_arrives_at_once_loses_no_client(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: the bound is no reason to close a client that is busy with its handshake."""
+    """FA21: the limit does not close a client whose handshake has just begun."""
     monkeypatch.setattr(pending, "MAX_PENDING", 8)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(listener)) for _ in range(40)]
@@ -196,7 +196,7 @@ async def test_FA21_a_crowd_that_arrives_at_once_loses_no_client(
 async def test_FA21_a_ready_client_is_not_closed_for_its_age(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: a program that polls seldom finds old clients that have done their part: they stay."""
+    """FA21: a program that polls seldom finds old clients whose handshake is done: they stay."""
     monkeypatch.setattr(pending, "MAX_PENDING", 2)
     monkeypatch.setattr(pending, "_MIN_HANDSHAKE_TIME", 0.0)
     with contextlib.ExitStack() as stack:
@@ -211,7 +211,7 @@ async def test_FA21_a_ready_client_is_not_closed_for_its_age(
 
 
 async def test_FA21_a_silent_client_times_out(listener: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """FA21: the limit of time for each client is kept."""
+    """FA21: each client has a handshake timeout."""
     monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as silent:
         assert listener.try_accept_addr() == NOT_YET
@@ -224,7 +224,7 @@ async def test_FA21_a_silent_client_times_out(listener: Any, monkeypatch: pytest
 async def test_FA21_a_client_that_sends_slowly_times_out_too(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: a client that says a byte now and then has the same time as one that is silent."""
+    """FA21: a client that sends a byte now and then has the same timeout as a silent one."""
     monkeypatch.setattr(pending, "_HANDSHAKE_TIMEOUT", 0.1)
     with plain_client(listener) as dripping:
         limit = time.monotonic() + PATIENCE
@@ -239,7 +239,7 @@ async def test_FA21_a_client_that_sends_slowly_times_out_too(
 
 
 async def test_FA21_a_client_that_reads_late_gets_the_rest(listener: Any, flavour: Flavour) -> None:
-    """FA21: what the server has to say is more than there is room for; the handshake goes on when there is some."""
+    """FA21: the server's flight is larger than the send buffer; the handshake goes on when the client reads."""
     leaf = certificates.ca().issue_cert(
         *[f"name-{number}.a-long-domain.test" for number in range(900)], "localhost"
     )
@@ -249,7 +249,7 @@ async def test_FA21_a_client_that_reads_late_gets_the_rest(listener: Any, flavou
         with contextlib.closing(sock):
             sock.bind_addr(0, HOST)
             bare = (sock._sock if isinstance(sock, Face) else sock)._sock
-            bare.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the least there is; clients inherit it
+            bare.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the minimum; clients inherit it
             sock.listen()
             tls.wrap_socket(sock._sock if isinstance(sock, Face) else sock)
             context = ssl.create_default_context(cafile=certificates.ca_file())
@@ -280,7 +280,7 @@ async def test_FA21_a_client_that_reads_late_gets_the_rest(listener: Any, flavou
 
 
 async def test_FA21_without_a_free_descriptor_the_pending_clients_are_served(listener: Any) -> None:
-    """FA21: EMFILE of accept came first, so a client whose handshake was done was never handed out."""
+    """FA21: EMFILE of accept was raised first, so a client whose handshake was done was never returned."""
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(TlsClient(listener))
         while not client.step():
@@ -298,7 +298,7 @@ async def test_FA21_without_a_free_descriptor_the_pending_clients_are_served(lis
 
 
 async def test_FA21_closing_the_listener_closes_its_pending_clients(listener: Any) -> None:
-    """FA21: neither those in their handshake nor one that is done outlive the listener."""
+    """FA21: pending clients are closed with the listener, whether their handshake is done or not."""
     with contextlib.ExitStack() as stack:
         silent = silent_clients(stack, listener, 20)
         done = [stack.enter_context(TlsClient(listener)) for _ in range(2)]
@@ -310,7 +310,7 @@ async def test_FA21_closing_the_listener_closes_its_pending_clients(listener: An
 
 
 async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(listener: Any) -> None:
-    """FA21: a client that speaks no TLS is no obstacle."""
+    """FA21: a client that does not speak TLS does not block others."""
     with plain_client(listener) as rude, TlsClient(listener) as polite:
         rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
         (sock,) = await accepted(listener, polite)
@@ -323,7 +323,7 @@ async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(liste
 
 
 def stepping(monkeypatch: pytest.MonkeyPatch, listener: Any, what: Callable[[], object]) -> None:
-    """Do something in the midst of the first step of a handshake, as another thread may."""
+    """Call a function during the first step of a handshake, as another thread may."""
     step = SecureSocket._step_handshake
 
     def first(self: Any, secure: Any) -> bool:
@@ -354,7 +354,7 @@ async def test_FA28_a_call_during_another_gets_the_documented_result(
 async def test_FA28_a_close_during_a_call_leaves_no_client(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA28: close came while another thread was looking after the clients, and one of them was never closed."""
+    """FA28: a close while another thread stepped the handshakes left a client open."""
     stepping(monkeypatch, listener, listener.close)
     with contextlib.ExitStack() as stack:
         clients = silent_clients(stack, listener, 3)
@@ -371,7 +371,7 @@ async def test_FA28_a_close_during_a_call_leaves_no_client(
 async def test_FA28_an_exception_during_a_call_does_not_end_the_listener(
     listener: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA28: what a signal handler raises closes one client at most; the next call goes on."""
+    """FA28: an exception of a signal handler closes one client at most; the next call goes on."""
 
     def interrupt() -> None:
         raise KeyboardInterrupt
@@ -389,7 +389,7 @@ async def test_FA28_an_exception_during_a_call_does_not_end_the_listener(
 
 
 def test_FA28_four_threads_share_a_listener() -> None:
-    """FA28: each client is handed out once, whoever polls."""
+    """FA28: each client is returned to one thread only."""
     interval = sys.getswitchinterval()
     handed: list[tuple[Socket, Address]] = []
     failures: list[BaseException] = []
@@ -519,7 +519,7 @@ def test_FA21_a_child_does_not_touch_the_clients_of_its_parent(kind: str) -> Non
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 async def test_FA21_a_collected_listener_closes_its_clients(flavour: Flavour) -> None:
-    """FA21, P2: what a forgotten listener keeps goes with it."""
+    """FA21, P2: a listener that is garbage collected closes its pending clients."""
     sock = flavour.socket()
     sock.bind_addr(0, HOST)
     sock.listen()
@@ -535,7 +535,7 @@ async def test_FA21_a_collected_listener_closes_its_clients(flavour: Flavour) ->
 async def test_FA21_a_system_call_that_fails_ends_one_client_at_most(
     flavour: Flavour, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA21: each call that try_accept_addr makes fails in turn: no descriptor is lost, and the listener goes on."""
+    """FA21: each system call of try_accept_addr fails in turn: no descriptor leaks, and the listener goes on."""
     context = ssl.create_default_context(cafile=certificates.ca_file())
     to_server = ssl.MemoryBIO()
     with contextlib.suppress(ssl.SSLWantReadError):
@@ -563,7 +563,7 @@ async def test_FA21_a_system_call_that_fails_ends_one_client_at_most(
         assert {"_accept", "recv", "send"} <= set(calls)
         for fault in faults_of(calls):
             if not isinstance(fault.error, OSError):
-                continue  # what a signal handler raises is another test's
+                continue  # exceptions of signal handlers have another test
             with none_left(), speaking():
                 with syscalls.failing(fault):
                     try:

@@ -1,4 +1,4 @@
-"""Threads of the library's own, and the end of the process."""
+"""Background threads, and the end of the process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PATIENCE = 5.0
 
 
 def test_starting_a_thread_does_not_wait_until_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FA30: `Thread.start` waits for the new thread, which does not run any more when the interpreter ends."""
+    """FA30: `Thread.start` waits for the new thread, which never runs when the interpreter ends."""
     go = threading.Event()
     real = threading.Thread._bootstrap  # type: ignore[attr-defined]
 
@@ -75,7 +75,7 @@ def registered() -> int:
 
 
 def test_a_hook_is_called_once_by_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FA24: a child of multiprocessing ends in `os._exit`, and what was registered with `atexit` was not called."""
+    """FA24: a child of multiprocessing ends in `os._exit`, and `atexit` functions were not called."""
     calls: list[int] = []
     hook = ExitHook(lambda: calls.append(1))
     before = registered()

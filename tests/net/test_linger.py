@@ -1,4 +1,4 @@
-"""The thread that lets connections end in peace: there while it is needed, and no longer."""
+"""The lingering close, and its thread, which exists only while a socket lingers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from wireline._os.linger import _LingeringSocket, _LingerThread, close_in_backgr
 PATIENCE = 5.0
 
 TOO_LONG = 5.0
-"""Seconds below which a call has returned that had nothing to wait for, or next to nothing."""
+"""Seconds. A call that takes less has not waited."""
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -195,7 +195,7 @@ def test_P6_without_a_thread_it_lingers_in_the_calling_one(
 def test_P6_without_a_thread_all_calls_together_take_a_bounded_time(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA9: no peer that does not read holds up the callers for longer than they would have waited at the exit."""
+    """FA9: peers that do not read hold up all callers together for no longer than the exit would wait."""
     no_thread(monkeypatch)
     monkeypatch.setattr(linger, "DEFAULT_LINGER", 0.1)
     linger_thread = _LingerThread()
@@ -254,11 +254,11 @@ def test_without_descriptors_the_sockets_are_polled(pair: Pair, monkeypatch: pyt
     assert is_closed(here)
 
 
-# What goes wrong for one of them, or for the thread.
+# Errors of one socket, and of the thread.
 
 
 class Failing:
-    """Stands in for a selector, and fails where it is told to."""
+    """A selector whose chosen method fails."""
 
     def __init__(self, name: str, error: BaseException, times: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -268,7 +268,7 @@ class Failing:
         if name == self._name and self._left:
 
             def fail(target: object = None, *_: object) -> None:
-                # The thread's own wake-up is registered first, and is not what the test is about.
+                # The waker is registered first; this test is about sockets.
                 if isinstance(target, linger._Waker):
                     getattr(self._selector, name)(target, *_)
                     return
@@ -388,7 +388,7 @@ def test_P1_enqueueing_is_one_system_call_at_most_and_never_waits(
         held_up.setattr(linger._Waker, "clear", clear)
         close_in_background(here, PATIENCE)
         until(lambda: any(poller._waker is not None for poller in linger._linger_thread._active.values()))
-        pairs = [tcp_pair() for _ in range(400)]  # more than fit into the pair
+        pairs = [tcp_pair() for _ in range(400)]  # more wake-ups than the socketpair holds
         start = time.monotonic()
         for one, _ in pairs:
             close_in_background(one, PATIENCE)
@@ -415,14 +415,14 @@ def test_P1_more_than_may_linger_at_once_closes_the_oldest(monkeypatch: pytest.M
 
 def test_P1_sockets_that_are_done_early_leave_no_deadline_behind(pair: Pair) -> None:
     here, there = pair
-    close_in_background(here, 3e9)  # so that the thread is there all the while
+    close_in_background(here, 3e9)  # keeps the thread alive
     for _ in range(1200):
         one, its_peer = socket.socketpair()
         close_in_background(one, 3e9)
         its_peer.close()
     until(lambda: len(linger._linger_thread._all) == 1)
     (poller,) = linger._linger_thread._active.values()
-    for _ in range(2):  # the poll that tidies up may have been the one before
+    for _ in range(2):  # the round that removes entries may have been the one before
         one, its_peer = socket.socketpair()
         close_in_background(one, 3e9)
         its_peer.close()
@@ -456,12 +456,12 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, mo
     finally:
         sys.settrace(before)
     there.close()
-    # It is with the thread, or closed. Before the first step of `dispose` is done it is still the caller's.
+    # The thread has it, or it is closed. Before the first step of `close_in_background` the caller still owns it.
     if interrupted and not is_closed(here) and here not in {one.sock for one in linger._linger_thread._all}:
         assert moment < 60
         here.close()
     another, its_peer = tcp_pair()
-    close_in_background(another, PATIENCE)  # looks after what was left in the queue
+    close_in_background(another, PATIENCE)  # starts a thread for the rest of the queue
     its_peer.close()
     until(lambda: is_closed(here) and is_closed(another))
     join()
@@ -554,7 +554,7 @@ FORK = """
     import os, socket, threading, warnings
     from wireline._os import linger
 
-    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
+    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later, about other threads: they are the point
 
     def pair():
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -563,7 +563,7 @@ FORK = """
     here, there = pair()
     linger.close_in_background(here, 10)
     child = os.fork()
-    if not child:  # the parent's thread does not exist here, and what it has is none of our business
+    if not child:  # the parent's thread does not exist here, and its sockets stay open
         assert here.fileno() == -1
         assert not linger._linger_thread._active and not linger._linger_thread._all
         ours, its_peer = pair()

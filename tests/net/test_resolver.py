@@ -1,4 +1,4 @@
-"""C2, C6, P7: lookups in a few threads, shared by all who ask for the same."""
+"""C2, C6, P7: lookups in a few threads, shared by callers with the same query."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
 
 class NameServer:
-    """Answers when it is told to."""
+    """A name server that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.questions: list[tuple[Any, ...]] = []
@@ -51,7 +51,7 @@ class NameServer:
 
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Pool]:
-    """A pool of the test's own, whose workers end soon."""
+    """A separate pool whose idle workers end soon."""
     monkeypatch.setattr(resolver, "_IDLE_TIMEOUT", 0.05)
     pool = _Pool()
     monkeypatch.setattr(resolver, "_pool", pool)
@@ -72,7 +72,7 @@ def server(pool: _Pool, monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]
 
 
 def lookups(host: str = ".lookup") -> list[threading.Thread]:
-    """The threads of this test. Those of others may still be there, and look up other names."""
+    """The threads of this test. Threads of earlier tests may still look up other names."""
     return [thread for thread in threading.enumerate() if thread.name.endswith(host)]
 
 
@@ -112,7 +112,7 @@ def test_C2_callers_with_the_same_query_share_the_lookup(server: NameServer) -> 
 def test_C2_a_later_caller_gets_a_new_lookup(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
     answered: list[Lookup] = []
-    for _ in range(20):  # each at once, when the thread of the one before may still be there
+    for _ in range(20):  # at once, while the previous thread may still run
         lookup = ask()
         assert lookup not in answered
         assert lookup.result(PATIENCE) == FOUND
@@ -126,11 +126,11 @@ def test_the_timeout_of_a_result_passes(server: NameServer) -> None:
         ask().result(0.01)
 
 
-# FA10, P7: how many.
+# FA10, P7: the number of threads.
 
 
 def test_P7_many_names_need_few_threads(server: NameServer, pool: _Pool) -> None:
-    """FA10: each name that was being resolved had a thread of its own: 3,000 dials, 3,001 threads."""
+    """FA10: each lookup had its own thread: 3,000 dials, 3,001 threads."""
     before = threading.active_count()
     asked = [ask(f"host{number}.lookup") for number in range(3000)]
     until(lambda: len(server.questions) == resolver._HALF)
@@ -166,7 +166,7 @@ def test_P7_one_dead_name_server_does_not_stop_the_rest(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     dead = [ask(f"x{number}.dead.test") for number in range(100)]
-    until(lambda: len(hanging) > resolver._HALF)  # these are old, and the next one is on trial
+    until(lambda: len(hanging) > resolver._HALF)  # these hang, and one more may start
     for number in range(5):
         started = time.monotonic()
         assert ask(f"{number}.{lively}").result(PATIENCE) == FOUND
@@ -214,11 +214,11 @@ def test_P7_idle_workers_end(server: NameServer, pool: _Pool) -> None:
         until(lambda: not [one for one in threading.enumerate() if one.name == "wireline-resolve"])
 
 
-# FA28: who leaves.
+# FA28: callers that leave.
 
 
 def test_C2_a_caller_that_leaves_leaves_no_callback_behind(server: NameServer) -> None:
-    """FA28: each try that timed out left a callback on the shared lookup, 8.9 MB in 20,000."""
+    """FA28: each attempt that timed out left a callback on the shared lookup, 8.9 MB after 20,000."""
     lookup = ask()
     until(lambda: bool(lookups()))
     waker = Waker()
@@ -232,7 +232,7 @@ def test_C2_a_caller_that_leaves_leaves_no_callback_behind(server: NameServer) -
 
 
 def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameServer) -> None:
-    """FA28, async: each try that timed out or was cancelled left a callback on the shared lookup."""
+    """FA28, async: each attempt that timed out or was cancelled left a callback on the shared lookup."""
 
     async def leave(lookup: Lookup) -> None:
         loop = asyncio.get_running_loop()
@@ -255,7 +255,7 @@ def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameSer
 
 
 def test_C2_a_lookup_without_callers_is_dropped_before_it_starts(server: NameServer, pool: _Pool) -> None:
-    """FA10: the queue is covered by the callers' deadlines: what no caller waits for is not looked up."""
+    """FA10: the callers' deadlines bound the queue: without callers a lookup does not start."""
     asked = [ask(f"host{number}.lookup") for number in range(500)]
     until(lambda: len(server.questions) == resolver._HALF)
     waker = Waker()
@@ -301,7 +301,7 @@ def test_C2_callers_that_join_and_leave_at_random_all_get_an_answer(monkeypatch:
                         lookup.result(0)
                 else:
                     assert lookup.result(PATIENCE) == FOUND
-        except Exception as error:  # noqa: BLE001 -- the test looks at it
+        except Exception as error:  # noqa: BLE001 -- the test checks it
             failures.append(error)
 
     callers = [threading.Thread(target=call, args=(seed,)) for seed in range(8)]
@@ -381,7 +381,7 @@ def test_if_no_thread_can_be_started_it_is_an_os_error(
 def test_with_one_worker_more_threads_are_not_needed(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA10: at the limit of threads a dial raised RuntimeError, though those that there were would have done."""
+    """FA10: at the limit of threads a dial raised RuntimeError, although there were workers."""
     first = ask()
     until(lambda: bool(lookups()))
     with monkeypatch.context() as without_threads:
@@ -453,7 +453,7 @@ def test_an_interrupt_ends_a_lookup_in_the_calling_thread(
 def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
     server: NameServer, pool: _Pool, moment: int
 ) -> None:
-    """FA7: interrupted at any bytecode, asking must not leave a lookup that others share and no worker knows."""
+    """FA7: an exception at any bytecode must not leave a shared lookup without a worker."""
     server.answer.set()
     steps = itertools.count(1)
 
@@ -470,11 +470,13 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
     try:
         ask().result(PATIENCE)
     except KeyboardInterrupt:
-        pass  # a test of what it leaves behind
+        pass  # the test checks what is left behind
     finally:
         sys.settrace(before)
     for host in ("some.lookup", "other.lookup"):
-        with contextlib.suppress(socket.gaierror):  # one that shares what was interrupted hears of it
+        with contextlib.suppress(
+            socket.gaierror
+        ):  # a caller that shares the interrupted lookup gets its error
             assert ask(host).result(PATIENCE) == FOUND
     assert ask().result(PATIENCE) == FOUND
 
@@ -483,7 +485,7 @@ FORK = """
     import os, socket, threading, warnings
     from wireline._os.resolver import resolve
 
-    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
+    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later, about other threads: they are the point
     answer = threading.Event()
     answers = {"parent": lambda: answer.wait(10) and [], "child": lambda: ["fresh"]}
     who = "parent"
@@ -491,7 +493,7 @@ FORK = """
 
     first = resolve("some.test", 80, 0, 1, 6)
     child = os.fork()
-    if not child:  # the thread that looks up does not exist here
+    if not child:  # the worker does not exist here
         who = "child"
         again = resolve("some.test", 80, 0, 1, 6)
         os._exit(0 if again is not first and again.result(5) == ["fresh"] else 1)

@@ -1,4 +1,4 @@
-"""The checks find what our sockets keep, and see it when something does not."""
+"""Our sockets pass the checks, and each check fails for a socket that breaks its promise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from tests.asyncnet.loops import WAYS
 from wireline import BusyError, ClosedError, EndOfStreamError, SocketTimeout
 from wireline.net import Socket
-from wireline.testing import CHECKS, Check, async_pair, pair
-from wireline.testing import _checks as room
+from wireline.testing import CHECKS, Check, _checks, async_pair, pair
 from wireline.testing._pairs import Kind
 
 ASYNCIO, UVLOOP, PORTABLE = WAYS
@@ -41,11 +40,11 @@ def test_each_check_has_a_name_and_a_description() -> None:
     assert all(str(check) == check.name and check.description.endswith(".") for check in CHECKS)
 
 
-# What is not kept.
+# Broken promises.
 
 
 class Wrapper:
-    """Something around one of our sockets, as users have it."""
+    """A wrapper of one of our sockets, as in users' programs."""
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
@@ -169,7 +168,7 @@ BROKEN: dict[str, type[Wrapper]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_TIMEOUT", 0.3)
+    monkeypatch.setattr(_checks, "_TIMEOUT", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")

@@ -1,4 +1,4 @@
-"""A bad network in front of a server, pairs of sockets, certificates, and the fixtures of the plugin."""
+"""Fault proxies, pairs of sockets, certificates, and the fixtures of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_proxy_relays_with_faults() -> None:
                 with dial(*address, timeout=PATIENCE) as sock:
                     sock.send(b"hello\n")
                     assert sock.recv_line(PATIENCE) == b"HELLO"
-        with pytest.raises(OSError):  # whatever the system says of a port that is closed
+        with pytest.raises(OSError):  # the error depends on the system
             dial(*address, timeout=PATIENCE)
 
 
@@ -70,7 +70,7 @@ def test_a_server_that_refuses_is_a_reset() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         with fault_proxy(closed.getsockname(), Faults()) as address:
-            with pytest.raises(OSError) as caught:  # of `dial`, if the reset is there before it looks
+            with pytest.raises(OSError) as caught:  # from `dial`, if the reset arrives early
                 with dial(*address, timeout=PATIENCE) as sock:
                     sock.recv(1, PATIENCE, NO_FLAGS)
             assert caught.value.errno == errno.ECONNRESET
@@ -95,7 +95,7 @@ def test_tls_loses_its_close_notify() -> None:
 
 
 def test_two_bytes_over_tls_are_not_dropped_as_close_notify() -> None:
-    """They look like an alert; the other side waits for them, and nothing follows."""
+    """They look like an alert, and the peer waits for them while nothing follows."""
     context = TestCA().context()
     with (
         serve(shout, 0, "127.0.0.1", tls=context) as server,
@@ -169,7 +169,7 @@ def test_bad_arguments_of_pair() -> None:
 
 
 def test_a_failed_handshake_leaves_no_descriptor() -> None:
-    """The certificate is for somebody else."""
+    """The certificate is for another name."""
     context = TestCA().context("elsewhere")
     with pytest.raises(OSError, match="localhost"):
         pair("tls", tls=context)
@@ -199,7 +199,7 @@ def test_without_trustme_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch
         TestCA()
 
 
-# The door, and the plugin.
+# The module, and the plugin.
 
 
 def test_testing_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:

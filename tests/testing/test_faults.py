@@ -1,4 +1,4 @@
-"""What faults are written as, when bytes arrive, and which record of TLS is its last word. Nothing here waits."""
+"""The text of faults, the schedule of a delay line, and the filter for ``close_notify``. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from wireline.testing import Faults
 from wireline.testing._delay_line import CAPACITY, PAUSE, DelayLine, Ending
 from wireline.testing._tls_records import CloseNotifyFilter
 
-# The words.
+# The text.
 
 
 def test_every_fault_is_parsed() -> None:
@@ -102,11 +102,11 @@ def test_the_text_of_faults_is_parsed_again(faults: Faults) -> None:
     assert str(read) == str(faults)
 
 
-# When bytes arrive.
+# The schedule.
 
 
 def arrivals(line: DelayLine, start: float = 0.0) -> list[tuple[float, bytes]]:
-    """Every piece that is under way, and when it comes."""
+    """Every piece in flight, and when it is due."""
     now, found = start, []
     while (wait := line.seconds_to_wait(now)) is not None:
         now += wait
@@ -160,7 +160,7 @@ def test_chunks_arrive_one_by_one() -> None:
     assert [piece for _, piece in arrivals(line)] == [b"ab", b"cd", b"e"]
     line.put(b"abcd", 1.0)
     assert line.take(5.0) == b"ab"
-    assert line.take(5.0) is None, "who looks late still gets one at a time"
+    assert line.take(5.0) is None, "a late caller still gets one piece at a time"
     assert line.take(5.0 + PAUSE) == b"cd"
 
 
@@ -199,7 +199,7 @@ def test_the_capacity_is_limited() -> None:
     assert line.has_capacity
 
 
-# The last word of TLS.
+# close_notify.
 
 
 def record(kind: int, size: int, fill: int = 0) -> bytes:

@@ -1,4 +1,4 @@
-"""Two sockets tied together: every byte, every kind of end, and nothing left behind."""
+"""A relay between two sockets: every byte, every kind of end, and no descriptor left."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_FLAGS = SocketFlag(0)
 
 
 class Ends(NamedTuple):
-    """What a client and a server have of a relay between them."""
+    """A client and a server with a relay between them."""
 
     client: Socket
     server: Socket
@@ -42,7 +42,7 @@ def linked(kind: Kind, faults: Faults | str = "", inner: Kind | None = None) -> 
         def run() -> None:
             try:
                 relay.run()
-            except Exception as error:  # noqa: BLE001 - the test looks at it
+            except Exception as error:  # noqa: BLE001 - the test checks it
                 caught.append(error)
 
         thread = threading.Thread(target=run, name="relay")
@@ -123,7 +123,7 @@ def test_a_slow_reader_holds_the_writer_back(kind: Kind, faults: str) -> None:
             while True:
                 client.send(piece, NO_FLAGS, 0.15)
                 sent += len(piece)
-                assert sent < 64 << 20, "somebody hoards it"
+                assert sent < 64 << 20, "the data is queued somewhere"
         assert relay.to_server <= sent
         assert server.recv(sent, PATIENCE) == bytes(sent)
 
@@ -136,7 +136,7 @@ def test_the_bytes_in_flight_are_limited() -> None:
             while True:
                 client.send(piece, NO_FLAGS, 0.15)
                 sent += len(piece)
-                assert sent < 64 << 20, "somebody hoards it"
+                assert sent < 64 << 20, "the data is queued somewhere"
         assert relay.to_server == 0
 
 
@@ -173,9 +173,9 @@ def test_a_reset_waits_for_a_slow_reader() -> None:
         assert isinstance(outcome(), ConnectionResetError)
 
 
-@pytest.mark.parametrize("again", range(5))  # whom the system tells of the reset is up to chance
+@pytest.mark.parametrize("again", range(5))  # which call gets the report of the reset is random
 def test_the_answer_to_an_upload_that_is_refused_arrives_and_then_a_reset(again: int) -> None:
-    """A server that has said no, and closes with most of the upload unread: its kernel sends a reset."""
+    """The server answers and closes with most of the upload unread: its kernel sends a reset."""
     with linked("tcp") as (client, server, _, outcome):
         with pytest.raises(SocketTimeout):
             client.send(bytes(64 << 20), NO_FLAGS, 0.1)
@@ -204,7 +204,7 @@ def test_a_unix_peer_that_reads_no_more_can_still_send() -> None:
     with linked("unix") as (client, server, _, outcome):
         with server._use("test") as raw:
             raw.shutdown(0)  # SHUT_RD
-        client.send(b"nobody listens")
+        client.send(b"not read")
         server.send(b"but I talk")
         assert client.recv(10, PATIENCE) == b"but I talk"
         server.shutdown_write()
@@ -253,7 +253,7 @@ def test_reset_after(kind: Kind) -> None:
 
 def test_truncate_after() -> None:
     with linked("tcp", "truncate-after=1k") as (client, server, relay, outcome):
-        server.send(bytes(2_000_000), NO_FLAGS, PATIENCE)  # what is lost holds nobody back
+        server.send(bytes(2_000_000), NO_FLAGS, PATIENCE)  # lost data does not block the sender
         assert client.recv(4096, PATIENCE) == bytes(1024)
         client.send(b"the other way is open")
         client.shutdown_write()
@@ -274,7 +274,7 @@ def test_over_tls_the_end_is_missing(fault: str) -> None:
 
 
 def test_chunk_is_what_a_read_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_delay_line, "PAUSE", 0.05)  # however busy the machine is
+    monkeypatch.setattr(_delay_line, "PAUSE", 0.05)  # also on a busy machine
     with linked("tcp", "chunk=1") as (client, server, _, _):
         server.send(b"a line\n")
         assert client.recv_some(100, PATIENCE) == b"a"
@@ -302,7 +302,7 @@ def test_a_long_delay_does_not_hold_up_the_end() -> None:
         client.send(b"x")
         client.shutdown_write()
         server.send(b"y")
-        threading.Event().wait(0.05)  # for the end to get there; nothing tells
+        threading.Event().wait(0.05)  # for the end to arrive; no event reports it
     assert isinstance(outcome(), ClosedError)
 
 

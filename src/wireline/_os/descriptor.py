@@ -101,7 +101,7 @@ def require_kind(sock_type: int, *, exists: bool = True) -> None:
 
     Args:
         sock_type: the type.
-        exists: the socket exists. For one to be made, a type that Python has no name for is left to the operating system.
+        exists: the socket exists already. For a new one the operating system decides about unknown types.
 
     Raises:
         ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...

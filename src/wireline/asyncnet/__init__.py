@@ -1,7 +1,7 @@
 """The async flavour: ``AsyncSocket``, ``dial`` and ``serve``, on asyncio's loop or uvloop's.
 
-The methods, errors and promises are those of ``wireline.net``; methods that wait are coroutines. A socket belongs to one
-event loop; only ``close`` may be called from any thread.
+The methods, errors and promises are those of ``wireline.net``; methods that wait are coroutines. A socket belongs to
+one event loop; only ``close`` may be called from any thread.
 """
 
 from wireline._os.datagram import Datagram as Datagram
