@@ -61,14 +61,14 @@ def test_ten_lines_of_one_kind_and_then_a_count_when_the_second_is_over(
     """FA18: the log grew by 300 bytes with each client that reset its connection."""
     events = EventLog(HERE)
     for _ in range(15):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert len(log.records) == 10
     assert counted(log) == []
     clock.now += 0.9
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert len(log.records) == 10
     clock.now += 0.2
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert counted(log) == [6]
     assert len(log.records) == 12
     assert "6 more at 127.0.0.1:80 were left out: connection ended: SocketTimeout" in log.text
@@ -79,9 +79,9 @@ def test_another_event_logs_the_count_too(
 ) -> None:
     events = EventLog(HERE)
     for _ in range(11):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     clock.now += 2
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=True)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=True)
     assert counted(log) == [1]
     assert log.records[-1].getMessage().startswith("no TLS handshake with 127.0.0.1:5000: ")
 
@@ -89,9 +89,9 @@ def test_another_event_logs_the_count_too(
 def test_each_kind_has_its_own_limit(client: Socket, log: pytest.LogCaptureFixture, clock: Clock) -> None:
     events = EventLog(HERE)
     for _ in range(20):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=True)
-        events.ended(KeyError(), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=True)
+        events.log_end(KeyError(), client, THERE, 1.0, in_handshake=False)
     assert [record.levelno for record in log.records].count(logging.ERROR) == 10
     assert len(log.records) == 30
     events.flush()
@@ -104,7 +104,7 @@ def test_a_disabled_level_costs_nothing(client: Socket, caplog: pytest.LogCaptur
     caplog.set_level(logging.WARNING, "wireline")
     events = EventLog(HERE)
     for _ in range(20):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     events.flush()
     assert caplog.records == []
 
@@ -124,7 +124,7 @@ def test_concurrent_threads_lose_no_event(
             errors = [timed_out(client) for _ in range(many)]
             all_here.wait(5)
             for error in errors:
-                events.ended(error, client, THERE, 1.0, in_handshake=False)
+                events.log_end(error, client, THERE, 1.0, in_handshake=False)
 
     runners = [threading.Thread(target=fail) for _ in range(threads)]
     for runner in runners:
@@ -140,7 +140,7 @@ def test_concurrent_threads_lose_no_event(
 def test_text_from_a_peer_stays_on_one_line(client: Socket, log: pytest.LogCaptureFixture) -> None:
     error = timed_out(client)
     error.args = ("a path\nERROR made up\x1b[2J",)
-    EventLog(HERE).ended(error, client, Address("/tmp/a\nERROR made up", 0), 1.0, in_handshake=False)
+    EventLog(HERE).log_end(error, client, Address("/tmp/a\nERROR made up", 0), 1.0, in_handshake=False)
     (record,) = log.records
     assert record.getMessage().isprintable()
     assert vars(record)["error"].isprintable()
@@ -151,7 +151,7 @@ def test_a_client_that_its_handler_has_closed_has_fewer_facts(
 ) -> None:
     error = timed_out(client)
     client.close()
-    EventLog(HERE).ended(error, client, THERE, 1.5, in_handshake=False)
+    EventLog(HERE).log_end(error, client, THERE, 1.5, in_handshake=False)
     (record,) = log.records
     fields = vars(record)
     assert (fields["local"], fields["seconds"]) == ("127.0.0.1:80", 1.5)

@@ -134,7 +134,7 @@ class EventLog:
         self._local = local
         self._windows: dict[object, _Window] = {}
 
-    def ended(
+    def log_end(
         self, error: BaseException, client: BaseSocket, peer: Address, seconds: float, *, in_handshake: bool
     ) -> None:
         """Log that a connection ended with an exception, unless too many of the kind did.
@@ -146,11 +146,11 @@ class EventLog:
             seconds: since it was accepted.
             in_handshake: the handler was not called yet.
         """
-        culprit = blame(error, client)
-        if culprit is not Blame.PEER:
+        cause = blame(error, client)
+        if cause is not Blame.PEER:
             subject = "handshake with" if in_handshake else "handler of"
-            what = "used a closed socket" if culprit is Blame.CLOSED else "failed"
-            self._fault(f"the {subject} {format_address(peer)} {what}", error)
+            what = "used a closed socket" if cause is Blame.CLOSED else "failed"
+            self.log_failure(f"the {subject} {format_address(peer)} {what}", error)
             return
         kind = f"{'no TLS handshake' if in_handshake else 'connection ended'}: {type(error).__name__}"
         if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
@@ -170,19 +170,16 @@ class EventLog:
         else:
             log.info("connection of %s ended: %s", fields["peer"], fields["error"], extra=fields)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Log any other failure of the program, with a traceback."""
-        self._fault(what, error)
-
-    def flush(self) -> None:
-        """Log the counts of the lines left out so far."""
-        self._close_windows(None)
-
-    def _fault(self, text: str, error: BaseException) -> None:
+    def log_failure(self, text: str, error: BaseException) -> None:
+        """Log a failure of the program with a traceback, unless too many of the kind were logged."""
         # Two errors of one type from two places are two kinds: a flood of one must not hide the other.
         kind = (type(error), *_raise_site(error))
         if self._admit(kind, f"handler failed: {type(error).__name__}", logging.ERROR):
             log.error("%s", text, exc_info=error)
+
+    def flush(self) -> None:
+        """Log the counts of the lines left out so far."""
+        self._close_windows(None)
 
     def _admit(self, key: object, kind: str, level: int) -> bool:
         """Whether to log another line of this kind. Windows that are over are counted first."""

@@ -85,9 +85,8 @@ class StopRequests:
 
     def request(self, request: StopRequest) -> None:
         """Add a call of ``request_stop``. A second stop ends the drain of the first."""
-        if self._requests.setdefault(_REQUEST_STOP, request) is not request or not self._is_first(
-            _REQUEST_STOP
-        ):
+        added = self._requests.setdefault(_REQUEST_STOP, request) is request
+        if not added or not self._is_first(_REQUEST_STOP):
             self.cancel_drains()
 
     def enter(self, request: StopRequest, handler: object | None) -> bool:

@@ -338,7 +338,7 @@ class Server:
         try:
             client.close()
         except OSError as error:  # of this connection; an exception of a signal handler is the caller's
-            self._events.failed("a connection could not be closed", error)
+            self._events.log_failure("a connection could not be closed", error)
 
     def _disown(self) -> StopReport:
         """Let go of the descriptors, in a forked child. The server and its tasks are the parent's."""
@@ -448,14 +448,14 @@ class Server:
     ) -> None:
         if self._on_error is None:
             seconds = self._loop.time() - accepted
-            self._events.ended(error, client, address, seconds, in_handshake=in_handshake)
+            self._events.log_end(error, client, address, seconds, in_handshake=in_handshake)
             return
         try:
             result = self._on_error(error, client)
             if inspect.isawaitable(result):
                 await result
         except Exception as another:  # noqa: BLE001 -- it is logged, and never more
-            self._events.failed("on_error failed", another)
+            self._events.log_failure("on_error failed", another)
 
     def _finish(self, task: Task) -> None:
         client = self._active.pop(task, None)
