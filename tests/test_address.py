@@ -344,7 +344,7 @@ def test_the_socket_module_takes_and_gives_our_sockaddr(family: int, ip: IpAddre
 
 
 class FakeSocket:
-    """Stands in for `socket.socket`: what the kernel would answer, and whether it was closed."""
+    """A fake of `socket.socket`: it has the kernel's answer, and records a close."""
 
     made: FakeSocket
     name: tuple[object, ...] | OSError = ("192.0.2.7", 4242)
@@ -409,7 +409,7 @@ def test_primary_address_takes_no_name() -> None:
         get_primary_ip_addr(8)  # type: ignore[arg-type]
 
 
-# -------------------------------------------------------------------------------- what sockets show and check
+# -------------------------------------------------------------------------------- display and checks
 
 
 @pytest.mark.parametrize(
