@@ -43,7 +43,7 @@ SENDER = """
         import wireline.asyncnet, wireline.net
 
     def hold_up(seconds):
-        # The thread that lingers gets its poll expired, as on a busy machine: hundreds are handed over meanwhile.
+        # The thread that lingers gets its turn late, as on a busy machine: hundreds are handed over meanwhile.
         import selectors, time
 
         class Slow(selectors.DefaultSelector):
@@ -177,7 +177,7 @@ ATEXIT = {
 def test_T4_what_is_sent_at_the_end_of_the_interpreter_arrives(
     tmp_path: pathlib.Path, slow_sink: Sink, script: str, flavour: str
 ) -> None:
-    """FA9: in atexit on 3.12 a dial by name raised RuntimeError, and 98,304 of 2,000,000 bytes queued."""
+    """FA9: in atexit on 3.12 a dial by name raised RuntimeError, and 98,304 of 2,000,000 bytes arrived."""
     result = run(tmp_path, script, slow_sink, flavour)
     assert (result.returncode, result.stderr) == (0, "")
     assert slow_sink.reports(1) == [(3_000_000, "cleanly")]
@@ -334,7 +334,7 @@ MANY = """
     hold_up(0.3)
 
     def report(begun, before):
-        took = time.thread_time() - begun  # of a processor: others may add_socket that busy
+        took = time.thread_time() - begun  # of a processor: others may keep that busy
         limit = time.monotonic() + 10
         while (left := len(os.listdir("/proc/self/fd"))) > before and time.monotonic() < limit:
             time.sleep(0.01)
@@ -363,7 +363,7 @@ MANY = """
             begun = time.thread_time()
             for sock in socks:
                 sock.close()
-            await asyncio.sleep(0)  # the loop's poller is closed one poll later
+            await asyncio.sleep(0)  # the loop's poller is closed one turn later
             report(begun, before)
         asyncio.run(main())
 """
@@ -377,7 +377,7 @@ MANY = """
 def test_P1_closing_many_at_once_holds_up_no_caller(
     tmp_path: pathlib.Path, sink: Sink, count: int, flavour: str
 ) -> None:
-    """FA1: closing some 500 to 2,000 TLS sockets in one poll of a loop hung the process for ever."""
+    """FA1: closing some 500 to 2,000 TLS sockets in one turn of a loop hung the process for ever."""
     result = run(tmp_path, MANY, sink, flavour, str(count))
     assert (result.returncode, result.stderr) == (0, "")
     seconds, left, *lingerers = result.stdout.split(" ", 2)

@@ -217,7 +217,7 @@ def test_every_public_name_of_testing_exists() -> None:
 
 
 USERS_TESTS = """
-from wireline.testing import CHECKS
+from wireline.testing import CHECKS, TestCA  # -W error: pytest must not try to collect a class named Test...
 import pytest
 
 def test_pair(wireline_pair):
