@@ -87,7 +87,7 @@ class TlsClient:
         self.sock.close()
 
 
-def everyone_is_done(clients: list[TlsClient]) -> bool:
+def all_are_done(clients: list[TlsClient]) -> bool:
     """Step each client; whether all handshakes are done on the client's side."""
     return sum([client.step() for client in clients]) == len(clients)
 
@@ -106,7 +106,7 @@ async def accepted(listener: Any, *clients: TlsClient) -> list[Any]:
         else:
             assert sock is address is None
             await asyncio.sleep(0.001)
-        assert time.monotonic() < limit, f"{len(socks)} of {len(clients)} were handed out"
+        assert time.monotonic() < limit, f"{len(socks)} of {len(clients)} were returned"
     return socks
 
 
@@ -185,6 +185,9 @@ async def test_FA21_a_crowd_that_arrives_at_once_loses_no_client(
 ) -> None:
     """FA21: the limit does not close a client whose handshake has just begun."""
     monkeypatch.setattr(pending, "MAX_PENDING", 8)
+    monkeypatch.setattr(
+        pending, "_MIN_HANDSHAKE_TIME", PATIENCE
+    )  # a busy machine may need more than a second
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(listener)) for _ in range(40)]
         socks = await accepted(listener, *clients)
@@ -201,7 +204,7 @@ async def test_FA21_a_ready_client_is_not_closed_for_its_age(
     monkeypatch.setattr(pending, "_MIN_HANDSHAKE_TIME", 0.0)
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(TlsClient(listener)) for _ in range(2)]
-        while not everyone_is_done(clients):
+        while not all_are_done(clients):
             assert listener.try_accept_addr() == NOT_YET
         silent_clients(stack, listener, 5)
         results = [listener.try_accept_addr() for _ in range(2)]
@@ -302,7 +305,7 @@ async def test_FA21_closing_the_listener_closes_its_pending_clients(listener: An
     with contextlib.ExitStack() as stack:
         silent = silent_clients(stack, listener, 20)
         done = [stack.enter_context(TlsClient(listener)) for _ in range(2)]
-        while not everyone_is_done(done):
+        while not all_are_done(done):
             if (sock := listener.try_accept_addr()[1]) is not None:
                 sock.close()
         listener.close()
