@@ -30,7 +30,7 @@ class Faults:
         rate: the most bytes per second.
         chunk: the most bytes that arrive together; pieces are 1 ms apart.
         reset_after: reset both sides after this many bytes in one direction.
-        truncate_after: end the stream after this many bytes, with TLS without ``close_notify``.
+        truncate_after: end the stream after this many bytes; a TLS stream ends without ``close_notify``.
         drop_tls_close: remove the ``close_notify`` at the end of TLS.
         seed: of the random numbers of ``jitter``.
     """

@@ -12,10 +12,12 @@ __all__ = ["HOLD_TIME", "CloseNotifyFilter"]
 HOLD_TIME = 0.25
 """Seconds to hold back a record that may be data. A guess: the end follows a ``close_notify`` at once."""
 
+# RFC 8446, 5.1: bytes of a record's header, content types, and the major version.
 _HEADER = 5
 _ALERT, _DATA = 21, 23
 _TYPES = range(20, 25)
 _MAJOR = 3
+# Bytes of an alert in clear; a longer one is encrypted.
 _PLAIN_ALERT = 2
 # Bytes, RFC 8446, 5.2: alert level and description, content type, and tag (16 bytes, or 8 with CCM_8).
 _HIDDEN_ALERTS = (2 + 1 + 16, 2 + 1 + 8)
