@@ -38,8 +38,8 @@ _log = logging.getLogger("wireline")
 
 _Query = tuple[str, int, int, int, int]
 
-# The most threads. They wait for the network, not for a processor; asyncio's default executor has at most 32, too. 16 of
-# them are enough for healthy name servers: with lookups of 50 ms that is 320 names a second.
+# The most threads. They wait for the network, not for a processor; asyncio's default executor has at most 32, too. 16
+# of them are enough for healthy name servers: with lookups of 50 ms that is 320 names a second.
 _MAX_WORKERS = 32
 _HALF = _MAX_WORKERS // 2
 
