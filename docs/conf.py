@@ -12,6 +12,7 @@ from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import NoUri
+from sphinx.pycode import ModuleAnalyzer
 
 ROOT = Path(__file__).resolve().parent.parent
 # What is documented is this checkout, whatever else is installed.
@@ -48,8 +49,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
 # These stand in public signatures, and nobody has to write them: what our sockets are to a context, what a server and a
 # check are made with, a tuple whose items are on a page.
 nitpick_ignore = [
-    ("py:class", "wireline._server_common.Welcome"),
-    ("py:class", "wireline.testing._checks._Stage"),
+    ("py:class", "wireline._server_common.HandshakeConfig"),
+    ("py:class", "wireline.testing._checks._Runner"),
     ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),
     ("py:class", "wireline.tls._wrapping.Upgradable"),
     ("py:class", "wireline.tls._wrapping.Wrappable"),
@@ -89,6 +90,22 @@ def link_to_the_door(
     return None
 
 
+def read_private_modules(door: str) -> None:
+    """Let autodoc find the docstrings of fields and enum members in the private modules that define them.
+
+    It parses the file of ``__module__``, which is the public module.
+    """
+    analyzer = ModuleAnalyzer.for_module(door)
+    analyzer.analyze()
+    # The door's own modules last: `Server` is in both flavours.
+    ours = [name for name in sys.modules if name.partition(".")[0] == "wireline" and name not in DOORS]
+    for name in sorted(ours, key=lambda name: name.startswith(f"{door}.")):
+        private = ModuleAnalyzer.for_module(name)
+        private.analyze()
+        analyzer.attr_docs.update(private.attr_docs)
+        analyzer.tagorder.update(private.tagorder)
+
+
 def draw_in_place(app: Sphinx, doctree: nodes.document, docname: str) -> None:
     """Put the text of a diagram into the page, where it takes the colours of the theme, light or dark."""
     if app.builder.format == "html":
@@ -100,5 +117,10 @@ def draw_in_place(app: Sphinx, doctree: nodes.document, docname: str) -> None:
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    for door in DOORS:
+        importlib.import_module(door)
+    importlib.import_module("wireline.testing._certificates")
+    for door in DOORS:
+        read_private_modules(door)
     app.connect("missing-reference", link_to_the_door)
     app.connect("doctree-resolved", draw_in_place)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from wireline import Address, ClosedError, LineTooLongError
-from wireline.asyncnet import AsyncSocket, Starting, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, serve
 
 LONGEST = 4000
 """The limit of a line in bytes. A client that exceeds it is disconnected."""
@@ -61,7 +61,7 @@ class Room:
             client.close()
 
 
-def start(port: int, host: str = "127.0.0.1", patience: float = 2.0) -> Starting:
+def start(port: int, host: str = "127.0.0.1", patience: float = 2.0) -> StartingServer:
     """Return a server to be started: ``async with start(0) as server``, or ``server = await start(0)``."""
     return serve(Room(patience).welcome, port, host)
 

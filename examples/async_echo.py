@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from wireline import Address
-from wireline.asyncnet import AsyncSocket, Starting, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, serve
 
 PATIENCE = 60.0
 """Seconds that a client may neither send nor receive before it is dropped."""
@@ -29,7 +29,7 @@ async def echo(client: AsyncSocket, address: Address) -> None:
     # `serve` closes the client when this returns.
 
 
-def start(port: int, host: str = "127.0.0.1", max_connections: int = 1000) -> Starting:
+def start(port: int, host: str = "127.0.0.1", max_connections: int = 1000) -> StartingServer:
     """Return a server to be started: ``async with start(0) as server``, or ``server = await start(0)``."""
     return serve(echo, port, host, max_connections=max_connections)
 

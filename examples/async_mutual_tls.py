@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from wireline import Address
-from wireline.asyncnet import AsyncSocket, Starting, dial, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, dial, serve
 from wireline.tls import SslContext
 
 PATIENCE = 10.0
@@ -28,7 +28,7 @@ async def greet(client: AsyncSocket, address: Address) -> None:
     await client.send(f"hello {certificate.subject}\r\n".encode(), timeout=PATIENCE)
 
 
-def start(port: int, ca_file: str, cert_file: str, key_file: str) -> Starting:
+def start(port: int, ca_file: str, cert_file: str, key_file: str) -> StartingServer:
     """Return a server to be started, which accepts clients with a certificate of the CA."""
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file, client_certs="required")
     return serve(greet, port, "127.0.0.1", tls=context)
@@ -45,7 +45,7 @@ async def ask(host: str, port: int, ca_file: str, cert_file: str = "", key_file:
         return (await sock.recv_line(PATIENCE)).decode()
 
 
-async def run(starting: Starting) -> None:
+async def run(starting: StartingServer) -> None:
     """Serve until Ctrl-C cancels the task."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)

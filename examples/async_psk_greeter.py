@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wireline import Address
-from wireline.asyncnet import AsyncSocket, Starting, dial, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, dial, serve
 from wireline.tls import SslContext, VerifyMode
 
 PATIENCE = 10.0
@@ -35,7 +35,7 @@ async def greet(client: AsyncSocket, address: Address) -> None:
     await client.send(f"hello {client.get_psk_identity()}\r\n".encode(), timeout=PATIENCE)
 
 
-def start(port: int, keys: dict[str, bytes]) -> Starting:
+def start(port: int, keys: dict[str, bytes]) -> StartingServer:
     """Return a server to be started, which accepts clients that know one of the keys."""
     # Without certificates there is no CA to check. Keys are checked in any mode.
     context = SslContext(verify_mode=VerifyMode.NONE)
@@ -51,7 +51,7 @@ async def ask(host: str, port: int, identity: str, key: bytes) -> str:
         return (await sock.recv_line(PATIENCE)).decode()
 
 
-async def run(starting: Starting) -> None:
+async def run(starting: StartingServer) -> None:
     """Serve until Ctrl-C cancels the task."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from wireline import Address
-from wireline.asyncnet import AsyncSocket, Starting, dial, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, dial, serve
 from wireline.tls import Handshake, SslContext
 
 PATIENCE = 10.0
@@ -38,7 +38,7 @@ async def shout(context: SslContext, client: AsyncSocket, address: Address) -> N
         print(f"lost {address.host}:{address.port}: {error}", flush=True)
 
 
-def start(port: int, cert_file: str, key_file: str) -> Starting:
+def start(port: int, cert_file: str, key_file: str) -> StartingServer:
     """Return a server to be started."""
     context = SslContext(cert_file=cert_file, key_file=key_file)
     context.ssl_context(Handshake.AS_SERVER)  # so that faults of the files are errors here
@@ -69,7 +69,7 @@ async def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
         return await sock.recv_line(PATIENCE)
 
 
-async def run(starting: Starting) -> None:
+async def run(starting: StartingServer) -> None:
     """Serve until Ctrl-C cancels the task."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 
 from wireline import Address
-from wireline.asyncnet import AsyncSocket, Starting, serve
+from wireline.asyncnet import AsyncSocket, StartingServer, serve
 from wireline.tls import SslContext, SslError
 
 PATIENCE = 60.0
@@ -33,7 +33,7 @@ async def echo(client: AsyncSocket, address: Address) -> None:
         print(f"{address.host}:{address.port}: {error}", flush=True)
 
 
-def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> Starting:
+def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> StartingServer:
     """Return a server to be started: ``async with start(...) as server``."""
     return serve(echo, port, host, tls=SslContext(cert_file=cert_file, key_file=key_file))
 

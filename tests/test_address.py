@@ -33,7 +33,7 @@ from wireline import (
     parse_ip_address,
     to_sockaddr,
 )
-from wireline.address import check_host, check_port, display_address, parse_zoned_ip, unix_path
+from wireline.address import check_host, check_port, parse_zoned_ip, to_display_address, unix_path
 
 ports = st.integers(0, 65535)
 mapped = st.ip_addresses(v=4).map(lambda ip: ipaddress.IPv6Address(f"::ffff:{ip}"))
@@ -344,7 +344,7 @@ def test_the_socket_module_takes_and_gives_our_sockaddr(family: int, ip: IpAddre
 
 
 class FakeSocket:
-    """Stands in for `socket.socket`: what the kernel would answer, and whether it was closed."""
+    """A fake of `socket.socket`: it has the kernel's answer, and records a close."""
 
     made: FakeSocket
     name: tuple[object, ...] | OSError = ("192.0.2.7", 4242)
@@ -409,7 +409,7 @@ def test_primary_address_takes_no_name() -> None:
         get_primary_ip_addr(8)  # type: ignore[arg-type]
 
 
-# -------------------------------------------------------------------------------- what sockets show and check
+# -------------------------------------------------------------------------------- display and checks
 
 
 @pytest.mark.parametrize(
@@ -433,7 +433,7 @@ def test_primary_address_takes_no_name() -> None:
 def test_S2_W8_peers_are_shown_as_they_are(
     sockaddr: tuple[str, int] | str | bytes | None, shown: tuple[str, int]
 ) -> None:
-    result = display_address(sockaddr)
+    result = to_display_address(sockaddr)
     assert type(result) is Address
     assert result == shown
 
@@ -448,12 +448,12 @@ def test_W8_a_mapped_sender_is_shown_as_plain_ipv4() -> None:
         receiver.bind(("::", 0))
         sender.bind(("127.0.0.1", 0))
         sender.sendto(b"", ("127.0.0.1", receiver.getsockname()[1]))
-        assert display_address(receiver.recvfrom(1)[1]) == sender.getsockname()
+        assert to_display_address(receiver.recvfrom(1)[1]) == sender.getsockname()
 
 
 @given(plain_ips, ports)
 def test_what_is_shown_names_the_same_place(ip: IpAddress, port: int) -> None:
-    shown = display_address(to_sockaddr(ip, port))
+    shown = to_display_address(to_sockaddr(ip, port))
     same = ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
     assert (parse_ip_address(shown.host), shown.port) == (same, port)
 
@@ -504,7 +504,7 @@ def test_check_host_takes_nothing_else(host: object) -> None:
 
 
 def test_check_host_refuses_a_nul() -> None:
-    with pytest.raises(ValueError, match="no NUL"):
+    with pytest.raises(ValueError, match="contain a NUL"):
         check_host("good.example\0.evil.example")
 
 

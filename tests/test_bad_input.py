@@ -43,16 +43,16 @@ from wireline.net import Server, Socket, dial, serve
 pytestmark = pytest.mark.in_both_flavours
 
 FLAVOURS: dict[str, type[Any]] = {"blocking": Socket, "async": AsyncSocket}
-ROOMS: dict[str, Any] = {"blocking": wireline.net, "async": wireline.asyncnet}
+FLAVOUR_MODULES: dict[str, Any] = {"blocking": wireline.net, "async": wireline.asyncnet}
 ONLY_BLOCKING = {"__iand__"}
-"""What has no counterpart that is awaited."""
+"""Names without an awaited counterpart."""
 
 NAN = float("nan")
 LOOPBACK = "127.0.0.1"
 HUGE = 2**70
-"""More than any integer of C."""
+"""Larger than any C integer."""
 
-# What may not be given, and the error for it.
+# Wrong arguments, and the error for each.
 
 Bad = list[tuple[object, type[Exception]]]
 
@@ -85,12 +85,12 @@ BUFFER_SIZES = [(value, error) for value, error in SIZES if value is not None] +
 
 
 class Call(NamedTuple):
-    """A method or function, arguments that would do, and for each parameter those that do not."""
+    """A method or function, valid arguments, and for each parameter invalid ones."""
 
     good: dict[str, object]
     bad: dict[str, Bad]
     on: tuple[str, ...] = ("stream", "stream with lines")
-    """The kinds of socket it is tried on."""
+    """The kinds of socket to try it on."""
 
 
 PARTS = bad(TypeError, None, 5, b"one buffer", "text", bytearray(b"one"), ["text"], [None], [5])
@@ -167,7 +167,7 @@ METHODS = {
 }
 
 TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
-"""Parameters of which only the truth is asked, as usual in Python."""
+"""Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
     "adopt detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
@@ -216,7 +216,7 @@ def with_lines(flavour: Kind) -> Iterator[Any]:
         assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"first")
         yield sock
         if not sock.is_closed:
-            # Nothing was lost to the call that failed.
+            # The failed call has lost no data.
             assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"second")
             assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"third")
 
@@ -294,7 +294,7 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 class Bystander:
-    """A loop that runs, as far as anyone asks, and does nothing: who calls it does not refuse at once."""
+    """An event loop that claims to run and does nothing: a call that uses it was not refused at once."""
 
     def is_closed(self) -> bool:
         return True
@@ -304,7 +304,7 @@ BYSTANDER = Bystander()
 
 
 def at_once(result: object) -> object:
-    """What a call gives; of one that is awaited, which must not come to wait."""
+    """Return the result of a call; a call that is awaited must not suspend."""
     if not inspect.iscoroutine(result):
         return result
     asyncio._set_running_loop(BYSTANDER)  # type: ignore[arg-type]
@@ -319,7 +319,7 @@ def at_once(result: object) -> object:
 
 
 def bound(sock: Any, name: str) -> Callable[..., object]:
-    """The method of a socket; of the class, the call that makes one."""
+    """Return a method of a socket, or the constructor."""
     method: Callable[..., object] = sock if name == "__init__" else getattr(sock, name)
     return method
 
@@ -327,7 +327,7 @@ def bound(sock: Any, name: str) -> Callable[..., object]:
 def refusal(
     syscalls: Syscalls, error: type[Exception], function: Callable[..., object], /, **arguments: object
 ) -> Exception:
-    """Call it and return the error that it must raise without asking anything of the operating system."""
+    """Call it, and return the error that it must raise before any system call."""
     with syscalls.forbidding(), pytest.raises(error) as caught:
         at_once(function(**arguments))
     assert str(caught.value)
@@ -346,16 +346,15 @@ def test_bad_arguments_are_refused_before_any_system_call(
             for value, error in call.bad[parameter]:
                 with noted(value):
                     if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
-                        sock._fd.state.left = (
-                            128  # else a task that had its share would let the others go on first
-                        )
+                        # So that a task which has used its share does not yield first.
+                        sock._fd.state.left = 128
                     refusal(syscalls, error, bound(sock, name), **{**call.good, parameter: value})
             assert kind == "no" or not sock.is_closed
 
 
 @contextmanager
 def noted(value: object) -> Iterator[None]:
-    """Say which value it was."""
+    """Name the value in a failure."""
     try:
         yield
     except BaseException as problem:
@@ -363,7 +362,7 @@ def noted(value: object) -> Iterator[None]:
         raise
 
 
-# What cannot be done in which state.
+# Calls that a state does not allow.
 
 State = dict[str, tuple[type[Exception], int | None]]
 
@@ -521,7 +520,7 @@ def test_a_socket_of_the_standard_library_that_is_closed_or_does_tls_is_not_take
 
 
 async def done(result: Any) -> Any:
-    """What a call of either flavour gives."""
+    """Return the result of a call of either flavour."""
     return await result if inspect.iscoroutine(result) else result
 
 
@@ -552,7 +551,7 @@ def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscall
                 refusal(syscalls, error, sock.send_to, address=value, port=0, data=b"x")
 
 
-# The functions of a room, and what `serve` returns.
+# The functions of a module, and the result of `serve`.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
 CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
@@ -566,7 +565,7 @@ FUNCTIONS = {
             + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
             **WAIT,
             "tls": CONTEXTS,
-            "hostname": bad(ValueError, "localhost", ""),  # without tls there is nobody to check it
+            "hostname": bad(ValueError, "localhost", ""),  # without tls it is not checked
         },
     ),
     "serve": Call(
@@ -599,7 +598,7 @@ def test_bad_arguments_of_a_function_are_refused_before_any_system_call(
     good, values, _ = FUNCTIONS[name]
     for value, error in values[parameter]:
         with noted(value):
-            refusal(syscalls, error, getattr(ROOMS[flavour], name), **{**good, parameter: value})
+            refusal(syscalls, error, getattr(FLAVOUR_MODULES[flavour], name), **{**good, parameter: value})
 
 
 @pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
@@ -630,7 +629,7 @@ def test_bad_arguments_of_an_asynchronous_server_are_refused_and_it_goes_on(
     asyncio.run(main())
 
 
-# The functions of the front door.
+# The functions of `wireline`.
 
 IPS = bad(TypeError, None, 5, LOOPBACK, b"\x7f\0\0\1")
 ADDRESSES = bad(TypeError, None, 5, b"1.2.3.4", [])

@@ -99,7 +99,7 @@ def _own(kind: type) -> dict[str, object]:
     """What a class of a flavour has that comes from that flavour's rooms."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
-        if base.__module__.rpartition(".")[0] == kind.__module__.rpartition(".")[0]:
+        if base.__module__.startswith(kind.__module__):
             found.update(vars(base))
     return found
 

@@ -1,4 +1,4 @@
-"""The error tree: what catches what, what an error carries, and that it survives a copy."""
+"""The error tree: bases, attributes and texts, copies and pickles."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _pickled(error: WirelineError) -> WirelineError:
 
 @pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, _pickled])
 @pytest.mark.parametrize("error", [error for error, _ in ALL])
-def test_errors_survive_the_way_to_another_process(
+def test_errors_are_pickled(
     error: WirelineError, duplicate: Callable[[WirelineError], WirelineError]
 ) -> None:
     error = copy.copy(error)
@@ -75,7 +75,7 @@ def test_errors_survive_the_way_to_another_process(
     assert getattr(twin, "errno", None) == getattr(error, "errno", None)
 
 
-def test_a_users_own_subclass_survives_too() -> None:
+def test_a_users_own_subclass_is_pickled() -> None:
     twin = _pickled(OwnError(7))
     assert isinstance(twin, OwnError)
     assert (twin.number, twin.errno, str(twin)) == (7, errno.EIO, f"[Errno {errno.EIO}] number 7")
@@ -93,7 +93,7 @@ def test_closed_error() -> None:
     assert ClosedError("the listener is closed").strerror == "the listener is closed"
 
 
-def test_socket_timeout_says_what_took_too_long() -> None:
+def test_socket_timeout_names_the_operation() -> None:
     error = SocketTimeout("recv_line", 0.3)
     assert (error.operation, error.seconds, error.bytes_sent) == ("recv_line", 0.3, None)
     assert error.errno == errno.ETIMEDOUT
@@ -118,7 +118,7 @@ def test_line_too_long_error_says_what_was_allowed() -> None:
     assert str(error) == "recv_line: no end within the limit of 10 bytes"
 
 
-def test_C1_dial_error_tells_of_every_attempt() -> None:
+def test_C1_dial_error_lists_every_attempt() -> None:
     error = DialError("example.com:80", ATTEMPTS)
     assert error.attempts == ATTEMPTS
     assert error.errno == errno.ENETUNREACH
@@ -138,13 +138,13 @@ def test_C1_dial_error_tells_of_every_attempt() -> None:
         (SocketTimeout("connect", 1.0), errno.ETIMEDOUT, "connect did not finish within 1 s"),
     ],
 )
-def test_dial_error_finds_words_for_every_cause(cause: OSError, code: int, words: str) -> None:
+def test_dial_error_has_a_text_for_every_cause(cause: OSError, code: int, words: str) -> None:
     error = DialError("unix:@name", ((b"\0name", cause, 1.0),))
     assert error.errno == code
     assert error.strerror == rf"cannot connect to unix:@name (b'\x00name': {words} after 1.000 s)"
 
 
-def test_dial_error_finds_words_for_a_cause_that_has_a_number_only() -> None:
+def test_dial_error_has_a_text_for_a_cause_with_a_number_only() -> None:
     cause = OSError("no words")
     cause.errno = errno.ECONNREFUSED
     assert "Connection refused after" in str(DialError("a:1", ((("a", 1), cause, 0.0),)))

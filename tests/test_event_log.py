@@ -1,4 +1,4 @@
-"""P8: how many lines of one kind are written, and that none is lost from the count."""
+"""P8: the number of lines of one kind is limited, and the count of the rest is exact."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
 
 
 class Clock:
-    """A clock that stands still until it is put forward."""
+    """A clock that stands still until the test advances it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
@@ -44,14 +44,14 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def timed_out(client: Socket) -> Exception:
-    """What a call of the client raises."""
+    """Raise the error in a method of the client."""
     with pytest.raises(SocketTimeout) as caught:
         client.recv(1, timeout=0)
     return caught.value
 
 
 def counted(log: pytest.LogCaptureFixture) -> list[int]:
-    """What each line that counts says was left out."""
+    """The counts of the lines left out."""
     return [vars(record)["left_out"] for record in log.records if hasattr(record, "left_out")]
 
 
@@ -61,37 +61,37 @@ def test_ten_lines_of_one_kind_and_then_a_count_when_the_second_is_over(
     """FA18: the log grew by 300 bytes with each client that reset its connection."""
     events = EventLog(HERE)
     for _ in range(15):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert len(log.records) == 10
     assert counted(log) == []
     clock.now += 0.9
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert len(log.records) == 10
     clock.now += 0.2
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     assert counted(log) == [6]
     assert len(log.records) == 12
     assert "6 more at 127.0.0.1:80 were left out: connection ended: SocketTimeout" in log.text
 
 
-def test_something_else_that_happens_brings_the_count_too(
+def test_another_event_logs_the_count_too(
     client: Socket, log: pytest.LogCaptureFixture, clock: Clock
 ) -> None:
     events = EventLog(HERE)
     for _ in range(11):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     clock.now += 2
-    events.ended(timed_out(client), client, THERE, 1.0, in_handshake=True)
+    events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=True)
     assert counted(log) == [1]
     assert log.records[-1].getMessage().startswith("no TLS handshake with 127.0.0.1:5000: ")
 
 
-def test_kinds_are_limited_apart(client: Socket, log: pytest.LogCaptureFixture, clock: Clock) -> None:
+def test_each_kind_has_its_own_limit(client: Socket, log: pytest.LogCaptureFixture, clock: Clock) -> None:
     events = EventLog(HERE)
     for _ in range(20):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=True)
-        events.ended(KeyError(), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=True)
+        events.log_end(KeyError(), client, THERE, 1.0, in_handshake=False)
     assert [record.levelno for record in log.records].count(logging.ERROR) == 10
     assert len(log.records) == 30
     events.flush()
@@ -100,22 +100,20 @@ def test_kinds_are_limited_apart(client: Socket, log: pytest.LogCaptureFixture, 
     assert counted(log) == [10, 10, 10], "each is counted once"
 
 
-def test_a_log_that_does_not_want_them_is_not_asked_for_anything(
-    client: Socket, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_disabled_level_costs_nothing(client: Socket, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING, "wireline")
     events = EventLog(HERE)
     for _ in range(20):
-        events.ended(timed_out(client), client, THERE, 1.0, in_handshake=False)
+        events.log_end(timed_out(client), client, THERE, 1.0, in_handshake=False)
     events.flush()
     assert caplog.records == []
 
 
-def test_threads_that_write_at_one_time_lose_no_event(
+def test_concurrent_threads_lose_no_event(
     log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("wireline._event_log._SECOND", 0.0005)
-    monkeypatch.setattr("wireline._event_log._LINES", 2)
+    monkeypatch.setattr("wireline._event_log._WINDOW", 0.0005)
+    monkeypatch.setattr("wireline._event_log._MAX_LINES", 2)
     many, threads = 300, 4
     events = EventLog(HERE)
     all_here = threading.Barrier(threads)
@@ -126,7 +124,7 @@ def test_threads_that_write_at_one_time_lose_no_event(
             errors = [timed_out(client) for _ in range(many)]
             all_here.wait(5)
             for error in errors:
-                events.ended(error, client, THERE, 1.0, in_handshake=False)
+                events.log_end(error, client, THERE, 1.0, in_handshake=False)
 
     runners = [threading.Thread(target=fail) for _ in range(threads)]
     for runner in runners:
@@ -139,28 +137,28 @@ def test_threads_that_write_at_one_time_lose_no_event(
     assert counted(log)
 
 
-def test_what_a_peer_has_a_part_in_stays_on_one_line(client: Socket, log: pytest.LogCaptureFixture) -> None:
+def test_text_from_a_peer_stays_on_one_line(client: Socket, log: pytest.LogCaptureFixture) -> None:
     error = timed_out(client)
     error.args = ("a path\nERROR made up\x1b[2J",)
-    EventLog(HERE).ended(error, client, Address("/tmp/a\nERROR made up", 0), 1.0, in_handshake=False)
+    EventLog(HERE).log_end(error, client, Address("/tmp/a\nERROR made up", 0), 1.0, in_handshake=False)
     (record,) = log.records
     assert record.getMessage().isprintable()
     assert vars(record)["error"].isprintable()
 
 
-def test_of_a_client_that_its_handler_has_closed_less_is_known(
+def test_a_client_that_its_handler_has_closed_has_fewer_facts(
     client: Socket, log: pytest.LogCaptureFixture
 ) -> None:
     error = timed_out(client)
     client.close()
-    EventLog(HERE).ended(error, client, THERE, 1.5, in_handshake=False)
+    EventLog(HERE).log_end(error, client, THERE, 1.5, in_handshake=False)
     (record,) = log.records
     fields = vars(record)
     assert (fields["local"], fields["seconds"]) == ("127.0.0.1:80", 1.5)
     assert (fields["bytes_in"], fields["bytes_out"]) == (None, None)
 
 
-def test_whose_doing_it_is(client: Socket) -> None:
+def test_which_side_caused_the_exception(client: Socket) -> None:
     ours, theirs = socket.socketpair()
     with Socket.from_socket(ours) as other, theirs:
         his, another = timed_out(client), timed_out(other)

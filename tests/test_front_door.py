@@ -1,4 +1,4 @@
-"""The front door: exactly the shared names, and nothing heavy comes in with them."""
+"""The module ``wireline``: exactly the shared names, and no heavy import."""
 
 from __future__ import annotations
 
@@ -28,33 +28,34 @@ ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "format_ip", "parse_target"]
 SOURCE = pathlib.Path(wireline.__file__)
 
 
-def test_the_door_has_the_names_of_the_contract_and_those_that_were_added() -> None:
+def test_wireline_has_the_names_of_the_contract_and_those_that_were_added() -> None:
     assert sorted(wireline.__all__) == sorted(CONTRACT + ADDED)
 
 
-def test_the_door_shows_what_all_says_and_no_more() -> None:
+def test_wireline_shows_the_names_in_all_and_no_others() -> None:
     public = {name for name, value in vars(wireline).items() if not name.startswith("_")}
-    rooms = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
-    assert public - rooms - {"annotations"} == set(wireline.__all__)
+    modules = {name for name in public if isinstance(getattr(wireline, name), types.ModuleType)}
+    assert public - modules - {"annotations"} == set(wireline.__all__)
 
 
-def test_the_door_shows_every_public_name_of_the_rooms_behind_it() -> None:
-    rooms = (_targets, address, errors, options)
-    assert sorted(wireline.__all__) == sorted(name for room in rooms for name in room.__all__)
-    for room in rooms:
-        for name in room.__all__:
-            assert getattr(wireline, name) is getattr(room, name)
+def test_wireline_shows_every_public_name_of_its_modules() -> None:
+    modules = (_targets, address, errors, options)
+    assert sorted(wireline.__all__) == sorted(name for module in modules for name in module.__all__)
+    for module in modules:
+        for name in module.__all__:
+            assert getattr(wireline, name) is getattr(module, name)
 
 
 def test_every_name_is_exported_under_itself_for_type_checkers() -> None:
     imports = [node for node in ast.parse(SOURCE.read_text()).body if isinstance(node, ast.ImportFrom)]
-    aliases = [alias for node in imports if node.module != "__future__" for alias in node.names]
+    private = ("__future__", "wireline._public")
+    aliases = [alias for node in imports if node.module not in private for alias in node.names]
     assert all(alias.name == alias.asname for alias in aliases)
     assert sorted(alias.name for alias in aliases) == sorted(wireline.__all__)
 
 
 @pytest.mark.parametrize("statement", ["import wireline", "from wireline import *"])
-def test_the_door_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
+def test_wireline_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
     heavy = [
         "asyncio",
         "ssl",
@@ -65,7 +66,7 @@ def test_the_door_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) ->
         "wireline.tls",
         "wireline.cli",
     ]
-    # -S: what `site` and .pth files load on this machine says nothing about the library.
+    # -S: `site` and .pth files of this machine may import anything.
     code = f"import sys; {statement}; print([name for name in {heavy} if name in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parents[1])}
     result = subprocess.run(

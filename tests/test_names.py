@@ -29,7 +29,7 @@ class Flavour(NamedTuple):
 
 FLAVOURS = [
     Flavour(net, "Socket", awaits=False),
-    Flavour(asyncnet, "AsyncSocket", awaits=True, adds=frozenset({"Starting"})),
+    Flavour(asyncnet, "AsyncSocket", awaits=True, adds=frozenset({"StartingServer"})),
 ]
 
 
@@ -111,7 +111,7 @@ SERVER_PROPERTIES = {"connections", "local_addr"}
 TUPLES = {
     "Accepted": ("client", "address"),
     "Datagram": ("data", "address"),
-    "Received": ("size", "address"),
+    "ReceivedInto": ("size", "address"),
     "StopReport": ("drained", "forced"),
 }
 
@@ -167,7 +167,7 @@ def test_the_functions_of_the_module(flavour: Flavour) -> None:
 def test_what_is_returned_is_named(flavour: Flavour) -> None:
     for name, fields in TUPLES.items():
         assert getattr(flavour.module, name)._fields == fields
-    assert flavour.module.Datagram.truncated is flavour.module.Received.truncated is False
+    assert flavour.module.Datagram.truncated is flavour.module.ReceivedInto.truncated is False
 
 
 @every_flavour

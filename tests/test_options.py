@@ -72,7 +72,7 @@ def test_S9_no_delay_is_tcp_nodelay_and_not_so_debug() -> None:
 @pytest.mark.parametrize(
     "option", [option for option in SockOpt if option.name not in ("ACCEPT_CONN", "DEBUG")]
 )
-def test_the_operating_system_takes_every_option(option: SockOpt) -> None:
+def test_the_operating_system_accepts_every_option(option: SockOpt) -> None:
     with socket.socket() as sock:
         for value in (1, 0):
             sock.setsockopt(option.level, option.to_int(), value)
@@ -95,7 +95,7 @@ def test_an_option_that_the_platform_lacks_is_an_os_error(monkeypatch: pytest.Mo
         (SocketFlag.PEEK | SocketFlag.SAFE_DISCONN, socket.MSG_PEEK),
     ],
 )
-def test_safe_disconn_is_no_flag_of_the_operating_system(flags: SocketFlag, number: int) -> None:
+def test_safe_disconn_has_no_flag_of_the_operating_system(flags: SocketFlag, number: int) -> None:
     assert flags.to_os_flags() == number
 
 
@@ -122,7 +122,7 @@ NOT_GONE = [
 
 @pytest.mark.parametrize("flags", [SAFE_DISCONN, SAFE_DISCONN | SocketFlag.PEEK])
 @pytest.mark.parametrize("name", GONE)
-def test_a_peer_that_is_gone_is_a_disconnection_if_asked_for(name: str, flags: SocketFlag) -> None:
+def test_a_peer_that_has_gone_is_a_disconnection_with_safe_disconn(name: str, flags: SocketFlag) -> None:
     code = getattr(errno, name)
     assert is_disconnection_error(flags, code)
     assert is_disconnection_error(flags, OSError(code, "said by a test"))

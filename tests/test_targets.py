@@ -1,4 +1,4 @@
-"""The command line's spellings of where to go."""
+"""Targets, as users write them on a command line."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def abstract_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("text", "target", "canonical"), GOOD)
-def test_every_spelling(text: str, target: Target | None, canonical: str | None) -> None:
+def test_every_spelling_of_a_target(text: str, target: Target | None, canonical: str | None) -> None:
     expected = target or Target("tcp", text.removesuffix(":80"), 80)
     for listening in (False, True):
         parsed = parse_target(text, listening=listening)
@@ -57,7 +57,7 @@ def test_spellings_for_listening_only(text: str, target: Target, canonical: str)
     assert parse_target(text, listening=True) == target
     assert str(target) == canonical
     assert parse_target(canonical, listening=True) == target
-    with pytest.raises(ValueError, match=r"is no target: the (port|host) (is missing|must be)"):
+    with pytest.raises(ValueError, match=r"is not a target: the (port|host) (is missing|must be)"):
         parse_target(text)
 
 
@@ -92,28 +92,28 @@ BAD = [
     ("[]:80", "is not an IP address"),
     ("[::1:80", "more than one colon"),
     ("[::1]x:80", "more than one colon"),
-    ("a]:80", "a host contains no ']'"),
-    ("user@host:22", "a host contains no '@'"),
-    ("local host:22", "a host contains no ' '"),
-    (" localhost:22", "a host contains no ' '"),
-    ("a/b:22", "a host contains no '/'"),
-    ("a\0b:22", r"a host contains no '\\x00'"),
+    ("a]:80", "a host must not contain ']'"),
+    ("user@host:22", "a host must not contain '@'"),
+    ("local host:22", "a host must not contain ' '"),
+    (" localhost:22", "a host must not contain ' '"),
+    ("a/b:22", "a host must not contain '/'"),
+    ("a\0b:22", r"a host must not contain '\\x00'"),
     ("http://localhost:80", "unknown scheme 'http', use tcp://, tls://, udp:// or unix:"),
     ("://localhost:80", "unknown scheme ''"),
     ("unix:", "path cannot be empty"),
     ("unix:@", "path cannot be empty"),
-    ("unix:a\0b", "no NUL inside"),
+    ("unix:a\0b", "must not contain a NUL"),
     ("unix:" + "x" * 200, "bytes, got 200"),
     ("unix:/run/\ud800", "surrogates not allowed"),
 ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD)
-def test_bad_spellings_say_what_to_change(text: str, message: str) -> None:
+def test_a_bad_target_is_an_error_that_says_what_to_change(text: str, message: str) -> None:
     for listening in (False, True):
         with pytest.raises(ValueError, match=message) as caught:
             parse_target(text, listening=listening)
-        assert str(caught.value).startswith(f"{text!r} is no target: ")
+        assert str(caught.value).startswith(f"{text!r} is not a target: ")
         assert "\n" not in str(caught.value)
 
 
@@ -131,7 +131,7 @@ def test_connecting_needs_a_host_and_a_port(text: str, message: str) -> None:
         parse_target(text)
 
 
-def test_an_endless_spelling_is_not_repeated() -> None:
+def test_an_error_does_not_repeat_a_very_long_target() -> None:
     for text in ("x" * 10_000_000, "unix:" + "x" * 10_000_000, "[" + ":" * 10_000_000 + "]:80"):
         with pytest.raises(ValueError, match=f"at most 300 characters, got {len(text)}") as caught:
             parse_target(text)
@@ -164,7 +164,7 @@ def test_the_canonical_spelling_for_listening_is_a_round_trip(scheme: str, host:
 
 
 @given(st.text() | st.text("[]:/@.0123456789abtlsunix%"), st.booleans())
-def test_whatever_is_typed_is_a_target_or_a_value_error(text: str, listening: bool) -> None:
+def test_any_text_is_a_target_or_a_value_error(text: str, listening: bool) -> None:
     try:
         target = parse_target(text, listening=listening)
     except ValueError:

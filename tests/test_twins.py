@@ -22,12 +22,12 @@ ASYNC_ONLY = {
 }
 DOORS_DIFFER = {
     "Socket": "AsyncSocket",
-    "": "Starting",  # what `serve` returns here: awaited, or entered with `async with`
+    "": "StartingServer",  # what `serve` returns here: awaited, or entered with `async with`
 }
 RETURNS_DIFFER = {
     "Socket": "AsyncSocket",
     "Iterator": "AsyncIterator",
-    "Server": "Starting",  # as above
+    "Server": "StartingServer",  # as above
 }
 NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop".split())
 """The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
@@ -37,7 +37,7 @@ def _own(kind: type) -> dict[str, object]:
     """What the class has from the rooms of its flavour, in the order in which a reader meets what counts."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
-        if base.__module__.startswith((net.__name__ + ".", asyncnet.__name__ + ".")):
+        if base.__module__.startswith((net.__name__, asyncnet.__name__)):
             for name, member in vars(base).items():
                 found.pop(name, None)  # what is only announced further down does not count
                 found[name] = member

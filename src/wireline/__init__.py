@@ -1,11 +1,12 @@
 """Sockets for Python with one API in two flavours.
 
-``wireline.net.Socket`` blocks, ``wireline.asyncnet.AsyncSocket`` is awaited. Here is what both share: values,
-flags, addresses and errors. Importing it imports neither ``asyncio`` nor ``ssl``.
+``wireline.net.Socket`` blocks, ``wireline.asyncnet.AsyncSocket`` is awaited. This module has the values, flags,
+addresses and errors that both share. It imports neither ``asyncio`` nor ``ssl``.
 """
 
 from __future__ import annotations
 
+from wireline._public import publish as _publish
 from wireline._targets import Target as Target
 from wireline._targets import parse_target as parse_target
 from wireline.address import IPV4_ANY as IPV4_ANY
@@ -89,3 +90,5 @@ __all__ = [
     "parse_target",
     "to_sockaddr",
 ]
+
+_publish(__name__, globals(), __all__)

@@ -1,4 +1,4 @@
-"""What ``dial`` decides before it waits, and how one that failed is reported."""
+"""The part of ``dial`` that both flavours share: the core for TLS, and the error of a dial that failed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
     from wireline.tls import SslContext
 
-__all__ = ["failure", "secure_core"]
+__all__ = ["client_tls_core", "dial_error"]
 
 
-def secure_core(
+def client_tls_core(
     tls: SslContext | None,
     hostname: str | None,
     host: str,
@@ -27,25 +27,34 @@ def secure_core(
     buffered: bool,
     shared: bool,
 ) -> TlsCore | None:
-    """What the connection needs if it is to be TLS; ``shared``: by a reader and a writer that are threads.
+    """Make the core of a TLS connection; None without TLS.
+
+    Args:
+        tls: the context, if any.
+        hostname: checked against the certificate and sent as SNI; ``host`` by default.
+        host: the host that is dialed.
+        port: the port that is dialed.
+        sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
+        buffered: as for the socket.
+        shared: a reader and a writer may be two threads.
 
     Raises:
-        TypeError, ValueError: the arguments do not go together.
-        OSError: the context cannot be used: no CA is found, ...
+        TypeError, ValueError: the arguments do not fit together.
+        OSError: the context cannot be used, because no CA is found, say.
     """
     if tls is None:
         if hostname is not None:
-            raise ValueError("hostname is the name that the certificate is checked for: it needs tls=")
+            raise ValueError("hostname is checked against the certificate: it needs tls=")
         return None
     require_context(tls)
     if sock_type != SOCK_STREAM:
-        raise ValueError("TLS needs a stream: there is none over UDP")
+        raise ValueError("TLS needs a stream, and UDP has none: leave out tls=")
     name = host if hostname is None else hostname
     return tls._client_core(name, port, buffered=buffered, shared=shared)
 
 
-def failure(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:
-    """The exception for a race that nobody won: it was lost, or its time was up before."""
+def dial_error(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:
+    """Return the error of a dial that failed: all attempts failed, or the timeout passed before."""
     if race.over or deadline is None:
         return DialError(target, race.attempts)
     timeout = SocketTimeout("dial", deadline.seconds)

@@ -1,15 +1,14 @@
-"""The lines that a server writes to the log about connections that ended with an exception.
+"""The log lines of a server about connections that ended with an exception.
 
-An error that the client's own socket raised is the peer's doing (a timeout, a reset, an end too early, a handshake that
-failed): one line at INFO, with the facts in fields of the record. Any other exception is the program's fault and has a
-traceback at ERROR. The type does not decide: a handler whose connection to its database timed out has failed itself.
+An error that the client's own socket raised was caused by the peer (a timeout, a reset, an early end, a failed
+handshake): one line at INFO, with the facts in fields of the record. Any other exception is the program's fault: a
+traceback at ERROR. The type does not decide, because a handler's own connection to its database may time out, too.
 
-Theory of operation. A frame of this package in the traceback whose ``self`` is the client tells that the client's
-socket raised; a connection that ends well has paid nothing for that. Bytes in and out are asked of the kernel, which
-counts them anyway. Of one kind ten lines a second are written, and the rest is counted in one more line, once the
-second is over and something else happens, or when the server stops. Handlers in several threads write at one time, and
-a signal handler may stop a server while its thread is in here: so there is no lock. Every step that decides is one
-atomic operation.
+Theory of operation. The client's socket has raised if the traceback has a frame of this package whose ``self`` is the
+client; connections that end well cost nothing. The kernel counts the bytes in and out. Ten lines a second of one kind
+are written; one more line counts the rest, when the second is over and another event is logged, or when the server
+stops. Several threads may log at one time, and a signal handler may stop the server while its thread is in here. So
+there is no lock: each step that decides is one atomic operation.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from wireline._socket_base import BaseSocket
-from wireline.address import Address, spell_address
+from wireline.address import Address, format_address
 from wireline.errors import ClosedError, LineTooLongError
 from wireline.options import AF_INET, AF_INET6, IPPROTO_TCP
 
@@ -34,14 +33,15 @@ __all__ = ["Blame", "EventLog", "blame", "log"]
 
 log = logging.getLogger("wireline")
 
-# Lines of one kind in one second. A guess: enough to see what happens, and 2 KB a second in the log.
-_LINES = 10
-_SECOND = 1.0
+# Lines of one kind in one window. A guess: enough to see the problem, and 2 KB a second in the log.
+_MAX_LINES = 10
+# Seconds.
+_WINDOW = 1.0
 
-# What a call on the client's socket raises when the peer is the reason. Other types are misuse: a `BusyError`, say.
+# The errors of a client's socket that the peer may cause. Others are misuse of the socket: a `BusyError`, say.
 _PEER_ERRORS = (OSError, EOFError, LineTooLongError)
 
-# linux/tcp.h, `struct tcp_info`: tcpi_bytes_acked and tcpi_bytes_received, two __u64 from byte 120 on.
+# linux/tcp.h, `struct tcp_info`: tcpi_bytes_acked and tcpi_bytes_received, two __u64 at byte 120.
 _BYTES = struct.Struct("=QQ")
 _BYTES_AT = 120
 
@@ -57,7 +57,7 @@ class Blame(enum.Enum):
 
 
 def blame(error: BaseException, client: BaseSocket) -> Blame:
-    """Decide whose doing an exception is that ended the connection of ``client``. Of a group all leaves count."""
+    """Decide which side caused the exception that ended the connection of ``client``; in a group every leaf counts."""
     found = {_blame_leaf(leaf, client) for leaf in _leaves(error)}
     if Blame.PROGRAM in found:
         return Blame.PROGRAM
@@ -67,25 +67,25 @@ def blame(error: BaseException, client: BaseSocket) -> Blame:
 def _blame_leaf(error: BaseException, client: BaseSocket) -> Blame:
     if isinstance(error, ClosedError):
         return Blame.CLOSED
-    if isinstance(error, _PEER_ERRORS) and _passed(error.__traceback__, client):
-        # A handshake that a callback of the program ended, for PSK or a server name, has its exception as the cause.
+    if isinstance(error, _PEER_ERRORS) and _raised_in(error.__traceback__, client):
+        # A callback of the program (PSK, server name) may have failed the handshake: its exception is the cause.
         cause = error.__cause__
         own = isinstance(cause, Exception) and not isinstance(cause, OSError)
         return Blame.PROGRAM if own else Blame.PEER
     if type(error) is TimeoutError and error.__context__ is not None:
-        # asyncio.timeout() around a read: it cancels the read, and the cancellation has passed through the client.
+        # asyncio.timeout() around a read has cancelled it: the cancellation was raised in the client.
         cancelled = error.__context__
-        if not isinstance(cancelled, Exception) and _passed(cancelled.__traceback__, client):
+        if not isinstance(cancelled, Exception) and _raised_in(cancelled.__traceback__, client):
             return Blame.PEER
     return Blame.PROGRAM
 
 
-def _passed(traceback: TracebackType | None, client: BaseSocket) -> bool:
-    """Whether an exception came out of a method of ``client``."""
+def _raised_in(traceback: TracebackType | None, client: BaseSocket) -> bool:
+    """Whether an exception was raised in a method of ``client``."""
     while traceback is not None:
         frame = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", ""))
-        # `stream` is what the iterator of an async `lines` has in place of a `self`.
+        # The iterator of an async `lines` has a `stream` in place of a `self`.
         if module.startswith("wireline.") and client in (
             frame.f_locals.get("self"),
             frame.f_locals.get("stream"),
@@ -104,15 +104,15 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 class _Window:
-    """The lines of one kind in one second.
+    """The events of one kind in ``_WINDOW`` seconds.
 
     Attributes:
-        began: when.
+        began: monotonic seconds.
         kind: in words.
-        level: of the line that counts what was left out.
-        numbers: ``next`` gives each event a number, and counts.
-        closers: ``next`` is 0 for the caller that closes the window, and more for the others.
-        total: how many events there were; None while the window is open.
+        level: of the line that counts the events left out.
+        numbers: ``next`` numbers the events from 0.
+        closers: ``next`` returns 0 to the caller that closes the window.
+        total: the number of events; None while the window is open.
     """
 
     __slots__ = ("began", "closers", "kind", "level", "numbers", "total")
@@ -127,30 +127,30 @@ class _Window:
 
 
 class EventLog:
-    """What one server has to say about its connections."""
+    """Logs how the connections of one server ended."""
 
     def __init__(self, local: Address) -> None:
-        """Write lines for the server that listens at ``local``."""
+        """Log for the server that listens at ``local``."""
         self._local = local
         self._windows: dict[object, _Window] = {}
 
-    def ended(
+    def log_end(
         self, error: BaseException, client: BaseSocket, peer: Address, seconds: float, *, in_handshake: bool
     ) -> None:
-        """Write that a connection ended with an exception, unless too many of the kind did.
+        """Log that a connection ended with an exception, unless too many of the kind did.
 
         Args:
             error: the exception.
-            client: its socket, which is still open unless the handler has closed it.
-            peer: the other side.
-            seconds: how long ago it was accepted.
+            client: the socket of the connection, open unless the handler has closed it.
+            peer: the address of the other side.
+            seconds: since it was accepted.
             in_handshake: the handler was not called yet.
         """
-        culprit = blame(error, client)
-        if culprit is not Blame.PEER:
+        cause = blame(error, client)
+        if cause is not Blame.PEER:
             subject = "handshake with" if in_handshake else "handler of"
-            what = "used a closed socket" if culprit is Blame.CLOSED else "failed"
-            self._fault(f"the {subject} {spell_address(peer)} {what}", error)
+            what = "used a closed socket" if cause is Blame.CLOSED else "failed"
+            self.log_failure(f"the {subject} {format_address(peer)} {what}", error)
             return
         kind = f"{'no TLS handshake' if in_handshake else 'connection ended'}: {type(error).__name__}"
         if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
@@ -158,8 +158,8 @@ class EventLog:
         text = _one_line(error)
         received, acknowledged = _traffic(client)
         fields = {
-            "peer": spell_address(peer),
-            "local": spell_address(self._local_of(client)),
+            "peer": format_address(peer),
+            "local": format_address(self._local_of(client)),
             "error": f"{type(error).__name__}: {text}",
             "seconds": seconds,
             "bytes_in": received,
@@ -170,22 +170,19 @@ class EventLog:
         else:
             log.info("connection of %s ended: %s", fields["peer"], fields["error"], extra=fields)
 
-    def failed(self, what: str, error: BaseException) -> None:
-        """Write that something else of the program failed, with a traceback."""
-        self._fault(what, error)
-
-    def flush(self) -> None:
-        """Write what was left out and not counted yet."""
-        self._close_windows(None)
-
-    def _fault(self, text: str, error: BaseException) -> None:
-        # Two mistakes of one type are two kinds: a flood of one is not to hide the other.
-        kind = (type(error), *_place(error))
+    def log_failure(self, text: str, error: BaseException) -> None:
+        """Log a failure of the program with a traceback, unless too many of the kind were logged."""
+        # Two errors of one type from two places are two kinds: a flood of one must not hide the other.
+        kind = (type(error), *_raise_site(error))
         if self._admit(kind, f"handler failed: {type(error).__name__}", logging.ERROR):
             log.error("%s", text, exc_info=error)
 
+    def flush(self) -> None:
+        """Log the counts of the lines left out so far."""
+        self._close_windows(None)
+
     def _admit(self, key: object, kind: str, level: int) -> bool:
-        """Whether to write another line of this kind; those of seconds that are over are counted first."""
+        """Whether to log another line of this kind. Windows that are over are counted first."""
         now = time.monotonic()
         self._close_windows(now)
         while True:
@@ -193,22 +190,22 @@ class EventLog:
             if window is None:
                 window = self._windows.setdefault(key, _Window(now, kind, level))
             number = next(window.numbers)
-            # One that came while the window was being closed is in its total, or belongs to the next window.
+            # If the window was closed meanwhile, this event is in its total, or belongs to the next window.
             if window.total is None or number < window.total:
-                return number < _LINES
+                return number < _MAX_LINES
 
     def _close_windows(self, now: float | None) -> None:
         for key, window in self._windows.copy().items():
-            if now is not None and now - window.began < _SECOND:
+            if now is not None and now - window.began < _WINDOW:
                 continue
             if next(window.closers) == 0:
                 del self._windows[key]
                 window.total = next(window.numbers)
-                self._count(window.kind, window.total - _LINES, window.level)
+                self._count(window.kind, window.total - _MAX_LINES, window.level)
 
     def _count(self, kind: str, left_out: int, level: int) -> None:
         if left_out > 0:
-            local = spell_address(self._local)
+            local = format_address(self._local)
             fields = {"local": local, "error": kind, "left_out": left_out}
             log.log(level, "%d more at %s were left out: %s", left_out, local, kind, extra=fields)
 
@@ -219,8 +216,8 @@ class EventLog:
             return self._local
 
 
-def _place(error: BaseException) -> tuple[str, int]:
-    """Where an exception was raised."""
+def _raise_site(error: BaseException) -> tuple[str, int]:
+    """The file and line that raised an exception."""
     traceback = error.__traceback__
     if traceback is None:
         return "", 0
@@ -230,14 +227,14 @@ def _place(error: BaseException) -> tuple[str, int]:
 
 
 def _one_line(error: BaseException) -> str:
-    """The text of an error. A peer may have a part in it, and must not be able to begin a line of its own."""
+    """The text of an error on one line: a peer that controls a part of it must not forge a log line."""
     leaves = list(_leaves(error))
     text = "; ".join(str(leaf) if leaf is error else f"{type(leaf).__name__}: {leaf}" for leaf in leaves)
     return "".join(character if character.isprintable() else " " for character in text)
 
 
 def _traffic(client: BaseSocket) -> tuple[int | None, int | None]:
-    """Bytes received and bytes that the peer acknowledged, of TLS the ciphertext; None where that is not known."""
+    """Bytes received, and sent bytes that the peer acknowledged (with TLS, of ciphertext); None if unknown."""
     if sys.platform != "linux":
         return None, None
     try:

@@ -1,15 +1,15 @@
-"""Clients of a TLS listener that ``try_accept_addr``, which never waits, has accepted: they are in their handshake.
+"""Clients of a TLS listener that ``try_accept_addr``, which never waits, has accepted and that are in their handshake.
 
-Theory of operation. A listener has one ``Room`` of at most ``MOST`` clients. A call of ``try_accept_addr`` lets in
-whom the kernel has, asks a selector once which of the clients have sent something, goes on with the handshakes of
-these, and hands out one that is done. Clients that say nothing cost a call nothing but their place in ``poll``.
+Theory of operation. A listener has at most ``MAX_PENDING`` such clients. A call of ``try_accept_addr`` accepts what is
+in the kernel's queue, asks a selector once which clients have sent something, continues their handshakes, and returns
+one client whose handshake is done. A silent client costs a call no more than its entry in ``poll``.
 
-A full room lets in one more only in the place of the client that has been in its handshake longest, and not before
-that has had ``_GRACE`` seconds: clients that say nothing do not keep out others for as long as their time lasts, and
-a crowd that arrives at once loses none. Those that find no room wait in the kernel's queue.
+At the limit a new client takes the place of the one whose handshake has lasted longest, but only after
+``_MIN_HANDSHAKE_TIME`` seconds. So silent clients do not keep others out for the whole handshake timeout, and a crowd
+that arrives at once loses no client. Clients beyond the limit wait in the kernel's queue.
 
-One call at a time looks after a room. For a second one, of another thread or of a finalizer that has interrupted the
-first, no client is ready. No lock is needed for that: of two calls of ``dict.setdefault`` only one sets the key.
+One call at a time works on the clients. For a second call, from another thread or from a finalizer that interrupts the
+first, no client is ready. This needs no lock: of two calls of ``dict.setdefault`` only one sets the key.
 """
 
 from __future__ import annotations
@@ -30,31 +30,30 @@ from wireline.options import AcceptResult
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
 
-__all__ = ["MOST", "Arrival", "Guests"]
+__all__ = ["MAX_PENDING", "IncomingClient", "PendingHandshakes"]
 
-MOST = 256
-"""Clients that a listener keeps whose handshake is not done, or that are not handed out yet.
+MAX_PENDING = 256
+"""Clients of one listener that are in their handshake, or wait to be returned.
 
-A guess: a crowd for a program that polls, some 15 MB if all of them have begun their handshake, and a quarter of the
-usual limit of descriptors.
+A guess: a crowd for a program that polls, 15 MB if all have begun their handshake, a quarter of the usual limit of
+descriptors.
 """
 
-# Seconds that a client has for its handshake. A guess: that of `serve`, where it can be set.
-_PATIENCE = 10.0
+# Seconds for one handshake. A guess: the default of `serve`.
+_HANDSHAKE_TIMEOUT = 10.0
 
-# Seconds after which a client may lose its place to a new one. A guess: several round trips around the world.
-_GRACE = 1.0
+# Seconds before a client may lose its place to a new one. A guess: several round trips around the world.
+_MIN_HANDSHAKE_TIME = 1.0
 
-# One that needs no descriptor of its own, and that a forked child does not share with its parent, as it does an epoll.
+# `poll` has no descriptor of its own, which an epoll would share with a forked child.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-
-# The only key of `_Room.keepers`.
-_KEEPER = "keeper"
+# The only key of `_Clients.holder`.
+_HOLDER = "holder"
 
 
 class Client(Protocol):
-    """What is asked of a client's socket."""
+    """The methods of a client's socket that are used here."""
 
     _core: StreamCore | None
 
@@ -69,201 +68,211 @@ class Client(Protocol):
 C = TypeVar("C", bound=Client)
 
 
-class Arrival(NamedTuple, Generic[C]):
-    """A client that was accepted a moment ago."""
+class IncomingClient(NamedTuple, Generic[C]):
+    """A client that was just accepted, with the core for its handshake."""
 
     client: C
     address: Address
     secure: TlsCore
 
 
-class _Guest(NamedTuple, Generic[C]):
+class _PendingHandshake(NamedTuple, Generic[C]):
     client: C
     address: Address
     secure: TlsCore
     fd: int
-    since: float
-    held: object
-    """The right to read and write, which lasts as long as there is a reference to it."""
+    started_at: float
+    exclusive: object
+    """The exclusive right to read and write, held as long as this reference exists."""
 
 
-class Guests(Generic[C]):
-    """The clients of one listener that cannot be handed out yet."""
+class PendingHandshakes(Generic[C]):
+    """The clients of one listener that are in their handshake, or wait to be returned."""
 
     def __init__(self) -> None:
-        self._rooms: dict[object, _Room[C]] = {}
-        self._over = False
+        self._by_process: dict[object, _Clients[C]] = {}
+        self._closed = False
 
-    def first(self, accept: Callable[[], Arrival[C] | None]) -> tuple[AcceptResult, C | None, Address | None]:
-        """Go on with every handshake as far as that is possible now.
+    def next_ready(
+        self, accept: Callable[[], IncomingClient[C] | None]
+    ) -> tuple[AcceptResult, C | None, Address | None]:
+        """Continue all handshakes without waiting, and return a client whose handshake is done.
 
         Args:
-            accept: gives the next client in the kernel's queue, None if there is none.
+            accept: returns the next client in the kernel's queue, or None.
 
         Returns:
-            What ``try_accept_addr`` returns.
+            The result of ``try_accept_addr``.
         """
-        room = self._room()
-        me = object()
+        clients = self._clients()
+        token = object()
         try:
-            if room.keepers.setdefault(_KEEPER, me) is not me:
-                return room.nothing_now()
-            return room.first(accept)
+            if clients.holder.setdefault(_HOLDER, token) is not token:
+                return clients.no_client_ready()
+            return clients.next_ready(accept)
         finally:
-            # Without a call, for a signal handler runs after one, and may raise.
-            if _KEEPER in room.keepers and room.keepers[_KEEPER] is me:
-                del room.keepers[_KEEPER]
-            if self._over:  # `close` found us here
+            # No calls in these lines: a signal handler could run after one, and raise.
+            if _HOLDER in clients.holder and clients.holder[_HOLDER] is token:
+                del clients.holder[_HOLDER]
+            if self._closed:  # a `close` that ran meanwhile has left the clients to us
                 self.close()
 
     def close(self) -> None:
-        """Close every client that is not handed out. From any thread."""
-        self._over = True
-        me = object()
-        for room in list(self._rooms.values()):
+        """Close every client that was not returned, from any thread."""
+        self._closed = True
+        token = object()
+        for clients in list(self._by_process.values()):
             try:
-                if room.keepers.setdefault(_KEEPER, me) is me:
-                    room.close()
+                if clients.holder.setdefault(_HOLDER, token) is token:
+                    clients.close()
             finally:
-                if _KEEPER in room.keepers and room.keepers[_KEEPER] is me:
-                    del room.keepers[_KEEPER]
+                if _HOLDER in clients.holder and clients.holder[_HOLDER] is token:
+                    del clients.holder[_HOLDER]
 
-    def _room(self) -> _Room[C]:
-        """The room of this process. What a forked child finds of its parent's it only closes its descriptors of."""
-        room = self._rooms.get(process.epoch)
-        if room is None:
-            room = self._rooms.setdefault(process.epoch, _Room())
-            for epoch in list(self._rooms):
-                if epoch is not process.epoch and (inherited := self._rooms.pop(epoch, None)) is not None:
-                    inherited.abandon()
-        return room
+    def _clients(self) -> _Clients[C]:
+        """Return the clients of this process. A forked child closes its copies of its parent's descriptors."""
+        clients = self._by_process.get(process.epoch)
+        if clients is None:
+            clients = self._by_process.setdefault(process.epoch, _Clients())
+            for epoch in list(self._by_process):
+                if epoch is process.epoch:
+                    continue
+                inherited = self._by_process.pop(epoch, None)
+                if inherited is not None:
+                    inherited.close_inherited()
+        return clients
 
 
-class _Room(Generic[C]):
+class _Clients(Generic[C]):
     """The clients of one listener in one process.
 
     Attributes:
-        keepers: the call that looks after the room now, as the only value; empty if there is none.
+        holder: the token of the call that works on the clients, as the only value; empty if there is none.
     """
 
     def __init__(self) -> None:
-        self.keepers: dict[str, object] = {}
-        self._shaking: dict[int, _Guest[C]] = {}  # by descriptor, in the order in which they arrived
-        self._done: deque[_Guest[C]] = deque()
+        self.holder: dict[str, object] = {}
+        self._handshaking: dict[int, _PendingHandshake[C]] = {}  # by descriptor, the oldest first
+        self._ready: deque[_PendingHandshake[C]] = deque()
         self._selector = _Selector()
 
-    def nothing_now(self) -> tuple[AcceptResult, None, None]:
-        """What ``try_accept_addr`` returns if no client can be handed out."""
-        present = self._shaking or self._done
-        return (AcceptResult.NO_HANDSHAKE if present else AcceptResult.NO_CLIENT), None, None
+    def no_client_ready(self) -> tuple[AcceptResult, None, None]:
+        """The result of ``try_accept_addr`` if no client can be returned."""
+        pending = self._handshaking or self._ready
+        return (AcceptResult.NO_HANDSHAKE if pending else AcceptResult.NO_CLIENT), None, None
 
-    def first(self, accept: Callable[[], Arrival[C] | None]) -> tuple[AcceptResult, C | None, Address | None]:
-        """As ``Guests.first``. Only for the keeper."""
+    def next_ready(
+        self, accept: Callable[[], IncomingClient[C] | None]
+    ) -> tuple[AcceptResult, C | None, Address | None]:
+        """Do the work of ``PendingHandshakes.next_ready``. Only for the holder."""
         failure: OSError | None = None
         if self._is_full:
-            self._look_after()  # before one of them has to go
+            self._step_handshakes()  # this may free a place before a client is closed for it
         try:
-            while self._has_a_place and (arrival := accept()) is not None:
-                self._let_in(arrival)
+            while self._can_accept and (incoming := accept()) is not None:
+                self._start_handshake(incoming)
         except ClosedError:
             raise
-        except OSError as error:  # no descriptor is left; those that are here may give some back
+        except OSError as error:  # no free descriptor, say; the handshakes below may end and free some
             failure = error
-        self._look_after()
-        if self._done:
-            guest = self._done.popleft()
-            guest.client._published()
-            return AcceptResult.SUCCESS, guest.client, guest.address
+        self._step_handshakes()
+        if self._ready:
+            pending = self._ready.popleft()
+            pending.client._published()
+            return AcceptResult.SUCCESS, pending.client, pending.address
         if failure is not None:
             raise failure
-        return self.nothing_now()
+        return self.no_client_ready()
 
     @property
     def _is_full(self) -> bool:
-        return len(self._shaking) + len(self._done) >= MOST
+        return len(self._handshaking) + len(self._ready) >= MAX_PENDING
 
     @property
-    def _oldest(self) -> _Guest[C] | None:
-        return next(iter(self._shaking.values()), None)
+    def _oldest(self) -> _PendingHandshake[C] | None:
+        return next(iter(self._handshaking.values()), None)
 
     @property
-    def _has_a_place(self) -> bool:
+    def _can_accept(self) -> bool:
         if not self._is_full:
             return True
         oldest = self._oldest
-        return oldest is not None and time.monotonic() >= oldest.since + _GRACE
+        return oldest is not None and time.monotonic() >= oldest.started_at + _MIN_HANDSHAKE_TIME
 
-    def _let_in(self, arrival: Arrival[C]) -> None:
-        """Begin a handshake with a client."""
-        client, address, secure = arrival
+    def _start_handshake(self, incoming: IncomingClient[C]) -> None:
+        client, address, secure = incoming
         try:
-            held = client._hold("accept")
+            exclusive = client._hold("accept")
         except BaseException:
             client.close()
             raise
-        guest = _Guest(client, address, secure, client.fileno(), time.monotonic(), held)
+        pending = _PendingHandshake(client, address, secure, client.fileno(), time.monotonic(), exclusive)
         assert client._core is not None
         try:
             if self._is_full and (oldest := self._oldest) is not None:
-                self._send_away(oldest, linger=0)
+                self._close_client(oldest, linger=0)
             client._begin_upgrade(secure, client._core, "refuse")
-            # What an exception may have left of an earlier client with this descriptor.
-            self._forget(self._shaking.get(guest.fd, guest))
-            self._shaking[guest.fd] = guest
-            self._selector.register(guest.fd, selectors.EVENT_READ, guest)
+            # An exception may have left the entry of an earlier client with the same descriptor.
+            self._remove(self._handshaking.get(pending.fd, pending))
+            self._handshaking[pending.fd] = pending
+            self._selector.register(pending.fd, selectors.EVENT_READ, pending)
         except BaseException:
-            self._send_away(guest)
+            self._close_client(pending)
             raise
 
-    def _look_after(self) -> None:
-        """Go on with the handshakes of all that have sent something; close those that fail or take too long."""
-        for key, _ in self._selector.select(0) if self._shaking else ():
-            guest: _Guest[C] = key.data
-            if self._shaking.get(guest.fd) is not guest:  # an exception came when it was half forgotten
-                self._selector.unregister(guest.fd)
-                continue
-            try:
-                done = guest.client._step_handshake(guest.secure)
-            except OSError:
-                # No caller waits for the reason, and the next may be better. The peer is sent the alert.
-                self._send_away(guest)
-                continue
-            except BaseException:
-                self._send_away(guest)
-                raise
-            if done:
-                self._forget(guest)
-                self._done.append(guest)
-                continue
-            # A peer that takes nothing: its turn is when there is room for what it is to be sent.
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if guest.secure.has_output else 0)
-            if events != key.events:
-                self._selector.modify(guest.fd, events, guest)
-        while (oldest := self._oldest) is not None and time.monotonic() >= oldest.since + _PATIENCE:
-            self._send_away(oldest, linger=0)
+    def _step_handshakes(self) -> None:
+        """Continue the handshakes of clients that have sent something; close those that fail or time out."""
+        for key, _ in self._selector.select(0) if self._handshaking else ():
+            pending: _PendingHandshake[C] = key.data
+            if self._handshaking.get(pending.fd) is not pending:  # an exception interrupted `_remove`
+                self._selector.unregister(pending.fd)
+            elif self._step(pending):
+                self._remove(pending)
+                self._ready.append(pending)
+            elif self._handshaking.get(pending.fd) is pending:
+                # If the send buffer is full, the handshake goes on when the client has read.
+                events = selectors.EVENT_READ | (selectors.EVENT_WRITE if pending.secure.has_output else 0)
+                if events != key.events:
+                    self._selector.modify(pending.fd, events, pending)
+        while (
+            oldest := self._oldest
+        ) is not None and time.monotonic() >= oldest.started_at + _HANDSHAKE_TIMEOUT:
+            self._close_client(oldest, linger=0)
 
-    def _forget(self, guest: _Guest[C]) -> None:
-        self._shaking.pop(guest.fd, None)
-        with contextlib.suppress(KeyError):  # it was never watched
-            self._selector.unregister(guest.fd)
+    def _step(self, pending: _PendingHandshake[C]) -> bool:
+        """Continue one handshake; True if it is done. A client whose handshake fails is closed."""
+        try:
+            return pending.client._step_handshake(pending.secure)
+        except OSError:
+            # No caller waits for this error, and another client may be ready. The peer is sent the alert.
+            self._close_client(pending)
+            return False
+        except BaseException:
+            self._close_client(pending)
+            raise
 
-    def _send_away(self, guest: _Guest[C], linger: float | None = None) -> None:
-        """Close a client, with ``linger=0`` at once: one that says nothing need not be told anything.
+    def _remove(self, pending: _PendingHandshake[C]) -> None:
+        self._handshaking.pop(pending.fd, None)
+        with contextlib.suppress(KeyError):  # not registered yet
+            self._selector.unregister(pending.fd)
 
-        It is let go of first: the last that uses a descriptor closes it.
+    def _close_client(self, pending: _PendingHandshake[C], linger: float | None = None) -> None:
+        """Close a client; ``linger=0`` resets the connection of one that was silent.
+
+        ``_published`` comes first: the descriptor is closed by its last user.
         """
-        self._forget(guest)
-        guest.client._published()
-        guest.client.close(linger=linger)
+        self._remove(pending)
+        pending.client._published()
+        pending.client.close(linger=linger)
 
     def close(self) -> None:
-        """Close every client. Only for the keeper."""
+        """Close every client. Only for the holder."""
         while (oldest := self._oldest) is not None:
-            self._send_away(oldest, linger=0)
-        while self._done:
-            self._send_away(self._done.popleft())
+            self._close_client(oldest, linger=0)
+        while self._ready:
+            self._close_client(self._ready.popleft())
 
-    def abandon(self) -> None:
-        """Close the descriptors of the clients, which are those of the process that this one was forked from."""
-        for guest in (*self._shaking.values(), *self._done):
-            guest.client.close()
+    def close_inherited(self) -> None:
+        """Close this process's copies of its parent's descriptors."""
+        for pending in (*self._handshaking.values(), *self._ready):
+            pending.client.close()

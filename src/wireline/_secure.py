@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from wireline._core.stream import StreamCore
 from wireline._os.descriptor import State
 from wireline._os.linger import DEFAULT_LINGER
-from wireline._pending_handshakes import Arrival, Guests
+from wireline._pending_handshakes import IncomingClient, PendingHandshakes
 from wireline._socket_base import BaseSocket
 from wireline.address import Address
 from wireline.errors import SockAddr
@@ -38,7 +38,7 @@ class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
     _attempts: Iterator[int]
-    _guests: Guests[Any] | None = None  # accepted by `try_accept_addr`, and in their handshake
+    _pending_handshakes: PendingHandshakes[Any] | None = None  # of clients that `try_accept_addr` accepted
 
     _shared = False
     """Whether one thread may read while another writes."""
@@ -47,7 +47,7 @@ class SecureSocket(BaseSocket):
         self._secure: TlsCore | None = None  # `_core`, if that is TLS
         self._tls: SslContext | None = None
         self._tls_name = ""
-        self._arriving: set[SecureSocket] | None = None  # accepted, and in their handshake
+        self._handshaking: set[SecureSocket] | None = None  # accepted, and in their handshake
         super()._setup(sock, buffered, state, peer)
 
     def _take_core(self, core: StreamCore) -> None:
@@ -109,9 +109,9 @@ class SecureSocket(BaseSocket):
     @contextlib.contextmanager
     def _welcome(self, client: SecureSocket) -> Iterator[None]:
         """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
-        if self._arriving is None:
-            self._arriving = set()
-        self._arriving.add(client)
+        if self._handshaking is None:
+            self._handshaking = set()
+        self._handshaking.add(client)
         try:
             self._open_sock("accept")
             yield
@@ -119,28 +119,30 @@ class SecureSocket(BaseSocket):
             client.close()
             raise
         finally:
-            self._arriving.discard(client)
+            self._handshaking.discard(client)
 
-    def _first_guest(
+    def _next_ready_client(
         self, accept: Callable[[], tuple[Self, Address] | None]
     ) -> tuple[AcceptResult, Self | None, Address | None]:
         """What ``try_accept_addr`` returns of a TLS listener; ``accept`` gives a client that has connected, or None."""
         self._open_sock("accept")
         # `setdefault` is atomic: two threads get one.
-        guests: Guests[Self] = self._guests or vars(self).setdefault("_guests", Guests())
-        result = guests.first(lambda: self._welcome_now(accept()))
+        pending: PendingHandshakes[Self] = self._pending_handshakes or vars(self).setdefault(
+            "_pending_handshakes", PendingHandshakes()
+        )
+        result = pending.next_ready(lambda: self._incoming(accept()))
         if self._closing.locked():  # by another thread, before there was a room
-            guests.close()
+            pending.close()
         return result
 
-    def _welcome_now(self, accepted: tuple[Self, Address] | None) -> Arrival[Self] | None:
+    def _incoming(self, accepted: tuple[Self, Address] | None) -> IncomingClient[Self] | None:
         """Prepare the handshake with a client that ``try_accept_addr`` has accepted."""
         if accepted is None:
             return None
         client, address = accepted
         try:
             assert self._tls is not None
-            return Arrival(client, address, client._server_core(self._tls))
+            return IncomingClient(client, address, client._server_core(self._tls))
         except BaseException:
             client.close()
             raise
@@ -158,11 +160,11 @@ class SecureSocket(BaseSocket):
         self._flush_now(secure)
         return True
 
-    def _send_guests_away(self) -> None:
-        for client in tuple(self._arriving or ()):
+    def _close_pending_handshakes(self) -> None:
+        for client in tuple(self._handshaking or ()):
             client.close()
-        if self._guests is not None:
-            self._guests.close()
+        if self._pending_handshakes is not None:
+            self._pending_handshakes.close()
 
     # Hooks of the flavours.
 

@@ -1,4 +1,4 @@
-"""The part of a server that never waits: what it was asked for, its listener, and its report at the end."""
+"""The part of a server that both flavours share, because it never waits: arguments, listener, and how it stops."""
 
 from __future__ import annotations
 
@@ -19,76 +19,77 @@ if TYPE_CHECKING:
     from wireline.tls import SslContext
 
 __all__ = [
-    "ListenAt",
-    "Request",
+    "HandshakeConfig",
+    "ListenAddress",
     "StopReport",
-    "Stops",
-    "Welcome",
+    "StopRequest",
+    "StopRequests",
     "check_callback",
     "check_limit",
+    "check_wait_after_fork",
     "open_listener",
-    "refuse_to_wait",
 ]
 
 S = TypeVar("S", bound=BaseSocket)
 
 
 class StopReport(NamedTuple):
-    """How the connections ended that a server still had when it was stopped."""
+    """How the connections ended that were open when the server was stopped."""
 
     drained: int
-    """Handlers that finished by themselves in time."""
+    """Handlers that returned or raised by themselves in time."""
     forced: int
-    """Connections that were closed under their handler."""
+    """Connections that were closed while their handler ran."""
 
 
-class Request:
-    """One call of ``stop``, or the calls of ``request_stop``.
+class StopRequest:
+    """One call of ``stop``, or all calls of ``request_stop``.
 
     Attributes:
-        until: when the drain is over; None: it has no limit.
-        caller: the thread that waits until it is done; None if there is none that could be interrupted.
-        hurried: another one was made since, which ends the drain.
-        handlers: the threads or tasks of the connections that there were when it began.
+        until: the monotonic time at which the drain ends; None for no limit.
+        caller: the thread that waits for the stop; None if no thread waits that a signal handler could interrupt.
+        drain_cancelled: a later stop has ended the drain.
+        handlers: the threads or tasks of the connections that were open when the stop was requested.
     """
 
-    __slots__ = ("caller", "handlers", "hurried", "until")
+    __slots__ = ("caller", "drain_cancelled", "handlers", "until")
 
     def __init__(self, until: float | None, handlers: Iterable[object], caller: object = None) -> None:
         self.until = until
         self.caller = caller
-        self.hurried = False
-        # Now, and not when another thread comes to do what was asked for: some may have ended by then.
+        self.drain_cancelled = False
+        # A copy made now: by the time that another thread acts on the request some handlers may have ended.
         self.handlers = set(handlers)
 
 
-class Stops:
-    """The stops of one server that are under way, in the order in which they were asked for.
+class StopRequests:
+    """The stop requests of one server that are in progress, in the order of the calls.
 
-    Calls of ``stop``, and one request for all calls of ``request_stop``. A signal handler may add one at any bytecode:
-    each change is one operation on a dict or a set.
+    Each call of ``stop`` is one, and all calls of ``request_stop`` together. A signal handler may add one between any
+    two bytecodes, so each change is one operation on a dict or a set.
 
     Attributes:
         exempt: handlers that called ``stop`` themselves.
-        forced: handlers whose connection was closed under them.
+        forced: handlers whose connection was closed while they ran.
     """
 
     def __init__(self) -> None:
-        self._under_way: dict[object, Request] = {}
+        self._requests: dict[object, StopRequest] = {}
         self.exempt: set[object] = set()
         self.forced: set[object] = set()
 
     @property
-    def requested(self) -> Request | None:
-        """What ``request_stop`` asked for."""
-        return self._under_way.get(_REQUESTED)
+    def requested(self) -> StopRequest | None:
+        """The request of ``request_stop``, if there is one."""
+        return self._requests.get(_REQUEST_STOP)
 
-    def request(self, request: Request) -> None:
+    def request(self, request: StopRequest) -> None:
         """Add a call of ``request_stop``. A second stop ends the drain of the first."""
-        if self._under_way.setdefault(_REQUESTED, request) is not request or not self._is_first(_REQUESTED):
-            self.hurry()
+        added = self._requests.setdefault(_REQUEST_STOP, request) is request
+        if not added or not self._is_first(_REQUEST_STOP):
+            self.cancel_drains()
 
-    def enter(self, request: Request, handler: object | None) -> bool:
+    def enter(self, request: StopRequest, handler: object | None) -> bool:
         """Add a call of ``stop``. A second stop ends the drain of the first.
 
         Args:
@@ -96,62 +97,62 @@ class Stops:
             handler: the thread or task that calls, if it is a handler of this server.
 
         Returns:
-            False for a handler that is not the first to stop: it must not wait for what waits for it.
+            False for a handler that is not the first to stop: the first stop waits for it, so it must not wait.
         """
-        self._under_way[request] = request
+        self._requests[request] = request
         first = self._is_first(request)
         if handler is None:
             if not first:
-                self.hurry()
+                self.cancel_drains()
         elif first:
             self.exempt.add(handler)
         else:
             return False
         return True
 
-    def leave(self, request: Request, handler: object) -> None:
-        """The call of ``stop`` ends."""
-        self._under_way.pop(request, None)
+    def leave(self, request: StopRequest, handler: object) -> None:
+        """Remove a call of ``stop``."""
+        self._requests.pop(request, None)
         self.exempt.discard(handler)
 
     def is_in_stop(self, caller: object) -> bool:
-        """Whether ``caller`` is in ``stop`` already: then this is a signal handler that has interrupted it."""
-        return any(request.caller is caller for request in list(self._under_way.values()))
+        """Whether ``caller`` is in ``stop`` already, and this is a signal handler that has interrupted it."""
+        return any(request.caller is caller for request in list(self._requests.values()))
 
-    def hurry(self) -> None:
-        """End the drains: none waits for handlers any more."""
-        for request in list(self._under_way.values()):
-            request.hurried = True
+    def cancel_drains(self) -> None:
+        """End all drains: no stop waits for handlers any more."""
+        for request in list(self._requests.values()):
+            request.drain_cancelled = True
 
     def report(self) -> StopReport:
-        """What came of them all: one that began late may be through first, and knows of fewer handlers."""
-        under_way = list(self._under_way.values())
-        handlers = {handler for request in under_way for handler in request.handlers} - self.exempt
+        """Report on the handlers of all requests: the last request may end first, and has the fewest handlers."""
+        requests = list(self._requests.values())
+        handlers = {handler for request in requests for handler in request.handlers} - self.exempt
         count = len(handlers & self.forced)
         return StopReport(len(handlers) - count, count)
 
     def _is_first(self, key: object) -> bool:
-        keys = list(self._under_way)  # a copy, made in one step
+        keys = list(self._requests)  # a copy, made in one step
         return keys[0] is key
 
 
-# The key of what `request_stop` asked for.
-_REQUESTED = object()
+# The key of the request of `request_stop`.
+_REQUEST_STOP = object()
 
 
-class ListenAt(NamedTuple):
-    """Where a server listens: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
+class ListenAddress(NamedTuple):
+    """The address of a server: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
 
     host: str
     port: int
     path: str | None
 
     @classmethod
-    def checked(cls, address: str | IpAddress, port: int) -> ListenAt:
-        """Read the arguments of ``serve``.
+    def from_arguments(cls, address: str | IpAddress, port: int) -> ListenAddress:
+        """Make it of the arguments of ``serve``.
 
         Raises:
-            TypeError, ValueError: they are no address.
+            TypeError, ValueError: they are not an address.
         """
         host = address if isinstance(address, str) and address.startswith("unix:") else check_host(address)
         port = check_port(port)
@@ -168,50 +169,57 @@ class ListenAt(NamedTuple):
         return self.path is None and self.host != ""
 
 
-class Welcome(NamedTuple):
-    """How a server makes TLS handshakes."""
+class HandshakeConfig(NamedTuple):
+    """The TLS context of a server, and the seconds that one handshake may take."""
 
     tls: SslContext
-    seconds: float | None
+    timeout: float | None
 
     @classmethod
-    def checked(cls, tls: SslContext | None, handshake_timeout: float | None) -> Welcome | None:
-        """Read the arguments of ``serve``; None if there is no TLS. A context that cannot serve is found out now.
+    def from_arguments(
+        cls, tls: SslContext | None, handshake_timeout: float | None
+    ) -> HandshakeConfig | None:
+        """Make it of the arguments of ``serve``; None without TLS.
 
         Raises:
-            TypeError, ValueError: they are none.
-            OSError: the context has no certificate that could be used.
+            TypeError, ValueError: an argument is wrong.
+            OSError: the context has no usable certificate.
         """
-        seconds = check_timeout(handshake_timeout)
+        timeout = check_timeout(handshake_timeout)
         if tls is None:
             return None
         require_context(tls)
         tls._server_core()
-        return cls(tls, seconds)
+        return cls(tls, timeout)
 
 
 def check_callback(name: str, takes: str, given: object) -> None:
-    """Refuse what cannot be called.
+    """Refuse an argument that is not callable.
+
+    Args:
+        name: of the argument.
+        takes: the parameters that it is called with, for the message.
+        given: the argument.
 
     Raises:
-        TypeError: it cannot be.
+        TypeError: it is not callable.
     """
     if not callable(given):
-        raise TypeError(f"{name} is called with {takes}; {given!r} cannot be")
+        raise TypeError(f"{name} must be callable with {takes}, got {given!r}")
 
 
-def refuse_to_wait(*, stopped: bool) -> None:
-    """Refuse ``wait`` in a forked child, which has no server to wait for.
+def check_wait_after_fork(*, stopped: bool) -> None:
+    """Refuse ``wait`` in a forked child, in which the server does not run.
 
     Raises:
-        RuntimeError: the child has not stopped its copy either.
+        RuntimeError: the child has not stopped its copy of the server, so ``wait`` would never return.
     """
     if not stopped:
-        raise RuntimeError("wait: the server belongs to the process that made it, the parent of this one")
+        raise RuntimeError("wait: the server runs in the parent process, which made it")
 
 
 def check_limit(max_connections: int | None) -> int | None:
-    """Return ``max_connections``.
+    """Return ``max_connections`` if it is valid.
 
     Raises:
         TypeError: it is not an int.
@@ -227,29 +235,29 @@ def check_limit(max_connections: int | None) -> int | None:
 
 def open_listener(
     kind: type[S],
-    where: ListenAt,
+    where: ListenAddress,
     found: Sequence[AddrInfo],
     *,
     backlog: int,
     reuse_port: bool,
     buffered: bool,
 ) -> S:
-    """Bind and listen at the first address that can be had.
+    """Bind and listen at the first address that works.
 
     Args:
-        kind: the flavour's socket.
-        where: what ``serve`` was asked for.
+        kind: the flavour's socket class.
+        where: the address that ``serve`` was given.
         found: the addresses of ``where.host``, if it ``needs_lookup``.
         backlog: as for ``listen``.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
-        buffered: what the accepted sockets inherit.
+        buffered: inherited by the accepted sockets.
 
     Raises:
-        OSError: the first failure, if no address can be had.
+        OSError: the first error, if no address works.
     """
     if where.path is not None:
         return _open(kind, AF_UNIX, where.path, 0, backlog, reuse_port, buffered)
-    # Every interface: IPv6 and IPv4 with one socket where the machine can, else IPv4 alone.
+    # Every interface: one socket for IPv6 and IPv4, or for IPv4 only where there is no IPv6.
     wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [
         (AF_INET6, ""),
         (AF_INET, ""),
@@ -259,6 +267,7 @@ def open_listener(
         try:
             return _open(kind, family, host, where.port, backlog, reuse_port, buffered)
         except OSError as error:
+            # The port is taken for IPv6: IPv4 alone would be only half of "every interface".
             if error.errno == errno.EADDRINUSE and not where.host:
                 raise
             first_failure = first_failure or error
@@ -274,7 +283,7 @@ def _open(
         if family == AF_UNIX:
             listener.bind_unix(host)
         else:
-            if os.name == "posix":  # on Windows it would let another program take the port away
+            if os.name == "posix":  # on Windows it would let another program take over the port
                 listener.set_sock_opt(SockOpt.REUSE_ADDR, True)
             if reuse_port:
                 listener.set_sock_opt(SockOpt.REUSE_PORT, True)

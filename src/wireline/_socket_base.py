@@ -18,28 +18,28 @@ from typing import ClassVar, NoReturn, Self
 
 from wireline._core.deadline import FOREVER, check_timeout
 from wireline._core.stream import StreamCore
-from wireline._os import unix_file as _unix_file
+from wireline._os import unix_file
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import (
     State,
     create,
-    fitting_protocol,
-    no_delay,
+    default_protocol,
+    probe_state,
     require_kernel_waits,
     require_kind,
-    state_of,
+    set_no_delay,
 )
-from wireline._os.linger import dispose
+from wireline._os.linger import close_in_background
 from wireline._os.process import process
-from wireline._os.resolver import ask
+from wireline._os.resolver import getaddrinfo_now
 from wireline._validation import UnixPath, option_number, require_int
 from wireline.address import (
     Address,
     IpAddress,
     check_host,
     check_port,
-    display_address,
-    spell_address,
+    format_address,
+    to_display_address,
     unix_path,
 )
 from wireline.errors import ClosedError, SockAddr
@@ -99,8 +99,8 @@ class BaseSocket:
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
-        require_kind(sock_type, made=False)
-        sock = create(domain, sock_type, fitting_protocol(domain, sock_type, protocol))
+        require_kind(sock_type, exists=False)
+        sock = create(domain, sock_type, default_protocol(domain, sock_type, protocol))
         try:
             require_kind(sock_type)
             self._setup(sock, buffered, State.FRESH)
@@ -119,7 +119,7 @@ class BaseSocket:
         self._lines: list[bytes] = []
         self._peer: Address | None = None
         self._bound: SockAddr | None = None
-        self._unix_file: _unix_file.UnixFile | None = None
+        self._unix_file: unix_file.UnixFile | None = None
         self._write_shut = False
         self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
         self._deaf = False  # shut down for reading, by `close`
@@ -197,7 +197,7 @@ class BaseSocket:
         self = cls.__new__(cls)
         try:
             if state is None:
-                state, peer = state_of(sock)
+                state, peer = probe_state(sock)
             self._setup(sock, buffered, state, peer)
         except BaseException:
             sock.close()
@@ -207,7 +207,7 @@ class BaseSocket:
     def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
         """Make a socket of what ``accept`` gave; on failure the descriptor is closed."""
         try:
-            no_delay(sock)
+            set_no_delay(sock)
             if inheritable:
                 sock.set_inheritable(True)
         except BaseException:
@@ -258,7 +258,7 @@ class BaseSocket:
     def _may_detach(self) -> None:
         """Refuse to give up a descriptor that is of no use alone."""
 
-    def _send_guests_away(self) -> None:
+    def _close_pending_handshakes(self) -> None:
         """Close the clients of a listener that are not handed out yet."""
 
     def _last_words(self, linger: float | None) -> tuple[float | None, bytes]:
@@ -309,7 +309,7 @@ class BaseSocket:
             require_kernel_waits(self._sock)
         self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
         self._state = State.CONNECTED
-        self._peer = None if peer is None else display_address(peer)
+        self._peer = None if peer is None else to_display_address(peer)
         if is_stream:
             self._take_core(StreamCore(buffered=self._buffered) if core is None else core)
             self._opened()
@@ -415,7 +415,7 @@ class BaseSocket:
         with self._use("bind_addr") as sock:
             if sock.family == AF_UNIX:
                 raise TypeError("bind_addr needs an IP socket, this is a Unix socket: see bind_unix")
-            info = ask(host, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE)
+            info = getaddrinfo_now(host, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE)
             self._bind(sock, info[0][4])
 
     def bind_unix(self, path: UnixPath) -> None:
@@ -447,7 +447,7 @@ class BaseSocket:
 
     def _bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
         try:
-            self._unix_file = _unix_file.bind(sock, path)
+            self._unix_file = unix_file.bind(sock, path)
         except OSError as error:
             error.add_note(f"while binding to {path!r}")
             raise
@@ -482,7 +482,7 @@ class BaseSocket:
             ClosedError: the socket is closed.
         """
         with self._use("local_addr") as sock:
-            return display_address(sock.getsockname())
+            return to_display_address(sock.getsockname())
 
     @property
     def peer_addr(self) -> Address:
@@ -495,7 +495,7 @@ class BaseSocket:
         with self._use("peer_addr") as sock:
             if self._state is not State.CONNECTED:
                 raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._state.value}")
-            return display_address(sock.getpeername()) if self._peer is None else self._peer
+            return to_display_address(sock.getpeername()) if self._peer is None else self._peer
 
     # Options.
 
@@ -643,7 +643,7 @@ class BaseSocket:
         if not first and self._is_disposed():
             return
         self._lines.clear()
-        self._send_guests_away()
+        self._close_pending_handshakes()
         try:
             self._remove_unix_file()
         finally:
@@ -652,7 +652,9 @@ class BaseSocket:
     def _dispose(self, linger: float | None) -> None:
         """Close the descriptor; nobody uses it any more."""
         linger, farewell = self._last_words(linger)
-        dispose(self._sock, linger if self._core is not None else None, farewell, deaf=self._deaf)
+        close_in_background(
+            self._sock, linger if self._core is not None else None, farewell, read_shutdown=self._deaf
+        )
 
     def _remove_unix_file(self) -> None:
         """Remove the file that this socket has made, while the descriptor is open."""
@@ -667,8 +669,8 @@ class BaseSocket:
             return f"<{name} {kind}, closed>"
         parts = [kind]
         with contextlib.suppress(OSError):
-            parts.append(f"local={spell_address(self.local_addr)}")
-            parts.append(f"peer={spell_address(self.peer_addr)}")
+            parts.append(f"local={format_address(self.local_addr)}")
+            parts.append(f"peer={format_address(self.peer_addr)}")
         parts += self._traits()
         return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
 

@@ -1,4 +1,4 @@
-"""The command line's spellings of where to go: ``host:port``, ``tls://host:port``, ``unix:/path``."""
+"""Targets, as users write them on a command line: ``host:port``, ``tls://host:port``, ``unix:/path``."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from wireline.address import MAX_PORT, Address, format_ip, parse_zoned_ip, unix_
 __all__ = ["Target", "parse_target"]
 
 _SCHEMES = ("tcp", "tls", "udp")
-# What no host name holds and a mistyped target might: parts of URLs, brackets, blanks.
-_NOT_IN_A_HOST = re.compile(r"[\s/?#@\[\]\0]")
-# A host name has at most 253 characters, the path of a Unix socket about 100.
-_LONGEST_TARGET = 300
+# Characters of mistyped targets that no host name contains: parts of URLs, brackets, blanks.
+_INVALID_IN_HOST = re.compile(r"[\s/?#@\[\]\0]")
+# Characters. A host name has at most 253 (RFC 1035), the path of a Unix socket about 100.
+_MAX_TARGET_LENGTH = 300
 
 
 class Target(NamedTuple):
-    """Where to connect to or to listen. ``str`` gives the canonical spelling, which ``parse_target`` takes.
+    """An address to connect to or to listen at. ``str`` gives its canonical spelling, which ``parse_target`` accepts.
 
     Attributes:
         scheme: ``"tcp"``, ``"tls"``, ``"udp"`` or ``"unix"``.
-        host: a name or an address, without brackets; ``""`` is every interface.
+        host: a name or an address, without brackets; ``""`` for every interface.
         port: 0 for ``"unix"``.
-        path: for ``"unix"``; an abstract name begins with a NUL.
+        path: of ``"unix"``; an abstract name begins with a NUL.
     """
 
     scheme: str
@@ -39,25 +39,25 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str, *, listening: bool = False) -> Target:
-    """Parse the spelling of a target.
+    """Parse a target.
 
-    It is ``host:port`` or ``[v6]:port``, as they are or after ``tcp://``, ``tls://`` or ``udp://``; or
-    ``unix:/path``; or ``unix:@name`` for an abstract name.
+    It is ``host:port`` or ``[v6]:port``, alone or after ``tcp://``, ``tls://`` or ``udp://``; or ``unix:/path``; or
+    ``unix:@name`` for an abstract name.
 
     Args:
-        text: what the user wrote.
-        listening: take also ``:port`` and a bare ``port``, which mean every interface, and port 0, which
-            means one that is free.
+        text: the target.
+        listening: also accept ``:port`` and a bare ``port``, which stand for every interface, and port 0, which stands
+            for a free port.
 
     Raises:
         TypeError: ``text`` is not a ``str``.
-        ValueError: it is no target; the message says to the user what to change.
+        ValueError: it is not a target; the message tells the user what to change.
     """
     if not isinstance(text, str):
         raise TypeError(f"a target is a str, not {type(text).__name__}")
-    if len(text) > _LONGEST_TARGET:
+    if len(text) > _MAX_TARGET_LENGTH:
         raise ValueError(
-            f"a target has at most {_LONGEST_TARGET} characters, got {len(text)}: {text[:60]!r}..."
+            f"a target has at most {_MAX_TARGET_LENGTH} characters, got {len(text)}: {text[:60]!r}..."
         )
     try:
         if text[:5].lower() == "unix:":
@@ -69,7 +69,7 @@ def parse_target(text: str, *, listening: bool = False) -> Target:
             raise ValueError(f"unknown scheme {scheme!r}, use {'://, '.join(_SCHEMES)}:// or unix:")
         return Target(scheme.lower(), *_host_and_port(rest, listening))
     except ValueError as error:
-        raise ValueError(f"{text!r} is no target: {error}") from None
+        raise ValueError(f"{text!r} is not a target: {error}") from None
 
 
 def _unix_target(rest: str) -> Target:
@@ -99,9 +99,9 @@ def _parse_host(text: str) -> str:
         raise ValueError(
             "more than one colon; an IPv6 address needs brackets, [::1]:443, a scheme slashes, tls://host:443"
         )
-    wrong = _NOT_IN_A_HOST.search(text)
+    wrong = _INVALID_IN_HOST.search(text)
     if wrong:
-        raise ValueError(f"a host contains no {wrong[0]!r}")
+        raise ValueError(f"a host must not contain {wrong[0]!r}")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What callers give: checked, and turned into what the rooms below take. Nothing here touches a descriptor."""
+"""Checks and conversions of the arguments of public functions. Nothing here touches a descriptor."""
 
 from __future__ import annotations
 
@@ -12,40 +12,41 @@ UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Buffer = bytes | bytearray | memoryview
 """Data to send: ``bytes``, or anything else that supports the buffer protocol."""
 
-
-_LARGEST_INT = 2**31 - 1
+# The largest C int.
+_MAX_INT = 2**31 - 1
 
 
 def require_int(name: str, value: object) -> None:
-    """Refuse anything but an int that is not negative and that C has room for. ``bool`` is always a mistake.
+    """Refuse anything but a non-negative int that fits a C int. A ``bool`` is always a mistake.
 
     Raises:
-        TypeError, ValueError: it is none.
+        TypeError: it is not an int.
+        ValueError: it is out of range.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is an int, not {type(value).__name__}")
-    if not 0 <= value <= _LARGEST_INT:
-        raise ValueError(f"{name} is 0 to {_LARGEST_INT}, got {value}")
+    if not 0 <= value <= _MAX_INT:
+        raise ValueError(f"{name} is 0 to {_MAX_INT}, got {value}")
 
 
-def dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
-    """Check what ``dial`` was given; return the host, the port and the type of socket.
+def check_dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
+    """Check the arguments of ``dial``; return the host, the port and the socket type.
 
     Raises:
-        TypeError, ValueError: a bad host or port, or a protocol that is neither TCP nor UDP.
+        TypeError, ValueError: the host, the port or the protocol is wrong.
     """
     require_int("protocol", protocol)
     sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
     if sock_type is None:
         raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
-    return *peer_arguments(address, port), sock_type
+    return *check_peer_arguments(address, port), sock_type
 
 
-def peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
-    """Check a host and a port that are to be connected or sent to.
+def check_peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
+    """Check the host and port of a peer.
 
     Raises:
-        TypeError, ValueError: they are none; ``""``, which means "every interface" to a listener, is no peer.
+        TypeError, ValueError: the host or the port is wrong. So is ``""``, which is "every interface" for a listener.
     """
     host = check_host(address)
     if not host:
@@ -54,7 +55,7 @@ def peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
 
 
 def require_context(tls: object) -> None:
-    """Refuse what is no ``wireline.tls.SslContext``. Its class is not imported here, for that imports ``ssl``.
+    """Refuse anything but a ``wireline.tls.SslContext``. The class is not imported here, because it needs ``ssl``.
 
     Raises:
         TypeError: it is something else.
@@ -64,7 +65,7 @@ def require_context(tls: object) -> None:
 
 
 def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
-    """Return the operating system's number and level of a boolean option."""
+    """Return the operating system's number of a boolean option, and its level."""
     if not isinstance(opt, SockOpt):
         raise TypeError(f"opt is a SockOpt, not {type(opt).__name__}")
     if level is not None:
@@ -72,11 +73,11 @@ def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
     return opt.to_int(), opt.level if level is None else level
 
 
-def sendable(data: Buffer) -> bytes | memoryview:
-    """Return ``data`` as something whose ``len`` is its size in bytes.
+def as_bytes_like(data: Buffer) -> bytes | memoryview:
+    """Return ``data`` as an object whose ``len`` is its size in bytes, without a copy if it is contiguous.
 
     Raises:
-        TypeError: it does not support the buffer protocol; ``str`` does not.
+        TypeError: it does not support the buffer protocol, as ``str`` does not.
     """
     if type(data) is bytes:
         return data
@@ -87,11 +88,11 @@ def sendable(data: Buffer) -> bytes | memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
-def joined(parts: Iterable[Buffer]) -> bytes:
-    """Return many pieces of data as one.
+def join_buffers(parts: Iterable[Buffer]) -> bytes:
+    """Return the concatenation of several buffers.
 
     Raises:
-        TypeError: it is no iterable of buffers; ``bytes`` is one of numbers.
+        TypeError: it is not an iterable of buffers. ``bytes`` is an iterable of ints.
     """
     if isinstance(parts, str | bytes | bytearray | memoryview):
         raise TypeError(f"send_many takes an iterable of buffers, not one {type(parts).__name__}: see send")
@@ -102,15 +103,15 @@ def joined(parts: Iterable[Buffer]) -> bytes:
     try:
         return b"".join(pieces)
     except (BufferError, TypeError):
-        # One of them is no buffer, or none that lies in one piece: who looks at each of them can say what is wrong.
-        return b"".join([sendable(piece) for piece in pieces])
+        # One of them is not a buffer, or not contiguous: `as_bytes_like` copies it, or says what is wrong.
+        return b"".join([as_bytes_like(piece) for piece in pieces])
 
 
-def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
-    """Return the first ``size`` bytes of the caller's buffer.
+def as_writable_view(buffer: bytearray | memoryview, size: int | None) -> memoryview:
+    """Return a writable view of the first ``size`` bytes of a buffer; of the whole buffer for None.
 
     Raises:
-        TypeError: it cannot be written to.
+        TypeError: it is not a writable buffer.
         ValueError: it has fewer bytes, or is not contiguous.
     """
     try:
@@ -131,7 +132,7 @@ def writable(buffer: bytearray | memoryview, size: int | None) -> memoryview:
 
 
 def require_resizable(buffer: bytearray) -> None:
-    """Refuse a buffer whose content cannot be replaced, before anything is received for it.
+    """Refuse a buffer that cannot be resized, before anything is received for it.
 
     Raises:
         TypeError: it is not a bytearray.

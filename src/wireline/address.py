@@ -1,10 +1,10 @@
-"""IP addresses, and what the ``socket`` module calls an address.
+"""IP addresses, and the addresses of the ``socket`` module.
 
-Everything here is pure but for two functions: ``get_primary_ip_addr`` asks the kernel's routing table, and
-``to_sockaddr`` asks it for the number of a named interface. ``ipaddress`` does the parsing. What is added is
-strictness (RFC 6943 names the harm that lenient parsers do) and one text on every Python version (RFC 5952).
+Two functions ask the kernel: ``get_primary_ip_addr`` for a route, and ``to_sockaddr`` for the number of a named
+interface. The rest is pure. ``ipaddress`` parses; added are strictness (RFC 6943 explains the harm of lenient parsers)
+and the same text on every Python version (RFC 5952).
 
-Only the names in ``__all__`` are for users; the rest is for the rooms above.
+Only the names in ``__all__`` are public.
 """
 
 from __future__ import annotations
@@ -47,17 +47,18 @@ IPV6_LOOPBACK = ipaddress.IPv6Address("::1")
 
 MAX_PORT = 0xFFFF
 _MAX_SCOPE_ID = 0xFFFF_FFFF
-# "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255": nothing longer is an address, no message should repeat it.
-_LONGEST_IP_TEXT = 45
-# Linux allows 15 bytes in the name of an interface, Windows up to 256. 64 for all is a guess.
-_LONGEST_ZONE = 64
+# Characters of "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255". A longer text is no address, and too long for a
+# message.
+_MAX_IP_LENGTH = 45
+# Characters. An interface name has at most 15 bytes on Linux, 256 on Windows. A guess between them.
+_MAX_ZONE_LENGTH = 64
 _HAS_ABSTRACT_NAMES = sys.platform in ("linux", "android")
 # Bytes of `sun_path` in <sys/un.h>, on Linux and elsewhere (the BSDs, macOS). A path needs a NUL at its end.
 _SUN_PATH_SIZE = 108 if _HAS_ABSTRACT_NAMES else 104
 
 
 class Address(NamedTuple):
-    """Where a socket is or whom it talks to. A Unix socket has its path as ``host`` and 0 as ``port``."""
+    """The local or remote address of a socket. A Unix socket has its path as ``host`` and 0 as ``port``."""
 
     host: str
     port: int
@@ -71,9 +72,9 @@ class IpAddressFamily(enum.Enum):
 
 
 class _MappedIPv6Address(ipaddress.IPv6Address):
-    """An IPv4-mapped address that says ``::ffff:1.2.3.4``, as those of ``ipaddress`` do from Python 3.13 on.
+    """An IPv4-mapped address whose text is ``::ffff:1.2.3.4``, as in ``ipaddress`` from Python 3.13 on.
 
-    May go when 3.13 is the oldest Python supported.
+    Remove it when 3.13 is the oldest supported Python.
     """
 
     __slots__ = ()
@@ -97,8 +98,8 @@ def ip_family(ip: IpAddress) -> IpAddressFamily:
 def format_ip(ip: IpAddress) -> str:
     """Return the text of RFC 5952, the same on every Python version, a scope id included.
 
-    IPv4-mapped addresses end in dotted decimals (section 5). ``str`` says the same of every address that this
-    library makes, but of those made by ``ipaddress`` itself only from Python 3.13 on.
+    IPv4-mapped addresses end in dotted decimals (section 5). ``str`` returns the same text for all addresses that this
+    library makes, and from Python 3.13 on for those that ``ipaddress`` makes.
 
     Raises:
         TypeError: ``ip`` is not an ``ipaddress`` object.
@@ -125,7 +126,7 @@ def parse_ip_address(text: str) -> IpAddress:
 
 
 def is_ip_address(text: object) -> bool:
-    """Whether ``parse_ip_address`` takes ``text``. Never raises."""
+    """Whether ``parse_ip_address`` accepts ``text``. Never raises."""
     if not isinstance(text, str):
         return False
     try:
@@ -140,7 +141,7 @@ def parse_zoned_ip(text: str) -> IpAddress:
     if not isinstance(text, str):
         raise TypeError(f"an IP address is parsed from str, not {type(text).__name__}")
     address, _, zone = text.partition("%")
-    if len(address) > _LONGEST_IP_TEXT or len(zone) > _LONGEST_ZONE:
+    if len(address) > _MAX_IP_LENGTH or len(zone) > _MAX_ZONE_LENGTH:
         raise ValueError(f"{text[:20]!r}... is too long for an IP address: {len(text)} characters")
     try:
         if ":" not in address:
@@ -158,7 +159,7 @@ def _require_ip(ip: object) -> IpAddress:
 
 
 def to_sockaddr(ip: IpAddress, port: int) -> InetSockAddr:
-    """Return what the ``socket`` module's calls take: ``(host, port)``, or with flow and scope for IPv6.
+    """Return an address for the ``socket`` module: ``(host, port)``, for IPv6 with flow information and scope id.
 
     Args:
         ip: the address; its scope id may be a number or the name of an interface.
@@ -189,10 +190,10 @@ def _scope_number(zone: str) -> int:
 
 
 def from_sockaddr(sockaddr: SockAddr) -> tuple[IpAddress, int]:
-    """Return address and port of what the ``socket`` module's calls give; a scope id other than 0 is kept.
+    """Return the address and port of an address of the ``socket`` module, with its scope id unless that is 0.
 
     Raises:
-        ValueError: neither IPv4 nor IPv6 looks like this.
+        ValueError: it is not the address of an IPv4 or IPv6 socket.
     """
     match sockaddr:
         case (str(host), int(port)):
@@ -207,10 +208,10 @@ def from_sockaddr(sockaddr: SockAddr) -> tuple[IpAddress, int]:
 
 
 def get_primary_ip_addr(dest: IpAddress | str = "8.8.8.8") -> IpAddress:
-    """Return the local address that packets to ``dest`` would leave from. None is sent.
+    """Return the local address from which packets to ``dest`` would be sent. No packet is sent.
 
     Args:
-        dest: an IPv4 or IPv6 address, no name.
+        dest: an IPv4 or IPv6 address, not a name.
 
     Raises:
         ValueError: ``dest`` is not an IP address.
@@ -218,7 +219,7 @@ def get_primary_ip_addr(dest: IpAddress | str = "8.8.8.8") -> IpAddress:
     """
     ip = parse_zoned_ip(dest) if isinstance(dest, str) else _require_ip(dest)
     family = socket.AF_INET if isinstance(ip, ipaddress.IPv4Address) else socket.AF_INET6
-    # The kernel chooses the route when a UDP socket is connected. Any port but 0 will do.
+    # connect(2) of a UDP socket only chooses the route. Any port but 0 will do.
     sockaddr = to_sockaddr(ip, 80)
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -229,12 +230,11 @@ def get_primary_ip_addr(dest: IpAddress | str = "8.8.8.8") -> IpAddress:
         return from_sockaddr(probe.getsockname())[0]
 
 
-def display_address(sockaddr: SockAddr | None) -> Address:
-    """Show what ``accept``, ``getpeername`` or ``recvfrom`` of the ``socket`` module return.
+def to_display_address(sockaddr: SockAddr | None) -> Address:
+    """Convert an address that ``accept``, ``getpeername`` or ``recvfrom`` of the ``socket`` module returned.
 
-    IPv6 keeps a scope id as ``%<number>``; IPv4-mapped IPv6 is shown as the plain IPv4 that it is; a Unix
-    path is the host, with an abstract name's leading NUL; no address at all is ``("", 0)``. What is shown already stays
-    what it is.
+    An IPv6 scope id becomes ``%<number>``; IPv4-mapped IPv6 becomes IPv4; a Unix path becomes the host, with the
+    leading NUL of an abstract name; no address becomes ``("", 0)``. An ``Address`` is returned as it is.
     """
     if type(sockaddr) is Address:
         return sockaddr
@@ -242,7 +242,7 @@ def display_address(sockaddr: SockAddr | None) -> Address:
         if len(sockaddr) == 2:
             return Address._make(sockaddr)
         host, port, _, scope = sockaddr
-        # Every platform's `inet_ntop` writes a mapped address, and no other one, like this.
+        # `inet_ntop` of every platform writes mapped addresses like this, and no others.
         if host.startswith("::ffff:") and "." in host:
             return Address(host.removeprefix("::ffff:"), port)
         return Address(f"{host}%{scope}" if scope else host, port)
@@ -253,8 +253,8 @@ def check_port(port: SupportsIndex) -> int:
     """Return ``port`` as an int.
 
     Raises:
-        TypeError: not an integer; a bool is none here.
-        ValueError: outside 0 to 65535.
+        TypeError: it is not an integer, or a bool.
+        ValueError: it is outside 0 to 65535.
     """
     if isinstance(port, bool):
         raise TypeError("a port is an int, not bool")
@@ -268,31 +268,30 @@ def check_port(port: SupportsIndex) -> int:
 
 
 def check_host(host: IpAddress | str) -> str:
-    """Return a host, given as a name, as an address's text or as an ``ipaddress`` object, as text.
+    """Return a host as text: a name, the text of an address, or an ``ipaddress`` object.
 
     Raises:
-        TypeError: anything else.
-        ValueError: a NUL inside, at which the operating system would cut the name off.
+        TypeError: it is something else.
+        ValueError: it contains a NUL, at which the operating system would truncate it.
     """
     if not isinstance(host, str):
         if not isinstance(host, ipaddress.IPv4Address | ipaddress.IPv6Address):
             raise TypeError(f"a host is a str or an ipaddress object, not {type(host).__name__}")
         return format_ip(host)
     if "\0" in host:
-        raise ValueError(f"a host contains no NUL, got {host[:80]!r}")
+        raise ValueError(f"a host must not contain a NUL, got {host[:80]!r}")
     return host
 
 
 def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:
-    """Return the path of a Unix socket as the ``socket`` module takes it.
+    """Check the path of a Unix socket; return it as ``str`` or ``bytes``.
 
     Args:
-        path: a path, or on Linux an abstract name: a NUL, then the name, in which another NUL is a byte like any.
+        path: a path, or on Linux an abstract name: a NUL and the name, which may contain more NULs.
 
     Raises:
-        TypeError: not a path.
-        ValueError: empty, too long for the operating system, a path with a NUL inside, or an abstract name where
-            there are none.
+        TypeError: it is not a path.
+        ValueError: it is empty or too long, a path contains a NUL, or there are no abstract names on this system.
     """
     text = os.fspath(path)
     raw = os.fsencode(text)
@@ -301,17 +300,17 @@ def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str 
         raise ValueError("abstract names of Unix sockets exist on Linux only")
     if not raw.removeprefix(b"\0"):
         raise ValueError("a Unix socket's path cannot be empty")
-    # Of an abstract name every byte counts, and a NUL in it means nothing (unix(7)). A path would end there.
+    # A NUL ends a path. In an abstract name it has no special meaning (unix(7)).
     if not abstract and b"\0" in raw:
-        raise ValueError(f"a Unix socket's path has no NUL inside: {raw[:80]!r}")
+        raise ValueError(f"a Unix socket's path must not contain a NUL: {raw[:80]!r}")
     allowed = _SUN_PATH_SIZE if abstract else _SUN_PATH_SIZE - 1
     if len(raw) > allowed:
         raise ValueError(f"a Unix socket's path has at most {allowed} bytes, got {len(raw)}: {raw[:60]!r}...")
     return text
 
 
-def spell_address(address: Address) -> str:
-    """An address as people write it: ``127.0.0.1:80``, ``[::1]:80``, or the path of a Unix socket in quotes."""
+def format_address(address: Address) -> str:
+    """Return an address as text: ``127.0.0.1:80``, ``[::1]:80``, or the path of a Unix socket in quotes."""
     if not address.port:
         return repr(address.host)
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

@@ -4,15 +4,15 @@
 
     WirelineError
     ├── ClosedError         (OSError)       this side closed the socket
-    ├── DialError           (OSError)       no address of the name could be connected
+    ├── DialError           (OSError)       no address of the name could be connected to
     ├── SocketTimeout       (TimeoutError)  the deadline of one call passed
-    ├── EndOfStreamError    (EOFError)      the peer was done before the request was answered
-    ├── LineTooLongError    (ValueError)    the peer sent more than the caller allowed
-    └── BusyError           (RuntimeError)  somebody else is reading this socket
+    ├── EndOfStreamError    (EOFError)      the stream ended before the read had all its bytes
+    ├── LineTooLongError    (ValueError)    no end of line within the limit of the caller
+    └── BusyError           (RuntimeError)  another thread or task is reading this socket
 
-Each also inherits the nearest built-in, so ``except TimeoutError`` or ``except OSError`` do what a Python
-programmer expects. What the operating system reports (``ConnectionResetError``, ``socket.gaierror``, ...)
-passes through as it is; the operation and the peer are added as a note.
+Each also inherits from the nearest built-in, so ``except TimeoutError`` and ``except OSError`` work as usual. Errors of
+the operating system (``ConnectionResetError``, ``socket.gaierror``, ...) are raised unchanged, with the operation and
+the peer in a note.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ __all__ = [
 ]
 
 InetSockAddr = tuple[str, int] | tuple[str, int, int, int]
-"""What the ``socket`` module takes and gives for IPv4, and for IPv6 with flow information and scope id."""
+"""An address of the ``socket`` module: for IPv4, and for IPv6 with flow information and scope id."""
 
 SockAddr = InetSockAddr | str | bytes
-"""What the ``socket`` module takes and gives as an address: a tuple for IP, a path for Unix."""
+"""An address of the ``socket`` module: a tuple for IP, a path for Unix."""
 
 
 class WirelineError(Exception):
     """Root of the library's own errors. They can be copied and pickled."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        # The default calls the class with `args`: here the finished text, and not what `__init__` takes.
+        # By default pickle calls the class with `args`, which hold the finished message and not the parameters.
         return _rebuild, (type(self), self.args), self.__dict__
 
 
 def _rebuild(cls: type[WirelineError], args: tuple[object, ...]) -> WirelineError:
-    """Make an error from its ``args``, past the ``__init__`` of its class."""
+    """Make an error from its ``args``, without the ``__init__`` of its class."""
     error = cls.__new__(cls)
     super(WirelineError, error).__init__(*args)
     return error
@@ -57,8 +57,8 @@ def _rebuild(cls: type[WirelineError], args: tuple[object, ...]) -> WirelineErro
 _E = TypeVar("_E", bound=BaseException)
 
 
-def fresh_copy(error: _E) -> _E:
-    """Return the same error to raise again: traceback and notes of one report are not to grow with the next."""
+def copy_for_reraise(error: _E) -> _E:
+    """Copy an error that is raised more than once, so that each raise has its own traceback and notes."""
     fresh = copy.copy(error)
     fresh.__cause__ = error.__cause__
     if hasattr(fresh, "__notes__"):
@@ -66,8 +66,8 @@ def fresh_copy(error: _E) -> _E:
     return fresh
 
 
-def rename(error: BaseException, old: str, new: str) -> None:
-    """Say in an error's words that it befell the call ``new``, which is a call ``old`` with something around it."""
+def rename_operation(error: BaseException, old: str, new: str) -> None:
+    """Change the operation in an error's text and notes from ``old`` to ``new``, a method that calls ``old``."""
 
     def put(text: str) -> str:
         return new + text[len(old) :] if text.startswith((f"{old}: ", f"{old} did ")) else text
@@ -82,19 +82,19 @@ def rename(error: BaseException, old: str, new: str) -> None:
 
 
 class ClosedError(WirelineError, OSError):
-    """The socket was closed on this side, before the call or while it waited. ``errno`` is ``EBADF``."""
+    """The socket was closed on this side, before the call or during it. ``errno`` is ``EBADF``."""
 
     def __init__(self, message: str = "the socket is closed") -> None:
         super().__init__(errno.EBADF, message)
 
 
 class DialError(WirelineError, OSError):
-    """No address of the name could be connected.
+    """No address of the name could be connected to.
 
     Attributes:
-        attempts: ``(sockaddr, error, seconds)`` for every address tried, in the order in which they were
-            started; ``seconds`` is how long that attempt took.
-        errno: the first attempt's code.
+        attempts: ``(sockaddr, error, seconds)`` of every address that was tried, in the order of the attempts;
+            ``seconds`` is the duration of the attempt.
+        errno: the code of the first attempt.
     """
 
     def __init__(self, target: str, attempts: tuple[tuple[SockAddr, OSError, float], ...]) -> None:
@@ -108,17 +108,17 @@ class DialError(WirelineError, OSError):
 
 
 def _reason(error: OSError) -> str:
-    """The operating system's words for an error, without the number."""
+    """The operating system's text of an error, without the number."""
     return error.strerror or (os.strerror(error.errno) if error.errno else str(error) or type(error).__name__)
 
 
 class SocketTimeout(WirelineError, TimeoutError):
-    """The deadline of one call passed. Nothing that was received is lost: the call may be made again.
+    """The timeout of one call passed. No received data is lost: repeat the call, or make another one.
 
     Attributes:
-        operation: the method that ran out of time.
-        seconds: the timeout that was given.
-        bytes_sent: for a send, how many bytes went out before; otherwise ``None``.
+        operation: the name of the method.
+        seconds: its timeout.
+        bytes_sent: of a send, the number of bytes sent before; otherwise ``None``.
     """
 
     def __init__(self, operation: str, seconds: float, bytes_sent: int | None = None) -> None:
@@ -130,7 +130,7 @@ class SocketTimeout(WirelineError, TimeoutError):
 
 
 class EndOfStreamError(WirelineError, EOFError):
-    """The peer was done before the request was answered.
+    """The stream ended before a read had all its bytes.
 
     Attributes:
         partial: the bytes that did arrive; they also stay readable.
@@ -142,7 +142,7 @@ class EndOfStreamError(WirelineError, EOFError):
 
 
 class LineTooLongError(WirelineError, ValueError):
-    """The peer sent more than the caller allowed, without the end of line or delimiter it owed.
+    """The peer sent more than ``max_length`` bytes without an end of line, or without the delimiter.
 
     Nothing was consumed: the bytes stay readable.
 
@@ -156,4 +156,4 @@ class LineTooLongError(WirelineError, ValueError):
 
 
 class BusyError(WirelineError, RuntimeError):
-    """Another thread or task is reading this socket; its read is unharmed. Writers wait for their turn."""
+    """Another thread or task is reading this socket, and its read goes on. Concurrent writers wait instead."""

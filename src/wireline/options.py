@@ -1,4 +1,4 @@
-"""Limits, flags and option names: values that every room shares and that decide nothing by themselves."""
+"""Limits, flags and option names: the values that all modules share."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ __all__ = [
 ]
 
 BUFFER_SIZE = 64 * 1024
-"""Bytes asked of the kernel for one fill of the read buffer.
+"""The bytes of one recv(2) into the read buffer.
 
-64 KiB is the largest power of two that malloc still serves without an mmap and its page faults (on glibc,
-from 128 KiB), and a loopback or LAN receiver seldom has more waiting.
+64 KiB is the largest power of two for which glibc's malloc does not use mmap and its page faults (it does from 128
+KiB), and a receiver on loopback or a LAN seldom has more waiting.
 """
 
 MAX_LINE_LENGTH = 1_000_000
-"""Bytes of one line, without its terminator, unless the caller says otherwise. As in Nim's ``std/net``."""
+"""The default limit of one line, in bytes without its terminator. As in Nim's ``std/net``."""
 
 AF_INET = socket.AF_INET
 AF_INET6 = socket.AF_INET6
-# Windows' `socket` has no AF_UNIX. 1 is its number everywhere, and using it there fails with the OS's error.
+# `socket` has no AF_UNIX on Windows. It is 1 everywhere; on Windows its use is an error of the operating system.
 AF_UNIX: int = getattr(socket, "AF_UNIX", 1)
 SOCK_STREAM = socket.SOCK_STREAM
 SOCK_DGRAM = socket.SOCK_DGRAM
@@ -48,15 +48,15 @@ SOMAXCONN = socket.SOMAXCONN
 
 
 class SocketFlag(enum.Flag):
-    """How a call treats its data and the peer's absence."""
+    """How a call treats its data, and a peer that has gone."""
 
     PEEK = enum.auto()
-    """Leave the bytes where they are: the next read gets them again."""
+    """Do not consume the bytes: the next read returns them again."""
     SAFE_DISCONN = enum.auto()
-    """A peer that is gone is the end of the stream (reading) or no error (sending), not an exception."""
+    """A peer that has gone is the end of the stream for a read, and no error for a send."""
 
     def to_os_flags(self) -> int:
-        """The ``MSG_*`` bits of these flags. ``SAFE_DISCONN`` is the library's own and has none."""
+        """The ``MSG_*`` bits of these flags. ``SAFE_DISCONN`` belongs to this library and has none."""
         return socket.MSG_PEEK if SocketFlag.PEEK in self else 0
 
 
@@ -65,7 +65,7 @@ SAFE_DISCONN = SocketFlag.SAFE_DISCONN
 
 
 def check_flags(flags: SocketFlag) -> None:
-    """Refuse flags of another kind: ``MSG_*`` bits, for example.
+    """Refuse flags of another type, such as ``MSG_*`` bits.
 
     Raises:
         TypeError: ``flags`` is not a ``SocketFlag``.
@@ -75,7 +75,7 @@ def check_flags(flags: SocketFlag) -> None:
 
 
 class SockOpt(enum.Enum):
-    """Boolean socket options. ``level`` is the protocol level that the option belongs to."""
+    """Boolean socket options."""
 
     ACCEPT_CONN = "ACCEPT_CONN"
     BROADCAST = "BROADCAST"
@@ -89,14 +89,14 @@ class SockOpt(enum.Enum):
 
     @property
     def level(self) -> int:
-        """``IPPROTO_TCP`` for ``NO_DELAY``, else ``SOL_SOCKET``."""
+        """The protocol level: ``IPPROTO_TCP`` for ``NO_DELAY``, ``SOL_SOCKET`` for the others."""
         return socket.IPPROTO_TCP if self is SockOpt.NO_DELAY else socket.SOL_SOCKET
 
     def to_int(self) -> int:
-        """The operating system's number for this option.
+        """The operating system's number of this option.
 
         Raises:
-            OSError: ``ENOPROTOOPT``, where this platform does not have the option.
+            OSError: ``ENOPROTOOPT``, if this platform does not have the option.
         """
         number: int | None = getattr(socket, _OS_NAMES[self], None)
         if number is None:
@@ -118,37 +118,35 @@ _OS_NAMES = {
 
 
 class ReadLineResult(enum.Enum):
-    """What ``try_recv_line`` found."""
+    """The result of ``try_recv_line``."""
 
     FULL_LINE = enum.auto()
-    """A whole line; it is returned without its terminator."""
+    """A complete line, returned without its terminator."""
     PARTIAL_LINE = enum.auto()
-    """Some bytes of a line. They stay in the buffer; a copy is returned."""
+    """A part of a line. A copy is returned; the bytes stay in the buffer."""
     DISCONNECTED = enum.auto()
-    """The peer is done. Bytes of an unfinished line, if any, are returned and stay readable."""
+    """The end of the stream. The bytes of an unfinished line, if any, are returned and stay readable."""
     NONE = enum.auto()
-    """Nothing there yet."""
+    """No data yet."""
 
 
 class AcceptResult(enum.Enum):
-    """What ``try_accept_addr`` found."""
+    """The result of ``try_accept_addr``."""
 
     NO_CLIENT = enum.auto()
-    """Nobody is waiting to be accepted."""
+    """No client is waiting to be accepted."""
     NO_HANDSHAKE = enum.auto()
-    """Somebody is, but the TLS handshake is not finished or has failed."""
+    """There is a client, but its TLS handshake is not finished or has failed."""
     SUCCESS = enum.auto()
-    """A client, ready to be used."""
+    """A client that is ready for use."""
 
 
-# Plain numbers: to combine two of `socket.MsgFlag` costs as much as to encrypt a small message.
+# Ints, because to combine two `socket.MsgFlag` takes as long as to encrypt a small message.
 NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
-"""Flag of the operating system: a peer that is gone is an error, never a signal that ends the process of somebody
-who enabled SIGPIPE."""
+"""MSG_NOSIGNAL: sending to a peer that has gone is an error, never SIGPIPE, even in a process that enabled it."""
 
 DONT_WAIT = int(getattr(socket, "MSG_DONTWAIT", 0))
-"""Flag of the operating system: one call on a blocking descriptor does not wait. 0 where there is none (Windows):
-streams do not block there."""
+"""MSG_DONTWAIT: one call on a blocking descriptor does not wait. 0 on Windows, where our streams never block."""
 
 # POSIX names, then the two that Windows adds: WSAEDISCON and ERROR_NETNAME_DELETED.
 _DISCONNECTIONS = frozenset(
@@ -158,14 +156,14 @@ _DISCONNECTIONS = frozenset(
 
 
 def is_disconnection_error(flags: SocketFlag, error: OSError | int) -> bool:
-    """Whether ``error`` only says that the peer is gone, and ``flags`` ask to take that for a plain end.
+    """Whether ``error`` means only that the peer has gone, and ``flags`` contain ``SAFE_DISCONN``.
 
     Args:
-        flags: the flags of the call that failed; without ``SAFE_DISCONN`` the answer is always False.
+        flags: of the call that failed.
         error: the exception, or its ``errno``.
 
     Raises:
-        TypeError: one of them is something else.
+        TypeError: an argument has another type.
     """
     check_flags(flags)
     if not isinstance(error, int | OSError):

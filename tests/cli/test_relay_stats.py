@@ -20,19 +20,19 @@ from tests.cli.conftest import Start
 from tests.cli.test_progress import Terminal
 from wireline.cli import _relay_stats
 from wireline.cli._relay_stats import Rate, Traffic, show_traffic
-from wireline.testing import Link
+from wireline.testing import StreamRelay
 
 
 class Moved:
-    """The part of a link that the statistics use."""
+    """The part of a relay that the statistics use."""
 
     def __init__(self, to_server: int, to_client: int) -> None:
         self.to_server = to_server
         self.to_client = to_client
 
 
-def link(to_server: int, to_client: int) -> Link:
-    return cast(Link, Moved(to_server, to_client))
+def relay(to_server: int, to_client: int) -> StreamRelay:
+    return cast(StreamRelay, Moved(to_server, to_client))
 
 
 @pytest.fixture
@@ -45,9 +45,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 def test_the_line_has_connections_bytes_and_rate(clock: list[float]) -> None:
     traffic = Traffic()
     assert traffic.line() == "0 open of 0, 0 B to the target, 0 B to the clients, 0 B/s"
-    with traffic.counted("a", link(1024, 10)):
+    with traffic.counted("a", relay(1024, 10)):
         pass
-    with traffic.counted("b", link(512, 2048)):
+    with traffic.counted("b", relay(512, 2048)):
         clock[0] += 1
         assert traffic.line() == "1 open of 2, 1.5 KiB to the target, 2.0 KiB to the clients, 3.5 KiB/s"
         clock[0] += 1
@@ -68,9 +68,9 @@ def test_a_rate_is_averaged_over_the_last_samples() -> None:
 def test_the_rows_are_the_newest_that_fit(clock: list[float]) -> None:
     traffic = Traffic()
     with (
-        traffic.counted("a", link(1, 1)),
-        traffic.counted("b", link(2, 2)),
-        traffic.counted("c", link(3000, 3)),
+        traffic.counted("a", relay(1, 1)),
+        traffic.counted("b", relay(2, 2)),
+        traffic.counted("c", relay(3000, 3)),
     ):
         clock[0] += 61
         assert list(traffic.rows(2)) == [

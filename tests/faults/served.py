@@ -74,7 +74,7 @@ def serve(**options: Any) -> net.Server:
     return net.serve(echo, 0, LOOPBACK, tls=_server_tls, **options)
 
 
-def serve_async(**options: Any) -> asyncnet.Starting:
+def serve_async(**options: Any) -> asyncnet.StartingServer:
     return asyncnet.serve(echo_task, 0, LOOPBACK, tls=_server_tls, **options)
 
 
@@ -278,7 +278,7 @@ class AtBytecode:
 
     def _trace(self, frame: FrameType, event: str, argument: object) -> Any:
         name = str(frame.f_globals.get("__name__"))
-        if not name.startswith("wireline.") or not name.endswith(("_serve", "_serving", "_event_log")):
+        if not name.startswith("wireline.") or not name.endswith(("_serve", "_server_common", "_event_log")):
             return None
         frame.f_trace_opcodes, frame.f_trace_lines = True, False
         return self._opcode

@@ -39,7 +39,7 @@ SENDER = """
     def load():
         import wireline._os.linger
         wireline._os.linger.DEFAULT_LINGER = 10.0  # the machine may be busy with other tests
-        wireline._os.linger._lingerer._patience = 20.0
+        wireline._os.linger._linger_thread._inline_budget = 20.0
         import wireline.asyncnet, wireline.net
 
     def hold_up(seconds):

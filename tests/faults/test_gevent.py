@@ -191,7 +191,7 @@ def test_FA13_patching_too_late_is_refused() -> None:
         """,
         prologue="",
     )
-    assert "patch first, and import wireline then" in printed
+    assert "import wireline after the patch" in printed
 
 
 def test_FA13_without_gevent_streams_wait_in_the_kernel() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from wireline import AF_UNIX, SOCK_DGRAM, SOCK_STREAM
-from wireline._os import unix_file as _unix_file
+from wireline._os import unix_file
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Socket, serve
 
@@ -138,7 +138,7 @@ def test_FA20_a_file_that_has_been_exchanged_meanwhile_is_not_removed(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA20: the file that is removed is the one that was found stale, by device and inode."""
-    is_stale = _unix_file._is_stale
+    is_stale = unix_file._is_stale
     with socket.socket(AF_UNIX) as other:
 
         def exchanging(where: str | bytes) -> bool:
@@ -150,7 +150,7 @@ def test_FA20_a_file_that_has_been_exchanged_meanwhile_is_not_removed(
             other.bind(str(path))
             return verdict
 
-        monkeypatch.setattr(_unix_file, "_is_stale", exchanging)
+        monkeypatch.setattr(unix_file, "_is_stale", exchanging)
         make_stale(path)
         sock = kind(AF_UNIX)
         refused(sock, path)
@@ -163,8 +163,8 @@ def test_FA20_a_file_that_goes_away_meanwhile_is_no_obstacle(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA20: the socket that was there was closed while we looked: the path is free."""
-    lock = _unix_file._lock
-    monkeypatch.setattr(_unix_file, "_lock", lambda *args: (lock(*args), path.unlink()))
+    lock = unix_file._lock
+    monkeypatch.setattr(unix_file, "_lock", lambda *args: (lock(*args), path.unlink()))
     make_stale(path)
     sock = kind(AF_UNIX)
     sock.bind_unix(path)
@@ -180,7 +180,7 @@ def test_FA20_of_two_in_the_same_moment_one_succeeds(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA20: a second server came between the look and the removal, had its living file removed, and both succeeded."""
-    monkeypatch.setattr(_unix_file, "_LONGEST_WAIT", 0.0, raising=False)
+    monkeypatch.setattr(unix_file, "_LOCK_TIMEOUT", 0.0, raising=False)
     make_stale(path)
     unlink = os.unlink
     outcomes = []
@@ -307,13 +307,13 @@ def test_FA20_a_lock_that_is_never_let_go_is_an_error_in_time(
     kind: Any, path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA20: a program that locks the directory for ever does not hang the server, and its error gives the reason."""
-    monkeypatch.setattr(_unix_file, "_LONGEST_WAIT", 0.1)
+    monkeypatch.setattr(unix_file, "_LOCK_TIMEOUT", 0.1)
     make_stale(path)
     sock = kind(AF_UNIX)
     began = time.monotonic()
     error = refused(sock, path)
     assert time.monotonic() - began < PATIENCE / 4
-    assert "a stale socket file is replaced only in a directory that can be locked" in error.__notes__[0]
+    assert "a stale socket file can only be replaced if its directory can be locked" in error.__notes__[0]
     assert path.is_socket()
     path.unlink()
     sock.bind_unix(path)  # a path that is free needs no lock
@@ -338,7 +338,7 @@ def test_FA20_the_lock_is_let_go_although_a_child_has_the_descriptor(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA20: a child that is forked in the midst of a takeover does not keep the directory locked."""
-    is_stale = _unix_file._is_stale
+    is_stale = unix_file._is_stale
     duplicates: list[int] = []
 
     def forking(where: str | bytes) -> bool:
@@ -353,7 +353,7 @@ def test_FA20_the_lock_is_let_go_although_a_child_has_the_descriptor(
 
     if not os.path.isdir("/proc/self/fd"):
         pytest.skip("there is no /proc to find the descriptor in")
-    monkeypatch.setattr(_unix_file, "_is_stale", forking)
+    monkeypatch.setattr(unix_file, "_is_stale", forking)
     make_stale(path)
     with Socket(AF_UNIX) as sock:
         sock.bind_unix(path)

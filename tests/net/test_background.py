@@ -1,4 +1,4 @@
-"""Threads of the library's own, and the end of the process."""
+"""Background threads, and the end of the process."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import time
 
 import pytest
 
-from wireline._os import background as _background
-from wireline._os.background import ExitHook, Helper, start
+from wireline._os import background
+from wireline._os.background import DaemonThread, ExitHook, start
 from wireline._os.process import process
 
 PATIENCE = 5.0
 
 
 def test_starting_a_thread_does_not_wait_until_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FA30: `Thread.start` waits for the new thread, which does not run any more when the interpreter ends."""
+    """FA30: `Thread.start` waits for the new thread, which never runs when the interpreter ends."""
     go = threading.Event()
     real = threading.Thread._bootstrap  # type: ignore[attr-defined]
 
@@ -43,7 +43,7 @@ def test_starting_a_thread_does_not_wait_until_it_runs(monkeypatch: pytest.Monke
 
 
 def test_joining_a_thread_that_has_not_begun_waits_for_it() -> None:
-    helpers = [Helper("wireline-test", lambda: time.sleep(0.01)) for _ in range(20)]
+    helpers = [DaemonThread("wireline-test", lambda: time.sleep(0.01)) for _ in range(20)]
     for helper in helpers:
         helper.start()
         helper.join()
@@ -53,29 +53,29 @@ def test_joining_a_thread_that_has_not_begun_waits_for_it() -> None:
 def test_no_thread_is_started_when_none_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """FA30: on 3.11 a thread can be started when the interpreter is at its end, and never runs."""
     monkeypatch.setattr(sys, "is_finalizing", lambda: True)
-    assert not _background.can_run_threads()
-    with pytest.raises(RuntimeError, match="the interpreter ends"):
+    assert not background.can_run_threads()
+    with pytest.raises(RuntimeError, match="finalizing"):
         start("wireline-test", lambda: None)
 
 
 def test_the_main_thread_is_known_and_alive() -> None:
     seen = []
-    other = threading.Thread(target=lambda: seen.append(_background.is_main_thread()))
+    other = threading.Thread(target=lambda: seen.append(background.is_main_thread()))
     other.start()
     other.join()
-    assert (seen, _background.is_main_thread()) == (
+    assert (seen, background.is_main_thread()) == (
         [False],
         threading.current_thread() is threading.main_thread(),
     )
-    assert not _background.is_ending()
+    assert not background.is_ending()
 
 
 def registered() -> int:
     return len(multiprocessing.util._finalizer_registry)  # type: ignore[attr-defined]
 
 
-def test_a_hook_is_called_by_multiprocessing_and_once_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FA24: a child of multiprocessing ends in `os._exit`, and what was registered with `atexit` was not called."""
+def test_a_hook_is_called_once_by_multiprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA24: a child of multiprocessing ends in `os._exit`, and `atexit` functions were not called."""
     calls: list[int] = []
     hook = ExitHook(lambda: calls.append(1))
     before = registered()

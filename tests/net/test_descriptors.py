@@ -61,7 +61,7 @@ def syscalls(monkeypatch: pytest.MonkeyPatch) -> Syscalls:
 
 @contextmanager
 def listener(family: int = AF_INET, host: str = LOOPBACK, backlog: int = 100) -> Iterator[int]:
-    """Somebody who listens and never accepts."""
+    """A listener that never accepts."""
     with Syscalls.plain(family) as sock:
         sock.bind((host, 0))
         sock.listen(backlog)
@@ -70,7 +70,7 @@ def listener(family: int = AF_INET, host: str = LOOPBACK, backlog: int = 100) ->
 
 @contextmanager
 def refusing(family: int = AF_INET, host: str = LOOPBACK, sock_type: int = SOCK_STREAM) -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and where nobody listens."""
+    """A port that is bound, so that no other program gets it, and on which no socket listens."""
     with Syscalls.plain(family, sock_type) as sock:
         sock.bind((host, 0))
         yield sock.getsockname()[1]
@@ -78,7 +78,7 @@ def refusing(family: int = AF_INET, host: str = LOOPBACK, sock_type: int = SOCK_
 
 @contextmanager
 def silent() -> Iterator[int]:
-    """A port that does not answer: its queue is full, so Linux drops what else comes."""
+    """A port that does not answer: its queue is full, so Linux drops further SYNs."""
     with ExitStack() as clients, listener(backlog=0) as port:
         while True:
             client = clients.enter_context(Syscalls.plain())
@@ -92,7 +92,7 @@ def silent() -> Iterator[int]:
 
 @contextmanager
 def full_unix_listener(path: pathlib.Path) -> Iterator[str]:
-    """A Unix socket that somebody listens on and whose queue is full."""
+    """The path of a Unix listener whose queue is full."""
     with ExitStack() as clients, Syscalls.plain(AF_UNIX) as sock:
         sock.bind(str(path))
         clients.callback(os.unlink, path)
@@ -106,7 +106,7 @@ def full_unix_listener(path: pathlib.Path) -> Iterator[str]:
 
 
 def stale_file(path: pathlib.Path) -> pathlib.Path:
-    """A socket file that nobody listens on any more."""
+    """A stale socket file."""
     with Syscalls.plain(AF_UNIX) as sock:
         sock.bind(str(path))
     return path
@@ -116,7 +116,7 @@ numbers = itertools.count()
 
 
 def new_name() -> str:
-    """A name that nobody has asked for: those who ask at the same time share an answer."""
+    """A name that no other lookup uses: concurrent lookups of one name share a result."""
     return f"name-{next(numbers)}"
 
 
@@ -133,7 +133,7 @@ def resolving_to(patch: pytest.MonkeyPatch, *addresses: tuple[int, str, int]) ->
     patch.setattr(socket, "getaddrinfo", getaddrinfo)
 
 
-# What can be done. Each yields something that may be done again, on the same objects, after it failed.
+# The actions. Each yields a call that can be repeated on the same objects after it has failed.
 
 
 @contextmanager
@@ -335,13 +335,13 @@ class Scenario(NamedTuple):
     prepare: Callable[[pathlib.Path], AbstractContextManager[Act]]
     survives: frozenset[str] = frozenset()
     instead: frozenset[int] = frozenset()
-    """What may be reported in place of what happened, for the caller would not know what to make of that."""
+    """Errors that may be reported in place of the fault, which would mean nothing to the caller."""
 
 
 MAKING = frozenset({"socket", "setblocking", "setsockopt"})
 
 SCENARIOS = {
-    # A connection whose peer cannot be asked for has one that has left: it is none to itself.
+    # If getpeername fails the peer has gone, so it is not a connection to itself.
     "dial": Scenario(dialing, frozenset({"getpeername"})),
     "dial a name": Scenario(
         dialing_a_name, MAKING | {"connect_ex", "getsockopt", "getsockname", "getpeername"}
@@ -353,7 +353,7 @@ SCENARIOS = {
     "connect to a name": Scenario(
         connecting_to_a_name, frozenset({"connect_ex", "poll", "getsockopt", "getsockname", "getpeername"})
     ),
-    # What connect does after a failure, to be ready for the next try, must not hide that failure.
+    # `connect` prepares the next attempt after a failure: an error of that must not hide the failure.
     "connect in vain": Scenario(connecting_in_vain, MAKING | {"set_inheritable", "connect_ex"}),
     "connect without an answer": Scenario(connecting_without_an_answer, MAKING | {"set_inheritable"}),
     "connect datagrams": Scenario(connecting_datagrams),
@@ -406,12 +406,12 @@ def test_C5_no_call_that_fails_leaves_a_descriptor(
     for fault in faults:
         with noted(fault), none_left(), nothing_unclosed(), scenario.prepare(tmp_path) as act:
             if failed(syscalls, fault, act, scenario):
-                dispose(act())  # what it was done on is as good as before
+                dispose(act())  # the object is usable again
 
 
 @contextmanager
 def noted(fault: Fault) -> Iterator[None]:
-    """Say which fault it was that led to a problem."""
+    """Name the fault in the exception of a problem."""
     try:
         yield
     except Exception as problem:
@@ -423,9 +423,9 @@ ABORTED = (errno.ECONNABORTED, errno.EPROTO, errno.EPERM)
 
 
 def failed(syscalls: Syscalls, fault: Fault, act: Act, scenario: Scenario) -> bool:
-    """Do it with one fault; whether that ended it, and if so, as it should."""
+    """Run the action with one fault; whether it failed, and if so, with the right error."""
     code = fault.error.errno if isinstance(fault.error, OSError) else None
-    # A client that gave up before it was accepted (S4), and what a signal interrupted, must not even be noticed.
+    # A client that has gone before it is accepted (S4), or an EINTR, must not fail the call.
     harmless = code == errno.EINTR or (fault.call == "_accept" and code in ABORTED)
     try:
         with syscalls.failing(fault):
@@ -434,7 +434,7 @@ def failed(syscalls: Syscalls, fault: Fault, act: Act, scenario: Scenario) -> bo
         problem = is_wrong(error, fault.error, scenario.instead) or (
             harmless and "it should not have been noticed"
         )
-        fault.error.with_traceback(None)  # it holds on to everything it came through
+        fault.error.with_traceback(None)  # the traceback refers to the objects of the frames
         if problem:
             pytest.fail(problem)
         return True
@@ -444,7 +444,7 @@ def failed(syscalls: Syscalls, fault: Fault, act: Act, scenario: Scenario) -> bo
 
 
 def is_wrong(error: BaseException, fault: BaseException, instead: frozenset[int]) -> str:
-    """Why ``error`` is not what ``fault`` should have led to, or nothing."""
+    """Why ``error`` is the wrong result of ``fault``; empty if it is right."""
     if not isinstance(fault, OSError):
         return "" if type(error) is type(fault) else f"{error!r} was raised"
     codes = [cause.errno for _, cause, _ in error.attempts] if isinstance(error, DialError) else []
@@ -481,7 +481,7 @@ def test_C5_with_one_descriptor_more_each_time_until_it_works(name: str, tmp_pat
 
 
 class Failure(NamedTuple):
-    """What fails, how, and with what ``errno`` if it has one."""
+    """A call that fails, its error, and the ``errno`` if it has one."""
 
     act: Act
     error: type[BaseException]
@@ -527,7 +527,7 @@ def dial_without_an_answer(_: pathlib.Path) -> Iterator[Failure]:
 
 
 @failure
-def dial_without_an_answer_from_anybody(_: pathlib.Path) -> Iterator[Failure]:
+def dial_without_an_answer_from_any_address(_: pathlib.Path) -> Iterator[Failure]:
     with pytest.MonkeyPatch.context() as patch, silent() as port, refusing() as dead:
         # The second starts at once, for the first is refused; the third would start 250 ms later.
         resolving_to(patch, (AF_INET, LOOPBACK, dead), (AF_INET, LOOPBACK, port), (AF_INET, LOOPBACK, port))
@@ -708,13 +708,13 @@ def from_socket_that_is_closed(_: pathlib.Path) -> Iterator[Failure]:
 
 
 @failure
-def serve_where_somebody_does(_: pathlib.Path) -> Iterator[Failure]:
+def serve_on_a_taken_address(_: pathlib.Path) -> Iterator[Failure]:
     with listener() as port:
         yield Failure(lambda: serve(print, port, LOOPBACK), OSError, errno.EADDRINUSE)
 
 
 @failure
-def serve_everywhere_where_somebody_does(_: pathlib.Path) -> Iterator[Failure]:
+def serve_on_a_taken_port_of_every_interface(_: pathlib.Path) -> Iterator[Failure]:
     with listener(host="0.0.0.0") as port:
         yield Failure(lambda: serve(print, port), OSError, errno.EADDRINUSE)
 
@@ -740,7 +740,7 @@ def serve_a_unix_socket_in_use(directory: pathlib.Path) -> Iterator[Failure]:
 
 
 @failure
-def serve_without_a_thread_to_be_had(_: pathlib.Path) -> Iterator[Failure]:
+def serve_without_a_thread(_: pathlib.Path) -> Iterator[Failure]:
     def start(_thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -753,7 +753,7 @@ def serve_without_a_thread_to_be_had(_: pathlib.Path) -> Iterator[Failure]:
 def test_C5_what_fails_leaves_no_descriptor(name: str, tmp_path: pathlib.Path) -> None:
     with none_left(), nothing_unclosed(), FAILURES[name](tmp_path) as (act, error, code):
         for attempt in range(3):
-            # The first that has to wait makes what it can be woken by, and keeps it for the next.
+            # The first call that waits makes a waker, which the next ones use.
             with as_many_as_before() if attempt else nullcontext(), pytest.raises(error) as caught:
                 act()
             assert code is None or (isinstance(caught.value, OSError) and caught.value.errno == code)
@@ -814,7 +814,7 @@ def test_C5_a_connection_for_which_there_is_no_thread_is_closed(monkeypatch: pyt
             assert client.recv(1) == b""
 
 
-def test_C5_connections_that_nobody_accepted_are_closed_with_the_listener() -> None:
+def test_C5_connections_that_were_not_accepted_are_closed_with_the_listener() -> None:
     with none_left(), ExitStack() as clients:
         with Socket() as sock:
             sock.bind_addr(0, LOOPBACK)
@@ -850,7 +850,7 @@ def test_C5_closing_when_every_call_fails_leaves_no_descriptor(
 
 
 class Report(NamedTuple):
-    """What ``tests/faults/few_descriptors.py`` says of itself."""
+    """A line printed by ``tests/faults/few_descriptors.py``."""
 
     cpu: float
     logged: list[float]
@@ -859,7 +859,7 @@ class Report(NamedTuple):
 
 @contextmanager
 def server_with_few_descriptors(limit: int) -> Iterator[int]:
-    """Run it in a process of its own; yield its port."""
+    """Run it in a separate process; yield its port."""
     program = pathlib.Path(few_descriptors.__file__)
     with subprocess.Popen(
         [sys.executable, str(program), str(limit)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -887,7 +887,7 @@ def report_of(client: socket.socket) -> Report:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to lower on Windows")
 def test_S5_a_server_that_ran_out_of_descriptors_serves_what_it_has_and_recovers() -> None:
-    period = 0.5  # seconds that it is watched while it cannot accept
+    period = 0.5  # seconds of observation while it cannot accept
     with ExitStack() as held, server_with_few_descriptors(30) as port:
         clients = [
             held.enter_context(socket.create_connection((LOOPBACK, port), PATIENCE)) for _ in range(40)

@@ -17,7 +17,7 @@ import pytest
 from tests.net.interrupting import at_instructions, by_signals, in_except
 from wireline import BusyError
 from wireline.net import Socket
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 from wireline.tls import Handshake, SslContext
 
 PATIENCE = 5.0
@@ -62,7 +62,7 @@ OVER_TLS = [
 def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A directory with certificates."""
     path = tmp_path_factory.mktemp("certificates")
-    ThrowawayCA().write(path)
+    TestCA().write(path)
     return str(path)
 
 

@@ -1,4 +1,4 @@
-"""The thread that lets connections end in peace: there while it is needed, and no longer."""
+"""The lingering close, and its thread, which exists only while a socket lingers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,19 @@ from types import FrameType
 import pytest
 
 from wireline._core.deadline import Deadline
-from wireline._os import background as _background
-from wireline._os import linger as _linger
-from wireline._os.linger import _Leaving, _Lingerer, dispose
+from wireline._os import background, linger
+from wireline._os.linger import _LingeringSocket, _LingerThread, close_in_background
 
 PATIENCE = 5.0
 
 TOO_LONG = 5.0
-"""Seconds below which a call has returned that had nothing to wait for, or next to nothing."""
+"""Seconds. A call that takes less has not waited."""
 
 Pair = tuple[socket.socket, socket.socket]
 
 
-def leaving(sock: socket.socket) -> _Leaving:
-    return _Leaving(sock, b"", Deadline(PATIENCE, time.monotonic()))
+def lingering(sock: socket.socket) -> _LingeringSocket:
+    return _LingeringSocket(sock, b"", Deadline(PATIENCE, time.monotonic()))
 
 
 def tcp_pair() -> Pair:
@@ -67,7 +66,7 @@ def is_closed(sock: socket.socket) -> bool:
 
 def test_none_is_a_plain_close(pair: Pair) -> None:
     here, there = pair
-    dispose(here)
+    close_in_background(here)
     assert is_closed(here)
     assert there.recv(1) == b""
     assert not lingerers()
@@ -75,18 +74,18 @@ def test_none_is_a_plain_close(pair: Pair) -> None:
 
 def test_zero_is_a_reset(pair: Pair) -> None:
     here, there = pair
-    dispose(here, 0)
+    close_in_background(here, 0)
     assert is_closed(here)
     with pytest.raises(ConnectionResetError):
         there.recv(1)
     closed = socket.socket()
     closed.close()
-    dispose(closed, 0)
+    close_in_background(closed, 0)
 
 
 def test_seconds_are_for_the_peer_to_finish(pair: Pair) -> None:
     here, there = pair
-    dispose(here, PATIENCE)
+    close_in_background(here, PATIENCE)
     assert there.recv(1) == b""
     for _ in range(10):
         there.send(bytes(100_000))
@@ -98,11 +97,11 @@ def test_seconds_are_for_the_peer_to_finish(pair: Pair) -> None:
     assert is_closed(here)
 
 
-def test_the_time_is_up_for_each_by_itself(pair: Pair) -> None:
+def test_each_socket_has_its_own_deadline(pair: Pair) -> None:
     here, _ = pair
     other, its_peer = tcp_pair()
-    dispose(other, PATIENCE)
-    dispose(here, 0.02)
+    close_in_background(other, PATIENCE)
+    close_in_background(here, 0.02)
     until(lambda: is_closed(here))
     assert not is_closed(other)
     its_peer.close()
@@ -112,16 +111,16 @@ def test_the_time_is_up_for_each_by_itself(pair: Pair) -> None:
 
 def test_a_reset_ends_it(pair: Pair) -> None:
     here, there = pair
-    dispose(here, PATIENCE)
-    dispose(there, 0)
+    close_in_background(here, PATIENCE)
+    close_in_background(there, 0)
     join()
     assert is_closed(here)
 
 
 @pytest.mark.parametrize("seconds", [3e6, 3e9])
-def test_the_time_may_be_very_long(pair: Pair, seconds: float) -> None:
+def test_the_deadline_may_be_very_far(pair: Pair, seconds: float) -> None:
     here, there = pair
-    dispose(here, seconds)
+    close_in_background(here, seconds)
     (thread,) = lingerers()
     there.close()
     thread.join(PATIENCE)
@@ -131,17 +130,17 @@ def test_the_time_may_be_very_long(pair: Pair, seconds: float) -> None:
 def test_a_connection_that_is_gone_is_closed_at_once(pair: Pair) -> None:
     here, _ = pair
     with socket.socket() as unconnected:
-        dispose(unconnected, PATIENCE)
+        close_in_background(unconnected, PATIENCE)
         assert is_closed(unconnected)
     here.close()
-    dispose(here, PATIENCE)
+    close_in_background(here, PATIENCE)
     assert not lingerers()
 
 
-def test_it_comes_back_after_it_has_ended(pair: Pair) -> None:
+def test_the_thread_is_started_again_after_it_has_ended(pair: Pair) -> None:
     for _ in range(3):
         here, there = tcp_pair()
-        dispose(here, PATIENCE)
+        close_in_background(here, PATIENCE)
         assert len(lingerers()) == 1
         there.close()
         join()
@@ -150,7 +149,7 @@ def test_it_comes_back_after_it_has_ended(pair: Pair) -> None:
 def test_many_share_one_thread(pair: Pair) -> None:
     pairs = [tcp_pair() for _ in range(20)]
     for here, _ in pairs:
-        dispose(here, PATIENCE)
+        close_in_background(here, PATIENCE)
     assert len(lingerers()) == 1
     for _, there in pairs:
         there.close()
@@ -182,12 +181,12 @@ def test_P6_without_a_thread_it_lingers_in_the_calling_one(
     reader.start()
     with monkeypatch.context() as without:
         no_thread(without)
-        dispose(here, PATIENCE, b"farewell")
+        close_in_background(here, PATIENCE, b"final bytes")
     assert is_closed(here)
     reader.join(PATIENCE)
-    assert received.endswith(b"farewell")
+    assert received.endswith(b"final bytes")
     again, its_peer = tcp_pair()
-    dispose(again, PATIENCE)
+    close_in_background(again, PATIENCE)
     assert not is_closed(again), "and the next one lingers as if nothing had been"
     its_peer.close()
     join()
@@ -196,17 +195,17 @@ def test_P6_without_a_thread_it_lingers_in_the_calling_one(
 def test_P6_without_a_thread_all_calls_together_take_a_bounded_time(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA9: no peer that does not read holds up the callers for longer than they would have waited at the exit."""
+    """FA9: peers that do not read hold up all callers together for no longer than the exit would wait."""
     no_thread(monkeypatch)
-    monkeypatch.setattr(_linger, "DEFAULT_LINGER", 0.1)
-    lingerer = _Lingerer()
-    monkeypatch.setattr(_linger, "_lingerer", lingerer)
+    monkeypatch.setattr(linger, "DEFAULT_LINGER", 0.1)
+    linger_thread = _LingerThread()
+    monkeypatch.setattr(linger, "_linger_thread", linger_thread)
     pairs = [tcp_pair() for _ in range(20)]
     for here, _ in pairs:
         fill(here)
     start = time.monotonic()
     for here, _ in pairs:
-        dispose(here, PATIENCE)
+        close_in_background(here, PATIENCE)
         assert is_closed(here)
     assert 0.1 <= time.monotonic() - start < TOO_LONG / 2
     for _, there in pairs:
@@ -223,7 +222,7 @@ def test_P6_without_a_thread_it_waits_while_the_peer_still_talks(
     def talk() -> None:
         try:
             for _ in range(5):
-                threading.Event().wait(_linger._SILENCE / 10)
+                threading.Event().wait(linger._QUIET_TIME / 10)
                 there.send(b"and on")
         except OSError as error:
             failed.append(error)
@@ -232,13 +231,13 @@ def test_P6_without_a_thread_it_waits_while_the_peer_still_talks(
     talker = threading.Thread(target=talk)
     talker.start()
     no_thread(monkeypatch)
-    dispose(here, PATIENCE, b"farewell")
+    close_in_background(here, PATIENCE, b"final bytes")
     assert is_closed(here)
     talker.join()
     assert not failed
 
 
-def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_descriptors_the_sockets_are_polled(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """FA3: without a descriptor for the thread's own use every connection was closed at once, and reset."""
 
     def none_left(*_: object) -> None:
@@ -246,7 +245,7 @@ def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pyte
 
     here, there = pair
     monkeypatch.setattr(socket, "socketpair", none_left)
-    dispose(here, PATIENCE)
+    close_in_background(here, PATIENCE)
     there.send(bytes(1000))
     assert there.recv(1) == b""
     assert not is_closed(here)
@@ -255,11 +254,11 @@ def test_without_descriptors_it_looks_now_and_then(pair: Pair, monkeypatch: pyte
     assert is_closed(here)
 
 
-# What goes wrong for one of them, or for the thread.
+# Errors of one socket, and of the thread.
 
 
 class Failing:
-    """Stands in for a selector, and fails where it is told to."""
+    """A selector whose chosen method fails."""
 
     def __init__(self, name: str, error: BaseException, times: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -269,8 +268,8 @@ class Failing:
         if name == self._name and self._left:
 
             def fail(target: object = None, *_: object) -> None:
-                # The thread's own wake-up is registered first, and is not what the test is about.
-                if isinstance(target, _linger._Bell):
+                # The waker is registered first; this test is about sockets.
+                if isinstance(target, linger._Waker):
                     getattr(self._selector, name)(target, *_)
                     return
                 self._left -= 1
@@ -292,7 +291,7 @@ ERRORS = {
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
 @pytest.mark.parametrize("method", ["register", "select", "unregister", "modify", "close"])
-def test_P1_the_thread_survives_what_goes_wrong_with_its_selector(
+def test_P1_the_thread_survives_errors_of_its_selector(
     monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException, times: int
 ) -> None:
     """FA3: an error of epoll ended the thread; every later close raised BrokenPipeError and leaked a descriptor."""
@@ -300,11 +299,11 @@ def test_P1_the_thread_survives_what_goes_wrong_with_its_selector(
     pairs = [tcp_pair() for _ in range(4)]
     for here, _ in pairs:
         fill(here)
-        dispose(here, PATIENCE, b"farewell")
+        close_in_background(here, PATIENCE, b"final bytes")
         assert not is_closed(here)
     (thread,) = lingerers()
     for _, there in pairs:
-        assert read_to_the_end(there).endswith(b"farewell")
+        assert read_to_the_end(there).endswith(b"final bytes")
         there.close()
     thread.join(PATIENCE)
     assert all(is_closed(here) for here, _ in pairs)
@@ -319,22 +318,22 @@ def read_to_the_end(sock: socket.socket) -> bytes:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, "broken"), ValueError("odd")])
-def test_P1_one_connections_trouble_is_its_own(
+def test_P1_an_error_of_one_connection_ends_that_connection_only(
     pair: Pair, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     """FA3: an unexpected error of one connection ended the thread, and with it the lingering of all others."""
     here, there = pair
     unlucky, its_peer = tcp_pair()
-    real = _Leaving.is_over
+    real = _LingeringSocket.is_done
 
-    def is_over(self: _Leaving, scrap: bytearray) -> bool:
+    def is_done(self: _LingeringSocket, discard_buffer: bytearray) -> bool:
         if self.sock is unlucky:
             raise error
-        return real(self, scrap)
+        return real(self, discard_buffer)
 
-    monkeypatch.setattr(_Leaving, "is_over", is_over)
-    dispose(here, PATIENCE)
-    dispose(unlucky, PATIENCE)
+    monkeypatch.setattr(_LingeringSocket, "is_done", is_done)
+    close_in_background(here, PATIENCE)
+    close_in_background(unlucky, PATIENCE)
     its_peer.send(b"x")
     until(lambda: is_closed(unlucky))
     assert not is_closed(here)
@@ -356,16 +355,16 @@ def test_P1_a_thread_that_dies_is_replaced(pair: Pair, monkeypatch: pytest.Monke
     """FA3: once the thread was dead, no socket lingered any more, and closing one raised."""
     here, _ = pair
 
-    def turn(*_: object) -> None:
+    def poll(*_: object) -> None:
         raise MemoryError
 
     with monkeypatch.context() as broken:
-        broken.setattr(_linger._Watch, "turn", turn)
-        dispose(here, PATIENCE)
+        broken.setattr(linger._Poller, "poll", poll)
+        close_in_background(here, PATIENCE)
         join()
     assert is_closed(here), "what it had is closed"
     again, its_peer = tcp_pair()
-    dispose(again, PATIENCE)
+    close_in_background(again, PATIENCE)
     assert not is_closed(again)
     assert len(lingerers()) == 1
     its_peer.close()
@@ -373,26 +372,26 @@ def test_P1_a_thread_that_dies_is_replaced(pair: Pair, monkeypatch: pytest.Monke
     assert is_closed(again)
 
 
-def test_P1_handing_over_is_one_system_call_at_most_and_never_waits(
+def test_P1_enqueueing_is_one_system_call_at_most_and_never_waits(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA1: each close wrote to a blocking socketpair, under a lock that its reader needed: a deadlock after 280."""
     here, there = pair
     looks = threading.Event()
-    real = _linger._Bell.rest
+    real = linger._Waker.clear
 
-    def rest(self: _linger._Bell) -> None:
+    def clear(self: linger._Waker) -> None:
         assert looks.wait(PATIENCE)
         real(self)
 
     with monkeypatch.context() as held_up:
-        held_up.setattr(_linger._Bell, "rest", rest)
-        dispose(here, PATIENCE)
-        until(lambda: any(watch._bell is not None for watch in _linger._lingerer._serving.values()))
-        pairs = [tcp_pair() for _ in range(400)]  # more than fit into the pair
+        held_up.setattr(linger._Waker, "clear", clear)
+        close_in_background(here, PATIENCE)
+        until(lambda: any(poller._waker is not None for poller in linger._linger_thread._active.values()))
+        pairs = [tcp_pair() for _ in range(400)]  # more wake-ups than the socketpair holds
         start = time.monotonic()
         for one, _ in pairs:
-            dispose(one, PATIENCE)
+            close_in_background(one, PATIENCE)
         assert time.monotonic() - start < TOO_LONG
         looks.set()
     for _, its_peer in [*pairs, (here, there)]:
@@ -402,11 +401,11 @@ def test_P1_handing_over_is_one_system_call_at_most_and_never_waits(
 
 
 def test_P1_more_than_may_linger_at_once_closes_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_linger, "_MOST", 10)
+    monkeypatch.setattr(linger, "_MAX_SOCKETS", 10)
     pairs = [tcp_pair() for _ in range(15)]
     for here, _ in pairs:
-        dispose(here, PATIENCE)
-        until(lambda: not _linger._lingerer._arrivals)
+        close_in_background(here, PATIENCE)
+        until(lambda: not linger._linger_thread._queue)
     until(lambda: sum(is_closed(here) for here, _ in pairs) == 5)
     assert [is_closed(here) for here, _ in pairs] == [True] * 5 + [False] * 10
     for _, there in pairs:
@@ -414,21 +413,21 @@ def test_P1_more_than_may_linger_at_once_closes_the_oldest(monkeypatch: pytest.M
     join()
 
 
-def test_P1_many_that_are_over_soon_leave_no_deadline_behind(pair: Pair) -> None:
+def test_P1_sockets_that_are_done_early_leave_no_deadline_behind(pair: Pair) -> None:
     here, there = pair
-    dispose(here, 3e9)  # so that the thread is there all the while
+    close_in_background(here, 3e9)  # keeps the thread alive
     for _ in range(1200):
         one, its_peer = socket.socketpair()
-        dispose(one, 3e9)
+        close_in_background(one, 3e9)
         its_peer.close()
-    until(lambda: len(_linger._lingerer._all) == 1)
-    (watch,) = _linger._lingerer._serving.values()
-    for _ in range(2):  # the turn that tidies up may have been the one before
+    until(lambda: len(linger._linger_thread._all) == 1)
+    (poller,) = linger._linger_thread._active.values()
+    for _ in range(2):  # the round that removes entries may have been the one before
         one, its_peer = socket.socketpair()
-        dispose(one, 3e9)
+        close_in_background(one, 3e9)
         its_peer.close()
-        until(lambda: len(_linger._lingerer._all) == 1)
-    assert len(watch._deadlines) <= 1010
+        until(lambda: len(linger._linger_thread._all) == 1)
+    assert len(poller._deadlines) <= 1010
     there.close()
     join()
 
@@ -440,7 +439,7 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, mo
     steps = itertools.count(1)
 
     def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
-        if frame.f_code.co_filename not in (_linger.__file__, _background.__file__):
+        if frame.f_code.co_filename not in (linger.__file__, background.__file__):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(steps) == moment:
@@ -451,24 +450,24 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, mo
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        dispose(here, PATIENCE)
+        close_in_background(here, PATIENCE)
     except KeyboardInterrupt:
         interrupted = True
     finally:
         sys.settrace(before)
     there.close()
-    # It is with the thread, or closed. Before the first step of `dispose` is done it is still the caller's.
-    if interrupted and not is_closed(here) and here not in {one.sock for one in _linger._lingerer._all}:
+    # The thread has it, or it is closed. Before the first step of `close_in_background` the caller still owns it.
+    if interrupted and not is_closed(here) and here not in {one.sock for one in linger._linger_thread._all}:
         assert moment < 60
         here.close()
     another, its_peer = tcp_pair()
-    dispose(another, PATIENCE)  # looks after what was left in the queue
+    close_in_background(another, PATIENCE)  # starts a thread for the rest of the queue
     its_peer.close()
     until(lambda: is_closed(here) and is_closed(another))
     join()
 
 
-def test_P2_a_finalizer_in_the_midst_of_handing_over_hands_over_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_P2_a_finalizer_may_enqueue_while_another_socket_is_enqueued(monkeypatch: pytest.MonkeyPatch) -> None:
     """FA2: a finalizer that ran while the thread was started closed a socket, and waited for the lock around it."""
     outer, its_peer = tcp_pair()
     inner, inner_peer = tcp_pair()
@@ -476,11 +475,11 @@ def test_P2_a_finalizer_in_the_midst_of_handing_over_hands_over_too(monkeypatch:
 
     def start(thread: threading.Thread) -> None:
         monkeypatch.undo()
-        dispose(inner, PATIENCE)
+        close_in_background(inner, PATIENCE)
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
-    dispose(outer, PATIENCE)
+    close_in_background(outer, PATIENCE)
     assert len(lingerers()) == 1
     for peer in (its_peer, inner_peer):
         assert peer.recv(1) == b""
@@ -503,70 +502,72 @@ def fill(sock: socket.socket) -> None:
 
 
 def test_at_exit_it_waits_while_something_is_unsent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_linger, "DEFAULT_LINGER", 20.0)
-    lingerer = _Lingerer()
+    monkeypatch.setattr(linger, "DEFAULT_LINGER", 20.0)
+    linger_thread = _LingerThread()
     start = time.monotonic()
-    lingerer.wait_at_exit()
+    linger_thread.wait_at_exit()
     assert time.monotonic() - start < TOO_LONG, "nothing to wait for"
-    monkeypatch.setattr(_linger, "DEFAULT_LINGER", 0.1)
+    monkeypatch.setattr(linger, "DEFAULT_LINGER", 0.1)
     here, there = pair
     fill(here)
     here.shutdown(socket.SHUT_WR)
-    lingerer.add(leaving(here))
+    linger_thread.add(lingering(here))
     start = time.monotonic()
-    lingerer.wait_at_exit()
+    linger_thread.wait_at_exit()
     assert 0.1 <= time.monotonic() - start < TOO_LONG, "as long as it may"
     there.close()
     join()
 
 
 def test_at_exit_it_does_not_wait_for_what_has_arrived(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_linger, "DEFAULT_LINGER", 20.0)
+    monkeypatch.setattr(linger, "DEFAULT_LINGER", 20.0)
     here, there = pair
-    lingerer = _Lingerer()
+    linger_thread = _LingerThread()
     here.send(b"x")
     assert there.recv(1) == b"x"
     here.shutdown(socket.SHUT_WR)
     assert there.recv(1) == b""
-    lingerer.add(leaving(here))
+    linger_thread.add(lingering(here))
     start = time.monotonic()
-    lingerer.wait_at_exit()
+    linger_thread.wait_at_exit()
     assert time.monotonic() - start < TOO_LONG
     there.close()
     join()
 
 
-def test_where_it_cannot_be_known_nothing_is_unsent(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_it_is_unknown_nothing_counts_as_unacknowledged(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     here, _ = pair
     fill(here)
-    assert _linger._has_unsent(here)
+    assert linger._has_unacked(here)
     monkeypatch.setattr(sys, "platform", "win32")
-    assert not _linger._has_unsent(here)
+    assert not linger._has_unacked(here)
     monkeypatch.undo()
     here.close()
-    assert not _linger._has_unsent(here)
+    assert not linger._has_unacked(here)
 
 
 # After a fork.
 
 FORK = """
     import os, socket, threading, warnings
-    from wireline._os import linger as _linger
+    from wireline._os import linger
 
-    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
+    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later, about other threads: they are the point
 
     def pair():
         with socket.create_server(("127.0.0.1", 0)) as listener:
             return socket.create_connection(listener.getsockname()), listener.accept()[0]
 
     here, there = pair()
-    _linger.dispose(here, 10)
+    linger.close_in_background(here, 10)
     child = os.fork()
-    if not child:  # the parent's thread does not exist here, and what it has is none of our business
+    if not child:  # the parent's thread does not exist here, and its sockets stay open
         assert here.fileno() == -1
-        assert not _linger._lingerer._serving and not _linger._lingerer._all
+        assert not linger._linger_thread._active and not linger._linger_thread._all
         ours, its_peer = pair()
-        _linger.dispose(ours, 10)
+        linger.close_in_background(ours, 10)
         (thread,) = [each for each in threading.enumerate() if each.name == "wireline-linger"]
         assert its_peer.recv(1) == b""
         its_peer.close()
@@ -582,7 +583,7 @@ FORK = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_leaves_the_parents_alone_and_has_one_of_its_own() -> None:
+def test_a_forked_child_leaves_the_parents_sockets_alone_and_starts_its_own_thread() -> None:
     result = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(FORK)], capture_output=True, text=True, timeout=20, check=False
     )

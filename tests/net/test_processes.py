@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 
@@ -104,7 +104,7 @@ def sleep_until(condition):
 def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A directory with certificates."""
     path = tmp_path_factory.mktemp("certificates")
-    ThrowawayCA().write(path)
+    TestCA().write(path)
     return str(path)
 
 
@@ -130,7 +130,7 @@ LET_GO = {
 
 @pytest.mark.parametrize("how", LET_GO)
 @pytest.mark.parametrize("kind", ["plain", "tls"])
-def test_FA5_a_child_lets_go_of_a_stream_that_threads_of_the_parent_use(
+def test_FA5_a_child_closes_a_stream_that_threads_of_the_parent_use(
     directory: str, kind: str, how: str
 ) -> None:
     """FA5 a, b: the child's ``close`` shut the parent's connection down, or sent the end of its TLS connection."""
@@ -156,7 +156,7 @@ def test_FA5_a_child_lets_go_of_a_stream_that_threads_of_the_parent_use(
 
 
 @pytest.mark.parametrize("how", LET_GO)
-def test_FA5_a_child_lets_go_of_a_listener_in_whose_accept_a_thread_of_the_parent_is(
+def test_FA5_a_child_closes_a_listener_in_whose_accept_a_thread_of_the_parent_waits(
     directory: str, how: str
 ) -> None:
     """FA25: the child woke the parent's ``accept``, which spun for ever."""
@@ -238,7 +238,7 @@ def test_FA25_a_childs_accept_is_not_woken_by_the_parents_close(directory: str) 
 
 
 def test_FA25_parent_and_child_accept_from_one_listener(directory: str) -> None:
-    """FA25: each of them gets clients, and what one of them closes is no matter of the other's."""
+    """FA25: both get clients, and a close in one process does not affect the other."""
     run(
         directory,
         """
@@ -271,8 +271,8 @@ def test_FA25_parent_and_child_accept_from_one_listener(directory: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "tls"])
-def test_FA5_a_child_goes_on_with_threads_of_its_own(directory: str, kind: str) -> None:
-    """FA5: what the parent's threads held was given out again by each first call: two threads read at one time."""
+def test_FA5_a_child_uses_a_socket_in_its_own_threads(directory: str, kind: str) -> None:
+    """FA5: a child's first calls did not exclude each other, so two threads read at one time."""
     run(
         directory,
         f"""
@@ -306,7 +306,7 @@ def test_FA5_a_child_goes_on_with_threads_of_its_own(directory: str, kind: str) 
 
 
 def test_FA5_a_child_closes_while_its_first_call_goes_on(directory: str) -> None:
-    """FA5: the call was not woken, and went on with a number that was closed."""
+    """FA5: the call was not woken, and went on with a closed descriptor."""
     run(
         directory,
         """
@@ -327,14 +327,14 @@ def test_FA5_a_child_closes_while_its_first_call_goes_on(directory: str) -> None
 
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_FA5_a_child_adopts_a_connection_that_threads_of_the_parent_used(directory: str, kind: str) -> None:
-    """FA5: what these threads held was held for ever in the child."""
+    """FA5: a lock held by the parent's threads stayed locked in the child for ever."""
     run(
         directory,
         f"""
         sock, peer = pair({kind == "tls"})
         reading = Doing(sock.recv_line)
         sending = Doing(lambda: [sock.send(bytes(4_000_000)) for _ in range(2)])
-        # A fork in the middle of SSL_write leaves half a record in the child: the sender is to wait for room.
+        # A fork during SSL_write leaves half a record in the child, so wait until the send buffer is full.
         in_poll = (lambda: sock._writable is not None) if {kind == "tls"} else (lambda: True)
         sleep_until(lambda: not sock._resting and not sock._writing.free and in_poll())
 
@@ -348,7 +348,7 @@ def test_FA5_a_child_adopts_a_connection_that_threads_of_the_parent_used(directo
                 pass
             try:
                 sock.send(b"x", timeout=0.01)
-                raise AssertionError("there is no room")
+                raise AssertionError("the send buffer is not full")
             except SocketTimeout as error:
                 assert error.operation == "send"
             sock.close(linger=0)
@@ -377,8 +377,8 @@ def test_FA5_adopt_in_the_owner_changes_nothing(directory: str) -> None:
     )
 
 
-def test_FA25_a_child_looks_at_a_tls_socket_whose_lock_was_held(directory: str) -> None:
-    """FA25: ``repr`` and its like waited for a lock whose holder does not exist in the child."""
+def test_FA25_a_child_asks_a_tls_socket_whose_lock_was_held(directory: str) -> None:
+    """FA25: ``repr`` and others waited for a lock whose holder does not exist in the child."""
     run(
         directory,
         """
@@ -444,8 +444,8 @@ def test_FA25_a_child_uses_a_context_whose_lock_was_held(directory: str, what: s
     )
 
 
-def test_FA5_a_handler_that_forks_in_the_midst_of_a_read_leaves_the_read_alone(directory: str) -> None:
-    """FA5: the child was given what its own call still held."""
+def test_FA5_a_fork_in_a_signal_handler_during_a_read_leaves_the_read_alone(directory: str) -> None:
+    """FA5: the child could read although its own read was still in progress."""
     run(
         directory,
         """

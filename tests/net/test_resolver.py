@@ -1,4 +1,4 @@
-"""C2, C6, P7: lookups in a few threads, shared by all who ask for the same."""
+"""C2, C6, P7: lookups in a few threads, shared by callers with the same query."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ import pytest
 
 from wireline import SocketTimeout
 from wireline._core.deadline import Deadline
-from wireline._os import background as _background
-from wireline._os import resolver as _resolver
-from wireline._os.resolver import Lookup, _Pool, look_up
+from wireline._os import background, resolver
+from wireline._os.resolver import Lookup, _Pool, resolve
 from wireline.asyncnet._sync import Signal, lookup_result
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 
@@ -33,7 +32,7 @@ FOUND = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
 
 
 class NameServer:
-    """Answers when it is told to."""
+    """A name server that answers when the test lets it."""
 
     def __init__(self) -> None:
         self.questions: list[tuple[Any, ...]] = []
@@ -52,13 +51,13 @@ class NameServer:
 
 @pytest.fixture(autouse=True)
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Pool]:
-    """A pool of the test's own, whose workers end soon."""
-    monkeypatch.setattr(_resolver, "_IDLE", 0.05)
+    """A separate pool whose idle workers end soon."""
+    monkeypatch.setattr(resolver, "_IDLE_TIMEOUT", 0.05)
     pool = _Pool()
-    monkeypatch.setattr(_resolver, "_pool", pool)
+    monkeypatch.setattr(resolver, "_pool", pool)
     yield pool
     until(lambda: not pool._workers)
-    assert not pool._under_way
+    assert not pool._in_progress
     assert not pool._queue
     assert not pool._idle
     assert not pool._busy
@@ -73,7 +72,7 @@ def server(pool: _Pool, monkeypatch: pytest.MonkeyPatch) -> Iterator[NameServer]
 
 
 def lookups(host: str = ".lookup") -> list[threading.Thread]:
-    """The threads of this test. Those of others may still be there, and look up other names."""
+    """The threads of this test. Threads of earlier tests may still look up other names."""
     return [thread for thread in threading.enumerate() if thread.name.endswith(host)]
 
 
@@ -85,7 +84,7 @@ def until(is_so: Callable[[], bool]) -> None:
 
 
 def ask(host: str = "some.lookup", port: int = 80) -> Lookup:
-    return look_up(host, port, 0, socket.SOCK_STREAM, 6)
+    return resolve(host, port, 0, socket.SOCK_STREAM, 6)
 
 
 def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: NameServer) -> None:
@@ -99,7 +98,7 @@ def test_C2_a_lookup_runs_in_a_daemon_thread_with_the_name_in_its_own(server: Na
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
+def test_C2_callers_with_the_same_query_share_the_lookup(server: NameServer) -> None:
     first = ask()
     assert all(ask() is first for _ in range(10))
     assert ask(port=81) is not first
@@ -110,10 +109,10 @@ def test_C2_who_asks_the_same_shares_the_lookup(server: NameServer) -> None:
     assert len(server.questions) == 3
 
 
-def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer, pool: _Pool) -> None:
+def test_C2_a_later_caller_gets_a_new_lookup(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
     answered: list[Lookup] = []
-    for _ in range(20):  # each at once, when the thread of the one before may still be there
+    for _ in range(20):  # at once, while the previous thread may still run
         lookup = ask()
         assert lookup not in answered
         assert lookup.result(PATIENCE) == FOUND
@@ -122,40 +121,40 @@ def test_C2_who_asks_again_later_gets_a_fresh_answer(server: NameServer, pool: _
     assert len(pool._workers) < 20, "and the threads are used again"
 
 
-def test_the_time_for_a_result_passes(server: NameServer) -> None:
+def test_the_timeout_of_a_result_passes(server: NameServer) -> None:
     with pytest.raises(TimeoutError, match=r"some\.lookup.*0\.01 s"):
         ask().result(0.01)
 
 
-# FA10, P7: how many.
+# FA10, P7: the number of threads.
 
 
-def test_P7_however_many_names_there_are_the_threads_are_few(server: NameServer, pool: _Pool) -> None:
-    """FA10: each name that was being resolved had a thread of its own: 3,000 dials, 3,001 threads."""
+def test_P7_many_names_need_few_threads(server: NameServer, pool: _Pool) -> None:
+    """FA10: each lookup had its own thread: 3,000 dials, 3,001 threads."""
     before = threading.active_count()
     asked = [ask(f"host{number}.lookup") for number in range(3000)]
-    until(lambda: len(server.questions) == _resolver._HALF)
-    assert threading.active_count() - before <= _resolver._MOST
-    assert len(pool._workers) <= _resolver._MOST
+    until(lambda: len(server.questions) == resolver._HALF)
+    assert threading.active_count() - before <= resolver._MAX_WORKERS
+    assert len(pool._workers) <= resolver._MAX_WORKERS
     server.answer.set()
     assert all(lookup.result(PATIENCE) == FOUND for lookup in asked)
     assert len(server.questions) == 3000
 
 
-def test_P7_the_names_are_looked_up_in_the_order_in_which_they_were_asked_for(server: NameServer) -> None:
+def test_P7_names_are_looked_up_in_the_order_of_the_queue(server: NameServer) -> None:
     asked = [ask(f"host{number}.lookup") for number in range(100)]
     server.answer.set()
     for lookup in asked:
         lookup.result(PATIENCE)
     hosts = [int(question[0].partition(".")[0][4:]) for question in server.questions]
-    assert all(abs(place - host) <= _resolver._MOST for place, host in enumerate(hosts))
+    assert all(abs(place - host) <= resolver._MAX_WORKERS for place, host in enumerate(hosts))
 
 
 @pytest.mark.parametrize("lively", ["lively.test", "alive.dead.test"])
 def test_P7_one_dead_name_server_does_not_stop_the_rest(
     pool: _Pool, monkeypatch: pytest.MonkeyPatch, lively: str
 ) -> None:
-    monkeypatch.setattr(_resolver, "_OLD", 0.1)
+    monkeypatch.setattr(resolver, "_HANGING_AFTER", 0.1)
     answer = threading.Event()
     hanging: list[str] = []
 
@@ -167,31 +166,31 @@ def test_P7_one_dead_name_server_does_not_stop_the_rest(
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     dead = [ask(f"x{number}.dead.test") for number in range(100)]
-    until(lambda: len(hanging) > _resolver._HALF)  # these are old, and the next one is on trial
+    until(lambda: len(hanging) > resolver._HALF)  # these hang, and one more may start
     for number in range(5):
         started = time.monotonic()
         assert ask(f"{number}.{lively}").result(PATIENCE) == FOUND
         assert time.monotonic() - started < 1.0
-    assert len(hanging) < _resolver._MOST, "one at a time"
+    assert len(hanging) < resolver._MAX_WORKERS, "one at a time"
     answer.set()
     assert all(lookup.result(PATIENCE) == FOUND for lookup in dead)
 
 
-def test_P7_what_hangs_occupies_the_first_half_and_then_one_more_at_a_time() -> None:
+def test_P7_hanging_lookups_occupy_the_first_half_and_then_one_more_at_a_time() -> None:
     def lookups(*ages: float) -> list[Lookup]:
         begun = []
         for age in ages:
             begun.append(Lookup(("some.test", 80, 0, 1, 6)))
-            begun[-1].begun = 100.0 - age
+            begun[-1].started_at = 100.0 - age
         return begun
 
-    half, most = _resolver._HALF, _resolver._MOST
+    half, most = resolver._HALF, resolver._MAX_WORKERS
     may_begin = [
-        _resolver._may_begin(lookups(*[9.0] * old, *[1.0] * fresh), 100.0)
+        resolver._may_start(lookups(*[9.0] * old, *[1.0] * fresh), 100.0)
         for old, fresh in ((0, half - 1), (0, half), (half - 1, 0), (half - 1, 1), (half, 0), (half, 1))
     ]
     assert may_begin == [True, False, True, False, True, False]
-    assert not _resolver._may_begin(lookups(*[9.0] * most), 100.0)
+    assert not resolver._may_start(lookups(*[9.0] * most), 100.0)
 
 
 def test_P7_the_next_is_the_latest_of_another_domain() -> None:
@@ -201,13 +200,13 @@ def test_P7_the_next_is_the_latest_of_another_domain() -> None:
     queue = [lookup(host) for host in ("a.one.test", "a.two.test", "b.two.test", "B.ONE.test.", "one.test")]
     chosen = []
     while queue:
-        chosen.append(_resolver._least_suspect(queue, [lookup("x.one.test")]))
+        chosen.append(resolver._pick_unsuspected(queue, [lookup("x.one.test")]))
         queue.remove(chosen[-1])
-    hosts = [each.question[0] for each in chosen]
+    hosts = [each.query[0] for each in chosen]
     assert hosts == ["b.two.test", "a.two.test", "one.test", "B.ONE.test.", "a.one.test"]
 
 
-def test_P7_workers_end_when_there_is_nothing_to_do(server: NameServer, pool: _Pool) -> None:
+def test_P7_idle_workers_end(server: NameServer, pool: _Pool) -> None:
     server.answer.set()
     for _ in range(3):
         assert ask().result(PATIENCE) == FOUND
@@ -215,11 +214,11 @@ def test_P7_workers_end_when_there_is_nothing_to_do(server: NameServer, pool: _P
         until(lambda: not [one for one in threading.enumerate() if one.name == "wireline-resolve"])
 
 
-# FA28: who leaves.
+# FA28: callers that leave.
 
 
-def test_C2_who_leaves_leaves_nothing_behind(server: NameServer) -> None:
-    """FA28: each try that timed out left a callback on the shared lookup, 8.9 MB in 20,000."""
+def test_C2_a_caller_that_leaves_leaves_no_callback_behind(server: NameServer) -> None:
+    """FA28: each attempt that timed out left a callback on the shared lookup, 8.9 MB after 20,000."""
     lookup = ask()
     until(lambda: bool(lookups()))
     waker = Waker()
@@ -232,8 +231,8 @@ def test_C2_who_leaves_leaves_nothing_behind(server: NameServer) -> None:
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_who_leaves_leaves_nothing_behind_async(server: NameServer) -> None:
-    """FA28, async: each try that timed out or was cancelled left a callback on the shared lookup."""
+def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameServer) -> None:
+    """FA28, async: each attempt that timed out or was cancelled left a callback on the shared lookup."""
 
     async def leave(lookup: Lookup) -> None:
         loop = asyncio.get_running_loop()
@@ -255,29 +254,27 @@ def test_C2_who_leaves_leaves_nothing_behind_async(server: NameServer) -> None:
     assert lookup.result(PATIENCE) == FOUND
 
 
-def test_C2_a_lookup_that_is_not_begun_and_not_wanted_any_more_is_dropped(
-    server: NameServer, pool: _Pool
-) -> None:
-    """FA10: the queue is covered by the callers' deadlines: what no caller waits for is not looked up."""
+def test_C2_a_lookup_without_callers_is_dropped_before_it_starts(server: NameServer, pool: _Pool) -> None:
+    """FA10: the callers' deadlines bound the queue: without callers a lookup does not start."""
     asked = [ask(f"host{number}.lookup") for number in range(500)]
-    until(lambda: len(server.questions) == _resolver._HALF)
+    until(lambda: len(server.questions) == resolver._HALF)
     waker = Waker()
     for lookup in asked:
         with pytest.raises(SocketTimeout):
             wait_for_lookup(lookup, "dial", start_deadline(0), waker)
     assert not pool._queue
-    assert len(pool._under_way) == _resolver._HALF
+    assert len(pool._in_progress) == resolver._HALF
     server.answer.set()
     assert ask("host499.lookup").result(PATIENCE) == FOUND
-    assert len(server.questions) == _resolver._HALF + 1
+    assert len(server.questions) == resolver._HALF + 1
 
 
-def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
+def test_C2_a_caller_that_joins_a_lookup_while_it_is_dropped_gets_an_answer(
     server: NameServer, pool: _Pool
 ) -> None:
-    for number in range(_resolver._HALF):
+    for number in range(resolver._HALF):
         ask(f"host{number}.lookup")
-    until(lambda: len(server.questions) == _resolver._HALF)
+    until(lambda: len(server.questions) == resolver._HALF)
     first, second = ask("shared.lookup"), ask("shared.lookup")
     assert first is second
     with pytest.raises(TimeoutError):
@@ -289,7 +286,7 @@ def test_C2_who_got_hold_of_a_lookup_that_is_dropped_meanwhile_gets_an_answer(
 
 def test_C2_callers_that_join_and_leave_at_random_all_get_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: FOUND)
-    monkeypatch.setattr(_resolver, "_HALF", 2)
+    monkeypatch.setattr(resolver, "_HALF", 2)
     before = sys.getswitchinterval()
     sys.setswitchinterval(1e-5)
     failures: list[Exception] = []
@@ -304,7 +301,7 @@ def test_C2_callers_that_join_and_leave_at_random_all_get_an_answer(monkeypatch:
                         lookup.result(0)
                 else:
                     assert lookup.result(PATIENCE) == FOUND
-        except Exception as error:  # noqa: BLE001 -- the test looks at it
+        except Exception as error:  # noqa: BLE001 -- the test checks it
             failures.append(error)
 
     callers = [threading.Thread(target=call, args=(seed,)) for seed in range(8)]
@@ -335,7 +332,7 @@ def test_a_callback_that_fails_does_not_harm_the_others(
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::1%lo", "fe80::1%1"])
 def test_a_literal_needs_no_thread(monkeypatch: pytest.MonkeyPatch, host: str) -> None:
     monkeypatch.setattr(threading.Thread, "start", None)
-    lookup = look_up(host, 80, 0, socket.SOCK_STREAM, 6)
+    lookup = resolve(host, 80, 0, socket.SOCK_STREAM, 6)
     assert lookup.done()
     if "%" not in host:
         assert lookup.result()[0][4][:2] == (host, 80)
@@ -349,7 +346,7 @@ ERRORS: dict[str, tuple[BaseException, type[BaseException], str]] = {
 
 
 @pytest.mark.parametrize("error", ERRORS.values(), ids=ERRORS)
-def test_C6_what_goes_wrong_is_the_futures_and_names_the_host(
+def test_C6_an_error_is_raised_by_the_lookup_and_names_the_host(
     server: NameServer, error: tuple[BaseException, type[BaseException], str]
 ) -> None:
     server.error, expected, text = error
@@ -360,21 +357,21 @@ def test_C6_what_goes_wrong_is_the_futures_and_names_the_host(
 
 def test_a_family_that_does_not_fit_a_literal_is_an_error() -> None:
     with pytest.raises(socket.gaierror, match="::1"):
-        look_up("::1", 80, socket.AF_INET, socket.SOCK_STREAM, 6).result()
+        resolve("::1", 80, socket.AF_INET, socket.SOCK_STREAM, 6).result()
 
 
 def no_thread(_: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-def test_without_a_thread_to_be_had_it_is_an_os_error(
+def test_if_no_thread_can_be_started_it_is_an_os_error(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA10: at the limit of threads a dial raised RuntimeError."""
     with monkeypatch.context() as without_threads:
         without_threads.setattr(threading.Thread, "start", no_thread)
         for _ in range(2):
-            with pytest.raises(socket.gaierror, match=r"no thread.*some\.lookup") as caught:
+            with pytest.raises(socket.gaierror, match=r"cannot start a thread.*some\.lookup") as caught:
                 ask().result(PATIENCE)
             assert caught.value.errno == socket.EAI_AGAIN
     server.answer.set()
@@ -384,7 +381,7 @@ def test_without_a_thread_to_be_had_it_is_an_os_error(
 def test_with_one_worker_more_threads_are_not_needed(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA10: at the limit of threads a dial raised RuntimeError, though those that there were would have done."""
+    """FA10: at the limit of threads a dial raised RuntimeError, although there were workers."""
     first = ask()
     until(lambda: bool(lookups()))
     with monkeypatch.context() as without_threads:
@@ -395,7 +392,7 @@ def test_with_one_worker_more_threads_are_not_needed(
     assert first.result(PATIENCE) == second.result(PATIENCE) == FOUND
 
 
-def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
+def test_P6_at_the_end_of_the_interpreter_the_calling_thread_looks_up(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FA9: in atexit a dial by name was a bare RuntimeError."""
@@ -410,17 +407,17 @@ def test_P6_at_the_end_of_the_interpreter_it_is_looked_up_in_the_calling_thread(
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     with monkeypatch.context() as ending:
         ending.setattr(threading.Thread, "start", no_thread)
-        ending.setattr(_background, "is_ending", lambda: True)
+        ending.setattr(background, "is_ending", lambda: True)
         assert ask().result() == FOUND
     with monkeypatch.context() as frozen:
-        frozen.setattr(_background, "can_run_threads", lambda: False)
+        frozen.setattr(background, "can_run_threads", lambda: False)
         assert ask().result() == FOUND
     assert callers == [threading.get_ident()] * 2
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()])
-def test_what_is_meant_to_end_a_worker_ends_it_and_not_its_callers(
+def test_an_exception_that_ends_a_worker_is_an_error_for_its_callers(
     server: NameServer, pool: _Pool, error: BaseException
 ) -> None:
     server.error = error
@@ -441,13 +438,13 @@ def test_what_is_meant_to_end_a_worker_ends_it_and_not_its_callers(
     assert ask().result(PATIENCE) == FOUND
 
 
-def test_the_user_who_interrupts_a_lookup_in_the_calling_thread_is_obeyed(
+def test_an_interrupt_ends_a_lookup_in_the_calling_thread(
     server: NameServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.answer.set()
     server.error = KeyboardInterrupt()
     monkeypatch.setattr(threading.Thread, "start", no_thread)
-    monkeypatch.setattr(_background, "is_ending", lambda: True)
+    monkeypatch.setattr(background, "is_ending", lambda: True)
     with pytest.raises(KeyboardInterrupt):
         ask()
 
@@ -456,12 +453,12 @@ def test_the_user_who_interrupts_a_lookup_in_the_calling_thread_is_obeyed(
 def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
     server: NameServer, pool: _Pool, moment: int
 ) -> None:
-    """FA7: interrupted at any bytecode, asking must not leave a lookup that others share and no worker knows."""
+    """FA7: an exception at any bytecode must not leave a shared lookup without a worker."""
     server.answer.set()
     steps = itertools.count(1)
 
     def trace(frame: FrameType, event: str, _: object) -> Callable[..., object] | None:
-        if frame.f_code.co_filename not in (_resolver.__file__, _background.__file__):
+        if frame.f_code.co_filename not in (resolver.__file__, background.__file__):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and next(steps) == moment:
@@ -473,30 +470,32 @@ def test_P5_an_exception_of_a_signal_handler_leaves_no_caller_waiting(
     try:
         ask().result(PATIENCE)
     except KeyboardInterrupt:
-        pass  # a test of what it leaves behind
+        pass  # the test checks what is left behind
     finally:
         sys.settrace(before)
     for host in ("some.lookup", "other.lookup"):
-        with contextlib.suppress(socket.gaierror):  # one that shares what was interrupted hears of it
+        with contextlib.suppress(
+            socket.gaierror
+        ):  # a caller that shares the interrupted lookup gets its error
             assert ask(host).result(PATIENCE) == FOUND
     assert ask().result(PATIENCE) == FOUND
 
 
 FORK = """
     import os, socket, threading, warnings
-    from wireline._os.resolver import look_up
+    from wireline._os.resolver import resolve
 
-    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later: that other threads run is the point
+    warnings.simplefilter("ignore", DeprecationWarning)  # of 3.12 and later, about other threads: they are the point
     answer = threading.Event()
     answers = {"parent": lambda: answer.wait(10) and [], "child": lambda: ["fresh"]}
     who = "parent"
     socket.getaddrinfo = lambda *question: answers[who]()
 
-    first = look_up("some.test", 80, 0, 1, 6)
+    first = resolve("some.test", 80, 0, 1, 6)
     child = os.fork()
-    if not child:  # the thread that looks up does not exist here
+    if not child:  # the worker does not exist here
         who = "child"
-        again = look_up("some.test", 80, 0, 1, 6)
+        again = resolve("some.test", 80, 0, 1, 6)
         os._exit(0 if again is not first and again.result(5) == ["fresh"] else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     answer.set()
@@ -505,19 +504,19 @@ FORK = """
 
 FORK_WITH_ALL_BUSY = """
     import os, socket, threading, warnings
-    from wireline._os import resolver as _resolver
-    from wireline._os.resolver import look_up
+    from wireline._os import resolver
+    from wireline._os.resolver import resolve
 
     warnings.simplefilter("ignore", DeprecationWarning)
     answer = threading.Event()
     socket.getaddrinfo = lambda host, *question: (host.startswith("dead") and answer.wait(10)) or [host]
-    dead = [look_up(f"dead{number}.test", 80, 0, 1, 6) for number in range(100)]
-    while len(_resolver._pool._busy) < _resolver._HALF:
+    dead = [resolve(f"dead{number}.test", 80, 0, 1, 6) for number in range(100)]
+    while len(resolver._pool._busy) < resolver._HALF:
         threading.Event().wait(0.001)
     child = os.fork()
     if not child:  # none of the parent's workers exists here, and none of its lookups is in the queue
-        found = look_up("alive.test", 80, 0, 1, 6).result(5)
-        os._exit(0 if found == ["alive.test"] and not _resolver._pool._queue else 1)
+        found = resolve("alive.test", 80, 0, 1, 6).result(5)
+        os._exit(0 if found == ["alive.test"] and not resolver._pool._queue else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     answer.set()
     assert all(lookup.result(5) for lookup in dead)
@@ -525,12 +524,12 @@ FORK_WITH_ALL_BUSY = """
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_asks_anew() -> None:
+def test_a_forked_child_starts_a_new_lookup() -> None:
     run_script(FORK)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="a platform without fork")
-def test_a_forked_child_has_workers_of_its_own() -> None:
+def test_a_forked_child_has_its_own_workers() -> None:
     run_script(FORK_WITH_ALL_BUSY)
 
 

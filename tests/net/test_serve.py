@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from wireline import AF_INET6, Address, ClosedError, SocketTimeout
-from wireline._server_common import ListenAt, open_listener
+from wireline._server_common import ListenAddress, open_listener
 from wireline.net import Server, Socket, StopReport, _serve, serve
 
 LOCALHOST = "127.0.0.1"
@@ -371,7 +371,7 @@ def test_without_ipv6_every_interface_is_every_interface_of_ipv4() -> None:
                 raise OSError(errno.EAFNOSUPPORT, "no such family")
             super().__init__(domain, sock_type, **options)
 
-    where = ListenAt.checked("", 0)
+    where = ListenAddress.from_arguments("", 0)
     with open_listener(OnlyFour, where, [], backlog=5, reuse_port=False, buffered=True) as listener:
         assert listener.local_addr.host == "0.0.0.0"
 

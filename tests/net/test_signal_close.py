@@ -12,7 +12,7 @@ import pytest
 
 from tests.net.interrupting import at_instructions
 from tests.torture.interruptions import SCENES
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 
 KINDS = ("plain", "tls12", "tls13")
 CALLS = [name for name, scene in SCENES.items() if scene.closes]
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there 
 def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A directory with certificates."""
     path = tmp_path_factory.mktemp("certificates")
-    ThrowawayCA().write(path)
+    TestCA().write(path)
     return str(path)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wireline._os import resolver as _resolver
+from wireline._os import resolver
 
 SockAddr = tuple[Any, ...]
 
@@ -61,5 +61,5 @@ class Names:
         finally:
             self._answer.set()
             # The workers stay and wait for more names. Those that are under way are not to be asked of the system.
-            while _resolver._pool._under_way:
+            while resolver._pool._in_progress:
                 threading.Event().wait(0.001)

@@ -1,4 +1,4 @@
-"""The checks find what our sockets keep, and see it when something does not."""
+"""Our sockets pass the checks, and each check fails for a socket that breaks its promise."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from tests.asyncnet.loops import WAYS
 from wireline import BusyError, ClosedError, EndOfStreamError, SocketTimeout
 from wireline.net import Socket
-from wireline.testing import CHECKS, Check, async_pair, pair
-from wireline.testing import _checks as room
+from wireline.testing import CHECKS, Check, _checks, async_pair, pair
 from wireline.testing._pairs import Kind
 
 ASYNCIO, UVLOOP, PORTABLE = WAYS
@@ -36,16 +35,16 @@ def test_the_async_flavour_keeps_its_promises(check: Check, kind: Kind, way: Any
     way.run(functools.partial(check.run_async, functools.partial(async_pair, kind)))
 
 
-def test_each_has_a_name_and_says_what_it_is_about() -> None:
+def test_each_check_has_a_name_and_a_description() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS) > 12
     assert all(str(check) == check.name and check.description.endswith(".") for check in CHECKS)
 
 
-# What is not kept.
+# Broken promises.
 
 
 class Wrapper:
-    """Something around one of our sockets, as users have it."""
+    """A wrapper of one of our sockets, as in users' programs."""
 
     def __init__(self, sock: Socket) -> None:
         self.sock = sock
@@ -158,7 +157,7 @@ BROKEN: dict[str, type[Wrapper]] = {
     "R8_an_unfinished_line_is_still_readable": ReturnsHalfALine,
     "R9_a_line_is_never_longer_than_allowed": CountsTheNewline,
     "R11_a_second_reader_is_refused": LetsTwoIn,
-    "R13_close_wakes_who_waits": ClosesLate,
+    "R13_close_wakes_a_waiting_read": ClosesLate,
     "R14_after_close_every_call_is_refused": EndsAfterClose,
     "W1_send_means_all_of_it": SendsSome,
     "W4_the_buffer_is_the_callers_again": SendsLater,
@@ -169,19 +168,19 @@ BROKEN: dict[str, type[Wrapper]] = {
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "_PATIENCE", 0.3)
+    monkeypatch.setattr(_checks, "_TIMEOUT", 0.3)
 
 
 @pytest.mark.usefixtures("impatient")
 @every_check
-def test_each_fails_for_something_that_breaks_its_promise(check: Check) -> None:
+def test_each_check_fails_for_a_socket_that_breaks_its_promise(check: Check) -> None:
     with pair() as made:
         with pytest.raises((AssertionError, OSError, EndOfStreamError)):
             check.run(lambda: (BROKEN[check.name](made.client), made.server))
 
 
 @pytest.mark.usefixtures("impatient")
-def test_the_message_says_what_was_seen() -> None:
+def test_the_message_shows_the_wrong_value() -> None:
     check = next(check for check in CHECKS if check.name.startswith("R8"))
     with pair() as made, pytest.raises(AssertionError, match=r"half a line: expected b'', got b'unfinished'"):
         check.run(lambda: (ReturnsHalfALine(made.client), made.server))

@@ -1,4 +1,4 @@
-"""What faults are written as, when bytes arrive, and which record of TLS is its last word. Nothing here waits."""
+"""The text of faults, the schedule of a delay line, and the filter for ``close_notify``. Nothing here waits."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wireline.testing import Faults
-from wireline.testing._passage import CAPACITY, PAUSE, Fate, Passage
-from wireline.testing._records import CloseNotifyFilter
+from wireline.testing._delay_line import CAPACITY, PAUSE, DelayLine, Ending
+from wireline.testing._tls_records import CloseNotifyFilter
 
-# The words.
+# The text.
 
 
-def test_all_of_them() -> None:
+def test_every_fault_is_parsed() -> None:
     words = "delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M,drop-tls-close,seed=7"
     faults = Faults.parse(words)
     assert faults == Faults(0.2, 0.05, 65536, 1, 4096, 1 << 20, True, 7)
@@ -43,12 +43,12 @@ def test_spellings(text: str, faults: Faults) -> None:
         ("lag=1", "there is no fault 'lag', only delay, jitter, rate, chunk, reset-after"),
         ("delay", "delay takes a value"),
         ("drop-tls-close=1", "drop-tls-close takes no value"),
-        ("chunk=1,chunk=2", "chunk is there twice"),
-        ("delay=soon", "delay is a time, as 200ms or 1.5s are, not 'soon'"),
+        ("chunk=1,chunk=2", "chunk is given twice"),
+        ("delay=soon", "delay is a time, such as 200ms or 1.5s, not 'soon'"),
         ("delay=-1", "is a time"),
         ("delay=2h", "is a time"),
         ("delay=99999", "is a time"),
-        ("rate=fast", "rate is a number of bytes, as 512, 4k or 1M are, not 'fast'"),
+        ("rate=fast", "rate is a number of bytes, such as 512, 4k or 1M, not 'fast'"),
         ("rate=" + "9" * 5000, "is a number of bytes"),
         ("rate=0", "rate is at least 1"),
         ("chunk=0", "chunk is at least 1"),
@@ -56,7 +56,7 @@ def test_spellings(text: str, faults: Faults) -> None:
         ("rate=٣", "is a number of bytes"),
     ],
 )
-def test_what_is_no_fault(text: str, complaint: str) -> None:
+def test_bad_faults_are_refused(text: str, complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
         Faults.parse(text)
 
@@ -96,21 +96,21 @@ sizes = st.none() | st.integers(1, 1 << 40)
         seed=st.integers(0, 10**9),
     )
 )
-def test_what_is_written_is_read_back(faults: Faults) -> None:
+def test_the_text_of_faults_is_parsed_again(faults: Faults) -> None:
     read = Faults.parse(str(faults))
     assert read.delay == pytest.approx(faults.delay, rel=1e-5)
     assert str(read) == str(faults)
 
 
-# When bytes arrive.
+# The schedule.
 
 
-def arrivals(passage: Passage, start: float = 0.0) -> list[tuple[float, bytes]]:
-    """Every piece that is under way, and when it comes."""
+def arrivals(line: DelayLine, start: float = 0.0) -> list[tuple[float, bytes]]:
+    """Every piece in flight, and when it is due."""
     now, found = start, []
-    while (wait := passage.seconds_to_wait(now)) is not None:
+    while (wait := line.seconds_to_wait(now)) is not None:
         now += wait
-        piece = passage.take(now)
+        piece = line.take(now)
         if piece is None:  # the sum was rounded down
             now += 1e-9
         else:
@@ -119,21 +119,21 @@ def arrivals(passage: Passage, start: float = 0.0) -> list[tuple[float, bytes]]:
 
 
 def test_delay_is_the_same_for_all() -> None:
-    passage = Passage(Faults(delay=0.2), "")
-    passage.put(b"a", 10.0)
-    passage.put(b"b", 10.1)
-    assert passage.take(10.19) is None
-    assert arrivals(passage, 10.19) == [(pytest.approx(10.2), b"a"), (pytest.approx(10.3), b"b")]
-    assert passage.is_empty
-    assert passage.seconds_to_wait(11) is None
+    line = DelayLine(Faults(delay=0.2), "")
+    line.put(b"a", 10.0)
+    line.put(b"b", 10.1)
+    assert line.take(10.19) is None
+    assert arrivals(line, 10.19) == [(pytest.approx(10.2), b"a"), (pytest.approx(10.3), b"b")]
+    assert line.is_empty
+    assert line.seconds_to_wait(11) is None
 
 
-def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
+def test_jitter_depends_on_the_seed_and_keeps_the_order() -> None:
     def run(seed: int, stream: str) -> list[tuple[float, bytes]]:
-        passage = Passage(Faults(jitter=0.5, seed=seed), stream)
+        line = DelayLine(Faults(jitter=0.5, seed=seed), stream)
         for number in range(20):
-            passage.put(bytes([number]), number / 100)
-        return arrivals(passage)
+            line.put(bytes([number]), number / 100)
+        return arrivals(line)
 
     assert run(1, "a") == run(1, "a")
     assert run(1, "a") != run(2, "a")
@@ -145,61 +145,61 @@ def test_jitter_is_of_a_seed_and_keeps_the_order() -> None:
 
 
 def test_rate_is_smooth_and_exact() -> None:
-    passage = Passage(Faults(rate=1000), "")
-    passage.put(bytes(1500), 0.0)
-    found = arrivals(passage)
+    line = DelayLine(Faults(rate=1000), "")
+    line.put(bytes(1500), 0.0)
+    found = arrivals(line)
     assert found[0] == (pytest.approx(0.05), bytes(50))
     assert found[-1][0] == pytest.approx(1.5)
-    passage.put(bytes(10), 10.0)
-    assert arrivals(passage, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
+    line.put(bytes(10), 10.0)
+    assert arrivals(line, 10.0)[0][0] == pytest.approx(10.01), "what was not used is not saved up"
 
 
-def test_chunks_come_one_by_one() -> None:
-    passage = Passage(Faults(chunk=2), "")
-    passage.put(b"abcde", 0.0)
-    assert [piece for _, piece in arrivals(passage)] == [b"ab", b"cd", b"e"]
-    passage.put(b"abcd", 1.0)
-    assert passage.take(5.0) == b"ab"
-    assert passage.take(5.0) is None, "who looks late still gets one at a time"
-    assert passage.take(5.0 + PAUSE) == b"cd"
+def test_chunks_arrive_one_by_one() -> None:
+    line = DelayLine(Faults(chunk=2), "")
+    line.put(b"abcde", 0.0)
+    assert [piece for _, piece in arrivals(line)] == [b"ab", b"cd", b"e"]
+    line.put(b"abcd", 1.0)
+    assert line.take(5.0) == b"ab"
+    assert line.take(5.0) is None, "a late caller still gets one piece at a time"
+    assert line.take(5.0 + PAUSE) == b"cd"
 
 
 @pytest.mark.parametrize("cut", [1, 3, 7, 100])
 @pytest.mark.parametrize(
-    ("faults", "fate"),
+    ("faults", "ending"),
     [
-        (Faults(reset_after=7), Fate.RESET),
-        (Faults(truncate_after=7), Fate.TRUNCATE),
-        (Faults(truncate_after=7, reset_after=8), Fate.TRUNCATE),
-        (Faults(truncate_after=8, reset_after=7), Fate.RESET),
+        (Faults(reset_after=7), Ending.RESET),
+        (Faults(truncate_after=7), Ending.TRUNCATE),
+        (Faults(truncate_after=7, reset_after=8), Ending.TRUNCATE),
+        (Faults(truncate_after=8, reset_after=7), Ending.RESET),
     ],
 )
-def test_exactly_so_many_bytes_go_through(faults: Faults, fate: Fate, cut: int) -> None:
-    passage = Passage(faults, "")
+def test_exactly_the_limit_of_bytes_goes_through(faults: Faults, ending: Ending, cut: int) -> None:
+    line = DelayLine(faults, "")
     data = b"0123456789"
     for start in range(0, len(data), cut):
-        assert passage.fate is (fate if start >= 7 else None)
-        passage.put(data[start : start + cut], 0.0)
-    assert passage.fate is fate
-    assert b"".join(piece for _, piece in arrivals(passage)) == b"0123456"
+        assert line.ending is (ending if start >= 7 else None)
+        line.put(data[start : start + cut], 0.0)
+    assert line.ending is ending
+    assert b"".join(piece for _, piece in arrivals(line)) == b"0123456"
 
 
-def test_nothing_at_all_goes_through() -> None:
-    assert Passage(Faults(reset_after=0), "").fate is Fate.RESET
-    assert Passage(Faults(), "").fate is None
+def test_a_limit_of_zero_lets_nothing_through() -> None:
+    assert DelayLine(Faults(reset_after=0), "").ending is Ending.RESET
+    assert DelayLine(Faults(), "").ending is None
 
 
-def test_there_is_room_for_so_much() -> None:
-    passage = Passage(Faults(delay=1), "")
-    passage.put(bytes(CAPACITY - 1), 0.0)
-    assert passage.has_room
-    passage.put(b"x", 0.0)
-    assert not passage.has_room
-    assert passage.take(1.0) is not None
-    assert passage.has_room
+def test_the_capacity_is_limited() -> None:
+    line = DelayLine(Faults(delay=1), "")
+    line.put(bytes(CAPACITY - 1), 0.0)
+    assert line.has_capacity
+    line.put(b"x", 0.0)
+    assert not line.has_capacity
+    assert line.take(1.0) is not None
+    assert line.has_capacity
 
 
-# The last word of TLS.
+# close_notify.
 
 
 def record(kind: int, size: int, fill: int = 0) -> bytes:
@@ -220,7 +220,7 @@ def through(data: bytes, cut: int) -> bytes:
 
 @pytest.mark.parametrize("cut", [1, 2, 5, 6, 24, 1000])
 @pytest.mark.parametrize("last", [HIDDEN, ALERT])
-def test_an_alert_is_dropped_where_it_is_the_last_record(last: bytes, cut: int) -> None:
+def test_an_alert_is_dropped_as_the_last_record(last: bytes, cut: int) -> None:
     assert through(DATA + HIDDEN + DATA + last, cut) == DATA + HIDDEN + DATA
     assert through(ALERT + last, cut) == ALERT
 
@@ -239,11 +239,11 @@ def test_an_alert_is_dropped_where_it_is_the_last_record(last: bytes, cut: int) 
         b"abc",
     ],
 )
-def test_everything_else_goes_on_as_it_came(data: bytes, cut: int) -> None:
+def test_other_records_pass_unchanged(data: bytes, cut: int) -> None:
     assert through(data, cut) == data
 
 
-def test_what_may_be_data_can_be_released_and_an_alert_cannot() -> None:
+def test_a_record_that_may_be_data_can_be_released_and_an_alert_cannot() -> None:
     records = CloseNotifyFilter()
     assert records.feed(HIDDEN[:10]) == b""
     assert records.may_be_data

@@ -44,7 +44,7 @@ from wireline import (
 from wireline.net import Socket
 from wireline.net import dial as net_dial
 from wireline.net import serve as net_serve
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 from wireline.tls import Handshake, SslContext
 
 LOUD = SocketFlag(0)
@@ -949,7 +949,7 @@ def run(budget: Budget) -> Iterator[Finding]:
     from tests.torture import signals
 
     with tempfile.TemporaryDirectory(prefix="wireline-torture-") as directory:
-        ThrowawayCA().write(directory)
+        TestCA().write(directory)
         kinds = KINDS if budget.size != "sample" else ("plain",)
         rounds = [(kind, action) for kind in kinds for action in ("raise", "disturb")]
         # A third of the time for real signals: they find what is frequent, the others what is rare.

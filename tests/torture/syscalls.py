@@ -26,7 +26,7 @@ from tests.torture.registry import Budget, Finding
 from tests.torture.scenes import PATIENCE, Stage
 from tests.torture.shim import ERRORS, Control, build
 from wireline import BusyError, DialError, EndOfStreamError, SocketTimeout, WirelineError
-from wireline.testing import ThrowawayCA
+from wireline.testing import TestCA
 
 FLAVOURS = ("blocking", "asyncio", "uvloop")
 
@@ -73,7 +73,7 @@ def run(budget: Budget) -> Iterator[Finding]:
             shim = build(directory)
         except (OSError, subprocess.CalledProcessError) as error:
             raise RuntimeError(f"the shim cannot be compiled: {getattr(error, 'stderr', error)}") from error
-        ThrowawayCA().write(directory)
+        TestCA().write(directory)
         if not budget.full:
             budget.random.shuffle(combinations)
         if budget.size == "sample":

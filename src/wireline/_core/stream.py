@@ -23,7 +23,7 @@ from typing import ClassVar
 
 from wireline._core.buffer import BufferState, ReceiveBuffer, fed
 from wireline._core.lines import EMPTY_LINE, Line, find_line
-from wireline.errors import EndOfStreamError, LineTooLongError, fresh_copy
+from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
 
 # A request that lacks as many bytes as this asks for just these: they need not be copied out of a larger piece, and
@@ -332,12 +332,12 @@ class StreamCore:
     def _at_end(self, flags: SocketFlag) -> bytes:
         if self._error is None or is_disconnection_error(flags, self._error):
             return b""
-        raise fresh_copy(self._error)
+        raise copy_for_reraise(self._error)
 
     def _too_short(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
         if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
-            return fresh_copy(self._error)
+            return copy_for_reraise(self._error)
         shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
         shortfall.__cause__ = self._error
         return shortfall

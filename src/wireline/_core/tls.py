@@ -20,7 +20,7 @@ from typing import ClassVar, TypeVar
 from wireline._core.buffer import fed
 from wireline._core.stream import NOTHING, StreamCore
 from wireline._core.tls_engine import PORTION, RECORD, RECORD_ON_WIRE, TlsEngine, TruncatedError
-from wireline.errors import fresh_copy
+from wireline.errors import copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
 __all__ = ["SLICE", "TlsCore"]
@@ -111,7 +111,7 @@ class TlsCore(StreamCore):
             if isinstance(error, TruncatedError):
                 error.__cause__ = self._cause
             # A copy: the frames of the one that is raised would keep the socket alive.
-            super().fail(fresh_copy(error))
+            super().fail(copy_for_reraise(error))
             raise
         if done:
             self._decrypt(at_end=self._cut)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol, cast
 
 from wireline._core.tls_records import ReadInto, RecordReader, lost
-from wireline.errors import WirelineError, fresh_copy
+from wireline.errors import WirelineError, copy_for_reraise
 
 if TYPE_CHECKING:
     from wireline.tls import Certificate, TlsInfo
@@ -226,7 +226,7 @@ class TlsEngine:
             ssl.SSLError: it failed, or the policy refuses the peer. The output is the alert that says so.
         """
         if self.error is not None:
-            raise fresh_copy(self.error)
+            raise copy_for_reraise(self.error)
         sent_before = not self.outgoing.pending
         try:
             self.obj.do_handshake()
@@ -285,7 +285,7 @@ class TlsEngine:
     def conclude(self, *, at_end: bool = False) -> None:
         """Raise what came after everything that was decrypted, as ``feed`` does."""
         if self.error is not None:
-            raise fresh_copy(self.error)
+            raise copy_for_reraise(self.error)
         if at_end and not self.ended:
             if not self.policy.ragged_eof:
                 raise TruncatedError  # of reading: writing may still work, or fails by itself
@@ -407,7 +407,7 @@ class TlsEngine:
             BrokenPipeError: ``close_notify`` was sent.
         """
         if self.error is not None:
-            raise fresh_copy(self.error)
+            raise copy_for_reraise(self.error)
         if not self.may_write:
             raise BrokenPipeError(errno.EPIPE, "the TLS connection was shut for writing")
         if not data:
@@ -453,7 +453,7 @@ class TlsEngine:
 
     def failed(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
-        self.error = fresh_copy(error)
+        self.error = copy_for_reraise(error)
         self.at_ease = self.may_write = False
         return error
 

@@ -1,1 +1,1 @@
-"""Descriptors, names, threads in the background and processes: every use of the operating system that does not wait."""
+"""Every use of the operating system that does not wait: descriptors, host names, background threads, processes."""

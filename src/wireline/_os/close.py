@@ -1,4 +1,4 @@
-"""Closing a descriptor, whatever close(2) reports."""
+"""Closing a descriptor without raising the error of close(2)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["close_quietly"]
 
 
 def close_quietly(sock: socket.socket) -> None:
-    """Close a socket whose data was sent, or is not wanted any more.
+    """Close a socket, and ignore an error of close(2).
 
-    An error of close(2) is about data that cannot be written again, and on Linux the number is free all the same
-    (close(2), "Dealing with error returns from close()"). A caller could do nothing about it, so it is not raised.
+    Such an error is about data that was written before and cannot be written again. On Linux the descriptor is closed
+    all the same (close(2), "Dealing with error returns from close()"), so a caller can do nothing about it.
     """
     with contextlib.suppress(OSError):
         sock.close()

@@ -1,31 +1,31 @@
-"""One datagram: what a receive gives, and the one system call that gives it."""
+"""Receiving one datagram with one system call, and the public tuples that hold it."""
 
 from __future__ import annotations
 
 import socket
 from typing import Any, NamedTuple
 
-from wireline.address import Address, display_address
+from wireline.address import Address, to_display_address
 from wireline.errors import SockAddr
 from wireline.options import DONT_WAIT, SocketFlag
 
 __all__ = [
     "Datagram",
-    "Raw",
-    "Received",
-    "cut",
-    "cut_into",
-    "cut_raw",
-    "made",
-    "put",
+    "RawDatagram",
+    "ReceivedInto",
+    "make_datagram",
+    "parse_raw",
     "receive",
     "receive_into",
     "receive_raw",
+    "store_datagram",
+    "truncate",
+    "truncate_into",
 ]
 
-# Bytes. The system's call takes its memory before it knows what comes. A UDP datagram has 64 KiB at most, one of a Unix
-# socket as much as its send buffer holds. A guess: much more than the buffers that systems are set up with.
-_LARGEST = 16 * 1024 * 1024
+# Bytes. Python allocates the whole size before recvmsg(2). A UDP datagram has at most 64 KiB, a Unix datagram at most
+# the size of its sender's send buffer. A guess: far above the send buffers that systems are configured with.
+_MAX_DATAGRAM = 16 * 1024 * 1024
 
 
 class _DatagramFields(NamedTuple):
@@ -34,91 +34,91 @@ class _DatagramFields(NamedTuple):
 
 
 class Datagram(_DatagramFields):
-    """One datagram: ``(data, address)``, and whether the operating system cut it.
+    """One datagram: ``(data, address)``, and whether the operating system truncated it.
 
     Attributes:
-        data: what was received.
-        address: who sent it.
-        truncated: it was larger than the size that was asked for; the rest is gone.
+        data: the bytes received.
+        address: the sender.
+        truncated: the datagram was larger than the requested size; the rest is lost.
     """
 
     truncated: bool = False
 
 
-class _ReceivedFields(NamedTuple):
+class _ReceivedIntoFields(NamedTuple):
     size: int
     address: Address
 
 
-class Received(_ReceivedFields):
-    """One datagram in the caller's buffer: ``(size, address)``, and whether the operating system cut it.
+class ReceivedInto(_ReceivedIntoFields):
+    """One datagram in the caller's buffer: ``(size, address)``, and whether the operating system truncated it.
 
     Attributes:
-        size: bytes that were received.
-        address: who sent them.
-        truncated: it was larger than the buffer; the rest is gone.
+        size: the number of bytes received.
+        address: the sender.
+        truncated: the datagram was larger than the buffer; the rest is lost.
     """
 
     truncated: bool = False
 
 
-Raw = tuple[bytes, bool, SockAddr | None]
-"""What was received, whether the operating system cut it, and its sender."""
+RawDatagram = tuple[bytes, bool, SockAddr | None]
+"""The bytes, whether the operating system truncated them, and the sender."""
 
 
 def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
-    """Receive one datagram of at most ``size`` bytes, without waiting."""
+    """Receive at most ``size`` bytes of one datagram, without waiting."""
     arrived: list[tuple[Any, ...]] = []
     receive_raw(sock, size, flags.to_os_flags() | DONT_WAIT, arrived)
-    return made(*cut_raw(arrived[0], size))
+    return make_datagram(*parse_raw(arrived[0], size))
 
 
-def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> Received:
-    """The same into the caller's buffer."""
+def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> ReceivedInto:
+    """Receive one datagram into ``target``, without waiting."""
     arrived: list[tuple[Any, ...]] = []
     receive_raw(sock, len(target), flags.to_os_flags() | DONT_WAIT, arrived)
-    return put(target, *cut_raw(arrived[0], len(target)))
+    return store_datagram(target, *parse_raw(arrived[0], len(target)))
 
 
 def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]]) -> None:
-    """Receive one datagram; it is in ``arrived`` before a signal handler can run, in the form of the system call."""
-    size = min(size, _LARGEST)
+    """Receive one datagram into ``arrived``, as ``recvmsg`` returns it. A signal handler cannot run between the two."""
+    size = min(size, _MAX_DATAGRAM)
     if hasattr(sock, "recvmsg"):
         arrived.extend(map(sock.recvmsg, (size,), (0,), (os_flags,)))
     else:
-        # Windows has no recvmsg. One byte more than was asked for tells whether there was more.
+        # Windows has no recvmsg: one byte more than requested shows whether the datagram is larger.
         arrived.extend(map(sock.recvfrom, (size + 1,), (os_flags,)))
 
 
-def cut_raw(arrived: tuple[Any, ...], size: int) -> Raw:
-    """What ``receive_raw`` has got, at most ``size`` bytes of it: it may have been received for another call."""
+def parse_raw(arrived: tuple[Any, ...], size: int) -> RawDatagram:
+    """Take at most ``size`` bytes of a received datagram. It may have been received for a call with a larger size."""
     data, *more = arrived
     truncated = len(data) > size or (len(more) == 3 and bool(more[1] & socket.MSG_TRUNC))
     return data[:size], truncated, more[-1]
 
 
-def cut(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
-    """Make of a whole datagram what ``receive`` would have given."""
-    return made(data[:size], len(data) > size, sender)
+def truncate(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
+    """Return the result of ``receive`` for a complete datagram."""
+    return make_datagram(data[:size], len(data) > size, sender)
 
 
-def cut_into(data: bytes, sender: SockAddr | None, target: memoryview) -> Received:
-    """Make of a whole datagram what ``receive_into`` would have given."""
-    return put(target, data[: len(target)], len(data) > len(target), sender)
+def truncate_into(data: bytes, sender: SockAddr | None, target: memoryview) -> ReceivedInto:
+    """Return the result of ``receive_into`` for a complete datagram."""
+    return store_datagram(target, data[: len(target)], len(data) > len(target), sender)
 
 
-def made(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
-    """What ``receive`` gives."""
-    datagram = Datagram(data, display_address(sender))
+def make_datagram(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
+    """Make the public tuple."""
+    datagram = Datagram(data, to_display_address(sender))
     if truncated:
         datagram.truncated = True
     return datagram
 
 
-def put(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> Received:
-    """What ``receive_into`` gives."""
+def store_datagram(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> ReceivedInto:
+    """Copy the data to ``target``, and make the public tuple."""
     target[: len(data)] = data
-    received = Received(len(data), display_address(sender))
+    received = ReceivedInto(len(data), to_display_address(sender))
     if truncated:
         received.truncated = True
     return received

@@ -1,4 +1,4 @@
-"""What is done to a bare descriptor, and what its errors mean. None of it waits."""
+"""Operations on a bare descriptor, and the meaning of their errors. None of them waits."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from wireline.options import (
     SocketFlag,
 )
 
-# accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
+# accept(2), "Error handling": these are errors of one connection that was not accepted yet, not of the listener.
 _FAILED_BEFORE_ACCEPT = frozenset(
     getattr(errno, name)
     for name in (
@@ -41,54 +41,54 @@ CONNECTING = frozenset(
     for name in "EINPROGRESS EWOULDBLOCK EAGAIN EINTR WSAEWOULDBLOCK".split()
     if hasattr(errno, name)
 )
-"""What ``connect`` says when it was not allowed to wait and has begun. Interrupted by a signal it goes on, too."""
+"""The error numbers of a non-blocking ``connect`` that has begun. After EINTR it goes on, too."""
 
-# A value of SO_LINGER: closing drops what was not sent, and resets the connection.
+# `struct linger` of SO_LINGER, on and 0 seconds: close(2) drops unsent data and resets the connection.
 _ABORT = struct.pack("ii", 1, 0)
 
-_GONE = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
+_DISCONNECTED = frozenset({errno.ENOTCONN, errno.ECONNRESET, errno.EPIPE})
 
 
-# Linux lets a socket's type carry two flags.
+# Flags that Linux allows in a socket's type.
 _TYPE_FLAGS: int = getattr(socket, "SOCK_NONBLOCK", 0) | getattr(socket, "SOCK_CLOEXEC", 0)
 
 
-_OTHER_KINDS = {
+_UNSUPPORTED_TYPES = {
     int(kind): kind.name
     for kind in socket.SocketKind
     if kind not in (SOCK_STREAM, SOCK_DGRAM) and not kind & _TYPE_FLAGS
 }
 
 
-# `socket.socket` as Python has it waits in the kernel. gevent and its like put a class of their own in its place, whose
-# `recv` waits in their loop for the socket's own timeout, MSG_DONTWAIT or not.
+# Python's `socket.socket` waits in the kernel. gevent and the like replace it by a class whose `recv` waits in their
+# loop for the socket's own timeout, with MSG_DONTWAIT or without.
 KERNEL_WAITS: bool = bool(DONT_WAIT) and issubclass(socket.socket, _socket.socket)
-"""Whether a stream of the blocking flavour may wait inside ``recv`` and ``send``, and refuse to by a flag."""
+"""Whether ``recv`` and ``send`` of a blocking descriptor wait in the kernel, and do not with MSG_DONTWAIT."""
 
 
 def require_kernel_waits(sock: socket.socket) -> None:
-    """Refuse a socket of a class that was put in the place of ``socket.socket`` after this library was imported.
+    """Refuse a socket if ``socket.socket`` was replaced after this library was imported.
 
     Raises:
-        RuntimeError: it is one: its timeouts would be ignored.
+        RuntimeError: it was replaced, and timeouts would be ignored.
     """
     if not isinstance(sock, _socket.socket):
         raise RuntimeError(
             f"{type(sock).__module__} has replaced socket.socket after wireline was imported, and timeouts would be"
-            " ignored: patch first, and import wireline then"
+            " ignored; import wireline after the patch"
         )
 
 
 class State(enum.Enum):
-    """What a socket has become."""
+    """The state of a socket."""
 
     FRESH = "unconnected"
     LISTENING = "listening"
     CONNECTED = "connected"
 
 
-def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
-    """What the default protocol, TCP, stands for."""
+def default_protocol(domain: int, sock_type: int, protocol: int) -> int:
+    """Return the protocol that fits the domain and the type, where the caller gave the default, TCP."""
     if protocol != IPPROTO_TCP:
         return protocol
     if domain not in (AF_INET, AF_INET6):
@@ -96,28 +96,28 @@ def fitting_protocol(domain: int, sock_type: int, protocol: int) -> int:
     return IPPROTO_UDP if sock_type == SOCK_DGRAM else protocol
 
 
-def require_kind(sock_type: int, *, made: bool = True) -> None:
-    """Refuse a kind of socket that is neither a stream nor datagrams.
+def require_kind(sock_type: int, *, exists: bool = True) -> None:
+    """Refuse a socket type other than ``SOCK_STREAM`` and ``SOCK_DGRAM``.
 
     Args:
-        sock_type: the kind.
-        made: there is such a socket. What there is not yet, and has no name in Python, the operating system may refuse.
+        sock_type: the type.
+        exists: the socket exists already. For a new one the operating system decides about unknown types.
 
     Raises:
         ValueError: it is ``SOCK_SEQPACKET``, ``SOCK_RAW``, ...
     """
     kind = sock_type & ~_TYPE_FLAGS
-    name = _OTHER_KINDS.get(kind)
-    if name is not None or (made and kind not in (SOCK_STREAM, SOCK_DGRAM)):
-        raise ValueError(f"a socket is SOCK_STREAM or SOCK_DGRAM here; {name or kind} is not supported")
+    name = _UNSUPPORTED_TYPES.get(kind)
+    if name is not None or (exists and kind not in (SOCK_STREAM, SOCK_DGRAM)):
+        raise ValueError(f"a socket type is SOCK_STREAM or SOCK_DGRAM; {name or kind} is not supported")
 
 
 def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
-    """Make a descriptor. Every TCP stream has TCP_NODELAY from its first moment (C7)."""
+    """Make a non-blocking socket. A TCP stream has TCP_NODELAY from the start (promise C7)."""
     sock = socket.socket(domain, sock_type, protocol)
     try:
-        sock.setblocking(False)  # whatever `socket.setdefaulttimeout` says
-        no_delay(sock)
+        sock.setblocking(False)  # `socket.setdefaulttimeout` may have set a timeout
+        set_no_delay(sock)
     except BaseException:
         sock.close()
         raise
@@ -125,10 +125,10 @@ def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
 
 
 def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
-    """Make a socket and begin to connect it; also whether that is done already.
+    """Make a socket and begin to connect it; return it, and whether it is connected already.
 
     Raises:
-        OSError: it failed at once; the socket is closed again.
+        OSError: it failed at once; the socket is closed.
     """
     family, sock_type, protocol, _, sockaddr = info
     sock = create(family, sock_type, protocol)
@@ -137,7 +137,7 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
         if code and code not in CONNECTING:
             raise OSError(code, os.strerror(code))
         if not code:
-            refuse_itself(sock)
+            reject_self_connect(sock)
     except BaseException:
         sock.close()
         raise
@@ -145,25 +145,25 @@ def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
 
 
 Unclaimed = list[tuple[int, SockAddr]]
-"""Clients that were accepted, and are not handed out: the number of a descriptor, and an address."""
+"""Accepted clients that no caller has got yet: the number of the descriptor, and the peer's address."""
 
 
 def accept_now(listener: socket.socket, unclaimed: Unclaimed) -> tuple[socket.socket, SockAddr]:
-    """Accept a client that is there already, one of ``unclaimed`` first.
+    """Accept a client without waiting, one of ``unclaimed`` first.
 
-    An exception of a signal handler loses no descriptor: the number passes from the system call to a list, and from
-    there to the object that closes it, without a moment in which a handler can run. What an exception leaves is in
-    ``unclaimed``, for the next call or ``close_unclaimed``.
+    An exception of a signal handler loses no descriptor: its number goes from the system call to a list, and from there
+    to the object that closes it, and no handler can run in between. After an exception it is in ``unclaimed``, for the
+    next call or ``close_unclaimed``.
 
     Raises:
-        BlockingIOError: there is none.
+        BlockingIOError: no client is waiting.
     """
     if not isinstance(listener, _socket.socket):
-        return listener.accept()  # gevent's, which says nothing of how it does it
+        return listener.accept()  # gevent's, which has other internals
     family, kind, protocol = listener.family, listener.type, listener.proto
     client: socket.socket = socket.socket.__new__(socket.socket)
     vars_of: Any = client
-    vars_of._io_refs, vars_of._closed = 0, False  # what `__init__` does besides
+    vars_of._io_refs, vars_of._closed = 0, False  # as `socket.socket.__init__` does
     mine: Unclaimed = []
     try:
         try:
@@ -181,15 +181,15 @@ def accept_now(listener: socket.socket, unclaimed: Unclaimed) -> tuple[socket.so
 
 
 def close_unclaimed(unclaimed: Unclaimed) -> None:
-    """Close the descriptors of clients that are not handed out."""
+    """Close the descriptors of clients that no caller has got."""
     numbers = map(operator.itemgetter(0), map(list.pop, itertools.repeat(unclaimed)))
-    with contextlib.suppress(IndexError):  # that was all
+    with contextlib.suppress(IndexError):  # the list is empty
         for _ in map(socket.close, numbers):
             pass
 
 
-def has_room(sock: socket.socket) -> bool:
-    """Whether the kernel would take something more to send."""
+def is_writable(sock: socket.socket) -> bool:
+    """Whether the send buffer has free space."""
     if hasattr(select, "poll"):
         poll = select.poll()
         poll.register(sock, select.POLLOUT)
@@ -198,54 +198,53 @@ def has_room(sock: socket.socket) -> bool:
 
 
 def connect_result(sock: socket.socket) -> OSError | None:
-    """What became of a connection attempt that is over."""
+    """Return the error of a connection attempt that has ended; None if it is connected."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
     if code:
         return OSError(code, os.strerror(code))
     try:
-        refuse_itself(sock)
+        reject_self_connect(sock)
     except OSError as error:
         return error
     return None
 
 
-def refuse_itself(sock: socket.socket) -> None:
-    """Take a TCP connection to itself for a refused attempt (C8).
+def reject_self_connect(sock: socket.socket) -> None:
+    """Report a TCP connection to itself as refused (promise C8).
 
-    The kernel chooses the local port of an attempt. If it chooses the very port that is dialled, at which nothing
-    listens, the attempt meets itself: TCP's simultaneous open, with one end. A program would read its own request.
+    The kernel chooses the local port. If it chooses the destination port, at which nothing listens, the SYN reaches its
+    own socket: TCP's simultaneous open with one end. The program would read its own request.
 
     Raises:
         ConnectionRefusedError: both ends of the connection are this socket.
-        OSError: the socket could not be asked.
+        OSError: from getsockname(2).
     """
     if sock.type != SOCK_STREAM or sock.family not in (AF_INET, AF_INET6):
         return
     local = sock.getsockname()
     try:
         peer = sock.getpeername()
-    except OSError:  # reset already: there was a peer
+    except OSError:  # reset already, so there was a peer
         return
-    if local[:2] != peer[:2] or local[3:] != peer[3:]:  # but for the flow label of IPv6
+    if local[:2] != peer[:2] or local[3:] != peer[3:]:  # all but the flow label of IPv6
         return
-    # Closed in the ordinary way it would wait for its own last segments, and keep the server that is missing here from
-    # binding its port for a minute.
-    with contextlib.suppress(OSError):  # then it waits; the attempt has failed in any case
+    # After an ordinary close the socket is in TIME_WAIT for a minute, and a server could not bind the port.
+    with contextlib.suppress(OSError):  # the attempt has failed in any case
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
     error = ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
-    error.add_note("nothing listens there: the connection had reached its own socket")
+    error.add_note("nothing listens there: the socket had connected to itself")
     raise error
 
 
-def no_delay(sock: socket.socket) -> None:
-    """Set TCP_NODELAY on a TCP stream; of any other socket leave all as it is."""
+def set_no_delay(sock: socket.socket) -> None:
+    """Set TCP_NODELAY on a TCP stream; leave any other socket alone."""
     if sock.type == SOCK_STREAM and sock.family in (AF_INET, AF_INET6) and sock.proto in (0, IPPROTO_TCP):
         sock.setsockopt(IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
-    """Ask the operating system what a descriptor from elsewhere has become."""
-    with contextlib.suppress(OSError):  # not everywhere, and not for every kind
+def probe_state(sock: socket.socket) -> tuple[State, SockAddr | None]:
+    """Ask the operating system for the state of a socket, and for its peer if it is connected."""
+    with contextlib.suppress(OSError):  # not on every system, and not for every type
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             return State.LISTENING, None
     try:
@@ -255,14 +254,14 @@ def state_of(sock: socket.socket) -> tuple[State, SockAddr | None]:
 
 
 def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
-    """Whether ``accept`` failed for a client that went away before, and should go on with the next one (S4)."""
+    """Whether ``accept`` failed because of one client that has gone, so that the next can be tried (promise S4)."""
     return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
 
 
 def shut_down_writing(sock: socket.socket) -> None:
-    """Half-close. A peer that is gone already needs no telling."""
+    """Shut down writing. A peer that is gone already is no error."""
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:
-        if error.errno not in _GONE:
+        if error.errno not in _DISCONNECTED:
             raise

@@ -1,22 +1,21 @@
-"""How a descriptor is closed, so that closing never eats what was sent before.
+"""Closing a descriptor without losing what was sent before.
 
-Linux answers with a reset, and throws away what it has not sent yet, when a descriptor is closed while unread input
-sits in the kernel, or when input arrives after the close. A peer that pipelines, or a TLS 1.3 client that never
-reads its session tickets, therefore loses the end of the last reply (200,000 bytes became 81,920).
+Linux answers with a reset and drops unsent data when a descriptor is closed while unread input is in the kernel, or
+when input arrives after the close. A peer that pipelines, or a TLS 1.3 client that never reads its session tickets,
+then loses the end of the last reply (measured: 81,920 of 200,000 bytes arrived).
 
-The cure is the lingering close of HTTP servers, here below HTTP: stop sending, go on reading and dropping until the
-peer is done or the time is up, then close. That must not hold up the caller, so one daemon thread does it for the
-whole process and both flavours (docs/decisions/0007 says why not the event loop). It exists only while there is
-something to linger for.
+The remedy is the lingering close of HTTP servers: stop sending, read and discard until the peer is done or the time
+is up, then close. One daemon thread does this for the whole process and both flavours, so that no caller waits
+(docs/decisions/0007 says why not the event loop). The thread exists only while a socket lingers.
 
-A socket is handed over by ``deque.append``, from any thread, finalizer or signal handler. Which thread serves the
-queue is decided by ``dict.setdefault``: a second one finds the place taken and ends. The thread gives the place up
-before it looks into the queue for the last time, and a caller looks for the thread after the append, so one of the two
-sees the other. No lock is involved.
+Sockets reach the thread through a queue, by ``deque.append``, from any thread, finalizer or signal handler. No lock is
+involved. ``dict.setdefault`` decides which thread serves the queue; a second thread finds the key taken and ends. The
+thread removes the key before it looks into the queue for the last time, and a caller looks for the key after its
+append, so at least one of the two sees the other.
 
-Where no thread can be had, at the end of the interpreter or at a limit of the system, the calling thread lingers
-itself, until the kernel has delivered all that was sent, and for a bounded time. Sockets that the main thread closes
-before this module's exit hook are left for it, and share one wait.
+If no thread can run, at the end of the interpreter or at a limit of the system, the calling thread lingers itself:
+until the peer's kernel has acknowledged everything, and for a bounded time. Sockets that the main thread closes before
+this module's exit hook are left for that hook and share one wait.
 """
 
 from __future__ import annotations
@@ -34,539 +33,552 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 
 from wireline._core.deadline import Deadline
-from wireline._os import background as _background
+from wireline._os import background
 from wireline._os.close import close_quietly
-from wireline.options import NO_SIGNAL
+from wireline.options import DONT_WAIT, NO_SIGNAL
 
 if sys.platform != "win32":
     import fcntl
     import resource
     import termios
 
-__all__ = ["DEFAULT_LINGER", "dispose"]
+__all__ = ["DEFAULT_LINGER", "close_in_background"]
 
 DEFAULT_LINGER = 2.0
-"""Seconds that a lingering close may take unless told otherwise; also the most that interpreter exit waits.
+"""Seconds that a lingering close may take by default, and the most that the end of the interpreter waits.
 
-nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library, which is a guest in its process, takes the shorter.
+nginx's ``lingering_timeout`` is 5 s, Apache's is 2 s; a library takes the shorter.
 """
 
-# The most sockets that linger at one time, unless half of the descriptors that the process may have are fewer: each
-# holds one that a new connection may need. The number itself bounds the memory, at about 1 kB a socket to 16 MB.
-_MOST = 16_384
+# The most sockets that linger at one time, unless half of the process's limit of descriptors is less: each socket holds
+# a descriptor that a new connection may need. This number bounds the memory to 16 MB, at about 1 kB a socket.
+_MAX_SOCKETS = 16_384
 
-# Seconds that the thread stays when there is nothing left to do, so that a loop which closes sockets one after the
-# other does not start a thread for each. A guess: long beside a close (20 us), too short to be noticed.
-_IDLE = 0.005
+# Seconds that the thread waits for more work before it ends, so that a loop which closes one socket after the other
+# does not start a thread for each. A guess: long beside a close (20 us), too short to be noticed.
+_IDLE_TIMEOUT = 0.005
 
-# Seconds of silence after which a peer that has got everything is taken for one that has no more to say, when no more
-# than that can be waited for. A reset does not take away what its kernel has, but many programs read no further once a
-# write of theirs has failed. A guess: a peer that answers while it reads does not pause for that long.
-_SILENCE = 0.1
+# Seconds of silence, with everything acknowledged, after which we close if we cannot wait longer. A reset does not
+# remove data from the peer's kernel, but many programs stop reading when a write fails. A guess: a peer that answers
+# while it reads does not pause for that long.
+_QUIET_TIME = 0.1
 
-# Seconds in which a thread that was started is believed to be on its way. After that another one is started.
-_BELIEF = 1.0
+# Seconds that a started thread has to begin to run. After that another one is started. A guess.
+_START_TIMEOUT = 1.0
 
-# Seconds between two looks at a socket that no event tells about: one that is deaf, or could not be polled. A guess.
-_LOOK = 0.01
-_FIRST_LOOK = 0.0005  # of a thread that has nothing else to do than to wait for it
-_SHARE = 10  # looks may take one part of this many of the thread's time
+# Seconds between two polls of a socket that is not in the selector: after SHUT_RD, or if it could not be registered.
+# A guess.
+_POLL_INTERVAL = 0.01
+# Seconds; the first interval of a thread that only waits for these sockets. A guess.
+_FIRST_POLL_INTERVAL = 0.0005
+# Polls may take one part in this many of the thread's time. A guess.
+_POLL_SHARE = 10
 
-# The most that is read from such a socket in between: others wait for the thread, too. A guess.
-_READS_A_LOOK = 16
+# The most reads of one socket before the next socket's turn. A guess.
+_MAX_READS_PER_POLL = 16
 
-# Seconds. Nothing is known to need it: it bounds the harm if an exception of a signal handler has cost a wake-up.
-_LONGEST_WAIT = 1.0
+# Seconds. Not needed by any known case: it bounds the harm if an exception of a signal handler has cost a wake-up.
+_MAX_WAIT = 1.0
 
-# Turns of the thread that may fail one after the other, before it closes what it has and ends.
-_FAILURES = 3
+# Failed rounds in a row after which the thread closes all its sockets and ends. A guess.
+_MAX_FAILURES = 3
 
-_DONT_WAIT: int = getattr(socket, "MSG_DONTWAIT", 0)
-
-# The key under which the thread that serves the queue is entered.
-_SERVING = "serving"
+# The key of the thread that serves the queue.
+_ACTIVE = "active"
 
 
-def dispose(
-    sock: socket.socket, linger: float | None = None, farewell: bytes = b"", *, deaf: bool = False
+def close_in_background(
+    sock: socket.socket, linger: float | None = None, final_bytes: bytes = b"", *, read_shutdown: bool = False
 ) -> None:
-    """Close ``sock`` without waiting; only where no thread can run any more it may take ``DEFAULT_LINGER`` seconds.
+    """Close a socket without waiting. If no thread can run, it may take up to ``DEFAULT_LINGER`` seconds.
 
     Args:
-        sock: the descriptor's owner; it is not used elsewhere any more.
-        linger: None is the operating system's plain close; 0 an abortive one (reset, unsent data is dropped); else
-            the seconds in which the peer may finish before the descriptor is closed in any case.
-        farewell: the last bytes to send, if ``linger`` leaves time for it.
-        deaf: it was shut down for reading, to wake a thread that waited for something to read.
+        sock: owns the descriptor; the caller must not use it any more.
+        linger: None closes at once, as close(2) does; 0 resets the connection and drops unsent data; otherwise the
+            seconds that the peer has before the descriptor is closed.
+        final_bytes: sent before the end of the stream, if ``linger`` is neither None nor 0.
+        read_shutdown: SHUT_RD was called on the socket, to wake a thread that was reading.
     """
     if linger is None:
         close_quietly(sock)
     elif linger == 0:
-        with contextlib.suppress(OSError):  # gone already: then there is nothing to abort
+        with contextlib.suppress(OSError):  # not connected any more: nothing to reset
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         close_quietly(sock)
     else:
-        leaving = _Leaving(sock, farewell, Deadline(linger, time.monotonic()), deaf=deaf)
+        lingering = _LingeringSocket(
+            sock, final_bytes, Deadline(linger, time.monotonic()), read_shutdown=read_shutdown
+        )
         try:
-            if leaving.stop_sending():
-                _lingerer.add(leaving)
+            if lingering.finish_sending():
+                _linger_thread.add(lingering)
             else:
                 close_quietly(sock)
         except BaseException:  # of a signal handler, between any two of the steps
-            if _lingerer.has(leaving):
-                _lingerer.hand_over(leaving)
+            if _linger_thread.has(lingering):
+                _linger_thread.enqueue(lingering)
             else:
                 close_quietly(sock)
             raise
 
 
-class _Leaving:
-    """A socket that has something to say yet, and then listens until its peer is done.
+class _LingeringSocket:
+    """A socket that sends its final bytes, and then reads until its peer is done.
 
-    A deaf one cannot hear when that is. It waits until the peer has got everything, and only then ends sending: Linux
-    resets a connection at which data arrives once both directions are shut down.
+    After SHUT_RD the peer's FIN cannot be seen. So we poll SIOCOUTQ until everything is acknowledged, and only then
+    send our FIN: Linux resets a connection at which data arrives once both directions are shut down.
     """
 
-    __slots__ = ("_ended", "_farewell", "_heard", "deadline", "deaf", "sock")
+    __slots__ = ("_fin_sent", "_final_bytes", "_last_heard", "deadline", "read_shutdown", "sock")
 
     def __init__(
-        self, sock: socket.socket, farewell: bytes, deadline: Deadline, *, deaf: bool = False
+        self, sock: socket.socket, final_bytes: bytes, deadline: Deadline, *, read_shutdown: bool = False
     ) -> None:
         self.sock = sock
         self.deadline = deadline
-        self.deaf = deaf
-        self._farewell = farewell
-        self._ended = False
-        self._heard = 0.0  # when the peer has last said something
+        self.read_shutdown = read_shutdown
+        self._final_bytes = final_bytes
+        self._fin_sent = False
+        self._last_heard = 0.0  # monotonic seconds of the peer's last data
 
     @property
     def events(self) -> int:
-        """What to wait for."""
-        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._farewell else 0)
+        """The events to wait for, as ``selectors`` defines them."""
+        return selectors.EVENT_READ | (selectors.EVENT_WRITE if self._final_bytes else 0)
 
-    def stop_sending(self) -> bool:
-        """Send what is left and then FIN, as far as there is room; False if the connection is gone."""
-        if self._ended:
+    @property
+    def has_unacked(self) -> bool:
+        """Whether the peer's kernel has not acknowledged everything yet."""
+        return bool(self._final_bytes) or _has_unacked(self.sock)
+
+    def finish_sending(self) -> bool:
+        """Send the final bytes and FIN, as far as the send buffer allows; False if the connection is gone."""
+        if self._fin_sent:
             return True
         try:
             if self.sock.gettimeout() != 0:
                 self.sock.setblocking(False)
-            while self._farewell:
-                # A duplicate of the descriptor may have made it blocking again.
-                self._farewell = self._farewell[self.sock.send(self._farewell, NO_SIGNAL | _DONT_WAIT) :]
-            if not self.deaf:
+            while self._final_bytes:
+                # DONT_WAIT: a duplicate of the descriptor may have made it blocking again.
+                sent = self.sock.send(self._final_bytes, NO_SIGNAL | DONT_WAIT)
+                self._final_bytes = self._final_bytes[sent:]
+            if not self.read_shutdown:
                 self.sock.shutdown(socket.SHUT_WR)
-                self._ended = True
+                self._fin_sent = True
         except BlockingIOError:
             return True
         except OSError:
             return False
         return True
 
-    def is_over(self, scrap: bytearray) -> bool:
-        """Do what can be done now; True when the peer is done, or has got everything, or is gone."""
-        if not self.stop_sending():
+    def is_done(self, discard_buffer: bytearray) -> bool:
+        """Send and read without waiting; True if the peer is done or gone, or after SHUT_RD has acknowledged all."""
+        if not self.finish_sending():
             return True
         try:
-            for _ in range(_READS_A_LOOK):
-                if not self.sock.recv_into(scrap, 0, _DONT_WAIT):
-                    return not self.deaf or not self.owes
-                self._heard = time.monotonic()
+            for _ in range(_MAX_READS_PER_POLL):
+                if not self.sock.recv_into(discard_buffer, 0, DONT_WAIT):
+                    return not self.read_shutdown or not self.has_unacked
+                self._last_heard = time.monotonic()
         except BlockingIOError:
-            return self.deaf and not self.owes
+            return self.read_shutdown and not self.has_unacked
         except OSError:
             return True
         return False
 
-    @property
-    def owes(self) -> bool:
-        """Whether the peer has not got everything yet."""
-        return bool(self._farewell) or _has_unsent(self.sock)
-
-    def is_settled(self, now: float) -> bool:
-        """Whether it may be closed if it must, and the peer will have got everything."""
-        return not self.owes and now - self._heard > _SILENCE
+    def is_quiet(self, now: float) -> bool:
+        """Whether everything is acknowledged and the peer has been silent: closing now loses nothing."""
+        return not self.has_unacked and now - self._last_heard > _QUIET_TIME
 
 
-class _Bell:
-    """Wakes a thread that polls. Its descriptors are closed with the last reference, not under a ringer's hands."""
+class _Waker:
+    """Wakes a thread that waits in a selector. The last reference closes the descriptors: ``wake`` is always safe."""
 
-    __slots__ = ("_ear", "_rung", "_string")
+    __slots__ = ("_receiver", "_sender", "_woken")
 
     def __init__(self) -> None:
-        self._rung = False
-        self._ear, self._string = socket.socketpair()
-        self._ear.setblocking(False)
-        self._string.setblocking(False)
+        self._woken = False
+        self._receiver, self._sender = socket.socketpair()
+        self._receiver.setblocking(False)
+        self._sender.setblocking(False)
 
-    def ring(self) -> None:
-        """Wake the thread. It is a system call once between two looks of the thread, and does not wait."""
-        if self._rung:
+    def wake(self) -> None:
+        """Wake the thread, from anywhere, without waiting. A second call before ``clear`` makes no system call."""
+        if self._woken:
             return
         try:
-            self._rung = True
-            self._string.send(b"\0")
+            self._woken = True
+            self._sender.send(b"\0")
         except OSError:
-            # Full, then it is rung; or out of order, then the thread finds out by itself, and looks without it.
+            # A full buffer is a wake-up already. After any other error the selector reports the descriptor, fails, and
+            # the thread goes on without it.
             return
-        except BaseException:  # of a signal handler: the next one rings
-            self._rung = False
+        except BaseException:  # of a signal handler: let the next call try again
+            self._woken = False
             raise
 
     def fileno(self) -> int:
-        """The descriptor to poll."""
-        return self._ear.fileno()
+        """The descriptor that becomes readable."""
+        return self._receiver.fileno()
 
-    def rest(self) -> None:
-        """Be silent again. The thread looks after this, not before, for sockets that were handed over."""
-        if self._rung:
-            with contextlib.suppress(BlockingIOError):  # `ring` has not got as far as sending
-                self._ear.recv(4096)
-            self._rung = False
+    def clear(self) -> None:
+        """Take the wake-up. The thread looks into the queue after this, not before."""
+        if self._woken:
+            with contextlib.suppress(BlockingIOError):  # `wake` has not sent its byte yet
+                self._receiver.recv(4096)
+            self._woken = False
 
     def close(self) -> None:
-        """Close the descriptors at once: in a forked child, where nothing can ring it."""
-        close_quietly(self._ear)
-        close_quietly(self._string)
+        """Close the descriptors at once: for a forked child, in which no other thread uses them."""
+        close_quietly(self._receiver)
+        close_quietly(self._sender)
 
     def __del__(self) -> None:
-        # `__init__` may have failed.
-        for name in ("_ear", "_string"):
+        # `__init__` may have failed before it set them.
+        for name in ("_receiver", "_sender"):
             end = getattr(self, name, None)
             if end is not None:
                 close_quietly(end)
 
 
-class _Watch:
-    """The sockets that the thread watches. Only the thread itself uses it, but for ``wake``."""
+class _Poller:
+    """The sockets of the thread, and how it waits for them. Only the thread uses it, except for ``wake``.
+
+    Attributes:
+        sockets: in the order in which they were added.
+        max_sockets: the most that may linger at one time.
+    """
 
     def __init__(self) -> None:
-        self.kept: dict[_Leaving, None] = {}  # in the order in which they were handed over
-        self.most = _bound()
-        self._looked_at: dict[_Leaving, None] = {}
-        self._deadlines: list[tuple[float, int, _Leaving]] = []
-        self._numbers = itertools.count()
-        self._scrap = bytearray(64 * 1024)
-        self._pause = _LOOK
-        self._next_look = 0.0
-        self._bell: _Bell | None = None
+        self.sockets: dict[_LingeringSocket, None] = {}
+        self.max_sockets = _max_sockets()
+        self._polled: dict[_LingeringSocket, None] = {}  # those that are not in the selector
+        self._deadlines: list[tuple[float, int, _LingeringSocket]] = []
+        self._numbers = itertools.count()  # so that the heap never compares two sockets
+        self._discard_buffer = bytearray(64 * 1024)
+        self._next_poll = 0.0
+        self._waker: _Waker | None = None
         self._selector: selectors.BaseSelector | None = None
 
     def open(self) -> None:
-        """Get what waiting needs. Without it, for want of descriptors, the sockets are looked at now and then."""
+        """Make the selector and the waker. If there are no descriptors for them, all sockets are polled."""
         try:
             self._selector = selectors.DefaultSelector()
-            bell = _Bell()
-            self._selector.register(bell, selectors.EVENT_READ)
-            self._bell = bell
-        except Exception:  # noqa: BLE001 -- out of descriptors or memory: it goes on with what there is
-            self.go_blind()
+            waker = _Waker()
+            self._selector.register(waker, selectors.EVENT_READ)
+            self._waker = waker
+        except Exception:  # noqa: BLE001 -- no descriptors, or no memory: polling needs neither
+            self.drop_selector()
 
     def wake(self) -> None:
-        """From any thread: something was handed over."""
-        bell = self._bell
-        if bell is not None:  # else it is not there yet, and the thread looks into the queue later than that
-            bell.ring()
+        """End the wait, from any thread. Without a waker yet, the thread looks into the queue later anyway."""
+        waker = self._waker
+        if waker is not None:
+            waker.wake()
 
-    def rest(self) -> None:
-        """Let ``wake`` ring again."""
-        if self._bell is not None:
-            self._bell.rest()
+    def clear_wakeup(self) -> None:
+        """Let ``wake`` work again."""
+        if self._waker is not None:
+            self._waker.clear()
 
-    def go_blind(self) -> None:
-        """Waiting has failed: look at the sockets now and then instead."""
-        selector, self._selector, self._bell = self._selector, None, None
-        self._looked_at = dict.fromkeys(self.kept)
-        # The turn that failed may have had some of these in its hands.
-        self._deadlines = [(leaving.deadline.at, next(self._numbers), leaving) for leaving in self.kept]
+    def drop_selector(self) -> None:
+        """Close the selector, and poll all sockets from now on. The waker is closed with its last reference."""
+        selector, self._selector, self._waker = self._selector, None, None
+        self._polled = dict.fromkeys(self.sockets)
+        # The round that failed may have taken entries out of the heap.
+        self._deadlines = [
+            (lingering.deadline.at, next(self._numbers), lingering) for lingering in self.sockets
+        ]
         heapq.heapify(self._deadlines)
         if selector is not None:
-            with contextlib.suppress(OSError):  # it may be what has failed
+            with contextlib.suppress(OSError):  # it may be the one that failed
                 selector.close()
 
-    def keep(self, leaving: _Leaving) -> None:
-        """Watch one more."""
-        self.kept[leaving] = None
-        heapq.heappush(self._deadlines, (leaving.deadline.at, next(self._numbers), leaving))
-        if self._selector is None or leaving.deaf:
-            self._looked_at[leaving] = None
+    def add(self, lingering: _LingeringSocket) -> None:
+        """Begin to wait for a socket."""
+        self.sockets[lingering] = None
+        heapq.heappush(self._deadlines, (lingering.deadline.at, next(self._numbers), lingering))
+        # After SHUT_RD a socket is always readable.
+        if self._selector is None or lingering.read_shutdown:
+            self._polled[lingering] = None
             return
         try:
-            self._selector.register(leaving.sock, leaving.events, leaving)
+            self._selector.register(lingering.sock, lingering.events, lingering)
         except (OSError, ValueError, KeyError):
-            # No room for it in the kernel (ENOSPC, ENOMEM), or it is closed: whichever, a look tells.
-            self._looked_at[leaving] = None
+            # ENOSPC or ENOMEM in the kernel, or the socket is closed: polling finds out which.
+            self._polled[lingering] = None
 
-    def close(self, leaving: _Leaving) -> None:
-        """Watch one no more, and close it."""
-        self.kept.pop(leaving, None)
-        looked_at = self._looked_at.pop(leaving, self) is None
-        if self._selector is not None and not looked_at:
-            with contextlib.suppress(OSError, ValueError, KeyError):  # not there: what was wanted
-                self._selector.unregister(leaving.sock)
-        with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
-            close_quietly(leaving.sock)
+    def remove(self, lingering: _LingeringSocket) -> None:
+        """Stop waiting for a socket, and close it."""
+        self.sockets.pop(lingering, None)
+        was_polled = self._polled.pop(lingering, self) is None
+        if self._selector is not None and not was_polled:
+            with contextlib.suppress(OSError, ValueError, KeyError):  # not registered
+                self._selector.unregister(lingering.sock)
+        close_quietly(lingering.sock)
 
-    def turn(self, seconds: float) -> list[_Leaving]:
-        """Wait for ``seconds`` at most and do what can be done; return those that are over."""
-        over: list[_Leaving] = []
+    def poll(self, timeout: float) -> list[_LingeringSocket]:
+        """Wait for at most ``timeout`` seconds and go on with the sockets; return those to be removed."""
+        done: list[_LingeringSocket] = []
+        seconds = self._seconds_to_wait(timeout)
+        if self._selector is None:
+            time.sleep(seconds)
+        else:
+            for key, _ in self._selector.select(seconds):
+                lingering: _LingeringSocket | None = key.data  # None: the waker
+                if lingering is not None and (
+                    self._is_done(lingering) or not self._update_events(lingering, key.events)
+                ):
+                    done.append(lingering)
         now = time.monotonic()
-        until = min(now + seconds, now + _LONGEST_WAIT)
+        if now >= self._next_poll:
+            done += [lingering for lingering in self._polled if self._is_done(lingering)]
+            finished = time.monotonic()
+            self._next_poll = finished + max(_POLL_INTERVAL, _POLL_SHARE * (finished - now))
+        done += self._expired()
+        return done
+
+    def _seconds_to_wait(self, timeout: float) -> float:
+        now = time.monotonic()
+        until = now + min(timeout, _MAX_WAIT)
         if self._deadlines:
             until = min(until, self._deadlines[0][0])
-        if self._looked_at or self._selector is None:
-            until = min(until, max(self._next_look, now))
-        if self._selector is None:
-            time.sleep(max(0.0, until - now))
-        else:
-            for key, _ in self._selector.select(max(0.0, until - now)):
-                leaving: _Leaving | None = key.data
-                if leaving is not None and (
-                    self._is_over(leaving) or not self._is_watched(leaving, key.events)
-                ):
-                    over.append(leaving)
-        now = time.monotonic()
-        if now >= self._next_look:
-            over += [leaving for leaving in self._looked_at if self._is_over(leaving)]
-            self._pause = max(_LOOK, _SHARE * (time.monotonic() - now))
-            self._next_look = time.monotonic() + self._pause
-        over += self._late()
-        return over
+        if self._polled or self._selector is None:
+            until = min(until, self._next_poll)
+        return max(0.0, until - now)
 
-    def _is_over(self, leaving: _Leaving) -> bool:
+    def _is_done(self, lingering: _LingeringSocket) -> bool:
         try:
-            return leaving.is_over(self._scrap)
-        except Exception:  # noqa: BLE001 -- one connection's trouble (no memory, say) ends that connection
+            return lingering.is_done(self._discard_buffer)
+        except Exception:  # noqa: BLE001 -- an error of one connection (no memory, say) ends that connection only
             return True
 
-    def _is_watched(self, leaving: _Leaving, events: int) -> bool:
-        """Wait no longer for room to write than there is something to write; False if that cannot be had."""
+    def _update_events(self, lingering: _LingeringSocket, events: int) -> bool:
+        """Stop waiting for writability once all is sent; False if the selector refuses."""
         assert self._selector is not None
         try:
-            if leaving.events != events:
-                self._selector.modify(leaving.sock, leaving.events, leaving)
+            if lingering.events != events:
+                self._selector.modify(lingering.sock, lingering.events, lingering)
         except (OSError, ValueError, KeyError):
             return False
         return True
 
-    def _late(self) -> Iterable[_Leaving]:
-        """Those whose time is up."""
+    def _expired(self) -> Iterable[_LingeringSocket]:
+        """The sockets whose deadline has passed."""
         now = time.monotonic()
-        late = []
+        expired = []
         while self._deadlines and self._deadlines[0][0] <= now:
-            late.append(heapq.heappop(self._deadlines)[2])
-        if len(self._deadlines) > 2 * len(self.kept) + 1000:
-            # Those that were over long before their deadline: a thread that is never idle would collect them for ever.
-            self._deadlines = [entry for entry in self._deadlines if entry[2] in self.kept]
+            expired.append(heapq.heappop(self._deadlines)[2])
+        if len(self._deadlines) > 2 * len(self.sockets) + 1000:
+            # Entries of sockets that were done long before their deadline: a thread that never ends would keep them
+            # all.
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self.sockets]
             heapq.heapify(self._deadlines)
-        return [leaving for leaving in late if leaving in self.kept]
+        return [lingering for lingering in expired if lingering in self.sockets]
 
-    def end(self) -> None:
-        """Close the descriptors of its own. The bell is closed with the last that still rings it."""
-        self.go_blind()
-
-    def drop(self) -> None:
-        """In a forked child: close the copies of its descriptors. Nothing is taken out of the parent's ``epoll``."""
-        selector, bell = self._selector, self._bell
+    def close_after_fork(self) -> None:
+        """Close the child's copies of the descriptors. The sockets stay registered in the parent's epoll."""
+        selector, waker = self._selector, self._waker
         with contextlib.suppress(OSError):  # the parent was closing them when it forked
             if selector is not None:
                 selector.close()
-            if bell is not None:
-                bell.close()
+            if waker is not None:
+                waker.close()
 
 
-class _Lingerer:
-    """The sockets that linger, and the thread that sees to it."""
+class _LingerThread:
+    """The queue of lingering sockets, and the thread that serves it while there are any."""
 
     def __init__(self) -> None:
-        self._begin()
-        self._exit = _background.ExitHook(self.wait_at_exit)
+        self._reset()
+        self._exit = background.ExitHook(self.wait_at_exit)
 
-    def _begin(self) -> None:
-        # All that were handed over and are not closed yet: what a forked child has copies of.
-        self._all: dict[_Leaving, None] = {}
-        self._arrivals: deque[_Leaving] = deque()
-        self._serving: dict[str, _Watch] = {}
-        self._starting = 0.0  # until when a thread is believed to be on its way
-        # Seconds that callers may still be held up where no thread can be had. Each takes half of it at most.
-        self._patience = 2 * DEFAULT_LINGER
+    def _reset(self) -> None:
+        # Added and not closed yet: the sockets of which a forked child has copies.
+        self._all: dict[_LingeringSocket, None] = {}
+        self._queue: deque[_LingeringSocket] = deque()
+        self._active: dict[str, _Poller] = {}
+        self._start_deadline = 0.0  # monotonic seconds until which a started thread has not failed to run
+        # Seconds that callers may still be held up where no thread can run. Each call takes at most half of it.
+        self._inline_budget = 2 * DEFAULT_LINGER
 
-    def has(self, leaving: _Leaving) -> bool:
-        """Whether a socket was taken over, and is not closed yet."""
-        return leaving in self._all
+    def has(self, lingering: _LingeringSocket) -> bool:
+        """Whether a socket was added and is not closed yet."""
+        return lingering in self._all
 
-    def add(self, leaving: _Leaving) -> None:
-        """Take a socket over; it is closed when its peer is done or its time is up."""
-        if self._exit.over or not _background.can_run_threads():
-            # No thread would get to it, or nothing would wait for the thread.
-            self._linger_here([leaving], DEFAULT_LINGER)
+    def add(self, lingering: _LingeringSocket) -> None:
+        """Take ownership of a socket. It is closed when its peer is done or its deadline has passed."""
+        if self._exit.over or not background.can_run_threads():
+            # No thread would serve it, or the process would not wait for that thread.
+            self._linger_inline([lingering], DEFAULT_LINGER)
             return
         self._exit.arm()
-        if len(self._arrivals) >= _MOST:  # the thread does not keep up, as if it could not run
-            close_quietly(leaving.sock)
+        if len(self._queue) >= _MAX_SOCKETS:  # the thread does not keep up: it may not get to run at all
+            close_quietly(lingering.sock)
             return
-        self._all[leaving] = None
-        self.hand_over(leaving)
+        self._all[lingering] = None
+        self.enqueue(lingering)
 
-    def hand_over(self, leaving: _Leaving) -> None:
-        """Give one to the thread. Twice is fine: an exception of a signal handler may have cost any of the steps."""
-        self._arrivals.append(leaving)
-        watch = self._serving.get(_SERVING)
-        if watch is not None:
-            watch.wake()
-        elif time.monotonic() >= self._starting:
+    def enqueue(self, lingering: _LingeringSocket) -> None:
+        """Give a socket to the thread, once or twice: a signal handler's exception may have cut a first call short."""
+        self._queue.append(lingering)
+        poller = self._active.get(_ACTIVE)
+        if poller is not None:
+            poller.wake()
+        elif time.monotonic() >= self._start_deadline:
             self._start()
 
     def _start(self) -> None:
         try:
-            self._starting = time.monotonic() + _BELIEF
-            _background.start("wireline-linger", self._run)
-        except Exception:  # noqa: BLE001 -- whatever the reason is, there is no thread
-            self._starting = 0.0
-            self._do_without()
-        except BaseException:  # of a signal handler: nothing tells whether the thread was started
-            self._starting = 0.0  # one too many ends by itself
+            self._start_deadline = time.monotonic() + _START_TIMEOUT
+            background.start("wireline-linger", self._run)
+        except Exception:  # noqa: BLE001 -- any error means that there is no thread
+            self._start_deadline = 0.0
+            self._serve_without_thread()
+        except BaseException:  # of a signal handler: the thread may have been started or not
+            self._start_deadline = 0.0  # a second thread ends by itself
             raise
 
-    def _do_without(self) -> None:
-        """There is no thread to be had."""
-        if _background.is_ending() and _background.is_main_thread():
-            return  # The exit hook is next, and finds all in the queue: one wait for all of them.
-        self._linger_here(self._arrived(), DEFAULT_LINGER)
+    def _serve_without_thread(self) -> None:
+        if background.is_ending() and background.is_main_thread():
+            return  # the exit hook runs next, and waits once for the whole queue
+        self._linger_inline(self._take_queued(), DEFAULT_LINGER)
 
-    def _arrived(self) -> list[_Leaving]:
-        """Take what is in the queue: it is the caller's from now on."""
-        arrived = []
+    def _take_queued(self) -> list[_LingeringSocket]:
+        """Empty the queue: its sockets belong to the caller from now on."""
+        queued = []
         with contextlib.suppress(IndexError):  # empty
             while True:
-                arrived.append(self._arrivals.popleft())
-        return arrived
+                queued.append(self._queue.popleft())
+        return queued
 
     # In the thread.
 
     def _run(self) -> None:
-        watch = _Watch()
-        self._starting = 0.0
-        if self._serving.setdefault(_SERVING, watch) is not watch:
+        poller = _Poller()
+        self._start_deadline = 0.0
+        if self._active.setdefault(_ACTIVE, poller) is not poller:
             return
-        self._patience = 2 * DEFAULT_LINGER
+        self._inline_budget = 2 * DEFAULT_LINGER
         try:
-            watch.open()
+            poller.open()
             failures = 0
-            while failures <= _FAILURES:
+            while failures <= _MAX_FAILURES:
                 try:
-                    if not self._turn(watch):
+                    if not self._run_once(poller):
                         return
                     failures = 0
                 except Exception:
-                    # Not of one connection: the selector has failed, say, or there is no memory. Doing without a
-                    # selector cures the one; if it lasts the thread ends, and the next close starts another.
-                    watch.go_blind()
+                    # Not of one connection: the selector has failed, or there is no memory. Going on without a selector
+                    # cures the first; if it goes on failing the thread ends, and the next close starts another.
+                    poller.drop_selector()
                     failures += 1
-                    if failures > _FAILURES:
+                    if failures > _MAX_FAILURES:
                         raise
         finally:
-            if self._serving.get(_SERVING) is watch:  # it has failed
-                del self._serving[_SERVING]
-                for leaving in (*watch.kept, *self._arrived()):
-                    watch.close(leaving)
-                    self._all.pop(leaving, None)
-            watch.end()
+            if self._active.get(_ACTIVE) is poller:  # it has failed
+                del self._active[_ACTIVE]
+                for lingering in (*poller.sockets, *self._take_queued()):
+                    self._remove(poller, lingering)
+            poller.drop_selector()
 
-    def _turn(self, watch: _Watch) -> bool:
-        """Go round once; False, and the thread ends, when there is nothing left to watch."""
-        self._welcome(watch)
-        was_idle = not watch.kept
-        for leaving in watch.turn(_IDLE if was_idle else _LONGEST_WAIT):
-            watch.close(leaving)
-            self._all.pop(leaving, None)
-        if not was_idle or self._arrivals:
+    def _run_once(self, poller: _Poller) -> bool:
+        """Wait once and go on with the sockets; False, and the thread ends, when there are none left."""
+        self._register_new(poller)
+        was_idle = not poller.sockets
+        for lingering in poller.poll(_IDLE_TIMEOUT if was_idle else _MAX_WAIT):
+            self._remove(poller, lingering)
+        if not was_idle or self._queue:
             return True
-        del self._serving[_SERVING]
-        # A caller that hands over from here on starts another thread. One that has done so before is seen here.
-        return bool(self._arrivals) and self._serving.setdefault(_SERVING, watch) is watch
+        del self._active[_ACTIVE]
+        # A caller that enqueues from here on starts another thread. One that did so before is seen here.
+        return bool(self._queue) and self._active.setdefault(_ACTIVE, poller) is poller
 
-    def _welcome(self, watch: _Watch) -> None:
-        watch.rest()
-        for leaving in self._arrived():
-            if leaving not in watch.kept:
-                watch.keep(leaving)
-        while len(watch.kept) > watch.most:
-            leaving = next(iter(watch.kept))  # the one that has had the most time
-            watch.close(leaving)
-            self._all.pop(leaving, None)
+    def _register_new(self, poller: _Poller) -> None:
+        poller.clear_wakeup()
+        for lingering in self._take_queued():
+            if lingering not in poller.sockets:
+                poller.add(lingering)
+        while len(poller.sockets) > poller.max_sockets:
+            self._remove(poller, next(iter(poller.sockets)))  # the one that has had the most time
+
+    def _remove(self, poller: _Poller, lingering: _LingeringSocket) -> None:
+        poller.remove(lingering)
+        self._all.pop(lingering, None)
 
     # Without the thread.
 
-    def _linger_here(self, leavings: Sequence[_Leaving], seconds: float) -> None:
-        """Wait in the calling thread until what was sent has arrived; a bounded time for all calls together."""
-        begun = time.monotonic()
-        limit = begun + min(seconds, self._patience / 2)
-        scrap = bytearray(64 * 1024)
-        pause = _FIRST_LOOK
-        left = list(leavings)
+    def _linger_inline(self, sockets: Sequence[_LingeringSocket], seconds: float) -> None:
+        """Linger in the calling thread until all is acknowledged; ``_inline_budget`` bounds all calls together."""
+        started = time.monotonic()
+        limit = started + min(seconds, self._inline_budget / 2)
+        discard_buffer = bytearray(64 * 1024)
+        pause = _FIRST_POLL_INTERVAL
+        left = list(sockets)
         try:
             while True:
                 now = time.monotonic()
                 left = [
-                    leaving
-                    for leaving in left
-                    if not (leaving.is_over(scrap) or leaving.is_settled(now) or leaving.deadline.passed(now))
+                    lingering
+                    for lingering in left
+                    if not (
+                        lingering.is_done(discard_buffer)
+                        or lingering.is_quiet(now)
+                        or lingering.deadline.passed(now)
+                    )
                 ]
                 if not left or now >= limit:
                     return
                 time.sleep(max(0.0, min(pause, limit - now)))
-                pause = min(2 * pause, max(_LOOK, _SHARE * (time.monotonic() - now - pause)))
+                pause = min(2 * pause, max(_POLL_INTERVAL, _POLL_SHARE * (time.monotonic() - now - pause)))
         finally:
-            self._patience -= time.monotonic() - begun
-            for leaving in leavings:
-                self._all.pop(leaving, None)
-                with contextlib.suppress(OSError):  # the descriptor is gone, whatever its last error was
-                    close_quietly(leaving.sock)
+            self._inline_budget -= time.monotonic() - started
+            for lingering in sockets:
+                self._all.pop(lingering, None)
+                close_quietly(lingering.sock)
 
     def wait_at_exit(self) -> None:
-        """Give what is not on the wire yet a last chance, ``DEFAULT_LINGER`` seconds at most."""
+        """Wait until everything is acknowledged, for at most ``DEFAULT_LINGER`` seconds."""
         limit = time.monotonic() + DEFAULT_LINGER
-        pause = _FIRST_LOOK
+        pause = _FIRST_POLL_INTERVAL
         while (now := time.monotonic()) < limit:
-            if _SERVING not in self._serving and now >= self._starting:
-                self._linger_here(self._arrived(), limit - now)
+            if _ACTIVE not in self._active and now >= self._start_deadline:
+                self._linger_inline(self._take_queued(), limit - now)
                 return
-            if all(leaving.is_settled(now) for leaving in list(self._all)):
+            if all(lingering.is_quiet(now) for lingering in list(self._all)):
                 return
             time.sleep(min(pause, limit - now))
-            pause = min(2 * pause, _LOOK)
+            pause = min(2 * pause, _POLL_INTERVAL)
 
-    def forget(self) -> None:
-        """In a forked child: the parent lingers; only the copies of its descriptors are closed here."""
-        leavings, watches = list(self._all), list(self._serving.values())
-        self._begin()
-        for watch in watches:
-            watch.drop()
-        for leaving in leavings:
-            with contextlib.suppress(OSError):  # closed by the parent in this moment
-                close_quietly(leaving.sock)
+    def reset_after_fork(self) -> None:
+        """Close the child's copies of the descriptors; the parent goes on lingering."""
+        sockets, pollers = list(self._all), list(self._active.values())
+        self._reset()
+        for poller in pollers:
+            poller.close_after_fork()
+        for lingering in sockets:
+            close_quietly(lingering.sock)
 
 
-def _bound() -> int:
+def _max_sockets() -> int:
     """How many sockets may linger at one time in this process."""
     if sys.platform == "win32":
-        return _MOST
+        return _MAX_SOCKETS
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return _MOST if limit == resource.RLIM_INFINITY else min(_MOST, max(1, limit // 2))
+    return _MAX_SOCKETS if limit == resource.RLIM_INFINITY else min(_MAX_SOCKETS, max(1, limit // 2))
 
 
-def _has_unsent(sock: socket.socket) -> bool:
-    """Whether the kernel still holds bytes that the peer has not acknowledged (not known on Windows: no)."""
+def _has_unacked(sock: socket.socket) -> bool:
+    """Whether the kernel still holds bytes that the peer has not acknowledged; False on Windows, which cannot tell."""
     if sys.platform == "win32":
         return False
     try:
-        unsent = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        unacked = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
     except (OSError, ValueError):
         return False
-    return bool(struct.unpack("i", unsent)[0])
+    return bool(struct.unpack("i", unacked)[0])
 
 
-_lingerer = _Lingerer()
+_linger_thread = _LingerThread()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_lingerer.forget)
+    os.register_at_fork(after_in_child=_linger_thread.reset_after_fork)

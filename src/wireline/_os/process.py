@@ -1,7 +1,7 @@
-"""The running process. It tells an object that was made before a fork from one that was made after it.
+"""The identity of the running process: was an object made before a fork, or after it?
 
-A forked child has copies of the parent's objects and shares the parent's descriptors. An object that must not act on
-such a descriptor keeps the epoch of the process that owns it, and compares.
+A forked child has copies of the parent's objects and shares its descriptors. An object that must not touch a descriptor
+of another process stores the epoch of its owner and compares it with ``process.epoch``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Process:
     """The running process.
 
     Attributes:
-        epoch: an object that a forked child replaces. An object that has kept an older one belongs to the parent.
+        epoch: an object that a forked child replaces. An object that stores an older one belongs to the parent.
     """
 
     __slots__ = ("epoch",)
@@ -30,9 +30,9 @@ process = Process()
 
 
 class ProcessLock:
-    """A lock, and another one in each forked child: a thread that held it at the fork is not there to release it.
+    """A lock of which each forked child gets a new one: the thread that held it at the fork does not exist there.
 
-    It is re-entrant, for a signal handler or a finalizer may need it that interrupts the thread which holds it.
+    It is re-entrant, because a signal handler or a finalizer may need it while the interrupted frame holds it.
     """
 
     __slots__ = ("_locks",)
@@ -42,17 +42,17 @@ class ProcessLock:
 
     @property
     def here(self) -> AbstractContextManager[object]:
-        """The lock of this process, for ``with``, which enters and leaves a lock of C in one step."""
+        """The lock of this process, for ``with``: an ``RLock`` is entered and left in one bytecode each."""
         lock = self._locks.get(process.epoch)
         if lock is None:
-            lock = self._locks.setdefault(process.epoch, threading.RLock())  # of two threads both get one
+            lock = self._locks.setdefault(process.epoch, threading.RLock())  # two threads get the same one
         return lock
 
 
-def _in_child() -> None:
+def _reset_after_fork() -> None:
     process.epoch = object()
 
 
 if hasattr(os, "register_at_fork"):
-    # Registered when the lowest layer is imported, and so run before every other hook of this library.
-    os.register_at_fork(after_in_child=_in_child)
+    # Registered at the first import of this package, so it runs before its other hooks.
+    os.register_at_fork(after_in_child=_reset_after_fork)

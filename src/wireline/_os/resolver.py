@@ -1,17 +1,17 @@
-"""Host names to addresses, without ever blocking the caller for longer than it wants to wait.
+"""Host names to addresses, in threads, so that a caller waits no longer than its timeout.
 
-``getaddrinfo`` cannot be interrupted and has limits of its own (30 s and more). So lookups run in daemon threads, and
-a caller that runs out of patience just leaves. Callers that ask the same question while it is under way share one
-lookup; one that no caller waits for any more, and no worker has begun, is dropped.
+``getaddrinfo`` cannot be interrupted and has limits of its own (30 s and more). So lookups run in daemon threads, and a
+caller whose timeout passes leaves. Callers with the same query share one lookup while it is in progress. A lookup that
+no caller waits for, and no worker has started, is dropped.
 
-The workers are few, and one dead name server must not occupy all of them. The first half of them serves the queue in
-its order. Once that half sits in lookups that are older than ``_OLD`` seconds, the other half is used one at a time:
-for the latest name in the queue, before all for one that is not of the same domain as those that hang. A lookup that
-hangs in its turn makes room after ``_OLD`` seconds. At that rate the second half lasts longer than the 30 s after
-which glibc gives up.
+One dead name server must not occupy all workers. The first half of them takes lookups in the order of the queue. When
+that half is busy with lookups older than ``_HANGING_AFTER`` seconds, the other half is used one worker at a time, for
+the latest name in the queue whose domain is not that of a hanging lookup (or else for the latest of all). A lookup that
+hangs in its turn frees that place after ``_HANGING_AFTER`` seconds. At this rate the second half lasts longer than the
+30 s after which glibc gives up.
 
-As in ``_os.linger``, no lock is involved: a caller may be interrupted at any point by a signal handler or a finalizer
-that gets here, too (a coroutine that is collected leaves its lookup).
+As in ``_os.linger`` there is no lock: at any point a signal handler or a finalizer may interrupt a caller and call this
+module again (a coroutine that is collected leaves its lookup).
 """
 
 from __future__ import annotations
@@ -29,39 +29,44 @@ from collections.abc import Callable, Iterable
 from typing import cast
 
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._os import background as _background
+from wireline._os import background
 from wireline.address import is_ip_address
 
-__all__ = ["Lookup", "ask", "look_up", "outcome"]
+__all__ = ["Lookup", "getaddrinfo_now", "resolve"]
 
 _log = logging.getLogger("wireline")
 
-_Question = tuple[str, int, int, int, int]
+_Query = tuple[str, int, int, int, int]
 
-# Threads that may look up names at one time. They wait for the network, not for a processor: asyncio, too, takes 32 for
-# such work at most. Half of them is what healthy name servers get: 16 lookups of 50 ms each are 320 names a second.
-_MOST = 32
-_HALF = _MOST // 2
+# The most threads. They wait for the network, not for a processor; asyncio's default executor has at most 32, too. 16
+# of them are enough for healthy name servers: with lookups of 50 ms that is 320 names a second.
+_MAX_WORKERS = 32
+_HALF = _MAX_WORKERS // 2
 
-# Seconds after which a lookup is taken for one that hangs. Ordinary ones take milliseconds, and glibc sends its second
-# query after five seconds.
-_OLD = 2.0
+# Seconds after which a lookup counts as hanging. A guess: ordinary lookups take milliseconds, and glibc repeats a query
+# after 5 s.
+_HANGING_AFTER = 2.0
 
-# Seconds that a worker waits for another lookup before it ends. A guess: a program that dials often keeps one.
-_IDLE = 5.0
+# Seconds that a worker waits for another lookup before it ends. A guess: a program that dials often keeps one worker.
+_IDLE_TIMEOUT = 5.0
 
-# Seconds in which a thread that was started is believed to be on its way.
-_BELIEF = 5.0
+# Seconds that a started thread has to begin to run, before it stops counting as a worker. A guess.
+_START_TIMEOUT = 5.0
 
-_NAME = "wireline-resolve"
+_THREAD_NAME = "wireline-resolve"
 
 
 class Lookup:
-    """One question, and all callers that wait for the answer."""
+    """One query, and the callers that wait for its result: the methods are those of ``concurrent.futures.Future``.
 
-    def __init__(self, question: _Question) -> None:
-        self.question = question
-        self.begun: float | None = None
+    Attributes:
+        query: the arguments of ``getaddrinfo``, the host first.
+        started_at: monotonic seconds at which a worker took it; None before that.
+    """
+
+    def __init__(self, query: _Query) -> None:
+        self.query = query
+        self.started_at: float | None = None
         self._is_done = False
         self._found: list[AddrInfo] = []
         self._error: BaseException | None = None
@@ -69,42 +74,52 @@ class Lookup:
         self._dropped: list[Callable[[Lookup], object]] = []
 
     def done(self) -> bool:
-        """Whether there is an answer."""
+        """Whether there is a result or an error."""
         return self._is_done
 
     def add_done_callback(self, callback: Callable[[Lookup], object]) -> None:
-        """Call ``callback(lookup)`` when there is an answer: in the worker, or at once if there is one already."""
+        """Call ``callback(lookup)`` when the lookup is done: in the worker, or at once if it is done already."""
         self._callbacks[callback] = None
         if self._is_done:
-            self._answer()
-        elif self._dropped:  # by the last caller that left, in this moment
-            self._take_up()
+            self._run_callbacks()
+        elif self._dropped:  # at this moment, because the last caller left
+            self._resubmit()
 
     def remove_done_callback(self, callback: Callable[[Lookup], object]) -> None:
-        """Wait no longer. Nothing is left behind; a lookup that is not begun and not wanted is dropped."""
+        """Remove a callback. Without any, a lookup that no worker has started is dropped."""
         self._callbacks.pop(callback, None)
-        if not self._callbacks and self.begun is None and not self._is_done:
+        if not self._callbacks and self.started_at is None and not self._is_done:
             _pool.drop(self)
 
     def set_result(self, found: list[AddrInfo]) -> None:
-        """Answer."""
+        """Set the addresses, and run the callbacks."""
         self._found = found
         self._is_done = True
-        self._answer()
+        self._run_callbacks()
 
     def set_exception(self, error: BaseException) -> None:
-        """Answer with an error, of which each caller gets a copy."""
+        """Set an error, of which each caller gets a copy, and run the callbacks."""
         self._error = error
         self._is_done = True
-        self._answer()
+        self._run_callbacks()
 
     def result(self, timeout: float | None = None) -> list[AddrInfo]:
-        """Wait for the answer, for ``timeout`` seconds at most.
+        """Return the addresses; wait for them if the lookup is not done.
+
+        Args:
+            timeout: seconds to wait at most.
 
         Raises:
-            TimeoutError: the time was up. The lookup goes on by itself.
-            socket.gaierror: the name does not resolve.
+            TimeoutError: the timeout passed; the lookup goes on.
+            socket.gaierror: the name does not resolve. Each caller gets a copy.
         """
+        if not self._is_done:
+            self._wait(timeout)
+        if self._error is not None:
+            raise copy.copy(self._error)
+        return self._found
+
+    def _wait(self, timeout: float | None) -> None:
         gate = threading.Lock()
         gate.acquire()
 
@@ -114,80 +129,73 @@ class Lookup:
         self.add_done_callback(open_gate)
         try:
             if not gate.acquire(timeout=-1 if timeout is None else timeout):
-                raise TimeoutError(f"no answer for {self.question[0]!r} within {timeout:g} s")
+                raise TimeoutError(f"no answer for {self.query[0]!r} within {timeout:g} s")
         finally:
             self.remove_done_callback(open_gate)
-        return outcome(self)
-
-    def found(self) -> list[AddrInfo]:
-        """The answer, once there is one."""
-        if self._error is not None:
-            raise copy.copy(self._error)
-        return self._found
 
     def dropped(self, submit: Callable[[Lookup], object]) -> None:
-        """It is in the queue no more. A caller that got hold of it before, and waits only now, has it submitted."""
+        """Called when the pool has dropped the lookup. ``submit`` queues it again if a caller waits after all."""
         self._dropped.append(submit)
         if self._callbacks:
-            self._take_up()
+            self._resubmit()
 
-    def _take_up(self) -> None:
+    def _resubmit(self) -> None:
         try:
             submit = self._dropped.pop()
-        except IndexError:  # another thread does it
+        except IndexError:  # another thread has taken it
             return
         submit(self)
 
-    def _answer(self) -> None:
+    def _run_callbacks(self) -> None:
         while self._callbacks:
             try:
                 callback, _ = self._callbacks.popitem()
-            except KeyError:  # it has left, or another thread calls it
+            except KeyError:  # removed, or taken by another thread
                 return
             try:
                 callback(self)
-            except Exception:  # noqa: BLE001 -- one caller's, and the others wait, too
-                _log.exception("a callback of the lookup of %r failed", self.question[0])
+            except Exception:  # noqa: BLE001 -- the other callbacks still have to run
+                _log.exception("a callback of the lookup of %r raised an exception", self.query[0])
 
 
-def look_up(host: str, port: int, family: int, sock_type: int, protocol: int) -> Lookup:
-    """Find the addresses of ``host``. The lookup fails with ``socket.gaierror``, which names the host.
+def resolve(host: str, port: int, family: int, sock_type: int, protocol: int) -> Lookup:
+    """Start to look up ``host``. A failed lookup raises ``socket.gaierror``, which names the host.
 
-    An address literal (with or without a zone id) is answered at once and needs no thread. Where no thread can run
-    any more, at the end of the interpreter, a name is looked up in the calling thread, and that cannot be cut short.
+    An address literal (with or without a zone id) is done at once and needs no thread. At the end of the interpreter,
+    when no thread can run, a name is looked up in the calling thread, which cannot be interrupted.
     """
-    question = (host, port, family, sock_type, protocol)
+    query = (host, port, family, sock_type, protocol)
     if is_ip_address(host.partition("%")[0]):
-        lookup = Lookup(question)
+        lookup = Lookup(query)
         _run(lookup, socket.AI_NUMERICHOST)
         return lookup
-    return _pool.submit(question)
+    return _pool.submit(query)
 
 
-def _run(lookup: Lookup, flags: int = 0, when_known: Callable[[], object] = lambda: None) -> None:
-    """Ask here and now, call ``when_known``, and answer."""
+def _run(lookup: Lookup, flags: int = 0, before_result: Callable[[], object] = lambda: None) -> None:
+    """Look up in this thread, call ``before_result``, and set the result."""
     try:
-        found = ask(*lookup.question, flags)
-    except Exception as error:  # noqa: BLE001 -- whatever it is, the callers are to get it
-        when_known()
-        # The traceback holds the lookup, which holds the error. A caller's copy has a traceback of its own.
+        found = getaddrinfo_now(*lookup.query, flags)
+    except Exception as error:  # noqa: BLE001 -- the callers get it
+        before_result()
+        # The traceback refers to the lookup, which refers to the error. A caller's copy has its own traceback.
         lookup.set_exception(error.with_traceback(None))
     except BaseException as error:
-        # Meant for this thread: to end it (SystemExit), or the user's (KeyboardInterrupt). Others only hear of it.
-        when_known()
+        # It is for this thread only: SystemExit or KeyboardInterrupt. The callers get an error that names it.
+        before_result()
         lookup.set_exception(_unavailable(lookup, f"the lookup was ended by {type(error).__name__}"))
         raise
     else:
-        when_known()
+        before_result()
         lookup.set_result(found)
 
 
 def _unavailable(lookup: Lookup, reason: str) -> socket.gaierror:
-    return socket.gaierror(socket.EAI_AGAIN, f"{reason} (host name {lookup.question[0]!r})")
+    return socket.gaierror(socket.EAI_AGAIN, f"{reason} (host name {lookup.query[0]!r})")
 
 
 class _Worker:
-    """One thread."""
+    """One thread, started or running."""
 
     __slots__ = ("is_running", "started")
 
@@ -197,32 +205,32 @@ class _Worker:
 
 
 class _Pool:
-    """The workers, and the lookups that are under way."""
+    """The workers, and the lookups in progress."""
 
     def __init__(self) -> None:
-        self._under_way: dict[_Question, Lookup] = {}
+        self._in_progress: dict[_Query, Lookup] = {}
         self._queue: deque[Lookup] = deque()
-        # The lookups that a worker has begun, in that order; and every worker there is.
+        # The lookups that a worker has started, in the order of their starts; and all workers.
         self._busy: dict[_Worker, Lookup] = {}
         self._workers: dict[_Worker, None] = {}
-        # A lock for each worker that waits, to be released once by the caller that takes it out.
+        # A held lock for each worker that waits. The caller that takes one out releases it, which wakes the worker.
         self._idle: deque[threading.Lock] = deque()
 
     # For callers.
 
-    def submit(self, question: _Question) -> Lookup:
-        """The lookup that is under way for a question, or a new one."""
-        fresh = Lookup(question)
-        if not _background.can_run_threads():  # those that look up are frozen
+    def submit(self, query: _Query) -> Lookup:
+        """Return the lookup in progress for a query, or start one."""
+        fresh = Lookup(query)
+        if not background.can_run_threads():  # the workers are frozen
             _run(fresh)
             return fresh
         try:
-            shared = self._under_way.setdefault(question, fresh)
+            shared = self._in_progress.setdefault(query, fresh)
             if shared is fresh:
                 self._enqueue(fresh)
         except BaseException:
-            # Of a signal handler. It is not in the queue yet, or must get out of it: others may wait for it already.
-            if self._withdraw(fresh) or (self._under_way.get(question) is fresh and fresh.begun is None):
+            # Of a signal handler. The lookup must not stay in progress without a worker: other callers may share it.
+            if self._withdraw(fresh) or (self._in_progress.get(query) is fresh and fresh.started_at is None):
                 self._forget(fresh)
                 fresh.set_exception(_unavailable(fresh, "the lookup was interrupted"))
             raise
@@ -233,58 +241,58 @@ class _Pool:
         try:
             self._idle.pop().release()
         except IndexError:
-            pass  # all are busy: is there room for one more?
+            pass  # all workers are busy: may one more be started?
         else:
             return
-        if len(self._workers) >= _MOST:
-            self._bury()
-        if len(self._workers) >= _MOST:
+        if len(self._workers) >= _MAX_WORKERS:
+            self._drop_dead_workers()
+        if len(self._workers) >= _MAX_WORKERS:
             return
         try:
             self._start()
-        except Exception as error:  # noqa: BLE001 -- whatever the reason is, there is no thread
-            self._do_without(lookup, error)
+        except Exception as error:  # noqa: BLE001 -- any error means that there is no thread
+            self._on_no_thread(lookup, error)
 
     def _start(self) -> None:
         worker = _Worker()
         try:
             self._workers[worker] = None
-            _background.start(_NAME, functools.partial(self._work, worker))
+            background.start(_THREAD_NAME, functools.partial(self._resolve_worker, worker))
         except BaseException:
             self._workers.pop(worker, None)
             raise
 
-    def _bury(self) -> None:
-        """Forget workers that have never got to run."""
-        late = time.monotonic() - _BELIEF
+    def _drop_dead_workers(self) -> None:
+        """Stop counting workers that were started long ago and do not run."""
+        too_late = time.monotonic() - _START_TIMEOUT
         for worker in list(self._workers):
-            if not worker.is_running and worker.started < late:
+            if not worker.is_running and worker.started < too_late:
                 self._workers.pop(worker, None)
 
-    def _do_without(self, lookup: Lookup, reason: Exception) -> None:
-        """No thread is to be had. With one worker it is only slower; with none it is looked up here, or not at all."""
+    def _on_no_thread(self, lookup: Lookup, reason: Exception) -> None:
+        """Go on without a new thread. With no worker at all, look up in this thread, or fail the lookup."""
         if self._workers or not self._withdraw(lookup):
             return
         self._forget(lookup)
-        if _background.is_ending():
+        if background.is_ending():
             _run(lookup)
         else:
-            # Not here: the caller may be an event loop, and has a deadline.
-            error = _unavailable(lookup, "there is no thread to be had for the lookup")
+            # Not in this thread: it may run an event loop, and the caller has a deadline.
+            error = _unavailable(lookup, "cannot start a thread for the lookup")
             error.__cause__ = reason
             lookup.set_exception(error)
 
     def drop(self, lookup: Lookup) -> None:
-        """Take out of the queue what no caller waits for; nothing, if a worker has it or is about to begin it.
+        """Remove a lookup that no caller waits for from the queue, unless a worker is about to start it.
 
-        So a caller that tries again and again with a timeout of next to nothing gets its answer in the end.
+        So a caller that retries with a timeout close to 0 gets its result in the end.
         """
-        if not _may_begin(list(self._busy.values()), time.monotonic()) and self._withdraw(lookup):
+        if not _may_start(list(self._busy.values()), time.monotonic()) and self._withdraw(lookup):
             self._forget(lookup)
             lookup.dropped(self._enqueue)
 
     def _withdraw(self, lookup: Lookup) -> bool:
-        """Take a lookup out of the queue; False if it is not there."""
+        """Remove a lookup from the queue; False if it is not there."""
         try:
             self._queue.remove(lookup)
         except ValueError:
@@ -292,110 +300,121 @@ class _Pool:
         return True
 
     def _forget(self, lookup: Lookup) -> None:
-        """Let the next caller have a fresh answer. Only the thread that has the lookup in hand does that."""
-        if self._under_way.get(lookup.question) is lookup:
-            del self._under_way[lookup.question]
+        """Make the next caller start a new lookup. Called only by the thread that owns this one."""
+        if self._in_progress.get(lookup.query) is lookup:
+            del self._in_progress[lookup.query]
 
     # For workers.
 
-    def _work(self, worker: _Worker) -> None:
+    def _resolve_worker(self, worker: _Worker) -> None:
         worker.is_running = True
         self._workers[worker] = None
         me = threading.current_thread()
         try:
             while True:
-                lookup = self._take(worker)
+                lookup = self._take_next(worker)
                 if lookup is not None:
-                    me.name = f"{_NAME}-{lookup.question[0]}"
-                    _run(lookup, when_known=functools.partial(self._finish, worker, lookup))
-                    me.name = _NAME
-                elif not self._rest(worker):
+                    me.name = f"{_THREAD_NAME}-{lookup.query[0]}"
+                    _run(lookup, before_result=functools.partial(self._finish, worker, lookup))
+                    me.name = _THREAD_NAME
+                elif not self._wait_for_work(worker):
                     return
         finally:
             self._busy.pop(worker, None)
             if self._workers.pop(worker, self) is None and self._queue:
-                # It was made to end: another one does the work.
-                with contextlib.suppress(RuntimeError):  # none to be had: the next caller tries again
+                # An exception such as SystemExit ended this worker: start another for the rest of the queue.
+                with contextlib.suppress(
+                    RuntimeError
+                ):  # no thread can be started: the next caller tries again
                     self._start()
 
     def _finish(self, worker: _Worker, lookup: Lookup) -> None:
         self._forget(lookup)
         self._busy.pop(worker, None)
 
-    def _take(self, worker: _Worker) -> Lookup | None:
-        """Take the next lookup; None if there is none, or it may not begin yet."""
+    def _take_next(self, worker: _Worker) -> Lookup | None:
+        """Start the next lookup; None if there is none, or it may not start yet."""
         now = time.monotonic()
-        lookup = self._next(list(self._busy.values()), now)
+        lookup = self._pop_next(list(self._busy.values()), now)
         if lookup is None:
             return None
-        lookup.begun = now
+        lookup.started_at = now
         self._busy[worker] = lookup
-        # Another worker may have taken one in the same moment. The later of the two gives it back.
-        everyone = list(self._busy)
-        ahead = everyone[: everyone.index(worker)]
-        if _may_begin([other for other in map(self._busy.get, ahead) if other is not None], now):
+        # Another worker may have started one at the same moment. The later of the two gives it back.
+        workers = list(self._busy)
+        ahead = workers[: workers.index(worker)]
+        if _may_start([other for other in map(self._busy.get, ahead) if other is not None], now):
             return lookup
         del self._busy[worker]
-        lookup.begun = None
+        lookup.started_at = None
         self._queue.appendleft(lookup)
         return None
 
-    def _next(self, busy: list[Lookup], now: float) -> Lookup | None:
-        while self._queue and _may_begin(busy, now):
-            hanging = _old(busy, now)
+    def _pop_next(self, busy: list[Lookup], now: float) -> Lookup | None:
+        while self._queue and _may_start(busy, now):
+            hanging = _hanging(busy, now)
             try:
                 if len(hanging) < _HALF:
                     return self._queue.popleft()
-                lookup = _least_suspect(list(self._queue), hanging)
+                lookup = _pick_unsuspected(list(self._queue), hanging)
                 self._queue.remove(lookup)
             except (IndexError, ValueError):  # another worker has taken it
                 continue
             return lookup
         return None
 
-    def _rest(self, worker: _Worker) -> bool:
-        """Wait until there may be something to do; False, and the worker ends, if there was nothing for long."""
+    def _wait_for_work(self, worker: _Worker) -> bool:
+        """Wait until a lookup may start; False, and the worker ends, after ``_IDLE_TIMEOUT`` seconds without one."""
         gate = threading.Lock()
         gate.acquire()
         self._idle.append(gate)
-        # A lookup that was put into the queue before that has not woken this worker.
+        # A lookup that was queued before the append has not woken this worker: look now.
         busy, now = list(self._busy.values()), time.monotonic()
         if not self._queue:
-            seconds = _IDLE
-        elif _may_begin(busy, now):
+            seconds = _IDLE_TIMEOUT
+        elif _may_start(busy, now):
             seconds = 0.0
-        else:  # until the next of them is old
-            ages = [now - lookup.begun for lookup in busy if lookup.begun is not None]
-            seconds = min((_OLD - age for age in ages if age <= _OLD), default=_OLD) + 0.001
+        else:
+            seconds = _seconds_until_one_hangs(busy, now)
         if gate.acquire(timeout=seconds):
             return True
         try:
             self._idle.remove(gate)
-        except ValueError:  # it was woken just now
+        except ValueError:  # a caller has just woken this worker
             return True
-        if seconds < _IDLE:
+        if seconds < _IDLE_TIMEOUT:
             return True
         self._workers.pop(worker, None)
-        # A caller from here on does not count on this worker. One that has asked before is seen here.
+        # A caller from here on does not count this worker. The lookup of an earlier one is seen here.
         if not self._queue:
             return False
         self._workers[worker] = None
         return True
 
 
-def _old(busy: Iterable[Lookup], now: float) -> list[Lookup]:
-    """Those of ``busy`` that hang."""
-    return [lookup for lookup in busy if lookup.begun is not None and now - lookup.begun > _OLD]
+def _hanging(busy: Iterable[Lookup], now: float) -> list[Lookup]:
+    """The lookups that have taken longer than ``_HANGING_AFTER``."""
+    return [
+        lookup
+        for lookup in busy
+        if lookup.started_at is not None and now - lookup.started_at > _HANGING_AFTER
+    ]
 
 
-def _may_begin(busy: list[Lookup], now: float) -> bool:
-    """Whether one more lookup may begin beside these."""
-    hanging = len(_old(busy, now))
-    return len(busy) < _MOST and len(busy) - hanging < max(1, _HALF - hanging)
+def _seconds_until_one_hangs(busy: Iterable[Lookup], now: float) -> float:
+    ages = [now - lookup.started_at for lookup in busy if lookup.started_at is not None]
+    left = min((_HANGING_AFTER - age for age in ages if age <= _HANGING_AFTER), default=_HANGING_AFTER)
+    return left + 0.001  # just past the limit
 
 
-def _least_suspect(queue: list[Lookup], hanging: list[Lookup]) -> Lookup:
-    """The latest in the queue, before all of those whose domain is not that of a lookup that hangs.
+def _may_start(busy: list[Lookup], now: float) -> bool:
+    """Whether one more lookup may start beside those in ``busy``."""
+    hanging = len(_hanging(busy, now))
+    return len(busy) < _MAX_WORKERS and len(busy) - hanging < max(1, _HALF - hanging)
+
+
+def _pick_unsuspected(queue: list[Lookup], hanging: list[Lookup]) -> Lookup:
+    """The latest lookup in the queue whose domain has no hanging lookup, or else the latest of all.
 
     Raises:
         IndexError: the queue is empty.
@@ -406,42 +425,39 @@ def _least_suspect(queue: list[Lookup], hanging: list[Lookup]) -> Lookup:
 
 
 def _domain(lookup: Lookup) -> str:
-    """The part of a name that stands for "the same name servers"."""
-    return ".".join(lookup.question[0].lower().rstrip(".").rsplit(".", 2)[-2:])
+    """The last two labels of a name: names that share them are likely to share name servers."""
+    return ".".join(lookup.query[0].lower().rstrip(".").rsplit(".", 2)[-2:])
 
 
-def ask(host: str, port: int, family: int, sock_type: int, protocol: int, flags: int) -> list[AddrInfo]:
-    """Call ``getaddrinfo`` here and now; ``""`` is no host at all.
+def getaddrinfo_now(
+    host: str, port: int, family: int, sock_type: int, protocol: int, flags: int
+) -> list[AddrInfo]:
+    """Call ``getaddrinfo`` in this thread; ``""`` stands for no host.
 
     Raises:
-        socket.gaierror: the host is named in its text (C6).
+        socket.gaierror: the lookup failed; the text names the host (promise C6).
     """
     if family == socket.AF_INET6 and host:
-        # A sender whose IPv4 address came out of an IPv6 socket can be answered through it (W8).
+        # An IPv4 sender, as an IPv6 socket reports it, can be answered through that socket (promise W8).
         flags |= getattr(socket, "AI_V4MAPPED", 0)
     try:
         found = socket.getaddrinfo(host or None, port, family, sock_type, protocol, flags)
     except socket.gaierror as error:
         raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
-    except UnicodeError as error:  # a label that is empty or too long for IDNA
+    except UnicodeError as error:  # an empty label, or one too long for IDNA
         raise socket.gaierror(socket.EAI_NONAME, f"{error} (host name {host!r})") from None
-    # typeshed's other shape of a socket address is that of Pythons built without IPv6.
+    # typeshed has another type for Pythons built without IPv6.
     return cast("list[AddrInfo]", found)
-
-
-def outcome(lookup: Lookup) -> list[AddrInfo]:
-    """Return what a lookup that is done found, or raise why it failed: a copy for each of its callers."""
-    return lookup.found()
 
 
 _pool = _Pool()
 
 
-def _forget() -> None:
-    """In a forked child none of the parent's threads exists: ask anew."""
+def _reset_after_fork() -> None:
+    """Start with an empty pool in a forked child, which has none of the parent's threads."""
     global _pool
     _pool = _Pool()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget)
+    os.register_at_fork(after_in_child=_reset_after_fork)

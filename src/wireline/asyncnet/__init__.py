@@ -1,16 +1,17 @@
 """The async flavour: ``AsyncSocket``, ``dial`` and ``serve``, on asyncio's loop or uvloop's.
 
-The same methods, errors and promises as ``wireline.net``; what waits is awaited. Nothing here is for several
-threads, but ``close``, which any thread may call.
+The methods, errors and promises are those of ``wireline.net``; methods that wait are coroutines. A socket belongs to
+one event loop; only ``close`` may be called from any thread.
 """
 
 from wireline._os.datagram import Datagram as Datagram
-from wireline._os.datagram import Received as Received
+from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
-from wireline.asyncnet._serve import Starting as Starting
+from wireline.asyncnet._serve import StartingServer as StartingServer
 from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
@@ -20,10 +21,14 @@ __all__ = [
     "AsyncSocket",
     "Datagram",
     "Handler",
-    "Received",
+    "ReceivedInto",
     "Server",
-    "Starting",
+    "StartingServer",
     "StopReport",
     "dial",
     "serve",
 ]
+
+# One class each for both flavours; the path must not depend on which flavour is imported first.
+_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish(__name__, globals(), __all__)

@@ -12,7 +12,7 @@ from wireline._core.deadline import Deadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
-from wireline._os.linger import dispose
+from wireline._os.linger import close_in_background
 from wireline.asyncnet._asyncio import Loop, running_loop
 from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
@@ -146,7 +146,7 @@ class AttachedStream(SecuredStream):
             return
         # A send that this close has interrupted is to find a closed socket, and not the new one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        dispose(heir, linger, farewell)
+        close_in_background(heir, linger, farewell)
 
     @property
     def _in_use(self) -> bool:

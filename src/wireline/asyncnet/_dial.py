@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import Race, interleave
-from wireline._dial_common import failure, secure_core
+from wireline._dial_common import client_tls_core, dial_error
 from wireline._os.descriptor import State, create
-from wireline._os.resolver import look_up, outcome
-from wireline._validation import dial_arguments
+from wireline._os.resolver import resolve
+from wireline._validation import check_dial_arguments
 from wireline.address import IpAddress
 from wireline.asyncnet._asyncio import running_loop
 from wireline.asyncnet._socket import AsyncSocket
@@ -59,17 +59,17 @@ async def dial(
         socket.gaierror: the name does not resolve.
         TypeError, ValueError: an argument is of the wrong type, or out of its range.
     """
-    host, port, sock_type = dial_arguments(address, port, protocol)
-    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
+    host, port, sock_type = check_dial_arguments(address, port, protocol)
+    secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
     timeout = check_timeout(timeout)
     signal = Signal(running_loop())
     deadline = None if timeout is None else Deadline(timeout, signal.now())
-    lookup = look_up(host, port, 0, sock_type, protocol)
+    lookup = resolve(host, port, 0, sock_type, protocol)
     await lookup_result(lookup, signal, "dial", deadline)
-    race = Race(interleave(outcome(lookup)))
+    race = Race(interleave(lookup.result()))
     sock = await _run(race, deadline, signal)
     if sock is None:
-        raise failure(race, f"{host!r} port {port}", deadline)
+        raise dial_error(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
     dialled = AsyncSocket._adopt(
         sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]

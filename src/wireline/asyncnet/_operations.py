@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
-from wireline._os import descriptor as _descriptor
-from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, has_room
+from wireline._os import descriptor
+from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
 from wireline.asyncnet._asyncio import Loop, Operation
 from wireline.asyncnet._channel import NOT_YET, Job, NotYet
 from wireline.errors import SockAddr
@@ -152,7 +152,7 @@ class Room(Job[bool]):
         self._sock = sock
 
     def attempt(self) -> bool:
-        if not has_room(self._sock):
+        if not is_writable(self._sock):
             raise BlockingIOError
         return True
 
@@ -168,7 +168,7 @@ def accept_now(listener: socket.socket) -> tuple[socket.socket, SockAddr]:
     listener.setblocking(False)
     unclaimed: Unclaimed = []
     try:
-        return _descriptor.accept_now(listener, unclaimed)
+        return descriptor.accept_now(listener, unclaimed)
     except BaseException:
         close_unclaimed(unclaimed)
         raise

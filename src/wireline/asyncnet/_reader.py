@@ -32,7 +32,7 @@ from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
 from wireline.asyncnet._operations import Owner
 from wireline.asyncnet._readiness import loop_state
-from wireline.errors import SocketTimeout, fresh_copy
+from wireline.errors import SocketTimeout, copy_for_reraise
 from wireline.options import DONT_WAIT
 
 __all__ = ["StreamReader"]
@@ -204,7 +204,7 @@ class StreamReader(Sleep):
         operation = self._request.__name__
         broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
         StreamCore.fail(self._core, broken)
-        self.wake_soon(error if isinstance(error, Exception) else fresh_copy(broken))
+        self.wake_soon(error if isinstance(error, Exception) else copy_for_reraise(broken))
 
     def left(self) -> None:
         """Nothing to do: a request is not asked any more when its task is not ``pending``."""

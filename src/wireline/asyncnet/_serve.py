@@ -13,17 +13,17 @@ from wireline._core.backoff import Backoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
-from wireline._os.resolver import look_up, outcome
+from wireline._os.resolver import resolve
 from wireline._server_common import (
-    ListenAt,
-    Request,
+    HandshakeConfig,
+    ListenAddress,
     StopReport,
-    Stops,
-    Welcome,
+    StopRequest,
+    StopRequests,
     check_callback,
     check_limit,
+    check_wait_after_fork,
     open_listener,
-    refuse_to_wait,
 )
 from wireline._validation import require_int
 from wireline.address import Address, IpAddress
@@ -65,7 +65,7 @@ def serve(
     reuse_port: bool = False,
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
-) -> Starting:
+) -> StartingServer:
     """Listen, and call ``handler(client, address)`` for every connection, each on its own.
 
     It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
@@ -106,26 +106,26 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    where = ListenAt.checked(address, port)
+    where = ListenAddress.from_arguments(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
-    welcome = Welcome.checked(tls, handshake_timeout)
+    handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 
     async def start() -> Server:
         found = []
         if where.needs_lookup:
-            lookup = look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
+            lookup = resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
             await lookup_result(lookup, Signal(running_loop()), "serve", None)
-            found = outcome(lookup)
+            found = lookup.result()
         listener = open_listener(
             AsyncSocket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
         )
-        return Server(listener, handler, limit, welcome, on_error)
+        return Server(listener, handler, limit, handshake_config, on_error)
 
-    return Starting(start)
+    return StartingServer(start)
 
 
-class Starting:
+class StartingServer:
     """What ``serve`` returns: ``server = await serve(...)``, or ``async with serve(...) as server:``."""
 
     def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
@@ -160,12 +160,12 @@ class Server:
         listener: AsyncSocket,
         handler: Handler,
         max_connections: int | None,
-        welcome: Welcome | None,
+        handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
     ) -> None:
         self._listener = listener
         self._handler = handler
-        self._welcome = welcome
+        self._handshake_config = handshake_config
         self._on_error = on_error
         self._limit = max_connections
         self._owner = process.epoch
@@ -178,7 +178,7 @@ class Server:
         self._changed = Signal(self._loop)
         self._accepting = True
         self._stopping = False
-        self._stops = Stops()
+        self._stops = StopRequests()
         self._forcing = False
         self._report: StopReport | None = None
         try:
@@ -214,7 +214,7 @@ class Server:
         """
         timeout = check_timeout(timeout)
         if self._owner is not process.epoch:
-            refuse_to_wait(stopped=self._disowned)
+            check_wait_after_fork(stopped=self._disowned)
             return
         await self._until(lambda: self._report is not None, self._moment(timeout))
         if self._report is None and timeout is not None:
@@ -249,7 +249,7 @@ class Server:
             return self._disown()
         if self._report is not None:
             return self._report
-        mine = Request(self._moment(seconds), self._active)
+        mine = StopRequest(self._moment(seconds), self._active)
         me = current_task()
         try:
             if not self._stops.enter(mine, me if me in self._active else None):
@@ -279,7 +279,7 @@ class Server:
         if self._owner is not process.epoch:
             self._disown()
         elif self._report is None:
-            mine = Request(self._moment(seconds), self._active)
+            mine = StopRequest(self._moment(seconds), self._active)
             self._stops.request(mine)
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
                 self._loop.call_soon_threadsafe(self._requested)
@@ -294,10 +294,10 @@ class Server:
         self._listener.close()
         self._changed.ring()
 
-    async def _end(self, request: Request) -> StopReport:
+    async def _end(self, request: StopRequest) -> StopReport:
         await self._until(lambda: not self._accepting, self._moment(_UNWIND))
         request.handlers.update(self._active)  # one may have been accepted at the last moment
-        await self._until(lambda: request.hurried or self._is_over(), request.until)
+        await self._until(lambda: request.drain_cancelled or self._is_over(), request.until)
         # One at a time closes connections; if that one is cancelled, another goes on in its place.
         await self._until(lambda: self._report is not None or not self._forcing, None)
         if self._report is not None:
@@ -338,7 +338,7 @@ class Server:
         try:
             client.close()
         except OSError as error:  # of this connection; an exception of a signal handler is the caller's
-            self._events.failed("a connection could not be closed", error)
+            self._events.log_failure("a connection could not be closed", error)
 
     def _disown(self) -> StopReport:
         """Let go of the descriptors, in a forked child. The server and its tasks are the parent's."""
@@ -427,11 +427,13 @@ class Server:
     async def _run(self, client: AsyncSocket, address: Address) -> None:
         self._active[current_task()] = client  # here: an eager task runs before `spawn` returns
         accepted = self._loop.time()
-        in_handshake = self._welcome is not None
+        in_handshake = self._handshake_config is not None
         try:
-            if self._welcome is not None:
-                secure = client._server_core(self._welcome.tls)
-                await client._upgrade_by(secure, client._deadline(self._welcome.seconds), "handshake")
+            if self._handshake_config is not None:
+                secure = client._server_core(self._handshake_config.tls)
+                await client._upgrade_by(
+                    secure, client._deadline(self._handshake_config.timeout), "handshake"
+                )
                 in_handshake = False
             await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
@@ -446,14 +448,14 @@ class Server:
     ) -> None:
         if self._on_error is None:
             seconds = self._loop.time() - accepted
-            self._events.ended(error, client, address, seconds, in_handshake=in_handshake)
+            self._events.log_end(error, client, address, seconds, in_handshake=in_handshake)
             return
         try:
             result = self._on_error(error, client)
             if inspect.isawaitable(result):
                 await result
         except Exception as another:  # noqa: BLE001 -- it is logged, and never more
-            self._events.failed("on_error failed", another)
+            self._events.log_failure("on_error failed", another)
 
     def _finish(self, task: Task) -> None:
         client = self._active.pop(task, None)

@@ -12,11 +12,11 @@ from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
-from wireline._os.datagram import Datagram, Received
-from wireline._os.descriptor import State, is_failed_before_accept, refuse_itself
-from wireline._os.resolver import look_up, outcome
-from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
-from wireline.address import Address, IpAddress, display_address, unix_path
+from wireline._os.datagram import Datagram, ReceivedInto
+from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect
+from wireline._os.resolver import resolve
+from wireline._validation import Buffer, UnixPath, as_bytes_like, as_writable_view, check_peer_arguments
+from wireline.address import Address, IpAddress, to_display_address, unix_path
 from wireline.asyncnet._channel import PortableChannel
 from wireline.asyncnet._operations import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
 from wireline.asyncnet._stream import AsyncStream
@@ -78,7 +78,7 @@ class AsyncSocket(AsyncStream):
             TypeError, ValueError: a stream socket; an argument is of the wrong type, or out of its range.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         check_flags(flags)
         timeout = check_timeout(timeout)
         sock = self._open_sock("send_to")
@@ -88,7 +88,7 @@ class AsyncSocket(AsyncStream):
         if sock.family == AF_UNIX:
             target = unix_path(str(address) if isinstance(address, IpAddress) else address)
         else:
-            target = (await self._resolve("send_to", *peer_arguments(address, port), deadline))[0][4]
+            target = (await self._resolve("send_to", *check_peer_arguments(address, port), deadline))[0][4]
         return await self._push("send_to", SendDatagram(sock, payload, target), deadline)
 
     async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
@@ -149,7 +149,7 @@ class AsyncSocket(AsyncStream):
             timeout,
             flags,
             lambda sock: _datagram.receive(sock, size, flags),
-            lambda data, sender: _datagram.cut(data, sender, size),
+            lambda data, sender: _datagram.truncate(data, sender, size),
         )
 
     async def recv_from_into(
@@ -158,7 +158,7 @@ class AsyncSocket(AsyncStream):
         size: int | None = None,
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
-    ) -> Received:
+    ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, as ``recv_from`` does.
 
         A timeout or a cancellation takes no datagram away and leaves the buffer as it was.
@@ -170,7 +170,7 @@ class AsyncSocket(AsyncStream):
             timeout: seconds for the whole call; None waits for ever, 0 never waits.
 
         Returns:
-            A ``Received``: ``(size, address)``, and ``truncated``.
+            A ``ReceivedInto``: ``(size, address)``, and ``truncated``.
 
         Raises:
             SocketTimeout: time ran out before a datagram came.
@@ -181,13 +181,13 @@ class AsyncSocket(AsyncStream):
             TypeError: a stream socket, or the buffer cannot be written to.
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
-        target = writable(buffer, size)
+        target = as_writable_view(buffer, size)
         return await self._receive_datagram(
             "recv_from_into",
             timeout,
             flags,
             lambda sock: _datagram.receive_into(sock, target, flags),
-            lambda data, sender: _datagram.cut_into(data, sender, target),
+            lambda data, sender: _datagram.truncate_into(data, sender, target),
         )
 
     async def _receive_datagram(
@@ -241,7 +241,7 @@ class AsyncSocket(AsyncStream):
             TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument is of the wrong type, or out of
                 its range.
         """
-        host, port = peer_arguments(address, port)
+        host, port = check_peer_arguments(address, port)
         timeout = check_timeout(timeout)
         sock = self._open_sock("connect")
         if sock.family not in (AF_INET, AF_INET6):
@@ -294,12 +294,12 @@ class AsyncSocket(AsyncStream):
         self, operation: str, host: str, port: int, deadline: Deadline | None
     ) -> list[AddrInfo]:
         sock = self._sock
-        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
+        lookup = resolve(host, port, sock.family, sock.type, sock.proto)
         if not lookup.done():
             with self._signal() as signal:
                 await lookup_result(lookup, signal, operation, deadline)
             self._raise_if_closed(operation)
-        return outcome(lookup)
+        return lookup.result()
 
     async def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
@@ -339,7 +339,7 @@ class AsyncSocket(AsyncStream):
             begins = not isinstance(channel, PortableChannel)
             await self._do(channel, job, operation, deadline, now=begins)
         self._raise_if_closed(operation)
-        refuse_itself(self._sock)
+        reject_self_connect(self._sock)
 
     async def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before anybody may use the connection."""
@@ -419,7 +419,7 @@ class AsyncSocket(AsyncStream):
                     raise
                 if not is_failed_before_accept(flags, error):
                     raise self._annotated(error, operation) from error.__cause__
-        address = display_address(sockaddr)
+        address = to_display_address(sockaddr)
         client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
             with self._welcome(client):
@@ -442,7 +442,9 @@ class AsyncSocket(AsyncStream):
             TypeError: a datagram socket.
         """
         if self._tls is not None:
-            return self._first_guest(cast("Callable[[], tuple[Self, Address] | None]", self._accept_now))
+            return self._next_ready_client(
+                cast("Callable[[], tuple[Self, Address] | None]", self._accept_now)
+            )
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None
@@ -465,7 +467,7 @@ class AsyncSocket(AsyncStream):
                 if not is_failed_before_accept(SAFE_DISCONN, error):
                     raise self._annotated(error, "try_accept_addr") from error.__cause__
             else:
-                address = display_address(sockaddr)
+                address = to_display_address(sockaddr)
                 return Accepted(self._accepted(sock, address, False), address)
 
     def _listener(self, operation: str) -> socket.socket:

@@ -14,7 +14,7 @@ from wireline._core.stream import StreamCore, check_size
 from wireline._os.datagram import Datagram
 from wireline._os.descriptor import State, shut_down_writing
 from wireline._socket_base import closed_meanwhile
-from wireline._validation import Buffer, joined, require_resizable, sendable, writable
+from wireline._validation import Buffer, as_bytes_like, as_writable_view, join_buffers, require_resizable
 from wireline.asyncnet._asyncio import checkpoint, running_loop
 from wireline.asyncnet._operations import NOW, Send
 from wireline.asyncnet._readiness import LoopState
@@ -109,7 +109,7 @@ class AsyncStream(WaitingStream):
             TypeError: the buffer cannot be written to.
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
-        with writable(buffer, size) as target:
+        with as_writable_view(buffer, size) as target:
             if self._core is None and self._is_datagram:
                 data = (await self._receive("recv_into", len(target), flags, timeout)).data
             else:
@@ -470,7 +470,7 @@ class AsyncStream(WaitingStream):
             payload: bytes | memoryview = data
         else:
             self.last_bytes_sent = 0  # for what is refused here
-            payload = data if type(data) is bytes else sendable(data)
+            payload = data if type(data) is bytes else as_bytes_like(data)
             check_flags(flags)
             timeout = check_timeout(timeout)
         fd = self._fd
@@ -529,7 +529,7 @@ class AsyncStream(WaitingStream):
             BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
         """
         self.last_bytes_sent = 0
-        payload = joined(parts)
+        payload = join_buffers(parts)
         check_flags(flags)
         timeout = check_timeout(timeout)
         self._open_sock("send_many")
@@ -656,7 +656,7 @@ class AsyncStream(WaitingStream):
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         timeout = check_timeout(timeout)
         if self._core is None and self._is_datagram:
             return await self._send_datagram("send_some", payload, timeout)
@@ -698,7 +698,7 @@ class AsyncStream(WaitingStream):
             TypeError: ``data`` is no buffer.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         if self._closing.locked() or self._write_in_flight():
             return False
         is_datagram = self._core is None and self._is_datagram and self._state is State.CONNECTED

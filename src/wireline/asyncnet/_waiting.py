@@ -15,7 +15,7 @@ from typing import NoReturn, TypeVar, TypeVarTuple, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import StreamCore
-from wireline._os.descriptor import has_room
+from wireline._os.descriptor import is_writable
 from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._channel import Channel, Job, NotYet
@@ -265,7 +265,7 @@ class WaitingStream(AttachedStream):
             job.release()
 
     async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
-        if not has_room(self._sock):
+        if not is_writable(self._sock):
             job = Room(self._sock)
             try:
                 if can_poll(self._enter()):

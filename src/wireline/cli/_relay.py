@@ -1,7 +1,7 @@
 """``wireline relay LISTEN TARGET``.
 
-Every connection has two threads, one for each direction; `wireline.testing.Link` copies the data. The main thread waits
-for signals: the first one stops listening, the second one resets the connections that are left.
+Every connection has two threads, one for each direction; `wireline.testing.StreamRelay` copies the data. The main
+thread waits for signals: the first one stops listening, the second one resets the connections that are left.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wireline.cli._peer import dial_stream
 from wireline.cli._relay_stats import Traffic, show_traffic
 from wireline.cli.parser._relay_options import listen_options, target_options
 from wireline.net import Socket, serve
-from wireline.testing import Faults, Link
+from wireline.testing import Faults, StreamRelay
 
 if TYPE_CHECKING:
     from wireline.cli._tls_handshakes import TlsClient, TlsServer
@@ -91,7 +91,7 @@ class _Relay:
         self._traffic = Traffic()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._open: dict[Socket, Link | None] = {}
+        self._open: dict[Socket, StreamRelay | None] = {}
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._aborted = False
@@ -126,8 +126,8 @@ class _Relay:
         with self._lock:
             self._aborted = True
             left = list(self._open.items())
-        for client, link in left:
-            _abort(client, link)
+        for client, relay in left:
+            _abort(client, relay)
         self._ended.set()
 
     # One connection, in its own thread.
@@ -155,22 +155,22 @@ class _Relay:
         with during(Stage.CONNECT, self._target):
             server = self._connect()
         with server:
-            link = Link(client, server, self._faults, number=number)
+            relay = StreamRelay(client, server, self._faults, number=number)
             with self._lock:
-                self._open[client] = link
+                self._open[client] = relay
                 aborted = self._aborted
             if aborted:
-                link.abort()
-            with self._traffic.counted(name, link):
-                self._run_link(link, client, name)
+                relay.abort()
+            with self._traffic.counted(name, relay):
+                self._run_link(relay, client, name)
 
-    def _run_link(self, link: Link, client: Socket, name: str) -> None:
+    def _run_link(self, relay: StreamRelay, client: Socket, name: str) -> None:
         try:
-            link.run()
+            relay.run()
         except ClosedError:
             raise
         except (OSError, ValueError) as error:
-            culprit = name if link.culprit is client else str(self._target)
+            culprit = name if relay.failed_socket is client else str(self._target)
             raise Failure(Stage.TALK, error, culprit) from error
 
     def _connect(self) -> Socket:
@@ -187,8 +187,8 @@ class _Relay:
         print_stderr(f"wireline: {sentence}")
 
 
-def _abort(client: Socket, link: Link | None) -> None:
-    if link is None:  # the handshake, or connecting to the target, is in progress
+def _abort(client: Socket, relay: StreamRelay | None) -> None:
+    if relay is None:  # the handshake, or connecting to the target, is in progress
         client.close(linger=0)
     else:
-        link.abort()
+        relay.abort()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from wireline.testing import Link
+    from wireline.testing import StreamRelay
 
 _REFRESHES_PER_SECOND = 4
 
@@ -56,9 +56,9 @@ class Rate:
 class _Connection:
     """An open connection."""
 
-    def __init__(self, name: str, link: Link) -> None:
+    def __init__(self, name: str, relay: StreamRelay) -> None:
         self.name = name
-        self.link = link
+        self.relay = relay
         self.started = monotonic()
         self.rate = Rate()
 
@@ -78,9 +78,9 @@ class Traffic:
         self.count = 0
 
     @contextlib.contextmanager
-    def counted(self, name: str, link: Link) -> Iterator[None]:
+    def counted(self, name: str, relay: StreamRelay) -> Iterator[None]:
         """Count a connection as open while the block runs."""
-        connection = _Connection(name, link)
+        connection = _Connection(name, relay)
         with self._lock:
             self._open.append(connection)
             self.count += 1
@@ -90,15 +90,15 @@ class Traffic:
             with self._lock:
                 self._open.remove(connection)
                 up, down = self._finished
-                self._finished = Sum(up + link.to_server, down + link.to_client)
+                self._finished = Sum(up + relay.to_server, down + relay.to_client)
 
     def now(self) -> tuple[list[_Connection], Sum]:
         """The open connections, the newest first, and the bytes of all."""
         with self._lock:
             connections = self._open[::-1]
             up, down = self._finished
-        up += sum(connection.link.to_server for connection in connections)
-        down += sum(connection.link.to_client for connection in connections)
+        up += sum(connection.relay.to_server for connection in connections)
+        down += sum(connection.relay.to_client for connection in connections)
         return connections, Sum(up, down)
 
     def line(self) -> str:
@@ -119,7 +119,7 @@ class Traffic:
         now = monotonic()
         connections, total = self.now()
         for connection in connections[:max_connections]:
-            up, down = connection.link.to_server, connection.link.to_client
+            up, down = connection.relay.to_server, connection.relay.to_client
             rate = connection.rate.update(up + down, now)
             yield _row(connection.name, up, down, rate, now - connection.started)
         if len(connections) > max_connections:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import Race, interleave
-from wireline._dial_common import failure, secure_core
+from wireline._dial_common import client_tls_core, dial_error
 from wireline._os.descriptor import State, begin_connect, connect_result
-from wireline._os.resolver import look_up
-from wireline._validation import dial_arguments
+from wireline._os.resolver import resolve
+from wireline._validation import check_dial_arguments
 from wireline.address import IpAddress
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 from wireline.net._socket import Socket
@@ -65,14 +65,14 @@ def dial(
         socket.gaierror: the name does not resolve.
         TypeError, ValueError: an argument is of the wrong type, or out of its range.
     """
-    host, port, sock_type = dial_arguments(address, port, protocol)
-    secure = secure_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=True)
+    host, port, sock_type = check_dial_arguments(address, port, protocol)
+    secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=True)
     deadline = start_deadline(check_timeout(timeout))
-    found = wait_for_lookup(look_up(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
+    found = wait_for_lookup(resolve(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
     race = Race(interleave(found or ()))
     sock = _run(race, deadline)
     if sock is None:
-        raise failure(race, f"{host!r} port {port}", deadline)
+        raise dial_error(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
     dialled = Socket._adopt(
         sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]

@@ -16,7 +16,7 @@ import time
 from wireline._core.deadline import Deadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.close import close_quietly
-from wireline._os.resolver import Lookup, outcome
+from wireline._os.resolver import Lookup
 from wireline.errors import SocketTimeout
 
 __all__ = ["Latch", "Readiness", "Waker", "start_deadline", "wait_for_lookup"]
@@ -137,7 +137,7 @@ def wait_for_lookup(
         socket.gaierror: the name does not resolve.
     """
     if lookup.done():
-        return outcome(lookup)
+        return lookup.result()
     done = Latch()
 
     def wake(_: Lookup) -> None:
@@ -149,7 +149,7 @@ def wait_for_lookup(
     finally:
         lookup.remove_done_callback(wake)
     if lookup.done():
-        return outcome(lookup)
+        return lookup.result()
     if done.is_set() or deadline is None:
         return None
     raise SocketTimeout(operation, deadline.seconds)

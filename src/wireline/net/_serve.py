@@ -13,17 +13,17 @@ from wireline._core.backoff import Backoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
-from wireline._os.resolver import look_up
+from wireline._os.resolver import resolve
 from wireline._server_common import (
-    ListenAt,
-    Request,
+    HandshakeConfig,
+    ListenAddress,
     StopReport,
-    Stops,
-    Welcome,
+    StopRequest,
+    StopRequests,
     check_callback,
     check_limit,
+    check_wait_after_fork,
     open_listener,
-    refuse_to_wait,
 )
 from wireline._validation import require_int
 from wireline.address import Address, IpAddress
@@ -104,15 +104,15 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    where = ListenAt.checked(address, port)
+    where = ListenAddress.from_arguments(address, port)
     limit = check_limit(max_connections)
     require_int("backlog", backlog)
-    welcome = Welcome.checked(tls, handshake_timeout)
+    handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
     found = (
-        look_up(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
+        resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
     )
     listener = open_listener(Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered)
-    return Server(listener, handler, limit, welcome, on_error)
+    return Server(listener, handler, limit, handshake_config, on_error)
 
 
 class _Sleepers:
@@ -166,12 +166,12 @@ class Server:
         listener: Socket,
         handler: Handler,
         max_connections: int | None,
-        welcome: Welcome | None,
+        handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
     ) -> None:
         self._listener = listener
         self._handler = handler
-        self._welcome = welcome
+        self._handshake_config = handshake_config
         self._on_error = on_error
         self._limit = max_connections
         self._owner = process.epoch
@@ -181,7 +181,7 @@ class Server:
         self._changed = _Sleepers()
         self._accepting = True
         self._stopping = False
-        self._stops = Stops()
+        self._stops = StopRequests()
         self._forcing = False
         self._reports: list[StopReport] = []  # the first one counts
         try:
@@ -220,7 +220,7 @@ class Server:
         """
         timeout = check_timeout(timeout)
         if self._owner is not process.epoch:
-            refuse_to_wait(stopped=self._disowned)
+            check_wait_after_fork(stopped=self._disowned)
             return
         if not self._changed.wait(lambda: self._reports, _moment(timeout)):
             assert timeout is not None
@@ -251,14 +251,14 @@ class Server:
             TypeError, ValueError: ``drain`` is no number, or negative.
         """
         me = threading.current_thread()
-        mine = Request(_moment(check_timeout(drain)), self._active, me)
+        mine = StopRequest(_moment(check_timeout(drain)), self._active, me)
         if self._owner is not process.epoch:
             return self._disown()
         if self._reports:
             return self._reports[0]
         if self._stops.is_in_stop(me):
             # A signal handler: the call that it has interrupted goes on when this one has returned, and not before.
-            self._stops.hurry()
+            self._stops.cancel_drains()
             self._changed.wake()
             return StopReport(0, 0)
         try:
@@ -285,7 +285,7 @@ class Server:
         Raises:
             TypeError, ValueError: ``drain`` is no number, or negative.
         """
-        mine = Request(_moment(check_timeout(drain)), self._active)
+        mine = StopRequest(_moment(check_timeout(drain)), self._active)
         if self._owner is not process.epoch:
             self._disown()
         elif not self._reports:
@@ -300,10 +300,10 @@ class Server:
             self._room.wake()
             self._changed.wake()
 
-    def _end(self, request: Request) -> StopReport:
+    def _end(self, request: StopRequest) -> StopReport:
         self._changed.wait(lambda: not self._accepting, time.monotonic() + _UNWIND)
         request.handlers.update(self._active)  # one may have been accepted at the last moment
-        self._changed.wait(lambda: request.hurried or self._is_over(), request.until)
+        self._changed.wait(lambda: request.drain_cancelled or self._is_over(), request.until)
         self._forcing = True
         if not self._is_over():
             for thread, client in self._active.copy().items():
@@ -325,7 +325,7 @@ class Server:
         try:
             client.close()
         except OSError as error:  # of this connection; an exception of a signal handler is the caller's
-            self._events.failed("a connection could not be closed", error)
+            self._events.log_failure("a connection could not be closed", error)
 
     def _disown(self) -> StopReport:
         """Let go of the descriptors, in a forked child. The server and its threads are the parent's."""
@@ -403,11 +403,11 @@ class Server:
 
     def _run(self, client: Socket, address: Address) -> None:
         accepted = time.monotonic()
-        in_handshake = self._welcome is not None
+        in_handshake = self._handshake_config is not None
         try:
-            if self._welcome is not None:
-                secure = client._server_core(self._welcome.tls)
-                client._upgrade_by(secure, start_deadline(self._welcome.seconds), "handshake")
+            if self._handshake_config is not None:
+                secure = client._server_core(self._handshake_config.tls)
+                client._upgrade_by(secure, start_deadline(self._handshake_config.timeout), "handshake")
                 in_handshake = False
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
@@ -422,12 +422,12 @@ class Server:
     ) -> None:
         if self._on_error is None:
             seconds = time.monotonic() - accepted
-            self._events.ended(error, client, address, seconds, in_handshake=in_handshake)
+            self._events.log_end(error, client, address, seconds, in_handshake=in_handshake)
             return
         try:
             self._on_error(error, client)
         except Exception as another:  # noqa: BLE001 -- it is logged, and never more
-            self._events.failed("on_error failed", another)
+            self._events.log_failure("on_error failed", another)
 
     def _finish(self, thread: threading.Thread, client: Socket) -> None:
         try:

@@ -15,11 +15,17 @@ from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
-from wireline._os.datagram import Datagram, Received
-from wireline._os.descriptor import CONNECTING, State, accept_now, is_failed_before_accept, refuse_itself
-from wireline._os.resolver import look_up
-from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
-from wireline.address import Address, IpAddress, display_address, unix_path
+from wireline._os.datagram import Datagram, ReceivedInto
+from wireline._os.descriptor import (
+    CONNECTING,
+    State,
+    accept_now,
+    is_failed_before_accept,
+    reject_self_connect,
+)
+from wireline._os.resolver import resolve
+from wireline._validation import Buffer, UnixPath, as_bytes_like, as_writable_view, check_peer_arguments
+from wireline.address import Address, IpAddress, to_display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError
 from wireline.net._fd_guard import ALONE, Use
 from wireline.net._poll import Latch, Readiness, start_deadline, wait_for_lookup
@@ -87,7 +93,7 @@ class Socket(BlockingStream):
             TypeError, ValueError: a stream socket; an argument is of the wrong type, or out of its range.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
         self._require("send_to", datagram=True)
@@ -102,7 +108,7 @@ class Socket(BlockingStream):
         """Where a datagram goes: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
             return unix_path(str(address) if isinstance(address, IpAddress) else address)
-        return self._resolve("send_to", *peer_arguments(address, port), deadline)[0][4]
+        return self._resolve("send_to", *check_peer_arguments(address, port), deadline)[0][4]
 
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -135,7 +141,7 @@ class Socket(BlockingStream):
         size: int | None = None,
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
-    ) -> Received:
+    ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, as ``recv_from`` does.
 
         A timeout or a cancellation takes no datagram away and leaves the buffer as it was.
@@ -147,7 +153,7 @@ class Socket(BlockingStream):
             timeout: seconds for the whole call; None waits for ever, 0 never waits.
 
         Returns:
-            A ``Received``: ``(size, address)``, and ``truncated``.
+            A ``ReceivedInto``: ``(size, address)``, and ``truncated``.
 
         Raises:
             SocketTimeout: time ran out before a datagram came.
@@ -158,17 +164,17 @@ class Socket(BlockingStream):
             TypeError: a stream socket, or the buffer cannot be written to.
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
-        return self._receive_into("recv_from_into", writable(buffer, size), flags, timeout)
+        return self._receive_into("recv_from_into", as_writable_view(buffer, size), flags, timeout)
 
     def _receive_one(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
         size = check_size(size)
-        return self._receive_datagram(operation, size, flags, timeout, _datagram.made)
+        return self._receive_datagram(operation, size, flags, timeout, _datagram.make_datagram)
 
     def _receive_into(
         self, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
-    ) -> Received:
-        def put(*datagram: *_datagram.Raw) -> Received:
-            return _datagram.put(target, *datagram)
+    ) -> ReceivedInto:
+        def put(*datagram: *_datagram.RawDatagram) -> ReceivedInto:
+            return _datagram.store_datagram(target, *datagram)
 
         return self._receive_datagram(operation, len(target), flags, timeout, put)
 
@@ -178,7 +184,7 @@ class Socket(BlockingStream):
         size: int,
         flags: SocketFlag,
         timeout: float | None,
-        make: Callable[[*_datagram.Raw], T],
+        make: Callable[[*_datagram.RawDatagram], T],
     ) -> T:
         """Receive one datagram. It lies in ``_arrived`` until the caller has it: an exception loses nothing."""
         check_flags(flags)
@@ -197,7 +203,7 @@ class Socket(BlockingStream):
                 self._until_ready(
                     operation, deadline, lambda: _datagram.receive_raw(sock, size, os_flags, arrived)
                 )
-            result = make(*_datagram.cut_raw(arrived[0], size))
+            result = make(*_datagram.parse_raw(arrived[0], size))
         except BaseException:
             use.__exit__(None, None, None)
             raise
@@ -242,7 +248,7 @@ class Socket(BlockingStream):
             TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument is of the wrong type, or out of
                 its range.
         """
-        host, port = peer_arguments(address, port)
+        host, port = check_peer_arguments(address, port)
         deadline = start_deadline(check_timeout(timeout))
         with self._alone("connect") as sock:
             if sock.family not in (AF_INET, AF_INET6):
@@ -279,7 +285,7 @@ class Socket(BlockingStream):
 
     def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
         sock = self._sock
-        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
+        lookup = resolve(host, port, sock.family, sock.type, sock.proto)
         found = wait_for_lookup(lookup, operation, deadline, self._guard.waker)
         self._raise_if_closed(operation)
         assert found is not None
@@ -330,7 +336,7 @@ class Socket(BlockingStream):
                 code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             self._raise_if_closed(operation)
             if code == 0:
-                refuse_itself(sock)
+                reject_self_connect(sock)
                 break
             if code not in CONNECTING:
                 raise OSError(code, os.strerror(code))
@@ -431,7 +437,7 @@ class Socket(BlockingStream):
                 except OSError as error:
                     if isinstance(error, WirelineError) or not is_failed_before_accept(flags, error):
                         raise
-        address = display_address(sockaddr)
+        address = to_display_address(sockaddr)
         return Accepted(self._accepted(sock, address, inheritable), address)
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
@@ -450,7 +456,9 @@ class Socket(BlockingStream):
             TypeError: a datagram socket.
         """
         if self._tls is not None:
-            return self._first_guest(cast("Callable[[], tuple[Self, Address] | None]", self._accept_now))
+            return self._next_ready_client(
+                cast("Callable[[], tuple[Self, Address] | None]", self._accept_now)
+            )
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None

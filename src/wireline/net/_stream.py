@@ -15,11 +15,11 @@ from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._core.stream import StreamCore, check_size
-from wireline._os.datagram import Datagram, Received
+from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import KERNEL_WAITS, shut_down_writing
 from wireline._os.process import process
-from wireline._validation import Buffer, joined, require_resizable, sendable, writable
-from wireline.errors import SocketTimeout, WirelineError, rename
+from wireline._validation import Buffer, as_bytes_like, as_writable_view, join_buffers, require_resizable
+from wireline.errors import SocketTimeout, WirelineError, rename_operation
 from wireline.net._poll import start_deadline
 from wireline.net._secured import SecuredSocket
 from wireline.net._write_lock import Permit
@@ -53,7 +53,7 @@ class BlockingStream(SecuredSocket):
 
     def _receive_into(
         self, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
-    ) -> Received:
+    ) -> ReceivedInto:
         raise NotImplementedError
 
     def _send_datagram(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
@@ -191,7 +191,7 @@ class BlockingStream(SecuredSocket):
             TypeError: the buffer cannot be written to.
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
-        target = writable(buffer, size)
+        target = as_writable_view(buffer, size)
         if self._core is None and self._is_datagram:
             return self._receive_into("recv_into", target, flags, timeout).size
         return len(self._read(RECV_INTO, timeout, len(target), flags, into=target))
@@ -527,7 +527,7 @@ class BlockingStream(SecuredSocket):
             payload: bytes | memoryview = data
         else:
             self.last_bytes_sent = 0  # for what is refused here
-            payload = data if type(data) is bytes else sendable(data)
+            payload = data if type(data) is bytes else as_bytes_like(data)
             check_flags(flags)
             deadline = start_deadline(check_timeout(timeout))
         writing = self._writing
@@ -597,13 +597,13 @@ class BlockingStream(SecuredSocket):
             BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
         """
         self.last_bytes_sent = 0
-        payload = joined(parts)
+        payload = join_buffers(parts)
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
         try:
             self.send(payload, flags, timeout)
         except (OSError, WirelineError) as error:
-            rename(error, "send", "send_many")
+            rename_operation(error, "send", "send_many")
             raise
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
@@ -626,7 +626,7 @@ class BlockingStream(SecuredSocket):
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         deadline = start_deadline(check_timeout(timeout))
         if self._core is None and self._is_datagram:
             self.last_bytes_sent = self._send_datagram("send_some", payload, deadline)
@@ -665,7 +665,7 @@ class BlockingStream(SecuredSocket):
             TypeError: ``data`` is no buffer.
         """
         self.last_bytes_sent = 0
-        payload = sendable(data)
+        payload = as_bytes_like(data)
         if self._core is None and self._is_datagram:
             try:
                 self.last_bytes_sent = self._send_datagram("try_send", payload, start_deadline(0))

@@ -1,4 +1,4 @@
-"""A CA to throw away, for tests that speak TLS. The package ``trustme`` makes it, and is needed only for this."""
+"""A certificate authority for tests with TLS, made by the package ``trustme``, which only this module needs."""
 
 from __future__ import annotations
 
@@ -11,25 +11,27 @@ from wireline.tls import Handshake, SslContext
 if TYPE_CHECKING:
     import trustme
 
-__all__ = ["CertificateFiles", "ThrowawayCA"]
+__all__ = ["CertificateFiles", "TestCA"]
 
-_HERE = ("localhost", "127.0.0.1", "::1")
-"""What a server is called on its own machine."""
+_LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
+"""The names of a server on its own machine."""
 
 
 class CertificateFiles(NamedTuple):
     """Paths of PEM files."""
 
     ca: str
-    """The certificate of the CA: what a client has to trust."""
+    """The certificate of the CA, which a client has to trust."""
     cert: str
     """The server's certificate."""
     key: str
-    """Its key."""
+    """The server's private key."""
 
 
-class ThrowawayCA:
-    """A CA that nobody trusts but the test that made it."""
+class TestCA:
+    """A certificate authority for tests: only the test that made it trusts it."""
+
+    __test__ = False  # pytest collects classes by this prefix
 
     def __init__(self) -> None:
         """Make the CA.
@@ -40,27 +42,25 @@ class ThrowawayCA:
         try:
             import trustme
         except ImportError as error:
-            raise ImportError(
-                "certificates to throw away need the package trustme: pip install trustme"
-            ) from error
+            raise ImportError("TestCA needs the package trustme: pip install trustme") from error
         self._ca: trustme.CA = trustme.CA(organization_name="wireline tests")
 
     @property
     def pem(self) -> bytes:
-        """The certificate of the CA."""
+        """The certificate of the CA, as PEM."""
         return self._ca.cert_pem.bytes()
 
     def write(self, directory: str | Path, *names: str) -> CertificateFiles:
-        """Issue a certificate, and write it and what belongs to it into files: ``ca.pem``, ``server.pem`` and the key.
+        """Issue a server certificate and write the files ``ca.pem``, ``server.pem`` and ``server.key``.
 
         Args:
-            directory: where to write ``ca.pem``, ``server.pem`` and ``server.key``.
-            names: the names and addresses that it is for; ``localhost`` and its addresses by default.
+            directory: for the files.
+            names: the names and addresses of the server; ``localhost`` and its addresses by default.
 
         Raises:
-            OSError: the directory is missing, or full.
+            OSError: a file cannot be written.
         """
-        leaf = self._ca.issue_cert(*(names or _HERE))
+        leaf = self._ca.issue_cert(*(names or _LOCAL_NAMES))
         parts = {
             "ca.pem": self.pem,
             "server.pem": b"".join(blob.bytes() for blob in leaf.cert_chain_pems),
@@ -71,14 +71,14 @@ class ThrowawayCA:
         return CertificateFiles(*(str(Path(directory, name)) for name in parts))
 
     def context(self, *names: str) -> SslContext:
-        """Make a configuration for both ends: a server with a new certificate, a client that trusts this CA.
+        """Make a context for both ends: a server with a new certificate, and a client that trusts this CA.
 
         Args:
-            names: the names and addresses that the certificate is for; ``localhost`` and its addresses by default.
+            names: the names and addresses of the server; ``localhost`` and its addresses by default.
         """
         with tempfile.TemporaryDirectory(prefix="wireline-") as directory:
             files = self.write(directory, *names)
             context = SslContext(cert_file=files.cert, key_file=files.key, ca_file=files.ca)
-            for role in Handshake:  # the files are read now, and needed no more
+            for role in Handshake:  # this reads the files, which are removed below
                 context.ssl_context(role)
         return context

@@ -1,4 +1,4 @@
-"""What can be wrong with a network, as a value: the words of ``--fault``, and of ``Faults(...)``."""
+"""The faults of a bad network, as a value, and their text for ``--fault``."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ _TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|ms|s|)", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
 _SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
 
-# Seconds and bytes above which something is a typing error. Guesses.
-_LONGEST_DELAY = 3600.0
-_LARGEST_SIZE = 1 << 50
+# Seconds and bytes. A larger value is a typing error. Guesses.
+_MAX_DELAY = 3600.0
+_MAX_SIZE = 1 << 50  # 1 PiB
 
 
 @dataclass(frozen=True, slots=True)
 class Faults:
-    """What a bad network does to each direction of each connection.
+    """The faults of each direction of each connection through a bad network.
 
     Attributes:
-        delay: seconds that every byte is under way. At most 1 MiB is at a time.
-        jitter: up to that many seconds more, for each piece anew; the order of the bytes stays.
-        rate: bytes a second at most.
-        chunk: bytes that arrive together at most: every piece is sent by itself, a thousandth of a second apart.
-        reset_after: both sides get a reset once that many bytes have gone one way.
-        truncate_after: the stream ends after that many bytes; over TLS without ``close_notify``, as when a line breaks.
-        drop_tls_close: TLS ends without ``close_notify``, though whoever sent has said it.
-        seed: where the random numbers of ``jitter`` begin.
+        delay: seconds before a byte arrives. At most 1 MiB is delayed at a time.
+        jitter: up to this many more seconds, random for each piece; the order of the bytes is kept.
+        rate: the most bytes per second.
+        chunk: the most bytes that arrive together; pieces are 1 ms apart.
+        reset_after: reset both sides after this many bytes in one direction.
+        truncate_after: end the stream after this many bytes; a TLS stream ends without ``close_notify``.
+        drop_tls_close: remove the ``close_notify`` at the end of TLS.
+        seed: of the random numbers of ``jitter``.
     """
 
     delay: float = 0.0
@@ -45,11 +45,11 @@ class Faults:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Check what was given.
+        """Check the values.
 
         Raises:
-            TypeError: something is not of its type.
-            ValueError: it is negative, too large, or 0 where that means nothing.
+            TypeError: a value has the wrong type.
+            ValueError: a value is out of range.
         """
         for name in ("delay", "jitter"):
             _check_seconds(name, getattr(self, name))
@@ -62,20 +62,20 @@ class Faults:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Make faults of words: ``delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M``.
+        """Parse faults: ``delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M``.
 
-        Times are in seconds, or in the unit that is written after them (``s``, ``ms``, ``us``). Sizes are in bytes;
-        ``k``, ``M`` and ``G`` stand for 1024, 1024² and 1024³. ``drop-tls-close`` has no value, and ``seed`` a number.
+        Times are in seconds, or have a unit (``s``, ``ms``, ``us``). Sizes are in bytes; ``k``, ``M`` and ``G`` stand
+        for 1024, 1024² and 1024³. ``drop-tls-close`` has no value; ``seed`` is a number.
 
         Args:
-            text: the words, with commas between; ``""`` is no fault at all.
+            text: the faults, separated by commas; ``""`` for none.
 
         Raises:
             TypeError: ``text`` is not a ``str``.
-            ValueError: a word is unknown, is there twice, or has no value that makes sense.
+            ValueError: a fault is unknown, given twice, or has a wrong value.
         """
         if not isinstance(text, str):
-            raise TypeError(f"faults are written in a str, not {type(text).__name__}")
+            raise TypeError(f"faults are parsed from a str, not {type(text).__name__}")
         values: dict[str, float | int | bool] = {}
         for word in filter(None, map(str.strip, text.split(","))):
             key, equals, value = word.partition("=")
@@ -84,7 +84,7 @@ class Faults:
                 known = ", ".join(reader.replace("_", "-") for reader in _READERS)
                 raise ValueError(f"there is no fault {key.strip()!r}, only {known}")
             if name in values:
-                raise ValueError(f"{key.strip()} is there twice")
+                raise ValueError(f"{key.strip()} is given twice")
             if bool(equals) is (name == "drop_tls_close"):
                 raise ValueError(
                     f"{key.strip()} takes {'no value' if equals else 'a value: ' + key + '=...'}"
@@ -93,18 +93,18 @@ class Faults:
         return cls(**values)  # type: ignore[arg-type]  # each reader returns what its field takes
 
     def __str__(self) -> str:
-        """What ``parse`` takes."""
+        """The text that ``parse`` accepts."""
         words = []
         for field in fields(self):
             value = getattr(self, field.name)
             if value == field.default and type(value) is type(field.default):
                 continue
             name = field.name.replace("_", "-")
-            words.append(name if value is True else f"{name}={_spelled(field.name, value)}")
+            words.append(name if value is True else f"{name}={_format(field.name, value)}")
         return ",".join(words)
 
 
-def _spelled(name: str, value: float | int) -> str:
+def _format(name: str, value: float | int) -> str:
     if name in ("delay", "jitter"):
         return f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
     if name == "seed":
@@ -119,8 +119,8 @@ def _spelled(name: str, value: float | int) -> str:
 def _check_seconds(name: str, value: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is a number of seconds, not {value!r}")
-    if not 0 <= value <= _LONGEST_DELAY:
-        raise ValueError(f"{name} is 0 to {_LONGEST_DELAY:g} seconds, not {value!r}")
+    if not 0 <= value <= _MAX_DELAY:
+        raise ValueError(f"{name} is 0 to {_MAX_DELAY:g} seconds, not {value!r}")
 
 
 def _check_bytes(name: str, value: int | None, least: int) -> None:
@@ -128,22 +128,22 @@ def _check_bytes(name: str, value: int | None, least: int) -> None:
         return
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} is a number of bytes, not {value!r}")
-    if not least <= value <= _LARGEST_SIZE:
-        raise ValueError(f"{name} is at least {least}, and not more than a network carries, not {value!r}")
+    if not least <= value <= _MAX_SIZE:
+        raise ValueError(f"{name} is at least {least} and at most 1 PiB, not {value!r}")
 
 
 def _read_seconds(key: str, value: str) -> float:
     match = _TIME.fullmatch(value)
     seconds = float(match[1]) * _SECONDS[match[2].lower()] if match else math.nan
-    if not 0 <= seconds <= _LONGEST_DELAY:
-        raise ValueError(f"{key} is a time, as 200ms or 1.5s are, not {value!r}")
+    if not 0 <= seconds <= _MAX_DELAY:
+        raise ValueError(f"{key} is a time, such as 200ms or 1.5s, not {value!r}")
     return seconds
 
 
 def _read_size(key: str, value: str) -> int:
     match = _SIZE.fullmatch(value)
-    if match is None or len(match[1]) > len(str(_LARGEST_SIZE)):
-        raise ValueError(f"{key} is a number of bytes, as 512, 4k or 1M are, not {value!r}")
+    if match is None or len(match[1]) > len(str(_MAX_SIZE)):
+        raise ValueError(f"{key} is a number of bytes, such as 512, 4k or 1M, not {value!r}")
     return int(match[1]) * _FACTORS[match[2].lower()]
 
 

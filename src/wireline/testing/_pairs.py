@@ -20,8 +20,8 @@ __all__ = ["AsyncPair", "Kind", "Pair", "async_pair", "pair"]
 
 Kind = Literal["tcp", "tcp6", "unix", "tls"]
 
-# Seconds that both ends get for the handshake. A guess: it is a matter of milliseconds.
-_PATIENCE = 10.0
+# Seconds for the handshake of both ends. A guess: it takes milliseconds.
+_HANDSHAKE_TIMEOUT = 10.0
 
 _NAME = "localhost"
 
@@ -62,15 +62,15 @@ def pair(kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = 
     """Make two connected sockets of the blocking flavour.
 
     Args:
-        kind: ``"tcp"`` and ``"tcp6"`` are connections of the loopback interface, ``"unix"`` is a pair of Unix
-            sockets, ``"tls"`` is TLS over TCP, and the handshake is done.
-        tls: for ``"tls"``, the configuration of both ends; the server's name is ``localhost``. Without it one of a
-            `ThrowawayCA`, which needs the package ``trustme``.
-        buffered: as of ``Socket``.
+        kind: ``"tcp"`` and ``"tcp6"`` for connections over loopback, ``"unix"`` for a pair of Unix sockets, ``"tls"``
+            for TLS over TCP with the handshake done.
+        tls: for ``"tls"``, the context of both ends; the server's name is ``localhost``. By default the context of a
+            `TestCA`, which needs the package ``trustme``.
+        buffered: as for ``Socket``.
 
     Raises:
-        ValueError: there is no such kind, or ``tls`` is not for it.
-        OSError: there is no descriptor, or no such address, to be had; or the handshake failed.
+        ValueError: the kind is unknown, or is not ``"tls"`` and ``tls`` was given.
+        OSError: no free descriptor, no such address, or the handshake failed.
         ImportError: ``trustme`` is not installed.
     """
     context = _context(kind, tls)
@@ -93,12 +93,12 @@ async def async_pair(
     Args:
         kind: as for ``pair``.
         tls: as for ``pair``.
-        buffered: as of ``AsyncSocket``.
+        buffered: as for ``AsyncSocket``.
 
     Raises:
         ValueError, OSError, ImportError: as for ``pair``.
     """
-    # Who tests the blocking flavour loads no asyncio.
+    # Tests of the blocking flavour do not load asyncio.
     from wireline.asyncnet import AsyncSocket
 
     context = _context(kind, tls)
@@ -122,16 +122,16 @@ def _context(kind: Kind, tls: SslContext | None) -> SslContext | None:
         raise ValueError(f"a pair is tcp, tcp6, unix or tls, not {kind!r}")
     if kind != "tls":
         if tls is not None:
-            raise ValueError(f"tls= is for pair('tls'), and this is {kind!r}")
+            raise ValueError(f"tls= is for pair('tls'), not for {kind!r}")
         return None
-    return tls or _throwaway_context()
+    return tls or _test_context()
 
 
 @functools.cache
-def _throwaway_context() -> SslContext:
-    from wireline.testing._certificates import ThrowawayCA
+def _test_context() -> SslContext:
+    from wireline.testing._certificates import TestCA
 
-    return ThrowawayCA().context()
+    return TestCA().context()
 
 
 def _raw_pair(kind: Kind) -> tuple[socket.socket, socket.socket]:
@@ -146,7 +146,7 @@ def _raw_pair(kind: Kind) -> tuple[socket.socket, socket.socket]:
                 for raw in (client, server):
                     raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 return client, server
-            server.close()  # somebody else on this machine has found the port
+            server.close()  # another program has connected to the port
 
 
 def _shake_hands(made: Pair, context: SslContext) -> None:
@@ -156,17 +156,17 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
 
     def serve() -> None:
         try:
-            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_PATIENCE)
+            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT)
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
             failures.append(error)
-            # Its own end: the client then ends by what it was told, an alert or the end of the stream. Closing the
-            # client's would put "closed while it waited" in the place of what the client found wrong itself.
+            # Close the server's end only: the client then fails by the alert or the end of the stream. Closing its own
+            # end would replace that error by "closed while it waited".
             made.server.close()
 
     thread = threading.Thread(target=serve, name="wireline-pair", daemon=True)
     thread.start()
     try:
-        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, _PATIENCE)
+        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
     except BaseException:
         made.server.close()
         raise
@@ -181,10 +181,11 @@ async def _shake_hands_async(made: AsyncPair, context: SslContext) -> None:
     from wireline.tls import Handshake
 
     serving = spawn(
-        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_PATIENCE), "wireline-pair"
+        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT),
+        "wireline-pair",
     )
     try:
-        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, _PATIENCE)
+        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
     except BaseException:
         made.server.close()
         with contextlib.suppress(OSError):

@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from wireline import Address
-from wireline.testing import Faults, Pair, ThrowawayCA, faulty, pair
+from wireline.testing import Faults, Pair, TestCA, fault_proxy, pair
 from wireline.testing._pairs import Kind
 
-__all__ = ["wireline_ca", "wireline_faulty", "wireline_pair"]
+__all__ = ["wireline_ca", "wireline_fault_proxy", "wireline_pair"]
 
 
 @pytest.fixture(scope="session")
-def wireline_ca() -> ThrowawayCA:
-    """Make a CA to throw away, once for all tests."""
-    return ThrowawayCA()
+def wireline_ca() -> TestCA:
+    """Make one certificate authority for all tests."""
+    return TestCA()
 
 
 @pytest.fixture
 def wireline_pair(request: pytest.FixtureRequest) -> Iterator[Callable[[Kind], Pair]]:
-    """Make connected sockets of the blocking flavour, ``wireline_pair("tls")``. They are closed after the test."""
+    """Make connected sockets of the blocking flavour: ``wireline_pair("tls")``. The end of the test closes them."""
     with contextlib.ExitStack() as stack:
 
         def make(kind: Kind = "tcp") -> Pair:
@@ -33,11 +33,11 @@ def wireline_pair(request: pytest.FixtureRequest) -> Iterator[Callable[[Kind], P
 
 
 @pytest.fixture
-def wireline_faulty() -> Iterator[Callable[[Address | tuple[str, int] | str, Faults | str], Address]]:
-    """Put a bad network in front of a server until the end of the test: ``wireline_faulty(address, "chunk=1")``."""
+def wireline_fault_proxy() -> Iterator[Callable[[Address | tuple[str, int] | str, Faults | str], Address]]:
+    """Start fault proxies that run until the end of the test: ``wireline_fault_proxy(address, "chunk=1")``."""
     with contextlib.ExitStack() as stack:
 
         def make(server: Address | tuple[str, int] | str, faults: Faults | str) -> Address:
-            return stack.enter_context(faulty(server, faults))
+            return stack.enter_context(fault_proxy(server, faults))
 
         yield make

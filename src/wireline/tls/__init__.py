@@ -1,6 +1,6 @@
-"""TLS: contexts, verification, sessions and results, shared by ``wireline.net`` and ``wireline.asyncnet``.
+"""TLS for both flavours: contexts, certificates, sessions, and the facts of a connection.
 
-Importing this imports ``ssl``; importing the sockets alone does not.
+It imports ``ssl``; ``wireline.net`` and ``wireline.asyncnet`` do not.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ssl
 from typing import NoReturn
 
 from wireline._core.tls_engine import TruncatedError as TruncatedError
+from wireline._public import publish as _publish
 from wireline.options import AcceptResult as AcceptResult
 
 from ._certificate import Certificate as Certificate
@@ -70,3 +71,6 @@ def _last_recorded() -> str:
     while code := library.ERR_get_error():
         text = _libssl.read_bytes(library.ERR_reason_error_string(code))
     return text.decode()
+
+
+_publish(__name__, globals(), __all__)

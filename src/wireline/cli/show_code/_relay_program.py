@@ -43,7 +43,7 @@ _HANDLER = """\
 def handle(client, address):
     try:
 {connecting}
-            Link({arguments}).run()
+            StreamRelay({arguments}).run()
     except OSError:
         client.close(linger=0)  # a reset: the client must not mistake this for a normal end
         raise"""
@@ -51,7 +51,7 @@ def handle(client, address):
 
 def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     options = program.options
-    program.use("wireline.testing", "Link")
+    program.use("wireline.testing", "StreamRelay")
     lines = connecting(program, target_side, "server", "target_context" if options.target_tls else None)
     program.define(
         _HANDLER.format(

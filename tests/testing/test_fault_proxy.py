@@ -1,4 +1,4 @@
-"""A bad network in front of a server, pairs of sockets, certificates, and the fixtures of the plugin."""
+"""Fault proxies, pairs of sockets, certificates, and the fixtures of the pytest plugin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from wireline import AF_UNIX, Address, ClosedError, SocketFlag, testing
 from wireline.net import Socket, dial, serve
-from wireline.testing import Faults, ThrowawayCA, async_pair, faulty, pair
+from wireline.testing import Faults, TestCA, async_pair, fault_proxy, pair
 from wireline.testing._pairs import Kind
 from wireline.tls import SslContext, TruncatedError
 
@@ -28,22 +28,22 @@ def shout(client: Socket, address: Address) -> None:
         client.send(line.upper() + b"\n")
 
 
-def test_it_stands_in_front_of_a_server() -> None:
+def test_a_proxy_relays_with_faults() -> None:
     with serve(shout, 0, "127.0.0.1") as server:
-        with faulty(server.local_addr, "chunk=2") as address:
+        with fault_proxy(server.local_addr, "chunk=2") as address:
             for _ in range(2):
                 with dial(*address, timeout=PATIENCE) as sock:
                     sock.send(b"hello\n")
                     assert sock.recv_line(PATIENCE) == b"HELLO"
-        with pytest.raises(OSError):  # whatever the system says of a port that is closed
+        with pytest.raises(OSError):  # the error depends on the system
             dial(*address, timeout=PATIENCE)
 
 
-def test_faults_can_be_values_and_the_server_a_word(tmp_path: Path) -> None:
+def test_faults_can_be_an_object_and_the_server_a_target(tmp_path: Path) -> None:
     path = str(tmp_path / "sock")
     with serve(shout, 0, f"unix:{path}") as server:
         for spelling in (f"unix:{path}", server.local_addr):
-            with faulty(spelling, Faults(truncate_after=3)) as address:
+            with fault_proxy(spelling, Faults(truncate_after=3)) as address:
                 assert address.port == 0
                 with Socket(AF_UNIX) as sock:
                     sock.connect_unix(address.host, PATIENCE)
@@ -51,14 +51,14 @@ def test_faults_can_be_values_and_the_server_a_word(tmp_path: Path) -> None:
                     assert sock.recv(100, PATIENCE) == b""
         assert not os.path.exists(address.host)
     with serve(shout, 0) as server:
-        with faulty(server.local_addr, Faults()) as address, dial(*address, timeout=PATIENCE) as sock:
+        with fault_proxy(server.local_addr, Faults()) as address, dial(*address, timeout=PATIENCE) as sock:
             sock.send(b"every interface\n")
             assert sock.recv_line(PATIENCE) == b"EVERY INTERFACE"
 
 
-def test_what_is_still_connected_at_the_end_gets_a_reset() -> None:
+def test_open_connections_are_reset_at_the_end() -> None:
     with serve(shout, 0, "127.0.0.1") as server:
-        with faulty(server.local_addr, Faults()) as address:
+        with fault_proxy(server.local_addr, Faults()) as address:
             sock = dial(*address, timeout=PATIENCE)
             sock.send(b"x\n")
             assert sock.recv_line(PATIENCE) == b"X"
@@ -69,22 +69,22 @@ def test_what_is_still_connected_at_the_end_gets_a_reset() -> None:
 def test_a_server_that_refuses_is_a_reset() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        with faulty(closed.getsockname(), Faults()) as address:
-            with pytest.raises(OSError) as caught:  # of `dial`, if the reset is there before it looks
+        with fault_proxy(closed.getsockname(), Faults()) as address:
+            with pytest.raises(OSError) as caught:  # from `dial`, if the reset arrives early
                 with dial(*address, timeout=PATIENCE) as sock:
                     sock.recv(1, PATIENCE, NO_FLAGS)
             assert caught.value.errno == errno.ECONNRESET
 
 
-def test_tls_goes_through_and_loses_its_last_word() -> None:
-    context = ThrowawayCA().context()
+def test_tls_loses_its_close_notify() -> None:
+    context = TestCA().context()
 
     def say(client: Socket, address: Address) -> None:
         client.send(b"hello, and good bye")
 
     with serve(say, 0, "127.0.0.1", tls=context) as server:
         for words, ends in (("", True), ("drop-tls-close", False), ("drop-tls-close,chunk=100", False)):
-            with faulty(server.local_addr, words) as address:
+            with fault_proxy(server.local_addr, words) as address:
                 with dial(*address, timeout=PATIENCE, tls=context, hostname="localhost") as sock:
                     assert sock.recv_exactly(19, PATIENCE) == b"hello, and good bye"
                     if ends:
@@ -94,19 +94,19 @@ def test_tls_goes_through_and_loses_its_last_word() -> None:
                             sock.recv(1, PATIENCE)
 
 
-def test_two_bytes_over_tls_are_not_taken_for_the_last_word() -> None:
-    """They look like an alert; the other side waits for them, and nothing follows."""
-    context = ThrowawayCA().context()
+def test_two_bytes_over_tls_are_not_dropped_as_close_notify() -> None:
+    """They look like an alert, and the peer waits for them while nothing follows."""
+    context = TestCA().context()
     with (
         serve(shout, 0, "127.0.0.1", tls=context) as server,
-        faulty(server.local_addr, "drop-tls-close") as address,
+        fault_proxy(server.local_addr, "drop-tls-close") as address,
     ):
         with dial(*address, timeout=PATIENCE, tls=context, hostname="localhost") as sock:
             sock.send(b"x\n")
             assert sock.recv_line(PATIENCE) == b"X"
 
 
-def test_the_async_flavour_can_be_its_client() -> None:
+def test_the_client_of_a_proxy_may_be_async() -> None:
     from wireline.asyncnet import dial
 
     async def main(address: Address) -> bytes:
@@ -114,7 +114,7 @@ def test_the_async_flavour_can_be_its_client() -> None:
             await sock.send(b"hello\n")
             return await sock.recv_line(PATIENCE)
 
-    with serve(shout, 0, "127.0.0.1") as server, faulty(server.local_addr, "chunk=1") as address:
+    with serve(shout, 0, "127.0.0.1") as server, fault_proxy(server.local_addr, "chunk=1") as address:
         assert asyncio.run(main(address)) == b"HELLO"
 
 
@@ -128,7 +128,7 @@ def test_the_async_flavour_can_be_its_client() -> None:
     ],
 )
 def test_arguments_are_checked(server: Any, faults: Any, error: type[Exception]) -> None:
-    with pytest.raises(error), faulty(server, faults):
+    with pytest.raises(error), fault_proxy(server, faults):
         pass
 
 
@@ -155,22 +155,22 @@ def test_a_pair_is_connected_and_closed_at_the_end(kind: Kind) -> None:
 
 
 def test_a_pair_can_be_unbuffered_and_have_a_context_of_its_own() -> None:
-    context = ThrowawayCA().context()
+    context = TestCA().context()
     with pair("tls", tls=context, buffered=False) as (client, server):
         client.send(b"ab")
         assert server.recv(10, PATIENCE) == b"ab"
 
 
-def test_what_is_no_pair() -> None:
+def test_bad_arguments_of_pair() -> None:
     with pytest.raises(ValueError, match="a pair is tcp, tcp6, unix or tls, not 'udp'"):
         pair("udp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is for pair"):
-        pair("tcp", tls=ThrowawayCA().context())
+        pair("tcp", tls=TestCA().context())
 
 
-def test_a_handshake_that_fails_leaves_nothing() -> None:
-    """The certificate is for somebody else."""
-    context = ThrowawayCA().context("elsewhere")
+def test_a_failed_handshake_leaves_no_descriptor() -> None:
+    """The certificate is for another name."""
+    context = TestCA().context("elsewhere")
     with pytest.raises(OSError, match="localhost"):
         pair("tls", tls=context)
 
@@ -184,8 +184,8 @@ def test_a_handshake_that_fails_leaves_nothing() -> None:
 # Certificates.
 
 
-def test_the_files_are_what_a_server_and_a_client_need(tmp_path: Path) -> None:
-    files = ThrowawayCA().write(tmp_path, "example.test")
+def test_the_files_of_a_ca_make_a_server_and_a_client(tmp_path: Path) -> None:
+    files = TestCA().write(tmp_path, "example.test")
     context = SslContext(cert_file=files.cert, key_file=files.key, ca_file=files.ca)
     assert sorted(os.listdir(tmp_path)) == ["ca.pem", "server.key", "server.pem"]
     with serve(shout, 0, "127.0.0.1", tls=context) as server:
@@ -196,20 +196,20 @@ def test_the_files_are_what_a_server_and_a_client_need(tmp_path: Path) -> None:
 def test_without_trustme_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "trustme", None)
     with pytest.raises(ImportError, match="pip install trustme"):
-        ThrowawayCA()
+        TestCA()
 
 
-# The door, and the plugin.
+# The module, and the plugin.
 
 
-def test_the_door_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:
+def test_testing_loads_neither_asyncio_nor_ssl_nor_trustme_nor_pytest() -> None:
     heavy = ["asyncio", "ssl", "trustme", "pytest", "rich"]
     code = f"import sys, wireline.testing; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout == "[]\n"
 
 
-def test_every_name_of_the_door_is_there() -> None:
+def test_every_public_name_of_testing_exists() -> None:
     for name in testing.__all__:
         assert getattr(testing, name).__doc__ or name == "CHECKS"
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -217,7 +217,7 @@ def test_every_name_of_the_door_is_there() -> None:
 
 
 USERS_TESTS = """
-from wireline.testing import CHECKS
+from wireline.testing import CHECKS, TestCA  # -W error: pytest must not try to collect a class named Test...
 import pytest
 
 def test_pair(wireline_pair):
@@ -226,12 +226,12 @@ def test_pair(wireline_pair):
     assert server.recv(1, 5) == b"x"
     assert wireline_pair().client is not client
 
-def test_faulty(wireline_faulty):
+def test_fault_proxy(wireline_fault_proxy):
     from wireline.net import dial, serve
     def echo(client, address):
         client.send(client.recv_line())
     with serve(echo, 0, "127.0.0.1") as server:
-        address = wireline_faulty(server.local_addr, "chunk=1")
+        address = wireline_fault_proxy(server.local_addr, "chunk=1")
         with dial(*address, timeout=5) as sock:
             sock.send(b"hello\\n")
             assert sock.recv(5, 5) == b"hello"
@@ -245,7 +245,7 @@ def test_conformance(check, wireline_pair):
 """
 
 
-def test_the_plugin_in_a_project_of_its_own(tmp_path: Path) -> None:
+def test_the_plugin_in_a_separate_project(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text('pytest_plugins = ["wireline.testing.pytest_plugin"]\n')
     (tmp_path / "test_users.py").write_text(USERS_TESTS)
     words = ["-W", "error", "-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""A bad network in front of a server, for the time of a block."""
+"""A proxy that adds faults to the connections of a server, for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -13,55 +13,55 @@ from collections.abc import Iterator
 from wireline import AF_UNIX, Address, ClosedError, Target, parse_target
 from wireline.net import Server, Socket, dial, serve
 from wireline.testing._faults import Faults
-from wireline.testing._link import Link
+from wireline.testing._stream_relay import StreamRelay
 
-__all__ = ["faulty"]
+__all__ = ["fault_proxy"]
 
 _log = logging.getLogger("wireline")
 
-# What a server that listens on every interface is reached by.
+# The loopback address of a server that listens on every interface.
 _EVERY_INTERFACE = {"": "localhost", "0.0.0.0": "127.0.0.1", "::": "::1"}
 
 
 @contextlib.contextmanager
-def faulty(
+def fault_proxy(
     server: Address | tuple[str, int] | str, faults: Faults | str, *, timeout: float | None = 10.0
 ) -> Iterator[Address]:
-    """Put a bad network in front of a server: connect to the address that the block is given instead of to it.
+    """Put a bad network in front of a server. Clients connect to the address that it yields.
 
-    It is made of threads and relays bytes, TLS as it comes, so that any client and any server can be at its ends, in
-    this process or elsewhere, of either flavour. What is still connected at the end of the block gets a reset.
+    The proxy relays bytes in threads and does not decrypt TLS, so clients and servers may be of either flavour, in this
+    process or elsewhere. Connections that are open at the end of the block are reset.
 
     Args:
-        server: the address of the server: host and port, or what a ``local_addr`` is; or a target,
-            ``"host:port"`` or ``"unix:/path"``.
-        faults: what is wrong, or the words for it: see ``Faults.parse``.
-        timeout: seconds for connecting to the server; a client whose connection fails gets a reset.
+        server: the address of the server: host and port, a ``local_addr``, or a target such as ``"host:port"`` or
+            ``"unix:/path"``.
+        faults: the faults, or their text: see ``Faults.parse``.
+        timeout: seconds for connecting to the server. If that fails, the client gets a reset.
 
     Yields:
-        Where to connect to: an address of the loopback interface, or the path of a Unix socket if the server has one.
+        The address to connect to: on loopback, or a Unix path if the server has one.
 
     Raises:
-        TypeError, ValueError: an argument is not what it should be.
-        OSError: there is no address to listen on.
+        TypeError, ValueError: an argument is wrong.
+        OSError: the proxy cannot listen.
     """
     target = _target(server)
     faults = Faults.parse(faults) if isinstance(faults, str) else faults
     if not isinstance(faults, Faults):
-        raise TypeError(f"faults are a Faults or a str, not {type(faults).__name__}")
+        raise TypeError(f"faults is a Faults or a str, not {type(faults).__name__}")
     with contextlib.ExitStack() as stack:
         where = "127.0.0.1"
         if target.path:
             directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="wireline-"))
-            where = f"unix:{os.path.join(directory, 'faulty')}"
-        network = _Network(target, faults, timeout)
-        listener = serve(network.handle, 0, where)
-        stack.callback(network.end, listener)
+            where = f"unix:{os.path.join(directory, 'fault_proxy')}"
+        proxy = _FaultProxy(target, faults, timeout)
+        listener = serve(proxy.handle, 0, where)
+        stack.callback(proxy.end, listener)
         yield listener.local_addr
 
 
-class _Network:
-    """The connections that go through."""
+class _FaultProxy:
+    """The connections through the proxy."""
 
     def __init__(self, target: Target, faults: Faults, timeout: float | None) -> None:
         self._target = target
@@ -69,7 +69,7 @@ class _Network:
         self._timeout = timeout
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._links: set[Link] = set()
+        self._relays: set[StreamRelay] = set()
         self._ended = False
 
     def handle(self, client: Socket, address: Address) -> None:
@@ -78,22 +78,22 @@ class _Network:
             number = next(self._numbers)
         try:
             with self._connect() as server:
-                link = Link(client, server, self._faults, number=number)
-                with self._kept(link):
-                    link.run()
+                relay = StreamRelay(client, server, self._faults, number=number)
+                with self._registered(relay):
+                    relay.run()
         except ClosedError:
-            pass  # the block is over
+            pass  # the block has ended
         except OSError as error:
-            _log.debug("the connection %d to %s has failed: %s", number, self._target, error)
+            _log.debug("connection %d to %s failed: %s", number, self._target, error)
             client.close(linger=0)
 
     def end(self, server: Server) -> None:
-        """Reset what is left."""
+        """Reset the open connections, and stop the server of the proxy."""
         with self._lock:
             self._ended = True
-            left = list(self._links)
-        for link in left:
-            link.abort()
+            left = list(self._relays)
+        for relay in left:
+            relay.abort()
         server.stop()
 
     def _connect(self) -> Socket:
@@ -108,26 +108,26 @@ class _Network:
         return sock
 
     @contextlib.contextmanager
-    def _kept(self, link: Link) -> Iterator[None]:
+    def _registered(self, relay: StreamRelay) -> Iterator[None]:
         with self._lock:
-            self._links.add(link)
+            self._relays.add(relay)
             ended = self._ended
         if ended:
-            link.abort()
+            relay.abort()
         try:
             yield
         finally:
             with self._lock:
-                self._links.discard(link)
+                self._relays.discard(relay)
 
 
 def _target(server: Address | tuple[str, int] | str) -> Target:
     if isinstance(server, str):
         target = parse_target(server)
         if target.scheme == "udp":
-            raise ValueError("datagrams do not go through here: write host:port or unix:/path")
+            raise ValueError("a fault proxy relays streams, not datagrams: write host:port or unix:/path")
         return target
     host, port = server
-    if not port:  # as a Unix socket's own address is given
+    if not port:  # the `local_addr` of a Unix socket
         return Target("unix", path=host)
     return Target("tcp", _EVERY_INTERFACE.get(host, host), port)

@@ -1,4 +1,4 @@
-"""Two sockets tied together: every byte, every kind of end, and nothing left behind."""
+"""A relay between two sockets: every byte, every kind of end, and no descriptor left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from wireline import ClosedError, EndOfStreamError, SocketFlag, SocketTimeout
 from wireline.net import Socket
-from wireline.testing import Faults, Link, _passage, pair
+from wireline.testing import Faults, StreamRelay, _delay_line, pair
 from wireline.testing._pairs import Kind
 from wireline.tls import TruncatedError
 
@@ -24,11 +24,11 @@ NO_FLAGS = SocketFlag(0)
 
 
 class Ends(NamedTuple):
-    """What a client and a server have of a link between them."""
+    """A client and a server with a relay between them."""
 
     client: Socket
     server: Socket
-    link: Link
+    relay: StreamRelay
     outcome: Callable[[], Exception | None]
 
 
@@ -36,16 +36,16 @@ class Ends(NamedTuple):
 def linked(kind: Kind, faults: Faults | str = "", inner: Kind | None = None) -> Iterator[Ends]:
     faults = Faults.parse(faults) if isinstance(faults, str) else faults
     with pair(kind) as near, pair(inner or kind) as far:
-        link = Link(near.server, far.client, faults)
+        relay = StreamRelay(near.server, far.client, faults)
         caught: list[Exception] = []
 
         def run() -> None:
             try:
-                link.run()
-            except Exception as error:  # noqa: BLE001 - the test looks at it
+                relay.run()
+            except Exception as error:  # noqa: BLE001 - the test checks it
                 caught.append(error)
 
-        thread = threading.Thread(target=run, name="link")
+        thread = threading.Thread(target=run, name="relay")
         thread.start()
 
         def outcome() -> Exception | None:
@@ -54,9 +54,9 @@ def linked(kind: Kind, faults: Faults | str = "", inner: Kind | None = None) -> 
             return caught[0] if caught else None
 
         try:
-            yield Ends(near.client, far.server, link, outcome)
+            yield Ends(near.client, far.server, relay, outcome)
         finally:
-            link.abort()
+            relay.abort()
             outcome()
             assert near.server.is_closed
             assert far.client.is_closed
@@ -82,7 +82,7 @@ def send_all(sock: Socket, data: bytes) -> threading.Thread:
 )
 def test_every_byte_goes_both_ways_at_once(kind: Kind, inner: Kind, faults: str) -> None:
     up, down = random.Random(1).randbytes(1_200_000), random.Random(2).randbytes(900_000)
-    with linked(kind, faults, inner) as (client, server, link, outcome):
+    with linked(kind, faults, inner) as (client, server, relay, outcome):
         senders = [send_all(client, up), send_all(server, down)]
         got: list[bytes] = []
         reader = threading.Thread(target=lambda: got.append(server.recv(len(up) + 1, PATIENCE)))
@@ -92,8 +92,8 @@ def test_every_byte_goes_both_ways_at_once(kind: Kind, inner: Kind, faults: str)
             thread.join()
         assert got == [up]
         assert outcome() is None
-        assert (link.to_server, link.to_client) == (len(up), len(down))
-        assert link.culprit is None
+        assert (relay.to_server, relay.to_client) == (len(up), len(down))
+        assert relay.failed_socket is None
 
 
 @pytest.mark.parametrize("faults", ["", "delay=1ms"])
@@ -116,28 +116,28 @@ def test_a_half_close_goes_through_in_either_direction(kind: Kind, faults: str) 
 @pytest.mark.parametrize("faults", ["", "delay=1ms"])
 @every_kind
 def test_a_slow_reader_holds_the_writer_back(kind: Kind, faults: str) -> None:
-    with linked(kind, faults) as (client, server, link, _):
+    with linked(kind, faults) as (client, server, relay, _):
         piece = bytes(1 << 16)
         sent = 0
         with pytest.raises(SocketTimeout):
             while True:
                 client.send(piece, NO_FLAGS, 0.15)
                 sent += len(piece)
-                assert sent < 64 << 20, "somebody hoards it"
-        assert link.to_server <= sent
+                assert sent < 64 << 20, "the data is queued somewhere"
+        assert relay.to_server <= sent
         assert server.recv(sent, PATIENCE) == bytes(sent)
 
 
-def test_what_is_under_way_is_limited_too() -> None:
-    with linked("tcp", "delay=600") as (client, _, link, _):
+def test_the_bytes_in_flight_are_limited() -> None:
+    with linked("tcp", "delay=600") as (client, _, relay, _):
         piece = bytes(1 << 20)
         sent = 0
         with pytest.raises(SocketTimeout):
             while True:
                 client.send(piece, NO_FLAGS, 0.15)
                 sent += len(piece)
-                assert sent < 64 << 20, "somebody hoards it"
-        assert link.to_server == 0
+                assert sent < 64 << 20, "the data is queued somewhere"
+        assert relay.to_server == 0
 
 
 def reset(sock: Socket) -> None:
@@ -145,8 +145,8 @@ def reset(sock: Socket) -> None:
 
 
 @pytest.mark.parametrize("faults", ["", "delay=5ms"])
-def test_what_came_before_a_reset_comes_before_the_reset(faults: str) -> None:
-    with linked("tcp", faults) as (client, server, link, outcome):
+def test_data_before_a_reset_is_delivered_before_the_reset(faults: str) -> None:
+    with linked("tcp", faults) as (client, server, relay, outcome):
         server.send(b"last words")
         assert client.recv(4, PATIENCE) == b"last"
         reset(server)
@@ -154,16 +154,16 @@ def test_what_came_before_a_reset_comes_before_the_reset(faults: str) -> None:
         with pytest.raises(ConnectionResetError):
             client.recv(1, PATIENCE, NO_FLAGS)
         assert isinstance(outcome(), ConnectionResetError)
-        assert link.culprit is link._server
+        assert relay.failed_socket is relay._server
 
 
-def test_a_reset_waits_for_a_reader_who_is_slow() -> None:
-    with linked("tcp") as (client, server, link, outcome):
+def test_a_reset_waits_for_a_slow_reader() -> None:
+    with linked("tcp") as (client, server, relay, outcome):
         with client._use("test") as raw:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         server.send(bytes(500_000))
         limit = time.monotonic() + PATIENCE
-        while link.to_client < 500_000:  # nothing announces it
+        while relay.to_client < 500_000:  # nothing announces it
             assert time.monotonic() < limit
             threading.Event().wait(0.005)
         reset(server)
@@ -173,9 +173,9 @@ def test_a_reset_waits_for_a_reader_who_is_slow() -> None:
         assert isinstance(outcome(), ConnectionResetError)
 
 
-@pytest.mark.parametrize("again", range(5))  # whom the system tells of the reset is up to chance
+@pytest.mark.parametrize("again", range(5))  # which call gets the report of the reset is random
 def test_the_answer_to_an_upload_that_is_refused_arrives_and_then_a_reset(again: int) -> None:
-    """A server that has said no, and closes with most of the upload unread: its kernel sends a reset."""
+    """The server answers and closes with most of the upload unread: its kernel sends a reset."""
     with linked("tcp") as (client, server, _, outcome):
         with pytest.raises(SocketTimeout):
             client.send(bytes(64 << 20), NO_FLAGS, 0.1)
@@ -188,8 +188,8 @@ def test_the_answer_to_an_upload_that_is_refused_arrives_and_then_a_reset(again:
         assert isinstance(outcome(), ConnectionError)
 
 
-def test_a_client_that_left_ends_a_server_that_never_would() -> None:
-    with linked("tcp") as (client, server, link, outcome):
+def test_a_client_that_has_gone_ends_a_server_that_only_sends() -> None:
+    with linked("tcp") as (client, server, relay, outcome):
         client.shutdown_write()
         assert server.recv(1, PATIENCE) == b""
         client.close()
@@ -197,14 +197,14 @@ def test_a_client_that_left_ends_a_server_that_never_would() -> None:
             while True:
                 server.send(bytes(1 << 16), NO_FLAGS, PATIENCE)
         assert isinstance(outcome(), ConnectionError)
-        assert link.culprit is link._client
+        assert relay.failed_socket is relay._client
 
 
-def test_a_unix_peer_that_listens_no_more_still_gets_its_words_out() -> None:
+def test_a_unix_peer_that_reads_no_more_can_still_send() -> None:
     with linked("unix") as (client, server, _, outcome):
         with server._use("test") as raw:
             raw.shutdown(0)  # SHUT_RD
-        client.send(b"nobody listens")
+        client.send(b"not read")
         server.send(b"but I talk")
         assert client.recv(10, PATIENCE) == b"but I talk"
         server.shutdown_write()
@@ -214,15 +214,15 @@ def test_a_unix_peer_that_listens_no_more_still_gets_its_words_out() -> None:
 
 @every_kind
 def test_abort_ends_everything_at_once(kind: Kind) -> None:
-    with linked(kind) as (client, server, link, outcome):
+    with linked(kind) as (client, server, relay, outcome):
         client.send(b"x")
         assert server.recv(1, PATIENCE) == b"x"
-        link.abort()
+        relay.abort()
         assert isinstance(outcome(), ClosedError)
         for sock in (client, server):
             with contextlib.suppress(OSError):
                 assert sock.recv(1, PATIENCE, NO_FLAGS) == b""
-        link.abort()
+        relay.abort()
 
 
 def test_truncated_tls_is_no_end_for_the_other_side() -> None:
@@ -241,26 +241,26 @@ def test_truncated_tls_is_no_end_for_the_other_side() -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "tls"])
 def test_reset_after(kind: Kind) -> None:
-    with linked(kind, "reset-after=4k") as (client, server, link, outcome):
+    with linked(kind, "reset-after=4k") as (client, server, relay, outcome):
         server.send(bytes(5000))
         assert client.recv(4096, PATIENCE) == bytes(4096)
         for sock in (client, server):
             with pytest.raises((ConnectionResetError, TruncatedError)):
                 sock.recv(1, PATIENCE, NO_FLAGS)
         assert outcome() is None
-        assert link.to_client == 4096
+        assert relay.to_client == 4096
 
 
 def test_truncate_after() -> None:
-    with linked("tcp", "truncate-after=1k") as (client, server, link, outcome):
-        server.send(bytes(2_000_000), NO_FLAGS, PATIENCE)  # what is lost holds nobody back
+    with linked("tcp", "truncate-after=1k") as (client, server, relay, outcome):
+        server.send(bytes(2_000_000), NO_FLAGS, PATIENCE)  # lost data does not block the sender
         assert client.recv(4096, PATIENCE) == bytes(1024)
         client.send(b"the other way is open")
         client.shutdown_write()
         assert server.recv(100, PATIENCE) == b"the other way is open"
         server.shutdown_write()
         assert outcome() is None
-        assert link.to_client == 1024
+        assert relay.to_client == 1024
 
 
 @pytest.mark.parametrize("fault", ["truncate-after=5", "drop-tls-close"])
@@ -274,7 +274,7 @@ def test_over_tls_the_end_is_missing(fault: str) -> None:
 
 
 def test_chunk_is_what_a_read_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_passage, "PAUSE", 0.05)  # however busy the machine is
+    monkeypatch.setattr(_delay_line, "PAUSE", 0.05)  # also on a busy machine
     with linked("tcp", "chunk=1") as (client, server, _, _):
         server.send(b"a line\n")
         assert client.recv_some(100, PATIENCE) == b"a"
@@ -302,11 +302,11 @@ def test_a_long_delay_does_not_hold_up_the_end() -> None:
         client.send(b"x")
         client.shutdown_write()
         server.send(b"y")
-        threading.Event().wait(0.05)  # for the end to get there; nothing tells
+        threading.Event().wait(0.05)  # for the end to arrive; no event reports it
     assert isinstance(outcome(), ClosedError)
 
 
-def test_a_link_leaves_no_descriptor() -> None:
+def test_a_relay_leaves_no_descriptor() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with linked("tcp") as (client, server, _, outcome):
         client.shutdown_write()

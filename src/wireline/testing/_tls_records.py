@@ -1,28 +1,30 @@
-"""Taking the last word out of a TLS connection that one cannot read: ``drop_tls_close`` for a relay of ciphertext.
+"""Removing ``close_notify`` from TLS ciphertext that we cannot decrypt: ``drop_tls_close`` of a relay.
 
-Records of TLS have a type and a length in clear. In TLS 1.2 an alert shows by its type. In TLS 1.3 it looks like data
-of two bytes, and two bytes of data look like an alert; what tells them apart is that nothing follows the last one. So
-such a record is held back until the next one comes, or the end, or, as somebody may be waiting for it, a moment.
+The type and length of a TLS record are in clear. In TLS 1.2 an alert has its own type. In TLS 1.3 it looks like two
+bytes of data, and two bytes of data look like an alert; but nothing follows a ``close_notify``. So such a record is
+held back until the next record, the end of the stream, or ``HOLD_TIME``, because the peer may be waiting for the data.
 """
 
 from __future__ import annotations
 
-__all__ = ["PATIENCE", "CloseNotifyFilter"]
+__all__ = ["HOLD_TIME", "CloseNotifyFilter"]
 
-PATIENCE = 0.25
-"""Seconds that a record which may be data is held back. A guess: the end follows a ``close_notify`` at once."""
+HOLD_TIME = 0.25
+"""Seconds to hold back a record that may be data. A guess: the end follows a ``close_notify`` at once."""
 
+# RFC 8446, 5.1: bytes of a record's header, content types, and the major version.
 _HEADER = 5
 _ALERT, _DATA = 21, 23
 _TYPES = range(20, 25)
 _MAJOR = 3
+# Bytes of an alert in clear; a longer one is encrypted.
 _PLAIN_ALERT = 2
-# RFC 8446, 5.2: level and description, the type, and the tag, which has 16 bytes, or 8 with CCM_8.
+# Bytes, RFC 8446, 5.2: alert level and description, content type, and tag (16 bytes, or 8 with CCM_8).
 _HIDDEN_ALERTS = (2 + 1 + 16, 2 + 1 + 8)
 
 
 class CloseNotifyFilter:
-    """Passes records on, and keeps the last one if it is an alert."""
+    """Passes records through, and drops the last one if it is an alert."""
 
     def __init__(self) -> None:
         self._header = bytearray()
@@ -33,7 +35,7 @@ class CloseNotifyFilter:
         self._foreign = False
 
     def feed(self, data: bytes) -> bytes:
-        """Take what comes, and return what may go on."""
+        """Take received bytes; return the bytes to pass on."""
         if self._foreign:
             return data
         out = bytearray()
@@ -54,7 +56,7 @@ class CloseNotifyFilter:
         return bytes(out)
 
     def _begin(self, out: bytearray) -> bool:
-        """Begin the record of the header that is complete; False: this is no TLS."""
+        """Begin a record whose header is complete; False if this is not TLS."""
         out += self._held
         self._held.clear()
         kind, major, size = self._header[0], self._header[1], int.from_bytes(self._header[3:5])
@@ -68,16 +70,16 @@ class CloseNotifyFilter:
 
     @property
     def may_be_data(self) -> bool:
-        """Whether something is held back that somebody may be waiting for."""
+        """Whether a record is held back that may be data, for which the peer may be waiting."""
         return bool(self._held) and not self._certain
 
     def release(self) -> bytes:
-        """Return what is held back: it was data after all."""
+        """Return the record that is held back, as data."""
         held = bytes(self._held)
         self._held.clear()
         self._holding = False
         return held
 
     def end(self) -> bytes:
-        """Return what goes on at the end: the beginning of a record that was cut off, but no last word."""
+        """Return the bytes to pass on at the end: an incomplete header, but no alert."""
         return b"" if self._holding else bytes(self._header)
