@@ -64,13 +64,13 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
         (["connect", "--timeout", "nan", "127.0.0.1:9"], "not a number of seconds above 0"),
         (["connect", "--timeout", "inf", "127.0.0.1:9"], "not a number of seconds above 0"),
         (["connect", "--timeou=3", "127.0.0.1:9"], "there is no option --timeou; write --timeout, or see"),
-        # Not "'3' is no target", which argparse alone would print.
+        # Not "'3' is not a target", which argparse alone would print.
         (["connect", "--timout", "3", "127.0.0.1:9"], "there is no option --timout; write --timeout, or see"),
         (["listen", "-echo", "127.0.0.1:0"], "there is no option -echo; write --echo, or see"),
         (["check", "--colour", "127.0.0.1:9"], "there is no option --colour; see 'wireline check --help'"),
         (["--show-code", "connect", "127.0.0.1:9"], "write 'wireline connect --show-code ...'"),
         (["--loud", "connect", "127.0.0.1:9"], "there is no option --loud; see 'wireline --help'"),
-        (["connect", "--", "--timout"], "'--timout' is no target"),
+        (["connect", "--", "--timout"], "'--timout' is not a target"),
         (["listen", "--echo", "--discard", "127.0.0.1:0"], "not allowed with"),
         (["listen", "--echo", "--crlf", "127.0.0.1:0"], "--crlf changes standard input"),
     ],
