@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
+
+from tests import sampling
 
 pytest_plugins = ["pytester"]
 
@@ -43,15 +47,20 @@ def test_for_long(): pass
 
 
 @pytest.fixture
-def chosen(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
-    """The parameters of what is in the sample of the suite above, by test."""
+def collected(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Callable[[], pytest.RunResult]:
+    """Collect the sample of the suite above."""
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
     pytester.makeini("[pytest]\nmarkers =\n  torture\n  long\n  in_both_flavours")
     pytester.makeconftest("from tests.conftest import pytest_addoption, pytest_collection_modifyitems")
     pytester.makepyfile(SUITE)
-    result = pytester.runpytest_inprocess("--collect-only", "-q", "--sample", "-p", "no:cacheprovider")
+    return lambda: pytester.runpytest_inprocess("--collect-only", "-q", "--sample", "-p", "no:cacheprovider")
+
+
+@pytest.fixture
+def chosen(collected: Callable[[], pytest.RunResult]) -> dict[str, list[str]]:
+    """The parameters of what is in the sample, by test."""
     found: dict[str, list[str]] = {}
-    for line in result.outlines:
+    for line in collected().outlines:
         _, separator, name = line.partition("::")
         if separator:
             test, _, parameters = name.rstrip("]").partition("[")
@@ -83,3 +92,12 @@ def test_the_cases_are_spread_over_the_places(chosen: dict[str, list[str]]) -> N
     places = [each.split("-", 1)[1] for each in chosen["test_cases"]]
     assert len(set(places)) == 6
     assert max(map(places.count, places)) <= 15
+
+
+def test_a_sample_that_is_too_large_is_an_error(
+    collected: Callable[[], pytest.RunResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "AT_MOST", 20)
+    result = collected()
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*the sample has * tests, at most 20*"])
