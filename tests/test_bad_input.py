@@ -348,8 +348,8 @@ def test_bad_arguments_are_refused_before_any_system_call(
     with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         for value, error in values:
             with noted(value):
-                if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
-                    sock._fd.state.left = (
+                if isinstance(sock, AsyncSocket) and sock._fd.port.loop is not None:
+                    sock._fd.port.budget = (
                         128  # else a task that had its share would let the others go on first
                     )
                 refusal(syscalls, error, bound(sock, name), **{**good, parameter: value})

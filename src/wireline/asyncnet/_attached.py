@@ -13,12 +13,11 @@ from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
 from wireline._os.linger import dispose
-from wireline.asyncnet._asyncio import Loop, running_loop
-from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
-from wireline.asyncnet._readiness import LoopState
+from wireline.asyncnet._port import Port, running_port
+from wireline.asyncnet._queue import OperationQueue
 from wireline.asyncnet._secured import SecuredStream
-from wireline.asyncnet._sync import Signal
+from wireline.asyncnet._sync import Notifier
 from wireline.errors import BusyError, SockAddr
 
 __all__ = ["AttachedStream"]
@@ -44,21 +43,21 @@ class AttachedStream(SecuredStream):
         peer: SockAddr | None = None,
     ) -> Self:
         # What the library made itself blocks, as a new descriptor does.
-        blocks = state is not None or is_blocking(sock)
+        was_blocking = state is not None or is_blocking(sock)
         self = super()._adopt(sock, buffered=buffered, state=state, peer=peer)
-        self._fd.blocks = blocks
+        self._fd.was_blocking = was_blocking
         return self
 
     def _opened(self) -> None:
         self._fd.clear()  # of `connect`
         self._resting = []
-        self._fd.turn.held = True
+        self._fd.write_lock.locked = True
 
     def _published(self) -> None:
         assert self._core is not None
         if not self._closing.locked():
             self._resting[:] = [self._core]
-        self._let_go_of_turn()
+        self._release_write_lock()
 
     def _hold(self, operation: str) -> StreamCore:
         """Be the only one who reads and writes the stream."""
@@ -67,53 +66,49 @@ class AttachedStream(SecuredStream):
             self._refuse(operation)
         if self._in_use:
             raise BusyError(f"{operation}: another task is using this socket")
-        self._fd.turn.held = True
-        self._fd.drop_stream_reader()  # it knows the core that there was
+        self._fd.write_lock.locked = True
+        self._fd.drop_read_waiter()  # it knows the core that there was
         return self._resting.pop()
 
     # Belonging to a loop, and to a process.
 
-    def _enter(self) -> Loop:
-        """The running loop, which the socket belongs to from its first await on."""
-        loop = running_loop()
-        if loop is not self._fd.state.loop:
-            self._belong_to(loop)
-        return loop
+    def _enter(self) -> Port:
+        """The port of the running loop, which the socket belongs to from its first await on."""
+        port = self._fd.port
+        if port.loop is not port.running_loop():
+            return self._bind_to_loop(running_port())
+        return port
 
-    def _enter_state(self) -> LoopState:
-        """The same, and its state."""
-        self._enter()
-        return self._fd.state
-
-    def _belong_to(self, loop: Loop) -> None:
+    def _bind_to_loop(self, port: Port) -> Port:
         if self._is_foreign:
             made = self._unix_file
             self.adopt()
             self._unix_file = made  # its file stays the parent's: other children may accept there, too
         try:
-            self._fd.bind(loop)
+            self._fd.bind(port)
         except RuntimeError as error:
             raise RuntimeError(f"{self!r} {error}") from None
+        return port
 
     def _inherit(self) -> None:
-        self._fd.release()
+        self._fd.reset_after_fork()
         if self._core is not None:
             # A task of the parent's, which read or sent in the moment of the fork, goes on there and not here.
             self._resting = [self._core]
-            self._fd.turn.held = False
+            self._fd.write_lock.locked = False
 
-    def _read_channel(self) -> Channel:
+    def _read_queue(self) -> OperationQueue:
         self._enter()
-        return self._fd.read_channel()
+        return self._fd.open_read_queue()
 
-    def _write_channel(self) -> Channel:
+    def _write_queue(self) -> OperationQueue:
         self._enter()
-        return self._fd.write_channel()
+        return self._fd.open_write_queue()
 
-    def _signal(self) -> contextlib.AbstractContextManager[Signal]:
-        """Something to wait for that ``close`` rings, too."""
+    def _notifier(self) -> contextlib.AbstractContextManager[Notifier]:
+        """A notifier that ``close`` uses, too."""
         self._enter()
-        return self._fd.signal()
+        return self._fd.notifier()
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
@@ -137,7 +132,7 @@ class AttachedStream(SecuredStream):
         self._fd.abandon()
 
     def _dispose(self, linger: float | None) -> None:
-        if self._secure is not None and self._fd.was_cut:
+        if self._secure is not None and self._fd.send_was_cut:
             self._secure.lent = True
         linger, farewell = self._last_words(linger)
         sock = self._sock
@@ -151,7 +146,7 @@ class AttachedStream(SecuredStream):
     @property
     def _in_use(self) -> bool:
         """Whether a task reads or writes the stream."""
-        return self._core is not None and (self._fd.turn.held or not self._resting)
+        return self._core is not None and (self._fd.write_lock.locked or not self._resting)
 
     def _give_up(self) -> int:
         if not self._is_foreign:
@@ -159,5 +154,5 @@ class AttachedStream(SecuredStream):
                 raise OSError(errno.EBUSY, "detach: another task is using the socket")
             self._fd.give_back()
         self._resting = []
-        self._fd.turn.end()
+        self._fd.write_lock.close()
         return super()._give_up()

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, TypeVarTuple, cast
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._secure import SecureSocket
-from wireline.asyncnet._asyncio import Loop, checkpoint
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import Send
-from wireline.asyncnet._readiness import LoopState
+from wireline.asyncnet._port import Port
 from wireline.errors import SocketTimeout
 from wireline.options import SocketFlag
 
@@ -39,10 +38,7 @@ class SecuredStream(SecureSocket):
 
     # What the stream does, in the class below.
 
-    def _enter(self) -> Loop:
-        raise NotImplementedError
-
-    def _enter_state(self) -> LoopState:
+    def _enter(self) -> Port:
         raise NotImplementedError
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
@@ -53,10 +49,10 @@ class SecuredStream(SecureSocket):
     ) -> Awaitable[bytes]:
         raise NotImplementedError
 
-    async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
+    async def _send_remaining(self, operation: str, job: Send, deadline: Deadline | None) -> None:
         raise NotImplementedError
 
-    async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
+    async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
         raise NotImplementedError
 
     # The handshake.
@@ -97,9 +93,9 @@ class SecuredStream(SecureSocket):
 
     async def _news(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Wait until the handshake can go on."""
-        state = self._enter_state()
-        if state.left <= 0:
-            await state.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
+        port = self._enter()
+        if port.budget <= 0:
+            await port.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
             self._raise_if_closed(operation)
         seconds = None if deadline is None else deadline.remaining(self._enter().time())
         self._resting[:] = [secure]  # for as long as it takes to begin to wait
@@ -122,7 +118,7 @@ class SecuredStream(SecureSocket):
             job = Send(self._sock, secure.unsent(), 0)
             secure.lent = True
             try:
-                await self._send_rest(operation, job, deadline)
+                await self._send_remaining(operation, job, deadline)
             except SocketTimeout as error:
                 raise SocketTimeout(operation, error.seconds, sent) from None
             finally:
@@ -133,12 +129,17 @@ class SecuredStream(SecureSocket):
     def _send_output(self) -> None:
         """Send what a read has made, unless somebody else is sending, who will look again."""
         secure = self._secure
-        if secure is not None and secure.has_output and not self._fd.turn.held and not self._closing.locked():
+        if (
+            secure is not None
+            and secure.has_output
+            and not self._fd.write_lock.locked
+            and not self._closing.locked()
+        ):
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self._flush_now(secure)
 
-    def _let_go_of_turn(self) -> None:
-        self._fd.turn.release()
+    def _release_write_lock(self) -> None:
+        self._fd.write_lock.release()
         self._send_output()
 
     async def _send_secure(
@@ -179,20 +180,20 @@ class SecuredStream(SecureSocket):
             return
         finally:
             self.last_bytes_sent = secure.engine.accepted - before
-            turn = self._fd.turn
-            if turn.queue:
-                turn.release()
+            lock = self._fd.write_lock
+            if lock.queue:
+                lock.release()
             else:
-                turn.held = turn.over
+                lock.locked = lock.closed
             if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
                 self._send_output()
-        await checkpoint()  # it could not deliver (FA23)
+        await self._fd.port.checkpoint()  # it could not deliver (FA23)
 
     async def _send_a_slice(
         self, secure: TlsCore, payload: bytes | memoryview, deadline: Deadline | None
     ) -> int:
         await self._flush(secure, "send_some", deadline, 0)
-        await self._wait_for_room("send_some", deadline)  # what is encrypted is as good as sent
+        await self._wait_writable("send_some", deadline)  # what is encrypted is as good as sent
         for piece in secure.slices(payload):
             secure.encrypt(piece)
             self.last_bytes_sent = len(piece)

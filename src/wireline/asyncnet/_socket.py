@@ -14,13 +14,12 @@ from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import State, is_failed_before_accept, refuse_itself
-from wireline._os.resolver import look_up, outcome
+from wireline._os.resolver import look_up
 from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline.address import Address, IpAddress, display_address, unix_path
-from wireline.asyncnet._channel import PortableChannel
 from wireline.asyncnet._operations import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
 from wireline.asyncnet._stream import AsyncStream
-from wireline.asyncnet._sync import lookup_result
+from wireline.asyncnet._sync import wait_for_lookup
 from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
 from wireline.options import (
     AF_INET,
@@ -89,19 +88,21 @@ class AsyncSocket(AsyncStream):
             target = unix_path(str(address) if isinstance(address, IpAddress) else address)
         else:
             target = (await self._resolve("send_to", *peer_arguments(address, port), deadline))[0][4]
-        return await self._push("send_to", SendDatagram(sock, payload, target), deadline)
+        return await self._send_datagram_op("send_to", SendDatagram(sock, payload, target), deadline)
 
     async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
         sock = self._open_sock(operation)
         if self._state is not State.CONNECTED:
             raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-        return await self._push(operation, SendDatagram(sock, payload, None), self._deadline(timeout))
+        return await self._send_datagram_op(
+            operation, SendDatagram(sock, payload, None), self._deadline(timeout)
+        )
 
-    async def _push(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
-        await self._take_part()
+    async def _send_datagram_op(self, operation: str, send: SendDatagram, deadline: Deadline | None) -> int:
+        await self._spend_budget()
         self._raise_if_closed(operation)
         try:
-            sent = await self._push_one(operation, job, deadline)
+            sent = await self._try_send_datagram(operation, send, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
         except OSError as error:
@@ -110,12 +111,12 @@ class AsyncSocket(AsyncStream):
         self.last_bytes_sent = sent
         return sent
 
-    async def _push_one(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
+    async def _try_send_datagram(self, operation: str, send: SendDatagram, deadline: Deadline | None) -> int:
         with contextlib.suppress(BlockingIOError):
-            return job.attempt()
+            return send.try_once()
         if self._sock.family != AF_UNIX:
-            return await self._write_channel().wait(job, operation, deadline)
-        return await self._again_and_again(operation, job, deadline)
+            return await self._write_queue().wait(send, operation, deadline)
+        return await self._retry_with_backoff(operation, send, deadline)
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -202,18 +203,18 @@ class AsyncSocket(AsyncStream):
         timeout = check_timeout(timeout)
         self._open_sock(operation)
         self._require(operation, datagram=True)
-        await self._take_part()
+        await self._spend_budget()
         sock = self._open_sock(operation)
-        channel = self._read_channel()
-        if channel.busy:
+        queue = self._read_queue()
+        if queue.busy:
             raise BusyError(f"{operation}: another task is using this socket")
-        job = ReceiveDatagram(sock, receive, finish)
+        datagram = ReceiveDatagram(sock, receive, finish)
         deadline = self._deadline(timeout)
         try:
-            if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
-                # What an operation of the loop receives is gone from the kernel: it cannot be looked at there.
-                return await self._again_and_again(operation, job, deadline)
-            return await self._do(channel, job, operation, deadline)
+            if self._fd.port.completions is not None and SocketFlag.PEEK in flags:
+                # An operation of the loop takes the datagram out of the kernel: it cannot leave it for the next call.
+                return await self._retry_with_backoff(operation, datagram, deadline)
+            return await self._try_then_wait(queue, datagram, operation, deadline)
         except OSError as error:
             raise self._annotated(error, operation) from error.__cause__
 
@@ -295,11 +296,11 @@ class AsyncSocket(AsyncStream):
     ) -> list[AddrInfo]:
         sock = self._sock
         lookup = look_up(host, port, sock.family, sock.type, sock.proto)
-        if not lookup.done():
-            with self._signal() as signal:
-                await lookup_result(lookup, signal, operation, deadline)
-            self._raise_if_closed(operation)
-        return outcome(lookup)
+        with self._notifier() as notifier:
+            found = await wait_for_lookup(lookup, operation, deadline, notifier)
+        self._raise_if_closed(operation)
+        assert found is not None
+        return found
 
     async def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
@@ -330,14 +331,14 @@ class AsyncSocket(AsyncStream):
             raise
 
     async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
-        job = Connect(self._sock, target)
-        channel = self._write_channel()
+        connect = Connect(self._sock, target)
+        queue = self._write_queue()
         if self._sock.family == AF_UNIX:
-            await self._again_and_again(operation, job, deadline)
+            await self._retry_with_backoff(operation, connect, deadline)
         else:
-            # The loop's own operation wants to begin the connection itself.
-            begins = not isinstance(channel, PortableChannel)
-            await self._do(channel, job, operation, deadline, now=begins)
+            # An operation of the loop begins the connection itself.
+            begins = self._fd.port.completions is None
+            await self._try_then_wait(queue, connect, operation, deadline, try_now=begins)
         self._raise_if_closed(operation)
         refuse_itself(self._sock)
 
@@ -409,10 +410,10 @@ class AsyncSocket(AsyncStream):
         self._listener(operation)
         deadline = self._deadline(timeout)
         while True:
-            await self._take_part()
-            job = Accept(self._listener(operation))
+            await self._spend_budget()
+            accept = Accept(self._listener(operation))
             try:
-                sock, sockaddr = await self._do(self._read_channel(), job, operation, deadline)
+                sock, sockaddr = await self._try_then_wait(self._read_queue(), accept, operation, deadline)
                 break
             except OSError as error:
                 if isinstance(error, WirelineError):
@@ -453,11 +454,12 @@ class AsyncSocket(AsyncStream):
         listener = self._listener("try_accept_addr")
         while True:
             try:
-                kept = None if self._fd.reader is None else self._fd.reader.take_kept()
+                queue = self._fd.read_queue
+                orphan = None if queue is None else queue.take_orphan()
                 sock, sockaddr = (
                     accept_now(listener)
-                    if kept is None
-                    else cast("tuple[socket.socket, SockAddr]", kept.result())
+                    if orphan is None
+                    else cast("tuple[socket.socket, SockAddr]", orphan.result())
                 )
             except BlockingIOError:
                 return None

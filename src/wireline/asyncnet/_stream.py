@@ -15,9 +15,8 @@ from wireline._os.datagram import Datagram
 from wireline._os.descriptor import State, shut_down_writing
 from wireline._socket_base import closed_meanwhile
 from wireline._validation import Buffer, joined, require_resizable, sendable, writable
-from wireline.asyncnet._asyncio import checkpoint, running_loop
 from wireline.asyncnet._operations import NOW, Send
-from wireline.asyncnet._readiness import LoopState
+from wireline.asyncnet._port import Port
 from wireline.asyncnet._waiting import WaitingStream
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import (
@@ -145,18 +144,18 @@ class AsyncStream(WaitingStream):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
-        reader = self._fd.stream_reader
+        waiter = self._fd.read_waiter
         if (
             # Here and in `recv_line` every message comes by: no call for what the reader knows (a sixth of our time).
-            reader is not None
-            and reader.at_rest
+            waiter is not None
+            and waiter.at_rest
             and flags is SAFE_DISCONN
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and reader.loop is running_loop()
+            and waiter.port.loop is waiter.get_loop()
         ):
             args = _ANYTHING if max_size is BUFFER_SIZE else (max_size, flags)
-            return await reader.wait(StreamCore.recv_some, args, timeout, max_size)
+            return await waiter.wait(StreamCore.recv_some, args, timeout, max_size)
         if self._core is None and self._is_datagram:
             return (await self._receive("recv_some", max_size, flags, timeout)).data
         answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
@@ -260,7 +259,7 @@ class AsyncStream(WaitingStream):
         fd = self._fd
         if (
             lines
-            and (left := (state := fd.state).left) > 0
+            and (left := (port := fd.port).budget) > 0
             and flags is SAFE_DISCONN
             and on_long == "truncate"
         ):
@@ -268,7 +267,7 @@ class AsyncStream(WaitingStream):
                 check_timeout(timeout)
             if max_length is not MAX_LINE_LENGTH:
                 max_length = check_size(max_length, "max_length")
-            state.left = left - 1
+            port.budget = left - 1
             try:
                 line = lines.pop()
             except IndexError:
@@ -277,33 +276,33 @@ class AsyncStream(WaitingStream):
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
-        reader = fd.stream_reader
+        waiter = fd.read_waiter
         if (
-            reader is not None
-            and reader.at_rest
+            waiter is not None
+            and waiter.at_rest
             and flags is SAFE_DISCONN
             and (max_length is MAX_LINE_LENGTH or (type(max_length) is int and max_length > 0))
             and on_long in ("truncate", "raise")
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and reader.loop is running_loop()
+            and waiter.port.loop is waiter.get_loop()
         ):
             args = (max_length, on_long, flags)
-            most = max_length if reader._core.plain else 0
-            return await reader.wait(StreamCore.recv_line, args, timeout, most, True)
+            most = max_length if waiter._core.plain else 0
+            return await waiter.wait(StreamCore.recv_line, args, timeout, most, True)
         resting = self._resting
-        state = fd.state
-        left = state.left
-        if resting and timeout is None and left > 0 and not lines and state.loop is running_loop():
-            state.left = left - 1
+        port = fd.port
+        left = port.budget
+        if resting and timeout is None and left > 0 and not lines and port.loop is port.running_loop():
+            port.budget = left - 1
             answer = resting[0].recv_line(max_length, on_long, flags)  # what `_ask` does, without the call
         elif (
-            lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and state.loop is not None
+            lines and left <= 0 and flags is SAFE_DISCONN and on_long == "truncate" and port.loop is not None
         ):
             check_timeout(timeout)
             if check_size(max_length, "max_length") < 1:
                 raise ValueError("max_length must be at least 1 byte")
             # Not by the core: it would take all lines ahead back.
-            await self._enter_state().checkpoint()
+            await self._enter().checkpoint()
             return await self.recv_line(timeout, flags, max_length, on_long=on_long)
         else:
             answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
@@ -374,14 +373,14 @@ class AsyncStream(WaitingStream):
             TypeError, ValueError: a datagram socket; ``max_length`` is no int, or less than 1.
         """
         if not self._resting:
-            self._cannot_read("try_recv_line")
+            self._raise_not_readable("try_recv_line")
         lines = self._lines
         # No line ahead is longer than the default: that is not asked in each call.
         if lines and (
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
         ):
             return ReadLineResult.FULL_LINE, lines.pop()
-        line = self._read_now(TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
+        line = self._feed_available(TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
         if line:
             return ReadLineResult.FULL_LINE, line
         assert self._core is not None
@@ -474,18 +473,18 @@ class AsyncStream(WaitingStream):
             check_flags(flags)
             timeout = check_timeout(timeout)
         fd = self._fd
-        state = fd.state
-        left = state.left
+        port = fd.port
+        left = port.budget
         sent: int | None = None
         if (
             # Mostly there is room for all of it: one attempt, without an await, needs no turn.
             left > 0
-            and not fd.turn.held
+            and not fd.write_lock.locked
             and payload
-            and (fd.writer is None or not fd.writer.in_flight)
-            and state.loop is running_loop()
+            and (fd.write_queue is None or not fd.write_queue.in_flight)
+            and port.loop is port.running_loop()
         ):
-            state.left = left - 1
+            port.budget = left - 1
             secure = self._secure
             try:
                 if secure is None:
@@ -501,7 +500,7 @@ class AsyncStream(WaitingStream):
                 self.last_bytes_sent = 0
                 if self._is_real(error, flags, "send"):
                     raise
-                await checkpoint()  # it could not deliver (FA23)
+                await self._fd.port.checkpoint()  # it could not deliver (FA23)
                 return
             if sent == (size := len(payload)):
                 self.last_bytes_sent = size
@@ -535,18 +534,18 @@ class AsyncStream(WaitingStream):
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
         fd = self._fd
-        state = fd.state
-        left = state.left
+        port = fd.port
+        left = port.budget
         sent = None
         if (
             left > 0
             and self._secure is None
-            and not fd.turn.held
+            and not fd.write_lock.locked
             and payload
-            and (fd.writer is None or not fd.writer.in_flight)
-            and state.loop is running_loop()
+            and (fd.write_queue is None or not fd.write_queue.in_flight)
+            and port.loop is port.running_loop()
         ):
-            state.left = left - 1
+            port.budget = left - 1
             try:
                 sent = self._sock.send(payload, NOW)
             except BlockingIOError:
@@ -555,7 +554,7 @@ class AsyncStream(WaitingStream):
                 self.last_bytes_sent = 0
                 if self._is_real(error, flags, "send_many"):
                     raise
-                await checkpoint()  # it could not deliver (FA23)
+                await self._fd.port.checkpoint()  # it could not deliver (FA23)
                 return
             if sent == len(payload):
                 self.last_bytes_sent = sent
@@ -574,23 +573,23 @@ class AsyncStream(WaitingStream):
         self.last_bytes_sent = sent or 0
         if not payload:
             self._open_sock(operation)
-        state = self._enter_state()
+        port = self._enter()
         deadline = self._deadline(timeout)
-        turn = self._fd.turn
-        if turn.held:
+        lock = self._fd.write_lock
+        if lock.locked:
             if self._core is None and self._is_datagram:
                 await self._send_datagram(operation, payload, timeout)
                 return
             try:
-                await self._take_turn(operation, deadline)
+                await self._acquire_write_lock(operation, deadline)
             except BaseException:
                 self.last_bytes_sent = 0  # another one's count may be there by now
                 raise
-        turn.held = True
+        lock.locked = True
         if sent is None:
-            if state.left <= 0:
-                await self._pause_in_turn(state)
-            state.left -= 1
+            if port.budget <= 0:
+                await self._pause_in_turn(port)
+            port.budget -= 1
         if self._secure is not None:
             await self._send_secure(
                 operation, self._secure, payload, flags, deadline, sealed=sent is not None
@@ -598,13 +597,13 @@ class AsyncStream(WaitingStream):
         else:
             await self._send_plain(operation, payload, sent, flags, deadline)
 
-    async def _pause_in_turn(self, state: LoopState) -> None:
+    async def _pause_in_turn(self, port: Port) -> None:
         """Let the others go on, and keep the place among the writers."""
         try:
-            await state.checkpoint()
+            await port.checkpoint()
         except BaseException:
             self.last_bytes_sent = 0
-            self._let_go_of_turn()
+            self._release_write_lock()
             raise
 
     async def _send_plain(
@@ -622,7 +621,7 @@ class AsyncStream(WaitingStream):
                 with contextlib.suppress(BlockingIOError):
                     job.sent = self._sock.send(payload, NOW)
             if job.sent < len(payload):
-                await self._send_rest(operation, job, deadline)
+                await self._send_remaining(operation, job, deadline)
         except SocketTimeout:
             raise
         except OSError as error:
@@ -633,8 +632,8 @@ class AsyncStream(WaitingStream):
         finally:
             self.last_bytes_sent = job.sent
             job.release()
-            self._fd.turn.release()
-        await checkpoint()  # it could not deliver (FA23)
+            self._fd.write_lock.release()
+        await self._fd.port.checkpoint()  # it could not deliver (FA23)
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         """Send what there is room for with one low-level send.
@@ -660,14 +659,14 @@ class AsyncStream(WaitingStream):
         timeout = check_timeout(timeout)
         if self._core is None and self._is_datagram:
             return await self._send_datagram("send_some", payload, timeout)
-        state = self._enter_state()
+        port = self._enter()
         deadline = self._deadline(timeout)
-        await self._take_turn("send_some", deadline)
+        await self._acquire_write_lock("send_some", deadline)
         sent = 0
         try:
-            if state.left <= 0:
-                await state.checkpoint()
-            state.left -= 1
+            if port.budget <= 0:
+                await port.checkpoint()
+            port.budget -= 1
             self.last_bytes_sent = 0  # the task that wrote before may have set it meanwhile
             if self._secure is not None:
                 return await self._send_a_slice(self._secure, payload, deadline)
@@ -680,7 +679,7 @@ class AsyncStream(WaitingStream):
             self._is_real(error, SocketFlag(0), "send_some")
             raise
         finally:
-            self._let_go_of_turn()
+            self._release_write_lock()
 
     def try_send(self, data: Buffer) -> bool:
         """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
@@ -703,9 +702,9 @@ class AsyncStream(WaitingStream):
             return False
         is_datagram = self._core is None and self._is_datagram and self._state is State.CONNECTED
         if is_datagram:
-            if self._fd.writer is not None and self._fd.writer.busy:
+            if self._fd.write_queue is not None and self._fd.write_queue.busy:
                 return False
-        elif self._core is None or self._fd.turn.held:
+        elif self._core is None or self._fd.write_lock.locked:
             return False
         try:
             if self._secure is not None:
@@ -737,17 +736,17 @@ class AsyncStream(WaitingStream):
         """
         deadline = self._deadline(check_timeout(timeout))
         self._enter()
-        await self._take_turn("shutdown_write", deadline)
+        await self._acquire_write_lock("shutdown_write", deadline)
         try:
             if self._write_in_flight():  # what it has counts as sent
-                await self._send_rest("shutdown_write", Send(self._sock, b"", 0), deadline)
+                await self._send_remaining("shutdown_write", Send(self._sock, b"", 0), deadline)
             self._write_shut = True
             if self._secure is not None:
                 await self._say_goodbye(self._secure, deadline)
             else:
                 shut_down_writing(self._sock)
         finally:
-            self._let_go_of_turn()
+            self._release_write_lock()
 
     async def __aenter__(self) -> Self:
         return self
@@ -777,10 +776,10 @@ class _Lines:
 
     async def __anext__(self) -> bytes:
         ahead = self._ahead
-        state = self._fd.state
-        left = state.left
+        port = self._fd.port
+        left = port.budget
         if ahead and left > 0:
-            state.left = left - 1
+            port.budget = left - 1
             try:
                 line = ahead.pop()
             except IndexError:
@@ -807,14 +806,14 @@ class _Lines:
     async def _next(self) -> bytes:
         stream, timeout, max_length = self._stream, self._timeout, self._max_length
         if self._ahead:
-            await stream._enter_state().checkpoint()
+            await stream._enter().checkpoint()
             if self._ahead:
-                self._fd.state.left -= 1
+                self._fd.port.budget -= 1
                 return self._ahead.pop()
-        reader = self._fd.stream_reader
-        if reader is not None and reader.at_rest and timeout != 0 and reader.loop is running_loop():
+        waiter = self._fd.read_waiter
+        if waiter is not None and waiter.at_rest and timeout != 0 and waiter.port.loop is waiter.get_loop():
             args = (max_length, "raise", SAFE_DISCONN)
-            return await reader.wait(
+            return await waiter.wait(
                 LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
             )
         answer = stream._ask(LINES, timeout, max_length, "raise", SAFE_DISCONN)

@@ -1,10 +1,9 @@
-"""How a stream waits: for the answer to a request, for a job, and to write; and how often it lets others go on.
+"""How a stream waits: for the result of a request, for an operation, and to write; and how often it yields.
 
-What need not wait still lets the other tasks of the loop go on once in ``BUDGET`` operations (``_poller``). A read does
-so before it has asked the core: a cancellation there finds nothing taken, and the read begins after it. A send does so
-while it has the turn to write and has sent nothing, so that it keeps its place among the writers. A send that cannot
-deliver, because the peer is gone, does so every time: else ``while True: await sock.send(data)`` would be the end of
-all other tasks.
+A call that need not wait still lets the other tasks run once in ``BUDGET`` operations (``_poller``). A read does so
+before it asks the core: a cancellation there finds nothing consumed. A send does so when it has the write lock and has
+sent nothing, so that it keeps its place among the writers. A send that cannot deliver, because the peer is gone, does
+so every time: otherwise ``while True: await sock.send(data)`` would stop all other tasks.
 """
 
 from __future__ import annotations
@@ -16,10 +15,9 @@ from typing import NoReturn, TypeVar, TypeVarTuple, cast
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._os.descriptor import has_room
-from wireline.asyncnet._asyncio import can_poll, pause, running_loop
 from wireline.asyncnet._attached import AttachedStream
-from wireline.asyncnet._channel import Channel, Job, NotYet
-from wireline.asyncnet._operations import NOW, Owner, Read, Room, Send
+from wireline.asyncnet._operations import NOW, Read, Send, WeakAnnotator, Writable
+from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT
 
@@ -28,8 +26,8 @@ __all__ = ["WaitingStream"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-# Turns of the loop that an operation, begun for a read that was given up, gets to bring what the kernel has: the
-# event, the operation's task, its end, and we come first in each.
+# Turns of the loop in which an operation, started for a read that was given up, returns what the kernel has: the event,
+# the operation's task, its end, and this task runs first in each.
 _TURNS_OF_AN_OPERATION = 4
 
 # Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
@@ -38,26 +36,26 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 class WaitingStream(AttachedStream):
-    """The part of a stream that asks the core, and waits while it has no answer."""
+    """The part of a stream that asks the core, and waits while it has no result."""
 
     # For bytes.
 
     def _ask(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes | None:
-        """Make one request of the core; None if it has no answer yet, and if it is the others' turn."""
+        """Make one request of the core; None if it has no result yet, or if the budget is spent."""
         if timeout is not None:
             check_timeout(timeout)
-        state = self._fd.state
-        if state.loop is not running_loop():
-            state = self._enter_state()
+        port = self._fd.port
+        if port.loop is not port.running_loop():
+            port = self._enter()
         resting = self._resting  # `close` leaves another one, but this one as it is
         if not resting:
-            self._cannot_read(request.__name__)
-        left = state.left
+            self._raise_not_readable(request.__name__)
+        left = port.budget
         if left <= 0:
-            return None  # and `_wait_for` lets the others go on before it asks
-        state.left = left - 1
+            return None  # and `_wait_for` yields before it asks the core
+        port.budget = left - 1
         return request(resting[0], *args)
 
     def _wait_for(
@@ -68,36 +66,35 @@ class WaitingStream(AttachedStream):
         most: int = 0,
         is_line: bool = False,
     ) -> Awaitable[bytes]:
-        """What to await until the core has an answer.
+        """Return what to await until the core has a result.
 
         Args:
-            request: a method of the core, which has just answered None.
+            request: a method of the core, which has just returned None.
             timeout: seconds to wait.
             args: its arguments.
-            most: what comes next is the answer if nothing was there before, and it has no more bytes; 0 if it is not
-                that simple.
+            most: if nothing is buffered, the next recv(2) is the result if it has no more bytes; 0 if it is not that
+                simple.
             is_line: it must be a line, too.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._fd.state.left <= 0:
-            return self._after_the_others(request, timeout, *args, most=most, is_line=is_line)
+        if self._fd.port.budget <= 0:
+            return self._yield_then_read(request, timeout, *args, most=most, is_line=is_line)
         if timeout == 0:
-            return self._read_at_once(request, *args)
+            return self._read_nowait(request, *args)
         resting = self._resting
         if not resting:
-            self._cannot_read(request.__name__)  # closed in this moment
-        reader = self._fd.stream_reader
-        if reader is None or reader.closed:
-            loop = self._enter()
-            if not can_poll(loop):
+            self._raise_not_readable(request.__name__)  # closed in this moment
+        waiter = self._fd.read_waiter
+        if waiter is None or waiter.closed:
+            if self._enter().completions is not None:
                 return self._read_portably(request, timeout, *args)
-            reader = self._fd.open_stream_reader(resting, Owner(self))
+            waiter = self._fd.open_read_waiter(resting, WeakAnnotator(self))
         if not resting[0].from_scratch:
             most = 0
-        return reader.wait(request, args, timeout, most, is_line)
+        return waiter.wait(request, args, timeout, most, is_line)
 
-    async def _after_the_others(
+    async def _yield_then_read(
         self,
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
@@ -105,64 +102,64 @@ class WaitingStream(AttachedStream):
         most: int,
         is_line: bool,
     ) -> bytes:
-        """Let the other tasks go on, and then begin: with the question, which may have been asked in vain."""
-        await self._fd.state.checkpoint()
+        """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
+        await self._fd.port.checkpoint()
         answer = self._ask(request, timeout, *args)
         if answer is None:
             answer = await self._wait_for(request, timeout, *args, most=most, is_line=is_line)
         return answer
 
-    async def _take_part(self) -> None:
-        """Count an operation that may need no wait, and let the others go on when it is their turn."""
-        state = self._enter_state()
-        if state.left <= 0:
-            await state.checkpoint()
-        state.left -= 1
+    async def _spend_budget(self) -> None:
+        """Count an operation that may need no wait; let the other tasks run when the budget is spent."""
+        port = self._enter()
+        if port.budget <= 0:
+            await port.checkpoint()
+        port.budget -= 1
 
     async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes:
-        channel = self._read_channel()
+        queue = self._read_queue()
         core = self._resting.pop()
         try:
-            job = Read(self._sock, core, Owner(self), request, args)
-            return await channel.wait(job, request.__name__, self._deadline(timeout))
+            read = Read(self._sock, core, WeakAnnotator(self), request, args)
+            return await queue.wait(read, request.__name__, self._deadline(timeout))
         finally:
             if not self._closing.locked():
                 self._resting.append(core)
 
-    async def _read_at_once(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
+    async def _read_nowait(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
-        if self._fd.reader is not None:
-            await self._let_operation_finish(self._fd.reader)
-        answer = self._read_now(request, *args)
+        if self._fd.read_queue is not None:
+            await self._drain_orphan(self._fd.read_queue)
+        answer = self._feed_available(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
         return answer
 
-    @staticmethod
-    async def _let_operation_finish(channel: Channel) -> None:
-        """Let an operation, begun for a call that was given up, bring what the kernel has."""
+    async def _drain_orphan(self, queue: OperationQueue) -> None:
+        """Let an operation, started for a call that was given up, return what the kernel has."""
         for _ in range(_TURNS_OF_AN_OPERATION):
-            if channel.in_flight:
-                await pause(0)
+            if queue.in_flight:
+                await self._fd.port.sleep(0)
 
-    def _read_now(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
+    def _feed_available(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         resting = self._resting
         if not resting:
-            self._cannot_read(request.__name__)  # closed, or read by another task, in this moment
+            self._raise_not_readable(request.__name__)  # closed, or read by another task, in this moment
         core = resting[0]
-        reader = self._fd.stream_reader
-        if reader is not None:
-            reader.at_rest = False
+        waiter = self._fd.read_waiter
+        if waiter is not None:
+            waiter.at_rest = False
         while (answer := request(core, *args)) is None:
-            kept = None if self._fd.reader is None else self._fd.reader.take_kept()
-            if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
-                return None  # what the kernel has may already be on its way
+            queue = self._fd.read_queue
+            orphan = None if queue is None else queue.take_orphan()
+            if orphan is None and queue is not None and queue.in_flight:
+                return None  # the bytes may be in an operation of the loop already
             try:
                 core.feed(
-                    self._sock.recv(core.want, DONT_WAIT) if kept is None else cast(bytes, kept.result())
+                    self._sock.recv(core.want, DONT_WAIT) if orphan is None else cast(bytes, orphan.result())
                 )
             except BlockingIOError:
                 return None
@@ -171,106 +168,107 @@ class WaitingStream(AttachedStream):
                 core.fail(self._annotated(error, request.__name__))
         return answer
 
-    def _cannot_read(self, operation: str) -> NoReturn:
+    def _raise_not_readable(self, operation: str) -> NoReturn:
         if self._core is None:
             self._refuse(operation)
         self._open_sock(operation)
         raise BusyError(f"{operation}: another task is reading this socket")
 
-    # For a job.
+    # For an operation.
 
-    async def _do(
+    async def _try_then_wait(
         self,
-        channel: Channel,
-        job: Job[T],
+        queue: OperationQueue,
+        queued: Operation[T],
         operation: str,
         deadline: Deadline | None,
         *,
-        alone: bool = False,
-        now: bool = True,
+        try_now: bool = True,
     ) -> T:
-        """Do a job ``now`` if that is possible, else wait for it."""
-        if now and not channel.busy and not channel.in_flight:
+        """Perform an operation at once if that is possible, else wait for it."""
+        if try_now and not queue.busy and not queue.in_flight:
             try:
-                answer = job.attempt()
+                result = queued.try_once()
             except BlockingIOError:
                 pass
             else:
-                if not isinstance(answer, NotYet):
-                    return answer
+                if not isinstance(result, NotYet):
+                    return result
             if deadline is not None and deadline.seconds == 0:
                 raise SocketTimeout(operation, 0)
         if deadline is not None and deadline.seconds == 0:
-            await self._let_operation_finish(channel)
-        return await channel.wait(job, operation, deadline, alone=alone)
+            await self._drain_orphan(queue)
+        return await queue.wait(queued, operation, deadline)
 
-    async def _again_and_again(self, operation: str, job: Job[T], deadline: Deadline | None) -> T:
-        """Try, where no event tells when to, with pauses that ``close`` can end."""
+    async def _retry_with_backoff(
+        self, operation: str, retried: Operation[T], deadline: Deadline | None
+    ) -> T:
+        """Try again and again, where no event says when to, with pauses that ``close`` can end."""
         pause = _FIRST_PAUSE
-        with self._signal() as signal:
+        with self._notifier() as notifier:
             while True:
                 with contextlib.suppress(BlockingIOError):
-                    answer = job.attempt()
-                    assert not isinstance(answer, NotYet)
-                    return answer
-                until = signal.now() + pause
+                    result = retried.try_once()
+                    assert not isinstance(result, NotYet)
+                    return result
+                now = notifier.port.time()
+                until = now + pause
                 if deadline is not None:
-                    if deadline.passed(signal.now()):
+                    if deadline.passed(now):
                         raise SocketTimeout(operation, deadline.seconds)
                     until = min(until, deadline.at)
-                await signal.wait(until)
+                await notifier.wait(until)
                 self._raise_if_closed(operation)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     # To write.
 
-    async def _take_turn(self, operation: str, deadline: Deadline | None) -> None:
-        turn = self._fd.turn
+    async def _acquire_write_lock(self, operation: str, deadline: Deadline | None) -> None:
+        lock = self._fd.write_lock
         if self._core is None or self._closing.locked():
             self._refuse(operation)
-        if not turn.held:
-            turn.held = True
+        if not lock.locked:
+            lock.locked = True
             return
-        now = self._enter().time()
-        if not await turn.acquire(None if deadline is None else deadline.remaining(now)):
+        if not await lock.acquire(self._enter(), None if deadline is None else deadline.at):
             self._raise_if_closed(operation)
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0)
 
     def _write_in_flight(self) -> bool:
-        """Whether an operation, begun for a send that was given up, is still at work."""
-        return self._fd.writer is not None and self._fd.writer.in_flight
+        """Whether an operation, started for a send that was given up, is still running."""
+        return self._fd.write_queue is not None and self._fd.write_queue.in_flight
 
-    async def _send_rest(self, operation: str, job: Send, deadline: Deadline | None) -> None:
-        """Wait for room until all is sent, or for ``once`` something."""
+    async def _send_remaining(self, operation: str, send: Send, deadline: Deadline | None) -> None:
+        """Wait until all is sent, or for ``once`` something."""
         try:
-            await self._write_channel().wait(job, operation, deadline)
+            await self._write_queue().wait(send, operation, deadline)
         except SocketTimeout as error:
-            raise SocketTimeout(operation, error.seconds, job.sent) from None
+            raise SocketTimeout(operation, error.seconds, send.sent) from None
 
     async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
         if self._write_in_flight():
-            await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
+            await self._send_remaining(operation, Send(self._sock, b"", 0), deadline)
         with contextlib.suppress(BlockingIOError):
             return self._sock.send(payload, NOW)
-        job = Send(self._sock, payload, 0, once=True)
+        send = Send(self._sock, payload, 0, once=True)
         try:
-            if can_poll(self._enter()):
-                await self._send_rest(operation, job, deadline)
+            if self._enter().completions is not None:
+                # A started operation of the loop cannot be taken back, and a send that is given up has sent nothing.
+                await self._retry_with_backoff(operation, send, deadline)
             else:
-                # An operation of the loop is not called back, and who gives up is to have sent nothing.
-                await self._again_and_again(operation, job, deadline)
-            return job.sent
+                await self._send_remaining(operation, send, deadline)
+            return send.sent
         finally:
-            job.release()
+            send.release()
 
-    async def _wait_for_room(self, operation: str, deadline: Deadline | None) -> None:
+    async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
         if not has_room(self._sock):
-            job = Room(self._sock)
+            writable = Writable(self._sock)
             try:
-                if can_poll(self._enter()):
-                    await self._write_channel().wait(job, operation, deadline)
+                if self._enter().completions is not None:
+                    await self._retry_with_backoff(operation, writable, deadline)
                 else:
-                    await self._again_and_again(operation, job, deadline)
+                    await self._write_queue().wait(writable, operation, deadline)
             except SocketTimeout as error:
                 raise SocketTimeout(operation, error.seconds, 0) from None
