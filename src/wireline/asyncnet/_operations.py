@@ -78,7 +78,7 @@ class Read(Job[bytes]):
         self._args = args
 
     def operate(self, loop: Loop) -> Awaitable[bytes]:
-        return loop.sock_recv(self._sock, self._core.want)
+        return loop.sock_recv(self._sock, self._core.recv_size)
 
     def conclude(self, result: bytes) -> bytes | NotYet:
         self._core.feed(result)

@@ -7,9 +7,9 @@ it is handed over and the task goes on at once, from inside the callback. So a r
 answered, not whenever bytes arrive; and there is no await between the kernel and the buffer, which is why a
 cancellation cannot lose any.
 
-Two requests, for whatever comes next and for a line, are mostly answered by just what one system call gave. When
-nothing was there before, such bytes go from the kernel to the task without a detour through the core. After that the
-core is as empty as it was, and the next such request need not even ask it (``at_rest``).
+Two requests, for some bytes and for a line, are mostly answered by just what one system call gave. The core then
+returns these bytes without a way through its buffer (``accept``), and the next such request is not made at all
+(``fast_recv_ok``).
 
 The registration with the loop stays from one read to the next. It is dropped when bytes arrive that nobody waits for:
 they stay in the kernel, and a slow consumer holds its peer back.
@@ -26,7 +26,6 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
-from wireline._core.lines import EMPTY_LINE
 from wireline._core.stream import StreamCore
 from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._asyncio import Loop, Sleep, Timer
@@ -44,9 +43,6 @@ class StreamReader(Sleep):
     """The one reader of a stream, on a loop with ``add_reader``.
 
     Attributes:
-        at_rest: nobody reads, and the core is empty, open, and wants what comes as it comes: a request for at most a
-            buffer of that would get no other answer from it than "not yet". Whoever feeds the core besides the reader
-            takes it away.
         closed: the descriptor is closed, or about to be.
     """
 
@@ -55,8 +51,6 @@ class StreamReader(Sleep):
         "_args",
         "_at",
         "_core",
-        "_is_line",
-        "_most",
         "_owner",
         "_registered",
         "_request",
@@ -65,7 +59,6 @@ class StreamReader(Sleep):
         "_sock",
         "_timer",
         "_timer_at",
-        "at_rest",
         "closed",
     )
 
@@ -83,10 +76,7 @@ class StreamReader(Sleep):
         self._owner = owner
         self._request: Callable[..., bytes | None] = StreamCore.recv
         self._args: tuple[Any, ...] = ()
-        self._most = 0
-        self._is_line = False
         self._answer = b""
-        self.at_rest = False
         self._registered = False
         self.closed = False
         self._timer: Timer | None = None
@@ -99,29 +89,22 @@ class StreamReader(Sleep):
         request: Callable[[StreamCore, *Ts], bytes | None],
         args: tuple[*Ts],
         timeout: float | None,
-        most: int = 0,
-        is_line: bool = False,
     ) -> Generator[StreamReader, None, bytes]:
-        """Take the core, and lie in wait for the answer to a request.
+        """Take the core, and wait for the answer to a request.
 
         Args:
             request: a method of the core, which has just answered None.
             args: its arguments.
             timeout: seconds to wait.
-            most: nothing is there, and what comes next is the answer if it has no more bytes; 0 if it is not that
-                simple.
-            is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._registered:
             self._registered = loop_state(self.loop).watch(self._sock, self)
             if not self._registered:
                 self.closed = True
-        self.at_rest = False
+        self._core.fast_recv_ok = False
         self._resting.clear()
         self._request = request
         self._args = args
-        self._most = most
-        self._is_line = is_line
         if timeout is None:
             self._at = None
         else:
@@ -152,7 +135,7 @@ class StreamReader(Sleep):
         answer = None
         try:
             try:
-                data = self._sock.recv(core.want, DONT_WAIT)
+                data = self._sock.recv(core.recv_size, DONT_WAIT)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -160,18 +143,8 @@ class StreamReader(Sleep):
                     return  # `close` wakes the task, with a `ClosedError`
                 core.fail(self._owner.note(error, self._request.__name__))
             else:
-                if not data or len(data) > self._most:
-                    core.feed(data)
-                elif not self._is_line:
-                    answer = data if core.plain else core.feed_some(data, self._most)
-                elif data.find(b"\n") == len(data) - 1:
-                    answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
-                else:
-                    core.feed(data)
-                if answer is not None:
-                    self.at_rest = core.buffered
+                answer = core.accept(data)
             if answer is None:
-                self._most = 0
                 try:
                     answer = self._request(core, *self._args)
                 except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits

@@ -65,8 +65,6 @@ class WaitingStream(AttachedStream):
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
         *args: *Ts,
-        most: int = 0,
-        is_line: bool = False,
     ) -> Awaitable[bytes]:
         """What to await until the core has an answer.
 
@@ -74,14 +72,11 @@ class WaitingStream(AttachedStream):
             request: a method of the core, which has just answered None.
             timeout: seconds to wait.
             args: its arguments.
-            most: what comes next is the answer if nothing was there before, and it has no more bytes; 0 if it is not
-                that simple.
-            is_line: it must be a line, too.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
         if self._fd.state.left <= 0:
-            return self._after_the_others(request, timeout, *args, most=most, is_line=is_line)
+            return self._after_the_others(request, timeout, *args)
         if timeout == 0:
             return self._read_at_once(request, *args)
         resting = self._resting
@@ -93,23 +88,16 @@ class WaitingStream(AttachedStream):
             if not can_poll(loop):
                 return self._read_portably(request, timeout, *args)
             reader = self._fd.open_stream_reader(resting, Owner(self))
-        if not resting[0].from_scratch:
-            most = 0
-        return reader.wait(request, args, timeout, most, is_line)
+        return reader.wait(request, args, timeout)
 
     async def _after_the_others(
-        self,
-        request: Callable[[StreamCore, *Ts], bytes | None],
-        timeout: float | None,
-        *args: *Ts,
-        most: int,
-        is_line: bool,
+        self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes:
         """Let the other tasks go on, and then begin: with the question, which may have been asked in vain."""
         await self._fd.state.checkpoint()
         answer = self._ask(request, timeout, *args)
         if answer is None:
-            answer = await self._wait_for(request, timeout, *args, most=most, is_line=is_line)
+            answer = await self._wait_for(request, timeout, *args)
         return answer
 
     async def _take_part(self) -> None:
@@ -153,16 +141,13 @@ class WaitingStream(AttachedStream):
         if not resting:
             self._cannot_read(request.__name__)  # closed, or read by another task, in this moment
         core = resting[0]
-        reader = self._fd.stream_reader
-        if reader is not None:
-            reader.at_rest = False
         while (answer := request(core, *args)) is None:
             kept = None if self._fd.reader is None else self._fd.reader.take_kept()
             if kept is None and self._fd.reader is not None and self._fd.reader.in_flight:
                 return None  # what the kernel has may already be on its way
             try:
                 core.feed(
-                    self._sock.recv(core.want, DONT_WAIT) if kept is None else cast(bytes, kept.result())
+                    self._sock.recv(core.recv_size, DONT_WAIT) if kept is None else cast(bytes, kept.result())
                 )
             except BlockingIOError:
                 return None
@@ -252,7 +237,7 @@ class WaitingStream(AttachedStream):
         if self._write_in_flight():
             await self._send_rest(operation, Send(self._sock, b"", 0), deadline)
         with contextlib.suppress(BlockingIOError):
-            return self._sock.send(payload, NOW)
+            return self._sender.send(payload, NOW)
         job = Send(self._sock, payload, 0, once=True)
         try:
             if can_poll(self._enter()):
