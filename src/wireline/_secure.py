@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib
-import itertools
 import socket
 import weakref
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from wireline._core.stream import StreamCore
+from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
 from wireline._os.linger import DEFAULT_LINGER
 from wireline._pending_handshakes import Arrival, Guests
@@ -37,14 +36,13 @@ _NOW = DONT_WAIT | NO_SIGNAL
 class SecureSocket(BaseSocket):
     """A socket that may speak TLS."""
 
-    _attempts: Iterator[int]
     _guests: Guests[Any] | None = None  # accepted by `try_accept_addr`, and in their handshake
 
     _shared = False
     """Whether one thread may read while another writes."""
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._secure: TlsCore | None = None  # `_core`, if that is TLS
+        self._sender: Sender = sock  # what sends plaintext
         self._tls: SslContext | None = None
         self._tls_name = ""
         self._arriving: set[SecureSocket] | None = None  # accepted, and in their handshake
@@ -52,18 +50,22 @@ class SecureSocket(BaseSocket):
 
     def _take_core(self, core: StreamCore) -> None:
         super()._take_core(core)
-        self._secure = None
-        if not core.plain:
-            self._secure = cast("TlsCore", core)
-            attend = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
-            self._secure.attend = lambda: _call(attend())
-            assert self._secure.shared or not self._shared, "threads need a core that has a lock"
-            if self._shared:
-                self._attempts = attempts(self._sock, self._secure)
+        self._sender = core.sender(self._sock)
+        tls_core = self._tls_core
+        if tls_core is not None:
+            send_output = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
+            tls_core.on_output = lambda: _call(send_output())
+            assert tls_core.thread_safe or not self._shared, "threads need a core that has a lock"
 
     def _unconnected(self) -> None:
-        self._secure = None
+        self._sender = self._sock
         super()._unconnected()
+
+    @property
+    def _tls_core(self) -> TlsCore | None:
+        """The core, if that is TLS: for the facts about a connection. To send and to read asks the core itself."""
+        core = self._core
+        return cast("TlsCore", core) if core is not None and core.is_tls else None
 
     # Becoming a TLS socket.
 
@@ -86,13 +88,13 @@ class SecureSocket(BaseSocket):
         """What a client needs that was accepted."""
         return context._server_core(buffered=self._buffered, shared=self._shared)
 
-    def _begin_upgrade(self, secure: TlsCore, plain: StreamCore, leftover: str) -> None:
+    def _begin_upgrade(self, tls_core: TlsCore, plain: StreamCore, leftover: str) -> None:
         """Go over to TLS. Bytes received in clear must not be taken for protected ones (T6).
 
         From here on nothing goes out in clear, however the handshake ends. A socket that speaks TLS already is left as
         it is: to put this handshake in its place would send the rest of the conversation past its encryption.
         """
-        if not plain.plain:
+        if plain.is_tls:
             raise _tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
         if plain:
             unread = plain.recv_some(len(plain), SocketFlag.PEEK) or b""
@@ -101,8 +103,8 @@ class SecureSocket(BaseSocket):
                     f"{len(unread)} bytes were received in clear and not read before TLS begins: somebody may have "
                     "put them there (leftover='tls' takes them for the beginning of the handshake)"
                 )
-            secure.feed(unread)
-        self._take_core(secure)
+            tls_core.feed(unread)
+        self._take_core(tls_core)
 
     # Clients that are not handed out before their handshake is done.
 
@@ -145,17 +147,17 @@ class SecureSocket(BaseSocket):
             client.close()
             raise
 
-    def _step_handshake(self, secure: TlsCore) -> bool:
+    def _step_handshake(self, tls_core: TlsCore) -> bool:
         """Go on with a handshake as far as that is possible without waiting; whether it is done."""
-        while not secure.handshake():
-            self._flush_now(secure)
+        while not tls_core.handshake():
+            self._flush_now(tls_core)
             try:
-                secure.feed(self._sock.recv(secure.want, DONT_WAIT))
+                tls_core.feed(self._sock.recv(tls_core.recv_size, DONT_WAIT))
             except BlockingIOError:
                 return False
             except OSError as error:
-                secure.fail(error)
-        self._flush_now(secure)
+                tls_core.fail(error)
+        self._flush_now(tls_core)
         return True
 
     def _send_guests_away(self) -> None:
@@ -182,78 +184,45 @@ class SecureSocket(BaseSocket):
         """Whether something is being sent by somebody who cannot be stopped."""
         return False
 
-    # Sending without waiting, for whoever has the turn to write.
+    # Sending without waiting, for the call that holds the write lock.
 
-    def _flush_now(self, secure: TlsCore) -> bool:
-        """Send the ciphertext that is there as far as there is room; whether that was all."""
+    def _flush_now(self, core: StreamCore) -> bool:
+        """Send the ciphertext that is there as far as there is room; return whether that was all."""
         if self._write_in_flight():
             return False
         try:
-            while secure.unsent():
-                secure.push(self._sock.send, DONT_WAIT | NO_SIGNAL)
+            while core.pending_output():
+                core.push(self._sock.send, _NOW)
         except BlockingIOError:
             return False
         return True
 
-    def _seal_and_send(self, secure: TlsCore, piece: bytes | memoryview) -> bool:
-        """Encrypt a slice and make one attempt to send it; whether it is gone. What is not is the core's ``rest``.
+    def _send_available(self, core: StreamCore, payload: bytes | memoryview) -> int:
+        """Send as much as there is room for; return how many bytes of ``payload`` count as sent. It raises no OSError.
 
-        Mostly there is room: this is where every message comes by, without the calls of ``_flush`` and ``push``.
+        These are the bytes that the system has taken, and over TLS all of a chunk (up to 64 KiB) of which it has taken
+        a part, or for which there was no room. The rest of that is ``core.unsent``, and the next sending call, even
+        with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
         """
-        secure.midway = True
-        data = secure.seal(piece)
+        sent = 0
         try:
-            if not self._shared:
-                gone = self._sock.send(data, _NOW)
-            else:
-                for secure.gone in self._attempts:  # that keeps it, see `TlsCore.gone`
-                    break
-                gone = secure.gone
-        except BlockingIOError:
-            return False
-        except OSError:
-            secure.engine.accepted -= len(piece)  # it never went out, and never will
-            raise
-        except BaseException:
-            if not self._shared:
-                # A signal handler raised it in a callback of the loop, perhaps after the kernel took some of the bytes.
-                words = "a signal handler raised an exception in a send, which is not finished"
-                secure.engine.failed(cast("ssl.SSLError", _tls_error(words)))
-            raise
-        if gone == len(data):
-            secure.rest = b""
-            secure.gone = 0
-            return True
-        return secure.sent(gone)
-
-    def _try_send_secure(self, secure: TlsCore, payload: bytes | memoryview) -> int:
-        """Send what there is room for; how many bytes of ``payload`` are accepted.
-
-        Accepted are the bytes of records that the kernel has taken, and those of the slice (up to 64 KiB) that was made
-        into records and that the kernel took a part of, or had no room for. Its rest is ``secure.rest`` afterwards, and
-        the next sending call, even with ``b""``, or ``close`` completes it. A slice that the kernel refused with an
-        error is not counted; no ``OSError`` is raised.
-        """
-        before = secure.engine.accepted
-        try:
-            if self._flush_now(secure):
-                for piece in secure.slices(payload):
-                    # An operation of the loop may have the socket in its hands.
-                    if self._write_in_flight() or not self._seal_and_send(secure, piece):
-                        break
+            if self._flush_now(core):
+                core.message_incomplete |= bool(payload)
+                # An operation of the loop may be using the socket.
+                while sent < len(payload) and not core.unsent and not self._write_in_flight():
+                    sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
         except OSError as error:
             self._note_reset(error)
-        accepted = secure.engine.accepted - before
-        if accepted == len(payload):
-            secure.midway = False
-        return accepted
+        if sent == len(payload):
+            core.message_incomplete = False
+        return sent
 
     # What is known of the connection.
 
     @property
     def is_ssl(self) -> bool:
         """Whether the socket speaks TLS, or will when it is connected."""
-        return self._tls is not None or self._secure is not None
+        return self._tls is not None or self._tls_core is not None
 
     @property
     def got_handshake(self) -> bool:
@@ -264,7 +233,8 @@ class SecureSocket(BaseSocket):
         """
         if not self.is_ssl:
             raise _tls_error("got_handshake: the socket does not speak TLS")
-        return self._secure is not None and self._secure.engine.established
+        tls_core = self._tls_core
+        return tls_core is not None and tls_core.engine.established
 
     def get_peer_certificates(self) -> list[Certificate]:
         """Return the peer's certificates, its own first, the root last.
@@ -277,9 +247,10 @@ class SecureSocket(BaseSocket):
             ClosedError: the socket is closed.
         """
         self._open_sock("get_peer_certificates")
-        if self._secure is None:
+        tls_core = self._tls_core
+        if tls_core is None:
             return []
-        return self._secure.ask(self._secure.engine.policy.certificates)
+        return tls_core.with_ssl_object(tls_core.engine.policy.certificates)
 
     def get_psk_identity(self) -> str:
         """Return the PSK identity that the handshake has proven; ``""`` if no pre-shared key was used.
@@ -288,9 +259,10 @@ class SecureSocket(BaseSocket):
             ClosedError: the socket is closed.
         """
         self._open_sock("get_psk_identity")
-        if self._secure is None:
+        tls_core = self._tls_core
+        if tls_core is None:
             return ""
-        return self._secure.ask(self._secure.engine.policy.psk_identity)
+        return tls_core.with_ssl_object(tls_core.engine.policy.psk_identity)
 
     @property
     def tls_info(self) -> TlsInfo:
@@ -300,8 +272,8 @@ class SecureSocket(BaseSocket):
             ClosedError: the socket is closed.
             ssl.SSLError: the socket does not speak TLS, or has not yet.
         """
-        secure = self._handshaken("tls_info")
-        return secure.ask(secure.engine.policy.info)
+        tls_core = self._require_tls_core("tls_info")
+        return tls_core.with_ssl_object(tls_core.engine.policy.info)
 
     @property
     def ssl_handle(self) -> ssl.SSLObject:
@@ -311,7 +283,7 @@ class SecureSocket(BaseSocket):
             ClosedError: the socket is closed.
             ssl.SSLError: the socket does not speak TLS, or has not yet.
         """
-        return self._handshaken("ssl_handle").engine.obj
+        return self._require_tls_core("ssl_handle").engine.obj
 
     @property
     def ssl_pointer(self) -> int:
@@ -325,39 +297,36 @@ class SecureSocket(BaseSocket):
             NotImplementedError: it cannot be reached in this interpreter; the text says why.
             ssl.SSLError: the socket does not speak TLS, or has not yet.
         """
-        secure = self._handshaken("ssl_pointer")
-        return secure.ask(secure.engine.policy.pointer)
+        tls_core = self._require_tls_core("ssl_pointer")
+        return tls_core.with_ssl_object(tls_core.engine.policy.pointer)
 
-    def _handshaken(self, operation: str) -> TlsCore:
+    def _require_tls_core(self, operation: str) -> TlsCore:
         self._open_sock(operation)
-        if self._secure is None:
+        tls_core = self._tls_core
+        if tls_core is None:
             raise _tls_error(f"{operation}: the socket does not speak TLS" + (" yet" if self._tls else ""))
-        return self._secure
+        return tls_core
 
     def _traits(self) -> list[str]:
         if not self.is_ssl:
             return []
-        version = self._secure.ask(lambda obj: obj.version()) if self._secure is not None else None
+        tls_core = self._tls_core
+        version = None if tls_core is None else tls_core.with_ssl_object(lambda obj: obj.version())
         return [f"tls={version or 'not yet'}"]
 
     # The end.
 
     def _may_detach(self) -> None:
-        if self._secure is not None:
+        if self._tls_core is not None:
             raise _tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
 
     def _last_words(self, linger: float | None) -> tuple[float | None, bytes]:
-        if self._secure is None or linger == 0:
+        tls_core = self._tls_core
+        if tls_core is None or linger == 0:
             return linger, b""
         # A peer must be able to tell the end from a cut; and its session tickets, which nobody reads, must not
         # turn the close into a reset that eats what was sent before, be it the alert that says what was wrong.
-        return (DEFAULT_LINGER if linger is None else linger), self._secure.farewell()
-
-
-def attempts(sock: socket.socket, secure: TlsCore) -> Iterator[int]:
-    """Make an iterator each step of which is one attempt to send the core's ``rest``; it gives how much is gone."""
-    rests = map(getattr, itertools.repeat(secure), itertools.repeat("rest"))
-    return map(sock.send, rests, itertools.repeat(_NOW))
+        return (DEFAULT_LINGER if linger is None else linger), tls_core.final_bytes()
 
 
 def _call(method: Callable[[], object] | None) -> None:

@@ -393,7 +393,7 @@ class BaseSocket:
     def _note_reset(self, error: OSError) -> None:
         """Keep the reset that a send has found out about, for who reads (R12)."""
         if isinstance(error, ConnectionResetError) and self._core is not None:
-            self._core.broken = error.with_traceback(None)
+            self._core.pending_reset = error.with_traceback(None)
 
     # Addresses and binding.
 

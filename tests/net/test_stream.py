@@ -60,7 +60,7 @@ def resting(wire: Wire) -> Wire:
         wire.peer.send(b"message")
         assert wire.sock.recv_some() == b"message"
     assert wire.sock._core is not None
-    assert wire.sock._core.at_rest
+    assert wire.sock._core.fast_recv_ok
     return wire
 
 

@@ -81,16 +81,16 @@ async def test_T6_what_is_left_over_may_be_the_beginning_of_the_handshake_and_no
 async def test_T6_a_hello_that_came_along_with_the_last_line_is_taken(wire: Wire) -> None:
     engine = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     assert not engine.handshake()
-    await read_a_line_and_leave(wire, engine.output())
+    await read_a_line_and_leave(wire, engine.take_output())
 
     def shake() -> None:
         while not engine.established:
             engine.feed_handshake(wire.peer.recv(65536))
             engine.handshake()
-            wire.peer.sendall(engine.output())
+            wire.peer.sendall(engine.take_output())
         # T7: in one packet with the end of the handshake or not, it is the first thing that is read.
         engine.encrypt(b"hello\n")
-        wire.peer.sendall(engine.output())
+        wire.peer.sendall(engine.take_output())
 
     shaking = asyncio.ensure_future(in_thread(shake))
     await upgrade(server_context(), wire.sock, Handshake.AS_SERVER, timeout=PATIENCE, leftover="tls")
@@ -109,11 +109,11 @@ async def test_T7_application_data_in_the_last_packet_of_the_handshake_is_not_lo
         done = engine.handshake()
         while not done:
             if engine.has_output:
-                wire.peer.sendall(engine.output())
+                wire.peer.sendall(engine.take_output())
             engine.feed_handshake(wire.peer.recv(65536))
             done = engine.handshake()
         engine.encrypt(b"hello\n")
-        wire.peer.sendall(engine.output())  # with what ends the handshake, as far as there is something
+        wire.peer.sendall(engine.take_output())  # with what ends the handshake, as far as there is something
 
     shaking = asyncio.ensure_future(in_thread(shake))
     await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline.errors import SockAddr
@@ -26,6 +26,9 @@ from wireline.options import (
     SOCK_STREAM,
     SocketFlag,
 )
+
+if TYPE_CHECKING:
+    from wireline._core.stream import Sender
 
 # accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
 _FAILED_BEFORE_ACCEPT = frozenset(
@@ -259,8 +262,8 @@ def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
     return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
 
 
-def shut_down_writing(sock: socket.socket) -> None:
-    """Half-close. A peer that is gone already needs no telling."""
+def shut_down_writing(sock: Sender) -> None:
+    """Half-close. A peer that has gone already is no error."""
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:

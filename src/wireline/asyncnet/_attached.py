@@ -132,8 +132,8 @@ class AttachedStream(SecuredStream):
         self._fd.abandon()
 
     def _dispose(self, linger: float | None) -> None:
-        if self._secure is not None and self._fd.send_was_cut:
-            self._secure.lent = True
+        if self._core is not None and self._fd.send_was_cut:
+            self._core.send_in_flight = True
         linger, farewell = self._last_words(linger)
         sock = self._sock
         if linger is None or self._core is None or sock.fileno() < 0:

@@ -81,10 +81,10 @@ class Read(LoopOperation[bytes]):
         self._args = args
 
     def try_once(self) -> bytes | NotYet:
-        return self.complete(self._sock.recv(self._core.want, DONT_WAIT))
+        return self.complete(self._sock.recv(self._core.recv_size, DONT_WAIT))
 
     def start(self, completions: Completions) -> Completion:
-        return completions.recv(self._sock, self._core.want)
+        return completions.recv(self._sock, self._core.recv_size)
 
     def complete(self, result: bytes) -> bytes | NotYet:
         self._core.feed(result)

@@ -7,8 +7,9 @@ the task sleeps on; if there is one, the task goes on at once, from inside the c
 request has a result, not whenever bytes arrive; and there is no await between the kernel and the buffer, which is why a
 cancellation cannot lose any.
 
-Fast path: with an empty buffer, one recv(2) is often the complete result of ``recv_some`` or ``recv_line``. Then it is
-handed to the task directly, and the core stays empty. The next such request need not ask the core (``at_rest``).
+Fast path: with an empty buffer, one recv(2) is often the complete result of ``recv_some`` or ``recv_line``. The core
+then returns it without a way through its buffer (``accept``), and the next such request is not made at all
+(``fast_recv_ok``).
 
 The registration with the poller stays from one read to the next. It is dropped when bytes arrive that no task waits
 for: they stay in the kernel, and a slow consumer holds its peer back.
@@ -25,7 +26,6 @@ import types
 from collections.abc import Callable, Generator
 from typing import Any, TypeVarTuple
 
-from wireline._core.lines import EMPTY_LINE
 from wireline._core.stream import StreamCore
 from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._deadline_timer import DeadlineTimer
@@ -44,9 +44,6 @@ class ReadWaiter(Waiter):
     """The one reader of a stream, on a loop with readiness.
 
     Attributes:
-        at_rest: no task reads, and the core is empty, open, and wants what comes as it comes: a request for at most a
-            buffer of that would get no other answer from it than "not yet". Whoever feeds the core besides the reader
-            takes it away.
         closed: the descriptor is closed, or about to be.
     """
 
@@ -57,14 +54,11 @@ class ReadWaiter(Waiter):
         "_core",
         "_core_slot",
         "_deadline",
-        "_is_line",
-        "_most",
         "_request",
         "_seconds",
         "_sock",
         "_timer",
         "_watched",
-        "at_rest",
         "closed",
     )
 
@@ -78,10 +72,7 @@ class ReadWaiter(Waiter):
         self._annotator = annotator
         self._request: Callable[..., bytes | None] = StreamCore.recv
         self._args: tuple[Any, ...] = ()
-        self._most = 0
-        self._is_line = False
         self._answer = b""
-        self.at_rest = False
         self._watched = False
         self.closed = False
         self._timer: DeadlineTimer | None = None  # most connections never have a timeout
@@ -93,8 +84,6 @@ class ReadWaiter(Waiter):
         request: Callable[[StreamCore, *Ts], bytes | None],
         args: tuple[*Ts],
         timeout: float | None,
-        most: int = 0,
-        is_line: bool = False,
     ) -> Generator[Any, Any, bytes]:
         """Take the core, and sleep until a request has a result.
 
@@ -102,20 +91,15 @@ class ReadWaiter(Waiter):
             request: a method of the core, which has just returned None.
             args: its arguments.
             timeout: seconds to wait.
-            most: nothing is buffered, and the next recv(2) is the result if it has no more bytes; 0 if it is not that
-                simple.
-            is_line: it must be a line, too, and the core is ``plain``.
         """
         if not self._watched:
             self._watched = self.port.watch(self._sock, self)
             if not self._watched:
                 self.closed = True
-        self.at_rest = False
+        self._core.fast_recv_ok = False
         self._core_slot.clear()
         self._request = request
         self._args = args
-        self._most = most
-        self._is_line = is_line
         if timeout is None:
             self._deadline = None
         else:
@@ -153,7 +137,7 @@ class ReadWaiter(Waiter):
         answer = None
         try:
             try:
-                data = self._sock.recv(core.want, DONT_WAIT)
+                data = self._sock.recv(core.recv_size, DONT_WAIT)
             except BlockingIOError:
                 return
             except OSError as error:
@@ -161,18 +145,8 @@ class ReadWaiter(Waiter):
                     return  # `close` wakes the task, with a `ClosedError`
                 core.fail(self._annotator.annotate(error, self._request.__name__))
             else:
-                if not data or len(data) > self._most:
-                    core.feed(data)
-                elif not self._is_line:
-                    answer = data if core.plain else core.feed_some(data, self._most)
-                elif data.find(b"\n") == len(data) - 1:
-                    answer = data[: -2 if data.endswith(b"\r\n") else -1] or EMPTY_LINE
-                else:
-                    core.feed(data)
-                if answer is not None:
-                    self.at_rest = core.buffered
+                answer = core.accept(data)
             if answer is None:
-                self._most = 0  # something is buffered now
                 try:
                     answer = self._request(core, *self._args)
                 except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits

@@ -10,7 +10,7 @@ from typing import Self
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._core.stream import StreamCore, check_size
+from wireline._core.stream import LINE, SOME, StreamCore, check_size
 from wireline._os.datagram import Datagram
 from wireline._os.descriptor import State, shut_down_writing
 from wireline._socket_base import closed_meanwhile
@@ -18,7 +18,7 @@ from wireline._validation import Buffer, joined, require_resizable, sendable, wr
 from wireline.asyncnet._operations import NOW, Send
 from wireline.asyncnet._port import Port
 from wireline.asyncnet._waiting import WaitingStream
-from wireline.errors import BusyError, SocketTimeout
+from wireline.errors import BusyError, SocketTimeout, WirelineError, rename
 from wireline.options import (
     BUFFER_SIZE,
     MAX_LINE_LENGTH,
@@ -144,26 +144,26 @@ class AsyncStream(WaitingStream):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
-        waiter = self._fd.read_waiter
+        core = self._core
         if (
-            # Here and in `recv_line` every message comes by: no call for what the reader knows (a sixth of our time).
-            waiter is not None
-            and waiter.at_rest
+            # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
+            core is not None
+            and core.fast_recv_ok
+            and (waiter := self._fd.read_waiter) is not None
             and flags is SAFE_DISCONN
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
             and waiter.port.loop is waiter.get_loop()
         ):
+            core.direct = SOME
+            core.direct_limit = max_size
             args = _ANYTHING if max_size is BUFFER_SIZE else (max_size, flags)
-            return await waiter.wait(StreamCore.recv_some, args, timeout, max_size)
+            return await waiter.wait(StreamCore.recv_some, args, timeout)
         if self._core is None and self._is_datagram:
             return (await self._receive("recv_some", max_size, flags, timeout)).data
         answer = self._ask(StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
-            # After more than a buffer the reader is not `at_rest`: the core wants to ask for less again.
-            small = type(max_size) is int and max_size <= BUFFER_SIZE
-            most = max_size if small and flags is SAFE_DISCONN else 0
-            answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags, most=most)
+            answer = await self._wait_for(StreamCore.recv_some, timeout, max_size, flags)
         return answer
 
     async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
@@ -276,19 +276,20 @@ class AsyncStream(WaitingStream):
             if max_length is MAX_LINE_LENGTH or len(line) <= max_length:
                 return line
             lines.append(line)
-        waiter = fd.read_waiter
+        core = self._core
         if (
-            waiter is not None
-            and waiter.at_rest
+            core is not None
+            and core.fast_recv_ok
+            and (waiter := fd.read_waiter) is not None
             and flags is SAFE_DISCONN
             and (max_length is MAX_LINE_LENGTH or (type(max_length) is int and max_length > 0))
             and on_long in ("truncate", "raise")
             and (timeout is None or (timeout := check_timeout(timeout)) != 0)
             and waiter.port.loop is waiter.get_loop()
         ):
-            args = (max_length, on_long, flags)
-            most = max_length if waiter._core.plain else 0
-            return await waiter.wait(StreamCore.recv_line, args, timeout, most, True)
+            core.direct = LINE
+            core.direct_limit = max_length
+            return await waiter.wait(StreamCore.recv_line, (max_length, on_long, flags), timeout)
         resting = self._resting
         port = fd.port
         left = port.budget
@@ -307,10 +308,7 @@ class AsyncStream(WaitingStream):
         else:
             answer = self._ask(StreamCore.recv_line, timeout, max_length, on_long, flags)
         if answer is None:
-            most = max_length if flags is SAFE_DISCONN and type(max_length) is int else 0
-            answer = await self._wait_for(
-                StreamCore.recv_line, timeout, max_length, on_long, flags, most=most, is_line=True
-            )
+            answer = await self._wait_for(StreamCore.recv_line, timeout, max_length, on_long, flags)
         return answer
 
     async def recv_line_into(
@@ -349,10 +347,7 @@ class AsyncStream(WaitingStream):
         require_resizable(buffer)
         answer = self._ask(RECV_LINE_INTO, timeout, max_length, on_long, flags)
         if answer is None:
-            most = max_length if flags is SAFE_DISCONN and type(max_length) is int else 0
-            answer = await self._wait_for(
-                RECV_LINE_INTO, timeout, max_length, on_long, flags, most=most, is_line=True
-            )
+            answer = await self._wait_for(RECV_LINE_INTO, timeout, max_length, on_long, flags)
         buffer[:] = answer
         return len(buffer)
 
@@ -477,23 +472,19 @@ class AsyncStream(WaitingStream):
         left = port.budget
         sent: int | None = None
         if (
-            # Mostly there is room for all of it: one attempt, without an await, needs no turn.
+            # Mostly there is room for all of it: one attempt, without an await, needs no lock.
             left > 0
             and not fd.write_lock.locked
             and payload
+            and (core := self._core) is not None
+            and not core.unsent  # the rest of a record of an earlier send goes first, however long that takes
             and (fd.write_queue is None or not fd.write_queue.in_flight)
             and port.loop is port.running_loop()
         ):
             port.budget = left - 1
-            secure = self._secure
+            core.message_incomplete = True
             try:
-                if secure is None:
-                    sent = self._sock.send(payload, NOW)
-                elif len(payload) <= secure.slice_size and not secure.rest:
-                    sent = 0
-                    if self._seal_and_send(secure, payload):
-                        secure.midway = False
-                        sent = len(payload)
+                sent = self._sender.send(payload, NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -502,10 +493,11 @@ class AsyncStream(WaitingStream):
                     raise
                 await self._fd.port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)):
+            if sent == (size := len(payload)) and not core.unsent:
+                core.message_incomplete = False
                 self.last_bytes_sent = size
                 return
-        await self._send_in_turn("send", payload, sent, flags, timeout)
+        await self._send_locked(payload, sent, flags, timeout)
 
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -529,73 +521,40 @@ class AsyncStream(WaitingStream):
         """
         self.last_bytes_sent = 0
         payload = joined(parts)
-        check_flags(flags)
-        timeout = check_timeout(timeout)
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
-        fd = self._fd
-        port = fd.port
-        left = port.budget
-        sent = None
-        if (
-            left > 0
-            and self._secure is None
-            and not fd.write_lock.locked
-            and payload
-            and (fd.write_queue is None or not fd.write_queue.in_flight)
-            and port.loop is port.running_loop()
-        ):
-            port.budget = left - 1
-            try:
-                sent = self._sock.send(payload, NOW)
-            except BlockingIOError:
-                sent = 0
-            except OSError as error:
-                self.last_bytes_sent = 0
-                if self._is_real(error, flags, "send_many"):
-                    raise
-                await self._fd.port.checkpoint()  # it could not deliver (FA23)
-                return
-            if sent == len(payload):
-                self.last_bytes_sent = sent
-                return
-        await self._send_in_turn("send_many", payload, sent, flags, timeout)
+        try:
+            await self.send(payload, flags, timeout)
+        except (OSError, WirelineError) as error:
+            rename(error, "send", "send_many")
+            raise
 
-    async def _send_in_turn(
-        self,
-        operation: str,
-        payload: bytes | memoryview,
-        sent: int | None,
-        flags: SocketFlag,
-        timeout: float | None,
+    async def _send_locked(
+        self, payload: bytes | memoryview, sent: int | None, flags: SocketFlag, timeout: float | None
     ) -> None:
-        """Send what one attempt has left, or all if there was none yet, when it is our turn to write."""
+        """Send what one attempt has left, or all if there was none yet, with the write lock held."""
         self.last_bytes_sent = sent or 0
         if not payload:
-            self._open_sock(operation)
+            self._open_sock("send")
         port = self._enter()
         deadline = self._deadline(timeout)
         lock = self._fd.write_lock
         if lock.locked:
             if self._core is None and self._is_datagram:
-                await self._send_datagram(operation, payload, timeout)
+                await self._send_datagram("send", payload, timeout)
                 return
             try:
-                await self._acquire_write_lock(operation, deadline)
+                await self._acquire_write_lock("send", deadline)
             except BaseException:
-                self.last_bytes_sent = 0  # another one's count may be there by now
+                self.last_bytes_sent = 0  # the count of another task may be there by now
                 raise
         lock.locked = True
         if sent is None:
             if port.budget <= 0:
                 await self._pause_in_turn(port)
             port.budget -= 1
-        if self._secure is not None:
-            await self._send_secure(
-                operation, self._secure, payload, flags, deadline, sealed=sent is not None
-            )
-        else:
-            await self._send_plain(operation, payload, sent, flags, deadline)
+        if not await self._send_rest_of(payload, sent or 0, flags, deadline):
+            await self._fd.port.checkpoint()  # it could not deliver (FA23)
 
     async def _pause_in_turn(self, port: Port) -> None:
         """Let the others go on, and keep the place among the writers."""
@@ -606,34 +565,45 @@ class AsyncStream(WaitingStream):
             self._release_write_lock()
             raise
 
-    async def _send_plain(
-        self,
-        operation: str,
-        payload: bytes | memoryview,
-        sent: int | None,
-        flags: SocketFlag,
-        deadline: Deadline | None,
-    ) -> None:
-        """The same on a stream without TLS; and give the turn back."""
-        job = Send(self._sock, payload, sent or 0)
+    async def _send_rest_of(
+        self, payload: bytes | memoryview, sent: int, flags: SocketFlag, deadline: Deadline | None
+    ) -> bool:
+        """Send a message from ``sent`` on and release the write lock; return False if the peer is gone."""
+        core = self._core
+        assert core is not None
+        size = len(payload)
+        job: Send | None = None
         try:
-            if sent is None and payload and not self._write_in_flight():
-                with contextlib.suppress(BlockingIOError):
-                    job.sent = self._sock.send(payload, NOW)
-            if job.sent < len(payload):
-                await self._send_remaining(operation, job, deadline)
+            if self._write_in_flight():  # an operation of a send that was given up
+                await self._send_remaining("send", Send(self._sock, b"", 0), deadline)
+            if core.unsent:
+                await self._flush(core, "send", deadline, sent)
+            while sent < size:
+                core.message_incomplete = True
+                try:
+                    sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
+                except BlockingIOError:
+                    job = Send(self._sock, payload, sent)
+                    await self._send_remaining("send", job, deadline)
+                    sent = job.sent
+                if core.unsent:
+                    await self._flush(core, "send", deadline, sent)
+            core.message_incomplete = False
         except SocketTimeout:
             raise
         except OSError as error:
-            if self._is_real(error, flags, operation):
+            if self._is_real(error, flags, "send"):
                 raise
-        else:
-            return
+            return False
         finally:
-            self.last_bytes_sent = job.sent
-            job.release()
-            self._fd.write_lock.release()
-        await self._fd.port.checkpoint()  # it could not deliver (FA23)
+            if job is not None:
+                sent = job.sent
+                job.release()
+            elif type(payload) is memoryview:
+                payload.release()  # W4: an exception would keep the caller's buffer
+            self.last_bytes_sent = sent
+            self._release_write_lock()
+        return True
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
         """Send what there is room for with one low-level send.
@@ -662,16 +632,22 @@ class AsyncStream(WaitingStream):
         port = self._enter()
         deadline = self._deadline(timeout)
         await self._acquire_write_lock("send_some", deadline)
-        sent = 0
         try:
             if port.budget <= 0:
                 await port.checkpoint()
             port.budget -= 1
             self.last_bytes_sent = 0  # the task that wrote before may have set it meanwhile
-            if self._secure is not None:
-                return await self._send_a_slice(self._secure, payload, deadline)
-            sent = await self._send_once("send_some", payload, deadline) if payload else 0
-            self.last_bytes_sent = sent
+            core = self._core
+            assert core is not None
+            await self._flush(core, "send_some", deadline, 0)
+            if not payload:
+                return 0
+            if core.seals:
+                await self._wait_writable("send_some", deadline)  # a timeout is to have sent nothing
+            self.last_bytes_sent = sent = await self._send_once("send_some", payload, deadline)
+            # A whole record, or the peer waits for its rest while we wait for its answer.
+            with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
+                await self._flush(core, "send_some", deadline)
             return sent
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None
@@ -706,18 +682,17 @@ class AsyncStream(WaitingStream):
                 return False
         elif self._core is None or self._fd.write_lock.locked:
             return False
-        try:
-            if self._secure is not None:
-                sent = self._try_send_secure(self._secure, payload)
-            elif payload or is_datagram:
-                sent = self._sock.send(payload, NOW)
-            else:
-                sent = 0
-        except OSError as error:
-            self._note_reset(error)
-            return False
-        self.last_bytes_sent = sent
-        return sent == len(payload) and not (self._secure is not None and self._secure.rest)
+        if is_datagram:
+            try:
+                self.last_bytes_sent = self._sock.send(payload, NOW)
+            except OSError as error:
+                self._note_reset(error)
+                return False
+            return self.last_bytes_sent == len(payload)
+        core = self._core
+        assert core is not None
+        self.last_bytes_sent = self._send_available(core, payload)
+        return self.last_bytes_sent == len(payload) and not core.unsent
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
         """Send the end of the stream, and go on reading: half-close.
@@ -740,11 +715,12 @@ class AsyncStream(WaitingStream):
         try:
             if self._write_in_flight():  # what it has counts as sent
                 await self._send_remaining("shutdown_write", Send(self._sock, b"", 0), deadline)
+            core = self._core
+            assert core is not None
             self._write_shut = True
-            if self._secure is not None:
-                await self._say_goodbye(self._secure, deadline)
-            else:
-                shut_down_writing(self._sock)
+            await self._flush(core, "shutdown_write", deadline)
+            shut_down_writing(self._sender)
+            await self._flush(core, "shutdown_write", deadline)  # `close_notify`
         finally:
             self._release_write_lock()
 
@@ -810,15 +786,19 @@ class _Lines:
             if self._ahead:
                 self._fd.port.budget -= 1
                 return self._ahead.pop()
+        core = stream._core
         waiter = self._fd.read_waiter
-        if waiter is not None and waiter.at_rest and timeout != 0 and waiter.port.loop is waiter.get_loop():
-            args = (max_length, "raise", SAFE_DISCONN)
-            return await waiter.wait(
-                LINES, args, timeout, max_length if stream._resting[0].plain else 0, True
-            )
+        if (
+            core is not None
+            and core.fast_recv_ok
+            and waiter is not None
+            and timeout != 0
+            and waiter.port.loop is waiter.get_loop()
+        ):
+            core.direct = LINE
+            core.direct_limit = max_length
+            return await waiter.wait(LINES, (max_length, "raise", SAFE_DISCONN), timeout)
         answer = stream._ask(LINES, timeout, max_length, "raise", SAFE_DISCONN)
         if answer is None:
-            answer = await stream._wait_for(
-                LINES, timeout, max_length, "raise", SAFE_DISCONN, most=max_length, is_line=True
-            )
+            answer = await stream._wait_for(LINES, timeout, max_length, "raise", SAFE_DISCONN)
         return answer

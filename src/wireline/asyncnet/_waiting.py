@@ -63,8 +63,6 @@ class WaitingStream(AttachedStream):
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
         *args: *Ts,
-        most: int = 0,
-        is_line: bool = False,
     ) -> Awaitable[bytes]:
         """Return what to await until the core has a result.
 
@@ -72,14 +70,11 @@ class WaitingStream(AttachedStream):
             request: a method of the core, which has just returned None.
             timeout: seconds to wait.
             args: its arguments.
-            most: if nothing is buffered, the next recv(2) is the result if it has no more bytes; 0 if it is not that
-                simple.
-            is_line: it must be a line, too.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
         if self._fd.port.budget <= 0:
-            return self._yield_then_read(request, timeout, *args, most=most, is_line=is_line)
+            return self._yield_then_read(request, timeout, *args)
         if timeout == 0:
             return self._read_nowait(request, *args)
         resting = self._resting
@@ -90,23 +85,19 @@ class WaitingStream(AttachedStream):
             if self._enter().completions is not None:
                 return self._read_portably(request, timeout, *args)
             waiter = self._fd.open_read_waiter(resting, WeakAnnotator(self))
-        if not resting[0].from_scratch:
-            most = 0
-        return waiter.wait(request, args, timeout, most, is_line)
+        return waiter.wait(request, args, timeout)
 
     async def _yield_then_read(
         self,
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
         *args: *Ts,
-        most: int,
-        is_line: bool,
     ) -> bytes:
         """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
         await self._fd.port.checkpoint()
         answer = self._ask(request, timeout, *args)
         if answer is None:
-            answer = await self._wait_for(request, timeout, *args, most=most, is_line=is_line)
+            answer = await self._wait_for(request, timeout, *args)
         return answer
 
     async def _spend_budget(self) -> None:
@@ -149,9 +140,6 @@ class WaitingStream(AttachedStream):
         if not resting:
             self._raise_not_readable(request.__name__)  # closed, or read by another task, in this moment
         core = resting[0]
-        waiter = self._fd.read_waiter
-        if waiter is not None:
-            waiter.at_rest = False
         while (answer := request(core, *args)) is None:
             queue = self._fd.read_queue
             orphan = None if queue is None else queue.take_orphan()
@@ -159,7 +147,9 @@ class WaitingStream(AttachedStream):
                 return None  # the bytes may be in an operation of the loop already
             try:
                 core.feed(
-                    self._sock.recv(core.want, DONT_WAIT) if orphan is None else cast(bytes, orphan.result())
+                    self._sock.recv(core.recv_size, DONT_WAIT)
+                    if orphan is None
+                    else cast(bytes, orphan.result())
                 )
             except BlockingIOError:
                 return None
@@ -250,7 +240,7 @@ class WaitingStream(AttachedStream):
         if self._write_in_flight():
             await self._send_remaining(operation, Send(self._sock, b"", 0), deadline)
         with contextlib.suppress(BlockingIOError):
-            return self._sock.send(payload, NOW)
+            return self._sender.send(payload, NOW)
         send = Send(self._sock, payload, 0, once=True)
         try:
             if self._enter().completions is not None:

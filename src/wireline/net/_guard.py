@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 from wireline._core.deadline import Deadline
-from wireline._core.stream import StreamCore
+from wireline._core.stream import ALL, StreamCore
 from wireline._os.descriptor import State, Unclaimed, close_unclaimed
 from wireline._os.process import process
 from wireline._secure import SecureSocket
@@ -172,7 +172,7 @@ class GuardedSocket(SecureSocket):
         Returns:
             False if nothing is there, and nothing waited.
         """
-        receive = (core.want, (_WAIT_ALL if core.want_whole else 0) if wait else DONT_WAIT)
+        receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
             self._receive = map(self._sock.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
@@ -215,10 +215,10 @@ class GuardedSocket(SecureSocket):
     def _send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
     ) -> int:
-        """One low-level send on a connected stream, as soon as there is room for something."""
+        """One send on a connected stream, as soon as there is room for something; how many bytes it took."""
         while True:
             try:
-                return self._sock.send(data, DONT_WAIT | NO_SIGNAL)
+                return self._sender.send(data, DONT_WAIT | NO_SIGNAL)
             except BlockingIOError:
                 self._wait_for_room(operation, deadline, sent)
 

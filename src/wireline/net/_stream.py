@@ -7,6 +7,7 @@ no such flag the descriptor does not block and every wait is a ``poll`` (or ``se
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self, TypeVarTuple
@@ -14,7 +15,7 @@ from typing import Self, TypeVarTuple
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._core.stream import StreamCore, check_size
+from wireline._core.stream import SOME, StreamCore, check_size
 from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import KERNEL_WAITS, shut_down_writing
 from wireline._os.process import process
@@ -25,7 +26,6 @@ from wireline.net._secured import SecuredSocket
 from wireline.net._write_lock import Permit
 from wireline.options import (
     BUFFER_SIZE,
-    DONT_WAIT,
     MAX_LINE_LENGTH,
     NO_SIGNAL,
     SAFE_DISCONN,
@@ -66,7 +66,6 @@ class BlockingStream(SecuredSocket):
         request: Callable[[StreamCore, *Ts], bytes | None],
         timeout: float | None,
         *args: *Ts,
-        most: int = 0,
         into: memoryview | None = None,
     ) -> bytes:
         """Make one request of the core, and wait until it has an answer.
@@ -75,8 +74,7 @@ class BlockingStream(SecuredSocket):
             request: a method of the core.
             timeout: seconds to wait.
             args: its arguments.
-            most: bytes up to which the next piece is the answer if nothing was there before; 0: it is not that simple.
-            into: where the answer is to be copied.
+            into: a buffer for a copy of the answer.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
@@ -98,7 +96,7 @@ class BlockingStream(SecuredSocket):
                     deadline = deadline or start_deadline(timeout)
                     self._wait_for_input(request.__name__, deadline)
                     continue
-                answer = core.take_in(most)
+                answer = core.accept(core.inbox)  # type: ignore[arg-type] # `_fill` has set it
                 if answer is None and (answer := request(core, *args)) is None:
                     if (
                         self._quiet_epoch is None
@@ -221,9 +219,13 @@ class BlockingStream(SecuredSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
-        most = max_size if flags is SAFE_DISCONN and type(max_size) is int else 0
-        if timeout is None and 0 < most <= BUFFER_SIZE:
-            # One message after the other: no question to a core whose answer is known, and no call (half of our time).
+        if (
+            timeout is None
+            and flags is SAFE_DISCONN
+            and type(max_size) is int
+            and 0 < max_size <= BUFFER_SIZE
+        ):
+            # One message after the other: the core would answer "not yet", so no request is made (half of our time).
             resting = self._resting
             try:
                 core = resting.pop()
@@ -231,13 +233,13 @@ class BlockingStream(SecuredSocket):
                 pass  # then it is no stream, or another thread is reading
             else:
                 try:
-                    if core.at_rest and core.inbox is None:
-                        for core.inbox in self._receive:  # nothing can be lost in between: see `_fill`
+                    if core.fast_recv_ok and core.inbox is None:
+                        core.direct = SOME
+                        core.direct_limit = max_size
+                        for core.inbox in self._receive:  # no signal handler can run in between: see `_fill`
                             break
-                        data = core.inbox
-                        if not core.plain and data:
-                            data = core.take_in(most)
-                        if data and len(data) <= most:
+                        data = core.accept(core.inbox)  # type: ignore[arg-type] # the loop has set it
+                        if data is not None:
                             core.undo = core.inbox = None
                             resting += self._guard.cores
                             if self._quiet_epoch is not process.epoch:
@@ -260,7 +262,7 @@ class BlockingStream(SecuredSocket):
                     self._raise_if_closed("recv_some")  # then it was `close` that woke us
         if self._core is None and self._is_datagram:
             return self._receive_one("recv_some", max_size, flags, timeout).data
-        return self._read(StreamCore.recv_some, timeout, max_size, flags, most=most)
+        return self._read(StreamCore.recv_some, timeout, max_size, flags)
 
     def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
         """Receive ``size`` bytes, not one fewer.
@@ -542,29 +544,26 @@ class BlockingStream(SecuredSocket):
                 self.last_bytes_sent = self._send_datagram("send", payload, deadline)
                 return
             permit = self._queue_to_write("send", deadline)
-        secure = self._secure
-        if secure is not None:
-            try:
-                self._send_secure(secure, payload, flags, deadline)
-            finally:
-                free += writing.permits
-                if writing.queue:
-                    writing.wake_next()
-                if self._quiet_epoch is not process.epoch:
-                    self._leave()
-                if secure.rest or secure.outgoing.pending:  # `has_output`, two calls less
-                    self._send_output()
-            return
-        sent = 0
+        # The core is not kept in a variable here: it would look like one that a reader holds.
+        assert self._core is not None
+        sent, before = 0, self._core.accepted
         try:
+            if self._core.unsent:
+                self._flush(self._core, "send", deadline, 0)  # the rest of a record of an earlier send
+            self._core.message_incomplete = True
+            # Without a deadline the kernel may wait until all is sent, in one system call.
             if deadline is None and self._kernel_waits and payload:
-                sent = self._sock.send(payload, NO_SIGNAL)
-            while sent < len(payload):
-                rest = memoryview(payload)[sent:] if sent else payload
-                sent += self._send_once("send", rest, deadline, sent)
+                sent = self._sender.send(payload, NO_SIGNAL)
+            while sent < len(payload) or self._core.unsent:
+                self._flush(self._core, "send", deadline, sent)
+                if sent < len(payload):
+                    rest = memoryview(payload)[sent:] if sent else payload
+                    sent += self._send_once("send", rest, deadline, sent)
+            self._core.message_incomplete = False
             self.last_bytes_sent = sent
         except BaseException as error:
-            self.last_bytes_sent = sent
+            # A signal handler may have interrupted the core after it took bytes, and before we counted them.
+            self.last_bytes_sent = max(sent, self._core.accepted - before)
             if isinstance(error, SocketTimeout) or not isinstance(error, OSError):
                 raise
             if self._is_real(error, flags, "send"):
@@ -575,6 +574,8 @@ class BlockingStream(SecuredSocket):
                 writing.wake_next()
             if self._quiet_epoch is not process.epoch:
                 self._leave()
+            if self._core.has_output:
+                self._send_output()  # of a read, which found the lock taken
 
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -634,10 +635,15 @@ class BlockingStream(SecuredSocket):
         permit = self._acquire_permit("send_some", deadline)
         sent = 0
         try:
-            if self._secure is not None:
-                sent = self._send_a_slice(self._secure, payload, deadline)
-            elif payload:
+            assert self._core is not None
+            self._flush(self._core, "send_some", deadline, 0)
+            if payload:
+                if self._core.seals:
+                    self._wait_for_room("send_some", deadline)  # a timeout is to have sent nothing
                 sent = self._send_once("send_some", payload, deadline, 0)
+                # A whole record, or the peer waits for its rest while we wait for its answer.
+                with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
+                    self._flush(self._core, "send_some", deadline)
             return sent
         except SocketTimeout:
             raise
@@ -676,15 +682,9 @@ class BlockingStream(SecuredSocket):
         if permit is None:
             return False
         try:
-            if self._secure is not None:
-                self.last_bytes_sent = self._try_send_secure(self._secure, payload)
-                return self.last_bytes_sent == len(payload) and not self._secure.rest
-            if payload:
-                self.last_bytes_sent = self._sock.send(payload, DONT_WAIT | NO_SIGNAL)
-            return self.last_bytes_sent == len(payload)
-        except OSError as error:
-            self._note_reset(error)
-            return False
+            assert self._core is not None
+            self.last_bytes_sent = self._send_available(self._core, payload)
+            return self.last_bytes_sent == len(payload) and not self._core.unsent
         finally:
             del permit
             self._release_permit()
@@ -728,11 +728,11 @@ class BlockingStream(SecuredSocket):
         deadline = start_deadline(check_timeout(timeout))
         permit = self._acquire_permit("shutdown_write", deadline)
         try:
+            assert self._core is not None
             self._write_shut = True
-            if self._secure is not None:
-                self._say_goodbye(self._secure, deadline)
-            else:
-                shut_down_writing(self._sock)
+            self._flush(self._core, "shutdown_write", deadline)
+            shut_down_writing(self._sender)
+            self._flush(self._core, "shutdown_write", deadline)  # `close_notify`
         finally:
             del permit
             self._release_permit()

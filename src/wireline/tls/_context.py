@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
@@ -404,7 +404,7 @@ def _core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
         return TlsCore(engine, buffered=buffered)
     # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
     # the socket something.
-    return SharedTlsCore(engine, threading.RLock(), buffered=buffered)
+    return LockedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
 def _chooser(callback: ServerNameCallback | None) -> Callable[[str | None], Settings | None] | None:
