@@ -291,10 +291,15 @@ def flavour(request: pytest.FixtureRequest) -> str:
 
 
 class Bystander:
-    """A loop that runs, as far as anyone asks, and does nothing: who calls it does not refuse at once."""
+    """A loop that runs, as far as anyone asks, and does nothing: a call that needs more does not refuse at once."""
+
+    time = call_at = add_reader = None
 
     def is_closed(self) -> bool:
         return True
+
+    def is_running(self) -> bool:
+        return False
 
 
 BYSTANDER = Bystander()

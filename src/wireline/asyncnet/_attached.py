@@ -13,17 +13,19 @@ from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
 from wireline._os.linger import dispose
+from wireline._secure import SecureSocket
+from wireline.asyncnet._datagram_io import DatagramIO
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
+from wireline.asyncnet._operations import WeakAnnotator
 from wireline.asyncnet._port import Port, running_port
 from wireline.asyncnet._queue import OperationQueue
-from wireline.asyncnet._secured import SecuredStream
 from wireline.asyncnet._sync import Notifier
 from wireline.errors import BusyError, SockAddr
 
 __all__ = ["AttachedStream"]
 
 
-class AttachedStream(SecuredStream):
+class AttachedStream(SecureSocket):
     """The part of a stream that holds an ``FdOnLoop``, and the core while no task reads."""
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
@@ -31,6 +33,7 @@ class AttachedStream(SecuredStream):
         # The core, while nobody waits for it: so an empty list is what tells a second reader that it is one.
         self._resting: list[StreamCore] = []
         self._is_connecting = False
+        self._datagram_io: DatagramIO | None = None
         super()._setup(sock, buffered, state, peer)
 
     @classmethod
@@ -110,8 +113,34 @@ class AttachedStream(SecuredStream):
         self._enter()
         return self._fd.notifier()
 
+    def _datagrams(self, operation: str) -> DatagramIO:
+        """The datagrams of the socket, which belongs to the running loop from now on."""
+        self._open_sock(operation)
+        self._enter()
+        if self._datagram_io is None:
+            self._datagram_io = DatagramIO(self._fd, WeakAnnotator(self))
+        return self._datagram_io
+
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
+
+    # Output that a read has made.
+
+    def _send_output(self) -> None:
+        """Send what a read has made, unless another task is sending, which will look again."""
+        core = self._core
+        if (
+            core is not None
+            and core.has_output
+            and not self._fd.write_lock.locked
+            and not self._closing.locked()
+        ):
+            with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
+                self._flush_now(core)
+
+    def _release_write_lock(self) -> None:
+        self._fd.write_lock.release()
+        self._send_output()
 
     # The end.
 

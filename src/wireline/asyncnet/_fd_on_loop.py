@@ -41,18 +41,27 @@ import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from wireline._core.deadline import Deadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._completion_queue import open_queue, when_done
 from wireline.asyncnet._operations import WeakAnnotator
 from wireline.asyncnet._port import UNBOUND, Completion, Port
-from wireline.asyncnet._queue import OperationQueue
+from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.asyncnet._read_waiter import ReadWaiter
 from wireline.asyncnet._sync import Notifier, WriteLock
+from wireline.errors import SocketTimeout
 
 __all__ = ["FdOnLoop", "is_blocking"]
+
+T = TypeVar("T")
+
+# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
+# queue is full. Guesses: short beside a human, long beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 class FdOnLoop:
@@ -145,6 +154,38 @@ class FdOnLoop:
             yield notifier
         finally:
             notifiers.discard(notifier)
+
+    # Operations.
+
+    def raise_if_closed(self, operation: str) -> None:
+        if self.write_lock.closed:
+            raise closed_meanwhile(operation)
+
+    async def spend_budget(self) -> None:
+        """Count an operation that may need no wait; let the other tasks run when the budget is spent."""
+        port = self.port
+        if port.budget <= 0:
+            await port.checkpoint()
+        port.budget -= 1
+
+    async def retry_with_backoff(self, retried: Operation[T], operation: str, deadline: Deadline | None) -> T:
+        """Try again and again, where no event says when to, with pauses that ``close`` can end."""
+        pause = _FIRST_PAUSE
+        with self.notifier() as notifier:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    result = retried.try_once()
+                    assert not isinstance(result, NotYet)
+                    return result
+                now = self.port.time()
+                until = now + pause
+                if deadline is not None:
+                    if deadline.passed(now):
+                        raise SocketTimeout(operation, deadline.seconds)
+                    until = min(until, deadline.at)
+                await notifier.wait(until)
+                self.raise_if_closed(operation)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     @property
     def busy(self) -> bool:

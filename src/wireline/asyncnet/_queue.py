@@ -36,6 +36,10 @@ __all__ = [
 
 T = TypeVar("T")
 
+# Turns of the loop in which an operation, started for a call that was given up, returns what the kernel has: the event,
+# the operation's task, its end, and this task runs first in each.
+_TURNS_OF_AN_OPERATION = 4
+
 
 class NotYet:
     """The type of ``NOT_YET``: an operation is not done, and its task sleeps on."""
@@ -145,6 +149,31 @@ class OperationQueue(abc.ABC):
     def needs_loop(self) -> bool:
         """Whether there is a task to wake, or a timer to cancel."""
         return bool(self._queue) or self._timer.is_armed
+
+    async def perform(
+        self, queued: LoopOperation[T], operation: str, deadline: Deadline | None, *, try_now: bool = True
+    ) -> T:
+        """Perform an operation at once if that is possible, else wait for it; see ``wait``."""
+        at_once = deadline is not None and deadline.seconds == 0
+        if try_now and not self.busy and not self.in_flight:
+            try:
+                result = queued.try_once()
+            except BlockingIOError:
+                pass
+            else:
+                if not isinstance(result, NotYet):
+                    return result
+            if at_once:
+                raise SocketTimeout(operation, 0)
+        if at_once:
+            await self.drain_orphan()
+        return await self.wait(queued, operation, deadline)
+
+    async def drain_orphan(self) -> None:
+        """Let an operation, started for a call that was given up, return what the kernel has."""
+        for _ in range(_TURNS_OF_AN_OPERATION):
+            if self.in_flight:
+                await self._port.sleep(0)
 
     async def wait(self, queued: Operation[T], operation: str, deadline: Deadline | None) -> T:
         """Queue an operation, and sleep until it is done.

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._core.stream import check_size
-from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import State, is_failed_before_accept, refuse_itself
 from wireline._os.resolver import look_up
 from wireline._validation import Buffer, UnixPath, peer_arguments, sendable, writable
 from wireline.address import Address, IpAddress, display_address, unix_path
-from wireline.asyncnet._operations import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
+from wireline.asyncnet._operations import Accept, Connect, accept_now
 from wireline.asyncnet._stream import AsyncStream
 from wireline.asyncnet._sync import wait_for_lookup
-from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
+from wireline.errors import BusyError, SockAddr, WirelineError
 from wireline.options import (
     AF_INET,
     AF_INET6,
@@ -88,35 +86,8 @@ class AsyncSocket(AsyncStream):
             target = unix_path(str(address) if isinstance(address, IpAddress) else address)
         else:
             target = (await self._resolve("send_to", *peer_arguments(address, port), deadline))[0][4]
-        return await self._send_datagram_op("send_to", SendDatagram(sock, payload, target), deadline)
-
-    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
-        sock = self._open_sock(operation)
-        if self._state is not State.CONNECTED:
-            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-        return await self._send_datagram_op(
-            operation, SendDatagram(sock, payload, None), self._deadline(timeout)
-        )
-
-    async def _send_datagram_op(self, operation: str, send: SendDatagram, deadline: Deadline | None) -> int:
-        await self._spend_budget()
-        self._raise_if_closed(operation)
-        try:
-            sent = await self._try_send_datagram(operation, send, deadline)
-        except SocketTimeout as error:
-            raise SocketTimeout(operation, error.seconds, 0) from None
-        except OSError as error:
-            self._raise_if_closed(operation)
-            raise self._annotated(error, operation) from error.__cause__
-        self.last_bytes_sent = sent
-        return sent
-
-    async def _try_send_datagram(self, operation: str, send: SendDatagram, deadline: Deadline | None) -> int:
-        with contextlib.suppress(BlockingIOError):
-            return send.try_once()
-        if self._sock.family != AF_UNIX:
-            return await self._write_queue().wait(send, operation, deadline)
-        return await self._retry_with_backoff(operation, send, deadline)
+        self.last_bytes_sent = await self._datagrams("send_to").send("send_to", payload, target, deadline)
+        return self.last_bytes_sent
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -141,17 +112,9 @@ class AsyncSocket(AsyncStream):
                 working.
             TypeError, ValueError: a stream socket; an argument is of the wrong type, or negative.
         """
+        self._open_sock("recv_from")
+        self._require("recv_from", datagram=True)
         return await self._receive("recv_from", size, flags, timeout)
-
-    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
-        size = check_size(size)
-        return await self._receive_datagram(
-            operation,
-            timeout,
-            flags,
-            lambda sock: _datagram.receive(sock, size, flags),
-            lambda data, sender: _datagram.cut(data, sender, size),
-        )
 
     async def recv_from_into(
         self,
@@ -183,40 +146,12 @@ class AsyncSocket(AsyncStream):
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
         target = writable(buffer, size)
-        return await self._receive_datagram(
-            "recv_from_into",
-            timeout,
-            flags,
-            lambda sock: _datagram.receive_into(sock, target, flags),
-            lambda data, sender: _datagram.cut_into(data, sender, target),
-        )
-
-    async def _receive_datagram(
-        self,
-        operation: str,
-        timeout: float | None,
-        flags: SocketFlag,
-        receive: Callable[[socket.socket], T],
-        finish: Callable[[bytes, SockAddr], T],
-    ) -> T:
         check_flags(flags)
         timeout = check_timeout(timeout)
-        self._open_sock(operation)
-        self._require(operation, datagram=True)
-        await self._spend_budget()
-        sock = self._open_sock(operation)
-        queue = self._read_queue()
-        if queue.busy:
-            raise BusyError(f"{operation}: another task is using this socket")
-        datagram = ReceiveDatagram(sock, receive, finish)
+        self._open_sock("recv_from_into")
+        self._require("recv_from_into", datagram=True)
         deadline = self._deadline(timeout)
-        try:
-            if self._fd.port.completions is not None and SocketFlag.PEEK in flags:
-                # An operation of the loop takes the datagram out of the kernel: it cannot leave it for the next call.
-                return await self._retry_with_backoff(operation, datagram, deadline)
-            return await self._try_then_wait(queue, datagram, operation, deadline)
-        except OSError as error:
-            raise self._annotated(error, operation) from error.__cause__
+        return await self._datagrams("recv_from_into").receive_into("recv_from_into", target, flags, deadline)
 
     # Connecting.
 
@@ -334,11 +269,11 @@ class AsyncSocket(AsyncStream):
         connect = Connect(self._sock, target)
         queue = self._write_queue()
         if self._sock.family == AF_UNIX:
-            await self._retry_with_backoff(operation, connect, deadline)
+            await self._fd.retry_with_backoff(connect, operation, deadline)
         else:
             # An operation of the loop begins the connection itself.
             begins = self._fd.port.completions is None
-            await self._try_then_wait(queue, connect, operation, deadline, try_now=begins)
+            await queue.perform(connect, operation, deadline, try_now=begins)
         self._raise_if_closed(operation)
         refuse_itself(self._sock)
 
@@ -408,12 +343,13 @@ class AsyncSocket(AsyncStream):
         check_flags(flags)
         timeout = check_timeout(timeout)
         self._listener(operation)
+        self._enter()
         deadline = self._deadline(timeout)
         while True:
-            await self._spend_budget()
+            await self._fd.spend_budget()
             accept = Accept(self._listener(operation))
             try:
-                sock, sockaddr = await self._try_then_wait(self._read_queue(), accept, operation, deadline)
+                sock, sockaddr = await self._read_queue().perform(accept, operation, deadline)
                 break
             except OSError as error:
                 if isinstance(error, WirelineError):

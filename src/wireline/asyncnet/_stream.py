@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import AsyncIterator, Iterable
 from types import TracebackType
 from typing import Self
@@ -40,13 +41,22 @@ class AsyncStream(WaitingStream):
     _module = "wireline.asyncnet"
     last_bytes_sent: int
 
-    # What a datagram socket does instead, in the class below.
+    # What a datagram socket does instead.
 
     async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
-        raise NotImplementedError
+        size = check_size(size)
+        check_flags(flags)
+        timeout = check_timeout(timeout)
+        datagrams = self._datagrams(operation)
+        return await datagrams.receive(operation, size, flags, self._deadline(timeout))
 
     async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
-        raise NotImplementedError
+        datagrams = self._datagrams(operation)
+        if self._state is not State.CONNECTED:
+            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        sent = await datagrams.send(operation, payload, None, self._deadline(timeout))
+        self.last_bytes_sent = sent
+        return sent
 
     # Reading.
 

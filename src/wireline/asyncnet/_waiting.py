@@ -10,29 +10,23 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import NoReturn, TypeVar, TypeVarTuple, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._os.descriptor import has_room
 from wireline.asyncnet._attached import AttachedStream
 from wireline.asyncnet._operations import NOW, Read, Send, WeakAnnotator, Writable
-from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT
+
+if TYPE_CHECKING:
+    from wireline._core.tls import TlsCore
 
 __all__ = ["WaitingStream"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
-
-# Turns of the loop in which an operation, started for a read that was given up, returns what the kernel has: the event,
-# the operation's task, its end, and this task runs first in each.
-_TURNS_OF_AN_OPERATION = 4
-
-# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
-# queue is full. Guesses: short beside a human, long beside a system call.
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
 
 
 class WaitingStream(AttachedStream):
@@ -100,13 +94,6 @@ class WaitingStream(AttachedStream):
             answer = await self._wait_for(request, timeout, *args)
         return answer
 
-    async def _spend_budget(self) -> None:
-        """Count an operation that may need no wait; let the other tasks run when the budget is spent."""
-        port = self._enter()
-        if port.budget <= 0:
-            await port.checkpoint()
-        port.budget -= 1
-
     async def _read_portably(
         self, request: Callable[[StreamCore, *Ts], bytes | None], timeout: float | None, *args: *Ts
     ) -> bytes:
@@ -122,17 +109,11 @@ class WaitingStream(AttachedStream):
     async def _read_nowait(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes:
         """Answer from what the kernel has, and do not wait for more (R4)."""
         if self._fd.read_queue is not None:
-            await self._drain_orphan(self._fd.read_queue)
+            await self._fd.read_queue.drain_orphan()
         answer = self._feed_available(request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
         return answer
-
-    async def _drain_orphan(self, queue: OperationQueue) -> None:
-        """Let an operation, started for a call that was given up, return what the kernel has."""
-        for _ in range(_TURNS_OF_AN_OPERATION):
-            if queue.in_flight:
-                await self._fd.port.sleep(0)
 
     def _feed_available(self, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts) -> bytes | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
@@ -163,53 +144,6 @@ class WaitingStream(AttachedStream):
             self._refuse(operation)
         self._open_sock(operation)
         raise BusyError(f"{operation}: another task is reading this socket")
-
-    # For an operation.
-
-    async def _try_then_wait(
-        self,
-        queue: OperationQueue,
-        queued: Operation[T],
-        operation: str,
-        deadline: Deadline | None,
-        *,
-        try_now: bool = True,
-    ) -> T:
-        """Perform an operation at once if that is possible, else wait for it."""
-        if try_now and not queue.busy and not queue.in_flight:
-            try:
-                result = queued.try_once()
-            except BlockingIOError:
-                pass
-            else:
-                if not isinstance(result, NotYet):
-                    return result
-            if deadline is not None and deadline.seconds == 0:
-                raise SocketTimeout(operation, 0)
-        if deadline is not None and deadline.seconds == 0:
-            await self._drain_orphan(queue)
-        return await queue.wait(queued, operation, deadline)
-
-    async def _retry_with_backoff(
-        self, operation: str, retried: Operation[T], deadline: Deadline | None
-    ) -> T:
-        """Try again and again, where no event says when to, with pauses that ``close`` can end."""
-        pause = _FIRST_PAUSE
-        with self._notifier() as notifier:
-            while True:
-                with contextlib.suppress(BlockingIOError):
-                    result = retried.try_once()
-                    assert not isinstance(result, NotYet)
-                    return result
-                now = notifier.port.time()
-                until = now + pause
-                if deadline is not None:
-                    if deadline.passed(now):
-                        raise SocketTimeout(operation, deadline.seconds)
-                    until = min(until, deadline.at)
-                await notifier.wait(until)
-                self._raise_if_closed(operation)
-                pause = min(2 * pause, _LONGEST_PAUSE)
 
     # To write.
 
@@ -245,7 +179,7 @@ class WaitingStream(AttachedStream):
         try:
             if self._enter().completions is not None:
                 # A started operation of the loop cannot be taken back, and a send that is given up has sent nothing.
-                await self._retry_with_backoff(operation, send, deadline)
+                await self._fd.retry_with_backoff(send, operation, deadline)
             else:
                 await self._send_remaining(operation, send, deadline)
             return send.sent
@@ -257,8 +191,80 @@ class WaitingStream(AttachedStream):
             writable = Writable(self._sock)
             try:
                 if self._enter().completions is not None:
-                    await self._retry_with_backoff(operation, writable, deadline)
+                    await self._fd.retry_with_backoff(writable, operation, deadline)
                 else:
                     await self._write_queue().wait(writable, operation, deadline)
             except SocketTimeout as error:
                 raise SocketTimeout(operation, error.seconds, 0) from None
+
+    async def _flush(
+        self, core: StreamCore, operation: str, deadline: Deadline | None, sent: int | None = None
+    ) -> None:
+        """Send the ciphertext that is there, waiting for room."""
+        while core.has_output and not self._flush_now(core):
+            job = Send(self._sock, core.pending_output(), 0)
+            core.send_in_flight = True
+            try:
+                await self._send_remaining(operation, job, deadline)
+            except SocketTimeout as error:
+                raise SocketTimeout(operation, error.seconds, sent) from None
+            finally:
+                core.sent(job.sent)
+                core.send_in_flight = False
+                job.release()
+
+    # The handshake.
+
+    async def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None:
+        """Go over to TLS: ``SslContext.wrap_connected_async``."""
+        deadline = self._deadline(check_timeout(timeout))
+        await self._upgrade_by(tls_core, deadline, "wrap_connected_async", leftover)
+
+    async def _upgrade_by(
+        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    ) -> None:
+        self._hold(operation)
+        assert self._core is not None
+        try:
+            self._begin_upgrade(tls_core, self._core, leftover)
+            await self._shake_hands(tls_core, operation, deadline)
+        finally:
+            self._published()
+
+    async def _shake_hands(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake; nobody else reads or writes."""
+        try:
+            while True:
+                done = tls_core.handshake()
+                await self._flush(tls_core, operation, deadline)
+                if done:
+                    return
+                await self._wait_for_handshake_input(tls_core, operation, deadline)
+        except BaseException as error:
+            tls_core.fail_handshake(error)
+            with contextlib.suppress(OSError):  # the alert, if the peer is still there to hear it
+                self._flush_now(tls_core)
+            if isinstance(error, OSError):
+                self._raise_if_closed(operation)
+                error.add_note(f"during {operation} on {self!r}")
+            raise
+
+    async def _wait_for_handshake_input(
+        self, tls_core: TlsCore, operation: str, deadline: Deadline | None
+    ) -> None:
+        """Wait until the handshake can go on."""
+        port = self._enter()
+        if port.budget <= 0:
+            await port.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
+            self._raise_if_closed(operation)
+        seconds = None if deadline is None else deadline.remaining(self._enter().time())
+        self._resting[:] = [tls_core]  # for as long as it takes to begin to wait
+        try:
+            request = cast("Callable[[StreamCore], bytes | None]", type(tls_core).handshake_input)
+            await self._wait_for(request, seconds)
+        except SocketTimeout:
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds) from None
+        finally:
+            self._resting.clear()
+        self._raise_if_closed(operation)
