@@ -477,13 +477,10 @@ class AsyncStream(WaitingStream):
             left > 0
             and not fd.turn.held
             and payload
-            and (core := self._core) is not None
-            and not core.unsent  # the rest of a record of an earlier send goes first, however long that takes
             and (fd.writer is None or not fd.writer.in_flight)
             and state.loop is running_loop()
         ):
             state.left = left - 1
-            core.message_incomplete = True
             try:
                 sent = self._sender.send(payload, NOW)
             except BlockingIOError:
@@ -494,8 +491,7 @@ class AsyncStream(WaitingStream):
                     raise
                 await checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not core.unsent:
-                core.message_incomplete = False
+            if sent == (size := len(payload)) and not self._core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
                 return
         await self._send_locked(payload, sent, flags, timeout)
@@ -580,7 +576,6 @@ class AsyncStream(WaitingStream):
             if core.unsent:
                 await self._flush(core, "send", deadline, sent)
             while sent < size:
-                core.message_incomplete = True
                 try:
                     sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
                 except BlockingIOError:
@@ -649,6 +644,7 @@ class AsyncStream(WaitingStream):
             # A whole record, or the peer waits for its rest while we wait for its answer.
             with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
                 await self._flush(core, "send_some", deadline)
+            core.message_incomplete = False
             return sent
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None
