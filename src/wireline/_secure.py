@@ -207,7 +207,6 @@ class SecureSocket(BaseSocket):
         sent = 0
         try:
             if self._flush_now(core):
-                core.message_incomplete |= bool(payload)
                 # An operation of the loop may be using the socket.
                 while sent < len(payload) and not core.unsent and not self._write_in_flight():
                     sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)

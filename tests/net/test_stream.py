@@ -16,7 +16,7 @@ import pytest
 
 from tests.faults.descriptors import only
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
-from wireline.net import Socket, _guard, _stream
+from wireline.net import Socket, _guard
 
 NO_FLAGS = SocketFlag(0)
 
@@ -121,8 +121,7 @@ def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting:
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
-        for room in (_guard, _stream):
-            monkeypatch.setattr(room, "DONT_WAIT", 0)
+        monkeypatch.setattr(_guard, "DONT_WAIT", 0)
         monkeypatch.setattr(Socket, "_kernel_waits", False)
     if request.param in ("no poll", "neither"):
         monkeypatch.delattr(select, "poll")

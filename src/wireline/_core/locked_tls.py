@@ -142,7 +142,7 @@ class LockedTlsCore(TlsCore):
 
 
 class LockedTlsSender:
-    """A ``TlsSender`` that sends nothing twice and leaves nothing out if an exception of a signal handler interrupts it."""
+    """A ``TlsSender`` that an exception of a signal handler may interrupt: nothing is sent twice or left out."""
 
     __slots__ = ("_attempts", "_core")
 
@@ -155,9 +155,13 @@ class LockedTlsSender:
     def send(self, data: bytes | memoryview, flags: int) -> int:
         """Do what ``TlsSender.send`` does; it never waits, whatever ``flags`` say."""
         core = self._core
-        if (size := len(data)) > SEND_CHUNK:
+        if core.unsent:
+            return 0
+        size = whole = len(data)
+        if size > SEND_CHUNK:
             size = SEND_CHUNK
             data = memoryview(data)[:size]
+        core.message_incomplete = True
         sealed = core.seal(data)
         try:
             for core.gone in self._attempts:  # stored before a signal handler can run, see `TlsCore.gone`
@@ -167,11 +171,14 @@ class LockedTlsSender:
         except OSError:
             core.engine.accepted -= size  # it is not sent, and never will be
             raise
-        if core.gone == len(sealed):
-            core.unsent = b""
-            core.gone = 0
-        else:
+        if core.gone != len(sealed):
             core.sent(core.gone)
+            return size
+        # Both: no signal handler can run in between.
+        core.unsent = b""
+        core.gone = 0
+        if size == whole:
+            core.message_incomplete = False
         return size
 
     def shutdown(self, how: int) -> None:

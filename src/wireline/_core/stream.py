@@ -80,7 +80,8 @@ class StreamCore:
             ``recv_size`` is right for another ``recv_some`` of at most a buffer, or ``recv_line``.
         inbox: what was received and is not in the buffer yet: bytes, or the error that ended the stream.
         lines: whole lines, split ahead; a plain ``recv_line`` may take one with ``lines.pop()``.
-        message_incomplete: a send has begun to send a message and has not finished. Set and cleared by that send.
+        message_incomplete: a send has begun to send a message and has not finished. The ``sender`` sets it, and clears
+            it if all is sent at once; else the sending call clears it.
         pending_reset: the reset that a send found. The system reports it once; the next read of an end reports it
             again.
         recv_size: bytes to receive, valid after a request answered None.
@@ -94,6 +95,7 @@ class StreamCore:
         "_buffer",
         "_ended",
         "_error",
+        "_repeatable",
         "buffered",
         "direct",
         "direct_limit",
@@ -125,6 +127,7 @@ class StreamCore:
         self.direct = SOME
         self.direct_limit = 0
         self.fast_recv_ok = False
+        self._repeatable = False  # `recv_size` is right for the next request too, whatever that is
         self._ended = False
         self._error: OSError | None = None
         self.pending_reset: OSError | None = None
@@ -161,8 +164,7 @@ class StreamCore:
             # No way through the buffer: most messages are one receive each.
             answer = data if self.direct is SOME else self._answer_directly(data)
             if answer is not None:
-                # A receive for `ALL` waits for all of its bytes, so the next one is not to repeat it.
-                self.fast_recv_ok = self.recv_size == BUFFER_SIZE and self.buffered and self.direct is not ALL
+                self.fast_recv_ok = self._repeatable
                 return answer
         if data is self.inbox:
             self._feed_inbox()
@@ -380,12 +382,13 @@ class StreamCore:
         return self._buffer.take_line(line.size, line.consumed)
 
     def _want(self, amount: int, direct: Direct = SOME, limit: int = 0) -> None:
-        """Set how much to receive (at least a buffer, but exactly ``amount`` if unbuffered), and how ``accept`` uses it."""
+        """Set how much to receive (a buffer at least, if buffered) and how ``accept`` may use it."""
         self.fast_recv_ok = False
         self.direct = direct
         self.direct_limit = limit
         # A request for more gets it in fewer system calls: messages of 1 MiB, read by 256 KiB, take half the CPU time.
-        self.recv_size = BUFFER_SIZE if self.buffered and amount <= BUFFER_SIZE else min(amount, _MAX_RECV)
+        self._repeatable = self.buffered and amount <= BUFFER_SIZE
+        self.recv_size = BUFFER_SIZE if self._repeatable else min(amount, _MAX_RECV)
 
     def _want_all(self, size: int, limit: int) -> None:
         """The same for a request that needs all of ``size`` bytes; ``limit`` is 0 if some of them are there."""
@@ -394,7 +397,7 @@ class StreamCore:
             self._want(amount)
         else:
             # The kernel may wait for all of them, and no byte is copied a second time.
-            self.fast_recv_ok = False
+            self.fast_recv_ok = self._repeatable = False
             self.direct = ALL
             self.recv_size = min(amount, _MAX_RECV)
             self.direct_limit = limit if limit <= _MAX_RECV else 0

@@ -431,10 +431,7 @@ class TlsCore(StreamCore):
 
 
 class TlsSender:
-    """Sends plaintext like a ``socket.socket``, and encrypts it first.
-
-    Before a call ``core.unsent`` is empty, or memory grows with each call: encrypted bytes cannot be given back.
-    """
+    """Sends plaintext like a ``socket.socket``, and encrypts it first."""
 
     __slots__ = ("_core", "_sock")
 
@@ -446,15 +443,20 @@ class TlsSender:
         """Encrypt at most ``SEND_CHUNK`` bytes and make one attempt to send them.
 
         Returns:
-            How many bytes of ``data`` were encrypted. The part that the system has not taken is ``core.unsent``.
+            How many bytes of ``data`` were encrypted; ``core.unsent`` is what the system has not taken of them. 0 while
+            ``core.unsent`` is there from an earlier call: memory would grow with each call.
 
         Raises:
             OSError: of the system, or ``ssl.SSLError``; none of these bytes count as sent.
         """
         core = self._core
-        if (size := len(data)) > SEND_CHUNK:
+        if core.unsent:
+            return 0
+        size = whole = len(data)
+        if size > SEND_CHUNK:
             size = SEND_CHUNK
             data = memoryview(data)[:size]
+        core.message_incomplete = True
         sealed = core.seal(data)
         try:
             gone = self._sock.send(sealed, flags)
@@ -468,10 +470,12 @@ class TlsSender:
             message = "a signal handler raised an exception in a send, which is not finished"
             core.engine.set_fatal_error(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
             raise
-        if gone == len(sealed):
-            core.unsent = b""
-        else:
+        if gone != len(sealed):
             core.sent(gone)
+            return size
+        core.unsent = b""
+        if size == whole:
+            core.message_incomplete = False
         return size
 
     def shutdown(self, how: int) -> None:

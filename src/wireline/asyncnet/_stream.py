@@ -486,13 +486,10 @@ class AsyncStream(WaitingStream):
             left > 0
             and not fd.write_lock.locked
             and payload
-            and (core := self._core) is not None
-            and not core.unsent  # the rest of a record of an earlier send goes first, however long that takes
             and (fd.write_queue is None or not fd.write_queue.in_flight)
             and port.loop is port.running_loop()
         ):
             port.budget = left - 1
-            core.message_incomplete = True
             try:
                 sent = self._sender.send(payload, NOW)
             except BlockingIOError:
@@ -503,8 +500,7 @@ class AsyncStream(WaitingStream):
                     raise
                 await self._fd.port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not core.unsent:
-                core.message_incomplete = False
+            if sent == (size := len(payload)) and not self._core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
                 return
         await self._send_locked(payload, sent, flags, timeout)
@@ -589,7 +585,6 @@ class AsyncStream(WaitingStream):
             if core.unsent:
                 await self._flush(core, "send", deadline, sent)
             while sent < size:
-                core.message_incomplete = True
                 try:
                     sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
                 except BlockingIOError:
@@ -658,6 +653,7 @@ class AsyncStream(WaitingStream):
             # A whole record, or the peer waits for its rest while we wait for its answer.
             with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
                 await self._flush(core, "send_some", deadline)
+            core.message_incomplete = False
             return sent
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None

@@ -222,8 +222,7 @@ class BlockingStream(SecuredSocket):
         if (
             timeout is None
             and flags is SAFE_DISCONN
-            and type(max_size) is int
-            and 0 < max_size <= BUFFER_SIZE
+            and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
         ):
             # One message after the other: the core would answer "not yet", so no request is made (half of our time).
             resting = self._resting
@@ -234,12 +233,16 @@ class BlockingStream(SecuredSocket):
             else:
                 try:
                     if core.fast_recv_ok and core.inbox is None:
-                        core.direct = SOME
-                        core.direct_limit = max_size
                         for core.inbox in self._receive:  # no signal handler can run in between: see `_fill`
                             break
-                        data = core.accept(core.inbox)  # type: ignore[arg-type] # the loop has set it
-                        if data is not None:
+                        data = core.inbox
+                        if (
+                            core.is_tls and data
+                        ):  # what `accept` does without TLS is in the next line, without the call
+                            core.direct = SOME
+                            core.direct_limit = max_size
+                            data = core.accept(data)
+                        if data and len(data) <= max_size:
                             core.undo = core.inbox = None
                             resting += self._guard.cores
                             if self._quiet_epoch is not process.epoch:
@@ -545,25 +548,17 @@ class BlockingStream(SecuredSocket):
                 return
             permit = self._queue_to_write("send", deadline)
         # The core is not kept in a variable here: it would look like one that a reader holds.
-        assert self._core is not None
-        sent, before = 0, self._core.accepted
+        sent, before = 0, self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
         try:
-            if self._core.unsent:
-                self._flush(self._core, "send", deadline, 0)  # the rest of a record of an earlier send
-            self._core.message_incomplete = True
-            # Without a deadline the kernel may wait until all is sent, in one system call.
+            # Mostly all of it fits. If not, and without a deadline, the kernel waits until all is sent.
             if deadline is None and self._kernel_waits and payload:
                 sent = self._sender.send(payload, NO_SIGNAL)
-            while sent < len(payload) or self._core.unsent:
-                self._flush(self._core, "send", deadline, sent)
-                if sent < len(payload):
-                    rest = memoryview(payload)[sent:] if sent else payload
-                    sent += self._send_once("send", rest, deadline, sent)
-            self._core.message_incomplete = False
+            while sent != len(payload) or self._core.unsent:  # type: ignore[union-attr]
+                sent += self._send_more(payload, sent, deadline)
             self.last_bytes_sent = sent
         except BaseException as error:
             # A signal handler may have interrupted the core after it took bytes, and before we counted them.
-            self.last_bytes_sent = max(sent, self._core.accepted - before)
+            self.last_bytes_sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
             if isinstance(error, SocketTimeout) or not isinstance(error, OSError):
                 raise
             if self._is_real(error, flags, "send"):
@@ -574,8 +569,17 @@ class BlockingStream(SecuredSocket):
                 writing.wake_next()
             if self._quiet_epoch is not process.epoch:
                 self._leave()
-            if self._core.has_output:
+            if self._core.has_output:  # type: ignore[union-attr]
                 self._send_output()  # of a read, which found the lock taken
+
+    def _send_more(self, payload: bytes | memoryview, sent: int, deadline: Deadline | None) -> int:
+        """Wait for room, and send the next piece of a message; return how many bytes it has."""
+        assert self._core is not None
+        self._flush(self._core, "send", deadline, sent)
+        if sent == len(payload):
+            self._core.message_incomplete = False
+            return 0
+        return self._send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
 
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -644,6 +648,7 @@ class BlockingStream(SecuredSocket):
                 # A whole record, or the peer waits for its rest while we wait for its answer.
                 with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
                     self._flush(self._core, "send_some", deadline)
+                self._core.message_incomplete = False
             return sent
         except SocketTimeout:
             raise
