@@ -193,6 +193,11 @@ class FdOnLoop:
         return any(queue.busy or queue.in_flight for queue in self._queues())
 
     @property
+    def write_in_flight(self) -> bool:
+        """Whether an operation of the loop, started for a send that was given up, is still running."""
+        return self.write_queue is not None and self.write_queue.in_flight
+
+    @property
     def send_was_cut(self) -> bool:
         """After ``close``: whether an operation was cancelled while it sent bytes that are counted as sent."""
         closing = None if self.write_queue is None else self.write_queue.closing

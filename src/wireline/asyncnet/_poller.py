@@ -17,11 +17,11 @@ Where there is no epoll the loop watches every descriptor itself, and a signal h
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import select
 import socket
 from collections.abc import Callable
+from typing import Protocol
 
 __all__ = ["BUDGET", "FdPoller"]
 
@@ -42,7 +42,28 @@ _OUT: int = getattr(select, "EPOLLOUT", 0)
 _Callbacks = dict[int, Callable[[], object]]
 
 
-class FdPoller(abc.ABC):
+class _LoopCalls(Protocol):
+    """What the poller asks of the port that it is a part of."""
+
+    __slots__ = ()
+
+    def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
+        """Let the loop itself call ``callback`` in every turn in which ``fd`` is ready."""
+
+    def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
+        """End a ``watch_fd``. The loop may be closed already."""
+
+    def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
+        """Call back in the next turn of the loop. RuntimeError if it is closed."""
+
+    def is_running(self) -> bool:
+        """Whether the loop runs."""
+
+    def report(self, error: BaseException) -> None:
+        """A callback has failed, which is a fault of this library."""
+
+
+class FdPoller(_LoopCalls):
     """The part of a port that watches descriptors.
 
     Attributes:
@@ -56,28 +77,6 @@ class FdPoller(abc.ABC):
         self._epoll: select.epoll | None = None
         self._readers: _Callbacks = {}
         self._writers: _Callbacks = {}
-
-    # What the loop does.
-
-    @abc.abstractmethod
-    def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
-        """Let the loop itself call ``callback`` in every turn in which ``fd`` is ready."""
-
-    @abc.abstractmethod
-    def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
-        """End a ``watch_fd``. The loop may be closed already."""
-
-    @abc.abstractmethod
-    def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
-        """Call back in the next turn of the loop. RuntimeError if it is closed."""
-
-    @abc.abstractmethod
-    def is_running(self) -> bool:
-        """Whether the loop runs."""
-
-    @abc.abstractmethod
-    def report(self, error: BaseException) -> None:
-        """A callback has failed, which is a fault of this library."""
 
     # Watching descriptors.
 

@@ -10,12 +10,11 @@ A loop without readiness (Windows' default one) has another queue, see ``_comple
 
 from __future__ import annotations
 
-import abc
 import contextlib
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from wireline._core.deadline import Deadline
 from wireline._socket_base import closed_meanwhile
@@ -35,6 +34,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # Turns of the loop in which an operation, started for a call that was given up, returns what the kernel has: the event,
 # the operation's task, its end, and this task runs first in each.
@@ -48,13 +48,12 @@ class NotYet:
 NOT_YET: Final = NotYet()
 
 
-class Operation(abc.ABC, Generic[T]):
+class Operation(Protocol[T_co]):
     """One thing that a task waits for."""
 
     __slots__ = ()
 
-    @abc.abstractmethod
-    def try_once(self) -> T | NotYet:
+    def try_once(self) -> T_co | NotYet:
         """Make one system call that does not wait, and return its result.
 
         Raises:
@@ -62,7 +61,7 @@ class Operation(abc.ABC, Generic[T]):
         """
 
 
-class LoopOperation(Operation[T]):
+class LoopOperation(Operation[T_co], Protocol[T_co]):
     """One that a loop without readiness can perform, too."""
 
     __slots__ = ()
@@ -72,20 +71,19 @@ class LoopOperation(Operation[T]):
     committed_on_start = False
     """Once started it counts as done, so ``close`` lets it finish: true of sends, whose bytes count as sent."""
 
-    @abc.abstractmethod
     def start(self, completions: Completions) -> Completion:
         """Start the system call as an operation of the loop."""
 
-    @abc.abstractmethod
-    def complete(self, result: Any) -> T | NotYet:
+    def complete(self, result: Any) -> T_co | NotYet:
         """Return the result of an operation that the loop has performed."""
 
-    def on_error(self, error: OSError) -> T | NotYet:
+    def on_error(self, error: OSError) -> T_co | NotYet:
         """Return the result of an operation that failed in the loop, or raise."""
         raise error
 
     def dispose(self, result: Any) -> None:
         """Free a result that no task will take."""
+        del result  # most results own nothing
 
     def cancel(self, completion: Completion) -> None:
         """End an operation in the loop, because its descriptor is about to be closed."""
@@ -113,7 +111,17 @@ class QueuedWaiter(Waiter, Generic[T]):
         self._queue.remove(self)
 
 
-class OperationQueue(abc.ABC):
+class _Watching(Protocol):
+    """How a queue is served, which differs between its two kinds."""
+
+    def _watch(self) -> bool:
+        """Have the first operation tried, or performed by the loop; False if the descriptor is closed."""
+
+    def _unwatch(self) -> None:
+        """Leave the descriptor alone from now on."""
+
+
+class OperationQueue(_Watching):
     """The operations that wait for one direction of one descriptor.
 
     Attributes:
@@ -233,14 +241,6 @@ class OperationQueue(abc.ABC):
         self._timer.cancel()
         self._unwatch()
 
-    @abc.abstractmethod
-    def _watch(self) -> bool:
-        """Have the first operation tried, or performed by the loop; False if the descriptor is closed."""
-
-    @abc.abstractmethod
-    def _unwatch(self) -> None:
-        """Leave the descriptor alone from now on."""
-
     def _finish_first(self, call: Callable[..., object], *args: object) -> None:
         """Wake the first task with the result of a call, or its error, if there is one of them already."""
         waiter = self._queue[0]
@@ -251,7 +251,7 @@ class OperationQueue(abc.ABC):
         except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
             if self.closed:
                 return  # `close` wakes it, with an error of its own
-            waiter._set_error(error)
+            waiter.set_error(error)
         else:
             if result is NOT_YET:
                 return

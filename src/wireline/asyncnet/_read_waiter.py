@@ -150,7 +150,7 @@ class ReadWaiter(Waiter):
                 try:
                     answer = self._request(core, *self._args)
                 except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
-                    self._set_error(error)
+                    self.set_error(error)
                 else:
                     if answer is None:
                         return  # the task sleeps on

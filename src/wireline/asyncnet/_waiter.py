@@ -73,7 +73,7 @@ class Waiter:
 
     def wake_with(self, error: BaseException) -> None:
         """The same with an exception."""
-        self._set_error(error)
+        self.set_error(error)
         del error  # its traceback will have this frame, which must not refer back to it
         self.wake()
 
@@ -81,7 +81,7 @@ class Waiter:
         """Let the task go on in the next turn of the loop. From any code in the loop's thread."""
         self.pending = False
         if error is not None:
-            self._set_error(error)
+            self.set_error(error)
         callback, self._callback = self._callback, None
         if callback is not None:
             self.port.call_soon(callback, self, context=self._context)
@@ -95,7 +95,8 @@ class Waiter:
     def abandoned(self) -> None:
         """The task was cancelled in its sleep. To override, where another object refers to this one."""
 
-    def _set_error(self, error: BaseException) -> None:
+    def set_error(self, error: BaseException) -> None:
+        """Let the task raise ``error`` when it is woken."""
         self._error = error
         self.result = self._raise_error
 
