@@ -188,14 +188,7 @@ class SecureSocket(BaseSocket):
 
     def _flush_now(self, core: StreamCore) -> bool:
         """Send the ciphertext that is there as far as there is room; return whether that was all."""
-        if self._write_in_flight():
-            return False
-        try:
-            while core.pending_output():
-                core.push(self._sock.send, _NOW)
-        except BlockingIOError:
-            return False
-        return True
+        return not self._write_in_flight() and core.flush(self._sock.send, _NOW)
 
     def _send_available(self, core: StreamCore, payload: bytes | memoryview) -> int:
         """Send as much as there is room for; return how many bytes of ``payload`` count as sent. It raises no OSError.

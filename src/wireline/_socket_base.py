@@ -374,12 +374,10 @@ class BaseSocket:
     # Errors.
 
     def _raise_if_closed(self, operation: str) -> None:
-        if self._closing.locked():
-            raise closed_meanwhile(operation)
+        raise_if_closed(self, operation)
 
     def _annotated(self, error: OSError, operation: str) -> OSError:
-        error.add_note(f"during {operation} on {self!r}")
-        return error
+        return annotated(error, operation, self)
 
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
@@ -686,8 +684,20 @@ class BaseSocket:
 
 
 def closed_meanwhile(operation: str) -> ClosedError:
-    """What whoever waits is told when this side closes the socket."""
+    """Return the error of a call that waits when this side closes the socket."""
     return ClosedError(f"{operation}: the socket was closed while it waited")
+
+
+def raise_if_closed(sock: BaseSocket, operation: str) -> None:
+    """After a wait: fail if this side has closed the socket meanwhile."""
+    if sock.is_closed:
+        raise closed_meanwhile(operation)
+
+
+def annotated(error: OSError, operation: str, sock: BaseSocket) -> OSError:
+    """Add to an error what it happened to."""
+    error.add_note(f"during {operation} on {sock!r}")
+    return error
 
 
 _KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}

@@ -209,6 +209,10 @@ class StreamCore:
         """Return the encrypted bytes to send next; ``b""`` if there are none."""
         return b""
 
+    def flush(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        """Send the encrypted bytes that are there as far as there is room; return whether that was all."""
+        return True
+
     def push(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
         """Make one attempt to send ``pending_output``; return whether all of it is gone."""
         return True

@@ -396,6 +396,14 @@ class TlsCore(StreamCore):
             break
         return self.unsent
 
+    def flush(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        try:
+            while self.pending_output():
+                self.push(send, flags)
+        except BlockingIOError:
+            return False
+        return True
+
     def push(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
         data = self.pending_output()
         for self.gone in map(send, (data,), (flags,)):  # stored before a signal handler can run

@@ -66,9 +66,9 @@ class LoopOperation(Operation[T_co], Protocol[T_co]):
 
     __slots__ = ()
 
-    result_reusable = True
+    result_reusable: bool = True
     """If the caller was cancelled, the next operation in the queue may have the result: true of reads and accepts."""
-    committed_on_start = False
+    committed_on_start: bool = False
     """Once started it counts as done, so ``close`` lets it finish: true of sends, whose bytes count as sent."""
 
     def start(self, completions: Completions) -> Completion:

@@ -680,9 +680,9 @@ class AsyncSocket(SecureSocket):
         try:
             await self._io.finish_orphan("shutdown_write", deadline)
             self._write_shut = True
-            await self._io.flush(self, core, "shutdown_write", deadline)
+            await self._io.flush(core, "shutdown_write", deadline)
             shut_down_writing(self._sender)
-            await self._io.flush(self, core, "shutdown_write", deadline)  # `close_notify`
+            await self._io.flush(core, "shutdown_write", deadline)  # `close_notify`
         finally:
             self._io.release_write_lock(self)
 

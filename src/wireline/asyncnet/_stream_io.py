@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVarTuple, cast
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import has_room
+from wireline._socket_base import annotated, raise_if_closed
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import NOW, Read, Send, WeakAnnotator, Writable
 from wireline.errors import BusyError, SocketTimeout
@@ -198,8 +199,8 @@ class StreamIO:
             except BlockingIOError:
                 return None
             except OSError as error:
-                owner._raise_if_closed(request.__name__)
-                core.fail(owner._annotated(error, request.__name__))
+                raise_if_closed(owner, request.__name__)
+                core.fail(annotated(error, request.__name__, owner))
         return answer
 
     def raise_not_readable(self, owner: AsyncSocket, operation: str) -> NoReturn:
@@ -221,7 +222,7 @@ class StreamIO:
         if not lock.locked:
             lock.locked = True
         elif not await lock.acquire(owner._enter(), None if deadline is None else deadline.at):
-            owner._raise_if_closed(operation)
+            raise_if_closed(owner, operation)
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0)
         return owner._core
@@ -236,7 +237,7 @@ class StreamIO:
         core = owner._core
         if core is not None and core.has_output and not self._fd.write_lock.locked and not owner.is_closed:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
-                owner._flush_now(core)
+                self._flush_now(core)
 
     async def send_locked(
         self,
@@ -280,7 +281,7 @@ class StreamIO:
         try:
             await self.finish_orphan("send", deadline)
             if core.unsent:
-                await self.flush(owner, core, "send", deadline, sent)
+                await self.flush(core, "send", deadline, sent)
             while sent < len(payload):
                 try:
                     sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
@@ -289,7 +290,7 @@ class StreamIO:
                     await self._send_remaining("send", send, deadline)
                     sent = send.sent
                 if core.unsent:
-                    await self.flush(owner, core, "send", deadline, sent)
+                    await self.flush(core, "send", deadline, sent)
             core.message_incomplete = False
         except SocketTimeout:
             raise
@@ -311,7 +312,7 @@ class StreamIO:
         self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
     ) -> int:
         """Send what there is room for, in one send; return how much that was."""
-        await self.flush(owner, core, "send_some", deadline, 0)
+        await self.flush(core, "send_some", deadline, 0)
         if not payload:
             return 0
         if core.seals:
@@ -319,7 +320,7 @@ class StreamIO:
         owner.last_bytes_sent = sent = await self._send_once("send_some", payload, deadline)
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
-            await self.flush(owner, core, "send_some", deadline)
+            await self.flush(core, "send_some", deadline)
         core.message_incomplete = False
         return sent
 
@@ -362,16 +363,19 @@ class StreamIO:
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
 
+    def _flush_now(self, core: StreamCore) -> bool:
+        """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
+        return not self._fd.write_in_flight and core.flush(self._fd.sock.send, NOW)
+
     async def flush(
         self,
-        owner: AsyncSocket,
         core: StreamCore,
         operation: str,
         deadline: Deadline | None,
         sent: int | None = None,
     ) -> None:
         """Send the ciphertext that is there, waiting until the kernel takes it."""
-        while core.has_output and not owner._flush_now(core):
+        while core.has_output and not self._flush_now(core):
             send = Send(self._fd.sock, core.pending_output(), 0)
             core.send_in_flight = True
             try:
@@ -392,17 +396,17 @@ class StreamIO:
         try:
             while True:
                 done = core.handshake()
-                await self.flush(owner, core, operation, deadline)
+                await self.flush(core, operation, deadline)
                 if done:
                     return
                 await self._wait_for_handshake_input(owner, core, operation, deadline)
         except BaseException as error:
             core.fail_handshake(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there
-                owner._flush_now(core)
+                self._flush_now(core)
             if isinstance(error, OSError):
-                owner._raise_if_closed(operation)
-                owner._annotated(error, operation)
+                raise_if_closed(owner, operation)
+                annotated(error, operation, owner)
             raise
 
     async def _wait_for_handshake_input(
@@ -412,7 +416,7 @@ class StreamIO:
         port = owner._enter()
         if port.budget <= 0:
             await port.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
-            owner._raise_if_closed(operation)
+            raise_if_closed(owner, operation)
         seconds = None if deadline is None else deadline.remaining(port.time())
         self.core_slot[:] = [core]  # for as long as it takes to begin to wait
         try:
@@ -423,4 +427,4 @@ class StreamIO:
             raise SocketTimeout(operation, deadline.seconds) from None
         finally:
             self.core_slot.clear()
-        owner._raise_if_closed(operation)
+        raise_if_closed(owner, operation)
