@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, WAYS, Way, spy, turns
-from wireline import ClosedError, SocketTimeout
+from wireline import SAFE_DISCONN, ClosedError, SocketTimeout
 from wireline._core.deadline import Deadline
+from wireline._core.stream import StreamCore
 from wireline.asyncnet import _poller
 from wireline.asyncnet._asyncio import running_port
 from wireline.asyncnet._completion_queue import CompletionQueue, open_queue
+from wireline.asyncnet._operations import Read, WeakAnnotator
 from wireline.asyncnet._port import Completion, Completions
 from wireline.asyncnet._queue import NOT_YET, LoopOperation, OperationQueue, ReadinessQueue
 
@@ -340,6 +342,26 @@ async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
         assert not line.busy
         peer.send(b"a")
         assert await waiting(line, OneByte(ours)) == b"a"
+
+
+@polled
+async def test_a_read_of_the_core_is_tried_like_any_other_operation(way: Way) -> None:
+    class Owner:
+        def _annotated(self, error: OSError, operation: str) -> OSError:
+            return error
+
+    owner = Owner()
+    with opened() as (line, ours, peer):
+        core = StreamCore()
+        args = (100, "truncate", SAFE_DISCONN)
+        assert core.recv_line(*args) is None
+        task = waiting(line, Read(ours, core, WeakAnnotator(owner), StreamCore.recv_line, args))
+        for piece in (b"half a ", b"line\nmore"):
+            await turns(3)
+            assert not task.done()
+            peer.send(piece)
+        assert await task == b"half a line"
+        assert core.recv_some(100) == b"more"
 
 
 # ------------------------------------------------------------------------------------------ the portable way

@@ -73,11 +73,13 @@ class AsyncSocket(SecureSocket):
     _module = "wireline.asyncnet"
     last_bytes_sent: int
 
+    # Attributes of the class until they are needed: a connection has 16 bytes less.
+    _datagram_io: DatagramIO | None = None
+    _is_connecting = False
+
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._fd = FdOnLoop(sock)
         self._io = StreamIO(self._fd)
-        self._is_connecting = False
-        self._datagram_io: DatagramIO | None = None
         super()._setup(sock, buffered, state, peer)
 
     @classmethod
