@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["AsyncioCompletions", "AsyncioPort", "AsyncioTasks", "has_readiness", "running_port"]
 
 FORCE_PORTABLE = bool(os.environ.get("WIRELINE_PORTABLE"))
-"""Use only what every loop has. For tests, on systems whose loops have more."""
+"""Use only the methods that every loop has. For tests, on systems whose loops have more."""
 
 
 class AsyncioTasks:

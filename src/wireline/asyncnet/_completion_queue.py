@@ -1,8 +1,8 @@
-"""The queue for loops without readiness: Windows' default one, or any that tests restrict to what all loops have.
+"""The queue for loops without readiness: Windows' default one, or any loop in tests (``WIRELINE_PORTABLE``).
 
-Such a loop performs ``sock_recv`` and the like by itself, and they lose what they have received when they are
-cancelled. So they never are: an operation goes on when its caller has been cancelled, and its result (an *orphan*) is
-kept for the next caller. Only ``close`` ends it.
+Such a loop performs ``sock_recv`` and the like by itself, and they lose received bytes when they are cancelled. So
+they never are: an operation goes on when its caller was cancelled, and its result (an *orphan*) is kept for the next
+caller. Only ``close`` ends it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class CompletionQueue(OperationQueue):
             return True
         if self._orphan is not None:
             self._started, self._orphan = self._orphan, None
-            self._started.add_done_callback(self._on_done)  # of what is done: in the next turn
+            self._started.add_done_callback(
+                self._on_done
+            )  # it is done, so the callback runs in the next turn
             return True
         self._started_for = self._first()
         self._started = self._started_for.start(self._completions)

@@ -74,7 +74,7 @@ class ConnectAttempts:
             yield index, error
 
     def _error(self, index: int) -> BaseException | None:
-        """What the loop says about an attempt that it has made."""
+        """Return the error of an attempt that the loop has made."""
         completion = self._completions.pop(index, None)
         error = None if completion is None else completion.exception()
         if isinstance(error, OSError) and error.errno:

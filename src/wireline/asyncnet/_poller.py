@@ -43,7 +43,7 @@ _Callbacks = dict[int, Callable[[], object]]
 
 
 class _LoopCalls(Protocol):
-    """What the poller asks of the port that it is a part of."""
+    """The calls of a loop, which the port adds to its poller."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""What ``asyncnet`` asks of an event loop, and which loop is running.
+"""The operations that ``asyncnet`` needs of an event loop, and which loop is running.
 
 A ``Port`` is one run of one event loop. ``_asyncio`` implements it for asyncio and uvloop, ``_trio`` a part of it for
 trio; no other file of the package knows which one it talks to. A socket belongs to a port from its first await on, and
@@ -99,12 +99,12 @@ class Port(Protocol):
     """One run of one event loop.
 
     Attributes:
-        loop: what identifies the run; None in a forked child, for the parent's ports.
+        loop: the identity of the run; None in a forked child, for the parent's ports.
         running_loop: the ``loop`` of the run that executes the caller. RuntimeError where none does.
         time: the loop's clock, in seconds.
         budget: operations that need not wait and may still be done before a task yields, see ``_poller.BUDGET``.
         takes_waiters: a task may yield a ``Waiter`` itself in order to sleep. It saves a call for every message.
-        cancelled_error: what a cancelled task raises.
+        cancelled_error: the exception of a cancelled task.
         completions: the loop's own operations, where ``watch`` does not work (Windows' default loop); else None.
         tasks: None where a task may not outlive the call that starts it (trio).
     """
@@ -188,7 +188,7 @@ class Port(Protocol):
 
 
 class _NoLoop:
-    """What a socket has in place of a port before its first await."""
+    """In place of a port before the first await of a socket."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""What the tasks wait for on one direction of a descriptor, first come first served.
+"""The tasks that wait for one direction of a descriptor, first come first served.
 
 A task waits for an ``Operation``, which is in an ``OperationQueue``. When the loop says that the descriptor is ready,
 the callback tries the operation right there. If it would block, the task sleeps on. If it is done, the task gets the
@@ -36,8 +36,8 @@ __all__ = [
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-# Turns of the loop in which an operation, started for a call that was given up, returns what the kernel has: the event,
-# the operation's task, its end, and this task runs first in each.
+# Turns of the loop in which an operation that was started for another call ends, if the kernel has bytes for it: the
+# event, the operation's task, its end, and this task runs first in each.
 _TURNS_OF_AN_OPERATION = 4
 
 
@@ -178,7 +178,7 @@ class OperationQueue(_Watching):
         return await self.wait(queued, operation, deadline)
 
     async def drain_orphan(self) -> None:
-        """Let an operation, started for a call that was given up, return what the kernel has."""
+        """Give an operation that was started for a cancelled call the time to end, if the kernel has bytes for it."""
         for _ in range(_TURNS_OF_AN_OPERATION):
             if self.in_flight:
                 await self._port.sleep(0)
@@ -187,7 +187,7 @@ class OperationQueue(_Watching):
         """Queue an operation, and sleep until it is done.
 
         Args:
-            queued: what to wait for.
+            queued: the operation.
             operation: its name in errors.
             deadline: on the loop's clock, if there is one.
 
@@ -209,7 +209,7 @@ class OperationQueue(_Watching):
             self.remove(waiter)
             raise
         await self._port.park(waiter)
-        # Not before: only here is it certain that the task has taken what it was woken with.
+        # Only here is it certain that the task has its result, and the waiter can be used again.
         result = cast(T, waiter.result_value)
         waiter.result_value = None
         self.free_waiter = waiter
@@ -256,7 +256,7 @@ class OperationQueue(_Watching):
             if result is NOT_YET:
                 return
             waiter.result_value = result
-        # Not inside `except`: what the task raises from here on has nothing to do with this error.
+        # Not inside `except`: this error is not the context of the next exception that the task raises.
         del self._queue[0]
         waiter.wake()
 

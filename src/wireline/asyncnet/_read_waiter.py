@@ -1,5 +1,5 @@
-"""How a task waits for the bytes of a stream. This is the hot path of the async flavour, so one object does what
-``_queue`` does with several: a stream has one reader at a time.
+"""How a task waits for the bytes of a stream. This is the hot path of the async flavour, so one object does the work
+of several in ``_queue``: a stream has one reader at a time.
 
 Theory of operation. A waiting read is a *request*: a method of the core and its arguments. When the loop says that the
 descriptor is readable, the callback receives straight into the core and repeats the request. If there is no result yet,
@@ -118,7 +118,7 @@ class ReadWaiter(Waiter):
                 raise closed_meanwhile(request.__name__)
             if self.port.takes_waiters:
                 self._asyncio_future_blocking = True
-                yield self  # what `port.park` does, without the call
+                yield self  # `port.park` without the call
             else:
                 yield from self.port.park(self).__await__()
         except BaseException:
@@ -159,7 +159,7 @@ class ReadWaiter(Waiter):
             if isinstance(error, Exception):
                 return  # the task has it
             raise
-        # What `wake` does, without the call. The task's state first: on asyncio the task runs inside `callback`.
+        # `wake` without the call. The task's state first: on asyncio the task runs inside `callback`.
         self.pending = False
         if answer is not None:
             self._answer = answer

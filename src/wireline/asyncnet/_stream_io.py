@@ -35,13 +35,13 @@ Ts = TypeVarTuple("Ts")
 
 
 class StreamIO:
-    """What tasks do with a connected stream. Before it is connected, the slot is empty and the lock is locked.
+    """Reads and sends a connected stream. Before it is connected, the slot is empty and the lock is locked.
 
     The socket is an argument of the calls and no attribute: that would be a cycle, which only the collector ends.
 
     Attributes:
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
-        sender: what sends plaintext.
+        sender: sends plaintext: the socket, or an object that encrypts it first.
     """
 
     __slots__ = ("_fd", "core_slot", "sender")
@@ -110,7 +110,7 @@ class StreamIO:
         timeout: float | None,
         *args: *Ts,
     ) -> Awaitable[bytes]:
-        """Return what to await until the core has a result.
+        """Return an awaitable of the result.
 
         Args:
             owner: the socket.
@@ -167,7 +167,7 @@ class StreamIO:
     async def _read_nowait(
         self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
     ) -> bytes:
-        """Answer from what the kernel has, and do not wait for more (R4)."""
+        """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
         if self._fd.read_queue is not None:
             await self._fd.read_queue.drain_orphan()
         answer = self.feed_available(owner, request, *args)
@@ -228,12 +228,12 @@ class StreamIO:
         return owner._core
 
     def release_write_lock(self, owner: AsyncSocket) -> None:
-        """Release the write lock, and send what a read has made meanwhile."""
+        """Release the write lock, and send the ciphertext that a read has made meanwhile."""
         self._fd.write_lock.release()
         self.send_output(owner)
 
     def send_output(self, owner: AsyncSocket) -> None:
-        """Send what a read has made, unless another task is sending, which will look again."""
+        """Send the ciphertext that a read has made, unless another task is sending, which will look again."""
         core = owner._core
         if core is not None and core.has_output and not self._fd.write_lock.locked and not owner.is_closed:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
@@ -247,7 +247,7 @@ class StreamIO:
         flags: SocketFlag,
         deadline: Deadline | None,
     ) -> None:
-        """Send what one attempt has left, or all if there was none yet, with the write lock held."""
+        """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
         port = owner._enter()
         if self._fd.write_lock.locked:
             try:
@@ -311,7 +311,7 @@ class StreamIO:
     async def send_some(
         self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
     ) -> int:
-        """Send what there is room for, in one send; return how much that was."""
+        """Send as much as the kernel takes in one send; return how much that was."""
         await self.flush(core, "send_some", deadline, 0)
         if not payload:
             return 0

@@ -1,4 +1,4 @@
-"""What tasks use among themselves: a notification, the lock of the writers, and the wait for a lookup."""
+"""How tasks wait for each other: a notification, the lock of the writers; and the wait for a lookup."""
 
 from __future__ import annotations
 

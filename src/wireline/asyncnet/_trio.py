@@ -1,6 +1,6 @@
-"""A part of the port for trio: what a socket needs to connect, read, send, time out and be cancelled and closed.
+"""A part of the port for trio: enough for a socket to connect, read, send, time out and be cancelled and closed.
 
-It shows that the seam holds: tests/asyncnet/test_trio.py runs it. What is missing for trio: tasks (so ``serve`` refuses
+It shows that the seam holds: tests/asyncnet/test_trio.py runs it. Missing for trio are tasks (so ``serve`` refuses
 to run there), a cancel point in calls that need not wait, TLS and everything else that no test runs, trio's own errors.
 A timer and a watched descriptor cost a system task each here, which is slower than it has to be; sockets share the
 epoll of ``FdPoller``, so there is one watched descriptor.
@@ -78,7 +78,7 @@ class TrioPort(FdPoller):
 
         def abort(_: object) -> Abort:
             if not waiter.pending:
-                return Abort.FAILED  # it was woken already, and what it was woken with must not be lost
+                return Abort.FAILED  # it was woken already, and its result must not be lost
             waiter.forget_task()
             return Abort.SUCCEEDED
 

@@ -33,7 +33,7 @@ class Waiter:
     Attributes:
         pending: a task sleeps, or is about to, and was not woken.
         port: the loop that the task's socket belongs to.
-        operation: what it waits for, in words.
+        operation: the name of the call that waits.
         get_loop, result: ``asyncio.Task`` calls both for every sleep, so both are C functions (up to 0.2 us).
             ``get_loop`` may be the function that returns the running loop, because a socket is only awaited on its own.
     """
@@ -64,7 +64,7 @@ class Waiter:
     def wake(self) -> None:
         """Let the task go on, now. Only from a callback of the loop, where no task is running.
 
-        A task of asyncio runs before this returns: the caller must have finished with what they share.
+        A task of asyncio runs before this returns: the caller must have finished with the state that they share.
         """
         self.pending = False
         callback, self._callback = self._callback, None
@@ -134,7 +134,7 @@ class OneShot(Waiter):
     """A bool that one task waits for, and another sets once.
 
     Attributes:
-        value: what was set.
+        value: the bool that was set.
     """
 
     __slots__ = ("value",)
