@@ -13,6 +13,7 @@ from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
 from wireline._os.linger import dispose
+from wireline._tls_facts import closing_output
 from wireline.asyncnet._asyncio import Loop, running_loop
 from wireline.asyncnet._channel import Channel
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
@@ -139,14 +140,14 @@ class AttachedStream(SecuredStream):
     def _dispose(self, linger: float | None) -> None:
         if self._core is not None and self._fd.was_cut:
             self._core.send_in_flight = True
-        linger, farewell = self._last_words(linger)
+        linger, final_bytes = closing_output(self._core, linger)
         sock = self._sock
         if linger is None or self._core is None or sock.fileno() < 0:
             close_quietly(sock)
             return
         # A send that this close has interrupted is to find a closed socket, and not the new one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        dispose(heir, linger, farewell)
+        dispose(heir, linger, final_bytes)
 
     @property
     def _in_use(self) -> bool:
