@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.faults.descriptors import only
-from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _secure
+from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _socket_base
 from wireline.net import Socket, _stream_io
 from wireline.options import NO_SIGNAL
 
@@ -123,7 +123,7 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
         monkeypatch.setattr(_stream_io, "DONT_WAIT", 0)
-        for module in (_stream_io, _secure):
+        for module in (_stream_io, _socket_base):
             monkeypatch.setattr(module, "_NOW", NO_SIGNAL)
         monkeypatch.setattr(Socket, "_kernel_waits", False)
     if request.param in ("no poll", "neither"):

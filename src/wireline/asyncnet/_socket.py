@@ -24,8 +24,8 @@ from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import State, is_failed_before_accept, refuse_itself, shut_down_writing
 from wireline._os.linger import dispose
 from wireline._os.resolver import look_up
-from wireline._secure import SecureSocket
-from wireline._socket_base import closed_meanwhile
+from wireline._socket_base import BaseSocket, closed_meanwhile
+from wireline._tls_facts import closing_output
 from wireline._validation import (
     Buffer,
     UnixPath,
@@ -67,7 +67,7 @@ _SOME = (BUFFER_SIZE, SAFE_DISCONN)
 _LINE = (MAX_LINE_LENGTH, "truncate", SAFE_DISCONN)
 
 
-class AsyncSocket(SecureSocket):
+class AsyncSocket(BaseSocket):
     """An asynchronous socket: TCP, UDP or Unix."""
 
     _module = "wireline.asyncnet"
@@ -1153,14 +1153,14 @@ class AsyncSocket(SecureSocket):
     def _dispose(self, linger: float | None) -> None:
         if self._core is not None and self._fd.send_was_cut:
             self._core.send_in_flight = True
-        linger, farewell = self._last_words(linger)
+        linger, final_bytes = closing_output(self._core, linger)
         sock = self._sock
         if linger is None or self._core is None or sock.fileno() < 0:
             close_quietly(sock)
             return
         # A send that this close has interrupted is to find a closed socket, and not the new one.
         heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        dispose(heir, linger, farewell)
+        dispose(heir, linger, final_bytes)
 
     @property
     def _in_use(self) -> bool:

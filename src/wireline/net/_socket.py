@@ -36,7 +36,7 @@ from wireline._os.descriptor import (
 )
 from wireline._os.process import process
 from wireline._os.resolver import look_up
-from wireline._secure import SecureSocket
+from wireline._socket_base import BaseSocket
 from wireline._validation import (
     Buffer,
     UnixPath,
@@ -78,7 +78,7 @@ __all__ = ["Accepted", "Socket"]
 _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
-class Socket(SecureSocket):
+class Socket(BaseSocket):
     """A blocking socket: TCP, UDP or Unix."""
 
     _module = "wireline.net"
