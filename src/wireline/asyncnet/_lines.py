@@ -13,6 +13,7 @@ from wireline.options import BUFFER_SIZE, SAFE_DISCONN
 
 if TYPE_CHECKING:
     from wireline.asyncnet._socket import AsyncSocket
+    from wireline.asyncnet._stream_io import StreamIO
 
 __all__ = ["LineIterator"]
 
@@ -20,15 +21,17 @@ __all__ = ["LineIterator"]
 class LineIterator:
     """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
 
-    __slots__ = ("_ahead", "_fd", "_max_length", "_over", "_sock", "_timeout")
+    __slots__ = ("_ahead", "_io", "_max_length", "_over", "_owner", "_timeout")
 
-    def __init__(self, sock: AsyncSocket, max_length: int, timeout: float | None) -> None:
-        self._sock = sock
-        self._fd = sock._fd
+    def __init__(
+        self, owner: AsyncSocket, io: StreamIO, ahead: list[bytes], max_length: int, timeout: float | None
+    ) -> None:
+        self._owner = owner
+        self._io = io
         self._max_length = max_length
         self._timeout = timeout
         # No line is split off ahead that is longer than a buffer.
-        self._ahead = sock._lines if max_length >= BUFFER_SIZE else []
+        self._ahead = ahead if max_length >= BUFFER_SIZE else []
         self._over = False
 
     def __aiter__(self) -> Self:
@@ -36,7 +39,7 @@ class LineIterator:
 
     async def __anext__(self) -> bytes:
         ahead = self._ahead
-        port = self._fd.port
+        port = self._io.fd.port
         left = port.budget
         if ahead and left > 0:
             port.budget = left - 1
@@ -64,14 +67,14 @@ class LineIterator:
         self._ahead = []
 
     async def _next(self) -> bytes:
-        sock, timeout, max_length = self._sock, self._timeout, self._max_length
+        owner, io, timeout, max_length = self._owner, self._io, self._timeout, self._max_length
         if self._ahead:
-            await sock._enter().checkpoint()
+            await owner._enter().checkpoint()
             if self._ahead:
-                self._fd.port.budget -= 1
+                self._io.fd.port.budget -= 1
                 return self._ahead.pop()
-        core = sock._core
-        waiter = self._fd.read_waiter
+        core = io.core
+        waiter = self._io.fd.read_waiter
         if (
             core is not None
             and core.fast_recv_ok
@@ -82,7 +85,7 @@ class LineIterator:
             core.direct = LINE
             core.direct_limit = max_length
             return await waiter.wait(LINES, (max_length, "raise", SAFE_DISCONN), timeout)
-        answer = sock._io.ask(sock, LINES, timeout, max_length, "raise", SAFE_DISCONN)
+        answer = io.ask(owner, LINES, timeout, max_length, "raise", SAFE_DISCONN)
         if answer is None:
-            answer = await sock._io.wait_for(sock, LINES, timeout, max_length, "raise", SAFE_DISCONN)
+            answer = await io.wait_for(owner, LINES, timeout, max_length, "raise", SAFE_DISCONN)
         return answer

@@ -459,7 +459,7 @@ class AsyncSocket(BaseSocket):
         self._open_sock("lines")
         if self._core is None:
             self._refuse("lines")
-        return LineIterator(self, max_length, timeout)
+        return LineIterator(self, self._io, self._lines, max_length, timeout)
 
     async def skip(self, size: int, timeout: float | None = None) -> None:
         """Receive ``size`` bytes and drop them.
@@ -1088,7 +1088,7 @@ class AsyncSocket(BaseSocket):
 
     def _take_core(self, core: StreamCore) -> None:
         super()._take_core(core)
-        self._io.sender = self._sender
+        self._io.use_core(core, self._sender)
 
     def _opened(self) -> None:
         self._io.connected()
@@ -1100,8 +1100,8 @@ class AsyncSocket(BaseSocket):
         self._io.release_write_lock(self)
 
     def _unconnected(self) -> None:
+        self._io.unconnected()
         super()._unconnected()
-        self._io.sender = self._sock
 
     def _let_go(self, old: socket.socket) -> None:
         self._io.sender = self._sock
@@ -1129,8 +1129,7 @@ class AsyncSocket(BaseSocket):
 
     def _inherit(self) -> None:
         self._fd.reset_after_fork()
-        if self._core is not None:
-            self._io.inherit(self._core)
+        self._io.inherit()
 
     def _deadline(self, timeout: float | None) -> Deadline | None:
         return None if timeout is None else Deadline(timeout, self._enter().time())
@@ -1165,7 +1164,7 @@ class AsyncSocket(BaseSocket):
     @property
     def _in_use(self) -> bool:
         """Whether a task reads or writes the stream."""
-        return self._core is not None and self._io.is_used()
+        return self._io.is_used()
 
     def _give_up(self) -> int:
         if not self._is_foreign:

@@ -40,43 +40,56 @@ class StreamIO:
     The socket is an argument of the calls and no attribute: that would be a cycle, which only the collector ends.
 
     Attributes:
+        core: the core of the connection; None before there is one.
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
+        fd: the descriptor.
         sender: sends plaintext: the socket, or an object that encrypts it first.
     """
 
-    __slots__ = ("_fd", "core_slot", "sender")
+    __slots__ = ("core", "core_slot", "fd", "sender")
 
     def __init__(self, fd: FdOnLoop) -> None:
-        self._fd = fd
+        self.fd = fd
+        self.core: StreamCore | None = None
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
 
     # States.
 
+    def use_core(self, core: StreamCore, sender: Sender) -> None:
+        """Read and send by this core from now on."""
+        self.core = core
+        self.sender = sender
+
+    def unconnected(self) -> None:
+        """The connection failed."""
+        self.core = None
+        self.sender = self.fd.sock
+
     def connected(self) -> None:
         """The descriptor is a connected stream. No task may read or write before it is published."""
-        self._fd.clear()  # of `connect`
+        self.fd.clear()  # of `connect`
         self.core_slot = []
-        self._fd.write_lock.locked = True
+        self.fd.write_lock.locked = True
 
-    def inherit(self, core: StreamCore) -> None:
+    def inherit(self) -> None:
         """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
-        self.core_slot = [core]
-        self._fd.write_lock.locked = False
+        if self.core is not None:
+            self.core_slot = [self.core]
+            self.fd.write_lock.locked = False
 
     def is_used(self) -> bool:
-        """Whether a task reads or writes the stream."""
-        return self._fd.write_lock.locked or not self.core_slot
+        """Whether a task reads or writes the stream, if there is one."""
+        return self.core is not None and (self.fd.write_lock.locked or not self.core_slot)
 
     def hold(self, owner: AsyncSocket, operation: str) -> StreamCore:
         """Be the only task that reads and writes the stream."""
-        owner._open_sock(operation)
-        if owner._core is None:
+        if self.core is None or owner.is_closed:
             owner._refuse(operation)
         if self.is_used():
             raise BusyError(f"{operation}: another task is using this socket")
-        self._fd.write_lock.locked = True
-        self._fd.drop_read_waiter()  # it knows the core that there was
+        self.fd.write_lock.locked = True
+        self.fd.drop_read_waiter()  # it knows the core that there was
         return self.core_slot.pop()
 
     # Reading.
@@ -91,7 +104,7 @@ class StreamIO:
         """Make one request of the core; None if it has no result yet, or if the budget is spent."""
         if timeout is not None:
             check_timeout(timeout)
-        port = self._fd.port
+        port = self.fd.port
         if port.loop is not port.running_loop():
             port = owner._enter()
         core_slot = self.core_slot
@@ -120,18 +133,18 @@ class StreamIO:
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        if self._fd.port.budget <= 0:
+        if self.fd.port.budget <= 0:
             return self._yield_then_read(owner, request, timeout, *args)
         if timeout == 0:
             return self._read_nowait(owner, request, *args)
         core_slot = self.core_slot
         if not core_slot:
             self.raise_not_readable(owner, request.__name__)  # closed in this moment
-        waiter = self._fd.read_waiter
+        waiter = self.fd.read_waiter
         if waiter is None or waiter.closed:
             if owner._enter().completions is not None:
                 return self._read_portably(owner, request, timeout, *args)
-            waiter = self._fd.open_read_waiter(core_slot, WeakAnnotator(owner))
+            waiter = self.fd.open_read_waiter(core_slot, WeakAnnotator(owner))
         return waiter.wait(request, args, timeout)
 
     async def _yield_then_read(
@@ -142,7 +155,7 @@ class StreamIO:
         *args: *Ts,
     ) -> bytes:
         """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
-        await self._fd.port.checkpoint()
+        await self.fd.port.checkpoint()
         answer = self.ask(owner, request, timeout, *args)
         if answer is None:
             answer = await self.wait_for(owner, request, timeout, *args)
@@ -155,11 +168,12 @@ class StreamIO:
         timeout: float | None,
         *args: *Ts,
     ) -> bytes:
-        queue = self._fd.open_read_queue()
+        queue = self.fd.open_read_queue()
+        deadline = None if timeout is None else Deadline(timeout, self.fd.port.time())
         core = self.core_slot.pop()
         try:
-            read = Read(self._fd.sock, core, WeakAnnotator(owner), request, args)
-            return await queue.wait(read, request.__name__, owner._deadline(timeout))
+            read = Read(self.fd.sock, core, WeakAnnotator(owner), request, args)
+            return await queue.wait(read, request.__name__, deadline)
         finally:
             if not owner.is_closed:
                 self.core_slot.append(core)
@@ -168,8 +182,8 @@ class StreamIO:
         self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
     ) -> bytes:
         """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
-        if self._fd.read_queue is not None:
-            await self._fd.read_queue.drain_orphan()
+        if self.fd.read_queue is not None:
+            await self.fd.read_queue.drain_orphan()
         answer = self.feed_available(owner, request, *args)
         if answer is None:
             raise SocketTimeout(request.__name__, 0)
@@ -186,13 +200,13 @@ class StreamIO:
             )  # closed, or read by another task, in this moment
         core = core_slot[0]
         while (answer := request(core, *args)) is None:
-            queue = self._fd.read_queue
+            queue = self.fd.read_queue
             orphan = None if queue is None else queue.take_orphan()
             if orphan is None and queue is not None and queue.in_flight:
                 return None  # the bytes may be in an operation of the loop already
             try:
                 core.feed(
-                    self._fd.sock.recv(core.recv_size, DONT_WAIT)
+                    self.fd.sock.recv(core.recv_size, DONT_WAIT)
                     if orphan is None
                     else cast(bytes, orphan.result())
                 )
@@ -205,9 +219,8 @@ class StreamIO:
 
     def raise_not_readable(self, owner: AsyncSocket, operation: str) -> NoReturn:
         """Say why there is no core in the slot."""
-        if owner._core is None:
+        if self.core is None or owner.is_closed:
             owner._refuse(operation)
-        owner._open_sock(operation)
         raise BusyError(f"{operation}: another task is reading this socket")
 
     # Sending. All but `acquire_write_lock`, `send_output` and `send_locked` is for the task that holds the write lock.
@@ -216,8 +229,8 @@ class StreamIO:
         self, owner: AsyncSocket, operation: str, deadline: Deadline | None
     ) -> StreamCore:
         """Wait for the write lock; return the core to send by."""
-        lock = self._fd.write_lock
-        if owner._core is None or owner.is_closed:
+        lock = self.fd.write_lock
+        if self.core is None or owner.is_closed:
             owner._refuse(operation)
         if not lock.locked:
             lock.locked = True
@@ -225,17 +238,17 @@ class StreamIO:
             raise_if_closed(owner, operation)
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0)
-        return owner._core
+        return self.core
 
     def release_write_lock(self, owner: AsyncSocket) -> None:
         """Release the write lock, and send the ciphertext that a read has made meanwhile."""
-        self._fd.write_lock.release()
+        self.fd.write_lock.release()
         self.send_output(owner)
 
     def send_output(self, owner: AsyncSocket) -> None:
         """Send the ciphertext that a read has made, unless another task is sending, which will look again."""
-        core = owner._core
-        if core is not None and core.has_output and not self._fd.write_lock.locked and not owner.is_closed:
+        core = self.core
+        if core is not None and core.has_output and not self.fd.write_lock.locked and not owner.is_closed:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self._flush_now(core)
 
@@ -249,16 +262,16 @@ class StreamIO:
     ) -> None:
         """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
         port = owner._enter()
-        if self._fd.write_lock.locked:
+        if self.fd.write_lock.locked:
             try:
                 await self.acquire_write_lock(owner, "send", deadline)
             except BaseException:
                 owner.last_bytes_sent = 0  # the count of another task may be there by now
                 raise
-        self._fd.write_lock.locked = True
+        self.fd.write_lock.locked = True
         if sent is None:
             try:
-                await self._fd.spend_budget()
+                await self.fd.spend_budget()
             except BaseException:
                 owner.last_bytes_sent = 0
                 self.release_write_lock(owner)
@@ -275,7 +288,7 @@ class StreamIO:
         deadline: Deadline | None,
     ) -> bool:
         """Send the rest of a message, and release the lock; False if the peer is gone."""
-        core = owner._core
+        core = self.core
         assert core is not None
         send: Send | None = None
         try:
@@ -286,7 +299,7 @@ class StreamIO:
                 try:
                     sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
                 except BlockingIOError:
-                    send = Send(self._fd.sock, payload, sent)
+                    send = Send(self.fd.sock, payload, sent)
                     await self._send_remaining("send", send, deadline)
                     sent = send.sent
                 if core.unsent:
@@ -326,13 +339,13 @@ class StreamIO:
 
     async def finish_orphan(self, operation: str, deadline: Deadline | None) -> None:
         """Wait for an operation of the loop, started for a send that was given up: its bytes count as sent."""
-        if self._fd.write_in_flight:
-            await self._send_remaining(operation, Send(self._fd.sock, b"", 0), deadline)
+        if self.fd.write_in_flight:
+            await self._send_remaining(operation, Send(self.fd.sock, b"", 0), deadline)
 
     async def _send_remaining(self, operation: str, send: Send, deadline: Deadline | None) -> None:
         """Wait until all is sent, or for ``once`` something."""
         try:
-            await self._fd.open_write_queue().wait(send, operation, deadline)
+            await self.fd.open_write_queue().wait(send, operation, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, send.sent) from None
 
@@ -340,11 +353,11 @@ class StreamIO:
         await self.finish_orphan(operation, deadline)
         with contextlib.suppress(BlockingIOError):
             return self.sender.send(payload, NOW)
-        send = Send(self._fd.sock, payload, 0, once=True)
+        send = Send(self.fd.sock, payload, 0, once=True)
         try:
-            if self._fd.port.completions is not None:
+            if self.fd.port.completions is not None:
                 # A started operation of the loop cannot be taken back, and a send that is given up has sent nothing.
-                await self._fd.retry_with_backoff(send, operation, deadline)
+                await self.fd.retry_with_backoff(send, operation, deadline)
             else:
                 await self._send_remaining(operation, send, deadline)
             return send.sent
@@ -352,20 +365,20 @@ class StreamIO:
             send.release()
 
     async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
-        if has_room(self._fd.sock):
+        if has_room(self.fd.sock):
             return
-        writable = Writable(self._fd.sock)
+        writable = Writable(self.fd.sock)
         try:
-            if self._fd.port.completions is not None:
-                await self._fd.retry_with_backoff(writable, operation, deadline)
+            if self.fd.port.completions is not None:
+                await self.fd.retry_with_backoff(writable, operation, deadline)
             else:
-                await self._fd.open_write_queue().wait(writable, operation, deadline)
+                await self.fd.open_write_queue().wait(writable, operation, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
 
     def _flush_now(self, core: StreamCore) -> bool:
         """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
-        return not self._fd.write_in_flight and core.flush(self._fd.sock.send, NOW)
+        return not self.fd.write_in_flight and core.flush(self.fd.sock.send, NOW)
 
     async def flush(
         self,
@@ -376,7 +389,7 @@ class StreamIO:
     ) -> None:
         """Send the ciphertext that is there, waiting until the kernel takes it."""
         while core.has_output and not self._flush_now(core):
-            send = Send(self._fd.sock, core.pending_output(), 0)
+            send = Send(self.fd.sock, core.pending_output(), 0)
             core.send_in_flight = True
             try:
                 await self._send_remaining(operation, send, deadline)
