@@ -9,33 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from wireline._core.deadline import Deadline, check_timeout
-from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._core.stream import SOME, StreamCore, check_size
 from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import (
-    CONNECTING,
     KERNEL_WAITS,
     State,
     Unclaimed,
     accept_now,
     close_unclaimed,
     is_failed_before_accept,
-    refuse_itself,
     shut_down_writing,
 )
 from wireline._os.process import process
-from wireline._os.resolver import look_up
 from wireline._socket_base import BaseSocket
 from wireline._validation import (
     Buffer,
@@ -48,9 +42,10 @@ from wireline._validation import (
 )
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError, rename
+from wireline.net._connect import connect_to, resolve
 from wireline.net._datagram_io import DatagramIO
 from wireline.net._fd_guard import FdGuard, Use
-from wireline.net._poll import Latch, Readiness, start_deadline, wait_for_lookup
+from wireline.net._poll import start_deadline
 from wireline.net._retry import until_ready
 from wireline.net._stream_io import StreamIO
 from wireline.net._write_lock import Permit
@@ -73,10 +68,6 @@ if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
 
 __all__ = ["Accepted", "Socket"]
-
-# A Unix listener whose queue is full refuses a connect that may not wait, and no event tells when there is room.
-# Seconds between two attempts; both are guesses: short beside a human, long beside a system call.
-_UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
 # Where a thread finds no permit while others queue for it.
@@ -721,7 +712,7 @@ class Socket(BaseSocket):
         """Where a datagram goes: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
             return unix_path(str(address) if isinstance(address, IpAddress) else address)
-        return self._resolve("send_to", *peer_arguments(address, port), deadline)[0][4]
+        return resolve(self, self._guard, "send_to", *peer_arguments(address, port), deadline)[0][4]
 
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -819,7 +810,7 @@ class Socket(BaseSocket):
                 raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
             self._may_connect("connect")
             secure = self._client_core(host, port)
-            found = self._resolve("connect", host, port, deadline)
+            found = resolve(self, self._guard, "connect", host, port, deadline)
             self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
@@ -847,14 +838,6 @@ class Socket(BaseSocket):
             self._may_connect("connect_unix")
             self._connect_to_any("connect_unix", [where], self._client_core("", 0), deadline)
 
-    def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
-        sock = self._sock
-        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
-        found = wait_for_lookup(lookup, operation, deadline, self._guard.waker)
-        self._raise_if_closed(operation)
-        assert found is not None
-        return found
-
     def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
@@ -865,7 +848,7 @@ class Socket(BaseSocket):
         try:
             for position, target in enumerate(targets, 1):
                 try:
-                    self._connect_to(operation, target, deadline)
+                    connect_to(self, self._guard, operation, target, deadline)
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
@@ -888,25 +871,6 @@ class Socket(BaseSocket):
                     self._renew()
             raise
 
-    def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
-        sock = self._sock
-        pause = _UNIX_RETRY_FIRST
-        while True:
-            code = sock.connect_ex(target)
-            if code in CONNECTING and sock.family != AF_UNIX:
-                if not Readiness(sock.fileno(), write=True, waker=self._guard.waker).wait(deadline):
-                    assert deadline is not None
-                    raise SocketTimeout(operation, deadline.seconds)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._raise_if_closed(operation)
-            if code == 0:
-                refuse_itself(sock)
-                break
-            if code not in CONNECTING:
-                raise OSError(code, os.strerror(code))
-            self._pause(operation, pause, deadline)
-            pause = min(2 * pause, _UNIX_RETRY_LONGEST)
-
     def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before any call may use the connection."""
         try:
@@ -915,13 +879,6 @@ class Socket(BaseSocket):
             self._unconnected()
             raise
         self._published()
-
-    def _pause(self, operation: str, seconds: float, deadline: Deadline | None) -> None:
-        if deadline is not None:
-            seconds = min(seconds, deadline.remaining(time.monotonic()))
-            if not seconds:
-                raise SocketTimeout(operation, deadline.seconds)
-        self._guard.waker.wait_for(Latch(), seconds)
 
     # Accepting.
 
