@@ -369,7 +369,7 @@ class StreamCore:
             return None
         if line.too_long and on_long == "raise":
             raise LineTooLongError("recv_line", max_length)
-        return self._deliver_line(line, flags) or EMPTY_LINE
+        return self._deliver_line(line, flags)
 
     def pending_line(self) -> bytes:
         """A copy of the bytes of an unfinished line."""
@@ -382,8 +382,8 @@ class StreamCore:
 
     def _deliver_line(self, line: Line, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
-            return self._buffer.peek(line.size)
-        return self._buffer.take_line(line.size, line.consumed)
+            return self._buffer.peek(line.size) or EMPTY_LINE
+        return self._buffer.take_line(line.size, line.consumed) or EMPTY_LINE
 
     def _want(self, amount: int, direct: Direct = SOME, limit: int = 0) -> None:
         """Set how much to receive (a buffer at least, if buffered) and how ``accept`` may use it."""

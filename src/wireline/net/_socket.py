@@ -9,33 +9,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from wireline._core.deadline import Deadline, check_timeout
-from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._core.stream import SOME, StreamCore, check_size
 from wireline._os.datagram import Datagram, Received
 from wireline._os.descriptor import (
-    CONNECTING,
     KERNEL_WAITS,
     State,
     Unclaimed,
     accept_now,
     close_unclaimed,
     is_failed_before_accept,
-    refuse_itself,
     shut_down_writing,
 )
 from wireline._os.process import process
-from wireline._os.resolver import look_up
 from wireline._socket_base import BaseSocket
 from wireline._validation import (
     Buffer,
@@ -48,11 +42,13 @@ from wireline._validation import (
 )
 from wireline.address import Address, IpAddress, display_address, unix_path
 from wireline.errors import SockAddr, SocketTimeout, WirelineError, rename
+from wireline.net._connect import connect_to, resolve
 from wireline.net._datagram_io import DatagramIO
 from wireline.net._fd_guard import FdGuard, Use
-from wireline.net._poll import Latch, Readiness, start_deadline, wait_for_lookup
+from wireline.net._poll import start_deadline
 from wireline.net._retry import until_ready
 from wireline.net._stream_io import StreamIO
+from wireline.net._write_lock import Permit
 from wireline.options import (
     AF_INET,
     AF_INET6,
@@ -73,9 +69,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Accepted", "Socket"]
 
-# A Unix listener whose queue is full refuses a connect that may not wait, and no event tells when there is room.
-# Seconds between two attempts; both are guesses: short beside a human, long beside a system call.
-_UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
+
+# Where a thread finds no permit while others queue for it.
+_NO_PERMITS: list[Permit] = []
 
 
 class Socket(BaseSocket):
@@ -190,45 +186,29 @@ class Socket(BaseSocket):
             # One message after the other: the core would answer "not yet", so no request is made (half of our time).
             io = self._io
             core_slot = io.core_slot
+            core = None
             try:
                 core = core_slot.pop()
-            except IndexError:
-                pass  # then it is no stream, or another thread is reading
+                # An interrupted call has left something in the `inbox`: then the core is to recover first.
+                if core.fast_recv_ok and core.inbox is None:
+                    for core.inbox in io.receive:  # no signal handler can run in between: see `StreamIO.fill`
+                        break
+                    data = core.inbox
+                    if core.is_tls:  # what `accept` does without TLS is the next condition, without the call
+                        core.direct = SOME
+                        core.direct_limit = max_size
+                        data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
+                    if data and len(data) <= max_size:
+                        core.undo = core.inbox = None
+                        core_slot += self._guard.cores
+                        if io.quiet_epoch is not process.epoch:
+                            io.leave(self)
+                        return data
+            except BaseException as error:  # noqa: BLE001 -- raised again there
+                io.fast_recv_failed(self, core, error)
             else:
-                try:
-                    if core.fast_recv_ok and core.inbox is None:
-                        for (
-                            core.inbox
-                        ) in io.receive:  # no signal handler can run in between: see `StreamIO.fill`
-                            break
-                        data = core.inbox
-                        if (
-                            core.is_tls and data
-                        ):  # what `accept` does without TLS is in the next line, without the call
-                            core.direct = SOME
-                            core.direct_limit = max_size
-                            data = core.accept(data)
-                        if data and len(data) <= max_size:
-                            core.undo = core.inbox = None
-                            core_slot += self._guard.cores
-                            if io.quiet_epoch is not process.epoch:
-                                io.leave(self)
-                            return data
-                except BlockingIOError:
-                    pass  # where the kernel does not wait
-                except OSError as error:
-                    if not io.is_the_systems(error):
-                        io.end_interrupted_read(self, error)
-                        raise
-                    core.inbox = error
-                except BaseException as error:
-                    io.end_interrupted_read(self, error)
-                    raise
-                core_slot += self._guard.cores
-                del core  # a reference of a call that is over would look like one of a reader
-                if io.quiet_epoch is not process.epoch:
-                    io.leave(self)
-                    self._raise_if_closed("recv_some")  # then it was `close` that woke us
+                io.end_fast_recv(self)
+            del core  # a reference of a call that is over would look like one of a reader
         if self._datagrams is not None:
             return self._datagrams.receive(self, "recv_some", max_size, flags, timeout).data
         return self._io.read(self, StreamCore.recv_some, timeout, max_size, flags)
@@ -493,43 +473,39 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument is of the wrong type, or negative.
         """
+        io = self._io
         deadline = None
         if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
             payload: bytes | memoryview = data
+            in_kernel = io.kernel_waits
         else:
             self.last_bytes_sent = 0  # for what is refused here
-            payload = data if type(data) is bytes else sendable(data)
+            payload = sendable(data)
             check_flags(flags)
             deadline = start_deadline(check_timeout(timeout))
-        io = self._io
+            in_kernel = io.waits_in_kernel(deadline)
         writing = io.write_lock
         free = writing.free
+        permit: Permit | None
         try:
-            permit = None if writing.queue else free.pop()
+            permit = (_NO_PERMITS if writing.queue else free).pop()
         except IndexError:
-            permit = None
-        if permit is None:
-            self.last_bytes_sent = 0
-            if self._datagrams is not None:
-                self.last_bytes_sent = self._datagrams.send(self, "send", payload, deadline)
-                return
-            permit = io.queue_to_write(self, "send", deadline)
+            permit = self._wait_to_send(payload, deadline)
+        if permit is None:  # it was a datagram
+            return
         # The core is not kept in a variable here: it would look like one that a reader holds.
         sent, before = 0, self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
         try:
             # Mostly all of it fits. If not, and without a deadline, the kernel waits until all is sent.
-            if deadline is None and io.kernel_waits and payload:
+            if in_kernel and payload:
                 sent = io.sender.send(payload, NO_SIGNAL)
             while sent != len(payload) or self._core.unsent:  # type: ignore[union-attr]
                 sent += io.send_more(payload, sent, deadline)
             self.last_bytes_sent = sent
-        except BaseException as error:
-            # A signal handler may have interrupted the core after it took bytes, and before we counted them.
+        except BaseException as error:  # noqa: BLE001 -- raised again below
+            # A signal handler may have interrupted the core after it took bytes, and before they were counted here.
             self.last_bytes_sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
-            if isinstance(error, SocketTimeout) or not isinstance(error, OSError):
-                raise
-            if self._is_real(error, flags, "send"):
-                raise
+            self._send_failed(error, flags)
         finally:
             free += writing.permits
             if writing.queue:
@@ -538,6 +514,24 @@ class Socket(BaseSocket):
                 io.leave(self)
             if self._core.has_output:  # type: ignore[union-attr]
                 io.send_output(self)  # of a read, which found the lock taken
+
+    def _wait_to_send(self, payload: bytes | memoryview, deadline: Deadline | None) -> Permit | None:
+        """Queue for the write lock; or send a datagram and return None."""
+        self.last_bytes_sent = 0
+        if self._datagrams is not None:
+            self.last_bytes_sent = self._datagrams.send(self, "send", payload, deadline)
+            return None
+        return self._io.queue_to_write(self, "send", deadline)
+
+    def _send_failed(self, error: BaseException, flags: SocketFlag) -> None:
+        """Raise the error that is being handled, unless it says that the peer is gone and ``flags`` allow that."""
+        is_the_networks = isinstance(error, OSError) and not isinstance(error, SocketTimeout)
+        if is_the_networks and not self._is_real(cast("OSError", error), flags, "send"):
+            return
+        try:
+            raise error
+        finally:
+            del error  # the traceback keeps this frame
 
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -718,7 +712,7 @@ class Socket(BaseSocket):
         """Where a datagram goes: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
             return unix_path(str(address) if isinstance(address, IpAddress) else address)
-        return self._resolve("send_to", *peer_arguments(address, port), deadline)[0][4]
+        return resolve(self, self._guard, "send_to", *peer_arguments(address, port), deadline)[0][4]
 
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -816,7 +810,7 @@ class Socket(BaseSocket):
                 raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
             self._may_connect("connect")
             secure = self._client_core(host, port)
-            found = self._resolve("connect", host, port, deadline)
+            found = resolve(self, self._guard, "connect", host, port, deadline)
             self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
@@ -844,14 +838,6 @@ class Socket(BaseSocket):
             self._may_connect("connect_unix")
             self._connect_to_any("connect_unix", [where], self._client_core("", 0), deadline)
 
-    def _resolve(self, operation: str, host: str, port: int, deadline: Deadline | None) -> list[AddrInfo]:
-        sock = self._sock
-        lookup = look_up(host, port, sock.family, sock.type, sock.proto)
-        found = wait_for_lookup(lookup, operation, deadline, self._guard.waker)
-        self._raise_if_closed(operation)
-        assert found is not None
-        return found
-
     def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
@@ -862,7 +848,7 @@ class Socket(BaseSocket):
         try:
             for position, target in enumerate(targets, 1):
                 try:
-                    self._connect_to(operation, target, deadline)
+                    connect_to(self, self._guard, operation, target, deadline)
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
@@ -885,25 +871,6 @@ class Socket(BaseSocket):
                     self._renew()
             raise
 
-    def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
-        sock = self._sock
-        pause = _UNIX_RETRY_FIRST
-        while True:
-            code = sock.connect_ex(target)
-            if code in CONNECTING and sock.family != AF_UNIX:
-                if not Readiness(sock.fileno(), write=True, waker=self._guard.waker).wait(deadline):
-                    assert deadline is not None
-                    raise SocketTimeout(operation, deadline.seconds)
-                code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            self._raise_if_closed(operation)
-            if code == 0:
-                refuse_itself(sock)
-                break
-            if code not in CONNECTING:
-                raise OSError(code, os.strerror(code))
-            self._pause(operation, pause, deadline)
-            pause = min(2 * pause, _UNIX_RETRY_LONGEST)
-
     def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before any call may use the connection."""
         try:
@@ -912,13 +879,6 @@ class Socket(BaseSocket):
             self._unconnected()
             raise
         self._published()
-
-    def _pause(self, operation: str, seconds: float, deadline: Deadline | None) -> None:
-        if deadline is not None:
-            seconds = min(seconds, deadline.remaining(time.monotonic()))
-            if not seconds:
-                raise SocketTimeout(operation, deadline.seconds)
-        self._guard.waker.wait_for(Latch(), seconds)
 
     # Accepting.
 

@@ -196,22 +196,8 @@ class StreamIO:
             if core.undo is not None or core.inbox is not None or core._buffer.size or core.lines:
                 core.note()
             answer = request(core, *args)
-            deadline: Deadline | None = None
-            while answer is None:
-                if not self.fill(owner, core, request.__name__, wait=timeout is None and self.kernel_waits):
-                    # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
-                    deadline = deadline or start_deadline(timeout)
-                    self.wait_for_input(request.__name__, deadline)
-                    continue
-                answer = core.accept(core.inbox)  # type: ignore[arg-type] # `fill` has set it
-                if answer is None and (answer := request(core, *args)) is None:
-                    if self.quiet_epoch is None:  # a call that always finds something is not woken by `close`
-                        raise_if_closed(owner, request.__name__)
-                    # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
-                    if timeout:
-                        deadline = deadline or Deadline(timeout, time.monotonic())
-                        if deadline.passed(time.monotonic()):
-                            raise SocketTimeout(request.__name__, timeout)
+            if answer is None:
+                answer = self._wait_for_answer(owner, core, request, timeout, args)
             if into is not None:
                 into[: len(answer)] = answer  # before it is forgotten: it is not the caller's yet
         except BaseException as error:
@@ -224,6 +210,64 @@ class StreamIO:
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
         return answer
+
+    def _wait_for_answer(
+        self,
+        owner: BaseSocket,
+        core: StreamCore,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        args: tuple[*Ts],
+    ) -> bytes:
+        """Receive until the request has an answer, which stays in the core until ``read`` has put that back."""
+        operation = request.__name__
+        wait = timeout is None and self.kernel_waits
+        deadline: Deadline | None = None
+        try:
+            while True:
+                if not self.fill(owner, core, operation, wait=wait):
+                    # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
+                    deadline = deadline or start_deadline(timeout)
+                    self.wait_for_input(operation, deadline)
+                    continue
+                answer = core.accept(core.inbox)  # type: ignore[arg-type] # `fill` has set it
+                if answer is not None or (answer := request(core, *args)) is not None:
+                    return answer
+                if self.quiet_epoch is None:  # a call that always finds something is not woken by `close`
+                    raise_if_closed(owner, operation)
+                # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
+                if timeout:
+                    deadline = deadline or Deadline(timeout, time.monotonic())
+                    if deadline.passed(time.monotonic()):
+                        raise SocketTimeout(operation, timeout)
+        except BaseException:
+            del core  # the traceback would keep it
+            raise
+
+    def end_fast_recv(self, owner: BaseSocket) -> None:
+        """Put the core back after a receive of ``recv_some`` that has no answer yet; what it gave is in the core."""
+        core_slot = self.core_slot
+        core_slot += self._guard.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+            raise_if_closed(owner, "recv_some")  # then it was `close` that woke us
+
+    def fast_recv_failed(self, owner: BaseSocket, core: StreamCore | None, error: BaseException) -> None:
+        """Handle the exception of that receive, or of taking the core for it."""
+        if core is None:
+            if isinstance(error, IndexError):
+                return  # it is no stream, or another thread is reading
+        elif isinstance(error, OSError) and self.is_the_systems(error):
+            if not isinstance(error, BlockingIOError):  # that is where the kernel does not wait
+                core.inbox = error
+            self.end_fast_recv(owner)
+            return
+        else:
+            self.end_interrupted_read(owner, error)
+        try:
+            raise error
+        finally:
+            del error, core  # the traceback keeps this frame
 
     def end_interrupted_read(self, owner: BaseSocket, error: BaseException) -> None:
         """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
@@ -319,6 +363,10 @@ class StreamIO:
         self.write_lock.release()
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
+
+    def waits_in_kernel(self, deadline: Deadline | None) -> bool:
+        """Whether a send may wait inside the system call."""
+        return deadline is None and self.kernel_waits
 
     def send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
