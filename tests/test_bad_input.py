@@ -296,8 +296,13 @@ def flavour(request: pytest.FixtureRequest) -> str:
 class Bystander:
     """An event loop that claims to run and does nothing: a call that uses it was not refused at once."""
 
+    time = call_at = add_reader = None
+
     def is_closed(self) -> bool:
         return True
+
+    def is_running(self) -> bool:
+        return False
 
 
 BYSTANDER = Bystander()
@@ -345,9 +350,9 @@ def test_bad_arguments_are_refused_before_any_system_call(
         with noted(f"{parameter} on {kind}"), SOCKETS[kind](FLAVOURS[flavour]) as sock:
             for value, error in call.bad[parameter]:
                 with noted(value):
-                    if isinstance(sock, AsyncSocket) and sock._fd.state.loop is not None:
+                    if isinstance(sock, AsyncSocket) and sock._fd.port.loop is not None:
                         # So that a task which has used its share does not yield first.
-                        sock._fd.state.left = 128
+                        sock._fd.port.budget = 128
                     refusal(syscalls, error, bound(sock, name), **{**call.good, parameter: value})
             assert kind == "no" or not sock.is_closed
 

@@ -12,7 +12,7 @@ import pytest
 from tests.faults.syscalls import Syscalls
 from tests.tls import certificates
 from wireline import SocketTimeout
-from wireline.net import Socket, _stream, dial, serve
+from wireline.net import Socket, _stream_io, dial, serve
 from wireline.tls import SslContext
 
 
@@ -71,14 +71,14 @@ def test_what_is_buffered_costs_no_system_call_and_no_clock(
     with connected(syscalls) as (sock, peer):
         peer.sendall(b"x" * 100 + b"\nline\n")
         assert sock.recv_exactly(1) == b"x"
-        monkeypatch.setattr(_stream.time, "monotonic", no_clock)
+        monkeypatch.setattr(_stream_io.time, "monotonic", no_clock)
         with syscalls.recording() as calls:
             assert sock.recv_some(9, timeout=30) == b"x" * 9
             assert sock.recv_exactly(90, timeout=30) == b"x" * 90
             assert sock.recv_line(timeout=30) == b"\r\n"
             assert sock.recv_line(timeout=30) == b"line"
         assert calls == []
-        monkeypatch.setattr(_stream.time, "monotonic", time.monotonic)
+        monkeypatch.setattr(_stream_io.time, "monotonic", time.monotonic)
 
 
 def test_a_timeout_costs_no_clock_where_something_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +88,7 @@ def test_a_timeout_costs_no_clock_where_something_is_there(monkeypatch: pytest.M
     ours, peer = socket.socketpair()
     with peer, Socket.from_socket(ours) as sock:
         with monkeypatch.context() as patch:
-            patch.setattr(_stream.time, "monotonic", no_clock)
+            patch.setattr(_stream_io.time, "monotonic", no_clock)
             for read in (
                 lambda: sock.recv_some(timeout=30),
                 lambda: sock.recv_exactly(5, timeout=30),

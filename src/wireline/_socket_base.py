@@ -1,8 +1,8 @@
 """What a socket is before it waits for anything: everything that both flavours do in the same way.
 
-A flavour adds the waiting methods, and three hooks that this room calls: ``_use`` (hold the descriptor for the
-length of one call), ``_opened`` (the socket became connected) and ``_retire`` (wake whoever waits, close the
-descriptor). What to do at every turn is decided here or in the core.
+A flavour adds the methods that wait, and overrides what this module calls: ``_use`` (hold the descriptor for the length
+of one call), ``_opened`` (the socket became connected) and ``_retire`` (wake the calls that wait, close the
+descriptor). All decisions are made here or in the core.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ import os
 import socket
 import threading
 import warnings
+import weakref
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from wireline._core.deadline import FOREVER, check_timeout
-from wireline._core.stream import StreamCore
+from wireline._core.stream import Sender, StreamCore
 from wireline._os import unix_file
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import (
@@ -32,6 +34,17 @@ from wireline._os.descriptor import (
 from wireline._os.linger import close_in_background
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
+from wireline._pending_handshakes import IncomingClient, PendingHandshakes
+from wireline._tls_facts import (
+    begin_upgrade,
+    certificates,
+    closing_output,
+    psk_identity,
+    repr_extra,
+    require_tls_core,
+    tls_core_of,
+    tls_error,
+)
 from wireline._validation import UnixPath, option_number, require_int
 from wireline.address import (
     Address,
@@ -47,16 +60,27 @@ from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    DONT_WAIT,
     IPPROTO_TCP,
+    NO_SIGNAL,
     SAFE_DISCONN,
     SOCK_DGRAM,
     SOCK_STREAM,
     SOMAXCONN,
+    AcceptResult,
     SocketFlag,
     SockOpt,
     check_flags,
     is_disconnection_error,
 )
+
+if TYPE_CHECKING:
+    import ssl
+
+    from wireline._core.tls import TlsCore
+    from wireline.tls import Certificate, SslContext, TlsInfo
+
+_NOW = DONT_WAIT | NO_SIGNAL
 
 
 class BaseSocket:
@@ -69,6 +93,12 @@ class BaseSocket:
     # Level and number of each option that was set, with its value, the one set last at the end. There is none before
     # the first is set: ten thousand sockets remember options each.
     _options: dict[tuple[int, int], int] | None = None
+
+    # Clients of a TLS listener: accepted by `try_accept_addr`, and in their handshake.
+    _pending_handshakes: PendingHandshakes[Any] | None = None
+
+    _shared: ClassVar[bool] = False
+    """Whether one thread may read while another writes."""
 
     last_bytes_sent: int
     """Bytes that the last ``send`` got out, however it ended."""
@@ -117,6 +147,10 @@ class BaseSocket:
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
+        self._sender: Sender = sock  # what sends plaintext
+        self._tls: SslContext | None = None
+        self._tls_name = ""
+        self._handshaking: set[BaseSocket] | None = None  # accepted, and in their handshake
         self._peer: Address | None = None
         self._bound: SockAddr | None = None
         self._unix_file: unix_file.UnixFile | None = None
@@ -232,8 +266,8 @@ class BaseSocket:
         """Everybody may read and write now."""
 
     def _retire(self, linger: float | None) -> None:
-        """``close`` was called, for the first time: wake who waits and close the descriptor."""
-        raise NotImplementedError
+        """``close`` was called, for the first time: wake the calls that wait and close the descriptor."""
+        self._dispose(linger)
 
     def _is_disposed(self) -> bool:
         """Whether an earlier ``close`` came to its end; one that an exception ended is to be made again."""
@@ -253,21 +287,23 @@ class BaseSocket:
     def _inherit(self) -> None:
         """This process is about to become the owner of a socket of its parent's: drop what only the parent has."""
 
-    # Hooks of TLS, in the room above.
+    def _hold(self, operation: str) -> object:
+        """Be the only call that reads and writes the stream, until ``_published``.
 
-    def _may_detach(self) -> None:
-        """Refuse to give up a descriptor that is of no use alone."""
+        Returns:
+            That right, which lasts as long as there is a reference to it.
+        """
+        self._open_sock(operation)
+        return self._core
 
-    def _close_pending_handshakes(self) -> None:
-        """Close the clients of a listener that are not handed out yet."""
+    def _send_output(self) -> None:
+        """Send what a read has made, unless another call is sending, which will look again."""
+        if self._core is not None:
+            self._flush_now(self._core)
 
-    def _last_words(self, linger: float | None) -> tuple[float | None, bytes]:
-        """What to send at the end, and how long to linger for that."""
-        return linger, b""
-
-    def _traits(self) -> list[str]:
-        """What else ``repr`` tells."""
-        return []
+    def _write_in_flight(self) -> bool:
+        """Whether an operation that cannot be stopped is sending."""
+        return False
 
     # Processes.
 
@@ -317,15 +353,22 @@ class BaseSocket:
                 self._published()
 
     def _take_core(self, core: StreamCore) -> None:
-        """Answer reads with this one from now on."""
+        """Read and send by this core from now on."""
         self._core = core
         self._lines = core.lines
+        self._sender = core.sender(self._sock)
+        tls_core = tls_core_of(core)
+        if tls_core is not None:
+            send_output = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
+            tls_core.on_output = lambda: _invoke(send_output())
+            assert tls_core.thread_safe or not self._shared, "threads need a core that has a lock"
 
     def _unconnected(self) -> None:
         """Be a socket again that may be connected."""
         self._state = State.FRESH
         self._core = self._peer = None
         self._lines = []
+        self._sender = self._sock
 
     def _renew(self) -> None:
         """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
@@ -374,12 +417,10 @@ class BaseSocket:
     # Errors.
 
     def _raise_if_closed(self, operation: str) -> None:
-        if self._closing.locked():
-            raise closed_meanwhile(operation)
+        raise_if_closed(self, operation)
 
     def _annotated(self, error: OSError, operation: str) -> OSError:
-        error.add_note(f"during {operation} on {self!r}")
-        return error
+        return annotated(error, operation, self)
 
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
@@ -393,7 +434,7 @@ class BaseSocket:
     def _note_reset(self, error: OSError) -> None:
         """Keep the reset that a send has found out about, for who reads (R12)."""
         if isinstance(error, ConnectionResetError) and self._core is not None:
-            self._core.broken = error.with_traceback(None)
+            self._core.pending_reset = error.with_traceback(None)
 
     # Addresses and binding.
 
@@ -573,6 +614,200 @@ class BaseSocket:
             return
         raise OSError(code, os.strerror(code)) if code else OSError("the call failed and left no error code")
 
+    # Becoming a TLS socket.
+
+    def _wrap(self, context: SslContext, hostname: str) -> None:
+        """Make ``connect`` or ``accept`` do a handshake: ``SslContext.wrap_socket``."""
+        self._open_sock("wrap_socket")
+        self._require("wrap_socket", datagram=False)
+        if self._state is State.CONNECTED:
+            raise OSError(errno.EISCONN, "wrap_socket: the socket is connected, see wrap_connected_socket")
+        self._tls, self._tls_name = context, hostname
+
+    def _client_core(self, host: str, port: int) -> TlsCore | None:
+        """What ``connect`` needs if the socket is wrapped."""
+        if self._tls is None:
+            return None
+        name = self._tls_name or host
+        return self._tls._client_core(name, port, buffered=self._buffered, shared=self._shared)
+
+    def _server_core(self, context: SslContext) -> TlsCore:
+        """What a client needs that was accepted."""
+        return context._server_core(buffered=self._buffered, shared=self._shared)
+
+    def _begin_upgrade(self, tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
+        """Read and send by TLS. From here on nothing is sent in clear, however the handshake ends."""
+        begin_upgrade(tls_core, plaintext_core, leftover)
+        self._take_core(tls_core)
+
+    # Clients that are not handed out before their handshake is done.
+
+    @contextlib.contextmanager
+    def _welcome(self, client: BaseSocket) -> Iterator[None]:
+        """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
+        if self._handshaking is None:
+            self._handshaking = set()
+        self._handshaking.add(client)
+        try:
+            self._open_sock("accept")
+            yield
+        except BaseException:
+            client.close()
+            raise
+        finally:
+            self._handshaking.discard(client)
+
+    def _next_ready_client(
+        self, accept: Callable[[], tuple[Self, Address] | None]
+    ) -> tuple[AcceptResult, Self | None, Address | None]:
+        """What ``try_accept_addr`` returns of a TLS listener; ``accept`` gives a client that has connected, or None."""
+        self._open_sock("accept")
+        # `setdefault` is atomic: two threads get one.
+        pending: PendingHandshakes[Self] = self._pending_handshakes or vars(self).setdefault(
+            "_pending_handshakes", PendingHandshakes()
+        )
+        result = pending.next_ready(lambda: self._incoming(accept()))
+        if self._closing.locked():  # by another thread, before there was a room
+            pending.close()
+        return result
+
+    def _incoming(self, accepted: tuple[Self, Address] | None) -> IncomingClient[Self] | None:
+        """Prepare the handshake with a client that ``try_accept_addr`` has accepted."""
+        if accepted is None:
+            return None
+        client, address = accepted
+        try:
+            assert self._tls is not None
+            return IncomingClient(client, address, client._server_core(self._tls))
+        except BaseException:
+            client.close()
+            raise
+
+    def _step_handshake(self, tls_core: TlsCore) -> bool:
+        """Go on with a handshake as far as that is possible without waiting; whether it is done."""
+        while not tls_core.handshake():
+            self._flush_now(tls_core)
+            try:
+                tls_core.feed(self._sock.recv(tls_core.recv_size, DONT_WAIT))
+            except BlockingIOError:
+                return False
+            except OSError as error:
+                tls_core.fail(error)
+        self._flush_now(tls_core)
+        return True
+
+    def _close_pending_handshakes(self) -> None:
+        for client in tuple(self._handshaking or ()):
+            client.close()
+        if self._pending_handshakes is not None:
+            self._pending_handshakes.close()
+
+    # Sending without waiting, for the call that holds the write lock.
+
+    def _flush_now(self, core: StreamCore) -> bool:
+        """Send the ciphertext that is there as far as there is room; return whether that was all."""
+        return not self._write_in_flight() and core.flush(self._sock.send, _NOW)
+
+    def _send_available(self, core: StreamCore, payload: bytes | memoryview) -> int:
+        """Send as much as there is room for; return how many bytes of ``payload`` count as sent. It raises no OSError.
+
+        These are the bytes that the system has taken, and over TLS all of a chunk (up to 64 KiB) of which it has taken
+        a part, or for which there was no room. The rest of that is ``core.unsent``, and the next sending call, even
+        with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
+        """
+        sent = 0
+        try:
+            if self._flush_now(core):
+                # An operation of the loop may be using the socket.
+                while sent < len(payload) and not core.unsent and not self._write_in_flight():
+                    sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
+        except OSError as error:
+            self._note_reset(error)
+        if sent == len(payload):
+            core.message_incomplete = False
+        return sent
+
+    # What is known of the connection.
+
+    @property
+    def is_ssl(self) -> bool:
+        """Whether the socket speaks TLS, or will when it is connected."""
+        return self._tls is not None or tls_core_of(self._core) is not None
+
+    @property
+    def got_handshake(self) -> bool:
+        """Whether the TLS handshake is done.
+
+        Raises:
+            ssl.SSLError: the socket does not speak TLS.
+        """
+        if not self.is_ssl:
+            raise tls_error("got_handshake: the socket does not speak TLS")
+        tls_core = tls_core_of(self._core)
+        return tls_core is not None and tls_core.engine.established
+
+    def get_peer_certificates(self) -> list[Certificate]:
+        """Return the peer's certificates, its own first, the root last.
+
+        Returns:
+            The chain that was verified; empty if there is none, or none was verified. A resumed server side knows
+            the client's own certificate only; a resumed client keeps the chain of the first connection.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        self._open_sock("get_peer_certificates")
+        return certificates(self._core)
+
+    def get_psk_identity(self) -> str:
+        """Return the PSK identity that the handshake has proven; ``""`` if no pre-shared key was used.
+
+        Raises:
+            ClosedError: the socket is closed.
+        """
+        self._open_sock("get_psk_identity")
+        return psk_identity(self._core)
+
+    @property
+    def tls_info(self) -> TlsInfo:
+        """What the handshake has agreed on: version, cipher, ALPN protocol, resumed or not, server name.
+
+        Raises:
+            ClosedError: the socket is closed.
+            ssl.SSLError: the socket does not speak TLS, or has not yet.
+        """
+        tls_core = self._require_tls_core("tls_info")
+        return tls_core.with_ssl_object(tls_core.engine.policy.info)
+
+    @property
+    def ssl_handle(self) -> ssl.SSLObject:
+        """The ``ssl.SSLObject`` of the connection. Reading or writing through it breaks the socket.
+
+        Raises:
+            ClosedError: the socket is closed.
+            ssl.SSLError: the socket does not speak TLS, or has not yet.
+        """
+        return self._require_tls_core("ssl_handle").engine.obj
+
+    @property
+    def ssl_pointer(self) -> int:
+        """OpenSSL's ``SSL*`` as a number, for calls by ``ctypes`` or ``cffi``.
+
+        It is valid until the socket is closed. Never free it, never use it in another thread than the one that is
+        inside a call of this socket.
+
+        Raises:
+            ClosedError: the socket is closed.
+            NotImplementedError: it cannot be reached in this interpreter; the text says why.
+            ssl.SSLError: the socket does not speak TLS, or has not yet.
+        """
+        tls_core = self._require_tls_core("ssl_pointer")
+        return tls_core.with_ssl_object(tls_core.engine.policy.pointer)
+
+    def _require_tls_core(self, operation: str) -> TlsCore:
+        self._open_sock(operation)
+        return require_tls_core(self._core, operation, wrapped=self._tls is not None)
+
     # Life and death.
 
     @property
@@ -602,7 +837,8 @@ class BaseSocket:
             ssl.SSLError: the socket speaks TLS.
         """
         self._open_sock("detach")
-        self._may_detach()
+        if tls_core_of(self._core) is not None:
+            raise tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
         return self._give_up()
@@ -650,10 +886,10 @@ class BaseSocket:
             self._retire(linger)
 
     def _dispose(self, linger: float | None) -> None:
-        """Close the descriptor; nobody uses it any more."""
-        linger, farewell = self._last_words(linger)
+        """Close the descriptor; no call uses it any more."""
+        linger, final_bytes = closing_output(self._core, linger)
         close_in_background(
-            self._sock, linger if self._core is not None else None, farewell, read_shutdown=self._deaf
+            self._sock, linger if self._core is not None else None, final_bytes, read_shutdown=self._deaf
         )
 
     def _remove_unix_file(self) -> None:
@@ -671,7 +907,8 @@ class BaseSocket:
         with contextlib.suppress(OSError):
             parts.append(f"local={format_address(self.local_addr)}")
             parts.append(f"peer={format_address(self.peer_addr)}")
-        parts += self._traits()
+        if self.is_ssl:
+            parts.append(repr_extra(self._core))
         return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
 
     def __del__(self) -> None:
@@ -687,9 +924,26 @@ class BaseSocket:
             self.close()
 
 
+def _invoke(method: Callable[[], object] | None) -> None:
+    if method is not None:
+        method()
+
+
 def closed_meanwhile(operation: str) -> ClosedError:
-    """What whoever waits is told when this side closes the socket."""
+    """Return the error of a call that waits when this side closes the socket."""
     return ClosedError(f"{operation}: the socket was closed while it waited")
+
+
+def raise_if_closed(sock: BaseSocket, operation: str) -> None:
+    """After a wait: fail if this side has closed the socket meanwhile."""
+    if sock.is_closed:
+        raise closed_meanwhile(operation)
+
+
+def annotated(error: OSError, operation: str, sock: BaseSocket) -> OSError:
+    """Add to an error what it happened to."""
+    error.add_note(f"during {operation} on {sock!r}")
+    return error
 
 
 _KINDS = {AF_INET: "IPv4", AF_INET6: "IPv6", AF_UNIX: "Unix"}

@@ -1,4 +1,4 @@
-"""``Sleep`` under ``asyncio.Task``: woken at once, cancelled, timed out, and the same as a future in all else."""
+"""``Waiter`` under ``asyncio.Task``: woken at once, cancelled, timed out, and the same as a future in all else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import HOWS, LEFT, GivenUp
 from wireline.asyncnet import _asyncio
-from wireline.asyncnet._asyncio import Sleep, can_poll, when_done
+from wireline.asyncnet._asyncio import has_readiness, running_port
+from wireline.asyncnet._completion_queue import when_done
+from wireline.asyncnet._waiter import Waiter
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 
@@ -28,12 +30,12 @@ every_task = pytest.mark.parametrize("task_type", TASKS, ids=["c", "python"])
 Start = Callable[[Coroutine[Any, Any, Any]], "asyncio.Task[Any]"]
 
 
-class Nap(Sleep):
-    """The plainest sleep: it is woken by hand."""
+class Nap(Waiter):
+    """The plainest waiter: it is woken by hand."""
 
     def __init__(self) -> None:
-        super().__init__(asyncio.get_running_loop())
-        self.abandoned = 0
+        super().__init__(running_port())
+        self.cancellations = 0
 
     def __await__(self) -> Generator[Nap, None, str]:
         self.pending = True
@@ -41,8 +43,8 @@ class Nap(Sleep):
         yield self
         return "rested"
 
-    def left(self) -> None:
-        self.abandoned += 1
+    def abandoned(self) -> None:
+        self.cancellations += 1
 
 
 @pytest.fixture(params=TASKS, ids=["c", "python"])
@@ -155,7 +157,7 @@ async def test_waking_nobody_does_nothing(way: Way) -> None:
     nap.wake_soon(ValueError())
     assert nap.done()
     assert not nap.cancel()
-    assert nap.abandoned == 0
+    assert nap.cancellations == 0
 
 
 async def test_a_task_that_is_woken_with_an_exception_raises_it_and_nothing_keeps_it(way: Way) -> None:
@@ -238,7 +240,7 @@ async def test_a_task_that_is_cancelled_leaves_and_the_message_is_kept(way: Way,
         with pytest.raises(asyncio.CancelledError):
             await task
     assert seen == [(), ("why",)]
-    assert nap.abandoned == 2
+    assert nap.cancellations == 2
 
 
 async def test_who_was_woken_is_cancelled_all_the_same_but_has_not_left(way: Way, start: Start) -> None:
@@ -249,7 +251,7 @@ async def test_who_was_woken_is_cancelled_all_the_same_but_has_not_left(way: Way
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert nap.abandoned == 0
+    assert nap.cancellations == 0
     assert nap._error is None, "the next sleep would raise it"
 
 
@@ -262,7 +264,7 @@ async def test_a_second_cancellation_changes_nothing(way: Way, start: Start) -> 
     with pytest.raises(asyncio.CancelledError, match=r"first|second"):
         await task
     assert task.cancelling() == 2
-    assert nap.abandoned == 1
+    assert nap.cancellations == 1
 
 
 async def test_who_is_cancelled_before_it_sleeps_does_not(way: Way, start: Start) -> None:
@@ -277,7 +279,7 @@ async def test_who_is_cancelled_before_it_sleeps_does_not(way: Way, start: Start
     task = start(sleeper())
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert nap.abandoned == 1
+    assert nap.cancellations == 1
 
 
 async def test_who_is_woken_after_the_cancellation_stays_cancelled(way: Way, start: Start) -> None:
@@ -339,7 +341,7 @@ async def test_asyncios_ways_to_stop_waiting_end_it(way: Way, how: str) -> None:
     await turns(3)
     await call.give_up()
     assert await call.outcome() is LEFT
-    assert nap.abandoned == 1
+    assert nap.cancellations == 1
 
 
 @every_way
@@ -372,13 +374,13 @@ def test_a_loop_that_only_has_the_name_of_add_reader_cannot_poll() -> None:
     class Bare(asyncio.AbstractEventLoop):
         pass
 
-    assert not can_poll(Bare())
+    assert not has_readiness(Bare())
 
 
 def test_the_portable_way_can_be_forced(way: Way) -> None:
     loop = way.new_loop()
     with way.chosen():
-        assert can_poll(loop) is not way.portable
+        assert has_readiness(loop) is not way.portable
     loop.close()
 
 

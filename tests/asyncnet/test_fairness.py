@@ -17,7 +17,7 @@ from tests.asyncnet.loops import WAYS, Way, turns
 from tests.asyncnet.streams import drain, drain_until, wire
 from wireline import SAFE_DISCONN, SocketFlag
 from wireline.asyncnet import AsyncSocket
-from wireline.asyncnet._readiness import BUDGET
+from wireline.asyncnet._poller import BUDGET
 
 LIMIT = 3 * BUDGET
 """Operations within which a task must have let the others go on: lines split ahead are counted with some delay."""

@@ -155,15 +155,14 @@ loop.close()
 
 OURS = {
     "_dispatch",
-    "_may_write",
     "_either",
     "__call__",
     "wake",
     "wake_with",
-    "_conclude",
+    "_finish_first",
     "_on_ready",
-    "_on_timer",
-    "_set_timer",
+    "_expire",
+    "arm",
     "release",
     "acquire",
     "wait",
@@ -175,8 +174,8 @@ OURS = {
     "_watch",
     "recv_line",
     "send",
-    "_send_rest",
-    "_take_turn",
+    "_send_remaining",
+    "_acquire_write_lock",
     "_ask",
     "_wait_for",
 }
@@ -465,7 +464,7 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
         socks = [first, second, third]
         reading = [asyncio.create_task(sock.recv_line()) for sock in socks]
         await turns(2)
-        state = second._fd.state
+        state = second._fd.port
         fd = second.fileno()
         real = state._readers[fd]
 
@@ -509,7 +508,7 @@ async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
         reading = asyncio.create_task(sock.recv_line())
         bystander = asyncio.create_task(other.recv_line())
         await turns(2)
-        reader = sock._fd.stream_reader
+        reader = sock._fd.read_waiter
         assert reader is not None
         real = reader._sock
         reader._sock = Interrupted(real)  # type: ignore[assignment]
@@ -533,12 +532,12 @@ async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
     """R13: an error of ``epoll_ctl`` belongs to the one call that it happened to."""
     import errno
 
-    from wireline.asyncnet import _readiness
+    from wireline.asyncnet import _poller
 
     class Full:
         full = False
 
-        def __init__(self, real: Callable[[], Any] = _readiness.select.epoll) -> None:
+        def __init__(self, real: Callable[[], Any] = _poller.select.epoll) -> None:
             self._epoll = real()
 
         def register(self, fd: int, events: int) -> None:
@@ -549,7 +548,7 @@ async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
         def __getattr__(self, name: str) -> Any:
             return getattr(self._epoll, name)
 
-    monkeypatch.setattr(_readiness.select, "epoll", Full)
+    monkeypatch.setattr(_poller.select, "epoll", Full)
     with wire() as (first, first_peer), narrow_wire() as (second, second_peer):
         reading = asyncio.create_task(first.recv_line())
         await turns(2)
@@ -576,7 +575,7 @@ def test_a_registration_that_was_cut_in_two_is_dropped_by_the_next_event() -> No
             reading = asyncio.create_task(sock.recv_line())
             waiting = asyncio.create_task(other.recv_line())
             await reading
-            state = sock._fd.state
+            state = sock._fd.port
             assert state._epoll is not None
             state._readers.pop(sock.fileno())
             peer.send(b"x\n")

@@ -22,7 +22,7 @@ from tests.asyncnet.streams import LOOPBACK, PATIENCE, until
 from tests.faults.descriptors import only
 from wireline import Address, ClosedError, SocketTimeout
 from wireline.asyncnet import AsyncSocket, Server, StopReport, _serve, dial, serve
-from wireline.asyncnet._asyncio import spawn
+from wireline.asyncnet._asyncio import AsyncioTasks
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 with_clock = pytest.mark.parametrize(
@@ -287,6 +287,7 @@ async def test_S7_a_handler_that_is_cancelled_closes_its_connection_and_is_not_l
     way: Way, begun: bool, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks: list[asyncio.Task[None]] = []
+    spawn = AsyncioTasks.spawn
 
     def spawning(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = spawn(coroutine, name)
@@ -296,7 +297,7 @@ async def test_S7_a_handler_that_is_cancelled_closes_its_connection_and_is_not_l
                 task.cancel()
         return task
 
-    monkeypatch.setattr(_serve, "spawn", spawning)
+    monkeypatch.setattr(AsyncioTasks, "spawn", staticmethod(spawning))
     async with serve(read, 0, LOOPBACK) as server, peer_of(server) as peer:
         await until(lambda: tasks)
         await turns(3)
@@ -501,7 +502,7 @@ async def test_S5_a_connection_without_a_task_is_closed_and_the_next_one_served(
         raise MemoryError("no task to be had")
 
     async with serve(echo, 0, LOOPBACK) as server:
-        monkeypatch.setattr(_serve, "spawn", refusing)
+        monkeypatch.setattr(AsyncioTasks, "spawn", staticmethod(refusing))
         async with peer_of(server) as refused:
             assert await refused.recv(1, PATIENCE) == b""
         async with peer_of(server) as peer:
@@ -826,7 +827,7 @@ async def test_C5_a_server_that_cannot_start_leaves_nothing(
         coroutine.close()
         raise RuntimeError("no task to be had")
 
-    monkeypatch.setattr(_serve, "spawn", no_task)
+    monkeypatch.setattr(AsyncioTasks, "spawn", staticmethod(no_task))
     with pytest.raises(RuntimeError, match="no task"):
         await serve(echo, 0, LOOPBACK)
 

@@ -1,4 +1,4 @@
-"""Signals, the turn to write, and connections that are attempted side by side."""
+"""Notifications, the lock of the writers, and connections that are attempted side by side."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ from wireline import SocketTimeout
 from wireline._core.deadline import Deadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
-from wireline.asyncnet._sync import Attempts, Signal, WriteTurn, lookup_result
+from wireline.asyncnet._asyncio import running_port
+from wireline.asyncnet._connect_attempts import ConnectAttempts
+from wireline.asyncnet._sync import Notifier, WriteLock, wait_for_lookup
 
 QUESTION = ("some.test", 80, 0, socket.SOCK_STREAM, 6)
 FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 80))]
@@ -26,54 +28,58 @@ FOUND: list[AddrInfo] = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 
 
-# ------------------------------------------------------------------------------------------------ signals
+# ------------------------------------------------------------------------------------------------ notifications
 
 
-async def test_a_signal_that_was_rung_before_is_heard_once(way: Way) -> None:
-    signal = Signal(spy())
-    signal.ring()
-    signal.ring()
-    assert await signal.wait(None)
-    assert not await signal.wait(signal.now() + 0.002)
+async def test_a_notification_is_kept_once_for_the_next_that_waits(way: Way) -> None:
+    notifier = Notifier(running_port())
+    notifier.notify()
+    notifier.notify()
+    assert await notifier.wait(None)
+    assert not await notifier.wait(notifier.port.time() + 0.002)
 
 
 @every_way
 async def test_it_wakes_all_who_wait_and_is_forgotten_then(way: Way) -> None:
-    signal = Signal(spy())
-    waiting = [asyncio.create_task(signal.wait(None)) for _ in range(3)]
+    notifier = Notifier(running_port())
+    waiting = [asyncio.create_task(notifier.wait(None)) for _ in range(3)]
     await turns(2)
-    signal.ring()
+    notifier.notify()
     assert await asyncio.gather(*waiting) == [True] * 3
-    assert not await signal.wait(signal.now())
+    assert not await notifier.wait(notifier.port.time())
 
 
 async def test_who_is_cancelled_hears_nothing_and_leaves_nothing(way: Way) -> None:
-    signal = Signal(spy())
-    waiting = [asyncio.create_task(signal.wait(signal.now() + 50)) for _ in range(2)]
+    notifier = Notifier(running_port())
+    waiting = [asyncio.create_task(notifier.wait(notifier.port.time() + 50)) for _ in range(2)]
     await turns(2)
     waiting[0].cancel()
-    signal.ring()
+    notifier.notify()
     await asyncio.wait(waiting)
     assert waiting[0].cancelled()
     assert waiting[1].result()
     assert not spy().timers()
 
 
-async def test_any_thread_may_ring_it(way: Way) -> None:
-    signal = Signal(spy())
-    ringer = threading.Thread(target=signal.ring_from_thread)
-    waiting = asyncio.create_task(signal.wait(None))
+async def test_any_thread_may_notify(way: Way) -> None:
+    notifier = Notifier(running_port())
+    other = threading.Thread(target=notifier.notify_threadsafe)
+    waiting = asyncio.create_task(notifier.wait(None))
     await turns(2)
-    ringer.start()
+    other.start()
     assert await waiting
-    ringer.join()
+    other.join()
 
 
-def test_ringing_it_when_the_loop_is_no_more_does_nothing(way: Way) -> None:
+def test_to_notify_when_the_loop_is_closed_does_nothing(way: Way) -> None:
     loop = way.new_loop()
-    signal = Signal(loop)
+
+    async def make() -> Notifier:
+        return Notifier(running_port())
+
+    notifier = loop.run_until_complete(make())
     loop.close()
-    signal.ring_from_thread()
+    notifier.notify_threadsafe()
 
 
 # ------------------------------------------------------------------------------------------------ lookups
@@ -82,12 +88,12 @@ def test_ringing_it_when_the_loop_is_no_more_does_nothing(way: Way) -> None:
 async def test_a_lookup_that_is_done_is_not_waited_for(way: Way) -> None:
     lookup = Lookup(QUESTION)
     lookup.set_result(FOUND)
-    await lookup_result(lookup, Signal(spy()), "dial", Deadline(0, 0))
+    await wait_for_lookup(lookup, "dial", Deadline(0, 0), Notifier(running_port()))
 
 
 async def test_a_lookup_is_waited_for_until_it_is_done_in_its_thread(way: Way) -> None:
     lookup = Lookup(QUESTION)
-    waiting = asyncio.create_task(lookup_result(lookup, Signal(spy()), "dial", None))
+    waiting = asyncio.create_task(wait_for_lookup(lookup, "dial", None, Notifier(running_port())))
     await turns(2)
     worker = threading.Thread(target=lookup.set_result, args=(FOUND,))
     worker.start()
@@ -99,118 +105,120 @@ async def test_a_lookup_is_waited_for_until_it_is_done_in_its_thread(way: Way) -
 async def test_a_lookup_that_takes_too_long_is_left(way: Way) -> None:
     lookup = Lookup(QUESTION)
     for seconds in (0.0, 0.0004, 0.003, 0.0106):
-        signal = Signal(spy())
+        notifier = Notifier(running_port())
         with pytest.raises(SocketTimeout) as caught:
-            await lookup_result(lookup, signal, "dial", Deadline(seconds, signal.now()))
+            await wait_for_lookup(lookup, "dial", Deadline(seconds, notifier.port.time()), notifier)
         assert (caught.value.operation, caught.value.seconds) == ("dial", seconds)
     lookup.set_result(FOUND)
     await turns(2)
 
 
-async def test_a_lookup_is_left_when_somebody_else_rings(way: Way) -> None:
+async def test_a_lookup_is_left_when_the_notifier_is_used_for_another_reason(way: Way) -> None:
     lookup = Lookup(QUESTION)
-    signal = Signal(spy())
-    waiting = asyncio.create_task(lookup_result(lookup, signal, "dial", Deadline(50, signal.now())))
+    notifier = Notifier(running_port())
+    waiting = asyncio.create_task(
+        wait_for_lookup(lookup, "dial", Deadline(50, notifier.port.time()), notifier)
+    )
     await turns(2)
-    signal.ring()
+    notifier.notify()
     await waiting
     assert not lookup.done()
 
 
-# ---------------------------------------------------------------------------------------- the turn to write
+# ---------------------------------------------------------------------------------------- the write lock
 
 
-def free_turn() -> WriteTurn:
-    turn = WriteTurn()
-    turn.held = False
-    return turn
+def unlocked() -> WriteLock:
+    lock = WriteLock()
+    lock.locked = False
+    return lock
 
 
-async def test_the_turn_goes_round_in_order_of_arrival(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
+async def test_the_lock_is_handed_on_in_order_of_arrival(way: Way) -> None:
+    lock = unlocked()
+    lock.locked = True
     order = []
 
     async def write(number: int) -> None:
-        assert await turn.acquire(None)
+        assert await lock.acquire(running_port(), None)
         order.append(number)
         await turns(1)
-        turn.release()
+        lock.release()
 
     writers = [asyncio.create_task(write(number)) for number in range(10)]
     await turns(2)
-    turn.release()
+    lock.release()
     await asyncio.gather(*writers)
     assert order == list(range(10))
-    assert not turn.held
+    assert not lock.locked
 
 
-async def test_a_turn_that_is_released_is_not_free_before_the_next_has_had_it(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
-    second = asyncio.create_task(turn.acquire(None))
+async def test_a_lock_that_is_released_is_not_free_before_the_next_has_had_it(way: Way) -> None:
+    lock = unlocked()
+    lock.locked = True
+    second = asyncio.create_task(lock.acquire(running_port(), None))
     await turns(2)
-    turn.release()
-    assert turn.held, "somebody in between would jump the queue"
+    lock.release()
+    assert lock.locked, "somebody in between would jump the queue"
     assert await second
-    turn.release()
-    assert not turn.held
+    lock.release()
+    assert not lock.locked
 
 
 async def test_who_runs_out_of_time_is_passed_over(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
-    impatient = asyncio.create_task(turn.acquire(0.002))
-    patient = asyncio.create_task(turn.acquire(None))
+    lock = unlocked()
+    lock.locked = True
+    impatient = asyncio.create_task(lock.acquire(running_port(), spy().time() + 0.002))
+    patient = asyncio.create_task(lock.acquire(running_port(), None))
     assert not await impatient
-    turn.release()
+    lock.release()
     assert await patient
 
 
 async def test_who_has_left_takes_no_room_in_the_queue(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
+    lock = unlocked()
+    lock.locked = True
     for _ in range(10):
-        assert not await turn.acquire(0.0)
-        leaving = asyncio.create_task(turn.acquire(None))
+        assert not await lock.acquire(running_port(), spy().time())
+        leaving = asyncio.create_task(lock.acquire(running_port(), None))
         await turns(2)
         leaving.cancel()
         await asyncio.wait([leaving])
-    assert not turn.queue, "a sender that is stuck for ever would make it grow for ever"
+    assert not lock.queue, "a sender that is stuck for ever would make it grow for ever"
 
 
-async def test_a_turn_that_comes_with_a_cancellation_goes_to_the_next(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
-    unlucky = asyncio.create_task(turn.acquire(None))
-    lucky = asyncio.create_task(turn.acquire(None))
+async def test_a_lock_that_comes_with_a_cancellation_goes_to_the_next(way: Way) -> None:
+    lock = unlocked()
+    lock.locked = True
+    unlucky = asyncio.create_task(lock.acquire(running_port(), None))
+    lucky = asyncio.create_task(lock.acquire(running_port(), None))
     await turns(2)
-    turn.release()
+    lock.release()
     unlucky.cancel()
     await asyncio.wait([unlucky])
     assert unlucky.cancelled()
     assert await asyncio.wait_for(lucky, 2)
-    turn.release()
-    assert not turn.held
+    lock.release()
+    assert not lock.locked
 
 
-async def test_a_turn_that_comes_with_a_cancellation_is_free_if_nobody_else_wants_it(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
-    unlucky = asyncio.create_task(turn.acquire(None))
+async def test_a_lock_that_comes_with_a_cancellation_is_free_if_no_other_task_wants_it(way: Way) -> None:
+    lock = unlocked()
+    lock.locked = True
+    unlucky = asyncio.create_task(lock.acquire(running_port(), None))
     await turns(2)
-    turn.release()
+    lock.release()
     unlucky.cancel()
     await asyncio.wait([unlucky])
-    assert not turn.held
+    assert not lock.locked
 
 
-async def test_all_who_queue_can_be_sent_away(way: Way) -> None:
-    turn = free_turn()
-    turn.held = True
-    queueing = [asyncio.create_task(turn.acquire(50)) for _ in range(3)]
+async def test_all_that_queue_can_be_refused(way: Way) -> None:
+    lock = unlocked()
+    lock.locked = True
+    queueing = [asyncio.create_task(lock.acquire(running_port(), spy().time() + 50)) for _ in range(3)]
     await turns(2)
-    turn.send_away()
+    lock.refuse_queued()
     assert await asyncio.gather(*queueing) == [False] * 3
     assert not spy().timers()
 
@@ -238,19 +246,19 @@ def fresh() -> socket.socket:
 async def test_each_attempt_that_is_over_is_told_and_what_failed_is_closed(way: Way) -> None:
     before = open_descriptors()
     with peers() as (listener, refusing):
-        signal = Signal(spy())
-        with contextlib.closing(Attempts(signal)) as attempts:
-            attempts.begin(fresh(), refusing.getsockname(), 0)
-            attempts.begin(fresh(), listener.getsockname(), 1)
+        notifier = Notifier(running_port())
+        with contextlib.closing(ConnectAttempts(notifier)) as attempts:
+            attempts.start(fresh(), refusing.getsockname(), 0)
+            attempts.start(fresh(), listener.getsockname(), 1)
             results: dict[int, OSError | None] = {}
             while len(results) < 2:
-                assert await signal.wait(signal.now() + 5)
-                results |= dict(attempts.over())
+                assert await notifier.wait(notifier.port.time() + 5)
+                results |= dict(attempts.results())
             error = results[0]
             assert error is not None
             assert (error.errno, error.strerror) == (errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
             assert results[1] is None
-            winner = attempts.winner(1)
+            winner = attempts.take(1)
         assert winner.getpeername() == listener.getsockname()
         winner.close()
         await turns(3)
@@ -260,16 +268,16 @@ async def test_each_attempt_that_is_over_is_told_and_what_failed_is_closed(way: 
 @every_way
 async def test_an_attempt_that_fails_at_once_is_closed(way: Way) -> None:
     before = open_descriptors()
-    signal = Signal(spy())
-    with contextlib.closing(Attempts(signal)) as attempts:
+    notifier = Notifier(running_port())
+    with contextlib.closing(ConnectAttempts(notifier)) as attempts:
         sock = fresh()
         try:
-            attempts.begin(sock, ("255.255.255.255", 1), 0)
+            attempts.start(sock, ("255.255.255.255", 1), 0)
         except OSError:
             assert not way.portable
         else:
-            assert await signal.wait(signal.now() + 5)
-            [(index, error)] = attempts.over()
+            assert await notifier.wait(notifier.port.time() + 5)
+            [(index, error)] = attempts.results()
             assert index == 0
             assert isinstance(error, OSError)
         assert sock.fileno() == -1
@@ -282,9 +290,9 @@ async def test_those_that_still_run_are_closed_at_the_end(way: Way) -> None:
     before = open_descriptors()
     with peers() as (listener, _):
         for count in range(5):
-            with contextlib.closing(Attempts(Signal(spy()))) as attempts:
+            with contextlib.closing(ConnectAttempts(Notifier(running_port()))) as attempts:
                 for index in range(3):
-                    attempts.begin(fresh(), listener.getsockname(), index)
+                    attempts.start(fresh(), listener.getsockname(), index)
                 await turns(count)
             assert not spy().watched or way.portable
             await turns(5)

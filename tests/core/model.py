@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from wireline._core import buffer as buffer_module
 from wireline._core import stream as stream_module
-from wireline._core.stream import StreamCore
+from wireline._core.stream import ALL, StreamCore
 from wireline.errors import EndOfStreamError, LineTooLongError
 from wireline.options import MAX_LINE_LENGTH, SAFE_DISCONN, SocketFlag
 
@@ -202,8 +202,8 @@ class Pair:
         assert ask(self.core, request) == expected
         assert len(self.core) == len(self.model.data)
         assert bool(self.core) is (self.model.data != b"")
-        if expected is None and self.core.want_whole:
-            assert self.core.want <= self.model.fewest(request)
+        if expected is None and self.core.direct is ALL:
+            assert self.core.recv_size <= self.model.fewest(request)
         return expected
 
 

@@ -424,8 +424,8 @@ def test_R9_a_peer_that_never_ends_its_line_costs_max_length_and_one_buffer(requ
     answers = 0
     while answers < 3:
         if ask(core, request_) is None:
-            assert core.want <= BUFFER_SIZE
-            core.feed(b"x" * core.want)
+            assert core.recv_size <= BUFFER_SIZE
+            core.feed(b"x" * core.recv_size)
         else:
             answers += 1
         assert len(core) <= request_.size + BUFFER_SIZE
@@ -449,7 +449,7 @@ def test_R9_the_memory_is_that_of_the_bytes() -> None:
     def refuse_a_line() -> StreamCore:
         core = StreamCore()
         while ask(core, Request("recv_line", limit, on_long="raise")) is None:
-            core.feed(b"x" * core.want)
+            core.feed(b"x" * core.recv_size)
         return core
 
     # A bytearray that grows keeps an eighth in reserve.

@@ -29,7 +29,7 @@ from tests.core.model import (
     scripts,
     small_thresholds,
 )
-from wireline._core.stream import StreamCore, check_size
+from wireline._core.stream import Direct, StreamCore, check_size
 from wireline.errors import EndOfStreamError
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag
 
@@ -110,8 +110,8 @@ def test_unbuffered_never_wants_more_than_the_request_may_consume(
     kernel = data
     for request in script:
         while pair.ask(request) is None:
-            assert 1 <= pair.core.want <= pair.model.most(request)
-            given_now = min(pair.core.want, one_call)
+            assert 1 <= pair.core.recv_size <= pair.model.most(request)
+            given_now = min(pair.core.recv_size, one_call)
             if kernel:
                 pair.feed(kernel[:given_now])
                 kernel = kernel[given_now:]
@@ -305,7 +305,7 @@ def test_R10_peek_consumes_nothing_and_fills_a_drained_buffer(request_: Request,
     assert core.recv_some(1) == b"x"
     for _ in range(2):
         assert ask(core, request_) is None  # "not yet", which is not the end
-        assert core.want >= 1
+        assert core.recv_size >= 1
     core.feed(b"abcd\r\n")
     assert [ask(core, request_) for _ in range(3)] == [b"abcd"] * 3
     assert ask(core, request_._replace(flags=PEEK | SAFE_DISCONN)) == b"abcd"
@@ -446,7 +446,7 @@ def test_R12_each_report_is_a_fresh_error_with_the_notes_of_the_first() -> None:
 def test_what_an_unbuffered_core_wants(data: bytes, request_: Request, want: int) -> None:
     core = core_with(data, buffered=False)
     assert ask(core, request_) is None
-    assert core.want == want
+    assert core.recv_size == want
 
 
 @pytest.mark.parametrize(
@@ -472,15 +472,15 @@ def test_what_a_buffered_core_wants(data: bytes, request_: Request, want: int, w
     core = core_with(data)
     assert ask(core, Request("skip", 10**6)) is None  # what this wanted was given up with it
     assert ask(core, request_) is None
-    assert (core.want, core.want_whole) == (want, whole)
+    assert (core.recv_size, core.direct is Direct.ALL) == (want, whole)
 
 
-def at_rest() -> StreamCore:
+def fast() -> StreamCore:
     """A core that has just answered a message with what came."""
     core = StreamCore()
     assert core.recv_some(BUFFER_SIZE) is None
-    assert core.feed_some(b"message", BUFFER_SIZE) == b"message"
-    assert core.at_rest
+    assert core.accept(b"message") == b"message"
+    assert core.fast_recv_ok
     return core
 
 
@@ -488,7 +488,9 @@ def at_rest() -> StreamCore:
     "happens",
     [
         lambda core: core.feed(b"more"),
-        lambda core: core.feed_some(b"more", 3),
+        lambda core: core.accept(bytes(BUFFER_SIZE + 1)),
+        lambda core: core.accept(b""),
+        lambda core: core.accept(ConnectionResetError()),
         lambda core: core.feed(b""),
         lambda core: core.fail(ConnectionResetError()),
         lambda core: core.recv(200_000),
@@ -498,28 +500,28 @@ def at_rest() -> StreamCore:
         lambda core: core.recv_until(b"x", 100),
     ],
 )
-def test_a_core_is_at_rest_until_anything_happens(happens: Callable[[StreamCore], object]) -> None:
-    core = at_rest()
+def test_the_fast_receive_ends_when_anything_happens(happens: Callable[[StreamCore], object]) -> None:
+    core = fast()
     happens(core)
-    assert not core.at_rest
+    assert not core.fast_recv_ok
 
 
-def test_a_core_at_rest_wants_what_recv_some_would() -> None:
-    core = at_rest()
-    assert (core.want, core.want_whole, len(core), core.ended) == (BUFFER_SIZE, False, 0, False)
+def test_a_core_in_the_fast_state_wants_what_recv_some_would() -> None:
+    core = fast()
+    assert (core.recv_size, core.direct, len(core), core.ended) == (BUFFER_SIZE, Direct.SOME, 0, False)
     for buffered, most in ((False, 100), (True, BUFFER_SIZE + 1)):
         core = StreamCore(buffered=buffered)
         assert core.recv_some(most) is None
-        assert core.feed_some(b"message", most) == b"message"
-        assert not core.at_rest
+        assert core.accept(b"message") == b"message"
+        assert not core.fast_recv_ok
 
 
 def test_an_unbuffered_recv_never_needs_all_that_it_wants() -> None:
     core = StreamCore(buffered=False)
     assert core.recv(2**20) is None
-    assert not core.want_whole
+    assert core.direct is Direct.SOME
     assert core.recv_exactly(2**20) is None
-    assert core.want_whole
+    assert core.direct is Direct.ALL
 
 
 # ------------------------------------------------------------------------------------------------ bad input
@@ -629,16 +631,15 @@ def test_who_wants_all_of_it_and_has_nothing_gets_it_as_it_comes(
 ) -> None:
     core = StreamCore()
     assert read(core, 20_000) is None
-    assert (core.from_scratch, core.want_whole, core.want) == (True, True, 20_000)
+    assert (core.direct, core.direct_limit, core.recv_size) == (Direct.ALL, 20_000, 20_000)
     assert read(core, 10**7) is None
-    assert not core.from_scratch  # it comes in several pieces
+    assert not core.direct_limit  # it comes in several pieces
     core.feed(b"x")
     assert read(core, 20_000) is None
-    assert not core.from_scratch
-    assert (core.want_whole, core.want) == (True, 19_999)
+    assert (core.direct, core.direct_limit, core.recv_size) == (Direct.ALL, 0, 19_999)
 
 
 def test_who_only_peeks_does_not_get_it_as_it_comes() -> None:
     core = StreamCore()
     assert core.recv(20_000, PEEK) is None
-    assert not core.from_scratch
+    assert not core.direct_limit

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from tests.core.model import REQUESTS, NaiveStream, Outcome, Request, ask, scripts
 from tests.core.test_tls_engine import both_versions, contexts, depth, pieces, versions
-from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.stream import StreamCore
-from wireline._core.tls import SLICE, TlsCore
+from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline._core.tls_engine import RECORD
 from wireline.errors import EndOfStreamError
 from wireline.options import SAFE_DISCONN, SocketFlag
@@ -49,7 +49,7 @@ def new_pair(
 def out(core: TlsCore) -> bytes:
     """Everything that is to be sent."""
     wire = b""
-    while data := bytes(core.unsent()):
+    while data := bytes(core.pending_output()):
         wire += data
         core.sent(len(data))
     assert not core.has_output
@@ -63,7 +63,7 @@ def shake(client: TlsCore, server: TlsCore) -> None:
     me = 0
     while not all(done):
         if not done[me]:
-            ends[me].news()
+            ends[me].handshake_input()
             done[me] = ends[me].handshake()
         if wire := out(ends[me]):
             ends[1 - me].feed(wire)
@@ -80,8 +80,8 @@ def connected(
 
 def said(core: TlsCore, data: bytes) -> bytes:
     wire = b""
-    for piece in core.slices(data):
-        core.encrypt(piece)
+    for start in range(0, len(data), SEND_CHUNK):
+        core.encrypt(data[start : start + SEND_CHUNK])
         wire += out(core)
     return wire
 
@@ -95,7 +95,7 @@ def drive(core: TlsCore, wire: Iterable[bytes], end: OSError | None, script: lis
     outcomes: list[Outcome] = []
     for request in script:
         while (outcome := ask(core, request)) is None:
-            assert core.want > 0
+            assert core.recv_size > 0
             if piece := next(waiting, b""):
                 core.feed(piece)
             elif end is None:
@@ -267,18 +267,18 @@ def test_C4_a_handshake_that_is_cut_is_truncated_and_nothing_can_be_sent_or_read
         client, server = new_pair(version)
         assert not client.handshake()
         server.feed(out(client)[:100])
-        assert server.news() == b"news"
+        assert server.handshake_input() == b"input"
         assert not server.handshake()
-        assert server.news() is None
+        assert server.handshake_input() is None
         if end is None:
             server.feed(b"")
         else:
             server.fail(end)
-        assert server.news() == b"news"
+        assert server.handshake_input() == b"input"
         with pytest.raises(TruncatedError) as caught:
             server.handshake()
         assert caught.value.__cause__ is end
-        server.abandon(caught.value)
+        server.fail_handshake(caught.value)
         with pytest.raises(TruncatedError):
             server.recv(1)
         with pytest.raises(ssl.SSLError):
@@ -291,18 +291,18 @@ def test_nothing_goes_out_after_a_handshake_that_was_given_up(version: ssl.TLSVe
     client, _ = new_pair(version)
     client.handshake()
     out(client)
-    client.abandon(TimeoutError("too slow"))
+    client.fail_handshake(TimeoutError("too slow"))
     for use in (lambda: client.encrypt(b"in clear"), lambda: client.recv(1), lambda: client.recv_line(10)):
         with pytest.raises(ssl.SSLError, match="too slow"):
             use()
     client.close_notify()
-    assert client.farewell() == b""
+    assert client.final_bytes() == b""
 
 
 @both_versions
 def test_abandon_does_nothing_to_a_handshake_that_is_done(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
-    client.abandon(TimeoutError("flushing took too long"))
+    client.fail_handshake(TimeoutError("flushing took too long"))
     server.feed(said(client, b"fine"))
     assert server.recv_some(10) == b"fine"
 
@@ -351,13 +351,33 @@ def test_T7_a_cut_that_came_with_the_end_of_the_handshake_is_told_after_the_data
 # ------------------------------------------------------------------------------------------------- sending
 
 
-def test_slices_are_all_of_it_in_order() -> None:
-    for size in (0, 1, SLICE - 1, SLICE, SLICE + 1, 3 * SLICE, 3 * SLICE + 7):
+class Taker:
+    """The end of a socket that takes everything."""
+
+    def __init__(self) -> None:
+        self.taken = b""
+
+    def send(self, data: bytes | memoryview, _: int) -> int:
+        self.taken += data
+        return len(data)
+
+
+@one_loop_or_shared
+def test_a_sender_takes_a_chunk_at_a_time(shared: bool) -> None:
+    for size in (1, SEND_CHUNK - 1, SEND_CHUNK, SEND_CHUNK + 1, 3 * SEND_CHUNK, 3 * SEND_CHUNK + 7):
         data = random.Random(size).randbytes(size)
         for payload in (data, memoryview(data)):
-            cut = list(TlsCore.slices(payload))
-            assert b"".join(cut) == data
-            assert all(0 < len(piece) <= SLICE for piece in cut)
+            client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+            taker = Taker()
+            sender = client.sender(taker)  # type: ignore[arg-type]
+            sent = 0
+            while sent < size:
+                taken = sender.send(memoryview(payload)[sent:], 0)
+                assert 0 < taken <= SEND_CHUNK
+                sent += taken
+                assert not client.has_output
+            server.feed(taker.taken)
+            assert server.recv_exactly(size) == data
 
 
 @given(versions, st.lists(st.integers(1, 3000), min_size=1, max_size=20), st.integers(1, 50_000))
@@ -370,7 +390,7 @@ def test_what_goes_out_in_any_portions_is_the_same_stream(
     client.encrypt(data)
     turn = 0
     while client.has_output:
-        portion = bytes(client.unsent()[: portions[turn % len(portions)]])
+        portion = bytes(client.pending_output()[: portions[turn % len(portions)]])
         server.feed(portion)
         client.sent(len(portion))
         turn += 1
@@ -383,9 +403,9 @@ def test_what_goes_out_in_any_portions_is_the_same_stream(
 def test_T4_the_farewell_is_the_rest_of_a_record_and_close_notify(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     client.encrypt(b"the last words")
-    begun = bytes(client.unsent()[:7])
+    begun = bytes(client.pending_output()[:7])
     client.sent(7)
-    server.feed(begun + client.farewell())
+    server.feed(begun + client.final_bytes())
     assert server.recv(100, UNSAFE) == b"the last words"
     assert server.recv(100, UNSAFE) == b""
 
@@ -393,16 +413,16 @@ def test_T4_the_farewell_is_the_rest_of_a_record_and_close_notify(version: ssl.T
 @both_versions
 def test_T3_a_farewell_midway_is_no_end(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
-    client.midway = True
+    client.message_incomplete = True
     client.encrypt(b"the first half")
-    server.feed(client.farewell())
+    server.feed(client.final_bytes())
     server.feed(b"")
     assert server.recv_some(100) == b"the first half"
     with pytest.raises(TruncatedError):
         server.recv(100)
-    client.midway = False
-    client.lent = True
-    assert client.farewell() == b""
+    client.message_incomplete = False
+    client.send_in_flight = True
+    assert client.final_bytes() == b""
 
 
 @both_versions
@@ -422,7 +442,7 @@ def test_a_send_after_close_notify_is_a_broken_pipe_and_reading_goes_on(version:
 def test_attend_is_called_when_a_read_has_made_output_and_not_otherwise() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     calls: list[bool] = []
-    client.attend = lambda: calls.append(client.has_output)
+    client.on_output = lambda: calls.append(client.has_output)
     client.feed(said(server, b"nothing to answer"))
     assert calls == []
     client.feed(b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -435,7 +455,7 @@ GULP = 4 * (16_384 + 22)
 def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     assert client.recv_some(10) is None
-    assert client.want == GULP
+    assert client.recv_size == GULP
     client.feed(said(server, b"first"))  # the first has tickets before it
     assert client.recv_some(10) == b"first"
     wire = said(server, bytes(2**17))
@@ -455,9 +475,9 @@ def test_bulk_is_asked_for_in_ever_larger_reads_up_to_512_KiB() -> None:
     asked = []
     while wire:
         assert client.recv_some(2**16) is None
-        asked.append(client.want)
-        client.feed(wire[: client.want])
-        wire = wire[client.want :]
+        asked.append(client.recv_size)
+        client.feed(wire[: client.recv_size])
+        wire = wire[client.recv_size :]
         while client:
             assert client.recv_some(2**16) == bytes(2**16)
     assert asked == [GULP, 2 * GULP, 4 * GULP, 8 * GULP, 8 * GULP, 8 * GULP, 8 * GULP][: len(asked)]
@@ -474,15 +494,15 @@ def test_who_gets_little_or_wants_little_asks_for_64_KiB(
     client.feed(said(server, bytes(2**18)))
     assert client.recv_exactly(2**18) == bytes(2**18)
     assert client.recv_line(10**6) is None
-    assert client.want == GULP
+    assert client.recv_size == GULP
     assert client.recv_some(2**16) is None
-    assert client.want > GULP
+    assert client.recv_size > GULP
     answer = feed(client, said(server, b"little"))
     if answer is not None:
-        assert client.want == GULP  # the next does not ask the core, whose answer is known
+        assert client.recv_size == GULP  # the next does not ask the core, whose answer is known
     assert (answer or client.recv_some(2**16)) == b"little"
     assert client.recv_some(2**16) is None
-    assert client.want == GULP
+    assert client.recv_size == GULP
 
 
 def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
@@ -534,7 +554,7 @@ def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
 
     client, server = connected(version, shared=shared)
     calls: list[bool] = []
-    server.attend = lambda: calls.append(server.has_output)
+    server.on_output = lambda: calls.append(server.has_output)
     wire = said(client, b"data") + b"\x17\x03\x03\x00\x20" + bytes(32)
     assert (server.feed_some(wire, 100) or server.recv_some(100)) == b"data"
     assert calls == [True]
@@ -561,7 +581,7 @@ def test_what_a_read_has_made_is_seen_to_when_data_came_along(shared: bool) -> N
     client.feed(said(server, b"the first has tickets before it"))
     assert client.recv_some(100)
     calls: list[bool] = []
-    client.attend = lambda: calls.append(client.has_output)
+    client.on_output = lambda: calls.append(client.has_output)
     client.outgoing.write(b"the answer")
     assert (client.feed_some(said(server, b"data"), 100) or client.recv_some(100)) == b"data"
     assert calls == [True]
@@ -604,7 +624,7 @@ def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("size", "portions", "records"), [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SLICE, 2, 4)]
+    ("size", "portions", "records"), [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SEND_CHUNK, 2, 4)]
 )
 def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, records: int) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
@@ -633,7 +653,7 @@ def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
 
     def questions() -> None:
         while not stop.is_set():
-            answers.append(client.ask(lambda obj: obj.version()))
+            answers.append(client.with_ssl_object(lambda obj: obj.version()))
 
     asking = threading.Thread(target=questions)
     asking.start()
@@ -684,7 +704,7 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
     locks = [Watched(), Watched()]
     for core, lock in zip(pair, locks, strict=True):
         engine = core.engine
-        assert isinstance(core, SharedTlsCore)
+        assert isinstance(core, LockedTlsCore)
         core._lock = lock
         engine.write = lock.call(engine.write)
         engine.opened = map(lock.call(engine.read), itertools.repeat(RECORD))
@@ -700,8 +720,8 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
         client.sent(len(wire))
         assert server.feed_some(wire, 100) == bytes(64)
     client.close_notify()
-    assert client.farewell()
-    assert server.ask(lambda _: locks[1].inside) == 1
+    assert client.final_bytes()
+    assert server.with_ssl_object(lambda _: locks[1].inside) == 1
     assert [lock.inside for lock in locks] == [0, 0]
     assert min(lock.calls for lock in locks) > 10
 
@@ -709,18 +729,18 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
 @pytest.mark.parametrize("how", ["feed", "feed_some", "fail"])
 def test_what_a_read_has_made_is_sent_outside_of_the_lock(how: str) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=True)
-    assert isinstance(client, SharedTlsCore)
+    assert isinstance(client, LockedTlsCore)
     client.feed(said(server, b"first"))
     client._lock = lock = Watched()
     calls: list[int] = []
-    client.attend = lambda: calls.append(lock.inside)
+    client.on_output = lambda: calls.append(lock.inside)
     garbage = b"\x17\x03\x03\x00\x20" + bytes(32)
     if how == "feed":
         client.feed(garbage)
     elif how == "feed_some":
         assert client.feed_some(garbage, 100) is None
     else:
-        client.engine.open_all(garbage)
+        client.engine.decrypt_all(garbage)
         client.fail(ConnectionResetError(errno.ECONNRESET, "reset"))
     assert calls == [0]
 
@@ -739,8 +759,8 @@ def push(sender, receiver, data):
     wire = memoryview(said(sender, data))
     while wire:
         receiver.recv_some(65536)
-        receiver.feed(bytes(wire[: receiver.want]))
-        wire = wire[receiver.want :]
+        receiver.feed(bytes(wire[: receiver.recv_size]))
+        wire = wire[receiver.recv_size :]
         while receiver:
             receiver.recv_some(65536)
 

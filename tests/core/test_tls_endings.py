@@ -23,14 +23,14 @@ def reset() -> ConnectionResetError:
 
 
 def found_by_a_send(core: TlsCore, _: bytes) -> None:
-    core.broken = reset()
+    core.pending_reset = reset()
 
 
 def fails_to_send(core: TlsCore, _: bytes) -> None:
     """What a send leaves behind whose ciphertext nobody takes."""
     if core.engine.may_write:
         core.seal(b"more")
-    core.broken = reset()
+    core.pending_reset = reset()
 
 
 def asks(core: TlsCore, _: bytes) -> None:
@@ -86,7 +86,7 @@ def test_FA4_every_order_of_goodbye_reset_sends_and_reads(version: ssl.TLSVersio
 def test_FA4_a_truncation_says_which_reset_a_send_had_found() -> None:
     """FA4: the system tells of a reset once; the read that finds only the end of the wire names it as the cause."""
     core, _ = connected(ssl.TLSVersion.TLSv1_3)
-    core.broken = cause = reset()
+    core.pending_reset = cause = reset()
     core.feed(b"")
     with pytest.raises(TruncatedError) as caught:
         core.recv_some(100)

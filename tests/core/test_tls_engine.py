@@ -63,7 +63,7 @@ def everything(engine: TlsEngine, data: bytes, *, at_end: bool = False) -> bytes
 def said(engine: TlsEngine, *messages: bytes) -> bytes:
     for message in messages:
         engine.encrypt(message)
-    return engine.output()
+    return engine.take_output()
 
 
 # ------------------------------------------------------------------------------------------------- cuts
@@ -133,8 +133,8 @@ class Wire:
 
     def _run(self) -> None:
         while not self.client.handshake():
-            self._to_client(self._from_server(self.client.output()))
-        self._to_client(self._from_server(self.client.output()))
+            self._to_client(self._from_server(self.client.take_output()))
+        self._to_client(self._from_server(self.client.take_output()))
         assert self._finished
 
     def _from_server(self, wire: bytes) -> bytes:
@@ -146,7 +146,7 @@ class Wire:
             self.server.encrypt(b"hello ")
             self.server.encrypt(b"world")
             self.server.close_notify()
-        return self.server.output()
+        return self.server.take_output()
 
     def _to_client(self, wire: bytes) -> None:
         if self._limit is not None:
@@ -215,7 +215,7 @@ def test_T3_after_the_handshake_every_offset_and_what_was_whole_comes_first(
         client, server = connected(version, ragged_eof=ragged_eof)
         wires = [said(server, record) for record in records[:-1]]
         server.close_notify()
-        wires.append(server.output())
+        wires.append(server.take_output())
         stream, taken = b"".join(wires), list[bytes]()
         if end == len(stream) or ragged_eof:
             client.feed(stream[:end], taken.append, at_end=True)
@@ -240,7 +240,7 @@ def test_T3_after_the_handshake_every_offset_and_what_was_whole_comes_first(
 def test_what_comes_after_close_notify_is_nothing(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     server.close_notify()
-    goodbye = server.output()
+    goodbye = server.take_output()
     assert everything(client, goodbye + b"whatever" * 100_000, at_end=True) == b""
     assert client.ended
     assert everything(client, b"whatever" * 100_000) == b""
@@ -251,12 +251,12 @@ def test_what_comes_after_close_notify_is_nothing(version: ssl.TLSVersion) -> No
 def test_half_close_the_other_direction_goes_on(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     client.close_notify()
-    assert everything(server, client.output()) == b""
+    assert everything(server, client.take_output()) == b""
     assert server.ended
     assert everything(client, said(server, b"the reply", bytes(100_000))) == b"the reply" + bytes(100_000)
     assert not client.ended
     server.close_notify()
-    assert everything(client, server.output(), at_end=True) == b""
+    assert everything(client, server.take_output(), at_end=True) == b""
     assert client.ended
 
 
@@ -268,7 +268,7 @@ def test_half_close_in_the_middle_of_a_record_that_arrives(version: ssl.TLSVersi
         assert everything(client, wire[:cut]) == b""
         client.close_notify()
         assert everything(client, wire[cut:]) == b"a message"
-        assert everything(server, client.output()) == b""
+        assert everything(server, client.take_output()) == b""
         assert server.ended
 
 
@@ -279,14 +279,14 @@ def test_closing_in_all_orders(version: ssl.TLSVersion, order: str) -> None:
     if order == "simultaneous":
         for engine in pair:
             engine.close_notify()
-        crossing = [engine.output() for engine in pair]
+        crossing = [engine.take_output() for engine in pair]
         everything(pair.server, crossing[0], at_end=True)
         everything(pair.client, crossing[1], at_end=True)
     else:
         for who in order:
             sender, receiver = pair if who == "c" else (pair.server, pair.client)
             sender.close_notify()
-            everything(receiver, sender.output(), at_end=True)
+            everything(receiver, sender.take_output(), at_end=True)
     for engine in pair:
         assert engine.ended
         assert not engine.has_output
@@ -303,7 +303,7 @@ def test_close_notify_before_the_handshake_and_after_an_error_does_nothing(versi
     client, _ = connected(version)
     with pytest.raises(ssl.SSLError):
         everything(client, b"garbage in clear")
-    client.output()
+    client.take_output()
     client.close_notify()
     assert not client.has_output
 
@@ -325,7 +325,7 @@ def test_nothing_is_sent_for_nothing(version: ssl.TLSVersion) -> None:
     client, _ = connected(version)
     for nothing in (b"", memoryview(b"")):
         client.encrypt(nothing)
-    assert client.output() == b""
+    assert client.take_output() == b""
     assert everything(client, b"") == b""
 
 
@@ -354,7 +354,7 @@ def failed(version: ssl.TLSVersion) -> TlsEngine:
         client.feed(bytes(wire), taken.append)
     assert taken == [b"good"]
     assert caught.value.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
-    alert = client.output()
+    alert = client.take_output()
     with pytest.raises(ssl.SSLError) as caught:
         everything(server, alert)
     assert "ALERT_BAD_RECORD_MAC" in str(caught.value)
@@ -379,7 +379,7 @@ def test_an_error_is_raised_again_and_its_traceback_does_not_grow(version: ssl.T
             assert caught.value.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
             depths.add(depth(caught.value))
         assert len(depths) == 1
-    assert client.output() == b""
+    assert client.take_output() == b""
 
 
 @both_versions
@@ -389,9 +389,9 @@ def test_notes_on_an_error_do_not_add_up(version: ssl.TLSVersion) -> None:
     with pytest.raises(ssl.SSLCertVerificationError) as first:
         while True:
             pair.client.handshake()
-            pair.server.feed_handshake(pair.client.output())
+            pair.server.feed_handshake(pair.client.take_output())
             pair.server.handshake()
-            pair.client.feed_handshake(pair.server.output())
+            pair.client.feed_handshake(pair.server.take_output())
     expected = ["the certificate was checked for 'elsewhere.test'"]
     assert first.value.__notes__ == expected
     first.value.add_note("during something")
@@ -401,7 +401,7 @@ def test_notes_on_an_error_do_not_add_up(version: ssl.TLSVersion) -> None:
         assert caught.value.__notes__ == expected
         caught.value.add_note("during something")
     assert pair.client.has_output  # the alert
-    pair.server.feed_handshake(pair.client.output())
+    pair.server.feed_handshake(pair.client.take_output())
     # In TLS 1.3 the server has nothing more to wait for than this very answer.
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         pair.server.handshake()
@@ -416,11 +416,11 @@ def test_a_truncated_error_is_what_the_sockets_and_ssl_know() -> None:
 
 
 @both_versions
-def test_abandon_is_final(version: ssl.TLSVersion) -> None:
+def test_a_failed_handshake_is_final(version: ssl.TLSVersion) -> None:
     client, _ = new_pair(version)
     client.handshake()
-    error = client.abandon(TimeoutError("too slow"))
-    assert client.abandon(ValueError()) is error
+    error = client.fail_handshake(TimeoutError("too slow"))
+    assert client.fail_handshake(ValueError()) is error
     assert "too slow" in str(error)
     for use in (client.handshake, lambda: client.encrypt(b"in clear?"), lambda: client.feed(b"", print)):
         with pytest.raises(ssl.SSLError, match="too slow"):
@@ -448,7 +448,7 @@ GARBAGE = (
 def test_garbage_instead_of_a_hello_is_an_error(end: int, garbage: bytes) -> None:
     engine = new_pair(ssl.TLSVersion.TLSv1_3)[end]
     engine.handshake()
-    engine.output()
+    engine.take_output()
     with pytest.raises(ssl.SSLError):
         for piece in pieces(garbage, range(0, len(garbage), 32_768)):
             engine.feed_handshake(piece)
@@ -461,7 +461,7 @@ def test_garbage_instead_of_a_hello_is_an_error(end: int, garbage: bytes) -> Non
 def test_C4_a_hello_cut_anywhere_is_truncated(version: ssl.TLSVersion) -> None:
     client, _ = new_pair(version)
     client.handshake()
-    hello = client.output()
+    hello = client.take_output()
     for end in range(len(hello)):
         _, server = new_pair(version)
         server.feed_handshake(hello[:end])
@@ -593,13 +593,13 @@ def test_a_damaged_handshake_is_never_completed_with_a_doubt(
                 engine.handshake()
         except ssl.SSLError:
             errors += 1
-        wire, me = engine.output(), 1 - me
+        wire, me = engine.take_output(), 1 - me
     if errors == 0 and pair.client.established and pair.server.established:
         # The damage changed nothing (it was past the last packet), or only made one end wait.
         pair.client.encrypt(b"x")
         taken: list[bytes] = []
         try:
-            pair.server.feed(pair.client.output(), taken.append)
+            pair.server.feed(pair.client.take_output(), taken.append)
         except ssl.SSLError:
             return
         assert b"".join(taken) in (b"", b"x")
@@ -617,7 +617,7 @@ def test_T7_data_in_the_same_packet_as_the_end_of_the_handshake(version: ssl.TLS
     while not first.established:
         me.feed_handshake(wire)
         me.handshake()
-        wire, me, other = me.output(), other, me
+        wire, me, other = me.take_output(), other, me
     wire += said(first, b"at once", bytes(40_000))
     assert not last.established
     last.feed_handshake(wire)

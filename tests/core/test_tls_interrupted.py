@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import ssl
-import types
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.core.interrupts import Interruption, interrupted
 from tests.core.test_tls import connected, one_loop_or_shared, out, said
-from wireline._core.tls import SLICE, TlsCore
-from wireline._secure import SecureSocket, attempts
+from wireline._core.locked_tls import LockedTlsSender
+from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline.tls import SslError, TruncatedError
 
 TLS1_3 = ssl.TLSVersion.TLSv1_3
 CODE = ("tls_engine.py", "tls.py", "locked_tls.py")
-SENDING = (*CODE, "_secure.py")
+SENDING = (*CODE, "test_tls_interrupted.py")
 
 
 def read_all(core: TlsCore) -> bytes:
@@ -141,26 +141,21 @@ class Wire:
         return size
 
 
-def socket_of(wire: Wire, core: TlsCore) -> SecureSocket:
-    """What of a socket is asked of one that sends."""
-    sock = types.SimpleNamespace(_sock=wire, _write_in_flight=lambda: False, _shared=True)
-    sock._attempts = attempts(wire, core)  # type: ignore[arg-type]
-    sock._flush_now = types.MethodType(SecureSocket._flush_now, sock)
-    sock._seal_and_send = types.MethodType(SecureSocket._seal_and_send, sock)
-    return sock  # type: ignore[return-value]
+def send_all(sender: LockedTlsSender, wire: Wire, core: TlsCore, data: bytes) -> None:
+    """Send a message as ``send`` does, without its waiting."""
+    flush(wire, core)
+    while data:
+        data = data[sender.send(data, 0) :]
+        flush(wire, core)
 
 
-def send_all(sock: SecureSocket, core: TlsCore, data: bytes) -> None:
-    """What ``send`` does, without its waiting."""
-    while not sock._flush_now(core):
-        pass
-    for piece in core.slices(data):
-        if not sock._seal_and_send(core, piece):
-            while not sock._flush_now(core):
-                pass
+def flush(wire: Wire, core: TlsCore) -> None:
+    while core.pending_output():
+        with contextlib.suppress(BlockingIOError):
+            core.push(wire.send, 0)
 
 
-SIZES = (10, 40_000, SLICE + 10)
+SIZES = (10, 40_000, SEND_CHUNK + 10)
 
 
 @pytest.mark.parametrize("tickets", [False, True], ids=["client", "server"])
@@ -176,22 +171,21 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
         if tickets:
             core, peer = peer, core
         wire, raised = Wire(), False
-        sock = socket_of(wire, core)
+        sender = LockedTlsSender(core, wire)  # type: ignore[arg-type]
         for number, message in enumerate(messages):
             before = core.engine.accepted
 
             def send(message: bytes = message) -> None:
-                send_all(sock, core, message)
+                send_all(sender, wire, core, message)
 
             try:
                 interrupted(send, moment if number == target else NEVER, *SENDING)
             except Interruption:
                 raised = True
                 # A caller that goes on after what went out, and whose count is exact.
-                send_all(sock, core, message[core.engine.accepted - before :])
+                send_all(sender, wire, core, message[core.engine.accepted - before :])
             assert core.engine.accepted - before == len(message), (target, moment)
-        while not sock._flush_now(core):
-            pass
+        flush(wire, core)
         peer.feed(wire.taken)
         assert peer.engine.error is None, (target, moment)
         assert read_all(peer) == b"".join(messages), (target, moment)
@@ -229,7 +223,7 @@ def test_FA26_a_loss_inside_of_OpenSSLs_read_is_an_error_and_never_silent() -> N
 @one_loop_or_shared
 def test_FA26_an_exception_out_of_OpenSSLs_write_is_no_lost_record(shared: bool) -> None:
     """FA26: `ssl` runs signal handlers after it has encrypted, too; the record is there, counts, and goes first."""
-    for size in (10, 20_000, SLICE):
+    for size in (10, 20_000, SEND_CHUNK):
         core, peer = connected(TLS1_3, shared=shared)
         engine, message = core.engine, random.Random(size).randbytes(size)
         good = engine.write

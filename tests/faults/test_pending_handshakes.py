@@ -28,7 +28,7 @@ from tests.tls import certificates
 from tests.tls.memory import server_context
 from wireline import AcceptResult, Address
 from wireline import _pending_handshakes as pending
-from wireline._secure import SecureSocket
+from wireline._socket_base import BaseSocket
 from wireline.net import Socket
 
 __all__ = ["anyio_backend", "flavour"]
@@ -327,14 +327,14 @@ async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(liste
 
 def stepping(monkeypatch: pytest.MonkeyPatch, listener: Any, what: Callable[[], object]) -> None:
     """Call a function during the first step of a handshake, as another thread may."""
-    step = SecureSocket._step_handshake
+    step = BaseSocket._step_handshake
 
     def first(self: Any, secure: Any) -> bool:
-        monkeypatch.setattr(SecureSocket, "_step_handshake", step)
+        monkeypatch.setattr(BaseSocket, "_step_handshake", step)
         what()
         return step(self, secure)
 
-    monkeypatch.setattr(SecureSocket, "_step_handshake", first)
+    monkeypatch.setattr(BaseSocket, "_step_handshake", first)
 
 
 async def test_FA28_a_call_during_another_gets_the_documented_result(

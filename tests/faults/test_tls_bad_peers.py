@@ -105,7 +105,7 @@ async def test_a_flood_of_nonsense_is_cut_off(flavour: Flavour, refusals: Callab
 async def test_a_hello_may_be_cut_anywhere(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
     engine = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     engine.handshake()
-    hello = engine.output()
+    hello = engine.take_output()
     places = [*range(8), *range(8, len(hello), 23), len(hello) - 1]
     async with at_home(flavour) as house:
         for place in places:

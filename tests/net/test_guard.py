@@ -47,20 +47,20 @@ def by_a_call(sock: Socket) -> AbstractContextManager[object]:
 
 @contextlib.contextmanager
 def by_reading(sock: Socket) -> Iterator[None]:
-    core = sock._resting.pop()
+    core = sock._io.core_slot.pop()
     yield
-    sock._resting.append(core)
+    sock._io.core_slot.append(core)
     del core
-    sock._leave()
+    sock._io.leave(sock)
 
 
 @contextlib.contextmanager
 def by_writing(sock: Socket) -> Iterator[None]:
-    permit = sock._writing.try_acquire()
+    permit = sock._io.write_lock.try_acquire()
     assert permit is not None
     yield
     del permit
-    sock._release_permit()
+    sock._io.release_permit(sock)
 
 
 USES: list[Callable[[Socket], AbstractContextManager[object]]] = [by_a_call, by_reading, by_writing]
@@ -143,10 +143,10 @@ def test_detach_sends_those_away_who_come_later(pair: Pair) -> None:
 
 def test_two_at_a_time_are_one_too_many(pair: Pair) -> None:
     sock, _ = pair
-    with sock._alone("connect"):
-        with pytest.raises(BusyError, match="recv_from"), sock._alone("recv_from"):
+    with sock._use_alone("connect"):
+        with pytest.raises(BusyError, match="recv_from"), sock._use_alone("recv_from"):
             raise AssertionError("not reached")
-    with sock._alone("connect"):
+    with sock._use_alone("connect"):
         pass
 
 
@@ -262,15 +262,15 @@ def test_FA7_a_core_whose_reader_was_ended_by_an_exception_is_free(pair: Pair, t
         send(b"one")
         assert sock.recv_some() == b"one"
         send(b"two")
-        sock._resting.pop()
+        sock._io.core_slot.pop()
         assert sock.recv_some(timeout=5) == b"two"
-        core = sock._resting.pop()
+        core = sock._io.core_slot.pop()
         with pytest.raises(BusyError):
             sock.recv_some(timeout=0)
         del core
         with pytest.raises(TimeoutError):
             sock.recv_some(timeout=0)
-        sock._resting.pop()
+        sock._io.core_slot.pop()
         fd = sock.fileno()
         sock.close()
         assert sock._guard.disposed

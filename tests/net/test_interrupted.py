@@ -197,7 +197,7 @@ def test_FA7_an_error_of_another_connection_is_not_the_end_of_the_stream(pair: t
 
 def lose_the_core(sock: Socket) -> None:
     """What an exception does that comes right after a read has taken the core."""
-    sock._resting.pop()
+    sock._io.core_slot.pop()
     raise ZeroDivisionError
 
 
@@ -230,11 +230,11 @@ def test_FA7_an_iterator_of_lines_does_not_keep_a_lost_core(pair: tuple[Socket, 
 
 def test_R11_one_that_is_held_is_not_taken_for_lost(pair: tuple[Socket, Socket]) -> None:
     sock, peer = pair
-    core = sock._resting.pop()
+    core = sock._io.core_slot.pop()
     for _ in range(2):
         with pytest.raises(BusyError):
             sock.recv_some(timeout=0)
-    sock._resting.append(core)
+    sock._io.core_slot.append(core)
     del core
     peer.send(b"x")
     assert sock.recv_some(timeout=PATIENCE) == b"x"

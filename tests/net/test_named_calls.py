@@ -90,7 +90,7 @@ def test_errors_of_a_read_name_the_call_that_was_made(pair: Pair, name: str, sec
         peer.send(b"line\n")
         assert sock.recv_line() == b"line"  # and then by the other way in
     first = Doing(lambda: TIMED[name](sock, 50))
-    until(lambda: not sock._resting)
+    until(lambda: not sock._io.core_slot)
     with pytest.raises(BusyError, match=f"^{name}: "):
         TIMED[name](sock, 50)
     sock.close()
@@ -103,7 +103,7 @@ def test_try_recv_line_is_named_too(pair: Pair) -> None:
     """FB6: "recv_line" for ``try_recv_line``."""
     sock, peer = pair
     first = Doing(lambda: sock.recv_line())
-    until(lambda: not sock._resting)
+    until(lambda: not sock._io.core_slot)
     with pytest.raises(BusyError, match=r"^try_recv_line: "):
         sock.try_recv_line()
     peer.send(b"line\n")
@@ -218,7 +218,7 @@ def test_last_bytes_sent_of_one_that_waits_for_its_turn(pair: Pair) -> None:
     """FB2, W9: it was that of the call before."""
     sock, peer = pair
     first = Doing(lambda: sock.send(bytes(1_000_000)))
-    until(lambda: not sock._writing.free)
+    until(lambda: not sock._io.write_lock.free)
     for call in (lambda: sock.send(b"x", LOUD, 0.001), lambda: sock.send_some(b"x", 0.001)):
         sock.last_bytes_sent = 99
         with pytest.raises(SocketTimeout):

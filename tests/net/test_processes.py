@@ -141,7 +141,7 @@ def test_FA5_a_child_closes_a_stream_that_threads_of_the_parent_use(
         ours = [sock]
         reading = Doing(lambda kept=sock: kept.recv_line())
         sending = Doing(lambda kept=sock: kept.send(bytes(4_000_000)))
-        sleep_until(lambda: not sock._resting and not sock._writing.free)
+        sleep_until(lambda: not sock._io.core_slot and not sock._io.write_lock.free)
         kept = [sock]
         ends_well(in_child(lambda: (kept.clear(), ({LET_GO[how]})())))
         assert reading.goes_on and sending.goes_on, (reading.outcome, sending.outcome)
@@ -294,7 +294,7 @@ def test_FA5_a_child_uses_a_socket_in_its_own_threads(directory: str, kind: str)
             assert reading.goes_on
             peer.send(b"to the child")
             assert reading.get() == b"to the child"
-            assert len(sock._resting) == 1
+            assert len(sock._io.core_slot) == 1
             reading = Doing(sock.recv_some)
             time.sleep(0.05)
             sock.close(linger=0)
@@ -335,12 +335,12 @@ def test_FA5_a_child_adopts_a_connection_that_threads_of_the_parent_used(directo
         reading = Doing(sock.recv_line)
         sending = Doing(lambda: [sock.send(bytes(4_000_000)) for _ in range(2)])
         # A fork during SSL_write leaves half a record in the child, so wait until the send buffer is full.
-        in_poll = (lambda: sock._writable is not None) if {kind == "tls"} else (lambda: True)
-        sleep_until(lambda: not sock._resting and not sock._writing.free and in_poll())
+        in_poll = (lambda: sock._io._writable is not None) if {kind == "tls"} else (lambda: True)
+        sleep_until(lambda: not sock._io.core_slot and not sock._io.write_lock.free and in_poll())
 
         def adopt():
             sock.adopt()
-            assert len(sock._resting) == 1 and len(sock._writing.free) == 1
+            assert len(sock._io.core_slot) == 1 and len(sock._io.write_lock.free) == 1
             try:
                 sock.recv_some(timeout=0.01)
                 raise AssertionError("nothing was sent")
@@ -364,7 +364,7 @@ def test_FA5_adopt_in_the_owner_changes_nothing(directory: str) -> None:
         """
         sock, peer = pair(False)
         reading = Doing(sock.recv_line)
-        sleep_until(lambda: not sock._resting)
+        sleep_until(lambda: not sock._io.core_slot)
         sock.adopt()
         try:
             sock.recv_some(timeout=0)

@@ -23,7 +23,8 @@ from wireline import SocketTimeout
 from wireline._core.deadline import Deadline
 from wireline._os import background, resolver
 from wireline._os.resolver import Lookup, _Pool, resolve
-from wireline.asyncnet._sync import Signal, lookup_result
+from wireline.asyncnet import _sync
+from wireline.asyncnet._asyncio import running_port
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 
 PATIENCE = 5.0
@@ -236,9 +237,10 @@ def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameSer
 
     async def leave(lookup: Lookup) -> None:
         loop = asyncio.get_running_loop()
+        notifier = _sync.Notifier(running_port())
         with pytest.raises(SocketTimeout):
-            await lookup_result(lookup, Signal(loop), "dial", Deadline(0, loop.time()))
-        waiting = asyncio.create_task(lookup_result(lookup, Signal(loop), "dial", None))
+            await _sync.wait_for_lookup(lookup, "dial", Deadline(0, loop.time()), notifier)
+        waiting = asyncio.create_task(_sync.wait_for_lookup(lookup, "dial", None, notifier))
         await asyncio.sleep(0)
         assert len(lookup._callbacks) == 1
         waiting.cancel()

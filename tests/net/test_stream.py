@@ -1,4 +1,4 @@
-"""What ``net._stream`` does on platforms that lack something, and what no peer can be made to do."""
+"""What ``net._stream_io`` does on platforms that lack something, and what no peer can be made to do."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.faults.descriptors import only
-from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
-from wireline.net import Socket, _guard, _stream
+from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _socket_base
+from wireline.net import Socket, _stream_io
+from wireline.options import NO_SIGNAL
 
 NO_FLAGS = SocketFlag(0)
 
@@ -60,7 +61,7 @@ def resting(wire: Wire) -> Wire:
         wire.peer.send(b"message")
         assert wire.sock.recv_some() == b"message"
     assert wire.sock._core is not None
-    assert wire.sock._core.at_rest
+    assert wire.sock._core.fast_recv_ok
     return wire
 
 
@@ -103,7 +104,7 @@ def test_R5_what_a_read_in_between_has_seen_is_there(resting: Wire, read: Callab
 def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting: Wire) -> None:
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(resting.sock.recv_some)
-        while resting.sock._resting:
+        while resting.sock._io.core_slot:
             time.sleep(0)
         with pytest.raises(BusyError):
             resting.sock.recv_some()
@@ -121,8 +122,9 @@ def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting:
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
-        for room in (_guard, _stream):
-            monkeypatch.setattr(room, "DONT_WAIT", 0)
+        monkeypatch.setattr(_stream_io, "DONT_WAIT", 0)
+        for module in (_stream_io, _socket_base):
+            monkeypatch.setattr(module, "_NOW", NO_SIGNAL)
         monkeypatch.setattr(Socket, "_kernel_waits", False)
     if request.param in ("no poll", "neither"):
         monkeypatch.delattr(select, "poll")
@@ -276,7 +278,7 @@ def test_R12_any_other_failure_is_an_error_every_time(
     assert wire.sock.recv(3, timeout) == b"bef"
     wire.peer.send(b"unread")
     Once(monkeypatch, "recv", OSError(errno.ETIMEDOUT, "the network is gone"))
-    wire.sock._receive_as = (0, 0)  # it keeps the method that it calls
+    wire.sock._io._receive_as = (0, 0)  # it keeps the method that it calls
     with pytest.raises(OSError, match="the network is gone"):
         wire.sock.recv_exactly(9, timeout)
     assert wire.sock.recv(9, timeout) == b"ore"

@@ -63,7 +63,7 @@ def shake(pair: Pair) -> list[ssl.SSLError | None]:
                 engine.handshake()
         except ssl.SSLError as error:
             errors[me] = errors[me] or error
-        return engine.output()
+        return engine.take_output()
 
     me, wire = 1, step(0, None)
     while wire:
@@ -94,5 +94,5 @@ def say(sender: TlsEngine, receiver: TlsEngine, data: bytes = b"hello") -> bytes
     """Send application data; return what the receiver gets."""
     sender.encrypt(data)
     received: list[bytes] = []
-    receiver.feed(sender.output(), received.append)
+    receiver.feed(sender.take_output(), received.append)
     return b"".join(received)

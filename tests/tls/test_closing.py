@@ -188,7 +188,7 @@ def bare(sock: Sock) -> Sock:
 
 def has_output(sock: Sock) -> bool:
     """Whether there is ciphertext that was not sent."""
-    return bool(bare(sock)._secure.has_output)
+    return bool(bare(sock)._core.has_output)
 
 
 async def filled(sock: Sock) -> int:

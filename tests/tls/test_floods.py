@@ -15,7 +15,7 @@ import pytest
 from tests.scenarios.flavours import Flavour
 from tests.tls.both import PATIENCE, anyio_backend, flavour, needs_the_bridge, upgrade
 from tests.tls.memory import Pair, client_context, connect, only, server_context
-from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import MOST_UNSENT
 from wireline.tls import Handshake, SslError, _openssl
@@ -40,9 +40,9 @@ def updates(obj: ssl.SSLObject, outgoing: ssl.MemoryBIO, count: int) -> bytes:
 def cores(*, shared: bool) -> tuple[TlsCore, Pair]:
     """Return the core of a client, and both engines."""
     pair = connect(client_context(), server_context(), port=0)
-    core = SharedTlsCore(pair.client, threading.RLock()) if shared else TlsCore(pair.client)
+    core = LockedTlsCore(pair.client, threading.RLock()) if shared else TlsCore(pair.client)
     pair.server.encrypt(b"first")
-    core.feed(pair.server.output())
+    core.feed(pair.server.take_output())
     assert core.recv_some(10) == b"first"
     return core, pair
 
@@ -54,7 +54,7 @@ def test_FB16_answers_that_the_peer_does_not_take_are_bounded(shared: bool, batc
     needs_the_bridge()
     core, (client, server) = cores(shared=shared)
     core.encrypt(b"data that the peer does not read")
-    assert core.unsent()
+    assert core.pending_output()
     for _ in range(0, 8000, batch):
         core.feed(updates(server.obj, server.outgoing, batch))
         assert client.outgoing.pending <= MOST_UNSENT + 32 * 1024
@@ -75,11 +75,11 @@ def test_FB16_answers_that_the_peer_takes_are_no_trouble(shared: bool) -> None:
     taken: list[bytes] = []
     for _ in range(40):
         core.feed(updates(server.obj, server.outgoing, 200))
-        while data := core.unsent():
+        while data := core.pending_output():
             server.feed(bytes(data), taken.append)
             core.sent(len(data))
     server.encrypt(b"still here")
-    core.feed(server.output())
+    core.feed(server.take_output())
     assert core.recv_some(100) == b"still here"
 
 
@@ -171,7 +171,7 @@ def test_FB16_a_flood_costs_time_in_proportion(flood: str, port: int) -> None:
     pair = connect(client_context(), server_context(), port=port)
     core = TlsCore(pair.client)
     make(pair.server.obj)
-    wire = pair.server.output()
+    wire = pair.server.take_output()
     began = time.process_time()
     for start in range(0, len(wire), 8192):
         core.feed(wire[start : start + 8192])

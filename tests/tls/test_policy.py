@@ -461,7 +461,7 @@ def test_a_name_that_is_not_ascii_prints_nothing() -> None:
     client = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     server = server_context()._engine(Handshake.AS_SERVER)
     assert not client.handshake()
-    hello = client.output()
+    hello = client.take_output()
     assert hello.count(b"localhost") == 1
     server.feed_handshake(hello.replace(b"localhost", b"l\xf6calhost"))
     assert not server.handshake()  # a call of `sys.unraisablehook` fails the test

@@ -141,7 +141,7 @@ def test_FB8_two_tickets_of_a_full_handshake_resume_two_connections(cut: int) ->
         resumed.append(info(pair.client).resumed)
         # The tickets arrive with the first data, cut in two anywhere.
         pair.server.encrypt(b"hello")
-        wire, taken = pair.server.output(), list[bytes]()
+        wire, taken = pair.server.take_output(), list[bytes]()
         for piece in (wire[:cut], wire[cut:]):
             pair.client.feed(piece, taken.append)
         assert taken == [b"hello"]
@@ -165,7 +165,7 @@ def test_FB9_a_server_sends_its_tickets_with_its_first_output(how: str) -> None:
     pair = engines(client, server)
     assert shake(pair) == [None, None]
     assert not pair.server.has_output
-    assert pair.server.output() == b""
+    assert pair.server.take_output() == b""
     assert len(kept(client)) == 0
     if how == "data":
         pair.server.encrypt(b"hello")
@@ -176,7 +176,7 @@ def test_FB9_a_server_sends_its_tickets_with_its_first_output(how: str) -> None:
             pair.server.feed(b"\x17\x03\x03\x00\x20" + bytes(32), print)
     assert pair.server.has_output
     with pytest.raises(ssl.SSLError, match="ALERT") if how == "alert" else contextlib.nullcontext():
-        pair.client.feed(pair.server.output(), lambda _: None)
+        pair.client.feed(pair.server.take_output(), lambda _: None)
     assert len(kept(client)) == 2
     assert info(talk(client, server).client).resumed
 

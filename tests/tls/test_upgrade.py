@@ -79,16 +79,16 @@ async def test_T6_with_leftover_tls_unread_bytes_must_be_a_handshake(wire: Wire,
 async def test_T6_a_client_hello_received_with_the_last_line_is_used(wire: Wire) -> None:
     engine = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     assert not engine.handshake()
-    await read_a_line_and_leave(wire, engine.output())
+    await read_a_line_and_leave(wire, engine.take_output())
 
     def shake() -> None:
         while not engine.established:
             engine.feed_handshake(wire.peer.recv(65536))
             engine.handshake()
-            wire.peer.sendall(engine.output())
+            wire.peer.sendall(engine.take_output())
         # T7: the data may arrive in one packet with the end of the handshake.
         engine.encrypt(b"hello\n")
-        wire.peer.sendall(engine.output())
+        wire.peer.sendall(engine.take_output())
 
     shaking = asyncio.ensure_future(in_thread(shake))
     await upgrade(server_context(), wire.sock, Handshake.AS_SERVER, timeout=PATIENCE, leftover="tls")
@@ -107,11 +107,11 @@ async def test_T7_application_data_in_the_last_packet_of_the_handshake_is_not_lo
         done = engine.handshake()
         while not done:
             if engine.has_output:
-                wire.peer.sendall(engine.output())
+                wire.peer.sendall(engine.take_output())
             engine.feed_handshake(wire.peer.recv(65536))
             done = engine.handshake()
         engine.encrypt(b"hello\n")
-        wire.peer.sendall(engine.output())  # in one packet with the end of the handshake
+        wire.peer.sendall(engine.take_output())  # in one packet with the end of the handshake
 
     shaking = asyncio.ensure_future(in_thread(shake))
     await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)

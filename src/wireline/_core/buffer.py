@@ -25,7 +25,7 @@ Every other method gives the lines that nobody took back first, so the two views
 
 from __future__ import annotations
 
-from wireline._core.lines import CARRIAGE_RETURN, EMPTY_LINE, split_lines
+from wireline._core.lines import EMPTY_LINE, split_lines, whole_line
 
 # Splitting ahead starts once this many bytes went by as lines, one after the other. A guess: about ten header lines,
 # so that a short exchange of "a line, then its body" stays on the plain path.
@@ -271,10 +271,10 @@ class ReceiveBuffer:
         if newline < 0:
             self._searched = min(self.size, max_length + 2)
             return None
-        end = newline - 1 if newline > start and head[newline - 1] == CARRIAGE_RETURN else newline
-        if end - start > max_length:
+        line = whole_line(head[start : newline + 1])
+        # Too long only by its end: `find_line` finds out.
+        if line is None or (len(line) > max_length and line is not EMPTY_LINE):
             return None
-        line = head[start:end] or EMPTY_LINE
         consumed = newline + 1 - start
         self._run += consumed
         self._searched = 0
@@ -290,7 +290,7 @@ class ReceiveBuffer:
                 self._run = 0
         return line
 
-    def let_go(self) -> None:
+    def release_memory(self) -> None:
         """Free the memory of lines that were split ahead and are all taken."""
         self._head = b""
         self._start = 0

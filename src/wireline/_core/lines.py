@@ -52,6 +52,16 @@ def find_line(buffer: ReceiveBuffer, max_length: int, ended: bool) -> Line | Non
     return Line(max_length, max_length, True)
 
 
+def whole_line(text: bytes) -> bytes | None:
+    r"""Return the line without its end if ``text``, one byte at least, is just that line; else None.
+
+    It ends at its first ``\n``; a ``\r`` directly before it belongs to the end too. An empty line is ``EMPTY_LINE``.
+    """
+    if text.find(b"\n") != len(text) - 1:
+        return None
+    return text[: -2 if text.endswith(b"\r\n") else -1] or EMPTY_LINE
+
+
 def split_lines(text: bytes) -> tuple[list[bytes], int] | None:
     """Split whole lines at once; ``(lines, bytes of one terminator)``, or None where not all
     terminators are alike.

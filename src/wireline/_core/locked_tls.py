@@ -1,32 +1,38 @@
 """A TLS core for a socket on which one thread may read while another writes.
 
-OpenSSL does not allow both at one time (openssl#20446), so whoever calls it holds a lock: for as long as it computes,
-never for as long as the network takes. The requests need none: what they answer from is the reader's alone.
+OpenSSL does not allow both at the same time (openssl#20446), so a lock is held while OpenSSL computes, and never while
+a thread waits for the network. The requests need no lock: only the reader uses the buffer.
 
-What a read has made is sent after the lock was given back: to send is to take other locks, of the socket's.
+Output that a read has made is sent after the lock was released: a send takes other locks, those of the socket.
 """
 
 from __future__ import annotations
 
+import itertools
 import ssl
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
-from wireline._core.tls import TlsCore
+from wireline._core.stream import Sender
+from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline._core.tls_engine import TlsEngine
+from wireline.options import DONT_WAIT, NO_SIGNAL
 
-__all__ = ["SharedTlsCore"]
+__all__ = ["LockedTlsCore", "LockedTlsSender"]
 
 T = TypeVar("T")
 
+_NOW = DONT_WAIT | NO_SIGNAL
 
-class SharedTlsCore(TlsCore):
-    """A ``TlsCore`` that a reader and the writer whose turn it is may use at one time."""
 
-    __slots__ = ("_lock", "_unattended", "handles_signals", "thread")
+class LockedTlsCore(TlsCore):
+    """A ``TlsCore`` that a reader and the holder of the write lock may use at the same time."""
 
-    shared = True
+    __slots__ = ("_lock", "_output_pending", "signal_thread", "thread")
+
+    thread_safe = True
+    sender_references = 2
 
     def __init__(
         self, engine: TlsEngine, lock: AbstractContextManager[object], *, buffered: bool = True
@@ -35,47 +41,50 @@ class SharedTlsCore(TlsCore):
 
         Args:
             engine: the TLS connection.
-            lock: its holder must be able to take it again.
+            lock: a re-entrant one.
             buffered: as of any stream.
         """
         super().__init__(engine, buffered=buffered)
         self._lock = lock
-        self._unattended = False
-        # How to ask for the number of the running thread, and that of the thread that runs signal handlers.
+        self._output_pending = False
+        # Gives the number of the running thread; and the number of the thread that runs signal handlers.
         self.thread: Callable[[], int] = int
-        self.handles_signals = -1
+        self.signal_thread = -1
 
     def renew_lock(self) -> None:
         """In a forked child: a thread of the parent may have held the lock, and is not here to release it."""
         self._lock = type(self._lock)()
 
-    def _attend(self) -> None:
-        self._unattended = True
+    def sender(self, sock: Sender) -> Sender:
+        return LockedTlsSender(self, sock)
 
-    def _attend_now(self) -> None:
-        self._unattended = False
-        super()._attend()
+    def _notify_output(self) -> None:
+        self._output_pending = True
 
-    def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
+    def _flush_notification(self) -> None:
+        self._output_pending = False
+        super()._notify_output()
+
+    def with_ssl_object(self, call: Callable[[ssl.SSLObject], T]) -> T:
         with self._lock:
-            return super().ask(question)
+            return super().with_ssl_object(call)
 
-    # What a reader calls, or whoever makes the handshake.
+    # For the reader, and for the call that makes the handshake.
 
     def handshake(self) -> bool:
         with self._lock:
             done = super().handshake()
-        if self._unattended:
-            self._attend_now()
+        if self._output_pending:
+            self._flush_notification()
         return done
 
     def feed(self, data: bytes) -> None:
         with self._lock:
             super().feed(data)
-            # An exception of a signal handler can come until the end of this, and then the same data is fed again.
+            # Until the end of this a signal handler can raise an exception, and then the same data is fed again.
             self.engine.due = data
-        if self._unattended:
-            self._attend_now()
+        if self._output_pending:
+            self._flush_notification()
         self.engine.due = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
@@ -83,41 +92,41 @@ class SharedTlsCore(TlsCore):
             answer = super().feed_some(data, most)
             engine = self.engine
             engine.due, engine.plaintext = data, answer or b""  # likewise
-        if self._unattended:
-            self._attend_now()
+        if self._output_pending:
+            self._flush_notification()
         engine.due = engine.plaintext = b""
         return answer
 
-    def take_in(self, most: int = 0) -> bytes | None:
-        self.engine.careful = self.thread() == self.handles_signals
+    def accept(self, data: bytes | OSError) -> bytes | None:
+        self.engine.careful = self.thread() == self.signal_thread
         with self._lock:
-            answer = super().take_in(most)
-        if self._unattended:
-            self._attend_now()
+            answer = super().accept(data)
+        if self._output_pending:
+            self._flush_notification()
         return answer
 
     def recover(self) -> None:
-        self.engine.careful = self.thread() == self.handles_signals
+        self.engine.careful = self.thread() == self.signal_thread
         with self._lock:
             super().recover()
-        if self._unattended:
-            self._attend_now()
+        if self._output_pending:
+            self._flush_notification()
 
     def fail(self, error: OSError) -> None:
         with self._lock:
             super().fail(error)
-        if self._unattended:
-            self._attend_now()
+        if self._output_pending:
+            self._flush_notification()
 
-    # What is for whoever has the turn to write.
+    # For the call that holds the write lock.
 
     def encrypt(self, data: bytes | memoryview) -> None:
         with self._lock:
             super().encrypt(data)
 
-    def unsent(self) -> bytes | memoryview:
+    def pending_output(self) -> bytes | memoryview:
         with self._lock:
-            return super().unsent()
+            return super().pending_output()
 
     def seal(self, data: bytes | memoryview) -> bytes | memoryview:
         with self._lock:
@@ -127,6 +136,51 @@ class SharedTlsCore(TlsCore):
         with self._lock:
             super().close_notify()
 
-    def farewell(self) -> bytes:
+    def final_bytes(self) -> bytes:
         with self._lock:
-            return super().farewell()
+            return super().final_bytes()
+
+
+class LockedTlsSender:
+    """A ``TlsSender`` that an exception of a signal handler may interrupt: nothing is sent twice or left out."""
+
+    __slots__ = ("_attempts", "_core")
+
+    def __init__(self, core: LockedTlsCore, sock: Sender) -> None:
+        self._core = core
+        outputs = map(getattr, itertools.repeat(core), itertools.repeat("unsent"))
+        # Each step is one attempt to send `unsent`, and gives how much is gone.
+        self._attempts = map(sock.send, outputs, itertools.repeat(_NOW))
+
+    def send(self, data: bytes | memoryview, flags: int) -> int:
+        """Do what ``TlsSender.send`` does; it never waits, whatever ``flags`` say."""
+        core = self._core
+        if core.unsent:
+            return 0
+        size = whole = len(data)
+        if size > SEND_CHUNK:
+            size = SEND_CHUNK
+            data = memoryview(data)[:size]
+        core.message_incomplete = True
+        sealed = core.seal(data)
+        try:
+            for core.gone in self._attempts:  # stored before a signal handler can run, see `TlsCore.gone`
+                break
+        except BlockingIOError:
+            return size
+        except OSError:
+            core.engine.accepted -= size  # it is not sent, and never will be
+            raise
+        if core.gone != len(sealed):
+            core.sent(core.gone)
+            return size
+        # Both: no signal handler can run in between.
+        core.unsent = b""
+        core.gone = 0
+        if size == whole:
+            core.message_incomplete = False
+        return size
+
+    def shutdown(self, how: int) -> None:
+        """Put ``close_notify`` into the output. ``how`` is ``SHUT_WR``."""
+        self._core.close_notify()

@@ -1,28 +1,36 @@
-"""One stream of bytes, and the answer to every kind of read. The one thing a socket talks to.
+"""One stream of bytes: the answer to every kind of read, and what is sent. The one object a socket talks to.
 
-A request (``recv``, ``recv_line``, ...) has exactly four outcomes: the bytes; ``None`` for "not yet", and then
-``want`` says how many bytes to ask the network for; the end, which each request words in its own way; or an
-exception. The socket only waits: ask, and while the answer is None, receive ``want`` bytes, ``feed`` them, ask again.
+A request (``recv``, ``recv_line``, ...) has exactly four outcomes: the bytes; ``None`` for "not yet"; the end, which
+each request reports in its own way; or an exception. The socket only waits: it makes the request, and while the answer
+is None, it receives ``recv_size`` bytes, gives them to ``accept`` and makes the request again. Mostly nothing was
+there before, and what one system call gives is the answer: ``accept`` then returns it without a way through the
+buffer.
 
-Nothing is consumed before the request can be answered whole. That is the reason why a timeout or a cancellation
-loses nothing: the half-answered request leaves every byte where the next one finds it.
+Nothing is consumed before the request can be answered whole. For this reason a timeout or a cancellation loses
+nothing: the request leaves every byte where the next one finds it.
 
-A call may be ended by an exception at any moment (a signal handler's), and still loses nothing. A socket whose calls
-can be interrupted puts what the network gave into ``inbox`` before anything else, and ``undo`` remembers the buffer
-as it was before the request took something out of it. Both are cleared when the caller has its answer; a call that
-finds one of them set goes back by ``recover``.
+An exception of a signal handler may end a call at any moment, and loses nothing either. A socket whose calls can be
+interrupted puts the received bytes into ``inbox`` first, and ``undo`` is the state of the buffer before the request
+took something out of it. Both are cleared when the caller has its answer; a call that finds one of them set goes back
+by ``recover``.
 
-The end is sticky. It may be an orderly one (``feed(b"")``) or an error (``fail``), and it is reported after
-everything that arrived before it, every time it is asked for (R12).
+The end is permanent. It is an orderly one (``feed(b"")``) or an error (``fail``), and every read reports it after
+everything that arrived before it (R12).
+
+A core also decides how a message is sent. A plain stream needs no decision: the ``sender`` is the socket itself, and
+the other methods have nothing to do. ``TlsCore`` has the same methods with more in them, so a socket never asks whether
+there is TLS.
 """
 
 from __future__ import annotations
 
+import enum
 import operator
-from typing import ClassVar
+from collections.abc import Callable
+from typing import ClassVar, Protocol
 
 from wireline._core.buffer import BufferState, ReceiveBuffer, fed
-from wireline._core.lines import EMPTY_LINE, Line, find_line
+from wireline._core.lines import EMPTY_LINE, Line, find_line, whole_line
 from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
 
@@ -30,65 +38,104 @@ from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags,
 # reading ahead would not save a system call. A guess: a quarter of a buffer.
 _LARGE = BUFFER_SIZE // 4
 
-# The most that is asked of the network at once. A larger request comes in pieces, so that memory follows the bytes
-# that arrive and not the number that the caller wrote. A guess: large enough for a system call not to count.
-_LARGEST_WANT = 1024 * 1024
+# The most bytes of one receive. A larger request takes several, so that memory follows the bytes that arrive and not
+# the number that the caller wrote. A guess: large enough for the cost of a system call not to matter.
+_MAX_RECV = 1024 * 1024
 
 
 NOTHING: BufferState = (b"", 0, 0, None, 0, (), None)
 """The state of an empty buffer."""
 
 
+class Direct(enum.Enum):
+    """When the bytes of the next receive are the answer of the request, if they are not more than ``direct_limit``."""
+
+    SOME = "always"
+    LINE = "if they are just one line"
+    ALL = "if they are that many; and the request needs every one of the ``recv_size`` bytes"
+
+
+SOME, LINE, ALL = Direct
+
+
+class Sender(Protocol):
+    """What sends plaintext: a ``socket.socket``, or one that encrypts it first."""
+
+    def send(self, data: bytes | memoryview, flags: int, /) -> int:
+        """Send the front of ``data`` in one attempt; return how many bytes were taken."""
+        raise NotImplementedError
+
+    def shutdown(self, how: int, /) -> None:
+        """End the stream that is sent."""
+
+
 class StreamCore:
     """Bytes in, answers out.
 
     Attributes:
-        at_rest: the last thing that happened is that ``feed_some`` or ``take_in`` gave its answer whole: nothing is
-            there, no end has come, and ``want`` is right for another ``recv_some`` of at most a buffer.
-        buffered: it asks the network for more than it needs, and keeps the rest.
-        want: bytes to ask the network for, valid after a request answered None.
-        from_scratch: after ``recv_some``, ``recv_line``, ``recv`` or ``recv_exactly`` answered None: nothing is there
-            yet, and if what comes next is no more than was asked for, just one line (and the stream is ``plain``), or
-            all that was asked for, it is the answer.
-        want_whole: the request needs every one of these bytes, so nothing is lost by waiting for them together.
-        broken: the reset that a send was told of. The system tells it once, and the next read of an end.
-        inbox: what the network gave and the buffer does not have yet: bytes, or the error that ended the stream.
-        undo: the buffer as it is to be if the running call does not come to its end; None while the buffer is
-            as it was before the call. Before a request of a core that is not empty, the caller notes it (``note``).
-        lines: whole lines, which a plain ``recv_line`` may take with ``lines.pop()``.
+        buffered: it receives more than it needs, and keeps the rest.
+        direct, direct_limit: after a request answered None: how ``accept`` may use the next bytes as they are. The
+            limit is 0 where it may not: something is in the buffer, or the request needs to look closer.
+        fast_recv_ok: the last receive was an answer as it was: the buffer is empty, the stream has not ended, and
+            ``recv_size`` is right for another ``recv_some`` of at most a buffer, or ``recv_line``.
+        inbox: what was received and is not in the buffer yet: bytes, or the error that ended the stream.
+        lines: whole lines, split ahead; a plain ``recv_line`` may take one with ``lines.pop()``.
+        message_incomplete: a send has begun to send a message and has not finished. The ``sender`` sets it, and clears
+            it if all is sent at once; else the sending call clears it.
+        pending_reset: the reset that a send found. The system reports it once; the next read of an end reports it
+            again.
+        recv_size: bytes to receive, valid after a request answered None.
+        send_in_flight: the system is sending ``unsent`` at this moment, and how much of it is gone is not known. The
+            sending call sets it.
+        undo: the state of the buffer to go back to if the running call is interrupted; None while the buffer is as
+            it was before the call. Before a request of a core that is not empty, the caller calls ``note``.
     """
 
     __slots__ = (
         "_buffer",
         "_ended",
         "_error",
-        "at_rest",
-        "broken",
+        "_repeatable",
         "buffered",
-        "from_scratch",
+        "direct",
+        "direct_limit",
+        "fast_recv_ok",
         "inbox",
         "lines",
+        "message_incomplete",
+        "pending_reset",
+        "recv_size",
+        "send_in_flight",
         "undo",
-        "want",
-        "want_whole",
     )
 
-    plain: ClassVar[bool] = True
-    """Whether what is fed is what the requests answer."""
+    is_tls: ClassVar[bool] = False
+    """Whether the bytes on the wire are encrypted."""
+    seals: ClassVar[bool] = False
+    """Whether its ``sender`` takes bytes even if the system cannot: then they count as sent."""
+    sender_references: ClassVar[int] = 0
+    """How many references to this object its ``sender`` has."""
+
+    # What of a message is encrypted and not sent yet, and whether there is something to send. A plain stream has none.
+    unsent: bytes | memoryview = b""
+    has_output: bool = False
+    accepted: int = 0
 
     def __init__(self, *, buffered: bool = True) -> None:
         self._buffer = ReceiveBuffer()
         self.buffered = buffered
-        self.at_rest = False
+        self.direct = SOME
+        self.direct_limit = 0
+        self.fast_recv_ok = False
+        self._repeatable = False  # `recv_size` is right for the next request too, whatever that is
         self._ended = False
         self._error: OSError | None = None
-        self.broken: OSError | None = None
+        self.pending_reset: OSError | None = None
         self.lines = self._buffer.lines
         self.inbox: bytes | OSError | None = None
         self.undo: BufferState | None = None
-        self.from_scratch = False
-        self.want = 0
-        self.want_whole = False
+        self.recv_size = 0
+        self.message_incomplete = self.send_in_flight = False
 
     def __len__(self) -> int:
         """Bytes that can be read without the network."""
@@ -103,64 +150,88 @@ class StreamCore:
         """Whether no more bytes will come."""
         return self._ended
 
+    def accept(self, data: bytes | OSError) -> bytes | None:
+        """Take what was received after a request had no answer.
+
+        Args:
+            data: the bytes, ``b""`` for the orderly end, or the error that ended the stream. It may be the ``inbox``.
+
+        Returns:
+            The answer of that request, if the bytes are exactly that; an ``inbox`` then stays until ``done``. None:
+            the request is to be made again.
+        """
+        if type(data) is bytes and 0 < len(data) <= self.direct_limit:
+            # No way through the buffer: most messages are one receive each.
+            answer = data if self.direct is SOME else self._answer_directly(data)
+            if answer is not None:
+                self.fast_recv_ok = self._repeatable
+                return answer
+        if data is self.inbox:
+            self._feed_inbox()
+        elif isinstance(data, OSError):
+            self.fail(data)
+        else:
+            self.feed(data)
+        return None
+
+    def _answer_directly(self, data: bytes) -> bytes | None:
+        """Return the answer of a request that needs more than just some bytes, if ``data`` is exactly that."""
+        if self.direct is LINE:
+            return whole_line(data)
+        return data if len(data) == self.direct_limit else None
+
     def feed(self, data: bytes) -> None:
-        """Take what the network gave; ``b""`` is the orderly end."""
-        self.at_rest = False
+        """Take received bytes into the buffer; ``b""`` is the orderly end."""
+        self.fast_recv_ok = False
         if data:
             self._buffer.feed(data)
-        elif self.broken is not None:
-            self.fail(self.broken)
+        elif self.pending_reset is not None:
+            self.fail(self.pending_reset)
         else:
             self._ended = True
 
-    def feed_some(self, data: bytes, most: int) -> bytes | None:
-        """Take what the network gave to a ``recv_some`` for which nothing was there; the answer, if that is it whole.
-
-        Args:
-            data: one byte at least.
-            most: what ``recv_some`` was asked for.
-        """
-        if len(data) <= most:
-            self.at_rest = self.buffered and self.want == BUFFER_SIZE
-            return data
-        self.feed(data)
-        return None
-
     def fail(self, error: OSError) -> None:
         """Take the error that ended the stream."""
-        self.at_rest = False
+        self.fast_recv_ok = False
         self._ended = True
         self._error = error.with_traceback(None)  # its frames would keep the socket alive
 
     def renew_lock(self) -> None:
         """In a forked child: be usable whatever the parent's threads did. There is no lock here."""
 
+    # Sending. All but `sender` and `final_bytes` is for the call that holds the write lock.
+
+    def sender(self, sock: Sender) -> Sender:
+        """Return what sends the messages of this stream by ``sock``."""
+        return sock
+
+    def pending_output(self) -> bytes | memoryview:
+        """Return the encrypted bytes to send next; ``b""`` if there are none."""
+        return b""
+
+    def flush(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        """Send the encrypted bytes that are there as far as there is room; return whether that was all."""
+        return True
+
+    def push(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        """Make one attempt to send ``pending_output``; return whether all of it is gone."""
+        return True
+
+    def sent(self, count: int) -> bool:
+        """Note that so many bytes of ``pending_output`` were sent; return whether that was all."""
+        return True
+
+    def final_bytes(self) -> bytes:
+        """Return what is to be sent before the descriptor is closed."""
+        return b""
+
     # For calls that may be interrupted.
 
     def note(self) -> None:
-        """Before a request: go on after one that was interrupted, and note what to go back to if this one is."""
+        """Before a request: recover from one that was interrupted, and note what to go back to if this one is."""
         if self.undo is not None or self.inbox is not None:
             self.recover()
         self.undo = self._buffer.state()
-
-    def take_in(self, most: int = 0) -> bytes | None:
-        """Take what is in ``inbox``, after a request that had no answer.
-
-        Args:
-            most: bytes up to which it is the answer of a ``recv_some`` for which nothing was there; 0: it is not.
-
-        Returns:
-            The answer, if that is it whole; it also stays in ``inbox`` until ``done``.
-        """
-        data = self.inbox
-        if type(data) is bytes and data:
-            if len(data) <= most:
-                self.at_rest = self.buffered and self.want == BUFFER_SIZE
-                return data
-            if self.want_whole and self.from_scratch and len(data) == self.want:
-                return data  # no joining of pieces, no way through the buffer: what bulk costs a bare socket
-        self._feed_inbox()
-        return None
 
     def _feed_inbox(self) -> None:
         data = self.inbox
@@ -170,10 +241,10 @@ class StreamCore:
             if self.undo is None:
                 self.undo = NOTHING  # else it was noted before the request
             self.feed(data)
-        self._taken_in()
+        self._empty_inbox()
 
-    def _taken_in(self) -> None:
-        # In this order, and with the object itself noted: between the two it is clear that it was fed.
+    def _empty_inbox(self) -> None:
+        # In this order, and with the object itself noted: between the two statements it is known that it was fed.
         self.undo = self._buffer.state(self.inbox)
         self.inbox = None
 
@@ -182,7 +253,7 @@ class StreamCore:
         self.undo = self.inbox = None
 
     def recover(self) -> None:
-        """Go on after a call that was interrupted at any point, this one included."""
+        """Recover from a call that was interrupted at any point, this one included."""
         self._go_back()
         self.done()
 
@@ -206,10 +277,12 @@ class StreamCore:
             buffer.give_back()
         have = buffer.size
         if have < size and not self._ended and (self.buffered or not have):
-            self.from_scratch = not have and size <= _LARGEST_WANT and flags is SAFE_DISCONN
-            self._not_yet(size - have, all_needed=self.buffered)
+            if self.buffered:
+                self._want_all(size, 0 if have or flags is not SAFE_DISCONN else size)
+            else:
+                self._want(size)
             return None
-        return self._give(min(have, size), flags) if have or not size else self._at_end(flags)
+        return self._deliver(min(have, size), flags) if have or not size else self._eof_result(flags)
 
     def recv_some(self, max_size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
         """At least one byte and at most ``max_size``."""
@@ -222,11 +295,10 @@ class StreamCore:
             buffer.give_back()
         have = buffer.size
         if have or not max_size:
-            return self._give(max_size if max_size < have else have, flags)
+            return self._deliver(max_size if max_size < have else have, flags)
         if self._ended:
-            return self._at_end(flags)
-        self.from_scratch = True
-        self._not_yet(max_size)
+            return self._eof_result(flags)
+        self._want(max_size, SOME, max_size if flags is SAFE_DISCONN else 0)
         return None
 
     def recv_exactly(self, size: int, operation: str = "recv_exactly") -> bytes | None:
@@ -240,13 +312,12 @@ class StreamCore:
         if have >= size:
             return buffer.take(size)
         if self._ended:
-            raise self._too_short(operation, f"{size} bytes")
-        self.from_scratch = not have and size <= _LARGEST_WANT
-        self._not_yet(size - have, all_needed=True)
+            raise self._incomplete_error(operation, f"{size} bytes")
+        self._want_all(size, 0 if have else size)
         return None
 
     def skip(self, size: int) -> bytes | None:
-        """The ``size`` bytes that are skipped. They are kept until they are all there (R5, R8)."""
+        """The ``size`` bytes to skip. They are kept until they are all there (R5, R8)."""
         return self.recv_exactly(size, "skip")
 
     def recv_until(self, delimiter: bytes, max_length: int) -> bytes | None:
@@ -263,8 +334,8 @@ class StreamCore:
         if have >= max_length:
             raise LineTooLongError("recv_until", max_length)
         if self._ended:
-            raise self._too_short("recv_until", f"the delimiter {delimiter!r}")
-        self._not_yet(min(self._missing(delimiter), max_length - have))
+            raise self._incomplete_error("recv_until", f"the delimiter {delimiter!r}")
+        self._want(min(self._bytes_missing(delimiter), max_length - have))
         return None
 
     def recv_line(
@@ -281,60 +352,73 @@ class StreamCore:
             raise ValueError(f"on_long is 'truncate' or 'raise', not {on_long!r}")
         buffer = self._buffer
         line = None
+        direct_limit = 0
         if buffer.size or buffer.lines:
+            # Nearly every line is whole, short and not to be kept; `find_line` is for the others.
             if flags is SAFE_DISCONN and (whole := buffer.next_line(max_length)) is not None:
                 return whole
             line = find_line(buffer, max_length, self._ended)
-            self.from_scratch = False
         else:
-            buffer.let_go()
-            self.from_scratch = self.plain
+            buffer.release_memory()
+            if flags is SAFE_DISCONN:
+                direct_limit = max_length
         if line is None:
             if self._ended:
-                return self._at_end(flags)
-            self._not_yet(1)
+                return self._eof_result(flags)
+            self._want(1, LINE, direct_limit)
             return None
         if line.too_long and on_long == "raise":
             raise LineTooLongError("recv_line", max_length)
-        return self._give_line(line, flags) or EMPTY_LINE
+        return self._deliver_line(line, flags)
 
     def pending_line(self) -> bytes:
         """A copy of the bytes of an unfinished line."""
         return self._buffer.peek(len(self._buffer))
 
-    def _give(self, size: int, flags: SocketFlag) -> bytes:
+    def _deliver(self, size: int, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
             return self._buffer.peek(size)
         return self._buffer.take(size)
 
-    def _give_line(self, line: Line, flags: SocketFlag) -> bytes:
+    def _deliver_line(self, line: Line, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
-            return self._buffer.peek(line.size)
-        return self._buffer.take_line(line.size, line.consumed)
+            return self._buffer.peek(line.size) or EMPTY_LINE
+        return self._buffer.take_line(line.size, line.consumed) or EMPTY_LINE
 
-    def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
-        """Say how much to ask for: one big gulp, or of an unbuffered stream nothing that was not asked for."""
-        self.at_rest = False
-        self.want_whole = all_needed and amount >= _LARGE
-        # Who asks for more gets it in fewer system calls: messages of 1 MiB, read by 256 KiB, take half the CPU time.
-        if self.buffered and not self.want_whole and amount <= BUFFER_SIZE:
-            self.want = BUFFER_SIZE
+    def _want(self, amount: int, direct: Direct = SOME, limit: int = 0) -> None:
+        """Set how much to receive (a buffer at least, if buffered) and how ``accept`` may use it."""
+        self.fast_recv_ok = False
+        self.direct = direct
+        self.direct_limit = limit
+        # A request for more gets it in fewer system calls: messages of 1 MiB, read by 256 KiB, take half the CPU time.
+        self._repeatable = self.buffered and amount <= BUFFER_SIZE
+        self.recv_size = BUFFER_SIZE if self._repeatable else min(amount, _MAX_RECV)
+
+    def _want_all(self, size: int, limit: int) -> None:
+        """The same for a request that needs all of ``size`` bytes; ``limit`` is 0 if some of them are there."""
+        amount = size - self._buffer.size
+        if amount < _LARGE:
+            self._want(amount)
         else:
-            self.want = min(amount, _LARGEST_WANT)
+            # The kernel may wait for all of them, and no byte is copied a second time.
+            self.fast_recv_ok = self._repeatable = False
+            self.direct = ALL
+            self.recv_size = min(amount, _MAX_RECV)
+            self.direct_limit = limit if limit <= _MAX_RECV else 0
 
-    def _missing(self, delimiter: bytes) -> int:
+    def _bytes_missing(self, delimiter: bytes) -> int:
         """The fewest bytes that could complete ``delimiter``, given how much of it is there."""
         last = self._buffer.last(len(delimiter) - 1) if len(delimiter) > 1 else b""
         while not delimiter.startswith(last):
             last = last[1:]
         return len(delimiter) - len(last)
 
-    def _at_end(self, flags: SocketFlag) -> bytes:
+    def _eof_result(self, flags: SocketFlag) -> bytes:
         if self._error is None or is_disconnection_error(flags, self._error):
             return b""
         raise copy_for_reraise(self._error)
 
-    def _too_short(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
+    def _incomplete_error(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
         if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
             return copy_for_reraise(self._error)

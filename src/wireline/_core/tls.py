@@ -1,101 +1,102 @@
-"""A stream inside TLS: what ``StreamCore`` is to the wire, with an engine in between.
+"""A stream inside TLS: a ``StreamCore`` with an engine between it and the wire.
 
-Requests are answered as ever, from the buffer, which holds plaintext. What is fed is ciphertext, and all of it is
-decrypted at once: it is no more than one read of the kernel. So there is one place where received data can wait.
+Requests are answered from the buffer, which holds plaintext. ReceivedInto bytes are ciphertext, and all of them are
+decrypted at once: they are no more than one receive. So there is one place where received data can wait.
 
-The ciphertext that is to be sent belongs to whoever has the turn to write. A read can make some, too (the answer to a
-key update, an alert). ``attend`` then sends it if nobody has the turn; who has it looks again after giving it back.
+The ciphertext to send belongs to the call that holds the write lock. A read can make some, too (the answer to a key
+update, an alert). ``on_output`` then sends it if the lock is free; a call that holds the lock checks for it after
+releasing it.
 
-Nothing here minds threads: the tasks of one loop are never at work at one time. ``locked_tls`` adds what threads need.
+Nothing here is thread-safe: two tasks of one loop never run at the same time. ``locked_tls`` adds what threads need.
 
-Who stops in the midst of a message is not to say goodbye as if it were done: ``midway`` is what ``farewell`` looks at.
+A message of which only a part was sent must not be followed by ``close_notify``, which would say that it was whole: so
+``final_bytes`` looks at ``message_incomplete``.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from wireline._core.buffer import fed
-from wireline._core.stream import NOTHING, StreamCore
-from wireline._core.tls_engine import PORTION, RECORD, RECORD_ON_WIRE, TlsEngine, TruncatedError
+from wireline._core.stream import NOTHING, SOME, Direct, Sender, StreamCore
+from wireline._core.tls_engine import (
+    MAX_CIPHERTEXT_RECORD,
+    MAX_PLAINTEXT_PER_WRITE,
+    RECORD,
+    TlsEngine,
+    TruncatedError,
+)
 from wireline.errors import copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
-__all__ = ["SLICE", "TlsCore"]
+__all__ = ["SEND_CHUNK", "TlsCore", "TlsSender"]
 
 T = TypeVar("T")
 
-SLICE = 64 * 1024
+SEND_CHUNK = 64 * 1024
 """Bytes to encrypt and send at once: 4 KiB made bulk three times slower, 1 MiB is no faster."""
 
-# Bytes to ask the network for, four whole records: they give 64 KiB. A short message costs no more than if less were
-# asked for.
-_GULP = 4 * (16 * 1024 + 22)
+# Bytes to receive at least: four whole records, 64 KiB of plaintext. A short message costs no more than with fewer.
+_MIN_RECV = 4 * MAX_CIPHERTEXT_RECORD
 
-# The most to ask for. A bulk stream that is read by 64 KiB takes 51 us of CPU time for each of these where 64 KiB come
-# from the kernel at once, 42 with 256, 37 with 512 and 34 with 1024: fewer system calls and turns of the loop, and the
-# kernel opens the window less often. Decrypting 512 KiB is 0.15 ms in which the loop does nothing else.
-_FLOOD = 8 * _GULP
+# The most to receive. A bulk stream that is read by 64 KiB takes 51 us of CPU time for each of these if one system call
+# gives 64 KiB, 42 with 256, 37 with 512 and 34 with 1024: fewer system calls and turns of the loop, and the kernel
+# opens the window less often. Decrypting 512 KiB takes 0.15 ms, in which the loop does nothing else.
+_MAX_RECV = 8 * _MIN_RECV
 
 
 class TlsCore(StreamCore):
     """Ciphertext in, answers out; plaintext in, ciphertext out.
 
     Attributes:
-        engine: the TLS connection. Sockets call it through this object, which may be one that holds a lock meanwhile.
-        outgoing: where the engine leaves ciphertext that is to be sent, besides ``rest``.
-        attend: is called when a read has made output, to send it if nobody else is sending.
-        midway: a send has begun to send a message and not come to its end. Set by whoever sends.
-        rest: what is left to send of the ciphertext that was taken last.
-        gone: bytes at the front of ``rest`` that the system has taken, and that are not cut off yet. It is set by
+        engine: the TLS connection. Sockets call it through this object, which may hold a lock meanwhile.
+        outgoing: the engine's ciphertext to send, besides ``unsent``.
+        on_output: is called when a read has made output, to send it if no other call is sending.
+        unsent: the part of the last ciphertext that is still to be sent.
+        gone: bytes at the front of ``unsent`` that the system has taken, and that are not cut off yet. It is set by
             ``for core.gone in map(send, ...): break``, which stores the number before a signal handler can raise an
             exception: the next send finds it here, and sends nothing twice.
-        lent: ``unsent`` is being sent in this moment, and nobody can know how much of it is gone. Set by whoever sends.
     """
 
     __slots__ = (
-        "_came",
-        "_cause",
-        "_cut",
-        "_news",
+        "_eof_cause",
+        "_eof_seen",
+        "_handshake_input",
+        "_last_read_size",
         "_opened",
-        "attend",
         "engine",
         "gone",
-        "lent",
-        "midway",
+        "on_output",
         "outgoing",
-        "rest",
+        "unsent",
     )
 
-    plain = False
-    shared: ClassVar[bool] = False
+    is_tls = True
+    seals = True
+    sender_references = 1
+    thread_safe: ClassVar[bool] = False
     """Whether several threads may use it."""
-    slice_size: ClassVar[int] = SLICE
 
     def __init__(self, engine: TlsEngine, *, buffered: bool = True) -> None:
         super().__init__(buffered=buffered)
         self.engine = engine
         self.outgoing = engine.outgoing
-        self.want = _GULP
-        self._came = 0  # bytes of ciphertext, the last time
-        self.rest: bytes | memoryview = b""
+        self.recv_size = _MIN_RECV
+        self._last_read_size = 0
+        self.unsent: bytes | memoryview = b""
         self.gone = 0
-        self._news = self._cut = False
-        self._opened: bytes | None = (
-            None  # what `inbox` is, if it is the answer of a request and not ciphertext
-        )
-        self.lent = self.midway = False
-        self._cause: OSError | None = None
-        self.attend: Callable[[], object] | None = None
+        self._handshake_input = self._eof_seen = False
+        self._opened: bytes | None = None  # the `inbox`, if it is plaintext by now and not ciphertext
+        self._eof_cause: OSError | None = None
+        self.on_output: Callable[[], object] | None = None
 
-    def ask(self, question: Callable[[ssl.SSLObject], T]) -> T:
-        """Put a question to the connection."""
-        return question(self.engine.obj)
+    def with_ssl_object(self, call: Callable[[ssl.SSLObject], T]) -> T:
+        """Make a call with the ``ssl.SSLObject``."""
+        return call(self.engine.obj)
 
-    # The handshake: `handshake`, send the output, wait for `news`, and again.
+    # The handshake: `handshake`, send the output, wait for `handshake_input`, and again.
 
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is done. There may be output after each step, failed or not.
@@ -106,65 +107,89 @@ class TlsCore(StreamCore):
             ssl.SSLError: it failed, as every later use of the connection will.
         """
         try:
-            done = self.engine.handshake(at_end=self._cut)
+            done = self.engine.handshake(at_end=self._eof_seen)
         except ssl.SSLError as error:
             if isinstance(error, TruncatedError):
-                error.__cause__ = self._cause
+                error.__cause__ = self._eof_cause
             # A copy: the frames of the one that is raised would keep the socket alive.
             super().fail(copy_for_reraise(error))
             raise
         if done:
-            self._decrypt(at_end=self._cut)
+            self._decrypt(at_end=self._eof_seen)
         return done
 
-    def news(self) -> bytes | None:
-        """A request: whether something was fed since the last time, for the next step of the handshake."""
-        if not self._news:
-            self._not_yet(1)
+    def handshake_input(self) -> bytes | None:
+        """A request: whether something was received since the last time, for the next step of the handshake."""
+        if not self._handshake_input:
+            self._want(1)
             return None
-        self._news = False
-        return b"news"
+        self._handshake_input = False
+        return b"input"
 
-    def abandon(self, error: BaseException) -> None:
-        """The handshake was not finished: nothing may be read or sent any more, least of all in clear."""
+    def fail_handshake(self, error: BaseException) -> None:
+        """Give up a handshake that is not finished: nothing can be read or sent any more, least of all in clear."""
         if not self.engine.established:
-            super().fail(self.engine.abandon(error))
+            super().fail(self.engine.fail_handshake(error))
 
     # Receiving.
 
+    def accept(self, data: bytes | OSError) -> bytes | None:
+        if data is self.inbox:
+            return self._accept_inbox(data)
+        if type(data) is bytes and data and self.engine.established:
+            plaintext = self.feed_some(data, self.direct_limit or RECORD)
+            if plaintext is not None:
+                if 0 < len(plaintext) <= self.direct_limit:
+                    answer = plaintext if self.direct is SOME else self._answer_directly(plaintext)
+                    if answer is not None:
+                        self.fast_recv_ok = self.buffered
+                        return answer
+                self.fast_recv_ok = False
+                self._buffer.feed(plaintext)
+        elif isinstance(data, OSError):
+            self.fail(data)
+        else:
+            self.feed(data)
+        return None
+
     def feed(self, data: bytes) -> None:
-        """Take what the network gave; ``b""`` is the end of the TCP stream, which must not come unannounced.
+        """Take received ciphertext; ``b""`` is the end of the TCP stream, before which the peer must announce its end.
 
         When an exception of a signal handler has ended this or ``feed_some``, the same object is to be fed again.
         """
         engine = self.engine
         if not engine.established:
-            self._news = True
-            self._cut = self._cut or not data
+            self._handshake_input = True
+            self._eof_seen = self._eof_seen or not data
             engine.feed_handshake(data)
             return
-        if 0 < len(data) <= RECORD_ON_WIRE:
-            # This one, and not what a class below makes of it: it is part of what we do.
+        self.fast_recv_ok = False
+        if 0 < len(data) <= MAX_CIPHERTEXT_RECORD:
+            # This method, and not the one of a subclass: that one takes the lock a second time.
             plaintext = TlsCore.feed_some(self, data, RECORD)
             if plaintext:
                 engine.due, engine.plaintext = data, plaintext  # until the buffer has it
                 self._buffer.feed(plaintext)
         else:
-            self._take_in(data, at_end=not data)
+            self._feed_ciphertext(data, at_end=not data)
         engine.due = engine.plaintext = b""
 
     def feed_some(self, data: bytes, most: int) -> bytes | None:
-        # Where every message comes by. Mostly it is one record, and just that is done here.
+        """Decrypt; return the plaintext if it is one record of at most ``most`` bytes and nothing else is there.
+
+        Otherwise the plaintext goes into the buffer, and None is returned. Every message passes through here, and
+        nearly every one is one record: that case is done here, and the others in ``_feed_ciphertext``.
+        """
         engine = self.engine
         size = len(data)
-        if engine.due or not engine.at_ease or size > RECORD_ON_WIRE:
-            self._take_in(data)
+        if engine.due or not engine.fast_path_ok or size > MAX_CIPHERTEXT_RECORD:
+            self._feed_ciphertext(data)
             engine.due = b""
             return None
-        self._came = 0
-        self.want = _GULP
+        self._last_read_size = 0
+        self.recv_size = _MIN_RECV
         incoming, opened = engine.incoming, engine.opened
-        # As in `open_all`: an exception can only come when all of it is done.
+        # As in `decrypt_all`: a signal handler can only raise an exception when both are done.
         engine.given = size
         engine.due = data
         incoming.write(data)
@@ -173,39 +198,39 @@ class TlsCore(StreamCore):
             if engine.careful:
                 engine.plaintext = engine.records.open()
             else:
-                for engine.plaintext in opened:  # that keeps it, see the engine
+                for engine.plaintext in opened:  # stored before a signal handler can run, see the engine
                     break
         except ssl.SSLError as error:
             engine.plaintext = b""
-            engine.stopped(error)
+            engine.on_read_error(error)
         else:
             plaintext = engine.plaintext
             if not plaintext:
                 engine.end()
             elif len(plaintext) <= most and not incoming.pending and not self.outgoing.pending:
-                # No exception can come from here to the caller's next call.
+                # From here to the caller's next call no signal handler can run.
                 engine.due = engine.plaintext = b""
                 return plaintext
-        self._take_in(data)
+        self._feed_ciphertext(data)
         engine.due = b""
         return None
 
-    def _take_in(self, data: bytes, *, at_end: bool = False) -> None:
-        """Decrypt into the buffer, and see to what comes along: an end, an error, or something to answer."""
-        self.at_rest = False
-        self._came = len(data)
+    def _feed_ciphertext(self, data: bytes, *, at_end: bool = False) -> None:
+        """Decrypt all of it into the buffer, and note an end, an error, or output that it made."""
+        self.fast_recv_ok = False
+        self._last_read_size = len(data)
         engine = self.engine
-        engine.open_all(data)
+        engine.decrypt_all(data)
         if self.inbox is not None:
-            # Both, for no exception can come in between: until here it is done again with the same object.
+            # Both: no signal handler can run in between. Until here all is repeated with the same object.
             engine.due = b""
             self.inbox = None
-        self._hand_on()
+        self._buffer_decrypted()
         if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
             self._decrypt(at_end=at_end)
 
-    def _hand_on(self) -> None:
-        """Give the buffer what was decrypted."""
+    def _buffer_decrypted(self) -> None:
+        """Move what was decrypted into the buffer."""
         engine = self.engine
         pieces = engine.decrypted
         if not pieces:
@@ -214,24 +239,25 @@ class TlsCore(StreamCore):
             self._buffer.feed_pieces(pieces)
         elif fed(self.undo) is not pieces:
             self._buffer.feed_pieces(list(pieces))
-            self.undo = self._buffer.state(pieces)  # from here on it is clear that it has them
+            self.undo = self._buffer.state(pieces)  # from here on it is known that the buffer has them
         engine.decrypted = []
 
-    # For calls that may be interrupted: decrypting cannot be undone, so it is noted how far it came.
+    # For calls that may be interrupted: decryption cannot be undone, so its progress is noted.
 
-    def take_in(self, most: int = 0) -> bytes | None:
-        data = self.inbox
-        engine = self.engine
+    def _accept_inbox(self, data: bytes | OSError) -> bytes | None:
         if self.undo is None:
             self.undo = NOTHING  # else it was noted before the request
-        if type(data) is bytes and data and engine.at_ease:
-            answer = TlsCore.feed_some(self, data, most or RECORD)
-            if answer is not None:
-                # It takes the place of the ciphertext, and no exception can come in between.
-                self._opened = self.inbox = answer
-                if most:
-                    self.at_rest = self.buffered
-                    return answer
+        if type(data) is bytes and data and self.engine.fast_path_ok:
+            limit = self.direct_limit
+            plaintext = TlsCore.feed_some(self, data, limit or RECORD)
+            if plaintext is not None:
+                # It takes the place of the ciphertext, and no signal handler can run in between.
+                self._opened = self.inbox = plaintext
+                if limit:
+                    answer = plaintext if self.direct is SOME else self._answer_directly(plaintext)
+                    if answer is not None:
+                        self.fast_recv_ok = self.buffered
+                        return answer
         self._feed_inbox()
         return None
 
@@ -239,7 +265,7 @@ class TlsCore(StreamCore):
         data = self.inbox
         if type(data) is bytes and data is not self._opened:
             if self.engine.established:
-                self._take_in(data, at_end=not data)
+                self._feed_ciphertext(data, at_end=not data)
             else:
                 self.feed(data)
                 self.inbox = None
@@ -247,158 +273,219 @@ class TlsCore(StreamCore):
             if isinstance(data, OSError):
                 self.fail(data)
             elif data is not None:
-                self.at_rest = False
+                self.fast_recv_ok = False
                 self._buffer.feed(data)
-            self._taken_in()
+            self._empty_inbox()
         self._opened = None
 
     def recover(self) -> None:
         self._go_back()
-        self._hand_on()
+        self._buffer_decrypted()
         if self.engine.ended or self.engine.error is not None:
             self._decrypt()
         self.done()
 
     def fail(self, error: OSError) -> None:
-        """Take the error that ended the TCP stream: a cut, whatever it is called, unless the peer had said goodbye."""
+        """Take the error that ended the TCP stream: a truncation, unless the peer has sent its ``close_notify``."""
         if not self.engine.established:
-            self._news = self._cut = True
-            self._cause = error.with_traceback(None)
+            self._handshake_input = self._eof_seen = True
+            self._eof_cause = error.with_traceback(None)
         elif is_disconnection_error(SAFE_DISCONN, error):
             self._decrypt(at_end=True, cause=error.with_traceback(None))
         else:
             super().fail(error)
 
     def _decrypt(self, *, at_end: bool = False, cause: OSError | None = None) -> None:
-        self.at_rest = False
+        self.fast_recv_ok = False
         engine = self.engine
         failure: ssl.SSLError | None = None
         if engine.error is None:
-            engine.open_all(b"")
+            engine.decrypt_all(b"")
             engine.due = b""
-            self._hand_on()
+            self._buffer_decrypted()
         try:
             engine.conclude(at_end=at_end)
         except ssl.SSLError as error:
             failure = error
         if failure is not None:
             if isinstance(failure, TruncatedError):
-                failure.__cause__ = cause or self.broken
+                failure.__cause__ = cause or self.pending_reset
             super().fail(failure)
         elif self.engine.ended:
-            # Not by `feed(b"")`, which asks for a reset that a send has found: the peer had said goodbye before that,
+            # Not by `feed(b"")`, which looks for a reset that a send has found: the peer had sent its end before that,
             # and a reset after it takes nothing away from a reader.
-            self.at_rest = False
+            self.fast_recv_ok = False
             self._ended = True
         if self.engine.has_output:
-            self._attend()
+            self._notify_output()
 
-    def _attend(self) -> None:
-        if self.attend is not None:
-            self.attend()
+    def _notify_output(self) -> None:
+        if self.on_output is not None:
+            self.on_output()
 
-    def _not_yet(self, amount: int, *, all_needed: bool = False) -> None:
-        self.want_whole = False
-        # Twice what came the last time, for who wants much: what is little is not to cost a large block of memory.
-        self.want = _GULP if amount < BUFFER_SIZE else max(_GULP, min(2 * self._came, _FLOOD))
+    def _want(self, amount: int, direct: Direct = SOME, limit: int = 0) -> None:
+        self.fast_recv_ok = False
+        self.direct = direct
+        self.direct_limit = limit
+        # For a large request twice the last read: a small one is not to cost a large block of memory.
+        last = self._last_read_size
+        self.recv_size = _MIN_RECV if amount < BUFFER_SIZE else max(_MIN_RECV, min(2 * last, _MAX_RECV))
 
-    # Sending. All but `has_output` is for whoever has the turn to write.
+    def _want_all(self, size: int, limit: int) -> None:
+        # The kernel cannot wait for all of them: how many bytes they are on the wire is not known.
+        self._want(size - self._buffer.size)
+
+    # Sending. All but `has_output` is for the call that holds the write lock.
+
+    def sender(self, sock: Sender) -> Sender:
+        return TlsSender(self, sock)
 
     @property
-    def has_output(self) -> bool:
+    def has_output(self) -> bool:  # type: ignore[override] # a property would cost each plain message a call
         """Whether there is ciphertext to send."""
-        return bool(self.rest or self.engine.has_output)
+        return bool(self.unsent or self.engine.has_output)
 
-    @staticmethod
-    def slices(payload: bytes | memoryview) -> Iterable[bytes | memoryview]:
-        """The pieces in which ``payload`` is encrypted and sent."""
-        if len(payload) <= SLICE:
-            return (payload,) if payload else ()
-        view = memoryview(payload)
-        return (view[start : start + SLICE] for start in range(0, len(view), SLICE))
+    @property
+    def accepted(self) -> int:  # type: ignore[override] # likewise
+        """Bytes of plaintext that were encrypted to be sent, since the beginning."""
+        return self.engine.accepted
 
     def encrypt(self, data: bytes | memoryview) -> None:
-        """Turn plaintext into output, ``SLICE`` bytes at once at most.
+        """Turn plaintext into output, ``SEND_CHUNK`` bytes at once at most.
 
         Raises:
             ssl.SSLError: the connection has failed, or is shut for writing.
         """
         self.engine.encrypt(data)
 
-    def unsent(self) -> bytes | memoryview:
-        """The ciphertext to send next, the rest of a record that was begun first; ``b""`` if there is none."""
+    def pending_output(self) -> bytes | memoryview:
+        """Return the ciphertext to send next, the rest of a record that was begun first; ``b""`` if there is none."""
         if self.gone:
             self._cut_off()
-        if not self.rest:
+        if not self.unsent:
             engine = self.engine
             if not engine.ready:
-                for self.rest in engine.outputs:  # that keeps it, see the engine
+                for self.unsent in engine.outputs:  # stored before a signal handler can run, see the engine
                     break
             elif engine.has_output:
                 engine.gather()
                 joined = b"".join(engine.ready)
-                self.rest = joined
+                self.unsent = joined
                 engine.ready, engine.holding = [], False
-        return self.rest
+        return self.unsent
 
     def seal(self, data: bytes | memoryview) -> bytes | memoryview:
-        """What ``encrypt`` and then ``unsent`` come to: this is where every message comes by.
+        """Do what ``encrypt`` and then ``pending_output`` do. Every message passes through here.
 
         Raises:
             ssl.SSLError: as ``encrypt`` does.
         """
         engine = self.engine
         size = len(data)
-        if self.rest or engine.ready or not engine.may_write or size > PORTION:
+        if self.unsent or engine.ready or not engine.may_write or size > MAX_PLAINTEXT_PER_WRITE:
             self.encrypt(data)
-            return self.unsent()
+            return self.pending_output()
         accepted = engine.accepted + size
         try:
             engine.accepted = accepted
             engine.write(data)
         except ssl.SSLError as error:
             engine.accepted = accepted - size
-            raise engine.failed(error) from error.__cause__
-        for self.rest in engine.outputs:  # that keeps it, see the engine
+            raise engine.set_fatal_error(error) from error.__cause__
+        for self.unsent in engine.outputs:  # stored before a signal handler can run, see the engine
             break
-        return self.rest
+        return self.unsent
+
+    def flush(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
+        try:
+            while self.pending_output():
+                self.push(send, flags)
+        except BlockingIOError:
+            return False
+        return True
 
     def push(self, send: Callable[[bytes | memoryview, int], int], flags: int) -> bool:
-        """Make one attempt to send ``unsent``; whether all of that is gone.
-
-        Args:
-            send: the socket's; it raises ``BlockingIOError`` where there is no room.
-            flags: for it.
-        """
-        data = self.unsent()
-        for self.gone in map(send, (data,), (flags,)):  # that keeps it
+        data = self.pending_output()
+        for self.gone in map(send, (data,), (flags,)):  # stored before a signal handler can run
             break
         self._cut_off()
-        return not self.rest
+        return not self.unsent
 
     def sent(self, count: int) -> bool:
-        """So many bytes of ``unsent`` went out; whether that was all of them."""
         self.gone = count
         self._cut_off()
-        return not self.rest
+        return not self.unsent
 
     def _cut_off(self) -> None:
-        """Take from ``rest`` what is gone."""
-        left = memoryview(self.rest)[self.gone :] if self.gone < len(self.rest) else b""
-        # Both, for no exception can come in between.
-        self.rest = left
+        """Remove from ``unsent`` what is gone."""
+        left = memoryview(self.unsent)[self.gone :] if self.gone < len(self.unsent) else b""
+        # Both: no signal handler can run in between.
+        self.unsent = left
         self.gone = 0
 
     def close_notify(self) -> None:
-        """Put the end of what we send into the output."""
+        """Put the end of the stream that we send into the output."""
         self.engine.close_notify()
 
-    def farewell(self) -> bytes:
-        """The last bytes to send: what is left of a record, and ``close_notify`` unless we stopped ``midway``."""
-        if self.lent:
+    def final_bytes(self) -> bytes:
+        """Return the rest of a record, and ``close_notify`` unless a message is incomplete."""
+        if self.send_in_flight:
             return b""
-        if not self.midway:
+        if not self.message_incomplete:
             self.close_notify()
         if self.gone:
             self._cut_off()
-        return bytes(self.rest) + self.engine.output()
+        return bytes(self.unsent) + self.engine.take_output()
+
+
+class TlsSender:
+    """Sends plaintext like a ``socket.socket``, and encrypts it first."""
+
+    __slots__ = ("_core", "_sock")
+
+    def __init__(self, core: TlsCore, sock: Sender) -> None:
+        self._core = core
+        self._sock = sock
+
+    def send(self, data: bytes | memoryview, flags: int) -> int:
+        """Encrypt at most ``SEND_CHUNK`` bytes and make one attempt to send them.
+
+        Returns:
+            How many bytes of ``data`` were encrypted; ``core.unsent`` is what the system has not taken of them. 0 while
+            ``core.unsent`` is there from an earlier call: memory would grow with each call.
+
+        Raises:
+            OSError: of the system, or ``ssl.SSLError``; none of these bytes count as sent.
+        """
+        core = self._core
+        if core.unsent:
+            return 0
+        size = whole = len(data)
+        if size > SEND_CHUNK:
+            size = SEND_CHUNK
+            data = memoryview(data)[:size]
+        core.message_incomplete = True
+        sealed = core.seal(data)
+        try:
+            gone = self._sock.send(sealed, flags)
+        except BlockingIOError:
+            return size
+        except OSError:
+            core.engine.accepted -= size  # it is not sent, and never will be
+            raise
+        except BaseException:
+            # A signal handler raised it in a callback of the loop, perhaps after the kernel took some of the bytes.
+            message = "a signal handler raised an exception in a send, which is not finished"
+            core.engine.set_fatal_error(ssl.SSLError(ssl.SSL_ERROR_SSL, message))
+            raise
+        if gone != len(sealed):
+            core.sent(gone)
+            return size
+        core.unsent = b""
+        if size == whole:
+            core.message_incomplete = False
+        return size
+
+    def shutdown(self, how: int) -> None:
+        """Put ``close_notify`` into the output. ``how`` is ``SHUT_WR``."""
+        self._core.close_notify()

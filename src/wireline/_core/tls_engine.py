@@ -12,7 +12,7 @@ After a fatal error nothing more is asked of OpenSSL; the error is raised again.
 A signal handler may raise an exception in the midst of every method here: CPython (3.11 to 3.13) runs handlers after
 calls, at the entry of functions and at jumps backwards. At such a moment no bytes are in a local variable alone:
 ``for self.slot in iterator: break`` makes a call and stores its result with no such moment in between, and each step is
-noted directly before the call that does it. The next call of ``open_all`` or ``encrypt`` continues from there. One
+noted directly before the call that does it. The next call of ``decrypt_all`` or ``encrypt`` continues from there. One
 moment needs more: ``SSLObject.read`` runs handlers after it has decrypted, and drops the plaintext when one raises. In
 the main thread, which alone runs handlers, a ``RecordReader`` loses nothing (``careful``); elsewhere the next call
 detects the loss, and the connection fails with an error.
@@ -32,19 +32,26 @@ from wireline.errors import WirelineError, copy_for_reraise
 if TYPE_CHECKING:
     from wireline.tls import Certificate, TlsInfo
 
-__all__ = ["PORTION", "RECORD", "RECORD_ON_WIRE", "Policy", "TlsEngine", "TruncatedError"]
+__all__ = [
+    "MAX_CIPHERTEXT_RECORD",
+    "MAX_PLAINTEXT_PER_WRITE",
+    "RECORD",
+    "Policy",
+    "TlsEngine",
+    "TruncatedError",
+]
 
 # A read gives one record at most, and that is its size (RFC 8446, 5.1).
 RECORD = 16 * 1024
 
 # The same record in TLS 1.3, encrypted. In pieces of this size bulk is not cut in the midst of records: to be told that
 # one is not there whole yet costs a tenth of decrypting it.
-RECORD_ON_WIRE = RECORD + 22
+MAX_CIPHERTEXT_RECORD = RECORD + 22
 
 # Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
 # of 16, 32 and 64 KiB takes 19.8, 18.7 and 17.0 us, and of a connection that has sent and received as much there are
 # 72, 94 and 138 kB for its life.
-PORTION = 32 * 1024
+MAX_PLAINTEXT_PER_WRITE = 32 * 1024
 
 # The limit in bytes on unsent output when a read adds to it. A peer that asks for answers (key updates) and reads none
 # makes the connection fail at this size instead of using memory without bound. The largest slice of a message that is
@@ -107,11 +114,11 @@ class TlsEngine:
     """One TLS connection.
 
     A message is mostly one call of OpenSSL, and where every message comes by (``TlsCore``) it is made without asking
-    here: ``at_ease`` and ``may_write`` say when that is possible. What it gives besides data is told to ``end``,
-    ``stopped`` or ``failed``.
+    here: ``fast_path_ok`` and ``may_write`` say when that is possible. What it gives besides data is told to ``end``,
+    ``on_read_error`` or ``set_fatal_error``.
 
     Attributes:
-        at_ease: the handshake is done, data has come before, and nothing has ended.
+        fast_path_ok: the handshake is done, data has come before, and nothing has ended.
         may_write: nothing has failed, and ``close_notify`` was not sent.
         read, write: OpenSSL's.
         opened: gives the plaintext of the next record, without end: what ``read`` gives.
@@ -120,14 +127,14 @@ class TlsEngine:
         due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
             of feeding; when it is found with something, an exception has ended the call before.
         plaintext: the record that ``opened`` gave last, until it is in ``decrypted``; None during the call of OpenSSL.
-        decrypted: the plaintext of records, for the caller of ``open_all`` to take away.
+        decrypted: the plaintext of records, for the caller of ``decrypt_all`` to take away.
         accepted: bytes of plaintext that were made into records, since the beginning.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
         ended: the peer has sent its ``close_notify``.
         error: what ended the connection for good; nothing more is asked of OpenSSL.
-        outgoing: where ciphertext waits to be sent; ``output`` takes it.
+        outgoing: where ciphertext waits to be sent; ``take_output`` takes it.
         outputs: gives what is in ``outgoing``, without end.
         ready: ciphertext that comes before what is in ``outgoing``.
         holding: ``ready`` is to wait for more to send.
@@ -139,13 +146,13 @@ class TlsEngine:
         "_missing",
         "_remembered",
         "accepted",
-        "at_ease",
         "careful",
         "decrypted",
         "due",
         "ended",
         "error",
         "established",
+        "fast_path_ok",
         "given",
         "holding",
         "incoming",
@@ -176,7 +183,7 @@ class TlsEngine:
         self.read: Callable[[int], bytes] = inner.read
         self.write: Callable[[bytes | memoryview], int] = inner.write
         self.error: ssl.SSLError | None = None
-        self.at_ease = False
+        self.fast_path_ok = False
         self.may_write = True
         self.due = b""
         self.given = 0
@@ -199,7 +206,7 @@ class TlsEngine:
         """Whether there is ciphertext to send."""
         return self.outgoing.pending > 0 or (bool(self.ready) and not self.holding)
 
-    def output(self) -> bytes:
+    def take_output(self) -> bytes:
         """Take the ciphertext that is to be sent."""
         if not self.has_output:
             return b""
@@ -232,23 +239,25 @@ class TlsEngine:
             self.obj.do_handshake()
         except ssl.SSLWantReadError:
             if at_end:
-                raise self.failed(TruncatedError("the peer went away during the handshake")) from None
+                raise self.set_fatal_error(
+                    TruncatedError("the peer went away during the handshake")
+                ) from None
             return False
         except ssl.SSLError as error:
-            failure = self.failed(self.policy.annotate_error(error))
+            failure = self.set_fatal_error(self.policy.annotate_error(error))
             raise failure from failure.__cause__
         except Exception as error:  # of a callback that OpenSSL made, and that `ssl` kept: a key log, a trace
-            raise self.failed(_broken_off(error)) from error
+            raise self.set_fatal_error(_broken_off(error)) from error
         try:
             self.policy.check(self.obj)
             if self.obj.server_side and sent_before:
                 self._hold_tickets()
             self._collecting = not self.incoming.pending and self.policy.wants_every_ticket(self.obj)
         except ssl.SSLError as error:
-            self.failed(error)
+            self.set_fatal_error(error)
             raise
         except Exception as error:  # a certificate that `ssl` does not get along with
-            raise self.failed(_broken_off(error)) from error
+            raise self.set_fatal_error(_broken_off(error)) from error
         self.established = True
         return True
 
@@ -275,7 +284,7 @@ class TlsEngine:
             ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
         """
         if self.error is None:
-            self.open_all(data)
+            self.decrypt_all(data)
             for plaintext in self.decrypted:
                 take(plaintext)
             self.decrypted.clear()
@@ -291,7 +300,7 @@ class TlsEngine:
                 raise TruncatedError  # of reading: writing may still work, or fails by itself
             self.end()
 
-    def open_all(self, data: bytes) -> None:
+    def decrypt_all(self, data: bytes) -> None:
         """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
 
         If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
@@ -314,7 +323,7 @@ class TlsEngine:
         while (
             start < size and not self.ended and self.error is None
         ):  # else it would pile up, for no read takes it
-            end = self._end_of_record(view, start) if self._collecting else start + RECORD_ON_WIRE
+            end = self._end_of_record(view, start) if self._collecting else start + MAX_CIPHERTEXT_RECORD
             start, piece = end, view[start:end]
             # An exception can only come after both.
             self.given = end
@@ -329,7 +338,7 @@ class TlsEngine:
         if self.plaintext is None and self.careful:
             self.plaintext = b""  # the reader has it, if there was something
         elif self.plaintext is None:
-            self.failed(lost())
+            self.set_fatal_error(lost())
             self.plaintext = b""
         elif self.plaintext:
             if not decrypted or decrypted[-1] is not self.plaintext:
@@ -351,9 +360,9 @@ class TlsEngine:
                 self.plaintext = b""
         except ssl.SSLError as error:
             self.plaintext = b""
-            self.stopped(error)
+            self.on_read_error(error)
         if self.outgoing.pending > MOST_UNSENT and self.error is None:
-            self.failed(_too_much())
+            self.set_fatal_error(_too_much())
 
     def _look_for_a_session(self, *, whole: bool) -> None:
         """Have a session kept, until data has come.
@@ -367,7 +376,7 @@ class TlsEngine:
         """
         if self.decrypted:
             self._remembered = True
-            self.at_ease = not self.ended and self.error is None
+            self.fast_path_ok = not self.ended and self.error is None
             if not self._collecting:
                 self.policy.store_session(self.obj)
             self._collecting = False
@@ -387,17 +396,17 @@ class TlsEngine:
         self._missing -= end - start
         return end
 
-    def stopped(self, error: ssl.SSLError) -> None:
+    def on_read_error(self, error: ssl.SSLError) -> None:
         """A read raised an error."""
         if isinstance(error, ssl.SSLZeroReturnError):
             self.end()  # the peer's close_notify, after ours
         elif not isinstance(error, ssl.SSLWantReadError):  # the record is not there whole yet
-            self.failed(error)
+            self.set_fatal_error(error)
 
     def end(self) -> None:
         """A read gave the end: the peer has sent its ``close_notify``."""
         self.ended = True
-        self.at_ease = False
+        self.fast_path_ok = False
 
     def encrypt(self, data: bytes | memoryview) -> None:
         """Turn plaintext into output; it is as much memory until it is taken, and 64 KiB at once is a good measure.
@@ -413,14 +422,14 @@ class TlsEngine:
         if not data:
             return
         self.holding = False
-        if len(data) <= PORTION:
+        if len(data) <= MAX_PLAINTEXT_PER_WRITE:
             self._encrypt(data)
             return
         view = memoryview(data)
-        for start in range(0, len(view), PORTION):
+        for start in range(0, len(view), MAX_PLAINTEXT_PER_WRITE):
             if start:
                 self.gather()
-            self._encrypt(view[start : start + PORTION])
+            self._encrypt(view[start : start + MAX_PLAINTEXT_PER_WRITE])
 
     def _encrypt(self, data: bytes | memoryview) -> None:
         accepted = self.accepted + len(data)
@@ -430,7 +439,7 @@ class TlsEngine:
             self.write(data)
         except ssl.SSLError as error:
             self.accepted = accepted - len(data)
-            raise self.failed(error) from error.__cause__
+            raise self.set_fatal_error(error) from error.__cause__
 
     def close_notify(self) -> None:
         """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
@@ -442,19 +451,21 @@ class TlsEngine:
         except ssl.SSLWantReadError:
             pass  # the peer has not said so yet, and need not
         except ssl.SSLError as error:
-            self.failed(error)  # of reading: our own is in the output by now
+            self.set_fatal_error(error)  # of reading: our own is in the output by now
 
-    def abandon(self, cause: BaseException) -> ssl.SSLError:
+    def fail_handshake(self, cause: BaseException) -> ssl.SSLError:
         """End a handshake that nobody will go on with; return the error that every later use gets."""
         if self.error is None:
-            self.failed(ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}"))
+            self.set_fatal_error(
+                ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}")
+            )
         assert self.error is not None
         return self.error
 
-    def failed(self, error: ssl.SSLError) -> ssl.SSLError:
+    def set_fatal_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
         self.error = copy_for_reraise(error)
-        self.at_ease = self.may_write = False
+        self.fast_path_ok = self.may_write = False
         return error
 
 

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline.errors import SockAddr
@@ -27,7 +27,10 @@ from wireline.options import (
     SocketFlag,
 )
 
-# accept(2), "Error handling": these are errors of one connection that was not accepted yet, not of the listener.
+if TYPE_CHECKING:
+    from wireline._core.stream import Sender
+
+# accept(2), "Error handling": what goes wrong with one connection before it is accepted says nothing about the next.
 _FAILED_BEFORE_ACCEPT = frozenset(
     getattr(errno, name)
     for name in (
@@ -258,8 +261,8 @@ def is_failed_before_accept(flags: SocketFlag, error: OSError) -> bool:
     return SocketFlag.SAFE_DISCONN in flags and error.errno in _FAILED_BEFORE_ACCEPT
 
 
-def shut_down_writing(sock: socket.socket) -> None:
-    """Shut down writing. A peer that is gone already is no error."""
+def shut_down_writing(sock: Sender) -> None:
+    """Half-close. A peer that has gone already is no error."""
     try:
         sock.shutdown(socket.SHUT_WR)
     except OSError as error:

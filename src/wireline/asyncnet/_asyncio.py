@@ -1,208 +1,177 @@
-"""The one file that knows asyncio: the loop, and how a task sleeps.
-
-``Sleep`` is an awaitable of our own. A task that awaits it is woken from inside a callback of the loop, at once, where
-a ``Future`` would wake it one turn later; and one object serves for sleep after sleep. The rooms beside this one build
-on it: ``_reader`` for the bytes of a stream, ``_channel`` for everything else, ``_sync`` for several things at
-once.
-"""
+"""The port for asyncio, and for uvloop, which runs asyncio's tasks. The one file that imports asyncio."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import types
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
+import weakref
+from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-__all__ = [
-    "Loop",
-    "Operation",
-    "Sleep",
-    "Task",
-    "Ticket",
-    "Timer",
-    "can_poll",
-    "checkpoint",
-    "current_task",
-    "operate",
-    "pause",
-    "running_loop",
-    "runs_here",
-    "spawn",
-    "when_done",
-]
+from wireline.asyncnet._poller import BUDGET, FdPoller
+from wireline.errors import SockAddr
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from wireline.asyncnet._waiter import Waiter
 
-Loop = asyncio.AbstractEventLoop
-Task = asyncio.Task[None]
-Timer = asyncio.TimerHandle
-Operation = asyncio.Future[object]
-Ticket = asyncio.Future[bool]
-Cancelled = asyncio.CancelledError
+__all__ = ["AsyncioCompletions", "AsyncioPort", "AsyncioTasks", "has_readiness", "running_port"]
 
 FORCE_PORTABLE = bool(os.environ.get("WIRELINE_PORTABLE"))
-"""Use only what every loop has. For tests, on systems whose loops have more."""
-
-# The cheapest call there is: what a task that was woken asks for, when there is nothing to tell.
-_nothing_to_tell = bool
-
-_no_context = Context()
-
-running_loop = asyncio.get_running_loop
-"""The loop that runs the calling task."""
+"""Use only the methods that every loop has. For tests, on systems whose loops have more."""
 
 
-class Sleep:
-    """What ``asyncio.Task`` takes for a future: a task's sleep, which can be slept again.
+class AsyncioTasks:
+    """The tasks of asyncio."""
 
-    ``Task`` looks for ``_asyncio_future_blocking``, registers its wake-up by ``add_done_callback``, may ``cancel``, and
-    asks for the ``result`` when it is woken. This is the protocol by which asyncio recognizes futures of others
-    (``asyncio.isfuture``); uvloop runs the same tasks.
+    @staticmethod
+    def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        return asyncio.get_running_loop().create_task(coroutine, name=name)
 
-    Attributes:
-        pending: a task sleeps and nothing has happened yet.
-        get_loop, result: what ``Task`` calls for every sleep. Both are something written in C and no call of
-            Python: up to 0.2 us. For ``get_loop`` it is the running loop, as nobody sleeps in another one than that
-            of the socket (``AsyncStream._enter`` sees to it); a loop kept here would be 100 bytes a connection.
-        loop: the one that the sleeper's socket belongs to.
-        operation: what it waits for, in words.
-    """
-
-    __slots__ = (
-        "_asyncio_future_blocking",
-        "_callback",
-        "_context",
-        "_error",
-        "loop",
-        "operation",
-        "pending",
-        "result",
-    )
-
-    get_loop = staticmethod(running_loop)
-
-    def __init__(self, loop: Loop) -> None:
-        self._asyncio_future_blocking = False
-        self.loop = loop
-        self._callback: Callable[[Any], object] | None = None
-        self._context = _no_context  # until there is a callback
-        self._error: BaseException | None = None
-        self.result: Callable[[], object] = _nothing_to_tell
-        self.operation = ""
-        self.pending = False
-
-    def wake(self) -> None:
-        """Let the task go on, now. Only from a callback of the loop, where no task is running."""
-        self.pending = False
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self._context.run(callback, self)
-
-    def wake_with(self, error: BaseException) -> None:
-        """The same with an exception."""
-        self._tell(error)
-        del error  # its traceback will have this frame, which must not refer back to it
-        self.wake()
-
-    def wake_soon(self, error: BaseException) -> None:
-        """Let the task go on with an exception in the next turn of the loop. From anywhere."""
-        self.pending = False
-        self._tell(error)
-        callback, self._callback = self._callback, None
-        if callback is not None:
-            self.loop.call_soon(callback, self, context=self._context)
-
-    def left(self) -> None:
-        """The task was cancelled, and what it waited for must go to nobody."""
-        raise NotImplementedError
-
-    def _tell(self, error: BaseException) -> None:
-        self._error = error
-        self.result = self._raise
-
-    def _raise(self) -> None:
-        self.result = _nothing_to_tell
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback has this frame
-
-    # What else `asyncio.Task` calls.
-
-    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
-        self._callback = callback
-        self._context = context
-
-    def cancel(self, msg: object = None) -> bool:
-        if not self.pending:
-            return False  # it was woken already; the task will notice the cancellation by itself
-        self.left()
-        self.wake_soon(asyncio.CancelledError() if msg is None else asyncio.CancelledError(msg))
-        return True
-
-    def done(self) -> bool:
-        return not self.pending
-
-    def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.operation or 'unused'}{', pending' if self.pending else ''}>"
+    @staticmethod
+    def current() -> asyncio.Task[Any]:
+        task = asyncio.current_task()
+        assert task is not None
+        return task
 
 
-def can_poll(loop: Loop) -> bool:
-    """Whether the loop has ``add_reader``: all have the name, Windows' default one only that."""
+class AsyncioCompletions:
+    """The operations ``sock_*`` of a loop. asyncio's own loops return coroutines, uvloop returns futures."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def recv(self, sock: socket.socket, size: int) -> asyncio.Future[bytes]:
+        return asyncio.ensure_future(self._loop.sock_recv(sock, size), loop=self._loop)
+
+    def recv_from(self, sock: socket.socket, size: int) -> asyncio.Future[tuple[bytes, Any]]:
+        return asyncio.ensure_future(self._loop.sock_recvfrom(sock, size), loop=self._loop)
+
+    def send_all(self, sock: socket.socket, data: bytes) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._loop.sock_sendall(sock, data), loop=self._loop)
+
+    def send_to(self, sock: socket.socket, data: bytes, target: SockAddr) -> asyncio.Future[int]:
+        return asyncio.ensure_future(self._loop.sock_sendto(sock, data, target), loop=self._loop)
+
+    def accept(self, sock: socket.socket) -> asyncio.Future[tuple[socket.socket, Any]]:
+        return asyncio.ensure_future(self._loop.sock_accept(sock), loop=self._loop)
+
+    def connect(self, sock: socket.socket, target: SockAddr) -> asyncio.Future[None]:
+        return asyncio.ensure_future(self._loop.sock_connect(sock, target), loop=self._loop)
+
+
+class AsyncioPort(FdPoller):
+    """One event loop. It lives as long as a socket belongs to it."""
+
+    __slots__ = ("call_at", "completions", "loop", "running_loop", "time")
+
+    takes_waiters = True
+    cancelled_error = asyncio.CancelledError
+    tasks = AsyncioTasks()
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop: asyncio.AbstractEventLoop | None = loop
+        # An attribute of the object: on the class it would be looked up more slowly, for every message.
+        self.running_loop: Callable[[], object] = asyncio.get_running_loop
+        self.time = loop.time
+        self.call_at = loop.call_at
+        self.completions = None if has_readiness(loop) else AsyncioCompletions(loop)
+
+    def disown(self) -> None:
+        """In a forked child: have nothing to do with the parent's loop and its epoll any more."""
+        self.loop = None
+        self._disown()
+
+    # Where and when.
+
+    def is_here(self) -> bool:
+        try:
+            return asyncio.get_running_loop() is self.loop
+        except RuntimeError:
+            return False
+
+    def is_running(self) -> bool:
+        return self.loop is not None and self.loop.is_running()
+
+    def is_over(self) -> bool:
+        return self.loop is None or self.loop.is_closed()
+
+    # Sleeping.
+
+    @types.coroutine
+    def park(self, waiter: Waiter) -> Generator[Waiter, None, None]:
+        waiter._asyncio_future_blocking = True
+        yield waiter
+
+    async def checkpoint(self) -> None:
+        self.budget = BUDGET
+        await _one_turn()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    # Callbacks.
+
+    def call_soon(self, callback: Callable[..., object], *args: object, context: Context) -> object:
+        return self._loop().call_soon(callback, *args, context=context)
+
+    def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
+        return self._loop().call_soon_threadsafe(callback, *args)
+
+    def report(self, error: BaseException) -> None:
+        if self.loop is not None:
+            self.loop.call_exception_handler({"message": "a socket's callback failed", "exception": error})
+
+    # Readiness.
+
+    def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
+        loop = self._loop()
+        (loop.add_writer if write else loop.add_reader)(fd, callback)
+
+    def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
+        loop = self.loop
+        if loop is not None and not loop.is_closed():
+            (loop.remove_writer if write else loop.remove_reader)(fd)
+
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        if self.loop is None:
+            raise RuntimeError("the event loop is the parent process's")
+        return self.loop
+
+
+_ports: weakref.WeakValueDictionary[asyncio.AbstractEventLoop, AsyncioPort] = weakref.WeakValueDictionary()
+
+
+def running_port() -> AsyncioPort:
+    """Return the one port of the running loop."""
+    loop = asyncio.get_running_loop()
+    port = _ports.get(loop)
+    if port is None:
+        port = _ports[loop] = AsyncioPort(loop)
+    return port
+
+
+def has_readiness(loop: asyncio.AbstractEventLoop) -> bool:
+    """Whether the loop has ``add_reader``. All have the method; that of Windows' default loop only raises."""
     return not FORCE_PORTABLE and type(loop).add_reader is not asyncio.AbstractEventLoop.add_reader
 
 
-def runs_here(loop: Loop) -> bool:
-    """Whether ``loop`` runs in the calling thread, be it that a signal handler has interrupted it."""
-    try:
-        return running_loop() is loop
-    except RuntimeError:
-        return False
-
-
 @types.coroutine
-def checkpoint() -> Generator[None, None, None]:
-    """Let the other tasks go on for one turn of the loop; a place where a task can be cancelled."""
-    yield
+def _one_turn() -> Generator[None, None, None]:
+    yield  # asyncio.sleep(0) without the call
 
 
-async def pause(seconds: float) -> None:
-    """Let the others go on, for at least that long."""
-    await asyncio.sleep(seconds)
+def _disown_all() -> None:
+    global _ports
+    inherited, _ports = _ports, weakref.WeakValueDictionary()
+    for reference in inherited.valuerefs():
+        port = reference()
+        if port is not None:
+            port.disown()
 
 
-def current_task() -> Task:
-    """The task that is running. For coroutines, which always run in one."""
-    task = asyncio.current_task()
-    assert task is not None
-    return task
-
-
-def spawn(coroutine: Coroutine[Any, Any, None], name: str) -> Task:
-    """Start a task."""
-    return asyncio.get_running_loop().create_task(coroutine, name=name)
-
-
-def operate(awaitable: Awaitable[object], loop: Loop) -> Operation:
-    """Let an operation of the loop run by itself."""
-    return asyncio.ensure_future(awaitable, loop=loop)
-
-
-def when_done(operations: Iterable[Operation | None], then: Callable[[], object]) -> None:
-    """Call ``then`` when the last of some operations is done; at once if there is none."""
-    running = {operation for operation in operations if operation is not None and not operation.done()}
-    if not running:
-        then()
-        return
-
-    def one_is_done(operation: Operation) -> None:
-        running.discard(operation)
-        if not running:
-            then()
-
-    for operation in list(running):
-        operation.add_done_callback(one_is_done)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_disown_all)

@@ -13,9 +13,10 @@ from wireline._os.descriptor import State, create
 from wireline._os.resolver import resolve
 from wireline._validation import check_dial_arguments
 from wireline.address import IpAddress
-from wireline.asyncnet._asyncio import running_loop
+from wireline.asyncnet._connect_attempts import ConnectAttempts
+from wireline.asyncnet._port import running_port
 from wireline.asyncnet._socket import AsyncSocket
-from wireline.asyncnet._sync import Attempts, Signal, lookup_result
+from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.options import IPPROTO_TCP
 
 if TYPE_CHECKING:
@@ -62,12 +63,12 @@ async def dial(
     host, port, sock_type = check_dial_arguments(address, port, protocol)
     secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
     timeout = check_timeout(timeout)
-    signal = Signal(running_loop())
-    deadline = None if timeout is None else Deadline(timeout, signal.now())
+    notifier = Notifier(running_port())
+    deadline = None if timeout is None else Deadline(timeout, notifier.port.time())
     lookup = resolve(host, port, 0, sock_type, protocol)
-    await lookup_result(lookup, signal, "dial", deadline)
-    race = Race(interleave(lookup.result()))
-    sock = await _run(race, deadline, signal)
+    found = await wait_for_lookup(lookup, "dial", deadline, notifier)
+    race = Race(interleave(found or ()))
+    sock = await _race(race, deadline, notifier)
     if sock is None:
         raise dial_error(race, f"{host!r} port {port}", deadline)
     assert race.winner is not None
@@ -83,30 +84,31 @@ async def dial(
     return dialled
 
 
-async def _run(race: Race, deadline: Deadline | None, signal: Signal) -> socket.socket | None:
-    """Connect to whatever answers first; None if nothing does, or the deadline passes. Losers are closed."""
-    with contextlib.closing(Attempts(signal)) as attempts:
+async def _race(race: Race, deadline: Deadline | None, notifier: Notifier) -> socket.socket | None:
+    """Return the first socket that connects; None if none does, or the deadline passes. The others are closed."""
+    now = notifier.port.time
+    with contextlib.closing(ConnectAttempts(notifier)) as attempts:
         while not race.over:
-            while (index := race.start_due(signal.now())) is not None:
+            while (index := race.start_due(now())) is not None:
                 family, sock_type, protocol, _, sockaddr = race.candidates[index]
                 try:
-                    attempts.begin(create(family, sock_type, protocol), sockaddr, index)
+                    attempts.start(create(family, sock_type, protocol), sockaddr, index)
                 except OSError as error:
-                    race.failed(index, error, signal.now())
-            for index, failed in attempts.over():
+                    race.failed(index, error, now())
+            for index, failed in attempts.results():
                 if failed is not None:
-                    race.failed(index, failed, signal.now())
+                    race.failed(index, failed, now())
                 elif race.won(index):
-                    return attempts.winner(index)
-            if deadline is not None and deadline.passed(signal.now()):
+                    return attempts.take(index)
+            if deadline is not None and deadline.passed(now()):
                 break
-            await _wait(race, deadline, signal)
+            await _await_one(race, deadline, notifier)
     return None
 
 
-async def _wait(race: Race, deadline: Deadline | None, signal: Signal) -> None:
-    """Wait until an attempt is over, the next one is due, or the time is up."""
+async def _await_one(race: Race, deadline: Deadline | None, notifier: Notifier) -> None:
+    """Wait until an attempt is over, the next one is due, or the deadline passes."""
     if race.over:
         return
-    moments = [race.next_start(signal.now()), deadline.at if deadline is not None else None]
-    await signal.wait(min((moment for moment in moments if moment is not None), default=None))
+    moments = [race.next_start(notifier.port.time()), deadline.at if deadline is not None else None]
+    await notifier.wait(min((moment for moment in moments if moment is not None), default=None))

@@ -1,37 +1,37 @@
 """A descriptor that belongs to a loop: which calls may touch it, which close it, and from where.
 
-The async twin of the blocking flavour's guard. An ``AsyncSocket`` holds one ``FdOnLoop`` and forwards to it.
+The async twin of ``FdGuard``. An ``AsyncSocket`` holds one ``FdOnLoop`` and forwards to it.
 
 Theory of operation. A descriptor has one owner of each kind:
 
-* *A process.* The socket keeps that of its owner (``BaseSocket._owner``, the one place) and asks before it calls us. In
-  a forked child ``abandon`` is all that may be called: it closes the child's descriptor. No ``epoll_ctl``, no
-  ``remove_reader``, no wake-up, for all of these are shared with the parent. A child that goes on with the socket
-  ``release``s it from the parent's loop first; all loops of the parent are ``UNBOUND`` there (see ``_poller``), so it
-  is found out where the loop is compared, and nowhere else.
+* *A process.* The socket knows its owner (``BaseSocket._owner``, the one place) and compares before it calls us. In a
+  forked child only ``abandon`` may be called: it closes the child's descriptor. No ``epoll_ctl``, no ``remove_reader``,
+  no wake-up, for all of these are shared with the parent. A child that goes on with the socket first detaches it from
+  the parent's loop (``reset_after_fork``); the ``loop`` of all the parent's ports is None there, so the child finds
+  out where the loops are compared, and nowhere else.
 * *A loop*, from the first await on (``bind``). Only its thread touches the descriptor and the registrations, and only
   its callbacks wake tasks.
-* *One task that reads, and one that writes.* The core is with the reader (``StreamReader``), the ``turn`` with the
-  writer. Between two awaits nothing else runs, so there is no last user to wait for: ``close`` closes.
+* *One task that reads, and one that writes.* The reader has the core (``ReadWaiter``), the writer has ``write_lock``.
+  Between two awaits nothing else runs, so there is no last user to wait for: ``close`` closes.
 
 ``close`` may be called in any thread, and at any bytecode of the loop's own thread: a signal handler or a finalizer may
-have interrupted a callback of ours that is half done, or the loop itself. So it does two things.
+have interrupted a callback of ours that is half done, or the loop itself. So it has two parts.
 
-At once, in steps none of which can be seen half done: every object that knows the descriptor is marked
-(``closed``), the poller forgets the number, and the descriptor is closed, by which the number is free again (a program
-may bind to the port of a listener as soon as it has closed it). What was interrupted finds out by itself: its
-``socket.socket`` answers ``EBADF`` and it looks at the mark, or it is about to sleep and looks at the mark last, after
-it can be found. It never sees the number: that is asked of the ``socket.socket`` each time, and is -1 after the close.
+At once, in steps none of which can be seen half done: every object that knows the descriptor is marked (``closed``),
+the poller forgets the number, and the descriptor is closed, which frees the number (a program may bind to the port of
+a listener as soon as it has closed it). The interrupted code finds out by itself: its ``socket.socket`` raises
+``EBADF`` and it reads the mark, or it is about to sleep and reads the mark last, after ``close`` can find it. It never
+keeps the number: it asks the ``socket.socket`` each time, which returns -1 after the close.
 
-Later, in a callback of the loop (``_finish``), where nothing of ours is half done: tasks are woken with
+Later, in a callback of the loop (``_wake_all``), where nothing of ours is half done: tasks are woken with
 ``ClosedError``, in the queues too, and timers are cancelled. Where no task waits, this part is left out.
 
 Where a thread of another loop, or of none, calls ``close`` (the collector runs in any), all of it happens in the loop's
 thread: only there no system call with the descriptor is under way. A loop that does not run has no call under way; on a
 closed one no task waits.
 
-On a loop without ``add_reader`` an operation of the loop may have the descriptor in its hands. Then it is closed when
-the last of them has let go of it.
+On a loop without readiness an operation of the loop may use the descriptor. Then it is closed when the last of them is
+done.
 """
 
 from __future__ import annotations
@@ -41,202 +41,249 @@ import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
+from typing import TypeVar
 
+from wireline._core.deadline import Deadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._socket_base import closed_meanwhile
-from wireline.asyncnet._asyncio import Loop, Operation, runs_here, when_done
-from wireline.asyncnet._channel import Channel, open_channel
-from wireline.asyncnet._operations import Owner
-from wireline.asyncnet._reader import StreamReader
-from wireline.asyncnet._readiness import UNBOUND, loop_state
-from wireline.asyncnet._sync import Signal, WriteTurn
+from wireline.asyncnet._completion_queue import open_queue, when_done
+from wireline.asyncnet._operations import WeakAnnotator
+from wireline.asyncnet._port import UNBOUND, Completion, Port
+from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
+from wireline.asyncnet._read_waiter import ReadWaiter
+from wireline.asyncnet._sync import Notifier, WriteLock
+from wireline.errors import SocketTimeout
 
 __all__ = ["FdOnLoop", "is_blocking"]
 
+T = TypeVar("T")
+
+# Seconds between two attempts where no event tells when the next one may succeed: a Unix listener or receiver whose
+# queue is full. Guesses: short beside a human, long beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
 
 class FdOnLoop:
-    """One descriptor, and what the library has of it in a loop.
+    """One descriptor, and all that the library has of it in a loop.
 
     Attributes:
-        blocks: whether the descriptor is handed back in blocking mode, see ``AsyncSocket.detach``.
-        reader: what waits for input, but for the bytes of a stream; None until it is needed, as the next two.
+        port: that of the loop which it belongs to, or ``UNBOUND``.
+        read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
+            next two.
+        read_waiter: the task that waits for the bytes of a stream.
         sock: the descriptor's one owner.
-        state: that of the loop which it belongs to, or ``UNBOUND``.
-        stream_reader: what waits for the bytes of a stream.
-        turn: who may write.
-        writer: what waits for room.
+        was_blocking: whether the descriptor is handed back in blocking mode, see ``AsyncSocket.detach``.
+        write_lock: held by the task that writes.
+        write_queue: the tasks that wait until they can write.
     """
 
-    __slots__ = ("_signals", "blocks", "reader", "sock", "state", "stream_reader", "turn", "writer")
+    __slots__ = (
+        "_notifiers",
+        "port",
+        "read_queue",
+        "read_waiter",
+        "sock",
+        "was_blocking",
+        "write_lock",
+        "write_queue",
+    )
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self.state = UNBOUND
-        self.turn = WriteTurn()
-        self.reader: Channel | None = None
-        self.writer: Channel | None = None
-        self.stream_reader: StreamReader | None = None
-        self.blocks = True
-        self._signals: set[Signal] | None = None
+        self.port = UNBOUND
+        self.write_lock = WriteLock()
+        self.read_queue: OperationQueue | None = None
+        self.write_queue: OperationQueue | None = None
+        self.read_waiter: ReadWaiter | None = None
+        self.was_blocking = True
+        self._notifiers: set[Notifier] | None = None
 
     # Belonging to a loop.
 
-    def bind(self, loop: Loop) -> None:
-        """Belong to ``loop`` from now on.
+    def bind(self, port: Port) -> None:
+        """Belong to ``port`` from now on.
 
         Raises:
             RuntimeError: it belongs to another one.
         """
-        if self.state.loop is not None:
+        if self.port.loop is not None:
             raise RuntimeError("belongs to another event loop")
-        self.state = loop_state(loop)
+        self.port = port
 
     def replace(self, sock: socket.socket) -> Callable[[], None]:
-        """Go on with another descriptor; what is returned closes the old one, once no operation has it any more."""
+        """Go on with another descriptor; call the result to close the old one, once no operation uses it any more."""
         old, self.sock = self.sock, sock
-        operations = self.clear(old)
-        return lambda: when_done(operations, functools.partial(close_quietly, old))
+        completions = self.clear(old)
+        return lambda: when_done(completions, functools.partial(close_quietly, old))
 
-    def release(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: have nothing to do with the parent's loop, its tasks and its registrations."""
-        self.state = UNBOUND
-        self.reader = self.writer = self.stream_reader = self._signals = None
-        self.turn = WriteTurn()
+        self.port = UNBOUND
+        self.read_queue = self.write_queue = self.read_waiter = self._notifiers = None
+        self.write_lock = WriteLock()
 
-    # What waits for it. All of these are made when they are needed: most sockets need one of them.
+    # The waits, of a bound descriptor. All are made when they are needed: most sockets need one of them.
 
-    def read_channel(self) -> Channel:
-        """What waits for input, of a bound descriptor."""
-        if self.reader is None:
-            self.reader = open_channel(self._loop(), self.sock)
-        return self.reader
+    def open_read_queue(self) -> OperationQueue:
+        """The queue of the tasks that wait for input."""
+        if self.read_queue is None:
+            self.read_queue = open_queue(self.port, self.sock)
+        return self.read_queue
 
-    def write_channel(self) -> Channel:
-        """What waits for room, of a bound descriptor."""
-        if self.writer is None:
-            self.writer = open_channel(self._loop(), self.sock, write=True)
-        return self.writer
+    def open_write_queue(self) -> OperationQueue:
+        """The queue of the tasks that wait until they can write."""
+        if self.write_queue is None:
+            self.write_queue = open_queue(self.port, self.sock, write=True)
+        return self.write_queue
 
-    def open_stream_reader(self, resting: list[StreamCore], owner: Owner) -> StreamReader:
-        """What waits for the bytes of a stream, of a bound descriptor, on a loop with ``add_reader``."""
-        self.stream_reader = StreamReader(self._loop(), self.sock, resting, owner)
-        return self.stream_reader
+    def open_read_waiter(self, core_slot: list[StreamCore], annotator: WeakAnnotator) -> ReadWaiter:
+        """A waiter for the bytes of a stream, on a loop with readiness."""
+        self.read_waiter = ReadWaiter(self.port, self.sock, core_slot, annotator)
+        return self.read_waiter
 
     @contextlib.contextmanager
-    def signal(self) -> Iterator[Signal]:
-        """Something to wait for that ``close`` rings, too."""
-        signal = Signal(self._loop())
-        signals = self._signals = self._signals or set()
-        signals.add(signal)
-        if self.turn.over:
-            signal.ring()  # `close` came before there was something to ring
+    def notifier(self) -> Iterator[Notifier]:
+        """A notifier that ``close`` uses, too."""
+        notifier = Notifier(self.port)
+        notifiers = self._notifiers = self._notifiers or set()
+        notifiers.add(notifier)
+        if self.write_lock.closed:
+            notifier.notify()  # `close` was called before it could find this one
         try:
-            yield signal
+            yield notifier
         finally:
-            signals.discard(signal)
+            notifiers.discard(notifier)
 
-    def _loop(self) -> Loop:
-        loop = self.state.loop
-        assert loop is not None
-        return loop
+    # Operations.
+
+    def raise_if_closed(self, operation: str) -> None:
+        if self.write_lock.closed:
+            raise closed_meanwhile(operation)
+
+    async def spend_budget(self) -> None:
+        """Count an operation that may need no wait; let the other tasks run when the budget is spent."""
+        port = self.port
+        if port.budget <= 0:
+            await port.checkpoint()
+        port.budget -= 1
+
+    async def retry_with_backoff(self, retried: Operation[T], operation: str, deadline: Deadline | None) -> T:
+        """Try again and again, where no event says when to, with pauses that ``close`` can end."""
+        pause = _FIRST_PAUSE
+        with self.notifier() as notifier:
+            while True:
+                with contextlib.suppress(BlockingIOError):
+                    result = retried.try_once()
+                    assert not isinstance(result, NotYet)
+                    return result
+                now = self.port.time()
+                until = now + pause
+                if deadline is not None:
+                    if deadline.passed(now):
+                        raise SocketTimeout(operation, deadline.seconds)
+                    until = min(until, deadline.at)
+                await notifier.wait(until)
+                self.raise_if_closed(operation)
+                pause = min(2 * pause, _LONGEST_PAUSE)
 
     @property
     def busy(self) -> bool:
-        """Whether a job waits, or an operation of the loop has the descriptor."""
-        return any(channel.busy or channel.in_flight for channel in self._channels())
+        """Whether a task waits in a queue, or an operation of the loop uses the descriptor."""
+        return any(queue.busy or queue.in_flight for queue in self._queues())
 
     @property
-    def was_cut(self) -> bool:
-        """After ``close``: whether an operation was ended in the midst of what counts as sent."""
-        ending = None if self.writer is None else self.writer.ending
-        return ending is not None and ending.cancelled()
+    def write_in_flight(self) -> bool:
+        """Whether an operation of the loop, started for a send that was given up, is still running."""
+        return self.write_queue is not None and self.write_queue.in_flight
 
-    def _channels(self) -> list[Channel]:
-        return [channel for channel in (self.reader, self.writer) if channel is not None]
+    @property
+    def send_was_cut(self) -> bool:
+        """After ``close``: whether an operation was cancelled while it sent bytes that are counted as sent."""
+        closing = None if self.write_queue is None else self.write_queue.closing
+        return closing is not None and closing.cancelled()
+
+    def _queues(self) -> list[OperationQueue]:
+        return [queue for queue in (self.read_queue, self.write_queue) if queue is not None]
+
+    def _waits(self) -> list[OperationQueue | ReadWaiter]:
+        waits = (self.read_waiter, self.read_queue, self.write_queue)
+        return [wait for wait in waits if wait is not None]
 
     # The end.
 
-    def clear(self, sock: socket.socket | None = None) -> list[Operation | None]:
-        """Wake every task that waits, from a task of the loop; the operations that still have the descriptor."""
-        self.drop_stream_reader()
-        channels = self._channels()
-        for channel in channels:
-            channel.close(closed_meanwhile)
-        self.state.forget((sock or self.sock).fileno())
-        self.reader = self.writer = None
-        return [channel.ending for channel in channels]
+    def clear(self, sock: socket.socket | None = None) -> list[Completion | None]:
+        """Wake every task, from a task of the loop; return the operations that still use the descriptor."""
+        self.drop_read_waiter()
+        queues = self._queues()
+        for queue in queues:
+            queue.close(closed_meanwhile)
+        self.port.forget((sock or self.sock).fileno())
+        self.read_queue = self.write_queue = None
+        return [queue.closing for queue in queues]
 
-    def drop_stream_reader(self) -> None:
-        """The same for what waits for the bytes of a stream."""
-        reader, self.stream_reader = self.stream_reader, None
-        if reader is not None:
-            reader.close(closed_meanwhile)
+    def drop_read_waiter(self) -> None:
+        """The same for the task that waits for the bytes of a stream."""
+        waiter, self.read_waiter = self.read_waiter, None
+        if waiter is not None:
+            waiter.close(closed_meanwhile)
 
     def abandon(self) -> None:
         """Close the descriptor, and nothing else: this process does not own it."""
         close_quietly(self.sock)
 
     def close(self, dispose: Callable[[], object]) -> None:
-        """Wake every task that waits, and close the descriptor by ``dispose``. Anywhere, at any bytecode, once."""
-        self.turn.end()
-        loop = self.state.loop
-        if loop is None or loop.is_closed() or runs_here(loop) or not loop.is_running():
+        """Wake every task, and close the descriptor by ``dispose``. Anywhere, at any bytecode, once."""
+        self.write_lock.close()
+        port = self.port
+        if port.is_here() or not port.is_running():
             self._close(dispose)
             return
         try:
-            loop.call_soon_threadsafe(self._close, dispose)
+            port.call_threadsafe(self._close, dispose)
         except RuntimeError:  # the loop was closed in this moment
             self._close(dispose)
 
     def _close(self, dispose: Callable[[], object]) -> None:
-        for closing in (self.stream_reader, self.reader, self.writer):
-            if closing is not None:
-                closing.closed = True
-        state = self.state
-        loop = state.loop
-        alive = loop is not None and not loop.is_closed()
-        in_hands = alive and any(channel.in_flight for channel in self._channels())
-        if loop is not None and alive and (in_hands or self._is_awaited()):
+        for wait in self._waits():
+            wait.closed = True
+        port = self.port
+        in_use = not port.is_over() and any(queue.in_flight for queue in self._queues())
+        if not port.is_over() and (in_use or self._is_awaited()):
             try:
-                loop.call_soon_threadsafe(self._finish, dispose if in_hands else None)
-            except RuntimeError:  # the loop was closed in this moment: no task waits, and no operation
-                in_hands = False
-        if not in_hands:
-            state.forget(self.sock.fileno())
+                port.call_threadsafe(self._wake_all, dispose if in_use else None)
+            except RuntimeError:  # the loop was closed in this moment: no task waits, and no operation runs
+                in_use = False
+        if not in_use:
+            port.forget(self.sock.fileno())
             dispose()
 
     def _is_awaited(self) -> bool:
-        """Whether a task waits, or is about to: it looks for ``closed`` after it can be found here."""
-        if self.turn.queue or self._signals:
+        """Whether a task waits, or is about to: it reads ``closed`` after it can be found here."""
+        if self.write_lock.queue or self._notifiers:
             return True
-        return any(
-            waiting is not None and waiting.needs_loop
-            for waiting in (self.stream_reader, self.reader, self.writer)
-        )
+        return any(wait.needs_loop for wait in self._waits())
 
-    def _finish(self, dispose: Callable[[], object] | None) -> None:
-        """In a callback of the loop: wake everyone."""
-        loop = self._loop()
+    def _wake_all(self, dispose: Callable[[], object] | None) -> None:
+        """In a callback of the loop: wake every task."""
         try:
-            self.turn.send_away()
-            for signal in self._signals or ():
-                signal.ring()
-            for waiting in (self.stream_reader, self.reader, self.writer):
-                if waiting is not None:
-                    waiting.close_now(closed_meanwhile)
+            self.write_lock.refuse_queued()
+            for notifier in self._notifiers or ():
+                notifier.notify()
+            for wait in self._waits():
+                wait.close_now(closed_meanwhile)
         except BaseException:
             # An exception of a signal handler, or of one task that was woken: the others are still to be woken.
-            loop.call_soon(self._finish, dispose)
+            self.port.call_threadsafe(self._wake_all, dispose)
             raise
         if dispose is not None:
-            self.state.forget(self.sock.fileno())
-            when_done([channel.ending for channel in self._channels()], functools.partial(_call, dispose))
+            self.port.forget(self.sock.fileno())
+            when_done([queue.closing for queue in self._queues()], dispose)
 
     def give_back(self) -> None:
         """Leave the descriptor as it was given, for the caller's own use."""
         self.clear()
-        if self.blocks:
+        if self.was_blocking:
             self.sock.setblocking(True)
 
 
@@ -245,7 +292,3 @@ def is_blocking(sock: socket.socket) -> bool:
     if os.name == "posix":
         return os.get_blocking(sock.fileno())
     return sock.gettimeout() != 0  # the system cannot be asked
-
-
-def _call(dispose: Callable[[], object]) -> None:
-    dispose()

@@ -27,9 +27,9 @@ from wireline._server_common import (
 )
 from wireline._validation import require_int
 from wireline.address import Address, IpAddress
-from wireline.asyncnet._asyncio import Task, current_task, pause, running_loop, spawn
+from wireline.asyncnet._port import Task, Tasks, running_port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
-from wireline.asyncnet._sync import Signal, lookup_result
+from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 
@@ -112,15 +112,15 @@ def serve(
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 
     async def start() -> Server:
-        found = []
+        tasks = running_tasks()  # or it raises, before there is a listener
+        found = None
         if where.needs_lookup:
             lookup = resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
-            await lookup_result(lookup, Signal(running_loop()), "serve", None)
-            found = lookup.result()
+            found = await wait_for_lookup(lookup, "serve", None, Notifier(running_port()))
         listener = open_listener(
-            AsyncSocket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered
+            AsyncSocket, where, found or [], backlog=backlog, reuse_port=reuse_port, buffered=buffered
         )
-        return Server(listener, handler, limit, handshake_config, on_error)
+        return Server(listener, handler, limit, handshake_config, on_error, tasks)
 
     return StartingServer(start)
 
@@ -162,6 +162,7 @@ class Server:
         max_connections: int | None,
         handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
+        tasks: Tasks,
     ) -> None:
         self._listener = listener
         self._handler = handler
@@ -174,8 +175,9 @@ class Server:
         # One of each for all connections: a lambda and a context of its own would be 280 bytes for each of them.
         self._when_done = self._finish
         self._context = contextvars.copy_context()
-        self._loop = running_loop()
-        self._changed = Signal(self._loop)
+        self._port = running_port()
+        self._tasks = tasks
+        self._changed = Notifier(self._port)
         self._accepting = True
         self._stopping = False
         self._stops = StopRequests()
@@ -184,7 +186,7 @@ class Server:
         try:
             self._local_addr = listener.local_addr
             self._events = EventLog(self._local_addr)
-            self._acceptor = spawn(self._accept(), f"wireline-serve-{self._local_addr.port}")
+            self._acceptor = self._tasks.spawn(self._accept(), f"wireline-serve-{self._local_addr.port}")
         except BaseException:
             listener.close()
             raise
@@ -250,7 +252,7 @@ class Server:
         if self._report is not None:
             return self._report
         mine = StopRequest(self._moment(seconds), self._active)
-        me = current_task()
+        me = self._tasks.current()
         try:
             if not self._stops.enter(mine, me if me in self._active else None):
                 return StopReport(0, 0)
@@ -282,17 +284,17 @@ class Server:
             mine = StopRequest(self._moment(seconds), self._active)
             self._stops.request(mine)
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
-                self._loop.call_soon_threadsafe(self._requested)
+                self._port.call_threadsafe(self._requested)
 
     def _requested(self) -> None:
         self._begin_to_stop()
         if self._acceptor.done():  # it has ended with a `stop` that was given up
-            self._acceptor = spawn(self._carry_out(), self._acceptor.get_name())
+            self._acceptor = self._tasks.spawn(self._carry_out(), self._acceptor.get_name())
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
         self._listener.close()
-        self._changed.ring()
+        self._changed.notify()
 
     async def _end(self, request: StopRequest) -> StopReport:
         await self._until(lambda: not self._accepting, self._moment(_UNWIND))
@@ -309,7 +311,7 @@ class Server:
             self._report = self._stops.report()
         finally:
             self._forcing = False
-            self._changed.ring()
+            self._changed.notify()
         self._events.flush()
         return self._report
 
@@ -322,8 +324,8 @@ class Server:
         elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
         for client in left.values():
             self._close(client)
-        await pause(0)
-        await pause(0)
+        await self._port.sleep(0)
+        await self._port.sleep(0)
         for tasks in (elsewhere, left.keys() - elsewhere):
             for task in tasks:
                 task.cancel()
@@ -352,11 +354,11 @@ class Server:
 
     def _moment(self, seconds: float | None) -> float | None:
         """What the loop's clock shows in so many seconds; None for never."""
-        return None if seconds is None else self._loop.time() + seconds
+        return None if seconds is None else self._port.time() + seconds
 
     async def _until(self, condition: Callable[[], bool], until: float | None) -> None:
         """Wait until ``condition`` is true, or the loop's clock shows ``until``."""
-        while not condition() and (until is None or self._loop.time() < until):
+        while not condition() and (until is None or self._port.time() < until):
             await self._changed.wait(until)
 
     # The task that accepts.
@@ -370,7 +372,7 @@ class Server:
         # Without `add_reader` an operation of the loop has the listener in its hands for some turns yet.
         for _ in range(_TURNS_OF_AN_OPERATION):
             if self._listener._fd.busy:
-                await pause(0)
+                await self._port.sleep(0)
         await self._carry_out()
 
     async def _carry_out(self) -> None:
@@ -378,7 +380,7 @@ class Server:
         request = self._stops.requested
         if self._report is None and request is not None:
             await self._end(request)
-        self._changed.ring()
+        self._changed.notify()
 
     async def _accept_loop(self) -> None:
         backoff = Backoff()
@@ -394,7 +396,7 @@ class Server:
                 return
             except Exception as error:  # noqa: BLE001 -- nothing but a stop may end this loop
                 # No descriptor, no memory to be had (S5).
-                delay, count = backoff.failed(self._loop.time())
+                delay, count = backoff.failed(self._port.time())
                 if count:
                     log.error(
                         "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
@@ -404,7 +406,7 @@ class Server:
             backoff.succeeded()
             in_a_row += 1
             if in_a_row % _ACCEPTS_IN_A_ROW == 0:
-                await pause(0)
+                await self._port.sleep(0)
 
     def _may_go_on(self) -> bool:
         return self._stopping or self._limit is None or len(self._active) < self._limit
@@ -412,7 +414,7 @@ class Server:
     def _start(self, client: AsyncSocket, address: Address) -> None:
         serving = self._run(client, address)
         try:
-            task = spawn(serving, f"wireline-client-{address.port}")
+            task = self._tasks.spawn(serving, f"wireline-client-{address.port}")
         except BaseException:  # of the program's own task factory, say
             serving.close()
             client.close()
@@ -425,8 +427,8 @@ class Server:
     # The task of one connection.
 
     async def _run(self, client: AsyncSocket, address: Address) -> None:
-        self._active[current_task()] = client  # here: an eager task runs before `spawn` returns
-        accepted = self._loop.time()
+        self._active[self._tasks.current()] = client  # here: an eager task runs before `spawn` returns
+        accepted = self._port.time()
         in_handshake = self._handshake_config is not None
         try:
             if self._handshake_config is not None:
@@ -441,13 +443,13 @@ class Server:
             if not (self._stopping and blame(error, client) is Blame.CLOSED):
                 await self._report_error(error, client, address, accepted, in_handshake)
         finally:
-            self._finish(current_task())
+            self._finish(self._tasks.current())
 
     async def _report_error(
         self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool
     ) -> None:
         if self._on_error is None:
-            seconds = self._loop.time() - accepted
+            seconds = self._port.time() - accepted
             self._events.log_end(error, client, address, seconds, in_handshake=in_handshake)
             return
         try:
@@ -464,7 +466,7 @@ class Server:
         client.close()
         # Not for each: a drain of thousands would look thousands of times.
         if self._limit is not None or (self._stopping and self._is_over()):
-            self._changed.ring()
+            self._changed.notify()
 
     async def __aenter__(self) -> Self:
         return self

@@ -1,33 +1,58 @@
-"""The async flavour's socket: a stream, and what comes before it is one (connecting, accepting), and datagrams."""
+"""The async flavour's socket: arguments, states, connecting and accepting.
+
+A ``FdOnLoop`` knows which loop and which tasks use the descriptor, ``StreamIO`` reads and sends a connected stream,
+``DatagramIO`` datagrams. The lines of ``recv_some``, ``recv_line`` and ``send`` that every message passes are here,
+without the call.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import socket
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar, cast
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._core.stream import check_size
-from wireline._os import datagram as _datagram
+from wireline._core.named import RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
+from wireline._core.stream import LINE, SOME, StreamCore, check_size
+from wireline._os.close import close_quietly
 from wireline._os.datagram import Datagram, ReceivedInto
-from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect
+from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect, shut_down_writing
+from wireline._os.linger import close_in_background
 from wireline._os.resolver import resolve
-from wireline._validation import Buffer, UnixPath, as_bytes_like, as_writable_view, check_peer_arguments
+from wireline._socket_base import BaseSocket, closed_meanwhile
+from wireline._tls_facts import closing_output
+from wireline._validation import (
+    Buffer,
+    UnixPath,
+    as_bytes_like,
+    as_writable_view,
+    check_peer_arguments,
+    join_buffers,
+    require_resizable,
+)
 from wireline.address import Address, IpAddress, to_display_address, unix_path
-from wireline.asyncnet._channel import PortableChannel
-from wireline.asyncnet._operations import Accept, Connect, ReceiveDatagram, SendDatagram, accept_now
-from wireline.asyncnet._stream import AsyncStream
-from wireline.asyncnet._sync import lookup_result
-from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError
+from wireline.asyncnet._datagram_io import DatagramIO
+from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
+from wireline.asyncnet._lines import LineIterator
+from wireline.asyncnet._operations import NOW, Accept, Connect, WeakAnnotator, accept_now
+from wireline.asyncnet._port import Port, running_port
+from wireline.asyncnet._stream_io import StreamIO
+from wireline.asyncnet._sync import wait_for_lookup
+from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError, rename_operation
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    BUFFER_SIZE,
+    MAX_LINE_LENGTH,
     SAFE_DISCONN,
     AcceptResult,
+    ReadLineResult,
     SocketFlag,
     check_flags,
 )
@@ -37,13 +62,631 @@ if TYPE_CHECKING:
 
 __all__ = ["Accepted", "AsyncSocket"]
 
-T = TypeVar("T")
+# The arguments of requests that are mostly made. A tuple of its own for each that waits would be 60 bytes a connection.
+_SOME = (BUFFER_SIZE, SAFE_DISCONN)
+_LINE = (MAX_LINE_LENGTH, "truncate", SAFE_DISCONN)
 
 
-class AsyncSocket(AsyncStream):
+class AsyncSocket(BaseSocket):
     """An asynchronous socket: TCP, UDP or Unix."""
 
+    _module = "wireline.asyncnet"
     last_bytes_sent: int
+
+    # Attributes of the class until they are needed: a connection has 16 bytes less.
+    _datagram_io: DatagramIO | None = None
+    _is_connecting = False
+
+    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+        self._fd = FdOnLoop(sock)
+        self._io = StreamIO(self._fd)
+        super()._setup(sock, buffered, state, peer)
+
+    @classmethod
+    def _adopt(
+        cls,
+        sock: socket.socket,
+        *,
+        buffered: bool,
+        state: State | None = None,
+        peer: SockAddr | None = None,
+    ) -> Self:
+        # What the library made itself blocks, as a new descriptor does.
+        was_blocking = state is not None or is_blocking(sock)
+        self = super()._adopt(sock, buffered=buffered, state=state, peer=peer)
+        self._fd.was_blocking = was_blocking
+        return self
+
+    # Reading.
+
+    async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+        """Receive ``size`` bytes; ``b""`` means that the peer is done.
+
+        A buffered stream gives all ``size`` bytes, and fewer only at its end. An unbuffered one gives what one
+        system call does. A datagram socket gives the next datagram, cut to ``size``. A timeout or a cancellation
+        loses nothing: what has arrived stays for the next read, whichever that is.
+
+        Args:
+            size: bytes; 0 is answered at once on a stream.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. As any
+                failure of the connection, it is reported after everything that arrived before it.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
+        if self._core is None and self._is_datagram:
+            return (await self._receive("recv", size, flags, timeout)).data
+        answer = self._io.ask(self, StreamCore.recv, timeout, size, flags)
+        return (
+            await self._io.wait_for(self, StreamCore.recv, timeout, size, flags) if answer is None else answer
+        )
+
+    async def recv_into(
+        self,
+        buffer: bytearray | memoryview,
+        size: int | None = None,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> int:
+        """Receive into the caller's buffer as ``recv`` does; 0 means that the peer is done.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was.
+
+        Args:
+            buffer: something writable and contiguous.
+            size: bytes; None fills the buffer.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            How many bytes of the buffer were written.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: the buffer cannot be written to.
+            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+        """
+        with as_writable_view(buffer, size) as target:
+            if self._core is None and self._is_datagram:
+                data = (await self._receive("recv_into", len(target), flags, timeout)).data
+            else:
+                answer = self._io.ask(self, RECV_INTO, timeout, len(target), flags)
+                if answer is None:
+                    answer = await self._io.wait_for(self, RECV_INTO, timeout, len(target), flags)
+                data = answer
+            target[: len(data)] = data
+        return len(data)
+
+    async def recv_some(
+        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+    ) -> bytes:
+        """Receive what there is, as soon as there is one byte; ``b""`` means that the peer is done.
+
+        A datagram socket gives the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
+        what has arrived stays for the next read.
+
+        Args:
+            max_size: the most bytes to return. More than ``BUFFER_SIZE``, up to 1 MiB, also asks the kernel for as
+                much at once, which bulk data gain from.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+
+        Returns:
+            At least one byte, from the buffer first; ``b""`` at the end.
+
+        Raises:
+            SocketTimeout: time ran out before a byte came.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
+        core = self._core
+        if (
+            # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
+            core is not None
+            and core.fast_recv_ok
+            and (waiter := self._fd.read_waiter) is not None
+            and flags is SAFE_DISCONN
+            and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
+            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
+            and waiter.port.loop is waiter.get_loop()
+        ):
+            core.direct = SOME
+            core.direct_limit = max_size
+            args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
+            return await waiter.wait(StreamCore.recv_some, args, timeout)
+        if self._core is None and self._is_datagram:
+            return (await self._receive("recv_some", max_size, flags, timeout)).data
+        answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
+        if answer is None:
+            answer = await self._io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
+        return answer
+
+    async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+        """Receive ``size`` bytes, not one fewer.
+
+        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+
+        Args:
+            size: bytes.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            The bytes.
+
+        Raises:
+            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
+                readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+        """
+        answer = self._io.ask(self, StreamCore.recv_exactly, timeout, size)
+        return (
+            await self._io.wait_for(self, StreamCore.recv_exactly, timeout, size)
+            if answer is None
+            else answer
+        )
+
+    async def recv_until(
+        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+    ) -> bytes:
+        """Receive everything up to a delimiter, and the delimiter.
+
+        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+
+        Args:
+            delimiter: one byte at least.
+            max_length: the most bytes to return, the delimiter included.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Returns:
+            The bytes; they end with ``delimiter``.
+
+        Raises:
+            LineTooLongError: ``max_length`` bytes came and the delimiter was not among them. They stay readable.
+            EndOfStreamError: the peer was done, or gone, before the delimiter. The bytes that came are its
+                ``partial``, and stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an empty delimiter; an argument is of the wrong type, or
+                negative.
+        """
+        answer = self._io.ask(self, StreamCore.recv_until, timeout, delimiter, max_length)
+        if answer is None:
+            answer = await self._io.wait_for(self, StreamCore.recv_until, timeout, delimiter, max_length)
+        return answer
+
+    async def recv_line(
+        self,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> bytes:
+        r"""Receive a line without its end; ``b""`` means that the peer is done.
+
+        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is ``b"\r\n"``, whichever way it
+        ended. A line that the peer left unfinished is not returned; its bytes stay readable with ``recv`` or
+        ``recv_some``. A timeout or a cancellation loses nothing: what has arrived of a line stays for the next read.
+
+        Args:
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_length: bytes that a line may have, without its end; at least 1.
+            on_long: what to do with a longer line. ``"truncate"`` returns its first ``max_length`` bytes, and the
+                next read goes on with the rest; ``"raise"`` raises and consumes nothing.
+
+        Returns:
+            The line.
+
+        Raises:
+            LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
+            SocketTimeout: time ran out before the line was complete.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+        """
+        fd = self._fd
+        port = fd.port
+        lines = self._lines
+        default = flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate"
+        if default and lines and port.budget > 0:
+            # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
+            if timeout is not None:
+                check_timeout(timeout)
+            port.budget -= 1
+            try:
+                return lines.pop()
+            except IndexError:
+                raise closed_meanwhile("recv_line") from None  # `close` has cleared them in this moment
+        core = self._core
+        if (
+            # One message after the other: the core would answer "not yet", so no request is made.
+            default
+            and core is not None
+            and core.fast_recv_ok
+            and (waiter := fd.read_waiter) is not None
+            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
+            and port.loop is port.running_loop()
+        ):
+            core.direct = LINE
+            core.direct_limit = max_length
+            return await waiter.wait(StreamCore.recv_line, _LINE, timeout)
+        return await self._recv_line(timeout, flags, max_length, on_long)
+
+    async def _recv_line(
+        self, timeout: float | None, flags: SocketFlag, max_length: int, on_long: str
+    ) -> bytes:
+        lines = self._lines
+        if lines and flags is SAFE_DISCONN and on_long == "truncate":
+            check_timeout(timeout)
+            if check_size(max_length, "max_length") < 1:
+                raise ValueError("max_length must be at least 1 byte")
+            port = self._enter()
+            if port.budget <= 0:
+                await (
+                    port.checkpoint()
+                )  # here, and not by a request: the core would take all lines ahead back
+            if lines and len(lines[-1]) <= max_length:
+                port.budget -= 1
+                return lines.pop()
+        answer = self._io.ask(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
+        if answer is None:
+            answer = await self._io.wait_for(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
+        return answer
+
+    async def recv_line_into(
+        self,
+        buffer: bytearray,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+        max_length: int = MAX_LINE_LENGTH,
+        *,
+        on_long: str = "truncate",
+    ) -> int:
+        r"""Receive a line as ``recv_line`` does, and make it the content of ``buffer``.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was.
+
+        Args:
+            buffer: what was in it is replaced; it becomes as long as the line.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_length: bytes that a line may have, without its end; at least 1.
+            on_long: ``"truncate"`` or ``"raise"``, see ``recv_line``.
+
+        Returns:
+            How many bytes the line has: 2 for an empty one, which is ``b"\r\n"``, and 0 when the peer is done.
+
+        Raises:
+            LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
+            SocketTimeout: time ran out before the line was complete.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: ``buffer`` is no bytearray, this is a datagram socket, or another argument is of
+                the wrong type or out of its range.
+        """
+        require_resizable(buffer)
+        answer = self._io.ask(self, RECV_LINE_INTO, timeout, max_length, on_long, flags)
+        if answer is None:
+            answer = await self._io.wait_for(self, RECV_LINE_INTO, timeout, max_length, on_long, flags)
+        buffer[:] = answer
+        return len(buffer)
+
+    def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
+        r"""Return a line if a whole one has arrived, and say what there is if not. It never waits.
+
+        Args:
+            max_length: bytes that a line may have, without its end; at least 1. A longer one is truncated.
+
+        Returns:
+            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of what there is
+            of it; ``DISCONNECTED``, with a copy of what the peer left unfinished; or ``NONE`` and ``b""``.
+
+        Raises:
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; ``max_length`` is no int, or less than 1.
+        """
+        if not self._io.core_slot:
+            self._io.raise_not_readable(self, "try_recv_line")
+        lines = self._lines
+        # No line ahead is longer than the default: that is not asked in each call.
+        if lines and (
+            max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
+        ):
+            return ReadLineResult.FULL_LINE, lines.pop()
+        line = self._io.feed_available(self, TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
+        if line:
+            return ReadLineResult.FULL_LINE, line
+        assert self._core is not None
+        partial = self._core.pending_line()
+        if line is not None:
+            return ReadLineResult.DISCONNECTED, partial
+        return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
+
+    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> AsyncIterator[bytes]:
+        """Iterate over the lines that the peer sends, without their ends; an empty one is ``b""``.
+
+        It ends when the peer is done; the bytes of a line that was left unfinished stay readable with ``recv``. A
+        timeout or a cancellation ends this iterator and loses nothing: what has arrived stays for the next read,
+        another ``lines()`` for example.
+
+        Args:
+            max_length: bytes that a line may have, without its end; at least 1.
+            timeout: seconds for each line; None waits for ever, 0 never waits.
+
+        Returns:
+            The iterator.
+
+        Raises:
+            LineTooLongError: a line is longer. Its bytes stay readable.
+            SocketTimeout: time ran out before a line was complete.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+        """
+        timeout = check_timeout(timeout)
+        if check_size(max_length, "max_length") < 1:
+            raise ValueError("max_length must be at least 1 byte")
+        self._open_sock("lines")
+        if self._core is None:
+            self._refuse("lines")
+        return LineIterator(self, self._io, self._lines, max_length, timeout)
+
+    async def skip(self, size: int, timeout: float | None = None) -> None:
+        """Receive ``size`` bytes and drop them.
+
+        A timeout or a cancellation loses nothing: no byte is dropped, and none leaves the memory, before all of
+        them are there.
+
+        Args:
+            size: bytes.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
+                readable with ``recv`` or ``recv_some``.
+            SocketTimeout: time ran out first.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+        """
+        if self._io.ask(self, StreamCore.skip, timeout, size) is None:
+            await self._io.wait_for(self, StreamCore.skip, timeout, size)
+
+    # Writing.
+
+    async def send(
+        self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
+        """Send all of ``data``.
+
+        Whoever sends at the same time takes turns: every ``send`` goes out whole. The buffer is the caller's again
+        when the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` says how many
+        bytes went out. On a datagram socket ``data`` is one datagram.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none. An empty one sends nothing on a stream.
+            flags: with ``SAFE_DISCONN`` a peer that is gone is no error: the data cannot be delivered.
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            SocketTimeout: time ran out; on a stream ``bytes_sent`` says how many bytes went out before.
+            BrokenPipeError, ConnectionResetError: the peer is gone, and ``flags`` lack ``SAFE_DISCONN``; or this
+                side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
+        if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
+            payload: bytes | memoryview = data
+        else:
+            self.last_bytes_sent = 0  # for what is refused here
+            payload = as_bytes_like(data)
+            check_flags(flags)
+            timeout = check_timeout(timeout)
+        fd = self._fd
+        port = fd.port
+        left = port.budget
+        sent: int | None = None
+        if (
+            # Mostly there is room for all of it: one attempt, without an await, needs no lock.
+            left > 0
+            and not fd.write_lock.locked
+            and payload
+            and (fd.write_queue is None or not fd.write_queue.in_flight)
+            and port.loop is port.running_loop()
+        ):
+            port.budget = left - 1
+            try:
+                sent = self._sender.send(payload, NOW)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self.last_bytes_sent = 0
+                if self._is_real(error, flags, "send"):
+                    raise
+                await self._fd.port.checkpoint()  # it could not deliver (FA23)
+                return
+            if sent == (size := len(payload)) and not self._core.unsent:  # type: ignore[union-attr] # it is connected
+                self.last_bytes_sent = size
+                return
+        await self._send_waiting(payload, sent, flags, timeout)
+
+    async def _send_waiting(
+        self, payload: bytes | memoryview, sent: int | None, flags: SocketFlag, timeout: float | None
+    ) -> None:
+        """Send what one attempt has left, or all if there was none yet."""
+        self.last_bytes_sent = sent or 0
+        if not payload:
+            self._open_sock("send")
+        if self._core is None and self._is_datagram:
+            await self._send_datagram("send", payload, timeout)
+        else:
+            await self._io.send_locked(self, payload, sent, flags, self._deadline(timeout))
+
+    async def send_many(
+        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
+        """Send many pieces, in order, as if they were one.
+
+        For many small messages at once, as a server has that answers a client which did not wait for each answer: it
+        costs one system call and, on TLS, one record where a ``send`` for each costs one of both for every message.
+        The pieces are put together in memory first, so a large one is better off with a ``send`` of its own. A timeout
+        or a cancellation leaves the rest unsent, as of ``send``.
+
+        Args:
+            parts: an iterable of ``bytes`` or other buffers.
+            flags: as for ``send``.
+            timeout: as for ``send``.
+
+        Raises:
+            TypeError: ``parts`` is no iterable of buffers (one buffer is none), or this is a datagram socket.
+            SocketTimeout: time ran out; ``bytes_sent`` counts the bytes of all pieces together.
+            BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
+        """
+        self.last_bytes_sent = 0
+        payload = join_buffers(parts)
+        self._open_sock("send_many")
+        self._require("send_many", datagram=False)
+        try:
+            await self.send(payload, flags, timeout)
+        except (OSError, WirelineError) as error:
+            rename_operation(error, "send", "send_many")
+            raise
+
+    async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+        """Send what there is room for with one low-level send.
+
+        A timeout or a cancellation has sent nothing.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none.
+            timeout: seconds to wait for room; None waits for ever, 0 never waits.
+
+        Returns:
+            How many bytes went out: at least one, unless ``data`` is empty.
+
+        Raises:
+            SocketTimeout: time ran out before there was room.
+            BrokenPipeError, ConnectionResetError: the peer is gone, or this side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: an argument is of the wrong type, or negative.
+        """
+        self.last_bytes_sent = 0
+        payload = as_bytes_like(data)
+        timeout = check_timeout(timeout)
+        if self._core is None and self._is_datagram:
+            return await self._send_datagram("send_some", payload, timeout)
+        self._enter()
+        deadline = self._deadline(timeout)
+        core = await self._io.acquire_write_lock(self, "send_some", deadline)
+        try:
+            await self._fd.spend_budget()
+            self.last_bytes_sent = 0  # the task that wrote before may have set it meanwhile
+            return await self._io.send_some(self, core, payload, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout("send_some", error.seconds, 0) from None
+        except OSError as error:
+            self._is_real(error, SocketFlag(0), "send_some")
+            raise
+        finally:
+            self._io.release_write_lock(self)
+
+    def try_send(self, data: Buffer) -> bool:
+        """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
+
+        It is a plain call in both flavours. ``last_bytes_sent`` says how many bytes went out.
+
+        Args:
+            data: ``bytes`` or another buffer, ``str`` is none.
+
+        Returns:
+            True only if all of it went out: False if there was room for a part or nothing, if another task or thread
+            is sending, and after any error of the socket.
+
+        Raises:
+            TypeError: ``data`` is no buffer.
+        """
+        self.last_bytes_sent = 0
+        payload = as_bytes_like(data)
+        if self._closing.locked() or self._fd.write_in_flight:
+            return False
+        core = self._core
+        if core is None:
+            return self._try_send_datagram(payload)
+        if self._fd.write_lock.locked:
+            return False
+        self.last_bytes_sent = self._send_available(core, payload)
+        return self.last_bytes_sent == len(payload) and not core.unsent
+
+    def _try_send_datagram(self, payload: bytes | memoryview) -> bool:
+        queue = self._fd.write_queue
+        if not self._is_datagram or self._state is not State.CONNECTED or (queue is not None and queue.busy):
+            return False
+        try:
+            self.last_bytes_sent = self._sock.send(payload, NOW)
+        except OSError as error:
+            self._note_reset(error)
+            return False
+        return self.last_bytes_sent == len(payload)
+
+    async def shutdown_write(self, timeout: float | None = None) -> None:
+        """Send the end of the stream, and go on reading: half-close.
+
+        It waits for those who are sending. A timeout or a cancellation leaves the stream as it is, open for
+        writing. A peer that is gone needs no telling.
+
+        Args:
+            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+
+        Raises:
+            SocketTimeout: time ran out first.
+            ClosedError: this side closed the socket, before or meanwhile.
+            OSError: the socket was never connected.
+            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+        """
+        deadline = self._deadline(check_timeout(timeout))
+        self._enter()
+        core = await self._io.acquire_write_lock(self, "shutdown_write", deadline)
+        try:
+            await self._io.finish_orphan("shutdown_write", deadline)
+            self._write_shut = True
+            await self._io.flush(core, "shutdown_write", deadline)
+            shut_down_writing(self._sender)
+            await self._io.flush(core, "shutdown_write", deadline)  # `close_notify`
+        finally:
+            self._io.release_write_lock(self)
 
     # Datagrams.
 
@@ -83,39 +726,15 @@ class AsyncSocket(AsyncStream):
         timeout = check_timeout(timeout)
         sock = self._open_sock("send_to")
         self._require("send_to", datagram=True)
+        self._enter()
         deadline = self._deadline(timeout)
         target: SockAddr
         if sock.family == AF_UNIX:
             target = unix_path(str(address) if isinstance(address, IpAddress) else address)
         else:
             target = (await self._resolve("send_to", *check_peer_arguments(address, port), deadline))[0][4]
-        return await self._push("send_to", SendDatagram(sock, payload, target), deadline)
-
-    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
-        sock = self._open_sock(operation)
-        if self._state is not State.CONNECTED:
-            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-        return await self._push(operation, SendDatagram(sock, payload, None), self._deadline(timeout))
-
-    async def _push(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
-        await self._take_part()
-        self._raise_if_closed(operation)
-        try:
-            sent = await self._push_one(operation, job, deadline)
-        except SocketTimeout as error:
-            raise SocketTimeout(operation, error.seconds, 0) from None
-        except OSError as error:
-            self._raise_if_closed(operation)
-            raise self._annotated(error, operation) from error.__cause__
-        self.last_bytes_sent = sent
-        return sent
-
-    async def _push_one(self, operation: str, job: SendDatagram, deadline: Deadline | None) -> int:
-        with contextlib.suppress(BlockingIOError):
-            return job.attempt()
-        if self._sock.family != AF_UNIX:
-            return await self._write_channel().wait(job, operation, deadline)
-        return await self._again_and_again(operation, job, deadline)
+        self.last_bytes_sent = await self._datagrams("send_to").send("send_to", payload, target, deadline)
+        return self.last_bytes_sent
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -140,17 +759,9 @@ class AsyncSocket(AsyncStream):
                 working.
             TypeError, ValueError: a stream socket; an argument is of the wrong type, or negative.
         """
+        self._open_sock("recv_from")
+        self._require("recv_from", datagram=True)
         return await self._receive("recv_from", size, flags, timeout)
-
-    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
-        size = check_size(size)
-        return await self._receive_datagram(
-            operation,
-            timeout,
-            flags,
-            lambda sock: _datagram.receive(sock, size, flags),
-            lambda data, sender: _datagram.truncate(data, sender, size),
-        )
 
     async def recv_from_into(
         self,
@@ -182,40 +793,35 @@ class AsyncSocket(AsyncStream):
             ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
-        return await self._receive_datagram(
-            "recv_from_into",
-            timeout,
-            flags,
-            lambda sock: _datagram.receive_into(sock, target, flags),
-            lambda data, sender: _datagram.truncate_into(data, sender, target),
-        )
-
-    async def _receive_datagram(
-        self,
-        operation: str,
-        timeout: float | None,
-        flags: SocketFlag,
-        receive: Callable[[socket.socket], T],
-        finish: Callable[[bytes, SockAddr], T],
-    ) -> T:
         check_flags(flags)
         timeout = check_timeout(timeout)
-        self._open_sock(operation)
-        self._require(operation, datagram=True)
-        await self._take_part()
-        sock = self._open_sock(operation)
-        channel = self._read_channel()
-        if channel.busy:
-            raise BusyError(f"{operation}: another task is using this socket")
-        job = ReceiveDatagram(sock, receive, finish)
+        self._open_sock("recv_from_into")
+        self._require("recv_from_into", datagram=True)
         deadline = self._deadline(timeout)
-        try:
-            if isinstance(channel, PortableChannel) and SocketFlag.PEEK in flags:
-                # What an operation of the loop receives is gone from the kernel: it cannot be looked at there.
-                return await self._again_and_again(operation, job, deadline)
-            return await self._do(channel, job, operation, deadline)
-        except OSError as error:
-            raise self._annotated(error, operation) from error.__cause__
+        return await self._datagrams("recv_from_into").receive_into("recv_from_into", target, flags, deadline)
+
+    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
+        size = check_size(size)
+        check_flags(flags)
+        timeout = check_timeout(timeout)
+        datagrams = self._datagrams(operation)
+        return await datagrams.receive(operation, size, flags, self._deadline(timeout))
+
+    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
+        datagrams = self._datagrams(operation)
+        if self._state is not State.CONNECTED:
+            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        sent = await datagrams.send(operation, payload, None, self._deadline(timeout))
+        self.last_bytes_sent = sent
+        return sent
+
+    def _datagrams(self, operation: str) -> DatagramIO:
+        """The datagrams of the socket, which belongs to the running loop from now on."""
+        self._open_sock(operation)
+        self._enter()
+        if self._datagram_io is None:
+            self._datagram_io = DatagramIO(self._fd, WeakAnnotator(self))
+        return self._datagram_io
 
     # Connecting.
 
@@ -284,6 +890,7 @@ class AsyncSocket(AsyncStream):
         self._may_connect(operation)
         if self._is_connecting:
             raise BusyError(f"{operation}: another task is connecting this socket")
+        self._enter()
         self._is_connecting = True
         try:
             yield
@@ -295,11 +902,11 @@ class AsyncSocket(AsyncStream):
     ) -> list[AddrInfo]:
         sock = self._sock
         lookup = resolve(host, port, sock.family, sock.type, sock.proto)
-        if not lookup.done():
-            with self._signal() as signal:
-                await lookup_result(lookup, signal, operation, deadline)
-            self._raise_if_closed(operation)
-        return lookup.result()
+        with self._fd.notifier() as notifier:
+            found = await wait_for_lookup(lookup, operation, deadline, notifier)
+        self._raise_if_closed(operation)
+        assert found is not None
+        return found
 
     async def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
@@ -320,7 +927,7 @@ class AsyncSocket(AsyncStream):
                     self._renew()
             self._connected(target, secure)
             if secure is not None:
-                await self._shake_hands_first(secure, operation, deadline)
+                await self._handshake_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
                 # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
@@ -330,21 +937,21 @@ class AsyncSocket(AsyncStream):
             raise
 
     async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
-        job = Connect(self._sock, target)
-        channel = self._write_channel()
+        connect = Connect(self._sock, target)
+        queue = self._fd.open_write_queue()
         if self._sock.family == AF_UNIX:
-            await self._again_and_again(operation, job, deadline)
+            await self._fd.retry_with_backoff(connect, operation, deadline)
         else:
-            # The loop's own operation wants to begin the connection itself.
-            begins = not isinstance(channel, PortableChannel)
-            await self._do(channel, job, operation, deadline, now=begins)
+            # An operation of the loop begins the connection itself.
+            begins = self._fd.port.completions is None
+            await queue.perform(connect, operation, deadline, try_now=begins)
         self._raise_if_closed(operation)
         reject_self_connect(self._sock)
 
-    async def _shake_hands_first(self, secure: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Make the handshake before anybody may use the connection."""
         try:
-            await self._shake_hands(secure, operation, deadline)
+            await self._io.handshake(self, tls_core, operation, deadline)
         except BaseException:
             self._unconnected()
             raise
@@ -407,12 +1014,13 @@ class AsyncSocket(AsyncStream):
         check_flags(flags)
         timeout = check_timeout(timeout)
         self._listener(operation)
+        self._enter()
         deadline = self._deadline(timeout)
         while True:
-            await self._take_part()
-            job = Accept(self._listener(operation))
+            await self._fd.spend_budget()
+            accept = Accept(self._listener(operation))
             try:
-                sock, sockaddr = await self._do(self._read_channel(), job, operation, deadline)
+                sock, sockaddr = await self._fd.open_read_queue().perform(accept, operation, deadline)
                 break
             except OSError as error:
                 if isinstance(error, WirelineError):
@@ -455,11 +1063,12 @@ class AsyncSocket(AsyncStream):
         listener = self._listener("try_accept_addr")
         while True:
             try:
-                kept = None if self._fd.reader is None else self._fd.reader.take_kept()
+                queue = self._fd.read_queue
+                orphan = None if queue is None else queue.take_orphan()
                 sock, sockaddr = (
                     accept_now(listener)
-                    if kept is None
-                    else cast("tuple[socket.socket, SockAddr]", kept.result())
+                    if orphan is None
+                    else cast("tuple[socket.socket, SockAddr]", orphan.result())
                 )
             except BlockingIOError:
                 return None
@@ -476,6 +1085,132 @@ class AsyncSocket(AsyncStream):
         if self._state is not State.LISTENING:
             raise OSError(errno.EINVAL, f"{operation}: the socket is {self._state.value}, not listening")
         return listener
+
+    # The states of the descriptor.
+
+    def _take_core(self, core: StreamCore) -> None:
+        super()._take_core(core)
+        self._io.use_core(core, self._sender)
+
+    def _opened(self) -> None:
+        self._io.connected()
+
+    def _published(self) -> None:
+        assert self._core is not None
+        if not self._closing.locked():
+            self._io.core_slot[:] = [self._core]
+        self._io.release_write_lock(self)
+
+    def _unconnected(self) -> None:
+        self._io.unconnected()
+        super()._unconnected()
+
+    def _let_go(self, old: socket.socket) -> None:
+        self._io.sender = self._sock
+        self._fd.replace(self._sock)()
+
+    # Belonging to a loop, and to a process.
+
+    def _enter(self) -> Port:
+        """The port of the running loop, which the socket belongs to from its first await on."""
+        port = self._fd.port
+        if port.loop is not port.running_loop():
+            return self._bind_to_loop(running_port())
+        return port
+
+    def _bind_to_loop(self, port: Port) -> Port:
+        if self._is_foreign:
+            made = self._unix_file
+            self.adopt()
+            self._unix_file = made  # its file stays the parent's: other children may accept there, too
+        try:
+            self._fd.bind(port)
+        except RuntimeError as error:
+            raise RuntimeError(f"{self!r} {error}") from None
+        return port
+
+    def _inherit(self) -> None:
+        self._fd.reset_after_fork()
+        self._io.inherit()
+
+    def _deadline(self, timeout: float | None) -> Deadline | None:
+        return None if timeout is None else Deadline(timeout, self._enter().time())
+
+    # The end.
+
+    def _retire(self, linger: float | None) -> None:
+        # New lists: a reader that is at work in this moment puts what it has back into the old ones.
+        self._io.core_slot = []
+        self._lines = []
+        self._fd.close(functools.partial(self._dispose, linger))
+
+    def _is_disposed(self) -> bool:
+        # Everything that `close` does may be done again, so one that an exception has ended is made good by the next.
+        return self._sock.fileno() < 0
+
+    def _abandon(self) -> None:
+        self._fd.abandon()
+
+    def _dispose(self, linger: float | None) -> None:
+        if self._core is not None and self._fd.send_was_cut:
+            self._core.send_in_flight = True
+        linger, final_bytes = closing_output(self._core, linger)
+        sock = self._sock
+        if linger is None or self._core is None or sock.fileno() < 0:
+            close_quietly(sock)
+            return
+        # A send that this close has interrupted is to find a closed socket, and not the new one.
+        heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        close_in_background(heir, linger, final_bytes)
+
+    @property
+    def _in_use(self) -> bool:
+        """Whether a task reads or writes the stream."""
+        return self._io.is_used()
+
+    def _give_up(self) -> int:
+        if not self._is_foreign:
+            if self._in_use or self._fd.busy:
+                raise OSError(errno.EBUSY, "detach: another task is using the socket")
+            self._fd.give_back()
+        self._io.core_slot = []
+        self._fd.write_lock.close()
+        return super()._give_up()
+
+    # TLS.
+
+    def _hold(self, operation: str) -> StreamCore:
+        return self._io.hold(self, operation)
+
+    def _send_output(self) -> None:
+        self._io.send_output(self)
+
+    def _write_in_flight(self) -> bool:
+        return self._fd.write_in_flight
+
+    async def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None:
+        """Start TLS on the open connection: ``SslContext.wrap_connected_async``."""
+        deadline = self._deadline(check_timeout(timeout))
+        await self._upgrade_by(tls_core, deadline, "wrap_connected_async", leftover)
+
+    async def _upgrade_by(
+        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    ) -> None:
+        self._hold(operation)
+        assert self._core is not None
+        try:
+            self._begin_upgrade(tls_core, self._core, leftover)
+            await self._io.handshake(self, tls_core, operation, deadline)
+        finally:
+            self._published()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Accepted(NamedTuple):

@@ -135,8 +135,8 @@ class FdGuard:
                 return self.cores[0]
 
     def _core_is_abandoned(self) -> bool:
-        # The tuple's reference and the socket's; over TLS the socket has two, and its iterator of attempts a third one.
-        references = 2 if self.cores[0].plain else 4
+        # The tuple's reference and the socket's, and those of its sender.
+        references = 2 + self.cores[0].sender_references
         # One search for each interruption: it costs, and threads that find the core taken may ask again and again.
         search, self.interrupted = self.interrupted, False
         return is_abandoned(self.cores[0], references, search=search)

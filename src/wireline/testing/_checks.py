@@ -180,15 +180,15 @@ class _TaskRunner:
 
 class _TaskCall:
     def __init__(self, call: Callable[[], Any]) -> None:
-        # Checks of the blocking flavour do not load asyncio.
-        from wireline.asyncnet._asyncio import running_loop, spawn
-        from wireline.asyncnet._sync import Signal
+        # Here, so that a check of the blocking flavour does not load asyncio.
+        from wireline.asyncnet._port import running_port, running_tasks
+        from wireline.asyncnet._sync import Notifier
 
         self._call = call
         self._outcome = _Outcome()
         self._done = False
-        self._changed = Signal(running_loop())
-        self._task = spawn(self._run(), "wireline-check")
+        self._changed = Notifier(running_port())
+        self._task = running_tasks().spawn(self._run(), "wireline-check")
 
     async def _run(self) -> None:
         try:
@@ -197,11 +197,12 @@ class _TaskCall:
             self._outcome.error = error
         finally:
             self._done = True
-            self._changed.ring()
+            self._changed.notify()
 
     async def join(self, seconds: float) -> None:
-        until = self._changed.now() + seconds
-        while not self._done and self._changed.now() < until:
+        now = self._changed.port.time
+        until = now() + seconds
+        while not self._done and now() < until:
             await self._changed.wait(until)
         if not self._done and seconds == _TIMEOUT:
             self._task.cancel()

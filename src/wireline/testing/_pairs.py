@@ -177,10 +177,10 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
 
 
 async def _shake_hands_async(made: AsyncPair, context: SslContext) -> None:
-    from wireline.asyncnet._asyncio import spawn
+    from wireline.asyncnet._port import running_tasks
     from wireline.tls import Handshake
 
-    serving = spawn(
+    serving = running_tasks().spawn(
         context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT),
         "wireline-pair",
     )

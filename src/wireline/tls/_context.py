@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Literal, Self
 
-from wireline._core.locked_tls import SharedTlsCore
+from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
@@ -414,8 +414,9 @@ class SslContext(MutableSettings):
 def _make_core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
     if not shared:
         return TlsCore(engine, buffered=buffered)
-    # An RLock: OpenSSL runs callbacks during a handshake, and a callback may use the socket.
-    return SharedTlsCore(engine, threading.RLock(), buffered=buffered)
+    # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
+    # the socket something.
+    return LockedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
 def _context_selector(

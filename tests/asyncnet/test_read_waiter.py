@@ -12,9 +12,9 @@ import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, WAYS, Way, spy, turns
 from tests.asyncnet.streams import drain, pattern, stepped, wire
-from tests.asyncnet.test_channel import SpyEpoll, epoll
+from tests.asyncnet.test_queue import SpyEpoll, epoll
 from wireline import SocketTimeout
-from wireline.asyncnet import AsyncSocket, _readiness
+from wireline.asyncnet import AsyncSocket, _poller
 
 __all__ = ["epoll"]  # a fixture
 
@@ -71,7 +71,7 @@ async def test_a_loop_that_refuses_does_not_spoil_the_socket(
 
     with wire() as (sock, peer):
         with monkeypatch.context() as patch:
-            patch.setattr(_readiness.LoopState, "watch", refuse)
+            patch.setattr(_poller.FdPoller, "watch", refuse)
             for _ in range(2):
                 with pytest.raises(OSError, match="no room"):
                     await sock.recv_line(5)

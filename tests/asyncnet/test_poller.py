@@ -12,25 +12,24 @@ import pytest
 
 from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import open_descriptors
-from wireline.asyncnet import AsyncSocket, _readiness
-from wireline.asyncnet._asyncio import Loop
-from wireline.asyncnet._readiness import loop_state
+from wireline.asyncnet import AsyncSocket, _poller
+from wireline.asyncnet._asyncio import AsyncioPort, running_port
 
 LOOPS = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 
 pytestmark = LOOPS
 
 
-def watch(loop: Loop, sock: socket.socket, callback: Callable[[], object]) -> None:
-    held.append(loop_state(loop))
-    assert loop_state(loop).watch(sock, callback)
+def watch(sock: socket.socket, callback: Callable[[], object]) -> None:
+    held.append(running_port())
+    assert running_port().watch(sock, callback)
 
 
-def unwatch(loop: Loop, sock: socket.socket) -> None:
-    loop_state(loop).forget(sock.fileno())
+def unwatch(sock: socket.socket) -> None:
+    running_port().forget(sock.fileno())
 
 
-held: list[_readiness.LoopState] = []
+held: list[AsyncioPort] = []
 """As a socket holds it."""
 
 
@@ -56,14 +55,14 @@ async def test_all_sockets_of_a_loop_share_one_registration(way: Way) -> None:
     with pairs(20) as made:
         log: list[int] = []
         for number, (ours, _) in enumerate(made):
-            watch(loop, ours, lambda number=number: log.append(number))
+            watch(ours, lambda number=number: log.append(number))
         assert loop.calls["add_reader"] == 1
         for _, peer in made:
             peer.send(b"x")
         await turns(2)
         assert sorted(set(log)) == list(range(20))
         for ours, _ in made:
-            unwatch(loop, ours)
+            unwatch(ours)
         log.clear()
         await turns(2)
         assert loop.calls["remove_reader"] == 1
@@ -75,9 +74,9 @@ async def test_it_is_there_only_while_something_is_watched(way: Way) -> None:
     before = open_descriptors()
     with pairs(1) as [(ours, _)]:
         for _ in range(3):
-            watch(loop, ours, print)
+            watch(ours, print)
             assert len(loop.watched) == 1
-            unwatch(loop, ours)
+            unwatch(ours)
             await turns(1)
             assert not loop.watched
     assert open_descriptors() == before
@@ -85,14 +84,14 @@ async def test_it_is_there_only_while_something_is_watched(way: Way) -> None:
 
 async def test_what_cannot_be_watched_leaves_no_poller_behind(way: Way) -> None:
     loop = spy()
-    state = loop_state(loop)
+    port = running_port()
     with socket.socket() as ours:
         never = os.memfd_create("a regular file")  # which epoll(7) refuses
         os.dup2(never, ours.fileno())
         os.close(never)
         with pytest.raises(OSError):
-            state.watch(ours, print)
-    assert not state.watch(ours, print)
+            port.watch(ours, print)
+    assert not port.watch(ours, print)
     await turns(1)
     assert not loop.watched
 
@@ -109,13 +108,12 @@ async def test_a_loop_that_refuses_the_poller_leaves_no_descriptor_behind(
         with monkeypatch.context() as patch:
             patch.setattr(type(loop), "add_reader", refuse)
             with pytest.raises(RuntimeError, match="refused"):
-                watch(loop, ours, print)
-        assert loop_state(loop)._readers == {}
+                watch(ours, print)
+        assert running_port()._readers == {}
     assert open_descriptors() == before
 
 
 async def test_one_that_was_left_alone_in_the_same_turn_is_not_called(way: Way) -> None:
-    loop = spy()
     with pairs(2) as made:
         log: list[str] = []
 
@@ -123,12 +121,12 @@ async def test_one_that_was_left_alone_in_the_same_turn_is_not_called(way: Way) 
             def called() -> None:
                 log.append("called")
                 for ours, _ in made:
-                    unwatch(loop, ours)
+                    unwatch(ours)
 
             return called
 
         for number, (ours, _) in enumerate(made):
-            watch(loop, ours, first_come(number))
+            watch(ours, first_come(number))
         for _, peer in made:
             peer.send(b"x")
         await turns(3)
@@ -190,8 +188,7 @@ async def test_an_error_behind_the_last_bytes_is_told_too(way: Way) -> None:
 async def test_more_events_than_are_taken_at_once_come_in_the_next_turn(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_readiness, "_EVENTS", 2)
-    loop = spy()
+    monkeypatch.setattr(_poller, "_EVENTS", 2)
     with pairs(7) as made:
         log: list[int] = []
         for number, (ours, peer) in enumerate(made):
@@ -200,29 +197,29 @@ async def test_more_events_than_are_taken_at_once_come_in_the_next_turn(
                 log.append(number)
                 ours.recv(1)
 
-            watch(loop, ours, come)
+            watch(ours, come)
             peer.send(b"x")
         await turns(6)
         assert sorted(log) == list(range(7))
         for ours, _ in made:
-            unwatch(loop, ours)
+            unwatch(ours)
 
 
 async def test_without_epoll_the_loop_watches_every_descriptor(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr(_readiness.select, "epoll")
+    monkeypatch.delattr(_poller.select, "epoll")
     loop = spy()
     with pairs(2) as made:
         log: list[int] = []
         for number, (ours, peer) in enumerate(made):
-            watch(loop, ours, lambda number=number: log.append(number))
+            watch(ours, lambda number=number: log.append(number))
             peer.send(b"x")
         assert loop.watched == {("reader", ours.fileno()) for ours, _ in made}
         await turns(2)
         assert set(log) == {0, 1}
         for ours, _ in made:
-            unwatch(loop, ours)
+            unwatch(ours)
 
 
 async def test_a_descriptor_that_somebody_else_closed_does_not_stop_the_close(way: Way) -> None:

@@ -1,32 +1,29 @@
-"""What the library keeps for one loop: a poller for all of its sockets, and how long its tasks go on without a pause.
+"""One epoll for all sockets of a loop, and how long its tasks go on without a pause.
 
 One epoll, itself watched by the loop as a single descriptor, has three reasons. Speed: the loop handles one event a
-turn, however many sockets are ready, and their callbacks are in plain dictionaries. Truth: when a descriptor reports an
-error together with data (a reset after the last bytes, an ICMP error on a datagram socket), libuv calls its watcher
-once and then drops it without a word, so a reader that was still to hear of the error would sleep for ever under
-uvloop; epoll(7) goes on telling. And safety: ``close`` may be called at any bytecode, by a signal handler or by the
-garbage collector, where nothing of the loop may be touched but ``call_soon_threadsafe``. Taking a descriptor out of
+turn, however many sockets are ready, and their callbacks are in plain dictionaries. Correctness: when a descriptor
+reports an error together with data (a reset after the last bytes, an ICMP error on a datagram socket), libuv calls its
+watcher once and then drops it without notice, so under uvloop a reader that has yet to be given the error would sleep
+for ever; epoll(7) goes on reporting it. And safety: ``close`` may be called at any bytecode, by a signal handler or by
+the garbage collector, where no function of the loop may be called but the thread-safe one. Taking a descriptor out of
 this poller is one system call and one operation of a dictionary, and both may happen at any moment. The poller's own
 registration with the loop is ended by a callback of the loop, in the next turn.
 
-An epoll is shared by the processes of a fork: a child only closes its copy of the descriptor (``disown``), and its
+An epoll is shared by the processes of a fork: a child only closes its copy of the descriptor (``_disown``), and its
 sockets begin anew with the loop that the child runs.
 
-Where there is no epoll the loop watches every descriptor itself, and a signal handler had better not call ``close``.
+Where there is no epoll the loop watches every descriptor itself, and a signal handler should not call ``close``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
-import weakref
 from collections.abc import Callable
+from typing import Protocol
 
-from wireline.asyncnet._asyncio import Loop, checkpoint
-
-__all__ = ["BUDGET", "UNBOUND", "LoopState", "loop_state"]
+__all__ = ["BUDGET", "FdPoller"]
 
 # Events taken at once; the rest is taken in the next turn of the loop. A guess: enough for a busy turn.
 _EVENTS = 256
@@ -45,27 +42,41 @@ _OUT: int = getattr(select, "EPOLLOUT", 0)
 _Callbacks = dict[int, Callable[[], object]]
 
 
-class LoopState:
-    """What the library keeps for one loop, as long as a socket belongs to it.
+class _LoopCalls(Protocol):
+    """The calls of a loop, which the port adds to its poller."""
+
+    __slots__ = ()
+
+    def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
+        """Let the loop itself call ``callback`` in every turn in which ``fd`` is ready."""
+
+    def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
+        """End a ``watch_fd``. The loop may be closed already."""
+
+    def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
+        """Call back in the next turn of the loop. RuntimeError if it is closed."""
+
+    def is_running(self) -> bool:
+        """Whether the loop runs."""
+
+    def report(self, error: BaseException) -> None:
+        """A callback has failed, which is a fault of this library."""
+
+
+class FdPoller(_LoopCalls):
+    """The part of a port that watches descriptors.
 
     Attributes:
-        loop: None for sockets without a loop, and in a forked child for the parent's loops.
-        left: operations until the next pause, see ``BUDGET``. Each operation that need not wait counts itself.
+        budget: operations until the next pause, see ``BUDGET``. Each operation that need not wait counts itself.
     """
 
-    __slots__ = ("__weakref__", "_epoll", "_readers", "_writers", "left", "loop")
+    __slots__ = ("__weakref__", "_epoll", "_readers", "_writers", "budget")
 
-    def __init__(self, loop: Loop | None) -> None:
-        self.loop = loop
-        self.left = 0 if loop is None else BUDGET
+    def __init__(self) -> None:
+        self.budget = BUDGET
         self._epoll: select.epoll | None = None
         self._readers: _Callbacks = {}
         self._writers: _Callbacks = {}
-
-    async def checkpoint(self) -> None:
-        """Let the other tasks of the loop go on. Nothing may be half done: the caller may be cancelled here."""
-        self.left = BUDGET
-        await checkpoint()
 
     # Watching descriptors.
 
@@ -76,7 +87,7 @@ class LoopState:
             False if the socket is closed, be it in this moment: nothing is watched then.
 
         Raises:
-            OSError: the system has no room for it (``ENOSPC``, ``ENOMEM``); nothing is watched.
+            OSError: the system refuses the registration (``ENOSPC``, ``ENOMEM``); nothing is watched.
         """
         fd = sock.fileno()
         if fd < 0:
@@ -96,16 +107,14 @@ class LoopState:
         return True
 
     def _begin(self, fd: int, callback: Callable[[], object], *, write: bool) -> None:
-        loop = self.loop
-        assert loop is not None
         if not hasattr(select, "epoll"):
-            (loop.add_writer if write else loop.add_reader)(fd, callback)
+            self.watch_fd(fd, callback, write=write)
             return
         epoll = self._epoll
         if epoll is None:
             epoll = select.epoll()
             try:
-                loop.add_reader(epoll.fileno(), self._dispatch)
+                self.watch_fd(epoll.fileno(), self._dispatch)
             except BaseException:
                 epoll.close()
                 raise
@@ -122,7 +131,7 @@ class LoopState:
             return
         del mine[fd]
         if not hasattr(select, "epoll"):
-            self._leave_to_loop(fd, write=write)
+            self.unwatch_fd(fd, write=write)
             return
         self._forget(fd, (_IN if write else _OUT) if fd in others else 0)
 
@@ -133,12 +142,7 @@ class LoopState:
                 if hasattr(select, "epoll"):
                     self._forget(fd, 0)
                 else:
-                    self._leave_to_loop(fd, write=write)
-
-    def _leave_to_loop(self, fd: int, *, write: bool) -> None:
-        loop = self.loop
-        if loop is not None and not loop.is_closed():
-            (loop.remove_writer if write else loop.remove_reader)(fd)
+                    self.unwatch_fd(fd, write=write)
 
     def _forget(self, fd: int, still: int) -> None:
         epoll = self._epoll
@@ -151,32 +155,30 @@ class LoopState:
             except (OSError, ValueError):
                 pass  # another part of the program closed the descriptor, and epoll has forgotten it by itself
         if not self._readers and not self._writers and self._epoll is not None:
-            loop = self.loop
-            if loop is None or loop.is_closed() or not loop.is_running():
+            if not self.is_running():
                 self._close_if_idle()
             else:
                 # Not now: a signal handler that closes a socket may have interrupted the loop itself.
                 with contextlib.suppress(RuntimeError):  # closed in this moment; the descriptor goes with us
-                    loop.call_soon_threadsafe(self._close_if_idle)
+                    self.call_threadsafe(self._close_if_idle)
 
     def _close_if_idle(self) -> None:
         epoll = self._epoll
         if epoll is None or self._readers or self._writers:
             return
         self._epoll = None
-        if self.loop is not None and not self.loop.is_closed():
-            self.loop.remove_reader(epoll.fileno())
+        self.unwatch_fd(epoll.fileno())
         epoll.close()
 
     def _dispatch(self) -> None:
         epoll = self._epoll
         if epoll is None:
             return
-        self.left = BUDGET
+        self.budget = BUDGET
         readers, writers = self._readers, self._writers
         for fd, events in epoll.poll(0, _EVENTS):
             try:
-                if writers:  # seldom: a task waits for room
+                if writers:  # seldom: a task waits until it can write
                     self._either(fd, events)
                     continue
                 callback = readers.get(fd)
@@ -186,8 +188,8 @@ class LoopState:
                     # One of those before has closed it; or an exception has cut a registration in two, and it would be
                     # reported without end.
                     self._forget(fd, 0)
-            except Exception as error:  # noqa: BLE001 -- one socket's trouble; the others are to hear of their events
-                self._report(error)
+            except Exception as error:  # noqa: BLE001 -- one socket's trouble; the others still get their events
+                self.report(error)
 
     def _either(self, fd: int, events: int) -> None:
         reader = self._readers.get(fd)
@@ -199,16 +201,10 @@ class LoopState:
         elif reader is None and writer is None:
             self._forget(fd, 0)
 
-    def _report(self, error: Exception) -> None:
-        if self.loop is not None:
-            self.loop.call_exception_handler({"message": "a socket's callback failed", "exception": error})
-
-    def disown(self) -> None:
-        """In a forked child: have nothing to do with the parent's loop and its epoll any more."""
-        self.loop = None
-        self.left = 0
+    def _disown(self) -> None:
+        """In a forked child: watch nothing any more, without a word to the epoll that the parent has too."""
+        self.budget = 0
         epoll, self._epoll = self._epoll, None
-        # Kept alive: a task of the parent's that is destroyed here would say so.
         _parents.append((self._readers.copy(), self._writers.copy()))
         self._readers.clear()
         self._writers.clear()
@@ -216,29 +212,5 @@ class LoopState:
             epoll.close()  # this copy of the descriptor; `epoll_ctl` would reach the parent's registrations
 
 
-UNBOUND = LoopState(None)
-"""The state of sockets that belong to no loop yet."""
-
-_states: weakref.WeakValueDictionary[Loop, LoopState] = weakref.WeakValueDictionary()
+# Kept alive: a task of the parent that is destroyed in the child would report that it was pending.
 _parents: list[tuple[_Callbacks, _Callbacks]] = []
-
-
-def loop_state(loop: Loop) -> LoopState:
-    """Return the one state of a loop; it lives as long as a socket holds it."""
-    state = _states.get(loop)
-    if state is None:
-        state = _states[loop] = LoopState(loop)
-    return state
-
-
-def _in_child() -> None:
-    global _states
-    inherited, _states = _states, weakref.WeakValueDictionary()
-    for reference in inherited.valuerefs():
-        state = reference()
-        if state is not None:
-            state.disown()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

@@ -1,4 +1,4 @@
-"""A channel: who is first in the queue, one timer for all, and what an operation brings for who has left."""
+"""A queue of operations: its order, its one timer, and the result of an operation whose caller was cancelled."""
 
 from __future__ import annotations
 
@@ -6,57 +6,61 @@ import asyncio
 import contextlib
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, WAYS, Way, spy, turns
-from wireline import BusyError, ClosedError, SocketTimeout
+from wireline import SAFE_DISCONN, ClosedError, SocketTimeout
 from wireline._core.deadline import Deadline
-from wireline.asyncnet import _readiness
-from wireline.asyncnet._asyncio import Loop
-from wireline.asyncnet._channel import NOT_YET, Channel, Job, PolledChannel, PortableChannel, open_channel
+from wireline._core.stream import StreamCore
+from wireline.asyncnet import _poller
+from wireline.asyncnet._asyncio import running_port
+from wireline.asyncnet._completion_queue import CompletionQueue, open_queue
+from wireline.asyncnet._operations import Read, WeakAnnotator
+from wireline.asyncnet._port import Completion, Completions
+from wireline.asyncnet._queue import NOT_YET, LoopOperation, OperationQueue, ReadinessQueue
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 portable = pytest.mark.parametrize("way", [way for way in ALL_WAYS if way.portable], ids=lambda way: way.name)
 
 
-class OneByte(Job[bytes]):
-    """A job that is done when it has as many bytes as it wants. It takes them one by one."""
+class OneByte(LoopOperation[bytes]):
+    """An operation that is done when it has as many bytes as it wants. It takes them one by one."""
 
     def __init__(self, sock: socket.socket, want: int = 1) -> None:
         self._sock = sock
         self._want = want
         self.got = b""
-        self.discarded: list[object] = []
+        self.disposed: list[object] = []
 
-    def attempt(self) -> Any:
-        return self.conclude(self._sock.recv(1))
+    def try_once(self) -> Any:
+        return self.complete(self._sock.recv(1))
 
-    def operate(self, loop: Loop) -> Awaitable[bytes]:
-        return loop.sock_recv(self._sock, 1)
+    def start(self, completions: Completions) -> Completion:
+        return completions.recv(self._sock, 1)
 
-    def conclude(self, result: bytes) -> Any:
+    def complete(self, result: bytes) -> Any:
         if result == b"!":
             raise ValueError("a byte that nobody can bear")
         self.got += result
         return self.got if len(self.got) >= self._want else NOT_YET
 
-    def discard(self, result: object) -> None:
-        self.discarded.append(result)
+    def dispose(self, result: object) -> None:
+        self.disposed.append(result)
 
 
 @contextlib.contextmanager
-def channel() -> Iterator[tuple[Channel, socket.socket, socket.socket]]:
-    """A channel, the socket it is for, and that socket's peer."""
+def opened() -> Iterator[tuple[OperationQueue, socket.socket, socket.socket]]:
+    """A queue, the socket it is for, and that socket's peer."""
     ours, peer = socket.socketpair()
     ours.setblocking(False)
     with ours, peer:
-        channel = open_channel(asyncio.get_running_loop(), ours)
-        yield channel, ours, peer
-        channel.close(ClosedError)
+        line = open_queue(running_port(), ours)
+        yield line, ours, peer
+        line.close(ClosedError)
 
 
 def within(seconds: float) -> Deadline:
@@ -64,12 +68,12 @@ def within(seconds: float) -> Deadline:
 
 
 def waiting(
-    channel: Channel, job: Job[Any], seconds: float | None = None, **options: Any
+    line: OperationQueue, operation: LoopOperation[Any], seconds: float | None = None
 ) -> asyncio.Task[Any]:
-    """A task that waits for a job."""
+    """A task that waits for an operation."""
 
     async def wait() -> Any:
-        return await channel.wait(job, "take", None if seconds is None else within(seconds), **options)
+        return await line.wait(operation, "take", None if seconds is None else within(seconds))
 
     return asyncio.create_task(wait())
 
@@ -78,14 +82,14 @@ def waiting(
 
 
 @every_way
-async def test_the_best_way_in_is_opened(way: Way) -> None:
-    with channel() as (opened, _, _):
-        assert isinstance(opened, PortableChannel if way.portable else PolledChannel)
+async def test_the_queue_suits_the_loop(way: Way) -> None:
+    with opened() as (line, _, _):
+        assert isinstance(line, CompletionQueue if way.portable else ReadinessQueue)
 
 
 @every_way
 async def test_first_come_first_served_and_each_gets_what_it_wants(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         tasks = [waiting(line, OneByte(ours, want)) for want in (2, 1, 3)]
         await turns(2)
         assert line.busy
@@ -95,21 +99,10 @@ async def test_first_come_first_served_and_each_gets_what_it_wants(way: Way) -> 
 
 
 @every_way
-async def test_who_wants_to_be_alone_is_refused_as_the_second(way: Way) -> None:
-    with channel() as (line, ours, peer):
-        first = waiting(line, OneByte(ours), alone=True)
-        await turns(2)
-        with pytest.raises(BusyError, match="another task"):
-            await waiting(line, OneByte(ours), alone=True)
-        peer.send(b"a")
-        assert await first == b"a"
-
-
-@every_way
 async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) -> None:
     contexts: list[BaseException | None] = []
 
-    async def unlucky(line: Channel, ours: socket.socket) -> None:
+    async def unlucky(line: OperationQueue, ours: socket.socket) -> None:
         with pytest.raises(ValueError, match="bear"):
             await line.wait(OneByte(ours), "take", None)
         try:
@@ -117,7 +110,7 @@ async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) ->
         except KeyError as error:
             contexts.append(error.__context__)
 
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         first = asyncio.create_task(unlucky(line, ours))
         await turns(1)
         second = waiting(line, OneByte(ours))
@@ -130,7 +123,7 @@ async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) ->
 
 @every_way
 async def test_who_is_cancelled_leaves_its_place_to_the_next(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         tasks = [waiting(line, OneByte(ours)) for _ in range(3)]
         await turns(2)
         tasks[0].cancel()
@@ -143,7 +136,7 @@ async def test_who_is_cancelled_leaves_its_place_to_the_next(way: Way) -> None:
 
 @every_way
 async def test_close_wakes_everybody_and_a_cancellation_in_the_same_moment_wins(way: Way) -> None:
-    with channel() as (line, ours, _):
+    with opened() as (line, ours, _):
         tasks = [waiting(line, OneByte(ours), seconds) for seconds in (None, 5.0, None)]
         await turns(2)
         line.close(lambda operation: ClosedError(f"{operation} is over"))
@@ -158,17 +151,17 @@ async def test_close_wakes_everybody_and_a_cancellation_in_the_same_moment_wins(
 
 @every_way
 async def test_a_sleep_is_used_again_only_when_its_task_has_taken_the_answer(way: Way) -> None:
-    with channel() as (line, ours, peer):
-        assert line.spare is None
+    with opened() as (line, ours, peer):
+        assert line.free_waiter is None
         first = waiting(line, OneByte(ours))
         await turns(2)
         peer.send(b"a")
         assert await first == b"a"
-        used = line.spare
+        used = line.free_waiter
         assert used is not None
         second = waiting(line, OneByte(ours))
         await turns(2)
-        assert line.spare is None
+        assert line.free_waiter is None
         second.cancel()
         third = waiting(line, OneByte(ours))
         await turns(1)
@@ -182,7 +175,7 @@ async def test_a_sleep_is_used_again_only_when_its_task_has_taken_the_answer(way
 
 @every_way
 async def test_a_timeout_says_what_ran_out_of_how_much_time_and_takes_nothing(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         with pytest.raises(SocketTimeout) as caught:
             await waiting(line, OneByte(ours), 0.002)
         assert (caught.value.operation, caught.value.seconds) == ("take", 0.002)
@@ -191,7 +184,7 @@ async def test_a_timeout_says_what_ran_out_of_how_much_time_and_takes_nothing(wa
 
 
 async def test_timeouts_that_do_not_pass_make_one_timer(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         peer.send(bytes(100))
         for _ in range(100):
             await waiting(line, OneByte(ours), 50)
@@ -199,7 +192,7 @@ async def test_timeouts_that_do_not_pass_make_one_timer(way: Way) -> None:
 
 
 async def test_an_earlier_deadline_sets_the_timer_anew_and_a_later_one_does_not(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         tasks = [waiting(line, OneByte(ours), seconds) for seconds in (50, 60, 70, 40, 45)]
         await turns(2)
         assert spy().calls["call_at"] == 2
@@ -208,7 +201,7 @@ async def test_an_earlier_deadline_sets_the_timer_anew_and_a_later_one_does_not(
 
 
 async def test_each_of_many_deadlines_is_kept(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         over = []
         tasks = []
         for milliseconds in (9, 3, 6, 12, 1):
@@ -226,14 +219,14 @@ async def test_each_of_many_deadlines_is_kept(way: Way) -> None:
 
 async def test_two_deadlines_between_two_ticks_of_the_clock(way: Way) -> None:
     # uvloop makes no timer of what is due within half a millisecond.
-    with channel() as (line, ours, _):
+    with opened() as (line, ours, _):
         tasks = [waiting(line, OneByte(ours), seconds) for seconds in (0.0003, 0.0004, 0.0001)]
         await asyncio.wait(tasks)
         assert all(isinstance(task.exception(), SocketTimeout) for task in tasks)
 
 
 async def test_who_is_timed_out_may_cancel_who_is_timed_out_in_the_same_moment(way: Way) -> None:
-    with channel() as (line, ours, _):
+    with opened() as (line, ours, _):
         victims: list[asyncio.Task[Any]] = []
 
         async def first() -> None:
@@ -252,8 +245,8 @@ async def test_who_is_timed_out_may_cancel_who_is_timed_out_in_the_same_moment(w
         assert victims[0].cancelled()
 
 
-async def test_who_is_timed_out_may_close_the_channel(way: Way) -> None:
-    with channel() as (line, ours, _):
+async def test_who_is_timed_out_may_close_the_queue(way: Way) -> None:
+    with opened() as (line, ours, _):
 
         async def first() -> None:
             with pytest.raises(SocketTimeout):
@@ -298,15 +291,15 @@ class SpyEpoll:
 @pytest.fixture
 def epoll(monkeypatch: pytest.MonkeyPatch) -> type[SpyEpoll]:
     """Count the registrations with the library's own poller."""
-    real = _readiness.select.epoll
-    monkeypatch.setattr(_readiness.select, "epoll", lambda: SpyEpoll(real))
+    real = _poller.select.epoll
+    monkeypatch.setattr(_poller.select, "epoll", lambda: SpyEpoll(real))
     SpyEpoll.registered = SpyEpoll.unregistered = 0
     return SpyEpoll
 
 
 @polled
 async def test_the_registration_is_kept_from_one_wait_to_the_next(way: Way, epoll: type[SpyEpoll]) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         for _ in range(100):
             task = waiting(line, OneByte(ours))
             await turns(1)
@@ -323,7 +316,7 @@ async def test_the_registration_is_kept_from_one_wait_to_the_next(way: Way, epol
 async def test_it_is_dropped_when_something_arrives_that_nobody_waits_for(
     way: Way, epoll: type[SpyEpoll]
 ) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         peer.send(b"ab")
         assert await waiting(line, OneByte(ours)) == b"a"
         await turns(3)
@@ -341,9 +334,9 @@ async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
     def refuse(*_: object, write: bool = False) -> None:
         raise OSError("no room for another descriptor")
 
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         with monkeypatch.context() as patch:
-            patch.setattr(_readiness.LoopState, "watch", refuse)
+            patch.setattr(_poller.FdPoller, "watch", refuse)
             with pytest.raises(OSError, match="no room"):
                 await waiting(line, OneByte(ours), 5)
         assert not line.busy
@@ -351,12 +344,32 @@ async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
         assert await waiting(line, OneByte(ours)) == b"a"
 
 
+@polled
+async def test_a_read_of_the_core_is_tried_like_any_other_operation(way: Way) -> None:
+    class Owner:
+        def _annotated(self, error: OSError, operation: str) -> OSError:
+            return error
+
+    owner = Owner()
+    with opened() as (line, ours, peer):
+        core = StreamCore()
+        args = (100, "truncate", SAFE_DISCONN)
+        assert core.recv_line(*args) is None
+        task = waiting(line, Read(ours, core, WeakAnnotator(owner), StreamCore.recv_line, args))
+        for piece in (b"half a ", b"line\nmore"):
+            await turns(3)
+            assert not task.done()
+            peer.send(piece)
+        assert await task == b"half a line"
+        assert core.recv_some(100) == b"more"
+
+
 # ------------------------------------------------------------------------------------------ the portable way
 
 
 @portable
 async def test_what_an_operation_brings_for_who_has_left_goes_to_the_next(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         for position in range(6):
             first = waiting(line, OneByte(ours))
             await turns(2)
@@ -371,24 +384,27 @@ async def test_what_an_operation_brings_for_who_has_left_goes_to_the_next(way: W
 
 @portable
 async def test_what_nobody_will_ever_want_is_discarded(way: Way) -> None:
-    with channel() as (line, ours, peer):
-        job = OneByte(ours)
-        first = waiting(line, job)
+    with opened() as (line, ours, peer):
+        operation = OneByte(ours)
+        first = waiting(line, operation)
         await turns(2)
         first.cancel()
         peer.send(b"a")
         await turns(6)
         line.close(ClosedError)
-        assert job.discarded == [b"a"]
+        assert operation.disposed == [b"a"]
 
 
 @portable
 async def test_a_failure_for_who_has_left_is_told_to_the_next(way: Way) -> None:
-    with channel() as (line, ours, _):
+    with opened() as (line, ours, _):
         failing: deque[Callable[[], None]] = deque([lambda: None])
 
         class Failing(OneByte):
-            async def operate(self, loop: Loop) -> bytes:  # type: ignore[override]
+            def start(self, completions: Completions) -> Completion:
+                return asyncio.ensure_future(self._fail())
+
+            async def _fail(self) -> None:
                 await turns(2)
                 raise ConnectionResetError("reset")
 
@@ -403,21 +419,21 @@ async def test_a_failure_for_who_has_left_is_told_to_the_next(way: Way) -> None:
 
 @portable
 async def test_close_ends_the_operation_and_says_which_still_has_the_descriptor(way: Way) -> None:
-    with channel() as (line, ours, _):
+    with opened() as (line, ours, _):
         task = waiting(line, OneByte(ours))
         await turns(3)
         line.close(ClosedError)
-        assert line.ending is not None
-        assert not line.ending.done()
+        assert line.closing is not None
+        assert not line.closing.done()
         with pytest.raises(ClosedError):
             await task
         await turns(3)
-        assert line.ending.cancelled()
+        assert line.closing.cancelled()
 
 
 @portable
 async def test_an_operation_that_somebody_else_cancels_is_begun_again(way: Way) -> None:
-    with channel() as (line, ours, peer):
+    with opened() as (line, ours, peer):
         task = waiting(line, OneByte(ours))
         await turns(2)
         for other in asyncio.all_tasks() - {task, asyncio.current_task()}:

@@ -1,0 +1,443 @@
+"""A connected stream of the async flavour: make a request of the core, and while it has no result, wait and feed it.
+
+A call that need not wait still lets the other tasks run once in ``BUDGET`` operations (``_poller``). A read does so
+before it asks the core: a cancellation there finds nothing consumed. A send does so when it has the write lock and has
+sent nothing, so that it keeps its place among the writers. A send that cannot deliver, because the peer is gone, does
+so every time: otherwise ``while True: await sock.send(data)`` would stop all other tasks.
+
+Ciphertext is sent by the task that holds the write lock, in the order in which it was made. A read can make some too
+(the answer to a key update, an alert). The reader never waits for the lock: it sends if the lock is free, and a task
+that has held the lock looks again after releasing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NoReturn, TypeVarTuple, cast
+
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import Sender, StreamCore
+from wireline._os.descriptor import is_writable
+from wireline._socket_base import annotated, raise_if_closed
+from wireline.asyncnet._fd_on_loop import FdOnLoop
+from wireline.asyncnet._operations import NOW, Read, Send, WeakAnnotator, Writable
+from wireline.errors import BusyError, SocketTimeout
+from wireline.options import DONT_WAIT, SocketFlag
+
+if TYPE_CHECKING:
+    from wireline._core.tls import TlsCore
+    from wireline.asyncnet._socket import AsyncSocket
+
+__all__ = ["StreamIO"]
+
+Ts = TypeVarTuple("Ts")
+
+
+class StreamIO:
+    """Reads and sends a connected stream. Before it is connected, the slot is empty and the lock is locked.
+
+    The socket is an argument of the calls and no attribute: that would be a cycle, which only the collector ends.
+
+    Attributes:
+        core: the core of the connection; None before there is one.
+        core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
+        fd: the descriptor.
+        sender: sends plaintext: the socket, or an object that encrypts it first.
+    """
+
+    __slots__ = ("core", "core_slot", "fd", "sender")
+
+    def __init__(self, fd: FdOnLoop) -> None:
+        self.fd = fd
+        self.core: StreamCore | None = None
+        self.core_slot: list[StreamCore] = []
+        self.sender: Sender = fd.sock
+
+    # States.
+
+    def use_core(self, core: StreamCore, sender: Sender) -> None:
+        """Read and send by this core from now on."""
+        self.core = core
+        self.sender = sender
+
+    def unconnected(self) -> None:
+        """The connection failed."""
+        self.core = None
+        self.sender = self.fd.sock
+
+    def connected(self) -> None:
+        """The descriptor is a connected stream. No task may read or write before it is published."""
+        self.fd.clear()  # of `connect`
+        self.core_slot = []
+        self.fd.write_lock.locked = True
+
+    def inherit(self) -> None:
+        """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
+        if self.core is not None:
+            self.core_slot = [self.core]
+            self.fd.write_lock.locked = False
+
+    def is_used(self) -> bool:
+        """Whether a task reads or writes the stream, if there is one."""
+        return self.core is not None and (self.fd.write_lock.locked or not self.core_slot)
+
+    def hold(self, owner: AsyncSocket, operation: str) -> StreamCore:
+        """Be the only task that reads and writes the stream."""
+        if self.core is None or owner.is_closed:
+            owner._refuse(operation)
+        if self.is_used():
+            raise BusyError(f"{operation}: another task is using this socket")
+        self.fd.write_lock.locked = True
+        self.fd.drop_read_waiter()  # it knows the core that there was
+        return self.core_slot.pop()
+
+    # Reading.
+
+    def ask(
+        self,
+        owner: AsyncSocket,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+    ) -> bytes | None:
+        """Make one request of the core; None if it has no result yet, or if the budget is spent."""
+        if timeout is not None:
+            check_timeout(timeout)
+        port = self.fd.port
+        if port.loop is not port.running_loop():
+            port = owner._enter()
+        core_slot = self.core_slot
+        if not core_slot:
+            self.raise_not_readable(owner, request.__name__)
+        left = port.budget
+        if left <= 0:
+            return None  # and `wait_for` yields before it asks the core
+        port.budget = left - 1
+        return request(core_slot[0], *args)
+
+    def wait_for(
+        self,
+        owner: AsyncSocket,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+    ) -> Awaitable[bytes]:
+        """Return an awaitable of the result.
+
+        Args:
+            owner: the socket.
+            request: a method of the core, which has just returned None.
+            timeout: seconds to wait.
+            args: its arguments.
+        """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        if self.fd.port.budget <= 0:
+            return self._yield_then_read(owner, request, timeout, *args)
+        if timeout == 0:
+            return self._read_nowait(owner, request, *args)
+        core_slot = self.core_slot
+        if not core_slot:
+            self.raise_not_readable(owner, request.__name__)  # closed in this moment
+        waiter = self.fd.read_waiter
+        if waiter is None or waiter.closed:
+            if owner._enter().completions is not None:
+                return self._read_portably(owner, request, timeout, *args)
+            waiter = self.fd.open_read_waiter(core_slot, WeakAnnotator(owner))
+        return waiter.wait(request, args, timeout)
+
+    async def _yield_then_read(
+        self,
+        owner: AsyncSocket,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+    ) -> bytes:
+        """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
+        await self.fd.port.checkpoint()
+        answer = self.ask(owner, request, timeout, *args)
+        if answer is None:
+            answer = await self.wait_for(owner, request, timeout, *args)
+        return answer
+
+    async def _read_portably(
+        self,
+        owner: AsyncSocket,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+    ) -> bytes:
+        queue = self.fd.open_read_queue()
+        deadline = None if timeout is None else Deadline(timeout, self.fd.port.time())
+        core = self.core_slot.pop()
+        try:
+            read = Read(self.fd.sock, core, WeakAnnotator(owner), request, args)
+            return await queue.wait(read, request.__name__, deadline)
+        finally:
+            if not owner.is_closed:
+                self.core_slot.append(core)
+
+    async def _read_nowait(
+        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
+    ) -> bytes:
+        """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
+        if self.fd.read_queue is not None:
+            await self.fd.read_queue.drain_orphan()
+        answer = self.feed_available(owner, request, *args)
+        if answer is None:
+            raise SocketTimeout(request.__name__, 0)
+        return answer
+
+    def feed_available(
+        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
+    ) -> bytes | None:
+        """Feed the core all that the kernel has, until it can answer; None if it cannot."""
+        core_slot = self.core_slot
+        if not core_slot:
+            self.raise_not_readable(
+                owner, request.__name__
+            )  # closed, or read by another task, in this moment
+        core = core_slot[0]
+        while (answer := request(core, *args)) is None:
+            queue = self.fd.read_queue
+            orphan = None if queue is None else queue.take_orphan()
+            if orphan is None and queue is not None and queue.in_flight:
+                return None  # the bytes may be in an operation of the loop already
+            try:
+                core.feed(
+                    self.fd.sock.recv(core.recv_size, DONT_WAIT)
+                    if orphan is None
+                    else cast(bytes, orphan.result())
+                )
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                raise_if_closed(owner, request.__name__)
+                core.fail(annotated(error, request.__name__, owner))
+        return answer
+
+    def raise_not_readable(self, owner: AsyncSocket, operation: str) -> NoReturn:
+        """Say why there is no core in the slot."""
+        if self.core is None or owner.is_closed:
+            owner._refuse(operation)
+        raise BusyError(f"{operation}: another task is reading this socket")
+
+    # Sending. All but `acquire_write_lock`, `send_output` and `send_locked` is for the task that holds the write lock.
+
+    async def acquire_write_lock(
+        self, owner: AsyncSocket, operation: str, deadline: Deadline | None
+    ) -> StreamCore:
+        """Wait for the write lock; return the core to send by."""
+        lock = self.fd.write_lock
+        if self.core is None or owner.is_closed:
+            owner._refuse(operation)
+        if not lock.locked:
+            lock.locked = True
+        elif not await lock.acquire(owner._enter(), None if deadline is None else deadline.at):
+            raise_if_closed(owner, operation)
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, 0)
+        return self.core
+
+    def release_write_lock(self, owner: AsyncSocket) -> None:
+        """Release the write lock, and send the ciphertext that a read has made meanwhile."""
+        self.fd.write_lock.release()
+        self.send_output(owner)
+
+    def send_output(self, owner: AsyncSocket) -> None:
+        """Send the ciphertext that a read has made, unless another task is sending, which will look again."""
+        core = self.core
+        if core is not None and core.has_output and not self.fd.write_lock.locked and not owner.is_closed:
+            with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
+                self._flush_now(core)
+
+    async def send_locked(
+        self,
+        owner: AsyncSocket,
+        payload: bytes | memoryview,
+        sent: int | None,
+        flags: SocketFlag,
+        deadline: Deadline | None,
+    ) -> None:
+        """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
+        port = owner._enter()
+        if self.fd.write_lock.locked:
+            try:
+                await self.acquire_write_lock(owner, "send", deadline)
+            except BaseException:
+                owner.last_bytes_sent = 0  # the count of another task may be there by now
+                raise
+        self.fd.write_lock.locked = True
+        if sent is None:
+            try:
+                await self.fd.spend_budget()
+            except BaseException:
+                owner.last_bytes_sent = 0
+                self.release_write_lock(owner)
+                raise
+        if not await self._send_rest_of(owner, payload, sent or 0, flags, deadline):
+            await port.checkpoint()  # it could not deliver (FA23)
+
+    async def _send_rest_of(
+        self,
+        owner: AsyncSocket,
+        payload: bytes | memoryview,
+        sent: int,
+        flags: SocketFlag,
+        deadline: Deadline | None,
+    ) -> bool:
+        """Send the rest of a message, and release the lock; False if the peer is gone."""
+        core = self.core
+        assert core is not None
+        send: Send | None = None
+        try:
+            await self.finish_orphan("send", deadline)
+            if core.unsent:
+                await self.flush(core, "send", deadline, sent)
+            while sent < len(payload):
+                try:
+                    sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
+                except BlockingIOError:
+                    send = Send(self.fd.sock, payload, sent)
+                    await self._send_remaining("send", send, deadline)
+                    sent = send.sent
+                if core.unsent:
+                    await self.flush(core, "send", deadline, sent)
+            core.message_incomplete = False
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            if owner._is_real(error, flags, "send"):
+                raise
+            return False
+        finally:
+            if send is not None:
+                sent = send.sent
+                send.release()
+            elif type(payload) is memoryview:
+                payload.release()  # W4: an exception would keep the caller's buffer
+            owner.last_bytes_sent = sent
+            self.release_write_lock(owner)
+        return True
+
+    async def send_some(
+        self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
+    ) -> int:
+        """Send as much as the kernel takes in one send; return how much that was."""
+        await self.flush(core, "send_some", deadline, 0)
+        if not payload:
+            return 0
+        if core.seals:
+            await self._wait_writable("send_some", deadline)  # a timeout is to have sent nothing
+        owner.last_bytes_sent = sent = await self._send_once("send_some", payload, deadline)
+        # A whole record, or the peer waits for its rest while we wait for its answer.
+        with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
+            await self.flush(core, "send_some", deadline)
+        core.message_incomplete = False
+        return sent
+
+    async def finish_orphan(self, operation: str, deadline: Deadline | None) -> None:
+        """Wait for an operation of the loop, started for a send that was given up: its bytes count as sent."""
+        if self.fd.write_in_flight:
+            await self._send_remaining(operation, Send(self.fd.sock, b"", 0), deadline)
+
+    async def _send_remaining(self, operation: str, send: Send, deadline: Deadline | None) -> None:
+        """Wait until all is sent, or for ``once`` something."""
+        try:
+            await self.fd.open_write_queue().wait(send, operation, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout(operation, error.seconds, send.sent) from None
+
+    async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+        await self.finish_orphan(operation, deadline)
+        with contextlib.suppress(BlockingIOError):
+            return self.sender.send(payload, NOW)
+        send = Send(self.fd.sock, payload, 0, once=True)
+        try:
+            if self.fd.port.completions is not None:
+                # A started operation of the loop cannot be taken back, and a send that is given up has sent nothing.
+                await self.fd.retry_with_backoff(send, operation, deadline)
+            else:
+                await self._send_remaining(operation, send, deadline)
+            return send.sent
+        finally:
+            send.release()
+
+    async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
+        if is_writable(self.fd.sock):
+            return
+        writable = Writable(self.fd.sock)
+        try:
+            if self.fd.port.completions is not None:
+                await self.fd.retry_with_backoff(writable, operation, deadline)
+            else:
+                await self.fd.open_write_queue().wait(writable, operation, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout(operation, error.seconds, 0) from None
+
+    def _flush_now(self, core: StreamCore) -> bool:
+        """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
+        return not self.fd.write_in_flight and core.flush(self.fd.sock.send, NOW)
+
+    async def flush(
+        self,
+        core: StreamCore,
+        operation: str,
+        deadline: Deadline | None,
+        sent: int | None = None,
+    ) -> None:
+        """Send the ciphertext that is there, waiting until the kernel takes it."""
+        while core.has_output and not self._flush_now(core):
+            send = Send(self.fd.sock, core.pending_output(), 0)
+            core.send_in_flight = True
+            try:
+                await self._send_remaining(operation, send, deadline)
+            except SocketTimeout as error:
+                raise SocketTimeout(operation, error.seconds, sent) from None
+            finally:
+                core.sent(send.sent)
+                core.send_in_flight = False
+                send.release()
+
+    # The handshake.
+
+    async def handshake(
+        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+    ) -> None:
+        """Make the handshake; no other task reads or writes."""
+        try:
+            while True:
+                done = core.handshake()
+                await self.flush(core, operation, deadline)
+                if done:
+                    return
+                await self._wait_for_handshake_input(owner, core, operation, deadline)
+        except BaseException as error:
+            core.fail_handshake(error)
+            with contextlib.suppress(OSError):  # the alert, if the peer is still there
+                self._flush_now(core)
+            if isinstance(error, OSError):
+                raise_if_closed(owner, operation)
+                annotated(error, operation, owner)
+            raise
+
+    async def _wait_for_handshake_input(
+        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+    ) -> None:
+        """Wait until the handshake can go on."""
+        port = owner._enter()
+        if port.budget <= 0:
+            await port.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
+            raise_if_closed(owner, operation)
+        seconds = None if deadline is None else deadline.remaining(port.time())
+        self.core_slot[:] = [core]  # for as long as it takes to begin to wait
+        try:
+            request = cast("Callable[[StreamCore], bytes | None]", type(core).handshake_input)
+            await self.wait_for(owner, request, seconds)
+        except SocketTimeout:
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds) from None
+        finally:
+            self.core_slot.clear()
+        raise_if_closed(owner, operation)

@@ -1,0 +1,68 @@
+"""Repeat a call that may not wait, for any socket but a connected stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from wireline._core.deadline import Deadline
+from wireline._socket_base import BaseSocket, annotated, raise_if_closed
+from wireline.errors import SocketTimeout
+from wireline.net._fd_guard import FdGuard
+from wireline.net._poll import Latch, Readiness
+
+__all__ = ["until_ready"]
+
+T = TypeVar("T")
+
+# Seconds between two attempts where no event tells when the next one may succeed. Guesses: short beside a human, long
+# beside a system call.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05
+
+
+def until_ready(
+    owner: BaseSocket,
+    guard: FdGuard,
+    operation: str,
+    deadline: Deadline | None,
+    attempt: Callable[[], T],
+    *,
+    write: bool = False,
+) -> T:
+    """Repeat ``attempt`` until it does not have to wait.
+
+    Args:
+        owner: the socket.
+        guard: of its descriptor.
+        operation: the call, in words.
+        deadline: until when.
+        attempt: raises ``BlockingIOError`` where it would have to wait.
+        write: it waits for room, and not for input.
+    """
+    readiness: Readiness | None = None
+    pause = 0.0
+    while True:
+        try:
+            return attempt()
+        except BlockingIOError:
+            if readiness is None:
+                readiness = Readiness(guard.sock.fileno(), write=write, waker=guard.waker)
+            elif write:
+                pause = _ready_and_yet_refused(guard, pause, deadline)
+        except OSError as error:
+            raise_if_closed(owner, operation)
+            raise annotated(error, operation, owner) from error.__cause__
+        late = pause and deadline is not None and deadline.passed(time.monotonic())
+        if late or not readiness.wait(deadline):
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, 0 if write else None)
+        raise_if_closed(owner, operation)
+
+
+def _ready_and_yet_refused(guard: FdGuard, pause: float, deadline: Deadline | None) -> float:
+    """Wait a little: the system reports that a Unix socket may send, but not that its receiver's queue is full."""
+    pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
+    seconds = pause if deadline is None else min(pause, deadline.remaining(time.monotonic()))
+    guard.waker.wait_for(Latch(), seconds)
+    return pause

@@ -1,0 +1,455 @@
+"""A connected stream of the blocking flavour: make a request of the core, and while it has no answer, wait and feed it.
+
+How a stream waits: without a timeout inside ``recv`` and ``send`` themselves, for the descriptor blocks and the
+kernel's wait is one system call instead of three. With a timeout in ``poll``, then ``MSG_DONTWAIT``. Where there is
+no such flag the descriptor does not block and every wait is a ``poll`` (or ``select``).
+
+Ciphertext is sent by the thread that holds the write lock, in the order in which it was made. A read can make some too
+(the answer to a key update, an alert). The reader never waits for the lock: it sends if the lock is free, and a thread
+that has held the lock looks again after releasing it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypeVarTuple, cast
+
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import ALL, Sender, StreamCore
+from wireline._os.process import process
+from wireline._socket_base import BaseSocket, annotated, raise_if_closed
+from wireline.errors import BusyError, ClosedError, SocketTimeout, WirelineError
+from wireline.net._fd_guard import FdGuard
+from wireline.net._poll import Readiness, start_deadline
+from wireline.net._write_lock import Permit
+from wireline.options import DONT_WAIT, NO_SIGNAL
+
+if TYPE_CHECKING:
+    from wireline._core.locked_tls import LockedTlsCore
+    from wireline._core.tls import TlsCore
+
+__all__ = ["StreamIO"]
+
+Ts = TypeVarTuple("Ts")
+
+_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
+
+_NOW = DONT_WAIT | NO_SIGNAL
+
+
+class StreamIO:
+    """What threads do with a connected stream. Before it is connected, the slot is empty and the lock is closed.
+
+    The socket is an argument of the calls and no attribute: that would be a cycle, which only the collector ends.
+
+    Attributes:
+        core_slot: the core, while no thread reads (that of the guard).
+        write_lock: the right to write (that of the guard).
+        sender: what sends plaintext.
+        quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
+            ``close`` on.
+        receive: each step is one ``recv`` as ``fill`` has made it the last time.
+        kernel_waits: the descriptor blocks.
+    """
+
+    __slots__ = (
+        "_guard",
+        "_readable",
+        "_receive_as",
+        "_writable",
+        "core_slot",
+        "kernel_waits",
+        "quiet_epoch",
+        "receive",
+        "sender",
+        "write_lock",
+    )
+
+    def __init__(self, guard: FdGuard, *, kernel_waits: bool) -> None:
+        self._guard = guard
+        self.kernel_waits = kernel_waits
+        # What every message looks at, without the way through the guard.
+        self.core_slot = guard.resting
+        self.write_lock = guard.writing
+        self.sender: Sender = guard.sock
+        self.quiet_epoch: object = process.epoch
+        self.receive: Iterator[bytes] = iter(())
+        self._receive_as = (0, 0)
+        self._readable: Readiness | None = None
+        self._writable: Readiness | None = None
+
+    @property
+    def core(self) -> StreamCore | None:
+        """The core. A call keeps it in no variable while it waits: it would look like one that a reader holds."""
+        cores = self._guard.cores
+        return cores[0] if cores else None
+
+    # States.
+
+    def use_core(self, core: StreamCore, sender: Sender) -> None:
+        """Read and send by this core from now on."""
+        self._guard.cores = (core,)
+        self.sender = sender
+        self._expect_signals()
+
+    def connected(self, core: StreamCore) -> None:
+        """The descriptor is a connected stream. No call may read or write before it is published."""
+        self.forget_polls()
+        self.receive = iter(())
+        self._receive_as = (0, 0)
+        self._guard.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
+        self._guard.connected(core)
+
+    def unconnected(self) -> None:
+        """The connection failed."""
+        self._guard.unconnected()
+        self.sender = self._guard.sock
+
+    def inherit(self) -> None:
+        """In a forked child that becomes the owner: drop what only the parent has."""
+        self.quiet_epoch = process.epoch
+        self.forget_polls()
+        if (core := self.core) is not None:
+            core.renew_lock()
+        self._expect_signals()
+
+    def forget_polls(self) -> None:
+        """Make new ``poll`` objects: a thread of the parent may be in an old one, which refuses every other call."""
+        self._readable = self._writable = None
+
+    def _expect_signals(self) -> None:
+        core = self.core
+        if core is not None and core.is_tls:
+            locked = cast("LockedTlsCore", core)
+            locked.thread = threading.get_ident
+            locked.signal_thread = threading.main_thread().ident or -1
+
+    # The beginning and the end of a call.
+
+    def arrive(self, owner: BaseSocket) -> None:
+        """A call begins in another process than the last one, or after ``close``."""
+        if owner._is_foreign and not owner.is_closed:
+            owner.adopt()
+
+    def leave(self, owner: BaseSocket) -> None:
+        """A call ends that was the first in a forked child, or during which the socket was closed."""
+        if self._guard.closing:
+            self._guard.close_if_unused()
+        elif owner._is_foreign:
+            owner.adopt()
+
+    def hold(self, owner: BaseSocket, operation: str) -> tuple[StreamCore, Permit]:
+        """Be the only call that reads and writes the stream, for as long as the caller has what is returned."""
+        core = self._take_core_or_raise(owner, operation)
+        permit = self.write_lock.try_acquire()
+        if permit is None:
+            self.core_slot += self._guard.cores
+            raise BusyError(f"{operation}: another thread is sending")
+        return core, permit
+
+    def _take_core_or_raise(self, owner: BaseSocket, operation: str) -> StreamCore:
+        """Take the core from a call that is gone, or report why there is none."""
+        self.arrive(owner)
+        if not self._guard.cores:
+            owner._refuse(operation)
+        core = self._guard.take_core()
+        if core is None:
+            if owner.is_closed or self._guard.closing:  # the second by `detach`, in this moment
+                raise ClosedError(f"{operation}: the socket is closed")
+            raise BusyError(f"{operation}: another thread is reading this socket")
+        return core
+
+    # Reading.
+
+    def read(
+        self,
+        owner: BaseSocket,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        *args: *Ts,
+        into: memoryview | None = None,
+    ) -> bytes:
+        """Make one request of the core, and wait until it has an answer.
+
+        Args:
+            owner: the socket.
+            request: a method of the core.
+            timeout: seconds to wait.
+            args: its arguments.
+            into: a buffer for a copy of the answer.
+        """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        if self.quiet_epoch is not process.epoch:
+            self.arrive(owner)
+        core_slot = self.core_slot
+        try:
+            core = core_slot.pop()
+        except IndexError:
+            core = self._take_core_or_raise(owner, request.__name__)
+        try:
+            if core.undo is not None or core.inbox is not None or core._buffer.size or core.lines:
+                core.note()
+            answer = request(core, *args)
+            if answer is None:
+                answer = self._wait_for_answer(owner, core, request, timeout, args)
+            if into is not None:
+                into[: len(answer)] = answer  # before it is forgotten: it is not the caller's yet
+        except BaseException as error:
+            self.end_interrupted_read(owner, error)
+            del core  # the traceback would keep it
+            raise
+        # From here to the `return` there is no place for a signal handler: the caller gets what is forgotten here.
+        core.undo = core.inbox = None
+        core_slot += self._guard.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+        return answer
+
+    def _wait_for_answer(
+        self,
+        owner: BaseSocket,
+        core: StreamCore,
+        request: Callable[[StreamCore, *Ts], bytes | None],
+        timeout: float | None,
+        args: tuple[*Ts],
+    ) -> bytes:
+        """Receive until the request has an answer, which stays in the core until ``read`` has put that back."""
+        operation = request.__name__
+        wait = timeout is None and self.kernel_waits
+        deadline: Deadline | None = None
+        try:
+            while True:
+                if not self.fill(owner, core, operation, wait=wait):
+                    # A deadline only now: where something is there, a timeout costs neither an object nor a clock.
+                    deadline = deadline or start_deadline(timeout)
+                    self.wait_for_input(operation, deadline)
+                    continue
+                answer = core.accept(core.inbox)  # type: ignore[arg-type] # `fill` has set it
+                if answer is not None or (answer := request(core, *args)) is not None:
+                    return answer
+                if self.quiet_epoch is None:  # a call that always finds something is not woken by `close`
+                    raise_if_closed(owner, operation)
+                # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
+                if timeout:
+                    deadline = deadline or Deadline(timeout, time.monotonic())
+                    if deadline.passed(time.monotonic()):
+                        raise SocketTimeout(operation, timeout)
+        except BaseException:
+            del core  # the traceback would keep it
+            raise
+
+    def end_fast_recv(self, owner: BaseSocket) -> None:
+        """Put the core back after a receive of ``recv_some`` that has no answer yet; what it gave is in the core."""
+        core_slot = self.core_slot
+        core_slot += self._guard.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+            raise_if_closed(owner, "recv_some")  # then it was `close` that woke us
+
+    def fast_recv_failed(self, owner: BaseSocket, core: StreamCore | None, error: BaseException) -> None:
+        """Handle the exception of that receive, or of taking the core for it."""
+        if core is None:
+            if isinstance(error, IndexError):
+                return  # it is no stream, or another thread is reading
+        elif isinstance(error, OSError) and self.is_the_systems(error):
+            if not isinstance(error, BlockingIOError):  # that is where the kernel does not wait
+                core.inbox = error
+            self.end_fast_recv(owner)
+            return
+        else:
+            self.end_interrupted_read(owner, error)
+        try:
+            raise error
+        finally:
+            del error, core  # the traceback keeps this frame
+
+    def end_interrupted_read(self, owner: BaseSocket, error: BaseException) -> None:
+        """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
+        core_slot = self.core_slot
+        if not core_slot:
+            core_slot += self._guard.cores
+        if not isinstance(error, WirelineError):  # a timeout leaves none of the frames that have the core
+            self._guard.interrupted = True
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+
+    def fill(self, owner: BaseSocket, core: StreamCore, operation: str, *, wait: bool) -> bool:
+        """Receive once and big, into ``core.inbox``.
+
+        A signal handler runs only where the interpreter calls or loops back. There is no such place between the end of
+        the system call, which ``for`` makes, and the store: nothing that the kernel gave can be lost.
+
+        Args:
+            owner: the socket.
+            core: where to.
+            operation: the call, in words.
+            wait: let the kernel wait until something is there.
+
+        Returns:
+            False if nothing is there, and nothing waited.
+        """
+        receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
+        if receive != self._receive_as:
+            self.receive = map(self._guard.sock.recv, *map(itertools.repeat, receive))
+            self._receive_as = receive
+        try:
+            for core.inbox in self.receive:
+                break
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            if not self.is_the_systems(error):
+                raise
+            core.inbox = error
+            raise_if_closed(owner, operation)
+            annotated(error, operation, owner)
+        if not core.inbox:
+            raise_if_closed(owner, operation)  # then it was `close` that woke us
+        return True
+
+    def is_the_systems(self, error: OSError) -> bool:
+        """Whether a system call has failed, and not a signal handler raised an ``OSError`` (``TimeoutError`` is one).
+
+        The handler's is not the end of the stream. Its traceback goes on to the frame of the handler, where that of a
+        system call ends at ours; but for a socket whose methods are not of C, of which the number is all that tells.
+        """
+        if error.errno is None:
+            return False
+        trace = error.__traceback__
+        if trace is None or trace.tb_next is None:
+            return True
+        return getattr(type(self._guard.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
+
+    def wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
+        """Wait until there is something. The read is tried first, always: that may cost less."""
+        if self._readable is None:
+            self._readable = Readiness(self._guard.sock.fileno())
+        if not self._readable.wait(deadline):
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds)
+
+    # Sending. All but `acquire_permit`, `send_output` and `handshake` is for the thread that holds the write lock.
+
+    def acquire_permit(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
+        """Wait for the write lock."""
+        return self.write_lock.try_acquire() or self.queue_to_write(owner, operation, deadline)
+
+    def queue_to_write(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
+        """The same, where the lock is not free."""
+        if not self._guard.cores:
+            owner._refuse(operation)
+        if self.quiet_epoch is not process.epoch:
+            self.arrive(owner)
+        permit = self.write_lock.acquire(deadline, owner, operation)
+        if permit is None:
+            raise_if_closed(owner, operation)
+            if deadline is None:
+                owner._refuse(operation)
+            raise SocketTimeout(operation, deadline.seconds, 0)
+        return permit
+
+    def release_permit(self, owner: BaseSocket) -> None:
+        """Release the write lock, and send what a read has made meanwhile."""
+        self._release(owner)
+        self.send_output(owner)
+
+    def _release(self, owner: BaseSocket) -> None:
+        self.write_lock.release()
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+
+    def waits_in_kernel(self, deadline: Deadline | None) -> bool:
+        """Whether a send may wait inside the system call."""
+        return deadline is None and self.kernel_waits
+
+    def send_once(
+        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
+    ) -> int:
+        """One send, as soon as there is room for something; how many bytes it took."""
+        while True:
+            try:
+                return self.sender.send(data, _NOW)
+            except BlockingIOError:
+                self.wait_for_room(operation, deadline, sent)
+
+    def send_more(self, payload: bytes | memoryview, sent: int, deadline: Deadline | None) -> int:
+        """Wait for room, and send the next piece of a message; return how many bytes it has."""
+        self.flush("send", deadline, sent)
+        if sent == len(payload):
+            self._guard.cores[0].message_incomplete = False
+            return 0
+        return self.send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
+
+    def send_some(self, owner: BaseSocket, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+        """Send what there is room for, in one send; ``last_bytes_sent`` is set as soon as it is known."""
+        owner.last_bytes_sent = 0  # a thread that sent meanwhile may have set it
+        self.flush("send_some", deadline, 0)
+        if not payload:
+            return 0
+        if self._guard.cores[0].seals:
+            self.wait_for_room("send_some", deadline)  # a timeout is to have sent nothing
+        owner.last_bytes_sent = sent = self.send_once("send_some", payload, deadline, 0)
+        # A whole record, or the peer waits for its rest while we wait for its answer.
+        with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
+            self.flush("send_some", deadline)
+        self._guard.cores[0].message_incomplete = False
+        return sent
+
+    def flush(self, operation: str, deadline: Deadline | None, sent: int | None = None) -> None:
+        """Send the ciphertext that is there, waiting for room."""
+        while not self._guard.cores[0].flush(self._guard.sock.send, _NOW):
+            self.wait_for_room(operation, deadline, sent)
+
+    def wait_for_room(self, operation: str, deadline: Deadline | None, sent: int | None = 0) -> None:
+        """Wait until the kernel takes something."""
+        if self._writable is None:
+            self._writable = Readiness(self._guard.sock.fileno(), write=True)
+        if not self._writable.wait(deadline):
+            assert deadline is not None
+            raise SocketTimeout(operation, deadline.seconds, sent)
+
+    def send_output(self, owner: BaseSocket) -> None:
+        """Send what a read has made, unless another thread is sending, which will look again."""
+        core = self.core
+        while core is not None and core.has_output and (permit := self.write_lock.try_acquire()) is not None:
+            try:
+                if not core.flush(self._guard.sock.send, _NOW):
+                    return  # the next send takes it along
+            except OSError:
+                return  # the peer is gone: the next read or send finds out by itself
+            finally:
+                del permit
+                self._release(owner)
+
+    # The handshake.
+
+    def handshake(self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+        """Make the handshake; no other call reads or writes."""
+        try:
+            while True:
+                # Before the first wait, too: a `close` that came earlier has woken no thread.
+                raise_if_closed(owner, operation)
+                done = core.handshake()
+                self.flush(operation, deadline)
+                if done:
+                    return
+                if self.fill(owner, core, operation, wait=deadline is None and self.kernel_waits):
+                    assert core.inbox is not None
+                    core.accept(core.inbox)
+                    core.done()
+                else:
+                    self.wait_for_input(operation, deadline)
+        except BaseException as error:
+            core.fail_handshake(error)
+            with contextlib.suppress(OSError):  # the alert, if the peer is still there
+                core.flush(self._guard.sock.send, _NOW)
+            if isinstance(error, OSError):
+                raise_if_closed(owner, operation)
+                annotated(error, operation, owner)
+            raise
