@@ -88,7 +88,7 @@ def test_every_view_of_the_same_bytes(
     assert buffer.find(b"de", 4) == -1
     assert buffer.find(b"de", 5) == 3
     assert [buffer.byte_at(offset) for offset in (0, 5)] == [ord("a"), ord("f")]
-    assert [buffer.last(count) for count in (1, 3, 6, 9)] == [b"f", b"def", b"abcdef", b"abcdef"]
+    assert [buffer.tail(count) for count in (1, 3, 6, 9)] == [b"f", b"def", b"abcdef", b"abcdef"]
     assert [buffer.peek(size) for size in (0, 2, 6)] == [b"", b"ab", b"abcdef"]
     assert [buffer.take(size) for size in (0, 2, 3, 1)] == [b"", b"ab", b"cde", b"f"]
     assert len(buffer) == 0
@@ -101,7 +101,7 @@ def test_views_after_something_was_taken(pieces: tuple[bytes | list[bytes], ...]
     buffer.take(2)
     assert buffer.find(b"d", 2) == 1
     assert buffer.byte_at(1) == ord("d")
-    assert buffer.last(9) == b"cdef"
+    assert buffer.tail(9) == b"cdef"
     buffer.feed(b"g")
     assert buffer.find(b"g", 9) == 4
     assert buffer.take(5) == b"cdefg"
@@ -196,7 +196,7 @@ def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int)
     assert buffer.peek(size) == model[:size]
     for delimiter in (b"\r\n", b"END", b"\n")[: limit % 4]:
         assert buffer.find(delimiter, limit) == model[:limit].find(delimiter)
-        assert buffer.last(size + 1) == model[-size - 1 :]
+        assert buffer.tail(size + 1) == model[-size - 1 :]
     assert buffer.take(size) == model[:size]
     return model[size:]
 

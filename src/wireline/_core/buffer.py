@@ -1,26 +1,26 @@
 """The bytes that arrived and were not taken yet.
 
-Theory of operation. What was looked into, or may be, lives in one of two places, never in both:
+Theory of operation. Bytes that a search has seen, or may see, are in one of two places, never in both:
 
 * ``_head``, an immutable ``bytes`` with a read position. Slicing a kept ``bytes`` is the cheapest way to hand out
   small pieces (219 ns a line; a ``bytearray`` took 350, a ``memoryview`` 636), so this is the normal place.
 * ``_tail``, a ``bytearray`` that grows while a request is waiting for more than has arrived. It is there only then.
 
-Behind the head, where there is no tail, may be ``_pieces``: large ones that came together, such as the records of one
-read of a TLS connection. They are left apart for a request that takes many of them, as bulk does, which then is one
-copy. Whoever wants to look into them lets them join the head or the tail first.
+Behind the head, where there is no tail, may be ``_pieces``: large ones that arrived together, such as the records of
+one read of a TLS connection. They stay apart for a request that takes many of them, as bulk does, and are then copied
+once. A search joins them to the head or the tail first.
 
-What arrives joins the head when that copies no more than it brings, else it grows the tail; the tail becomes the
-head when something is taken. A request is only fed while it cannot be answered, so what it leaves behind is less
-than the last piece that arrived: every byte is copied a bounded number of times, however small the pieces are.
+New bytes join the head if that copies no more bytes than are new; otherwise they grow the tail. The tail becomes the
+head when something is taken. A request is only fed while it cannot be answered, so it leaves behind less than the last
+piece that arrived: every byte is copied a bounded number of times, however small the pieces are.
 
-A search remembers how far it came, so a line that arrives in a thousand pieces is searched once.
+A search starts where the last one stopped, so a line that arrives in a thousand pieces is searched once.
 
-``lines`` is the fast lane: whole lines, split off ahead in one go and stored last first, so that ``lines.pop()`` is
-a line. That is one atomic operation for threads and half the cost of a search. How far we split ahead is how
-far the caller has come by lines alone (``_run``): whoever alternates lines with other reads never pays for it.
-An attempt that gains nothing uses up what made it affordable: the count starts again.
-Every other method gives the lines that nobody took back first, so the two views never disagree.
+``lines`` is the fast lane: whole lines, split ahead together and stored in reverse, so that ``lines.pop()`` is the next
+line. That is one atomic operation for threads and half the cost of a search. As many bytes are split ahead as were
+taken as lines without another read in between (``_line_run``): a caller that alternates lines with other reads never
+pays for it. An attempt that splits nothing sets the count to 0. Every other method puts the lines that were not taken
+back first, so the two views always agree.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from wireline._core.lines import EMPTY_LINE, split_lines, whole_line
 
 # Splitting ahead starts once this many bytes went by as lines, one after the other. A guess: about ten header lines,
 # so that a short exchange of "a line, then its body" stays on the plain path.
-_AHEAD_AFTER = 512
+_PRESPLIT_AFTER = 512
 
 # Pieces of fewer bytes than this, on the average, are joined at once: an object has 33 bytes besides its own, and 8 are
 # for it in a list.
-_APART = 1024
+_JOIN_BELOW = 1024
 
 # Splitting ahead goes no further than this many bytes at once. So no line of the fast lane is longer than a plain
 # `recv_line` may return, and a peer that sends empty lines costs little (a list takes 8 bytes for each).
-_AHEAD_AT_MOST = 64 * 1024
+_PRESPLIT_MAX = 64 * 1024
 
 
 BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], object]
-"""What ``ReceiveBuffer.restore`` needs to undo everything that was done since: head, start and size; the tail, and its
-size then; the pieces; last the object that was fed last (see ``fed``). A plain tuple: each read makes one.
+"""A state that ``ReceiveBuffer.restore`` goes back to: head, start and size; the tail, and its size then; the pieces;
+and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
 """
 
 
@@ -56,15 +56,15 @@ class ReceiveBuffer:
 
     Attributes:
         lines: whole lines split off ahead, the next one last.
-        size: unread bytes besides these lines: all of them after ``give_back``.
+        size: unread bytes besides these lines: all of them after ``unsplit``.
     """
 
     __slots__ = (
         "_head",
+        "_line_run",
         "_pieces",
-        "_run",
+        "_search_needle",
         "_searched",
-        "_sought",
         "_start",
         "_tail",
         "_terminator_size",
@@ -77,9 +77,9 @@ class ReceiveBuffer:
         self._start = 0
         self._tail: bytearray | None = None
         self._pieces: list[bytes] | None = None  # most connections never have any
-        self._sought = b""
+        self._search_needle = b""
         self._searched = 0
-        self._run = 0
+        self._line_run = 0
         self._terminator_size = 0
         self.lines: list[bytes] = []
         self.size = 0
@@ -92,9 +92,9 @@ class ReceiveBuffer:
         return bool(self.lines or self.size)
 
     def feed(self, data: bytes) -> None:
-        """Append what arrived."""
+        """Append bytes that arrived."""
         if self.lines:
-            self.give_back()
+            self.unsplit()
         if self._pieces:
             self._join(self._pieces)
         unread = self.size
@@ -114,17 +114,17 @@ class ReceiveBuffer:
             self._start = 0
 
     def feed_pieces(self, pieces: list[bytes]) -> None:
-        """Append what arrived in pieces; large ones are joined only by whoever takes them or looks into them.
+        """Append bytes that arrived in pieces; large ones are joined when they are taken or searched.
 
         Args:
             pieces: a list that is given away.
         """
         size = sum(map(len, pieces))
-        if self._tail or size < _APART * len(pieces):
+        if self._tail or size < _JOIN_BELOW * len(pieces):
             self.feed(b"".join(pieces))
             return
         if self.lines:
-            self.give_back()
+            self.unsplit()
         if self._pieces:
             self._pieces += pieces
         else:
@@ -132,7 +132,7 @@ class ReceiveBuffer:
         self.size += size
 
     def _join(self, pieces: list[bytes]) -> None:
-        """Give up the pieces, for somebody who wants to look into them."""
+        """Join the pieces to the head or the tail, for a search."""
         self._pieces = None
         data = b"".join(pieces)
         self.size -= len(data)
@@ -161,17 +161,17 @@ class ReceiveBuffer:
         if tail is not None:
             del tail[tail_size:]
         self._pieces = list(pieces) or None
-        self._searched = self._run = 0
+        self._searched = self._line_run = 0
         self.lines.clear()
 
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
         if self.lines:
-            self.give_back()
+            self.unsplit()
         if self._pieces:
             self._join(self._pieces)
-        if delimiter != self._sought:
-            self._sought = delimiter
+        if delimiter != self._search_needle:
+            self._search_needle = delimiter
             self._searched = 0
         if self._tail:
             found = self._tail.find(delimiter, self._searched, limit)
@@ -186,7 +186,7 @@ class ReceiveBuffer:
             self._searched = max(0, min(self.size, limit) - len(delimiter) + 1)
         return found
 
-    def last(self, count: int) -> bytes:
+    def tail(self, count: int) -> bytes:
         """A copy of the last ``count`` unread bytes, of fewer if there are not as many."""
         if self._tail:
             return bytes(self._tail[-count:])
@@ -199,7 +199,7 @@ class ReceiveBuffer:
     def peek(self, size: int) -> bytes:
         """The first ``size`` bytes, which must be there. They stay."""
         if self.lines:
-            self.give_back()
+            self.unsplit()
         if self._pieces:
             self._join(self._pieces)
         if self._tail:
@@ -211,7 +211,7 @@ class ReceiveBuffer:
 
     def take(self, size: int) -> bytes:
         """Remove and return the first ``size`` bytes, which must be there."""
-        self._run = 0
+        self._line_run = 0
         if self._pieces:
             return self._take_from_pieces(size, self._pieces)
         if size == self.size and not self._start and not self._tail:
@@ -250,9 +250,9 @@ class ReceiveBuffer:
         """Remove ``consumed`` bytes, a line with its terminator, and return the first ``size`` of them."""
         line = self.peek(size)
         self._drop(consumed)
-        self._run += consumed
-        if self._run >= _AHEAD_AFTER:
-            self._split_ahead()
+        self._line_run += consumed
+        if self._line_run >= _PRESPLIT_AFTER:
+            self._presplit()
         return line
 
     def next_line(self, max_length: int) -> bytes | None:
@@ -263,8 +263,8 @@ class ReceiveBuffer:
         """
         if self.lines or self._tail or self._pieces:
             return None
-        if self._sought != b"\n":
-            self._sought = b"\n"
+        if self._search_needle != b"\n":
+            self._search_needle = b"\n"
             self._searched = 0
         head, start = self._head, self._start
         newline = head.find(b"\n", start + self._searched, start + max_length + 2)
@@ -276,18 +276,18 @@ class ReceiveBuffer:
         if line is None or (len(line) > max_length and line is not EMPTY_LINE):
             return None
         consumed = newline + 1 - start
-        self._run += consumed
+        self._line_run += consumed
         self._searched = 0
         self.size -= consumed
         if self.size:
             self._start = newline + 1
-            if self._run >= _AHEAD_AFTER:
-                self._split_ahead()
+            if self._line_run >= _PRESPLIT_AFTER:
+                self._presplit()
         else:  # let go of the memory
             self._head = b""
             self._start = 0
-            if self._run >= _AHEAD_AFTER:
-                self._run = 0
+            if self._line_run >= _PRESPLIT_AFTER:
+                self._line_run = 0
         return line
 
     def release_memory(self) -> None:
@@ -303,27 +303,27 @@ class ReceiveBuffer:
             self._head = b""
             self._start = 0
 
-    def _split_ahead(self) -> None:
+    def _presplit(self) -> None:
         """Move whole lines to the fast lane: as many bytes of them as were taken as lines before."""
-        reach = min(self._run, _AHEAD_AT_MOST)
+        reach = min(self._line_run, _PRESPLIT_MAX)
         end = self._head.rfind(b"\n", self._start, self._start + reach) + 1
         split = split_lines(self._head[self._start : end]) if end > self._start else None
         if split is None:
-            self._run = 0
+            self._line_run = 0
             return
         lines, self._terminator_size = split
-        self._run += end - self._start
+        self._line_run += end - self._start
         self.size -= end - self._start
-        self._start = end  # and the head stays, for `give_back`
+        self._start = end  # and the head stays, for `unsplit`
         lines.reverse()
         self.lines.extend(lines)
 
-    def give_back(self) -> None:
-        """Undo ``_split_ahead`` for the lines that nobody took."""
+    def unsplit(self) -> None:
+        """Undo ``_presplit`` for the lines that were not taken."""
         size = self._size_of_lines()
         self._start -= size
         self.size += size
-        self._run = 0
+        self._line_run = 0
         self.lines.clear()
 
     def _size_of_lines(self) -> int:

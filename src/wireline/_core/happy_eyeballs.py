@@ -23,8 +23,8 @@ Invariants:
 1. Candidates start in the given order, each once at most.
 2. The first starts at once; each further one ``delay`` seconds after the one before it, or at once when an
    attempt has failed since. Failures do not add up: however many there were, the next one starts alone.
-3. One attempt wins at most; whoever comes later is told that it lost. What is reported of an attempt that has
-   ended changes nothing, so a driver need not remember what it has reported.
+3. One attempt wins at most; a later one is reported to have lost. A report about an attempt that has ended changes
+   nothing, so a driver need not remember its reports.
 4. After a victory or ``give_up`` nothing starts any more.
 
 Rejected: waiting out the delay after a failure, which costs 250 ms for each address that refuses at once; and
@@ -155,7 +155,7 @@ class Race:
 
     @property
     def over(self) -> bool:
-        """Whether the race is lost: nobody won, every attempt failed, and there is no more to start."""
+        """Whether the race is lost: no attempt has won, every one failed, and there is no more to start."""
         exhausted = self._given_up or len(self._attempts) == len(self.candidates)
         return exhausted and self.winner is None and all(attempt.error for attempt in self._attempts)
 
@@ -163,7 +163,7 @@ class Race:
     def attempts(self) -> tuple[tuple[SockAddr, OSError, float], ...]:
         """What ``DialError`` reports: socket address, error and seconds of each attempt that failed.
 
-        They come in the order in which they were started. After ``give_up`` none is missing.
+        They are in the order in which they were started. After ``give_up`` none is missing.
         """
         return tuple(
             (info[4], attempt.error, attempt.ended - attempt.started)

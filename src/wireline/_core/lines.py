@@ -33,7 +33,7 @@ def find_line(buffer: ReceiveBuffer, max_length: int, ended: bool) -> Line | Non
     Args:
         buffer: what arrived.
         max_length: bytes that a line may have, without its terminator.
-        ended: no more bytes will come, so an unfinished line stays one.
+        ended: the stream has ended, so an unfinished line stays one.
     """
     newline = buffer.find(b"\n", max_length + 2)
     if newline >= 0:

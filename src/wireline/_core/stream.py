@@ -147,7 +147,7 @@ class StreamCore:
 
     @property
     def ended(self) -> bool:
-        """Whether no more bytes will come."""
+        """Whether the stream has ended."""
         return self._ended
 
     def accept(self, data: bytes | OSError) -> bytes | None:
@@ -274,7 +274,7 @@ class StreamCore:
             size = check_size(size)
         buffer = self._buffer
         if buffer.lines:
-            buffer.give_back()
+            buffer.unsplit()
         have = buffer.size
         if have < size and not self._ended and (self.buffered or not have):
             if self.buffered:
@@ -292,7 +292,7 @@ class StreamCore:
             max_size = check_size(max_size, "max_size")
         buffer = self._buffer
         if buffer.lines:
-            buffer.give_back()
+            buffer.unsplit()
         have = buffer.size
         if have or not max_size:
             return self._deliver(max_size if max_size < have else have, flags)
@@ -307,7 +307,7 @@ class StreamCore:
             size = check_size(size)
         buffer = self._buffer
         if buffer.lines:
-            buffer.give_back()
+            buffer.unsplit()
         have = buffer.size
         if have >= size:
             return buffer.take(size)
@@ -408,7 +408,7 @@ class StreamCore:
 
     def _bytes_missing(self, delimiter: bytes) -> int:
         """The fewest bytes that could complete ``delimiter``, given how much of it is there."""
-        last = self._buffer.last(len(delimiter) - 1) if len(delimiter) > 1 else b""
+        last = self._buffer.tail(len(delimiter) - 1) if len(delimiter) > 1 else b""
         while not delimiter.startswith(last):
             last = last[1:]
         return len(delimiter) - len(last)

@@ -101,7 +101,7 @@ class TlsCore(StreamCore):
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is done. There may be output after each step, failed or not.
 
-        Application data that came with its last packet is kept for the first read (T7).
+        Application data in its last packet is kept for the first read (T7).
 
         Raises:
             ssl.SSLError: it failed, as every later use of the connection will.

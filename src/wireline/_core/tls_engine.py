@@ -1,15 +1,16 @@
 """One TLS connection over two memory BIOs: ciphertext in, plaintext out, and the other way round.
 
-Never ``ssl.SSLSocket``: one thread that reads and one that writes the same one break it, as OpenSSL's maintainers
-say plainly (openssl#20446; it loses 7 to 15 of 100 connections). Here OpenSSL only ever sees memory, and whoever owns
-the engine keeps threads apart for as long as a call takes, which is never as long as the network takes.
+Never ``ssl.SSLSocket``: one thread that reads and one that writes break it, as OpenSSL's maintainers say
+(openssl#20446; it loses 7 to 15 of 100 connections). Here OpenSSL only sees memory, and the owner of the engine lets
+one thread call it at a time. No call waits for the network.
 
 What the end of the TCP stream means is decided here and not by OpenSSL, whose answer differs from release to release
-(3.11.0 to 3.11.2 take a cut connection for a clean end): it is ``TruncatedError`` unless ``close_notify`` came first.
+(3.11.0 to 3.11.2 take a truncated connection for a clean end): it is ``TruncatedError`` unless ``close_notify`` arrived
+before it.
 
 After a fatal error nothing more is asked of OpenSSL; the error is raised again.
 
-A signal handler may raise an exception in the midst of every method here: CPython (3.11 to 3.13) runs handlers after
+A signal handler may raise an exception anywhere in these methods: CPython (3.11 to 3.13) runs handlers after
 calls, at the entry of functions and at jumps backwards. At such a moment no bytes are in a local variable alone:
 ``for self.slot in iterator: break`` makes a call and stores its result with no such moment in between, and each step is
 noted directly before the call that does it. The next call of ``decrypt_all`` or ``encrypt`` continues from there. One
@@ -44,8 +45,8 @@ __all__ = [
 # A read gives one record at most, and that is its size (RFC 8446, 5.1).
 RECORD = 16 * 1024
 
-# The same record in TLS 1.3, encrypted. In pieces of this size bulk is not cut in the midst of records: to be told that
-# one is not there whole yet costs a tenth of decrypting it.
+# The same record in TLS 1.3, encrypted. Pieces of this size do not cut the records of bulk: an attempt to decrypt a
+# part of a record costs a tenth of decrypting it.
 MAX_CIPHERTEXT_RECORD = RECORD + 22
 
 # Bytes to encrypt at once. A memory BIO never gives back the memory that it needed once. Encrypting 64 KiB in portions
@@ -113,16 +114,16 @@ class Policy(Protocol):
 class TlsEngine:
     """One TLS connection.
 
-    A message is mostly one call of OpenSSL, and where every message comes by (``TlsCore``) it is made without asking
-    here: ``fast_path_ok`` and ``may_write`` say when that is possible. What it gives besides data is told to ``end``,
-    ``on_read_error`` or ``set_fatal_error``.
+    A message is mostly one call of OpenSSL, and ``TlsCore`` makes it without a method of the engine: ``fast_path_ok``
+    and ``may_write`` say when that is possible. It reports anything but data to ``end``, ``on_read_error`` or
+    ``set_fatal_error``.
 
     Attributes:
-        fast_path_ok: the handshake is done, data has come before, and nothing has ended.
+        fast_path_ok: the handshake is done, data has arrived before, and nothing has ended.
         may_write: nothing has failed, and ``close_notify`` was not sent.
         read, write: OpenSSL's.
         opened: gives the plaintext of the next record, without end: what ``read`` gives.
-        careful: an exception may come inside of that; ``records.open`` gives the same, and loses nothing.
+        careful: a signal handler may raise an exception in ``opened``; ``records.open`` then loses nothing.
         incoming: where ciphertext is put that is to be read.
         due, given: what is being fed, and how many bytes of it ``incoming`` has got. ``due`` is emptied at the very end
             of feeding; when it is found with something, an exception has ended the call before.
@@ -136,7 +137,7 @@ class TlsEngine:
         error: what ended the connection for good; nothing more is asked of OpenSSL.
         outgoing: where ciphertext waits to be sent; ``take_output`` takes it.
         outputs: gives what is in ``outgoing``, without end.
-        ready: ciphertext that comes before what is in ``outgoing``.
+        ready: ciphertext to send before the content of ``outgoing``.
         holding: ``ready`` is to wait for more to send.
     """
 
@@ -280,7 +281,7 @@ class TlsEngine:
             at_end: the TCP stream ends after this.
 
         Raises:
-            TruncatedError: the TCP stream ended and nobody had said that it would.
+            TruncatedError: the TCP stream ended without ``close_notify``.
             ssl.SSLError: the ciphertext is no good, or the peer sent an alert.
         """
         if self.error is None:
@@ -292,7 +293,7 @@ class TlsEngine:
         self.conclude(at_end=at_end)
 
     def conclude(self, *, at_end: bool = False) -> None:
-        """Raise what came after everything that was decrypted, as ``feed`` does."""
+        """Raise the error that follows everything that was decrypted, as ``feed`` does."""
         if self.error is not None:
             raise copy_for_reraise(self.error)
         if at_end and not self.ended:
@@ -301,7 +302,7 @@ class TlsEngine:
             self.end()
 
     def decrypt_all(self, data: bytes) -> None:
-        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what came after that.
+        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what followed.
 
         If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
         with none. ``data`` is ``due`` afterwards.
@@ -325,7 +326,7 @@ class TlsEngine:
         ):  # else it would pile up, for no read takes it
             end = self._end_of_record(view, start) if self._collecting else start + MAX_CIPHERTEXT_RECORD
             start, piece = end, view[start:end]
-            # An exception can only come after both.
+            # A signal handler can only raise an exception after both.
             self.given = end
             self.incoming.write(piece)
             self._drain()
@@ -345,7 +346,7 @@ class TlsEngine:
                 decrypted.append(self.plaintext)
             self.plaintext = b""
         try:
-            # Looked at first: to be told that there is no record costs as much as a small record.
+            # `pending` first: an attempt to decrypt nothing costs as much as a small record.
             while incoming.pending and self.error is None:
                 self.plaintext = None
                 if self.careful:
@@ -365,7 +366,7 @@ class TlsEngine:
             self.set_fatal_error(_too_much())
 
     def _look_for_a_session(self, *, whole: bool) -> None:
-        """Have a session kept, until data has come.
+        """Have a session stored, until data has arrived.
 
         TLS 1.3 sends the tickets after the handshake, with or before the first data, and OpenSSL remembers the last
         one that it saw. While they are collected it gets one record at a time, and a whole one that gives no data has
@@ -434,7 +435,7 @@ class TlsEngine:
     def _encrypt(self, data: bytes | memoryview) -> None:
         accepted = self.accepted + len(data)
         try:
-            # Before, for an exception of a signal handler can only come when it is true.
+            # Before the write: a signal handler can only raise an exception after it.
             self.accepted = accepted
             self.write(data)
         except ssl.SSLError as error:
@@ -442,7 +443,7 @@ class TlsEngine:
             raise self.set_fatal_error(error) from error.__cause__
 
     def close_notify(self) -> None:
-        """Say that nothing more will be sent. Reading goes on. Twice, or after an error, is fine and does nothing."""
+        """Put ``close_notify`` into the output. Reading goes on. A second call, or one after an error, does nothing."""
         if not self.may_write or not self.established:
             return
         self.may_write = False
@@ -454,7 +455,7 @@ class TlsEngine:
             self.set_fatal_error(error)  # of reading: our own is in the output by now
 
     def fail_handshake(self, cause: BaseException) -> ssl.SSLError:
-        """End a handshake that nobody will go on with; return the error that every later use gets."""
+        """Give up a handshake; return the error that every later use raises."""
         if self.error is None:
             self.set_fatal_error(
                 ssl.SSLError(ssl.SSL_ERROR_SSL, f"the TLS handshake was not finished: {cause}")

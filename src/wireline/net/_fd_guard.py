@@ -3,8 +3,8 @@
 Theory of operation. A connected stream has one ``StreamCore``, which lies in ``resting`` while no thread reads; a
 reader takes it out and puts it back. The permit to write lies in a ``WriteLock`` in the same way. Every other call
 that uses the descriptor is in ``users``. All of these are changed by single operations of C (``list.pop``, ``+=``, an
-item set or deleted), so there is no lock that a thread could hold when a signal handler, a finalizer or a fork comes
-in between, and ``close`` may be called from each of these.
+item set or deleted), so there is no lock that a thread could hold when a signal handler, a finalizer or a fork
+interrupts it, and ``close`` may be called from each of these.
 
 ``close`` marks the guard (``closing``), wakes the threads that wait, and then *the last user out closes the
 descriptor*, as in Go's fdMutex: only when the core and the permit could be claimed and no user is left. A number is
@@ -178,7 +178,7 @@ class FdGuard:
         return True
 
     def _not_disposed(self) -> Callable[[], None] | None:
-        return self._dispose  # None by now, if another thread has come to the end
+        return self._dispose  # None by now, if another thread has finished
 
     def _claim_stream(self) -> bool:
         """Take the core and the permit for good, as far as no call has them."""
@@ -290,8 +290,8 @@ class FdGuard:
         """In a forked child: forget the calls of the parent's threads, which do not exist here.
 
         What they held is free. Their frames are gone without being unwound, and the references from these with them, or
-        kept for ever: so nothing can be told from a count. The waker's descriptors are the parent's, too: its ``close``
-        would be heard here, and make every wait of ours end at once.
+        kept for ever: so a count of references means nothing. The waker's descriptors are the parent's, too: its
+        ``close`` would wake the calls of this process, and end every wait at once.
         """
         self.users.clear()
         self.alone.clear()

@@ -73,7 +73,7 @@ class StreamIO:
     def __init__(self, guard: FdGuard, *, kernel_waits: bool) -> None:
         self._guard = guard
         self.kernel_waits = kernel_waits
-        # What every message looks at, without the way through the guard.
+        # Every message uses these two: one attribute less on the way.
         self.core_slot = guard.resting
         self.write_lock = guard.writing
         self.sender: Sender = guard.sock
@@ -132,12 +132,12 @@ class StreamIO:
     # The beginning and the end of a call.
 
     def arrive(self, owner: BaseSocket) -> None:
-        """A call begins in another process than the last one, or after ``close``."""
+        """Begin a call in another process than the last one, or after ``close``."""
         if owner._is_foreign and not owner.is_closed:
             owner.adopt()
 
     def leave(self, owner: BaseSocket) -> None:
-        """A call ends that was the first in a forked child, or during which the socket was closed."""
+        """End a call that was the first in a forked child, or during which the socket was closed."""
         if self._guard.closing:
             self._guard.close_if_unused()
         elif owner._is_foreign:
@@ -199,12 +199,14 @@ class StreamIO:
             if answer is None:
                 answer = self._wait_for_answer(owner, core, request, timeout, args)
             if into is not None:
-                into[: len(answer)] = answer  # before it is forgotten: it is not the caller's yet
+                into[: len(answer)] = (
+                    answer  # while the core still has it: a signal handler may interrupt this
+                )
         except BaseException as error:
             self.end_interrupted_read(owner, error)
             del core  # the traceback would keep it
             raise
-        # From here to the `return` there is no place for a signal handler: the caller gets what is forgotten here.
+        # From here to the `return` no signal handler can run: the caller gets what the core forgets here.
         core.undo = core.inbox = None
         core_slot += self._guard.cores
         if self.quiet_epoch is not process.epoch:
@@ -341,7 +343,7 @@ class StreamIO:
         return self.write_lock.try_acquire() or self.queue_to_write(owner, operation, deadline)
 
     def queue_to_write(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
-        """The same, where the lock is not free."""
+        """Wait for the write lock where it is not free."""
         if not self._guard.cores:
             owner._refuse(operation)
         if self.quiet_epoch is not process.epoch:
@@ -371,7 +373,7 @@ class StreamIO:
     def send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
     ) -> int:
-        """One send, as soon as there is room for something; how many bytes it took."""
+        """Make one send, as soon as there is room for something; return how many bytes it took."""
         while True:
             try:
                 return self.sender.send(data, _NOW)
@@ -433,7 +435,7 @@ class StreamIO:
         """Make the handshake; no other call reads or writes."""
         try:
             while True:
-                # Before the first wait, too: a `close` that came earlier has woken no thread.
+                # Before the first wait, too: an earlier `close` has woken no thread.
                 raise_if_closed(owner, operation)
                 done = core.handshake()
                 self.flush(operation, deadline)
