@@ -40,16 +40,14 @@ LIMITS = {
 }
 
 NOT_YET = {
-    "classes of Socket": 6,
-    "classes of AsyncSocket": 7,
-    "private names on Socket": 123,
-    "private names on AsyncSocket": 125,
-    "hooks that only raise": 25,
-    "private attributes reached across files": 20,
-    "private attributes reached without a reason": 20,
-    "functions over 14 branches": 9,
-    "files of a recv_line: blocking TLS": 7,
-    "files of a recv_line: async TLS": 8,
+    "private names on Socket": 87,
+    "private names on AsyncSocket": 93,
+    "hooks that only raise": 4,
+    "private attributes reached across files": 18,
+    "private attributes reached without a reason": 18,
+    "files of a recv_line: blocking TCP": 5,
+    "files of a recv_line: blocking TLS": 8,
+    "files of a recv_line: async TCP": 6,
 }
 """Limits that the source does not meet yet, each with the value of today."""
 
