@@ -84,7 +84,7 @@ async def test_an_exchange_asks_nobody_whose_answer_is_known(
             peer.close()
             await echoing
     read = "recv_some" if echo is _echo_some else "recv_line"
-    taken = ["accept"] if echo is _echo_some else ["accept", "_answer_directly", "whole_line"]
+    taken = ["accept"] if echo is _echo_some else ["accept", "whole_line"]
     woken = ["_dispatch", "__call__", *taken, read, "wait"]
     asleep = [read, *more, "wait", "add_done_callback"]
     assert calls.made == [*woken, "send", *asleep]

@@ -162,7 +162,11 @@ class StreamCore:
         """
         if type(data) is bytes and 0 < len(data) <= self.direct_limit:
             # No way through the buffer: most messages are one receive each.
-            answer = data if self.direct is SOME else self._answer_directly(data)
+            answer: bytes | None = data
+            if self.direct is LINE:
+                answer = whole_line(data)
+            elif self.direct is ALL and len(data) != self.direct_limit:
+                answer = None
             if answer is not None:
                 self.fast_recv_ok = self._repeatable
                 return answer
@@ -173,12 +177,6 @@ class StreamCore:
         else:
             self.feed(data)
         return None
-
-    def _answer_directly(self, data: bytes) -> bytes | None:
-        """Return the answer of a request that needs more than just some bytes, if ``data`` is exactly that."""
-        if self.direct is LINE:
-            return whole_line(data)
-        return data if len(data) == self.direct_limit else None
 
     def feed(self, data: bytes) -> None:
         """Take received bytes into the buffer; ``b""`` is the orderly end."""

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from typing import ClassVar, TypeVar
 
 from wireline._core.buffer import fed
+from wireline._core.lines import whole_line
 from wireline._core.stream import NOTHING, SOME, Direct, Sender, StreamCore
 from wireline._core.tls_engine import (
     MAX_CIPHERTEXT_RECORD,
@@ -140,7 +141,7 @@ class TlsCore(StreamCore):
             plaintext = self.feed_some(data, self.direct_limit or RECORD)
             if plaintext is not None:
                 if 0 < len(plaintext) <= self.direct_limit:
-                    answer = plaintext if self.direct is SOME else self._answer_directly(plaintext)
+                    answer = plaintext if self.direct is SOME else whole_line(plaintext)
                     if answer is not None:
                         self.fast_recv_ok = self.buffered
                         return answer
@@ -254,7 +255,7 @@ class TlsCore(StreamCore):
                 # It takes the place of the ciphertext, and no signal handler can run in between.
                 self._opened = self.inbox = plaintext
                 if limit:
-                    answer = plaintext if self.direct is SOME else self._answer_directly(plaintext)
+                    answer = plaintext if self.direct is SOME else whole_line(plaintext)
                     if answer is not None:
                         self.fast_recv_ok = self.buffered
                         return answer
