@@ -85,10 +85,10 @@ def _raised_in(traceback: TracebackType | None, client: BaseSocket) -> bool:
     while traceback is not None:
         frame = traceback.tb_frame
         module = str(frame.f_globals.get("__name__", ""))
-        # The iterator of an async `lines` has a `stream` in place of a `self`.
+        # Methods of the socket's parts, and the iterator of an async `lines`, have it as `owner`.
         if module.startswith("wireline.") and client in (
             frame.f_locals.get("self"),
-            frame.f_locals.get("stream"),
+            frame.f_locals.get("owner"),
         ):
             return True
         traceback = traceback.tb_next

@@ -236,6 +236,8 @@ def test_an_interrupt_during_the_imports_ends_the_command_without_a_traceback() 
     program = """
         import os, signal, sys
 
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored in a job in the background
+
         class Interrupting:
             def find_spec(self, name, path, target=None):
                 if name == "wireline.net":
