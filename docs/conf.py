@@ -46,10 +46,11 @@ napoleon_use_ivar = True
 # Links into the standard library would need its inventory from the network at every build, so they are plain text.
 # Whatever is ours, though, has to be on a page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
-# These stand in public signatures, and nobody has to write them: what our sockets are to a context, what a server and a
+# Private types in public signatures, which no program has to name: what a context needs of a socket, what a server and a
 # check are made with, a tuple whose items are on a page.
 nitpick_ignore = [
     ("py:class", "wireline._server_common.HandshakeConfig"),
+    ("py:class", "wireline.asyncnet._port.Tasks"),
     ("py:class", "wireline.testing._checks._Runner"),
     ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),
     ("py:class", "wireline.tls._wrapping.Upgradable"),

@@ -55,9 +55,11 @@ class _LoopCalls(Protocol):
 
     def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
         """Call back in the next turn of the loop. RuntimeError if it is closed."""
+        ...
 
     def is_running(self) -> bool:
         """Whether the loop runs."""
+        ...
 
     def report(self, error: BaseException) -> None:
         """A callback has failed, which is a fault of this library."""

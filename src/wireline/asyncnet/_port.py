@@ -37,6 +37,7 @@ class Timer(Protocol):
 
     def cancel(self) -> object:
         """Do not call it. It may be called twice, and too late."""
+        ...
 
 
 class Completion(Protocol):
@@ -90,9 +91,11 @@ class Tasks(Protocol):
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> Task:
         """Start a task."""
+        ...
 
     def current(self) -> Task:
         """The calling task."""
+        ...
 
 
 class Port(Protocol):
@@ -136,17 +139,21 @@ class Port(Protocol):
 
     def is_here(self) -> bool:
         """Whether the loop runs in the calling thread; a signal handler may have interrupted it."""
+        ...
 
     def is_running(self) -> bool:
         """Whether the loop runs, in whichever thread."""
+        ...
 
     def is_over(self) -> bool:
         """Whether no task is left to wake."""
+        ...
 
     # Sleeping.
 
     def park(self, waiter: Waiter) -> Awaitable[None]:
         """Let the calling task sleep until the waiter is woken; raise the error that it was woken with."""
+        ...
 
     async def checkpoint(self) -> None:
         """Let the other tasks run for one turn, and restore the budget. The caller may be cancelled here."""
@@ -158,9 +165,11 @@ class Port(Protocol):
 
     def call_soon(self, callback: Callable[..., object], *args: object, context: Context) -> object:
         """Call back in the next turn. From the thread of the loop only."""
+        ...
 
     def call_at(self, when: float, callback: Callable[[], object]) -> Timer:
         """Call back when the clock shows ``when``."""
+        ...
 
     def call_threadsafe(self, callback: Callable[..., object], *args: object) -> object:
         """Call back in the next turn, from any thread, signal handler or finalizer.
@@ -168,11 +177,13 @@ class Port(Protocol):
         Raises:
             RuntimeError: the loop is closed.
         """
+        ...
 
     # Readiness: level-triggered, one callback for each direction of a descriptor.
 
     def watch(self, sock: socket.socket, callback: Callable[[], object], *, write: bool = False) -> bool:
         """Call back in every turn in which ``sock`` is ready or broken; False if it is closed."""
+        ...
 
     def unwatch(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
         """End a ``watch``, if it is still ``callback`` that is called. The loop may be closed already."""
@@ -227,7 +238,8 @@ def running_port() -> Port:
         from wireline.asyncnet import _trio
 
         return _trio.running_port()
-    return _asyncio.running_port()
+    # pyright cannot bind `park` to an object: `types.coroutine` gives it a signature without names.
+    return _asyncio.running_port()  # pyright: ignore[reportReturnType]
 
 
 def running_tasks() -> Tasks:

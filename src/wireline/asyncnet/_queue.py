@@ -59,6 +59,7 @@ class Operation(Protocol[T_co]):
         Raises:
             BlockingIOError: it would have to wait.
         """
+        ...
 
 
 class LoopOperation(Operation[T_co], Protocol[T_co]):
@@ -73,9 +74,11 @@ class LoopOperation(Operation[T_co], Protocol[T_co]):
 
     def start(self, completions: Completions) -> Completion:
         """Start the system call as an operation of the loop."""
+        ...
 
     def complete(self, result: Any) -> T_co | NotYet:
         """Return the result of an operation that the loop has performed."""
+        ...
 
     def on_error(self, error: OSError) -> T_co | NotYet:
         """Return the result of an operation that failed in the loop, or raise."""
@@ -116,6 +119,7 @@ class _Watching(Protocol):
 
     def _watch(self) -> bool:
         """Have the first operation tried, or performed by the loop; False if the descriptor is closed."""
+        ...
 
     def _unwatch(self) -> None:
         """Leave the descriptor alone from now on."""

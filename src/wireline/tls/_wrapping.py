@@ -28,7 +28,7 @@ class Upgradable(Protocol):
 
     _buffered: bool
 
-    def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None: ...
+    def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None: ...
 
 
 class AsyncUpgradable(Protocol):
@@ -36,7 +36,7 @@ class AsyncUpgradable(Protocol):
 
     _buffered: bool
 
-    async def _upgrade(self, secure: TlsCore, timeout: float | None, leftover: str) -> None: ...
+    async def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None: ...
 
 
 def require_method(sock: object, name: str, *, awaited: bool) -> None:
