@@ -217,6 +217,8 @@ def _place(frame: FrameType, offset: int, last: int | None, called: str) -> Plac
     checked = _CHECKED.search(before) and not _UNCHECKED.search(before)
     if before.startswith("YIELD") and opname != "RESUME":
         checked = None  # an exception is thrown into the generator, where it is closed: it goes straight to its handler
+    if opname == "PUSH_EXC_INFO":
+        checked = None  # an exception goes from the instruction that raised it straight to its handler
     # The interpreter enters a function in Python by itself, and comes back without a look at the signals. What C calls
     # (`__init__`, and all with `*args` on 3.11) is another matter.
     if called and called != "__init__" and (before != "CALL_FUNCTION_EX" or sys.version_info >= (3, 12)):
