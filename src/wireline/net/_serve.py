@@ -234,9 +234,9 @@ class Server:
         first one ends the drain of both, with any ``drain`` of its own: the connections are closed at once. A call by a
         signal handler that has interrupted the first call does the same, leaves the rest to the first call, and returns
         ``StopReport(0, 0)`` at once. Stopping a stopped server has no effect. A handler may stop its own server, and is
-        then not waited for; its call does not end the drain of another one, and returns ``StopReport(0, 0)`` at once
-        during another one. A cancellation or an exception during the wait leaves the listener closed and the handlers
-        running; another ``stop`` continues.
+        then not waited for. Its call does not end the drain of another call, and returns ``StopReport(0, 0)`` at once
+        if another call is under way. A cancellation or an exception during the wait leaves the listener closed and the
+        handlers running; another ``stop`` continues.
 
         A server belongs to the process that made it. In a forked child this call does not wait and does nothing to the
         parent's server: it closes the child's copies of the descriptors, except those of connections that the child has
@@ -276,7 +276,7 @@ class Server:
         """Request a stop in the background, without waiting for it; see ``wait``.
 
         This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
-        server then stops like with ``stop(drain)``. A second request ends the drain of the first, with any ``drain`` of
+        server then stops as with ``stop(drain)``. A second request ends the drain of the first, with any ``drain`` of
         its own: a signal handler that makes this call alone stops a server gracefully at the first signal and at once
         at the second. In a forked child the call does the same as ``stop``.
 
