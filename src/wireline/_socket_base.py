@@ -1,7 +1,7 @@
-"""What a socket is before it waits for anything: everything that both flavours do in the same way.
+"""The base class of both sockets: all methods that never wait.
 
-A flavour adds the methods that wait, and overrides what this module calls: ``_use`` (hold the descriptor for the length
-of one call), ``_opened`` (the socket became connected) and ``_retire`` (wake the calls that wait, close the
+A flavour adds the methods that wait, and overrides methods of this module, for example ``_use`` (hold the descriptor
+during one call), ``_opened`` (the socket became connected) and ``_retire`` (wake the waiting calls, close the
 descriptor). All decisions are made here or in the core.
 """
 
@@ -87,21 +87,21 @@ class BaseSocket:
     """The part of a socket that never waits."""
 
     _module: ClassVar[str] = "wireline"
-    # Whether a connected stream's descriptor blocks, so that the flavour may wait inside one system call.
+    # Whether the descriptor of a connected stream is blocking, so that one system call may wait in the kernel.
     _kernel_waits: ClassVar[bool] = False
 
-    # Level and number of each option that was set, with its value, the one set last at the end. There is none before
-    # the first is set: ten thousand sockets remember options each.
+    # The options that were set: level and number, and the value, in the order of setting. None until the first one is
+    # set: a dict per socket is much memory for ten thousand sockets.
     _options: dict[tuple[int, int], int] | None = None
 
-    # Clients of a TLS listener: accepted by `try_accept_addr`, and in their handshake.
+    # The clients of a TLS listener that `try_accept_addr` has accepted and that are in their handshake.
     _pending_handshakes: PendingHandshakes[Any] | None = None
 
     _shared: ClassVar[bool] = False
     """Whether one thread may read while another writes."""
 
     last_bytes_sent: int
-    """Bytes that the last ``send`` got out, however it ended."""
+    """The number of bytes that the last sending call sent, also if it failed or was cancelled."""
 
     def __init__(
         self,
@@ -112,20 +112,20 @@ class BaseSocket:
         buffered: bool = True,
         inheritable: bool = False,
     ) -> None:
-        """Make a socket that is neither connected nor bound.
+        """Create a socket that is neither connected nor bound.
 
         Args:
             domain: ``AF_INET``, ``AF_INET6`` or ``AF_UNIX``.
             sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
-            protocol: the default stands for what fits ``domain`` and ``sock_type``.
-            buffered: read from the kernel in large pieces and keep what was not asked for. Without it no read
-                takes more from the kernel than it returns, and lines cost a system call a byte.
-            inheritable: whether a program that this process executes gets the descriptor too.
+            protocol: the default means the usual protocol of ``domain`` and ``sock_type``.
+            buffered: read from the kernel in large pieces, and keep the rest for the next read. An unbuffered socket
+                never reads more from the kernel than it returns, and a line takes a system call per byte.
+            inheritable: whether programs that this process executes inherit the descriptor.
 
         Raises:
-            TypeError, ValueError: an argument is not an int, or negative; ``sock_type`` is another one
+            TypeError, ValueError: an argument is not an int, or is negative; ``sock_type`` is not supported
                 (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...).
-            OSError: the operating system has no such socket, or no descriptor left.
+            OSError: the operating system does not support this kind of socket, or has no descriptor left.
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
@@ -141,25 +141,25 @@ class BaseSocket:
             raise
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        """Own ``sock``. The only place where a socket's attributes are made."""
+        """Take over ``sock``. All attributes of the instance are made here."""
         self._sock = sock
         self._state = state
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
-        self._sender: Sender = sock  # what sends plaintext
+        self._sender: Sender = sock  # takes plaintext: the socket, or the sender of TLS
         self._tls: SslContext | None = None
         self._tls_name = ""
-        self._handshaking: set[BaseSocket] | None = None  # accepted, and in their handshake
+        self._handshaking: set[BaseSocket] | None = None  # accepted clients in their handshake
         self._peer: Address | None = None
         self._bound: SockAddr | None = None
         self._unix_file: unix_file.UnixFile | None = None
         self._write_shut = False
-        self._spoiled = False  # by a connect that failed: the next one needs a fresh descriptor
+        self._spoiled = False  # a connect failed: the next one needs a fresh descriptor
         self._deaf = False  # shut down for reading, by `close`
-        # Taken once, by the first `close`, and never let go.
+        # Acquired by the first `close`, and never released.
         self._closing = threading.Lock()
-        self._owner = process.epoch  # the process that may do more with the descriptor than close it
+        self._owner = process.epoch  # any other process may only close its descriptor
         self.last_bytes_sent = 0
         if state is State.CONNECTED:
             self._connected(peer)
@@ -168,21 +168,21 @@ class BaseSocket:
 
     @classmethod
     def from_socket(cls, sock: socket.socket, *, buffered: bool = True) -> Self:
-        """Take over a standard library socket; the given object is left detached.
+        """Take over a standard library socket, and leave ``sock`` detached.
 
-        Non-blocking mode is set as needed. A connected socket may be read at once.
+        Blocking or non-blocking mode is set as needed. A connected socket may be used at once.
 
         Raises:
             TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``.
-            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
-            OSError: it is closed.
+            ValueError: ``sock`` is neither a stream nor a datagram socket; it is left as it was.
+            OSError: ``sock`` is closed.
         """
         if not isinstance(sock, socket.socket):
             raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
         if hasattr(sock, "unwrap"):
             raise TypeError("an ssl.SSLSocket has TLS of its own; take over the socket before it is wrapped")
         require_kind(sock.type)
-        sock.getsockname()  # fails with EBADF, before anything changed hands, if it is closed
+        sock.getsockname()  # a closed socket fails here with EBADF, before the descriptor is taken over
         return cls._adopt(
             socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), buffered=buffered
         )
@@ -197,19 +197,19 @@ class BaseSocket:
         *,
         buffered: bool = True,
     ) -> Self:
-        """Take over a descriptor. What is not given is asked of the operating system.
+        """Take over a descriptor. Arguments that are None are read from the operating system.
 
         Raises:
-            TypeError, ValueError: an argument is not an int, or negative.
-            ValueError: it is neither a stream nor a datagram socket; it is left as it was.
-            OSError: it is not an open socket.
+            TypeError, ValueError: an argument is not an int, or is negative.
+            ValueError: ``fd`` is neither a stream nor a datagram socket; it is left as it was.
+            OSError: ``fd`` is not an open socket.
         """
         require_int("fd", fd)
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             if value is not None:
                 require_int(name, value)
         known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
-        os.fstat(fd)  # fails with EBADF, as `socket` does not where all three are given
+        os.fstat(fd)  # fails with EBADF; `socket.socket` does not check if all three are given
         sock = socket.socket(known[0], known[1], known[2], fileno=fd)
         try:
             require_kind(sock.type)
@@ -227,7 +227,7 @@ class BaseSocket:
         state: State | None = None,
         peer: SockAddr | None = None,
     ) -> Self:
-        """Make an object around a descriptor; on failure the descriptor is closed."""
+        """Make an object that owns ``sock``; on failure close ``sock``."""
         self = cls.__new__(cls)
         try:
             if state is None:
@@ -239,7 +239,7 @@ class BaseSocket:
         return self
 
     def _accepted(self, sock: socket.socket, sockaddr: SockAddr, inheritable: bool) -> Self:
-        """Make a socket of what ``accept`` gave; on failure the descriptor is closed."""
+        """Make an object from an accepted ``sock``; on failure close ``sock``."""
         try:
             set_no_delay(sock)
             if inheritable:
@@ -252,7 +252,7 @@ class BaseSocket:
     # Hooks of the flavours.
 
     def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
-        """Hold the descriptor for the length of one call, so that ``close`` cannot pull it away."""
+        """Hold the descriptor during one call: ``close`` does not close it before the end of the call."""
         return contextlib.nullcontext(self._open_sock(operation))
 
     def _let_go(self, old: socket.socket) -> None:
@@ -260,66 +260,66 @@ class BaseSocket:
         close_quietly(old)
 
     def _opened(self) -> None:
-        """The socket became a connected stream and ``_core`` is there; who connects it is reading and writing."""
+        """Begin to use a connected stream; until ``_published`` only the connecting call uses it."""
 
     def _published(self) -> None:
-        """Everybody may read and write now."""
+        """Allow every call to read and write the connected stream."""
 
     def _retire(self, linger: float | None) -> None:
-        """``close`` was called, for the first time: wake the calls that wait and close the descriptor."""
+        """Wake the waiting calls and close the descriptor, for the first ``close``."""
         self._dispose(linger)
 
     def _is_disposed(self) -> bool:
-        """Whether an earlier ``close`` came to its end; one that an exception ended is to be made again."""
+        """Whether an earlier ``close`` is complete; one that an exception interrupted must be repeated."""
         return True
 
     def _abandon(self) -> None:
-        """``close`` was called in a process that does not own the socket: close the descriptor, and nothing else.
+        """Close the descriptor only, in a process that does not own the socket.
 
-        No ``shutdown``, no byte, no ``epoll_ctl``: each would reach the connection of the process that owns it.
+        No ``shutdown``, no byte, no ``epoll_ctl``: each would act on the connection of the owner.
         """
         close_quietly(self._sock)
 
     def _is_in_use(self) -> bool:
-        """Whether a call of this process, which does not own the socket, is using it."""
+        """Whether a call in this process, which does not own the socket, is using it."""
         return False
 
     def _inherit(self) -> None:
-        """This process is about to become the owner of a socket of its parent's: drop what only the parent has."""
+        """Drop the state of the parent process, before this process becomes the owner of the socket."""
 
     def _hold(self, operation: str) -> object:
-        """Be the only call that reads and writes the stream, until ``_published``.
+        """Reserve reading and writing of the stream for the caller, until ``_published``.
 
         Returns:
-            That right, which lasts as long as there is a reference to it.
+            The reservation, which ends when the last reference to it is deleted.
         """
         self._open_sock(operation)
         return self._core
 
     def _send_output(self) -> None:
-        """Send what a read has made, unless another call is sending, which will look again."""
+        """Send the output that a read has produced, unless another call is sending, which then sends it."""
         if self._core is not None:
             self._flush_now(self._core)
 
     def _write_in_flight(self) -> bool:
-        """Whether an operation that cannot be stopped is sending."""
+        """Whether a send is under way that cannot be cancelled."""
         return False
 
     # Processes.
 
     @property
     def _is_foreign(self) -> bool:
-        """Whether another process owns the socket: this one is its child, and has not used it."""
+        """Whether another process owns the socket: this process is its child, and has not used the socket."""
         return self._owner is not process.epoch
 
     def adopt(self) -> None:
         """Make this process the owner of the socket, after a fork.
 
         A socket belongs to the process that made it. A forked child may drop or ``close`` its copy, which closes the
-        child's descriptor and does nothing to the connection. A child that goes on with the connection (a server
-        that forks for each client) becomes its owner with the first call that reads or sends, or by ``adopt``; its
-        ``close`` is then a full one. The parent is to close its copy before, or not to use it again: two owners of
-        one TLS connection break it.
+        child's descriptor and does nothing to the connection. A child that continues the connection (for example of a
+        server that forks for each client) becomes the owner with its first call that reads or sends, or with
+        ``adopt``; its ``close`` is then a full one. The parent must close its copy before, or not use it again: two
+        owners break a TLS connection.
 
         Raises:
             ClosedError: the socket is closed.
@@ -339,11 +339,11 @@ class BaseSocket:
         return self._sock
 
     def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
-        """Become a connected socket; one with a ``core`` of its own is in use until ``_published``."""
+        """Become a connected socket; with a ``core`` given, only the caller may use it until ``_published``."""
         is_stream = self._sock.type == SOCK_STREAM
         if self._kernel_waits:
             require_kernel_waits(self._sock)
-        self._sock.setblocking(is_stream and self._kernel_waits)  # may fail, so it comes first
+        self._sock.setblocking(is_stream and self._kernel_waits)  # first, because it may fail
         self._state = State.CONNECTED
         self._peer = None if peer is None else to_display_address(peer)
         if is_stream:
@@ -353,25 +353,25 @@ class BaseSocket:
                 self._published()
 
     def _take_core(self, core: StreamCore) -> None:
-        """Read and send by this core from now on."""
+        """Use this core to read and send."""
         self._core = core
         self._lines = core.lines
         self._sender = core.sender(self._sock)
         tls_core = tls_core_of(core)
         if tls_core is not None:
-            send_output = weakref.WeakMethod(self._send_output)  # the core is not to keep the socket alive
+            send_output = weakref.WeakMethod(self._send_output)  # the core must not keep the socket alive
             tls_core.on_output = lambda: _invoke(send_output())
             assert tls_core.thread_safe or not self._shared, "threads need a core that has a lock"
 
     def _unconnected(self) -> None:
-        """Be a socket again that may be connected."""
+        """Return to the state of an unconnected socket."""
         self._state = State.FRESH
         self._core = self._peer = None
         self._lines = []
         self._sender = self._sock
 
     def _renew(self) -> None:
-        """Go on with a fresh descriptor like the old one, which failed: same kind, options, local address (C3)."""
+        """Replace a descriptor that failed by a fresh one with the same kind, options and local address (C3)."""
         old = self._sock
         fresh = create(old.family, old.type, old.proto)
         try:
@@ -384,7 +384,7 @@ class BaseSocket:
         self._sock = fresh
         self._spoiled = False
         self._remove_unix_file()
-        self._let_go(old)  # before binding: the address is free only now
+        self._let_go(old)  # before the bind: it frees the address
         if isinstance(self._bound, str | bytes):
             self._bind_to_path(fresh, self._bound)
         elif self._bound is not None:
@@ -395,13 +395,13 @@ class BaseSocket:
         return self._sock.type == SOCK_DGRAM
 
     def _require(self, operation: str, *, datagram: bool) -> None:
-        """Refuse a method that the other kind of socket has."""
+        """Raise ``TypeError`` if the socket is of the other kind."""
         if self._is_datagram is not datagram:
             needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
             raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
 
     def _refuse(self, operation: str) -> NoReturn:
-        """Say why a stream operation cannot be done in the socket's state."""
+        """Raise the error of a stream operation on a socket that is not a connected stream."""
         self._open_sock(operation)
         self._require(operation, datagram=False)
         code = errno.EINVAL if self._state is State.LISTENING else errno.ENOTCONN
@@ -423,7 +423,7 @@ class BaseSocket:
         return annotated(error, operation, self)
 
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether a failed send is to be reported: not when the peer is gone and the flags say so (W2)."""
+        """Whether the error of a send must be raised: not a disconnection with ``SAFE_DISCONN`` (W2)."""
         self._raise_if_closed(operation)
         self._note_reset(error)
         if is_disconnection_error(flags, error) and not self._write_shut:
@@ -432,7 +432,7 @@ class BaseSocket:
         return True
 
     def _note_reset(self, error: OSError) -> None:
-        """Keep the reset that a send has found out about, for who reads (R12)."""
+        """Keep the reset that a send has reported, so that the reads report it too (R12)."""
         if isinstance(error, ConnectionResetError) and self._core is not None:
             self._core.pending_reset = error.with_traceback(None)
 
@@ -443,13 +443,14 @@ class BaseSocket:
 
         Args:
             port: 0 lets the operating system choose.
-            address: an address, or a name, which is looked up at once; ``""`` is every interface of the
-                socket's family. An IPv6 wildcard takes IPv4 too where the operating system's default is so.
+            address: an address, or a name, which is resolved in this call; ``""`` is every interface of the socket's
+                family. An IPv6 wildcard includes IPv4 if this is the operating system's default.
 
         Raises:
-            TypeError, ValueError: bad arguments, or a Unix socket (see ``bind_unix``).
+            TypeError, ValueError: a Unix socket (see ``bind_unix``); an argument has the wrong type, or is out of
+                range.
             socket.gaierror: the name does not resolve.
-            OSError: the address is in use, not ours, not permitted, ...
+            OSError: the address is in use, does not belong to this host, is not permitted, ...
         """
         port = check_port(port)
         host = check_host(address)
@@ -462,15 +463,15 @@ class BaseSocket:
     def bind_unix(self, path: UnixPath) -> None:
         """Bind a Unix socket to a path, or on Linux to an abstract name (a leading NUL).
 
-        A stale socket file, to which no socket is bound any more, is replaced; of several sockets that try at the
-        same moment exactly one succeeds. ``close`` removes the file again, in the process that owns the socket. A
-        socket that is merely dropped, or open when the program ends, leaves its file.
+        A stale socket file, to which no socket is bound any more, is replaced; of several sockets that bind to it at
+        the same time exactly one succeeds. ``close`` removes the file, in the process that owns the socket. A socket
+        that is dropped without ``close``, or still open at the end of the program, leaves its file.
 
         Raises:
-            TypeError: not a path, or not a Unix socket.
+            TypeError: ``path`` is not a path, or this is not a Unix socket.
             ValueError: the path is empty or too long.
-            OSError: ``EADDRINUSE`` if a socket is bound there, listening or not, if it is no socket file (a link
-                to one is none), or if the directory of a stale one cannot be locked.
+            OSError: ``EADDRINUSE`` if a socket is bound there, listening or not, if the file is not a socket file (a
+                link to one is refused too), or if the directory of a stale one cannot be locked.
         """
         where = unix_path(path)
         with self._use("bind_unix") as sock:
@@ -493,14 +494,14 @@ class BaseSocket:
             error.add_note(f"while binding to {path!r}")
             raise
         self._bound = path
-        if self._closing.locked():  # by another thread, which saw no file yet
+        if self._closing.locked():  # closed by another thread, before there was a file to remove
             self._remove_unix_file()
 
     def listen(self, backlog: int = SOMAXCONN) -> None:
-        """Let peers connect.
+        """Listen for connections.
 
         Args:
-            backlog: how many connections may wait to be accepted; the operating system has a limit of its own.
+            backlog: the most connections that wait to be accepted; the operating system has a limit of its own.
 
         Raises:
             TypeError: a datagram socket, or ``backlog`` is not an int.
@@ -517,7 +518,7 @@ class BaseSocket:
 
     @property
     def local_addr(self) -> Address:
-        """Where this socket is; for a Unix socket the path and port 0.
+        """The local address of the socket; of a Unix socket the path, and port 0.
 
         Raises:
             ClosedError: the socket is closed.
@@ -527,11 +528,11 @@ class BaseSocket:
 
     @property
     def peer_addr(self) -> Address:
-        """Whom this socket talks to; it stays known after the peer has gone.
+        """The address of the peer, also after the peer has disconnected.
 
         Raises:
             ClosedError: the socket is closed.
-            OSError: ``ENOTCONN``.
+            OSError: ``ENOTCONN``: the socket is not connected.
         """
         with self._use("peer_addr") as sock:
             if self._state is not State.CONNECTED:
@@ -545,11 +546,11 @@ class BaseSocket:
 
         Args:
             opt: the option.
-            level: the protocol level; by default the option's own.
+            level: the protocol level; by default that of the option.
 
         Raises:
             TypeError: ``opt`` is not a ``SockOpt``.
-            OSError: the operating system or this kind of socket does not have it.
+            OSError: the operating system or this kind of socket does not have the option.
         """
         number, level = option_number(opt, level)
         with self._use("get_sock_opt") as sock:
@@ -561,18 +562,18 @@ class BaseSocket:
         Args:
             opt: the option.
             value: on or off.
-            level: the protocol level; by default the option's own.
+            level: the protocol level; by default that of the option.
 
         Raises:
             TypeError: ``opt`` is not a ``SockOpt``.
-            OSError: the operating system or this kind of socket does not have it, or it cannot be set.
+            OSError: the operating system or this kind of socket does not have the option, or it cannot be set.
         """
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             sock.setsockopt(level, number, int(bool(value)))
             options = self._options
             if options is None:
-                # Atomic, so that two threads get one dict; and without a lock: a finalizer may run here and need it.
+                # Atomic, so that two threads get the same dict. No lock: a finalizer that runs here could need it.
                 options = vars(self).setdefault("_options", {})
             options.pop((level, number), None)
             options[level, number] = int(bool(value))
@@ -581,11 +582,11 @@ class BaseSocket:
         while True:
             try:
                 return list((self._options or {}).items())
-            except RuntimeError:  # another thread has set one in the meantime
+            except RuntimeError:  # another thread set an option during the copy
                 continue
 
     def get_socket_error(self) -> int:
-        """Return and clear the error that is pending on the socket (``SO_ERROR``); 0 if there is none."""
+        """Return and clear the pending error of the socket (``SO_ERROR``), an ``errno``; 0 if there is none."""
         with self._use("get_socket_error") as sock:
             return sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
@@ -596,16 +597,16 @@ class BaseSocket:
         last_error: int = -1,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> None:
-        """Raise the error of a low-level call that was made on ``fileno()`` by hand.
+        """Raise the error of a system call that the program has made on ``fileno()``.
 
         Args:
-            err: what that call returned; nothing happens unless it is negative.
-            is_async: the call was not allowed to wait, so "it would have to wait" is no error.
-            last_error: the ``errno`` it left; by default the error pending on the socket.
-            flags: with ``SAFE_DISCONN`` a peer that is gone is no error either.
+            err: the return value of that call; the method returns at once unless it is negative.
+            is_async: whether the call was non-blocking: ``EAGAIN`` and ``EWOULDBLOCK`` are then no errors.
+            last_error: the ``errno`` of that call; by default the pending error of the socket.
+            flags: with ``SAFE_DISCONN`` a disconnection is no error either.
 
         Raises:
-            OSError: with that ``errno``.
+            OSError: the error, with its ``errno``.
         """
         if err >= 0:
             return
@@ -614,10 +615,10 @@ class BaseSocket:
             return
         raise OSError(code, os.strerror(code)) if code else OSError("the call failed and left no error code")
 
-    # Becoming a TLS socket.
+    # TLS.
 
     def _wrap(self, context: SslContext, hostname: str) -> None:
-        """Make ``connect`` or ``accept`` do a handshake: ``SslContext.wrap_socket``."""
+        """Make ``connect`` or ``accept`` do a handshake, for ``SslContext.wrap_socket``."""
         self._open_sock("wrap_socket")
         self._require("wrap_socket", datagram=False)
         if self._state is State.CONNECTED:
@@ -625,26 +626,26 @@ class BaseSocket:
         self._tls, self._tls_name = context, hostname
 
     def _client_core(self, host: str, port: int) -> TlsCore | None:
-        """What ``connect`` needs if the socket is wrapped."""
+        """Make the TLS core for ``connect``; None if the socket is not wrapped."""
         if self._tls is None:
             return None
         name = self._tls_name or host
         return self._tls._client_core(name, port, buffered=self._buffered, shared=self._shared)
 
     def _server_core(self, context: SslContext) -> TlsCore:
-        """What a client needs that was accepted."""
+        """Make the TLS core for an accepted client."""
         return context._server_core(buffered=self._buffered, shared=self._shared)
 
     def _begin_upgrade(self, tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
-        """Read and send by TLS. From here on nothing is sent in clear, however the handshake ends."""
+        """Use TLS. From here on nothing is sent in clear, even if the handshake fails."""
         begin_upgrade(tls_core, plaintext_core, leftover)
         self._take_core(tls_core)
 
-    # Clients that are not handed out before their handshake is done.
+    # Clients that are not returned before their handshake is done.
 
     @contextlib.contextmanager
     def _welcome(self, client: BaseSocket) -> Iterator[None]:
-        """Make a handshake with a client that was accepted: it is closed if that fails, or with the listener."""
+        """Track a handshake with an accepted client: close the client if it fails, or with the listener."""
         if self._handshaking is None:
             self._handshaking = set()
         self._handshaking.add(client)
@@ -660,14 +661,14 @@ class BaseSocket:
     def _next_ready_client(
         self, accept: Callable[[], tuple[Self, Address] | None]
     ) -> tuple[AcceptResult, Self | None, Address | None]:
-        """What ``try_accept_addr`` returns of a TLS listener; ``accept`` gives a client that has connected, or None."""
+        """Return the result of ``try_accept_addr`` on a TLS listener; ``accept`` returns a new client, or None."""
         self._open_sock("accept")
-        # `setdefault` is atomic: two threads get one.
+        # `setdefault` is atomic: two threads get the same object.
         pending: PendingHandshakes[Self] = self._pending_handshakes or vars(self).setdefault(
             "_pending_handshakes", PendingHandshakes()
         )
         result = pending.next_ready(lambda: self._incoming(accept()))
-        if self._closing.locked():  # by another thread, before there was a room
+        if self._closing.locked():  # closed by another thread, before `_pending_handshakes` was set
             pending.close()
         return result
 
@@ -684,7 +685,7 @@ class BaseSocket:
             raise
 
     def _step_handshake(self, tls_core: TlsCore) -> bool:
-        """Go on with a handshake as far as that is possible without waiting; whether it is done."""
+        """Continue a handshake as far as possible without waiting; return whether it is done."""
         while not tls_core.handshake():
             self._flush_now(tls_core)
             try:
@@ -705,20 +706,20 @@ class BaseSocket:
     # Sending without waiting, for the call that holds the write lock.
 
     def _flush_now(self, core: StreamCore) -> bool:
-        """Send the ciphertext that is there as far as there is room; return whether that was all."""
+        """Send pending ciphertext as far as the send buffer has space; return whether all was sent."""
         return not self._write_in_flight() and core.flush(self._sock.send, _NOW)
 
     def _send_available(self, core: StreamCore, payload: bytes | memoryview) -> int:
-        """Send as much as there is room for; return how many bytes of ``payload`` count as sent. It raises no OSError.
+        """Send as much as the send buffer has space for; return how many bytes count as sent. It raises no OSError.
 
-        These are the bytes that the system has taken, and over TLS all of a chunk (up to 64 KiB) of which it has taken
-        a part, or for which there was no room. The rest of that is ``core.unsent``, and the next sending call, even
-        with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
+        These are the bytes that the system has taken, and over TLS also the rest of the last chunk (up to 64 KiB), if
+        the system has taken only a part of it or had no space for it. This rest is ``core.unsent``; the next sending
+        call, even with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
         """
         sent = 0
         try:
             if self._flush_now(core):
-                # An operation of the loop may be using the socket.
+                # An operation of the event loop may be sending.
                 while sent < len(payload) and not core.unsent and not self._write_in_flight():
                     sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
         except OSError as error:
@@ -727,11 +728,11 @@ class BaseSocket:
             core.message_incomplete = False
         return sent
 
-    # What is known of the connection.
+    # Properties of the connection.
 
     @property
     def is_ssl(self) -> bool:
-        """Whether the socket speaks TLS, or will when it is connected."""
+        """Whether the socket uses TLS, or will use it when it is connected."""
         return self._tls is not None or tls_core_of(self._core) is not None
 
     @property
@@ -739,7 +740,7 @@ class BaseSocket:
         """Whether the TLS handshake is done.
 
         Raises:
-            ssl.SSLError: the socket does not speak TLS.
+            ssl.SSLError: the socket does not use TLS.
         """
         if not self.is_ssl:
             raise tls_error("got_handshake: the socket does not speak TLS")
@@ -750,8 +751,8 @@ class BaseSocket:
         """Return the peer's certificates, its own first, the root last.
 
         Returns:
-            The chain that was verified; empty if there is none, or none was verified. A resumed server side knows
-            the client's own certificate only; a resumed client keeps the chain of the first connection.
+            The verified chain; empty if the peer has sent none, or it was not verified. After a resumption a server
+            has only the client's own certificate, and a client has the chain of the first connection.
 
         Raises:
             ClosedError: the socket is closed.
@@ -760,7 +761,7 @@ class BaseSocket:
         return certificates(self._core)
 
     def get_psk_identity(self) -> str:
-        """Return the PSK identity that the handshake has proven; ``""`` if no pre-shared key was used.
+        """Return the PSK identity that the handshake has verified; ``""`` if no pre-shared key was used.
 
         Raises:
             ClosedError: the socket is closed.
@@ -770,11 +771,11 @@ class BaseSocket:
 
     @property
     def tls_info(self) -> TlsInfo:
-        """What the handshake has agreed on: version, cipher, ALPN protocol, resumed or not, server name.
+        """The result of the handshake: version, cipher, ALPN protocol, resumed or not, server name.
 
         Raises:
             ClosedError: the socket is closed.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
+            ssl.SSLError: the socket does not use TLS, or not yet.
         """
         tls_core = self._require_tls_core("tls_info")
         return tls_core.with_ssl_object(tls_core.engine.policy.info)
@@ -785,7 +786,7 @@ class BaseSocket:
 
         Raises:
             ClosedError: the socket is closed.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
+            ssl.SSLError: the socket does not use TLS, or not yet.
         """
         return self._require_tls_core("ssl_handle").engine.obj
 
@@ -793,13 +794,13 @@ class BaseSocket:
     def ssl_pointer(self) -> int:
         """OpenSSL's ``SSL*`` as a number, for calls by ``ctypes`` or ``cffi``.
 
-        It is valid until the socket is closed. Never free it, never use it in another thread than the one that is
-        inside a call of this socket.
+        The pointer is valid until the socket is closed. Never free it; use it only in the thread that is inside a call
+        of this socket.
 
         Raises:
             ClosedError: the socket is closed.
-            NotImplementedError: it cannot be reached in this interpreter; the text says why.
-            ssl.SSLError: the socket does not speak TLS, or has not yet.
+            NotImplementedError: this interpreter gives no access to it; the text has the reason.
+            ssl.SSLError: the socket does not use TLS, or not yet.
         """
         tls_core = self._require_tls_core("ssl_pointer")
         return tls_core.with_ssl_object(tls_core.engine.policy.pointer)
@@ -808,33 +809,33 @@ class BaseSocket:
         self._open_sock(operation)
         return require_tls_core(self._core, operation, wrapped=self._tls is not None)
 
-    # Life and death.
+    # Closing.
 
     @property
     def is_closed(self) -> bool:
-        """Whether this side closed the socket."""
+        """Whether this side has closed the socket."""
         return self._closing.locked()
 
     @property
     def has_data_buffered(self) -> bool:
-        """Whether a read could be answered, at least in part, without asking the kernel."""
+        """Whether the buffer has data that a read can return without a read from the kernel."""
         return not self._closing.locked() and self._core is not None and bool(self._core)
 
     def fileno(self) -> int:
-        """Return the descriptor, -1 from the moment the socket is closed.
+        """Return the descriptor; -1 after ``close``.
 
         ``connect`` may replace it when an address fails.
         """
         return -1 if self._closing.locked() else self._sock.fileno()
 
     def detach(self) -> int:
-        """Give the descriptor up and return it; the object is closed from then on, the connection is not.
+        """Release the descriptor and return it. The object is then closed, the connection is not.
 
         Raises:
             ClosedError: the socket is closed.
-            OSError: ``EBUSY``: bytes were received that would be lost (see ``has_data_buffered``), or somebody
-                is using the socket.
-            ssl.SSLError: the socket speaks TLS.
+            OSError: ``EBUSY``: received bytes would be lost (see ``has_data_buffered``), or another call is using the
+                socket.
+            ssl.SSLError: the socket uses TLS.
         """
         self._open_sock("detach")
         if tls_core_of(self._core) is not None:
@@ -844,25 +845,25 @@ class BaseSocket:
         return self._give_up()
 
     def _give_up(self) -> int:
-        """The flavour's part of ``detach``."""
+        """Release the descriptor, for ``detach``; a flavour extends this."""
         self._closing.acquire()
         self._unix_file = None
         return self._sock.detach()
 
     def close(self, flags: SocketFlag = SAFE_DISCONN, *, linger: float | None = None) -> None:
-        """Close the socket. Whoever waits on it gets a ``ClosedError`` at once. Closing twice is fine.
+        """Close the socket. Every waiting call raises ``ClosedError`` at once. A second ``close`` has no effect.
 
-        It never waits. What was sent before still goes out, but a plain close while the peer is still sending
-        makes the operating system reset the connection, which may take the end of it away: see ``linger``.
+        It never waits. Data that was sent before is still delivered, but a plain close while the peer is sending makes
+        the operating system reset the connection, which may lose the end of that data: see ``linger``.
 
         Args:
             flags: accepted for symmetry with the other methods.
-            linger: None closes as the operating system does. A number of seconds sends the end of the stream and
-                lets the peer finish in the background for at most that long, so that the last reply is not
-                lost. 0 aborts: the peer gets a reset, and what was not sent is dropped.
+            linger: with a number of seconds the end of the stream is sent, and the peer may finish in the background
+                for at most this time, so that the last reply is not lost. None closes like the operating system does,
+                and means 2 s for a TLS connection. 0 aborts: the peer gets a reset, and unsent data is dropped.
 
         Raises:
-            TypeError, ValueError: ``linger`` is not a number, or negative; ``flags`` is no ``SocketFlag``.
+            TypeError, ValueError: ``linger`` is not a number, or is negative; ``flags`` is not a ``SocketFlag``.
         """
         check_flags(flags)
         if linger is not None:
@@ -873,7 +874,7 @@ class BaseSocket:
             if not self._is_in_use():
                 self._abandon()
                 return
-            # A call goes on in this process: it is to be woken, and to end in good order. The path is the parent's.
+            # A call in this process is using the socket: wake it and close in full. The path belongs to the parent.
             self._unix_file = None
             self._owner = process.epoch
         if not first and self._is_disposed():
@@ -886,14 +887,14 @@ class BaseSocket:
             self._retire(linger)
 
     def _dispose(self, linger: float | None) -> None:
-        """Close the descriptor; no call uses it any more."""
+        """Close the descriptor, when no call uses it any more."""
         linger, final_bytes = closing_output(self._core, linger)
         close_in_background(
             self._sock, linger if self._core is not None else None, final_bytes, read_shutdown=self._deaf
         )
 
     def _remove_unix_file(self) -> None:
-        """Remove the file that this socket has made, while the descriptor is open."""
+        """Remove the file that this socket has created, while the descriptor is open."""
         made, self._unix_file = self._unix_file, None
         if made is not None:
             made.remove()
@@ -912,11 +913,11 @@ class BaseSocket:
         return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
 
     def __del__(self) -> None:
-        # `_setup` may not have got far enough for there to be a lock, or have failed after that.
+        # `_setup` may have failed before or after it set `_closing`.
         closing = getattr(self, "_closing", None)
         if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
-            # The file stays, for no call has said that this is the end: a program that has gone to the background, or
-            # whose workers serve what it bound, goes on in another process. The next bind replaces a stale file.
+            # The file stays: without a `close` the socket may still be in use in another process, after a program has
+            # gone to the background or for its workers. The next bind replaces a stale file.
             self._unix_file = None
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
@@ -930,18 +931,18 @@ def _invoke(method: Callable[[], object] | None) -> None:
 
 
 def closed_meanwhile(operation: str) -> ClosedError:
-    """Return the error of a call that waits when this side closes the socket."""
+    """Return the error of a call that was waiting when this side closed the socket."""
     return ClosedError(f"{operation}: the socket was closed while it waited")
 
 
 def raise_if_closed(sock: BaseSocket, operation: str) -> None:
-    """After a wait: fail if this side has closed the socket meanwhile."""
+    """Raise ``ClosedError`` if this side has closed the socket during a wait."""
     if sock.is_closed:
         raise closed_meanwhile(operation)
 
 
 def annotated(error: OSError, operation: str, sock: BaseSocket) -> OSError:
-    """Add to an error what it happened to."""
+    """Add the operation and the socket to an error, as a note, and return it."""
     error.add_note(f"during {operation} on {sock!r}")
     return error
 

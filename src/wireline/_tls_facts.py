@@ -1,7 +1,6 @@
-"""What is known of a socket's TLS connection, and what it sends at its end. Functions of the socket's core.
+"""The properties of a socket's TLS connection, its beginning and its end. Each function takes the socket's core.
 
-``ssl`` is not imported here: a program that uses TLS has loaded it by importing ``wireline.tls``, and no other pays for
-it.
+This module does not import ``ssl``: ``wireline.tls`` does, and a program without TLS saves the time and the memory.
 """
 
 from __future__ import annotations
@@ -30,15 +29,15 @@ __all__ = [
 
 
 def tls_core_of(core: StreamCore | None) -> TlsCore | None:
-    """Return the core if it is one of TLS."""
+    """Return the core if it is a TLS core, otherwise None."""
     return cast("TlsCore", core) if core is not None and core.is_tls else None
 
 
 def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) -> TlsCore:
-    """Return the core of TLS.
+    """Return the TLS core.
 
     Raises:
-        ssl.SSLError: there is none; not yet, if the socket is ``wrapped``.
+        ssl.SSLError: the socket has none; the text says "yet" if it is ``wrapped``.
     """
     tls_core = tls_core_of(core)
     if tls_core is None:
@@ -47,32 +46,32 @@ def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) 
 
 
 def certificates(core: StreamCore | None) -> list[Certificate]:
-    """Return the certificates of the peer that were verified, its own first."""
+    """Return the verified certificates of the peer, its own first."""
     tls_core = tls_core_of(core)
     return [] if tls_core is None else tls_core.with_ssl_object(tls_core.engine.policy.certificates)
 
 
 def psk_identity(core: StreamCore | None) -> str:
-    """Return the PSK identity that the handshake has proven; ``""`` if there is none."""
+    """Return the PSK identity that the handshake has verified; ``""`` if there is none."""
     tls_core = tls_core_of(core)
     return "" if tls_core is None else tls_core.with_ssl_object(tls_core.engine.policy.psk_identity)
 
 
 def repr_extra(core: StreamCore | None) -> str:
-    """Return what ``repr`` says about TLS."""
+    """Return the part of ``repr`` about TLS."""
     tls_core = tls_core_of(core)
     version = None if tls_core is None else tls_core.with_ssl_object(lambda obj: obj.version())
     return f"tls={version or 'not yet'}"
 
 
 def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
-    """Check that a stream may become one of TLS. Bytes received in clear must not be taken for protected ones (T6).
+    """Check that TLS may begin on a stream. Bytes received in clear must not be taken for protected ones (T6).
 
-    A socket that speaks TLS already is left as it is: to put this handshake in its place would send the rest of the
-    conversation without its encryption.
+    A socket that speaks TLS already is refused: this handshake would replace the first one, and the rest of the
+    connection would lose the encryption of the first.
 
     Raises:
-        ssl.SSLError: it may not.
+        ssl.SSLError: the socket speaks TLS already, or has unread bytes that were received in clear.
     """
     if plaintext_core.is_tls:
         raise tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
@@ -80,25 +79,25 @@ def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) 
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":
             raise tls_error(
-                f"{len(unread)} bytes were received in clear and not read before TLS begins: somebody may have "
-                "put them there (leftover='tls' takes them for the beginning of the handshake)"
+                f"{len(unread)} bytes were received in clear and not read before TLS begins: an attacker may have "
+                "injected them (leftover='tls' takes them for the beginning of the handshake)"
             )
         tls_core.feed(unread)
 
 
 def closing_output(core: StreamCore | None, linger: float | None) -> tuple[float | None, bytes]:
-    """Return how long ``close`` lingers, and the bytes that it sends."""
+    """Return the linger time of ``close`` in seconds, and the bytes that it sends."""
     tls_core = tls_core_of(core)
     if tls_core is None or linger == 0:
         return linger, b""
-    # A peer must be able to tell the end from a truncation; and its session tickets, which no call reads, must not turn
-    # the close into a reset that loses what was sent before, be it the alert that says what was wrong.
+    # The peer must be able to distinguish the end from a truncation. And its session tickets, which no call reads, must
+    # not turn the close into a reset, which would lose the bytes sent before, for example an alert.
     return (DEFAULT_LINGER if linger is None else linger), tls_core.final_bytes()
 
 
 def tls_error(message: str) -> OSError:
-    """Return an ``ssl.SSLError``. The modules that every program imports do not import ``ssl``."""
+    """Return an ``ssl.SSLError``. ``ssl`` is imported here, on demand: a program without TLS does not load it."""
     ssl = importlib.import_module("ssl")
-    # With a number before it: the text of an `SSLError` made of a message alone is the repr of a tuple.
+    # With a number first: the text of an `SSLError` made from a message alone is the repr of a tuple.
     error: OSError = ssl.SSLError(ssl.SSL_ERROR_SSL, message)
     return error

@@ -37,28 +37,28 @@ async def dial(
 ) -> AsyncSocket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
-    All addresses are tried, IPv6 and IPv4 in turn: the next one when 250 ms have passed or the last one has failed
-    (RFC 8305). The name is resolved once. A timeout or a cancellation leaves nothing behind: every attempt under way
-    is closed.
+    The addresses are tried with IPv6 and IPv4 in turn; the next attempt starts after 250 ms, or at once when the one
+    before has failed (RFC 8305). The name is resolved once. A timeout or a cancellation leaves nothing behind: every
+    attempt under way is closed.
 
     Args:
         address: a name or an address.
         port: 0 to 65535.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
-        buffered: read from the kernel in large pieces, see ``Socket``.
-        timeout: seconds for the whole call, finding the name and the TLS handshake included; None waits for ever.
-        tls: a ``wireline.tls.SslContext``: make a TLS handshake, and check that the peer is who was asked for.
-        hostname: the name that the peer's certificate must be for, and that is sent to it; ``address`` by default.
+        buffered: whether the socket reads from the kernel in large pieces, see ``Socket``.
+        timeout: seconds for the whole call, name resolution and TLS handshake included; None means no limit.
+        tls: a ``wireline.tls.SslContext``: do a TLS handshake, and check the peer's certificate and its name.
+        hostname: the name that the peer's certificate must have, and that is sent to the peer; by default ``address``.
 
     Returns:
         The connected socket.
 
     Raises:
-        DialError: no address could be connected; its ``attempts`` have each one's own error and time.
-        SocketTimeout: time ran out while an address could still have answered, or in the handshake.
-        ssl.SSLError: the handshake failed; of a certificate that is not accepted ``ssl.SSLCertVerificationError``.
+        DialError: no address could be connected; its ``attempts`` have the error and the time of each one.
+        SocketTimeout: the timeout expired while an address could still have answered, or during the handshake.
+        ssl.SSLError: the handshake failed; ``ssl.SSLCertVerificationError`` if the certificate was not accepted.
         socket.gaierror: the name does not resolve.
-        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+        TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     host, port, sock_type = check_dial_arguments(address, port, protocol)
     secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)

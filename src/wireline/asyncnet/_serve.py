@@ -66,42 +66,44 @@ def serve(
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
 ) -> StartingServer:
-    """Listen, and call ``handler(client, address)`` for every connection, each on its own.
+    """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
-    It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
-    handler returns or raises; an exception ends its connection and no other. When the process is out of descriptors,
-    its connections stay, and others are accepted again as soon as that is possible. An error or a
-    cancellation before it returns leaves nothing behind.
+    The address is bound before the call returns; connections are accepted in the background. A client's socket is
+    closed when its handler returns or raises; an exception ends this connection only. While the process is out of
+    descriptors, its connections stay open, and new ones are accepted as soon as that is possible. An error or a
+    cancellation before the call returns leaves nothing behind.
 
-    An exception is logged (logger ``wireline``). One that the client's socket raised for a reason that lies with the
-    peer (a timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO, and its record
-    has the attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and
-    ``bytes_in`` and ``bytes_out`` as the network counts them (None where the system does not say). Any other exception
-    is the program's own and logged at ERROR with its traceback; one of another socket, too. After ten lines of one kind
-    in one second the others are counted in one line.
+    Exceptions are logged (logger ``wireline``). An exception of the client's socket that the peer has caused (a
+    timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO; its record has the
+    attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and ``bytes_in``
+    and ``bytes_out`` as counted on the network (None where the system does not count them). Any other exception, also
+    one of another socket, is an error of the program, and is logged at ERROR with its traceback. After ten lines of one
+    kind in one second the others of this kind are counted in one line.
 
     Args:
-        handler: what serves one connection.
-        port: 0 lets the operating system choose; see the server's ``local_addr``.
+        handler: the function that serves one connection.
+        port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
         address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
             and on Linux ``"unix:@name"`` one with an abstract name.
-        tls: a ``wireline.tls.SslContext``: every client has to make a TLS handshake before the handler is called.
-        max_connections: how many may be served at a time; who comes then waits to be accepted. None is no limit.
-        handshake_timeout: seconds that a client has for its handshake, which delays no other client.
-        backlog: how many may wait to be accepted; the operating system has a limit of its own.
+        tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
+        max_connections: the most connections served at the same time; further clients wait to be accepted. None means
+            no limit.
+        handshake_timeout: seconds for the handshake of one client, which delays no other client.
+        backlog: the most clients that wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
-        buffered: what the clients' sockets are, see ``Socket``.
+        buffered: whether the clients' sockets are buffered, see ``Socket``.
         on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
-            connection, the peer's doing or the program's; the client is closed afterwards. In the async flavour it may
-            be a coroutine function, which is awaited. An exception in it is logged, and nothing else comes of it.
+            connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
+            flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
+            other effect.
 
     Returns:
         The running server.
 
     Raises:
         socket.gaierror: the name does not resolve.
-        OSError: the address is in use, not ours, not permitted, ...
-        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+        OSError: the address is in use, does not belong to this host, is not permitted, ...
+        TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
@@ -193,12 +195,12 @@ class Server:
 
     @property
     def local_addr(self) -> Address:
-        """Where the server listens; it stays known after ``stop``. A Unix socket has its path and port 0."""
+        """The address that the server listens on, also after ``stop``; of a Unix socket the path, and port 0."""
         return self._local_addr
 
     @property
     def connections(self) -> int:
-        """How many connections are being served now."""
+        """The number of connections that are being served."""
         return len(self._active)
 
     async def wait(self, timeout: float | None = None) -> None:
@@ -207,12 +209,12 @@ class Server:
         A timeout or a cancellation leaves the server as it is.
 
         Args:
-            timeout: seconds; None waits for ever.
+            timeout: seconds; None means no limit.
 
         Raises:
-            SocketTimeout: it was not stopped in time.
-            RuntimeError: a forked child waits for its parent's server, and has not let go of its copy with ``stop``.
-            TypeError, ValueError: ``timeout`` is no number, or negative.
+            SocketTimeout: the timeout expired before the server was stopped.
+            RuntimeError: this is a forked child, which has not released its copy of its parent's server with ``stop``.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         timeout = check_timeout(timeout)
         if self._owner is not process.epoch:
@@ -223,28 +225,28 @@ class Server:
             raise SocketTimeout("wait", timeout)
 
     async def stop(self, drain: float = 0.0) -> StopReport:
-        """Accept nobody any more, let the handlers finish, and close what is left.
+        """Stop accepting, let the handlers finish, and close the connections that are left.
 
-        A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A second call while one
-        is under way ends the drain of both, whatever its own is: the connections are closed at once. In a signal
-        handler that has interrupted the first call it leaves the rest to that, and returns ``StopReport(0, 0)`` at
-        once. Stopping what is stopped is fine. A handler may stop its own server and is not waited for; it does not
-        end the drain of another stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation
-        or an exception during the wait leaves the listener closed and the handlers running, and another ``stop`` goes
-        on.
+        The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
+        first one ends the drain of both, with any ``drain`` of its own: the connections are closed at once. A call by a
+        signal handler that has interrupted the first call does the same, leaves the rest to the first call, and returns
+        ``StopReport(0, 0)`` at once. Stopping a stopped server has no effect. A handler may stop its own server, and is
+        then not waited for. Its call does not end the drain of another call, and returns ``StopReport(0, 0)`` at once
+        if another call is under way. A cancellation or an exception during the wait leaves the listener closed and the
+        handlers running; another ``stop`` continues.
 
-        A server belongs to the process that made it. In a forked child this call waits for nothing and does nothing
-        to the parent's server: it closes the child's copies of the descriptors, those of connections that the child
-        has not gone on with included, and returns ``StopReport(0, 0)``.
+        A server belongs to the process that made it. In a forked child this call does not wait and does nothing to the
+        parent's server: it closes the child's copies of the descriptors, except those of connections that the child has
+        used itself, and returns ``StopReport(0, 0)``.
 
         Args:
-            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+            drain: seconds in which the handlers may finish by themselves; None means no limit.
 
         Returns:
             A ``StopReport``: how many handlers finished in time, and how many connections were closed.
 
         Raises:
-            TypeError, ValueError: ``drain`` is no number, or negative.
+            TypeError, ValueError: ``drain`` is not a number, or is negative.
         """
         seconds = check_timeout(drain)
         if self._owner is not process.epoch:
@@ -264,18 +266,18 @@ class Server:
         return report
 
     def request_stop(self, drain: float = 0.0) -> None:
-        """Ask the server to stop, and do not wait for it; see ``wait``.
+        """Request a stop in the background, without waiting for it; see ``wait``.
 
-        It is a plain call in both flavours, and may be made in a signal handler at any moment, and in any thread. What
-        it asks for is done in the background, as ``stop(drain)`` would do it. A second request ends the drain of the
-        first, whatever its own is: so a signal handler that does nothing but this call stops a server gracefully at
-        the first signal and at once at the second. In a forked child it does what ``stop`` does there.
+        This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
+        server then stops as with ``stop(drain)``. A second request ends the drain of the first, with any ``drain`` of
+        its own: a signal handler that makes this call alone stops a server gracefully at the first signal and at once
+        at the second. In a forked child the call does the same as ``stop``.
 
         Args:
-            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+            drain: seconds in which the handlers may finish by themselves; None means no limit.
 
         Raises:
-            TypeError, ValueError: ``drain`` is no number, or negative.
+            TypeError, ValueError: ``drain`` is not a number, or is negative.
         """
         seconds = check_timeout(drain)
         if self._owner is not process.epoch:

@@ -100,28 +100,28 @@ class AsyncSocket(BaseSocket):
     # Reading.
 
     async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
-        """Receive ``size`` bytes; ``b""`` means that the peer is done.
+        """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
-        A buffered stream gives all ``size`` bytes, and fewer only at its end. An unbuffered one gives what one
-        system call does. A datagram socket gives the next datagram, cut to ``size``. A timeout or a cancellation
-        loses nothing: what has arrived stays for the next read, whichever that is.
+        A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
+        result of one system call. A datagram socket returns the next datagram, cut to ``size``. A timeout or a
+        cancellation loses nothing: the bytes that have arrived stay for the next read, of any kind.
 
         Args:
-            size: bytes; 0 is answered at once on a stream.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            size: number of bytes; on a stream 0 returns ``b""`` at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
             The bytes.
 
         Raises:
-            SocketTimeout: time ran out first.
-            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. As any
-                failure of the connection, it is reported after everything that arrived before it.
+            SocketTimeout: the timeout expired.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. Like any
+                failure of the connection, it is raised after all bytes that arrived before it were read.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._core is None and self._is_datagram:
             return (await self._receive("recv", size, flags, timeout)).data
@@ -137,27 +137,27 @@ class AsyncSocket(BaseSocket):
         timeout: float | None = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
-        """Receive into the caller's buffer as ``recv`` does; 0 means that the peer is done.
+        """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
 
         A timeout or a cancellation loses nothing and leaves the buffer as it was.
 
         Args:
-            buffer: something writable and contiguous.
-            size: bytes; None fills the buffer.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            buffer: a writable, contiguous buffer.
+            size: number of bytes; None means the length of the buffer.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
-            How many bytes of the buffer were written.
+            The number of bytes written to the buffer.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError: the buffer cannot be written to.
-            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+            TypeError: the buffer is not writable.
+            ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         with as_writable_view(buffer, size) as target:
             if self._core is None and self._is_datagram:
@@ -173,27 +173,27 @@ class AsyncSocket(BaseSocket):
     async def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
-        """Receive what there is, as soon as there is one byte; ``b""`` means that the peer is done.
+        """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
-        A datagram socket gives the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
-        what has arrived stays for the next read.
+        A datagram socket returns the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
+        the bytes that have arrived stay for the next read.
 
         Args:
-            max_size: the most bytes to return. More than ``BUFFER_SIZE``, up to 1 MiB, also asks the kernel for as
-                much at once, which bulk data gain from.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_size: the most bytes to return. A value above ``BUFFER_SIZE``, up to 1 MiB, is also the size of the
+                read from the kernel, which makes bulk transfers faster.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
-            At least one byte, from the buffer first; ``b""`` at the end.
+            At least one byte, from the buffer first; ``b""`` at the end of the stream.
 
         Raises:
-            SocketTimeout: time ran out before a byte came.
+            SocketTimeout: the timeout expired before a byte arrived.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         core = self._core
         if (
@@ -218,25 +218,25 @@ class AsyncSocket(BaseSocket):
         return answer
 
     async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
-        """Receive ``size`` bytes, not one fewer.
+        """Receive exactly ``size`` bytes.
 
-        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            size: bytes.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            size: number of bytes.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The bytes.
 
         Raises:
-            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
-                readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
         answer = self._io.ask(self, StreamCore.recv_exactly, timeout, size)
         return (
@@ -248,28 +248,28 @@ class AsyncSocket(BaseSocket):
     async def recv_until(
         self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
     ) -> bytes:
-        """Receive everything up to a delimiter, and the delimiter.
+        """Receive all bytes up to a delimiter, the delimiter included.
 
-        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            delimiter: one byte at least.
+            delimiter: at least one byte.
             max_length: the most bytes to return, the delimiter included.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The bytes; they end with ``delimiter``.
 
         Raises:
-            LineTooLongError: ``max_length`` bytes came and the delimiter was not among them. They stay readable.
-            EndOfStreamError: the peer was done, or gone, before the delimiter. The bytes that came are its
-                ``partial``, and stay readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            LineTooLongError: the first ``max_length`` bytes do not contain the delimiter. They stay readable.
+            EndOfStreamError: the stream ended, or was reset, before the delimiter. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an empty delimiter; an argument is of the wrong type, or
-                negative.
+            TypeError, ValueError: a datagram socket; an empty delimiter; an argument has the wrong type, or
+                is negative.
         """
         answer = self._io.ask(self, StreamCore.recv_until, timeout, delimiter, max_length)
         if answer is None:
@@ -284,30 +284,31 @@ class AsyncSocket(BaseSocket):
         *,
         on_long: str = "truncate",
     ) -> bytes:
-        r"""Receive a line without its end; ``b""`` means that the peer is done.
+        r"""Receive a line without its line ending; ``b""`` means the end of the stream.
 
-        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is ``b"\r\n"``, whichever way it
-        ended. A line that the peer left unfinished is not returned; its bytes stay readable with ``recv`` or
-        ``recv_some``. A timeout or a cancellation loses nothing: what has arrived of a line stays for the next read.
+        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is returned as ``b"\r\n"``, with
+        either line ending. An unfinished line at the end of the stream is not returned; its bytes stay readable with
+        ``recv`` or ``recv_some``. A timeout or a cancellation loses nothing: the part of a line that has arrived stays
+        for the next read.
 
         Args:
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
-            max_length: bytes that a line may have, without its end; at least 1.
-            on_long: what to do with a longer line. ``"truncate"`` returns its first ``max_length`` bytes, and the
-                next read goes on with the rest; ``"raise"`` raises and consumes nothing.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+            max_length: the most bytes of a line, without its line ending; at least 1.
+            on_long: how a longer line is treated. ``"truncate"`` returns its first ``max_length`` bytes, and the
+                next read continues with the rest; ``"raise"`` raises ``LineTooLongError`` and consumes nothing.
 
         Returns:
             The line.
 
         Raises:
             LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
-            SocketTimeout: time ran out before the line was complete.
+            SocketTimeout: the timeout expired before the line was complete.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
         fd = self._fd
         port = fd.port
@@ -367,29 +368,29 @@ class AsyncSocket(BaseSocket):
         *,
         on_long: str = "truncate",
     ) -> int:
-        r"""Receive a line as ``recv_line`` does, and make it the content of ``buffer``.
+        r"""Receive a line like ``recv_line``, and replace the content of ``buffer`` with it.
 
         A timeout or a cancellation loses nothing and leaves the buffer as it was.
 
         Args:
-            buffer: what was in it is replaced; it becomes as long as the line.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
-            max_length: bytes that a line may have, without its end; at least 1.
+            buffer: its content is replaced; it becomes as long as the line.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+            max_length: the most bytes of a line, without its line ending; at least 1.
             on_long: ``"truncate"`` or ``"raise"``, see ``recv_line``.
 
         Returns:
-            How many bytes the line has: 2 for an empty one, which is ``b"\r\n"``, and 0 when the peer is done.
+            The length of the line in bytes: 2 for an empty one (``b"\r\n"``), 0 at the end of the stream.
 
         Raises:
             LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
-            SocketTimeout: time ran out before the line was complete.
+            SocketTimeout: the timeout expired before the line was complete.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: ``buffer`` is no bytearray, this is a datagram socket, or another argument is of
-                the wrong type or out of its range.
+            TypeError, ValueError: ``buffer`` is not a bytearray; a datagram socket; another argument has the wrong
+                type, or is out of range.
         """
         require_resizable(buffer)
         answer = self._io.ask(self, RECV_LINE_INTO, timeout, max_length, on_long, flags)
@@ -399,20 +400,21 @@ class AsyncSocket(BaseSocket):
         return len(buffer)
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
-        r"""Return a line if a whole one has arrived, and say what there is if not. It never waits.
+        r"""Return a whole line, or a copy of the part that has arrived. It never waits.
 
         Args:
-            max_length: bytes that a line may have, without its end; at least 1. A longer one is truncated.
+            max_length: the most bytes of a line, without its line ending; at least 1. A longer one is truncated.
 
         Returns:
-            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of what there is
-            of it; ``DISCONNECTED``, with a copy of what the peer left unfinished; or ``NONE`` and ``b""``.
+            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of the part that
+            has arrived; ``DISCONNECTED`` at the end of the stream, with a copy of an unfinished line; or ``NONE``
+            and ``b""``.
 
         Raises:
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; ``max_length`` is no int, or less than 1.
+            TypeError, ValueError: a datagram socket; ``max_length`` is not an int, or is less than 1.
         """
         if not self._io.core_slot:
             self._io.raise_not_readable(self, "try_recv_line")
@@ -432,26 +434,26 @@ class AsyncSocket(BaseSocket):
         return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
 
     def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> AsyncIterator[bytes]:
-        """Iterate over the lines that the peer sends, without their ends; an empty one is ``b""``.
+        """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
-        It ends when the peer is done; the bytes of a line that was left unfinished stay readable with ``recv``. A
-        timeout or a cancellation ends this iterator and loses nothing: what has arrived stays for the next read,
-        another ``lines()`` for example.
+        The iterator ends at the end of the stream; the bytes of an unfinished line stay readable with ``recv``. A
+        timeout or a cancellation ends this iterator and loses nothing: the bytes that have arrived stay for the next
+        read, for example another ``lines()``.
 
         Args:
-            max_length: bytes that a line may have, without its end; at least 1.
-            timeout: seconds for each line; None waits for ever, 0 never waits.
+            max_length: the most bytes of a line, without its line ending; at least 1.
+            timeout: seconds for each line; None means no limit, 0 does not wait.
 
         Returns:
             The iterator.
 
         Raises:
             LineTooLongError: a line is longer. Its bytes stay readable.
-            SocketTimeout: time ran out before a line was complete.
+            SocketTimeout: the timeout expired before a line was complete.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
@@ -462,23 +464,23 @@ class AsyncSocket(BaseSocket):
         return LineIterator(self, self._io, self._lines, max_length, timeout)
 
     async def skip(self, size: int, timeout: float | None = None) -> None:
-        """Receive ``size`` bytes and drop them.
+        """Receive ``size`` bytes and discard them.
 
-        A timeout or a cancellation loses nothing: no byte is dropped, and none leaves the memory, before all of
-        them are there.
+        A timeout or a cancellation loses nothing: all ``size`` bytes are kept in memory until the last of them has
+        arrived, and only then discarded.
 
         Args:
-            size: bytes.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            size: number of bytes.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
-                readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
         if self._io.ask(self, StreamCore.skip, timeout, size) is None:
             await self._io.wait_for(self, StreamCore.skip, timeout, size)
@@ -490,22 +492,22 @@ class AsyncSocket(BaseSocket):
     ) -> None:
         """Send all of ``data``.
 
-        Whoever sends at the same time takes turns: every ``send`` goes out whole. The buffer is the caller's again
-        when the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` says how many
-        bytes went out. On a datagram socket ``data`` is one datagram.
+        Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
+        changed as soon as the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent``
+        is the number of bytes sent. On a datagram socket ``data`` is one datagram.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none. An empty one sends nothing on a stream.
-            flags: with ``SAFE_DISCONN`` a peer that is gone is no error: the data cannot be delivered.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``. On a stream an empty one sends nothing.
+            flags: with ``SAFE_DISCONN`` the call returns normally if the peer has closed or reset the connection.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            SocketTimeout: time ran out; on a stream ``bytes_sent`` says how many bytes went out before.
-            BrokenPipeError, ConnectionResetError: the peer is gone, and ``flags`` lack ``SAFE_DISCONN``; or this
-                side has called ``shutdown_write``.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired; on a stream ``bytes_sent`` is the number of bytes sent before.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, and ``flags`` lack
+                ``SAFE_DISCONN``; or this side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
             payload: bytes | memoryview = data
@@ -557,12 +559,12 @@ class AsyncSocket(BaseSocket):
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
-        """Send many pieces, in order, as if they were one.
+        """Send several buffers, in order, like one.
 
-        For many small messages at once, as a server has that answers a client which did not wait for each answer: it
-        costs one system call and, on TLS, one record where a ``send`` for each costs one of both for every message.
-        The pieces are put together in memory first, so a large one is better off with a ``send`` of its own. A timeout
-        or a cancellation leaves the rest unsent, as of ``send``.
+        Use it for many small messages, for example the answers to pipelined requests: it takes one system call and, on
+        TLS, one record, where a ``send`` per message takes one of both per message. The buffers are joined in memory
+        first, so send a large one with a ``send`` of its own. A timeout or a cancellation leaves the rest unsent, as
+        with ``send``.
 
         Args:
             parts: an iterable of ``bytes`` or other buffers.
@@ -570,8 +572,8 @@ class AsyncSocket(BaseSocket):
             timeout: as for ``send``.
 
         Raises:
-            TypeError: ``parts`` is no iterable of buffers (one buffer is none), or this is a datagram socket.
-            SocketTimeout: time ran out; ``bytes_sent`` counts the bytes of all pieces together.
+            TypeError: ``parts`` is not an iterable of buffers (a single buffer is refused); a datagram socket.
+            SocketTimeout: the timeout expired; ``bytes_sent`` counts the bytes of all buffers together.
             BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
         """
         self.last_bytes_sent = 0
@@ -585,23 +587,24 @@ class AsyncSocket(BaseSocket):
             raise
 
     async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
-        """Send what there is room for with one low-level send.
+        """Send as much of ``data`` as one low-level send accepts.
 
-        A timeout or a cancellation has sent nothing.
+        After a timeout or a cancellation nothing was sent.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none.
-            timeout: seconds to wait for room; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``.
+            timeout: seconds to wait for space in the send buffer; None means no limit, 0 does not wait.
 
         Returns:
-            How many bytes went out: at least one, unless ``data`` is empty.
+            The number of bytes sent: at least one, unless ``data`` is empty.
 
         Raises:
-            SocketTimeout: time ran out before there was room.
-            BrokenPipeError, ConnectionResetError: the peer is gone, or this side has called ``shutdown_write``.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before there was space in the send buffer.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -624,19 +627,19 @@ class AsyncSocket(BaseSocket):
             self._io.release_write_lock(self)
 
     def try_send(self, data: Buffer) -> bool:
-        """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
+        """Send as much of ``data`` as the send buffer has space for. It never waits.
 
-        It is a plain call in both flavours. ``last_bytes_sent`` says how many bytes went out.
+        This is a plain call in both flavours. ``last_bytes_sent`` is the number of bytes sent.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none.
+            data: ``bytes`` or another buffer, not ``str``.
 
         Returns:
-            True only if all of it went out: False if there was room for a part or nothing, if another task or thread
-            is sending, and after any error of the socket.
+            True if all of ``data`` was sent. False if only a part or nothing was sent, if another task or thread is
+            sending, and after any error of the socket.
 
         Raises:
-            TypeError: ``data`` is no buffer.
+            TypeError: ``data`` is not a buffer.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -662,19 +665,19 @@ class AsyncSocket(BaseSocket):
         return self.last_bytes_sent == len(payload)
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
-        """Send the end of the stream, and go on reading: half-close.
+        """Send the end of the stream; reading stays possible (half-close).
 
-        It waits for those who are sending. A timeout or a cancellation leaves the stream as it is, open for
-        writing. A peer that is gone needs no telling.
+        The call first waits for sends that are under way. A timeout or a cancellation leaves the stream as it is,
+        open for writing. It is no error if the peer has closed or reset the connection.
 
         Args:
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            SocketTimeout: time ran out first.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket was never connected.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         deadline = self._deadline(check_timeout(timeout))
         self._enter()
@@ -700,25 +703,25 @@ class AsyncSocket(BaseSocket):
     ) -> int:
         """Send one datagram.
 
-        A timeout or a cancellation has sent nothing.
+        After a timeout or a cancellation nothing was sent.
 
         Args:
-            address: a name, of which the first address is used, or an address; on a Unix socket the path.
+            address: an address, or a name, whose first address is used; on a Unix socket the path.
             port: 0 to 65535; not used on a Unix socket.
-            data: ``bytes`` or another buffer, ``str`` is none. An empty one is a datagram too.
-            flags: none makes a difference here.
-            timeout: seconds for the whole call, finding the name included; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``. An empty one is sent as an empty datagram.
+            flags: without effect here.
+            timeout: seconds for the whole call, name resolution included; None means no limit, 0 does not wait.
 
         Returns:
-            How many bytes were sent: all of them.
+            The number of bytes sent: all of ``data``.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             socket.gaierror: the name does not resolve.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: too large (``EMSGSIZE``), no route, or an earlier datagram was refused
-                (``ConnectionRefusedError``); the socket keeps working.
-            TypeError, ValueError: a stream socket; an argument is of the wrong type, or out of its range.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the datagram is too large (``EMSGSIZE``), there is no route, or an earlier datagram was refused
+                (``ConnectionRefusedError``); the socket stays usable.
+            TypeError, ValueError: a stream socket; an argument has the wrong type, or is out of range.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -739,25 +742,25 @@ class AsyncSocket(BaseSocket):
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
-        """Receive one datagram and its sender.
+        """Receive one datagram and the address of its sender.
 
-        An empty datagram is a datagram, not an end. A timeout or a cancellation takes no datagram away.
+        An empty datagram is a datagram, not an end. A timeout or a cancellation loses no datagram.
 
         Args:
-            size: bytes to keep of it at most; the rest of a larger one is gone, and ``truncated`` says so.
+            size: the most bytes to keep; the rest of a larger datagram is lost, and ``truncated`` is true.
             flags: ``PEEK`` leaves the datagram for the next call.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             A ``Datagram``: ``(data, address)``, and ``truncated``.
 
         Raises:
-            SocketTimeout: time ran out before a datagram came.
+            SocketTimeout: the timeout expired before a datagram arrived.
             BusyError: another thread or task is receiving.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
-                working.
-            TypeError, ValueError: a stream socket; an argument is of the wrong type, or negative.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or a similar error; the
+                socket stays usable.
+            TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
         self._open_sock("recv_from")
         self._require("recv_from", datagram=True)
@@ -770,27 +773,27 @@ class AsyncSocket(BaseSocket):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> ReceivedInto:
-        """Receive one datagram into the caller's buffer, as ``recv_from`` does.
+        """Receive one datagram into the caller's buffer, like ``recv_from``.
 
-        A timeout or a cancellation takes no datagram away and leaves the buffer as it was.
+        A timeout or a cancellation loses no datagram and leaves the buffer as it was.
 
         Args:
-            buffer: something writable and contiguous.
-            size: bytes to keep of the datagram at most; None means the whole buffer.
+            buffer: a writable, contiguous buffer.
+            size: the most bytes to keep of the datagram; None means the length of the buffer.
             flags: ``PEEK`` leaves the datagram for the next call.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             A ``ReceivedInto``: ``(size, address)``, and ``truncated``.
 
         Raises:
-            SocketTimeout: time ran out before a datagram came.
+            SocketTimeout: the timeout expired before a datagram arrived.
             BusyError: another thread or task is receiving.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
-                working.
-            TypeError: a stream socket, or the buffer cannot be written to.
-            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or a similar error; the
+                socket stays usable.
+            TypeError: a stream socket, or the buffer is not writable.
+            ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
         check_flags(flags)
@@ -826,26 +829,26 @@ class AsyncSocket(BaseSocket):
     # Connecting.
 
     async def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
-        """Connect to a host, to each of its addresses in turn until one answers.
+        """Connect to a host: try each of its addresses in turn until one accepts the connection.
 
-        The addresses are those of the socket's own family; see ``dial`` for both, raced. A datagram socket sends
-        nothing: it only learns whom ``send`` and ``recv`` are for. After an error, a timeout or a cancellation the
-        socket is unconnected, keeps its options, and may be connected again.
+        Only addresses of the socket's own family are tried; ``dial`` races those of both. On a datagram socket the
+        call sends nothing: it sets the peer of ``send`` and ``recv``. After an error, a timeout or a cancellation
+        the socket is unconnected, keeps its options, and may be connected again.
 
         Args:
             address: a name or an address.
             port: 0 to 65535.
-            timeout: seconds for the whole call, finding the name included; None waits for ever.
+            timeout: seconds for the whole call, name resolution included; None means no limit.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             socket.gaierror: the name does not resolve.
             BusyError: another thread or task is connecting this socket.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: the last address's error (``ConnectionRefusedError``, ...), or the socket is connected or
-                listening already.
-            TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument is of the wrong type, or out of
-                its range.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the error of the last address (``ConnectionRefusedError``, ...), or the socket is already
+                connected or listening.
+            TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument has the wrong type, or is out of
+                range.
         """
         host, port = check_peer_arguments(address, port)
         timeout = check_timeout(timeout)
@@ -865,15 +868,15 @@ class AsyncSocket(BaseSocket):
 
         Args:
             path: a path, or on Linux an abstract name (a leading NUL).
-            timeout: seconds for the whole call; None waits for ever.
+            timeout: seconds for the whole call; None means no limit.
 
         Raises:
-            SocketTimeout: time ran out before the listener had room for one more.
+            SocketTimeout: the timeout expired while the listener's backlog was full.
             BusyError: another thread or task is connecting this socket.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: nobody listens there (``ConnectionRefusedError``), nothing is there (``FileNotFoundError``), or
-                the socket is connected or listening already.
-            TypeError, ValueError: an IP socket (see ``connect``); no path, an empty one or one that is too long.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: no socket listens there (``ConnectionRefusedError``), the path does not exist
+                (``FileNotFoundError``), or the socket is already connected or listening.
+            TypeError, ValueError: an IP socket (see ``connect``); ``path`` is not a path, empty, or too long.
         """
         where = unix_path(path)
         timeout = check_timeout(timeout)
@@ -949,7 +952,7 @@ class AsyncSocket(BaseSocket):
         reject_self_connect(self._sock)
 
     async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
-        """Make the handshake before anybody may use the connection."""
+        """Do the TLS handshake before any other call may use the connection."""
         try:
             await self._io.handshake(self, tls_core, operation, deadline)
         except BaseException:
@@ -962,25 +965,26 @@ class AsyncSocket(BaseSocket):
     async def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
-        """Accept a connection; return its socket and who it is.
+        """Accept a connection and return its socket and address.
 
-        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
-        there for the next call.
+        The new socket is buffered if this one is. A timeout or a cancellation accepts no client: one that has
+        connected stays for the next call. A TLS listener finishes the handshake before it returns, and closes a client
+        whose handshake does not succeed.
 
         Args:
-            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
-            inheritable: whether a program that this process executes gets the new descriptor too.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: with ``SAFE_DISCONN`` a client that disconnected before it was accepted is skipped.
+            inheritable: whether programs that this process executes inherit the new descriptor.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
-            An ``Accepted``: ``(client, address)``. The address of a Unix client is its path, ``""`` as a rule, and
+            An ``Accepted``: ``(client, address)``. The address of a Unix client is its path, usually ``""``, and
             port 0.
 
         Raises:
-            SocketTimeout: time ran out before anybody connected.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before a client connected, or before its TLS handshake was done.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         return await self._accept("accept_addr", flags, inheritable, timeout)
 
@@ -989,22 +993,23 @@ class AsyncSocket(BaseSocket):
     ) -> AsyncSocket:
         """Accept a connection and return its socket.
 
-        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
-        there for the next call.
+        The new socket is buffered if this one is. A timeout or a cancellation accepts no client: one that has
+        connected stays for the next call. A TLS listener finishes the handshake before it returns, and closes a client
+        whose handshake does not succeed.
 
         Args:
-            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
-            inheritable: whether a program that this process executes gets the new descriptor too.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: with ``SAFE_DISCONN`` a client that disconnected before it was accepted is skipped.
+            inheritable: whether programs that this process executes inherit the new descriptor.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The client's socket.
 
         Raises:
-            SocketTimeout: time ran out before anybody connected.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before a client connected, or before its TLS handshake was done.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         return (await self._accept("accept", flags, inheritable, timeout)).client
 
@@ -1035,14 +1040,15 @@ class AsyncSocket(BaseSocket):
         return Accepted(client, address)
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
-        """Accept a connection if somebody has connected. It never waits.
+        """Accept a connection if a client has connected. It never waits.
 
         Returns:
-            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
-            also ``NO_HANDSHAKE``, None and None: a client has come, and is handed out by a later call, when the
-            handshake is done; or another thread is in this call. A client that takes more than 10 s is
-            closed. 256 clients are kept at most, and a call looks only at those that have sent something. Further
-            ones wait to be accepted, and take the place of a client that has been in its handshake for a second.
+            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. A TLS listener may also
+            return ``NO_HANDSHAKE``, None and None: a client is in its handshake, and a later call returns it when the
+            handshake is done; or another thread is in this call. A client whose handshake takes more than 10 s is
+            closed. At most 256 clients are in their handshake, and a call looks only at those that have sent
+            something. Further clients wait to be accepted; one of them takes the place of a client that has been in
+            its handshake for more than 1 s.
 
         Raises:
             ClosedError: this side closed the socket.

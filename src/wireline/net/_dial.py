@@ -1,4 +1,4 @@
-"""``dial``: from a name and a port to a connected socket (RFC 8305), driven by one ``poll``."""
+"""``dial``: connect to the first address of a name that answers (RFC 8305), with one ``poll``."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
 __all__ = ["dial"]
 
-# One that needs no descriptor of its own: `dial` must work with the last one that is left.
+# `poll` has no descriptor of its own: `dial` must work with the last free one.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
-# Seconds. A selector refuses to wait for much more than three weeks at once; a deadline may be further away.
+# Seconds. A selector refuses a wait of much more than three weeks, and a deadline may be further away.
 _LONGEST_WAIT = 86_400.0
 
 
@@ -42,28 +42,28 @@ def dial(
 ) -> Socket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
-    All addresses are tried, IPv6 and IPv4 in turn: the next one when 250 ms have passed or the last one has failed
-    (RFC 8305). The name is resolved once. A timeout or a cancellation leaves nothing behind: every attempt under way
-    is closed.
+    The addresses are tried with IPv6 and IPv4 in turn; the next attempt starts after 250 ms, or at once when the one
+    before has failed (RFC 8305). The name is resolved once. A timeout or a cancellation leaves nothing behind: every
+    attempt under way is closed.
 
     Args:
         address: a name or an address.
         port: 0 to 65535.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
-        buffered: read from the kernel in large pieces, see ``Socket``.
-        timeout: seconds for the whole call, finding the name and the TLS handshake included; None waits for ever.
-        tls: a ``wireline.tls.SslContext``: make a TLS handshake, and check that the peer is who was asked for.
-        hostname: the name that the peer's certificate must be for, and that is sent to it; ``address`` by default.
+        buffered: whether the socket reads from the kernel in large pieces, see ``Socket``.
+        timeout: seconds for the whole call, name resolution and TLS handshake included; None means no limit.
+        tls: a ``wireline.tls.SslContext``: do a TLS handshake, and check the peer's certificate and its name.
+        hostname: the name that the peer's certificate must have, and that is sent to the peer; by default ``address``.
 
     Returns:
         The connected socket.
 
     Raises:
-        DialError: no address could be connected; its ``attempts`` have each one's own error and time.
-        SocketTimeout: time ran out while an address could still have answered, or in the handshake.
-        ssl.SSLError: the handshake failed; of a certificate that is not accepted ``ssl.SSLCertVerificationError``.
+        DialError: no address could be connected; its ``attempts`` have the error and the time of each one.
+        SocketTimeout: the timeout expired while an address could still have answered, or during the handshake.
+        ssl.SSLError: the handshake failed; ``ssl.SSLCertVerificationError`` if the certificate was not accepted.
         socket.gaierror: the name does not resolve.
-        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+        TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     host, port, sock_type = check_dial_arguments(address, port, protocol)
     secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=True)
@@ -87,7 +87,7 @@ def dial(
 
 
 def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:
-    """Connect to whatever answers first; None if nothing does, or the deadline passes. Losers are closed."""
+    """Return a socket connected to the first address that answers; None if none does in time. Close the others."""
     attempts: list[socket.socket] = []
     winner: socket.socket | None = None
     try:
@@ -107,7 +107,7 @@ def _race(race: Race, deadline: Deadline | None, attempts: list[socket.socket]) 
                     sock, done = begin_connect(race.candidates[index])
                 except OSError as error:
                     if error.errno is None:
-                        raise  # a signal handler's, which is not to be taken for the address's
+                        raise  # a signal handler's, not that of the address
                     race.failed(index, error, time.monotonic())
                     continue
                 if done and race.won(index):

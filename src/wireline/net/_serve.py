@@ -1,4 +1,4 @@
-"""``serve``: a thread accepts, and every connection gets a thread of its own."""
+"""``serve``: one thread accepts, and each connection has a thread of its own."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ __all__ = ["Handler", "Server", "serve"]
 Handler = Callable[[Socket, Address], object]
 ErrorHandler = Callable[[Exception, Socket], object]
 
-# Seconds that handlers get to unwind once their connection was closed under them. A guess: they have nothing left to
-# wait for, and one that does not end is not waited for any longer. The thread that accepts gets as much: a signal
-# handler that calls `stop` may have interrupted code that holds a lock which that thread needs, say that of `logging`.
+# Seconds that `stop` waits for handlers to return after it has closed their connections. A guess: no call on the
+# connection blocks them any more. The accept thread has the same limit: a signal handler that calls `stop` may have
+# interrupted code that holds a lock which that thread needs, for example that of `logging`.
 _UNWIND = 1.0
 
-# Seconds that the main thread waits at a time. Python's signal handlers run in it, but the kernel may give a signal to
-# another thread (it does when one signal comes right after the other), and then nothing ends the wait. A guess: short
-# beside a human, and two wake-ups a second cost nothing.
+# The longest wait of the main thread, in seconds. Python runs signal handlers in the main thread, but the kernel may
+# deliver a signal to another thread (it does for two signals in quick succession), which does not end the wait. A
+# guess: a short delay for a human, and two wake-ups a second cost nothing.
 _LOOK = 0.5
 
 
@@ -64,42 +64,44 @@ def serve(
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
 ) -> Server:
-    """Listen, and call ``handler(client, address)`` for every connection, each on its own.
+    """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
-    It binds and listens before it returns, and then accepts in the background. A client's socket is closed when its
-    handler returns or raises; an exception ends its connection and no other. When the process is out of descriptors,
-    its connections stay, and others are accepted again as soon as that is possible. An error or a
-    cancellation before it returns leaves nothing behind.
+    The address is bound before the call returns; connections are accepted in the background. A client's socket is
+    closed when its handler returns or raises; an exception ends this connection only. While the process is out of
+    descriptors, its connections stay open, and new ones are accepted as soon as that is possible. An error or a
+    cancellation before the call returns leaves nothing behind.
 
-    An exception is logged (logger ``wireline``). One that the client's socket raised for a reason that lies with the
-    peer (a timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO, and its record
-    has the attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and
-    ``bytes_in`` and ``bytes_out`` as the network counts them (None where the system does not say). Any other exception
-    is the program's own and logged at ERROR with its traceback; one of another socket, too. After ten lines of one kind
-    in one second the others are counted in one line.
+    Exceptions are logged (logger ``wireline``). An exception of the client's socket that the peer has caused (a
+    timeout, a reset, an end without ``close_notify``, a failed handshake) is one line at INFO; its record has the
+    attributes ``peer``, ``local`` and ``error`` (``str``), ``seconds`` since the client was accepted, and ``bytes_in``
+    and ``bytes_out`` as counted on the network (None where the system does not count them). Any other exception, also
+    one of another socket, is an error of the program, and is logged at ERROR with its traceback. After ten lines of one
+    kind in one second the others of this kind are counted in one line.
 
     Args:
-        handler: what serves one connection.
-        port: 0 lets the operating system choose; see the server's ``local_addr``.
+        handler: the function that serves one connection.
+        port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
         address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
             and on Linux ``"unix:@name"`` one with an abstract name.
-        tls: a ``wireline.tls.SslContext``: every client has to make a TLS handshake before the handler is called.
-        max_connections: how many may be served at a time; who comes then waits to be accepted. None is no limit.
-        handshake_timeout: seconds that a client has for its handshake, which delays no other client.
-        backlog: how many may wait to be accepted; the operating system has a limit of its own.
+        tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
+        max_connections: the most connections served at the same time; further clients wait to be accepted. None means
+            no limit.
+        handshake_timeout: seconds for the handshake of one client, which delays no other client.
+        backlog: the most clients that wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
-        buffered: what the clients' sockets are, see ``Socket``.
+        buffered: whether the clients' sockets are buffered, see ``Socket``.
         on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
-            connection, the peer's doing or the program's; the client is closed afterwards. In the async flavour it may
-            be a coroutine function, which is awaited. An exception in it is logged, and nothing else comes of it.
+            connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
+            flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
+            other effect.
 
     Returns:
         The running server.
 
     Raises:
         socket.gaierror: the name does not resolve.
-        OSError: the address is in use, not ours, not permitted, ...
-        TypeError, ValueError: an argument is of the wrong type, or out of its range.
+        OSError: the address is in use, does not belong to this host, is not permitted, ...
+        TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
@@ -116,23 +118,23 @@ def serve(
 
 
 class _Sleepers:
-    """Threads that wait until a condition holds. Waking them takes no lock, so that a signal handler may do it.
+    """Threads that wait until a condition is true. Waking them takes no lock, so that a signal handler may do it.
 
-    A ``threading.Condition`` does not fit: its lock may be held by the very code that a signal has interrupted. Here
-    each thread that waits has a lock of its own, which it acquires twice; to wake it is to release that.
+    A ``threading.Condition`` does not fit: the code that a signal has interrupted may hold its lock. Here each waiting
+    thread has a lock of its own, which it acquires twice; releasing this lock wakes the thread.
     """
 
     def __init__(self) -> None:
         self._locks: dict[threading.Lock, None] = {}
 
     def wake(self) -> None:
-        """Let all look at their condition. It was changed before."""
-        for lock in list(self._locks):  # a copy, made in one step
-            with contextlib.suppress(RuntimeError):  # released by another thread: it is awake
+        """Make every thread check its condition again. Call this after the change."""
+        for lock in list(self._locks):  # an atomic copy
+            with contextlib.suppress(RuntimeError):  # another thread has released it: the thread is awake
                 lock.release()
 
     def wait(self, condition: Callable[[], object], until: float | None) -> bool:
-        """Wait until ``condition`` is true, or the clock shows ``until``; whether it is true."""
+        """Wait until ``condition`` is true or the time ``until`` is reached; return whether it is true."""
         if condition():
             return True
         lock = threading.Lock()
@@ -153,12 +155,11 @@ class _Sleepers:
 class Server:
     """A running server, made by ``serve``.
 
-    Theory of operation. A stop may be asked for in any thread, at any moment, by a signal handler too, and while
-    another one is under way in the code that the signal has interrupted. So there is no lock here: every decision is
-    one operation on a dict, which is atomic. And a call of ``stop`` waits for handlers only, never for another call:
-    each does all that is to be done, and the report of the first one that is through is the report of all. A call
-    that has interrupted another one in the same thread leaves the work to it. What ``request_stop`` asks for is done
-    by the thread that accepted.
+    Theory of operation. ``stop`` may be called in any thread, at any moment, also by a signal handler that has
+    interrupted another call of ``stop``. So there is no lock here: every decision is one operation on a dict, which is
+    atomic. And a call of ``stop`` waits for handlers only, never for another call: each call does the whole work, and
+    the report of the first one to finish is the report of all. A call that has interrupted another one in the same
+    thread leaves the work to that one. The accept thread does the work of ``request_stop``.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class Server:
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
-        self._room = _Sleepers()  # the thread that accepts, if it waits for something else than a client
+        self._room = _Sleepers()  # the accept thread, while it waits for anything but a client
         self._changed = _Sleepers()
         self._accepting = True
         self._stopping = False
@@ -197,12 +198,12 @@ class Server:
 
     @property
     def local_addr(self) -> Address:
-        """Where the server listens; it stays known after ``stop``. A Unix socket has its path and port 0."""
+        """The address that the server listens on, also after ``stop``; of a Unix socket the path, and port 0."""
         return self._local_addr
 
     @property
     def connections(self) -> int:
-        """How many connections are being served now."""
+        """The number of connections that are being served."""
         return len(self._active)
 
     def wait(self, timeout: float | None = None) -> None:
@@ -211,12 +212,12 @@ class Server:
         A timeout or a cancellation leaves the server as it is.
 
         Args:
-            timeout: seconds; None waits for ever.
+            timeout: seconds; None means no limit.
 
         Raises:
-            SocketTimeout: it was not stopped in time.
-            RuntimeError: a forked child waits for its parent's server, and has not let go of its copy with ``stop``.
-            TypeError, ValueError: ``timeout`` is no number, or negative.
+            SocketTimeout: the timeout expired before the server was stopped.
+            RuntimeError: this is a forked child, which has not released its copy of its parent's server with ``stop``.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         timeout = check_timeout(timeout)
         if self._owner is not process.epoch:
@@ -227,28 +228,28 @@ class Server:
             raise SocketTimeout("wait", timeout)
 
     def stop(self, drain: float = 0.0) -> StopReport:
-        """Accept nobody any more, let the handlers finish, and close what is left.
+        """Stop accepting, let the handlers finish, and close the connections that are left.
 
-        A handler whose connection is closed under it gets a ``ClosedError`` from the socket. A second call while one
-        is under way ends the drain of both, whatever its own is: the connections are closed at once. In a signal
-        handler that has interrupted the first call it leaves the rest to that, and returns ``StopReport(0, 0)`` at
-        once. Stopping what is stopped is fine. A handler may stop its own server and is not waited for; it does not
-        end the drain of another stop, and if there is one, its own returns ``StopReport(0, 0)`` at once. A cancellation
-        or an exception during the wait leaves the listener closed and the handlers running, and another ``stop`` goes
-        on.
+        The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
+        first one ends the drain of both, with any ``drain`` of its own: the connections are closed at once. A call by a
+        signal handler that has interrupted the first call does the same, leaves the rest to the first call, and returns
+        ``StopReport(0, 0)`` at once. Stopping a stopped server has no effect. A handler may stop its own server, and is
+        then not waited for. Its call does not end the drain of another call, and returns ``StopReport(0, 0)`` at once
+        if another call is under way. A cancellation or an exception during the wait leaves the listener closed and the
+        handlers running; another ``stop`` continues.
 
-        A server belongs to the process that made it. In a forked child this call waits for nothing and does nothing
-        to the parent's server: it closes the child's copies of the descriptors, those of connections that the child
-        has not gone on with included, and returns ``StopReport(0, 0)``.
+        A server belongs to the process that made it. In a forked child this call does not wait and does nothing to the
+        parent's server: it closes the child's copies of the descriptors, except those of connections that the child has
+        used itself, and returns ``StopReport(0, 0)``.
 
         Args:
-            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+            drain: seconds in which the handlers may finish by themselves; None means no limit.
 
         Returns:
             A ``StopReport``: how many handlers finished in time, and how many connections were closed.
 
         Raises:
-            TypeError, ValueError: ``drain`` is no number, or negative.
+            TypeError, ValueError: ``drain`` is not a number, or is negative.
         """
         me = threading.current_thread()
         mine = StopRequest(_moment(check_timeout(drain)), self._active, me)
@@ -257,7 +258,7 @@ class Server:
         if self._reports:
             return self._reports[0]
         if self._stops.is_in_stop(me):
-            # A signal handler: the call that it has interrupted goes on when this one has returned, and not before.
+            # A signal handler: the interrupted call continues only after this one has returned.
             self._stops.cancel_drains()
             self._changed.wake()
             return StopReport(0, 0)
@@ -272,18 +273,18 @@ class Server:
         return report
 
     def request_stop(self, drain: float = 0.0) -> None:
-        """Ask the server to stop, and do not wait for it; see ``wait``.
+        """Request a stop in the background, without waiting for it; see ``wait``.
 
-        It is a plain call in both flavours, and may be made in a signal handler at any moment, and in any thread. What
-        it asks for is done in the background, as ``stop(drain)`` would do it. A second request ends the drain of the
-        first, whatever its own is: so a signal handler that does nothing but this call stops a server gracefully at
-        the first signal and at once at the second. In a forked child it does what ``stop`` does there.
+        This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
+        server then stops as with ``stop(drain)``. A second request ends the drain of the first, with any ``drain`` of
+        its own: a signal handler that makes this call alone stops a server gracefully at the first signal and at once
+        at the second. In a forked child the call does the same as ``stop``.
 
         Args:
-            drain: seconds that the handlers have to finish by themselves; None waits for as long as they take.
+            drain: seconds in which the handlers may finish by themselves; None means no limit.
 
         Raises:
-            TypeError, ValueError: ``drain`` is no number, or negative.
+            TypeError, ValueError: ``drain`` is not a number, or is negative.
         """
         mine = StopRequest(_moment(check_timeout(drain)), self._active)
         if self._owner is not process.epoch:
@@ -295,14 +296,14 @@ class Server:
     def _begin_to_stop(self) -> None:
         self._stopping = True
         try:
-            self._listener.close()  # it wakes the thread that accepts
+            self._listener.close()  # wakes the accept thread
         finally:
             self._room.wake()
             self._changed.wake()
 
     def _end(self, request: StopRequest) -> StopReport:
         self._changed.wait(lambda: not self._accepting, time.monotonic() + _UNWIND)
-        request.handlers.update(self._active)  # one may have been accepted at the last moment
+        request.handlers.update(self._active)  # also the client accepted last
         self._changed.wait(lambda: request.drain_cancelled or self._is_over(), request.until)
         self._forcing = True
         if not self._is_over():
@@ -317,22 +318,22 @@ class Server:
         return self._reports[0]
 
     def _is_over(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """Whether `stop` has no handler left to wait for."""
         return len(self._active) <= len(self._stops.exempt) or bool(self._reports)
 
     def _close(self, client: Socket) -> None:
-        """Close a connection under its handler. Whatever comes of it, the others are to be closed as well."""
+        """Close a connection while its handler runs. An error must not keep the other connections open."""
         try:
             client.close()
-        except OSError as error:  # of this connection; an exception of a signal handler is the caller's
+        except OSError as error:  # of this connection; an exception of a signal handler reaches the caller
             self._events.log_failure("a connection could not be closed", error)
 
     def _disown(self) -> StopReport:
-        """Let go of the descriptors, in a forked child. The server and its threads are the parent's."""
+        """Close the descriptors, in a forked child. The server and its threads belong to the parent."""
         self._disowned = True
         self._listener.close()
         for client in self._active.copy().values():
-            if client._is_foreign:  # else the child has gone on with it
+            if client._is_foreign:  # otherwise the child has used it, and owns it
                 client.close()
         self._active.clear()
         return StopReport(0, 0)
@@ -345,7 +346,7 @@ class Server:
     ) -> None:
         self.stop()
 
-    # The thread that accepts.
+    # The accept thread.
 
     def _accept(self) -> None:
         try:
@@ -353,7 +354,7 @@ class Server:
         finally:
             self._accepting = False
             self._begin_to_stop()
-        # A call of `stop` does everything by itself, but it may be given up, and a request may follow.
+        # A call of `stop` does the whole work, but it may be cancelled, and a request may follow.
         self._changed.wait(lambda: self._reports or self._stops.requested, None)
         request = self._stops.requested
         if request is not None and not self._reports:
@@ -371,8 +372,8 @@ class Server:
                 self._start(client, address)
             except ClosedError:
                 return
-            except Exception as error:  # noqa: BLE001 -- nothing but a stop may end this loop
-                # No descriptor, no memory, no thread to be had (S5).
+            except Exception as error:  # noqa: BLE001 -- only a stop may end this loop
+                # Out of descriptors, memory or threads (S5).
                 delay, count = backoff.failed(time.monotonic())
                 if count:
                     log.error(
@@ -390,7 +391,7 @@ class Server:
             target=self._run, args=(client, address), name=f"wireline-client-{address.port}", daemon=True
         )
         self._active[thread] = client
-        if self._forcing:  # a stop did not wait for this one
+        if self._forcing:  # too late: a stop is closing the connections
             self._finish(thread, client)
             return
         try:
@@ -410,8 +411,8 @@ class Server:
                 client._upgrade_by(secure, start_deadline(self._handshake_config.timeout), "handshake")
                 in_handshake = False
             self._handler(client, address)
-        except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
-            # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
+        except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection
+            # `stop` has closed the connection. At any other time the error is the handler's own.
             if not (self._stopping and blame(error, client) is Blame.CLOSED):
                 self._report_error(error, client, address, accepted, in_handshake)
         finally:
@@ -426,7 +427,7 @@ class Server:
             return
         try:
             self._on_error(error, client)
-        except Exception as another:  # noqa: BLE001 -- it is logged, and never more
+        except Exception as another:  # noqa: BLE001 -- it is only logged
             self._events.log_failure("on_error failed", another)
 
     def _finish(self, thread: threading.Thread, client: Socket) -> None:
@@ -435,11 +436,11 @@ class Server:
         finally:
             self._active.pop(thread, None)
             self._room.wake()
-            # Not for each: a drain of thousands would look thousands of times.
+            # Only the last one wakes them: a drain of thousands would check thousands of times.
             if self._stopping and self._is_over():
                 self._changed.wake()
 
 
 def _moment(seconds: float | None) -> float | None:
-    """What the clock shows in so many seconds; None for never."""
+    """Return the time ``seconds`` from now; None for no limit."""
     return None if seconds is None else time.monotonic() + seconds

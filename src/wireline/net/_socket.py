@@ -1,7 +1,7 @@
 """The socket of the blocking flavour: arguments, states, connecting and accepting.
 
-A ``FdGuard`` knows which threads use the descriptor, ``StreamIO`` reads and sends a connected stream, ``DatagramIO``
-datagrams. The lines of ``recv_some``, ``recv_line`` and ``send`` that every message passes are here, without the call.
+A ``FdGuard`` counts the threads that use the descriptor, a ``StreamIO`` reads and sends a connected stream, a
+``DatagramIO`` datagrams. The fast paths of ``recv_some``, ``recv_line`` and ``send`` are here: a call less a message.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ if TYPE_CHECKING:
 __all__ = ["Accepted", "Socket"]
 
 
-# Where a thread finds no permit while others queue for it.
+# In place of the free permits while threads queue: a later thread must queue too.
 _NO_PERMITS: list[Permit] = []
 
 
@@ -86,34 +86,34 @@ class Socket(BaseSocket):
         self._guard = FdGuard(sock)
         self._io = StreamIO(self._guard, kernel_waits=self._kernel_waits)
         self._datagrams = DatagramIO(self._guard) if sock.type == SOCK_DGRAM else None
-        self._unclaimed: Unclaimed = []  # clients that the system gave, and no caller has
+        self._unclaimed: Unclaimed = []  # accepted by the system, not yet returned to a caller
         super()._setup(sock, buffered, state, peer)
 
     # Reading.
 
     def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
-        """Receive ``size`` bytes; ``b""`` means that the peer is done.
+        """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
-        A buffered stream gives all ``size`` bytes, and fewer only at its end. An unbuffered one gives what one
-        system call does. A datagram socket gives the next datagram, cut to ``size``. A timeout or a cancellation
-        loses nothing: what has arrived stays for the next read, whichever that is.
+        A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
+        result of one system call. A datagram socket returns the next datagram, cut to ``size``. A timeout or a
+        cancellation loses nothing: the bytes that have arrived stay for the next read, of any kind.
 
         Args:
-            size: bytes; 0 is answered at once on a stream.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            size: number of bytes; on a stream 0 returns ``b""`` at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
             The bytes.
 
         Raises:
-            SocketTimeout: time ran out first.
-            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. As any
-                failure of the connection, it is reported after everything that arrived before it.
+            SocketTimeout: the timeout expired.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``. Like any
+                failure of the connection, it is raised after all bytes that arrived before it were read.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._datagrams is not None:
             return self._datagrams.receive(self, "recv", size, flags, timeout).data
@@ -126,27 +126,27 @@ class Socket(BaseSocket):
         timeout: float | None = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
-        """Receive into the caller's buffer as ``recv`` does; 0 means that the peer is done.
+        """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
 
         A timeout or a cancellation loses nothing and leaves the buffer as it was.
 
         Args:
-            buffer: something writable and contiguous.
-            size: bytes; None fills the buffer.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            buffer: a writable, contiguous buffer.
+            size: number of bytes; None means the length of the buffer.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
-            How many bytes of the buffer were written.
+            The number of bytes written to the buffer.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError: the buffer cannot be written to.
-            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+            TypeError: the buffer is not writable.
+            ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
         if self._datagrams is not None:
@@ -156,45 +156,45 @@ class Socket(BaseSocket):
     def recv_some(
         self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
-        """Receive what there is, as soon as there is one byte; ``b""`` means that the peer is done.
+        """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
-        A datagram socket gives the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
-        what has arrived stays for the next read.
+        A datagram socket returns the next datagram, cut to ``max_size``. A timeout or a cancellation loses nothing:
+        the bytes that have arrived stay for the next read.
 
         Args:
-            max_size: the most bytes to return. More than ``BUFFER_SIZE``, up to 1 MiB, also asks the kernel for as
-                much at once, which bulk data gain from.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` takes a reset for the end.
+            max_size: the most bytes to return. A value above ``BUFFER_SIZE``, up to 1 MiB, is also the size of the
+                read from the kernel, which makes bulk transfers faster.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
 
         Returns:
-            At least one byte, from the buffer first; ``b""`` at the end.
+            At least one byte, from the buffer first; ``b""`` at the end of the stream.
 
         Raises:
-            SocketTimeout: time ran out before a byte came.
+            SocketTimeout: the timeout expired before a byte arrived.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if (
             timeout is None
             and flags is SAFE_DISCONN
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
         ):
-            # One message after the other: the core would answer "not yet", so no request is made (half of our time).
+            # The buffer is empty for most messages: a request to the core would only double the time of the call.
             io = self._io
             core_slot = io.core_slot
             core = None
             try:
                 core = core_slot.pop()
-                # An interrupted call has left something in the `inbox`: then the core is to recover first.
+                # An `inbox` left by an interrupted call: the core must recover first, on the slow path.
                 if core.fast_recv_ok and core.inbox is None:
-                    for core.inbox in io.receive:  # no signal handler can run in between: see `StreamIO.fill`
+                    for core.inbox in io.receive:  # no signal handler can run here: see `StreamIO.fill`
                         break
                     data = core.inbox
-                    if core.is_tls:  # what `accept` does without TLS is the next condition, without the call
+                    if core.is_tls:  # without TLS the next condition does the same without a call
                         core.direct = SOME
                         core.direct_limit = max_size
                         data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
@@ -208,59 +208,59 @@ class Socket(BaseSocket):
                 io.fast_recv_failed(self, core, error)
             else:
                 io.end_fast_recv(self)
-            del core  # a reference of a call that is over would look like one of a reader
+            del core  # a reference left after the call would look like a reader's
         if self._datagrams is not None:
             return self._datagrams.receive(self, "recv_some", max_size, flags, timeout).data
         return self._io.read(self, StreamCore.recv_some, timeout, max_size, flags)
 
     def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
-        """Receive ``size`` bytes, not one fewer.
+        """Receive exactly ``size`` bytes.
 
-        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            size: bytes.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            size: number of bytes.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The bytes.
 
         Raises:
-            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
-                readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
         return self._io.read(self, StreamCore.recv_exactly, timeout, size)
 
     def recv_until(
         self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
     ) -> bytes:
-        """Receive everything up to a delimiter, and the delimiter.
+        """Receive all bytes up to a delimiter, the delimiter included.
 
-        A timeout or a cancellation loses nothing: what has arrived stays for the next read.
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            delimiter: one byte at least.
+            delimiter: at least one byte.
             max_length: the most bytes to return, the delimiter included.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The bytes; they end with ``delimiter``.
 
         Raises:
-            LineTooLongError: ``max_length`` bytes came and the delimiter was not among them. They stay readable.
-            EndOfStreamError: the peer was done, or gone, before the delimiter. The bytes that came are its
-                ``partial``, and stay readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            LineTooLongError: the first ``max_length`` bytes do not contain the delimiter. They stay readable.
+            EndOfStreamError: the stream ended, or was reset, before the delimiter. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an empty delimiter; an argument is of the wrong type, or
-                negative.
+            TypeError, ValueError: a datagram socket; an empty delimiter; an argument has the wrong type, or
+                is negative.
         """
         return self._io.read(self, StreamCore.recv_until, timeout, delimiter, max_length)
 
@@ -272,44 +272,45 @@ class Socket(BaseSocket):
         *,
         on_long: str = "truncate",
     ) -> bytes:
-        r"""Receive a line without its end; ``b""`` means that the peer is done.
+        r"""Receive a line without its line ending; ``b""`` means the end of the stream.
 
-        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is ``b"\r\n"``, whichever way it
-        ended. A line that the peer left unfinished is not returned; its bytes stay readable with ``recv`` or
-        ``recv_some``. A timeout or a cancellation loses nothing: what has arrived of a line stays for the next read.
+        A line ends at ``\r\n`` or ``\n``; a lone ``\r`` is data. An empty line is returned as ``b"\r\n"``, with
+        either line ending. An unfinished line at the end of the stream is not returned; its bytes stay readable with
+        ``recv`` or ``recv_some``. A timeout or a cancellation loses nothing: the part of a line that has arrived stays
+        for the next read.
 
         Args:
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
-            max_length: bytes that a line may have, without its end; at least 1.
-            on_long: what to do with a longer line. ``"truncate"`` returns its first ``max_length`` bytes, and the
-                next read goes on with the rest; ``"raise"`` raises and consumes nothing.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+            max_length: the most bytes of a line, without its line ending; at least 1.
+            on_long: how a longer line is treated. ``"truncate"`` returns its first ``max_length`` bytes, and the
+                next read continues with the rest; ``"raise"`` raises ``LineTooLongError`` and consumes nothing.
 
         Returns:
             The line.
 
         Raises:
             LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
-            SocketTimeout: time ran out before the line was complete.
+            SocketTimeout: the timeout expired before the line was complete.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        # The fast lane: a line that was split off ahead, at the cost of `list.pop`.
+        # The fast path: the core has split off this line already.
         lines = self._lines
         if (
             lines
             and flags is SAFE_DISCONN
-            # No line ahead is longer than the default: that is not asked in each call.
+            # No line ahead is longer than the default, which therefore needs no check.
             and (max_length is MAX_LINE_LENGTH or self._fits(check_size(max_length, "max_length")))
             and on_long == "truncate"
             and self._core.undo is None  # type: ignore[union-attr]
-            # Again, for `_fits` is a call, in which `close` may have come. Between here and `del` there is none:
-            # neither a signal handler nor another thread can be in between.
+            # Again: `close` may have run during `_fits`. From here to `del` there is no call, in which a signal
+            # handler or another thread could run.
             and lines
         ):
             line = lines[-1]
@@ -326,53 +327,54 @@ class Socket(BaseSocket):
         *,
         on_long: str = "truncate",
     ) -> int:
-        r"""Receive a line as ``recv_line`` does, and make it the content of ``buffer``.
+        r"""Receive a line like ``recv_line``, and replace the content of ``buffer`` with it.
 
         A timeout or a cancellation loses nothing and leaves the buffer as it was.
 
         Args:
-            buffer: what was in it is replaced; it becomes as long as the line.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
-            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` takes a reset for the end.
-            max_length: bytes that a line may have, without its end; at least 1.
+            buffer: its content is replaced; it becomes as long as the line.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the line for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+            max_length: the most bytes of a line, without its line ending; at least 1.
             on_long: ``"truncate"`` or ``"raise"``, see ``recv_line``.
 
         Returns:
-            How many bytes the line has: 2 for an empty one, which is ``b"\r\n"``, and 0 when the peer is done.
+            The length of the line in bytes: 2 for an empty one (``b"\r\n"``), 0 at the end of the stream.
 
         Raises:
             LineTooLongError: the line is longer, and ``on_long`` is ``"raise"``.
-            SocketTimeout: time ran out before the line was complete.
+            SocketTimeout: the timeout expired before the line was complete.
             ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: ``buffer`` is no bytearray, this is a datagram socket, or another argument is of
-                the wrong type or out of its range.
+            TypeError, ValueError: ``buffer`` is not a bytearray; a datagram socket; another argument has the wrong
+                type, or is out of range.
         """
         require_resizable(buffer)
         buffer[:] = self._io.read(self, RECV_LINE_INTO, timeout, max_length, on_long, flags)
         return len(buffer)
 
     def _fits(self, max_length: int) -> bool:
-        """Whether the next line that was split off ahead has at most ``max_length`` bytes."""
+        """Whether the next line that the core has split off has at most ``max_length`` bytes."""
         return all(len(line) <= max_length for line in self._lines[-1:])
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
-        r"""Return a line if a whole one has arrived, and say what there is if not. It never waits.
+        r"""Return a whole line, or a copy of the part that has arrived. It never waits.
 
         Args:
-            max_length: bytes that a line may have, without its end; at least 1. A longer one is truncated.
+            max_length: the most bytes of a line, without its line ending; at least 1. A longer one is truncated.
 
         Returns:
-            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of what there is
-            of it; ``DISCONNECTED``, with a copy of what the peer left unfinished; or ``NONE`` and ``b""``.
+            ``FULL_LINE`` and the line, an empty one as ``b"\r\n"``; ``PARTIAL_LINE`` and a copy of the part that
+            has arrived; ``DISCONNECTED`` at the end of the stream, with a copy of an unfinished line; or ``NONE``
+            and ``b""``.
 
         Raises:
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; ``max_length`` is no int, or less than 1.
+            TypeError, ValueError: a datagram socket; ``max_length`` is not an int, or is less than 1.
         """
         try:
             line = self._io.read(self, TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
@@ -386,26 +388,26 @@ class Socket(BaseSocket):
         return ReadLineResult.DISCONNECTED, self._core.pending_line()
 
     def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> Iterator[bytes]:
-        """Iterate over the lines that the peer sends, without their ends; an empty one is ``b""``.
+        """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
-        It ends when the peer is done; the bytes of a line that was left unfinished stay readable with ``recv``. A
-        timeout or a cancellation ends this iterator and loses nothing: what has arrived stays for the next read,
-        another ``lines()`` for example.
+        The iterator ends at the end of the stream; the bytes of an unfinished line stay readable with ``recv``. A
+        timeout or a cancellation ends this iterator and loses nothing: the bytes that have arrived stay for the next
+        read, for example another ``lines()``.
 
         Args:
-            max_length: bytes that a line may have, without its end; at least 1.
-            timeout: seconds for each line; None waits for ever, 0 never waits.
+            max_length: the most bytes of a line, without its line ending; at least 1.
+            timeout: seconds for each line; None means no limit, 0 does not wait.
 
         Returns:
             The iterator.
 
         Raises:
             LineTooLongError: a line is longer. Its bytes stay readable.
-            SocketTimeout: time ran out before a line was complete.
+            SocketTimeout: the timeout expired before a line was complete.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or out of its range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
@@ -417,10 +419,10 @@ class Socket(BaseSocket):
 
     def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
         ahead = self._lines
-        unlimited = max_length >= BUFFER_SIZE  # no line is split off ahead that is longer
+        unlimited = max_length >= BUFFER_SIZE  # the core splits off no longer line
         while True:
             line = b""
-            # The core is not kept in a variable: one that an interrupted call has lost would be taken for held.
+            # No variable holds the core: a reference here would look like a reader's.
             if ahead and unlimited and self._core.undo is None:  # type: ignore[union-attr]
                 line = ahead[-1]
                 del ahead[-1]
@@ -431,23 +433,23 @@ class Socket(BaseSocket):
             yield b"" if line == EMPTY_LINE else line
 
     def skip(self, size: int, timeout: float | None = None) -> None:
-        """Receive ``size`` bytes and drop them.
+        """Receive ``size`` bytes and discard them.
 
-        A timeout or a cancellation loses nothing: no byte is dropped, and none leaves the memory, before all of
-        them are there.
+        A timeout or a cancellation loses nothing: all ``size`` bytes are kept in memory until the last of them has
+        arrived, and only then discarded.
 
         Args:
-            size: bytes.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            size: number of bytes.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            EndOfStreamError: the peer was done, or gone, before. The bytes that came are its ``partial``, and stay
-                readable with ``recv`` or ``recv_some``.
-            SocketTimeout: time ran out first.
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
             BusyError: another thread or task is reading.
-            ClosedError: this side closed the socket, before or meanwhile.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument is of the wrong type, or negative.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
         self._io.read(self, StreamCore.skip, timeout, size)
 
@@ -456,22 +458,22 @@ class Socket(BaseSocket):
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
         """Send all of ``data``.
 
-        Whoever sends at the same time takes turns: every ``send`` goes out whole. The buffer is the caller's again
-        when the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` says how many
-        bytes went out. On a datagram socket ``data`` is one datagram.
+        Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
+        changed as soon as the call returns. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent``
+        is the number of bytes sent. On a datagram socket ``data`` is one datagram.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none. An empty one sends nothing on a stream.
-            flags: with ``SAFE_DISCONN`` a peer that is gone is no error: the data cannot be delivered.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``. On a stream an empty one sends nothing.
+            flags: with ``SAFE_DISCONN`` the call returns normally if the peer has closed or reset the connection.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            SocketTimeout: time ran out; on a stream ``bytes_sent`` says how many bytes went out before.
-            BrokenPipeError, ConnectionResetError: the peer is gone, and ``flags`` lack ``SAFE_DISCONN``; or this
-                side has called ``shutdown_write``.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired; on a stream ``bytes_sent`` is the number of bytes sent before.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, and ``flags`` lack
+                ``SAFE_DISCONN``; or this side has called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         io = self._io
         deadline = None
@@ -479,7 +481,7 @@ class Socket(BaseSocket):
             payload: bytes | memoryview = data
             in_kernel = io.kernel_waits
         else:
-            self.last_bytes_sent = 0  # for what is refused here
+            self.last_bytes_sent = 0  # also if an argument is refused below
             payload = as_bytes_like(data)
             check_flags(flags)
             deadline = start_deadline(check_timeout(timeout))
@@ -491,12 +493,12 @@ class Socket(BaseSocket):
             permit = (_NO_PERMITS if writing.queue else free).pop()
         except IndexError:
             permit = self._wait_to_send(payload, deadline)
-        if permit is None:  # it was a datagram
+        if permit is None:  # a datagram was sent
             return
-        # The core is not kept in a variable here: it would look like one that a reader holds.
-        sent, before = 0, self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
+        # No variable holds the core: a reference here would look like a reader's.
+        sent, before = 0, self._core.accepted  # type: ignore[union-attr] # connected: there is a permit
         try:
-            # Mostly all of it fits. If not, and without a deadline, the kernel waits until all is sent.
+            # One system call: if the payload does not fit, the kernel waits until it is sent.
             if in_kernel and payload:
                 sent = io.sender.send(payload, NO_SIGNAL)
             while sent != len(payload) or self._core.unsent:  # type: ignore[union-attr]
@@ -513,10 +515,10 @@ class Socket(BaseSocket):
             if io.quiet_epoch is not process.epoch:
                 io.leave(self)
             if self._core.has_output:  # type: ignore[union-attr]
-                io.send_output(self)  # of a read, which found the lock taken
+                io.send_output(self)  # made by a read that found the lock taken
 
     def _wait_to_send(self, payload: bytes | memoryview, deadline: Deadline | None) -> Permit | None:
-        """Queue for the write lock; or send a datagram and return None."""
+        """Wait for the write lock; on a datagram socket send the datagram and return None."""
         self.last_bytes_sent = 0
         if self._datagrams is not None:
             self.last_bytes_sent = self._datagrams.send(self, "send", payload, deadline)
@@ -524,7 +526,7 @@ class Socket(BaseSocket):
         return self._io.queue_to_write(self, "send", deadline)
 
     def _send_failed(self, error: BaseException, flags: SocketFlag) -> None:
-        """Raise the error that is being handled, unless it says that the peer is gone and ``flags`` allow that."""
+        """Raise ``error``, unless it is a disconnection and ``flags`` has ``SAFE_DISCONN``."""
         is_the_networks = isinstance(error, OSError) and not isinstance(error, SocketTimeout)
         if is_the_networks and not self._is_real(cast("OSError", error), flags, "send"):
             return
@@ -536,12 +538,12 @@ class Socket(BaseSocket):
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> None:
-        """Send many pieces, in order, as if they were one.
+        """Send several buffers, in order, like one.
 
-        For many small messages at once, as a server has that answers a client which did not wait for each answer: it
-        costs one system call and, on TLS, one record where a ``send`` for each costs one of both for every message.
-        The pieces are put together in memory first, so a large one is better off with a ``send`` of its own. A timeout
-        or a cancellation leaves the rest unsent, as of ``send``.
+        Use it for many small messages, for example the answers to pipelined requests: it takes one system call and, on
+        TLS, one record, where a ``send`` per message takes one of both per message. The buffers are joined in memory
+        first, so send a large one with a ``send`` of its own. A timeout or a cancellation leaves the rest unsent, as
+        with ``send``.
 
         Args:
             parts: an iterable of ``bytes`` or other buffers.
@@ -549,8 +551,8 @@ class Socket(BaseSocket):
             timeout: as for ``send``.
 
         Raises:
-            TypeError: ``parts`` is no iterable of buffers (one buffer is none), or this is a datagram socket.
-            SocketTimeout: time ran out; ``bytes_sent`` counts the bytes of all pieces together.
+            TypeError: ``parts`` is not an iterable of buffers (a single buffer is refused); a datagram socket.
+            SocketTimeout: the timeout expired; ``bytes_sent`` counts the bytes of all buffers together.
             BrokenPipeError, ConnectionResetError, ClosedError, OSError, ValueError: as for ``send``.
         """
         self.last_bytes_sent = 0
@@ -564,23 +566,24 @@ class Socket(BaseSocket):
             raise
 
     def send_some(self, data: Buffer, timeout: float | None = None) -> int:
-        """Send what there is room for with one low-level send.
+        """Send as much of ``data`` as one low-level send accepts.
 
-        A timeout or a cancellation has sent nothing.
+        After a timeout or a cancellation nothing was sent.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none.
-            timeout: seconds to wait for room; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``.
+            timeout: seconds to wait for space in the send buffer; None means no limit, 0 does not wait.
 
         Returns:
-            How many bytes went out: at least one, unless ``data`` is empty.
+            The number of bytes sent: at least one, unless ``data`` is empty.
 
         Raises:
-            SocketTimeout: time ran out before there was room.
-            BrokenPipeError, ConnectionResetError: the peer is gone, or this side has called ``shutdown_write``.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before there was space in the send buffer.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: an argument is of the wrong type, or negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -601,19 +604,19 @@ class Socket(BaseSocket):
             self._io.release_permit(self)
 
     def try_send(self, data: Buffer) -> bool:
-        """Send ``data`` as far as there is room, and say whether all of it went out. It never waits.
+        """Send as much of ``data`` as the send buffer has space for. It never waits.
 
-        It is a plain call in both flavours. ``last_bytes_sent`` says how many bytes went out.
+        This is a plain call in both flavours. ``last_bytes_sent`` is the number of bytes sent.
 
         Args:
-            data: ``bytes`` or another buffer, ``str`` is none.
+            data: ``bytes`` or another buffer, not ``str``.
 
         Returns:
-            True only if all of it went out: False if there was room for a part or nothing, if another task or thread
-            is sending, and after any error of the socket.
+            True if all of ``data`` was sent. False if only a part or nothing was sent, if another task or thread is
+            sending, and after any error of the socket.
 
         Raises:
-            TypeError: ``data`` is no buffer.
+            TypeError: ``data`` is not a buffer.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -640,19 +643,19 @@ class Socket(BaseSocket):
         return self
 
     def shutdown_write(self, timeout: float | None = None) -> None:
-        """Send the end of the stream, and go on reading: half-close.
+        """Send the end of the stream; reading stays possible (half-close).
 
-        It waits for those who are sending. A timeout or a cancellation leaves the stream as it is, open for
-        writing. A peer that is gone needs no telling.
+        The call first waits for sends that are under way. A timeout or a cancellation leaves the stream as it is,
+        open for writing. It is no error if the peer has closed or reset the connection.
 
         Args:
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Raises:
-            SocketTimeout: time ran out first.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: the socket was never connected.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         deadline = start_deadline(check_timeout(timeout))
         permit = self._io.acquire_permit(self, "shutdown_write", deadline)
@@ -677,25 +680,25 @@ class Socket(BaseSocket):
     ) -> int:
         """Send one datagram.
 
-        A timeout or a cancellation has sent nothing.
+        After a timeout or a cancellation nothing was sent.
 
         Args:
-            address: a name, of which the first address is used, or an address; on a Unix socket the path.
+            address: an address, or a name, whose first address is used; on a Unix socket the path.
             port: 0 to 65535; not used on a Unix socket.
-            data: ``bytes`` or another buffer, ``str`` is none. An empty one is a datagram too.
-            flags: none makes a difference here.
-            timeout: seconds for the whole call, finding the name included; None waits for ever, 0 never waits.
+            data: ``bytes`` or another buffer, not ``str``. An empty one is sent as an empty datagram.
+            flags: without effect here.
+            timeout: seconds for the whole call, name resolution included; None means no limit, 0 does not wait.
 
         Returns:
-            How many bytes were sent: all of them.
+            The number of bytes sent: all of ``data``.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             socket.gaierror: the name does not resolve.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: too large (``EMSGSIZE``), no route, or an earlier datagram was refused
-                (``ConnectionRefusedError``); the socket keeps working.
-            TypeError, ValueError: a stream socket; an argument is of the wrong type, or out of its range.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the datagram is too large (``EMSGSIZE``), there is no route, or an earlier datagram was refused
+                (``ConnectionRefusedError``); the socket stays usable.
+            TypeError, ValueError: a stream socket; an argument has the wrong type, or is out of range.
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
@@ -709,7 +712,7 @@ class Socket(BaseSocket):
         return sent
 
     def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
-        """Where a datagram goes: a path, or the first address of the name."""
+        """Return the address to send a datagram to: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
             return unix_path(str(address) if isinstance(address, IpAddress) else address)
         return resolve(self, self._guard, "send_to", *check_peer_arguments(address, port), deadline)[0][4]
@@ -717,25 +720,25 @@ class Socket(BaseSocket):
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
     ) -> Datagram:
-        """Receive one datagram and its sender.
+        """Receive one datagram and the address of its sender.
 
-        An empty datagram is a datagram, not an end. A timeout or a cancellation takes no datagram away.
+        An empty datagram is a datagram, not an end. A timeout or a cancellation loses no datagram.
 
         Args:
-            size: bytes to keep of it at most; the rest of a larger one is gone, and ``truncated`` says so.
+            size: the most bytes to keep; the rest of a larger datagram is lost, and ``truncated`` is true.
             flags: ``PEEK`` leaves the datagram for the next call.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             A ``Datagram``: ``(data, address)``, and ``truncated``.
 
         Raises:
-            SocketTimeout: time ran out before a datagram came.
+            SocketTimeout: the timeout expired before a datagram arrived.
             BusyError: another thread or task is receiving.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
-                working.
-            TypeError, ValueError: a stream socket; an argument is of the wrong type, or negative.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or a similar error; the
+                socket stays usable.
+            TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
         return self._require_datagrams("recv_from").receive(self, "recv_from", size, flags, timeout)
 
@@ -746,27 +749,27 @@ class Socket(BaseSocket):
         flags: SocketFlag = SAFE_DISCONN,
         timeout: float | None = None,
     ) -> ReceivedInto:
-        """Receive one datagram into the caller's buffer, as ``recv_from`` does.
+        """Receive one datagram into the caller's buffer, like ``recv_from``.
 
-        A timeout or a cancellation takes no datagram away and leaves the buffer as it was.
+        A timeout or a cancellation loses no datagram and leaves the buffer as it was.
 
         Args:
-            buffer: something writable and contiguous.
-            size: bytes to keep of the datagram at most; None means the whole buffer.
+            buffer: a writable, contiguous buffer.
+            size: the most bytes to keep of the datagram; None means the length of the buffer.
             flags: ``PEEK`` leaves the datagram for the next call.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             A ``ReceivedInto``: ``(size, address)``, and ``truncated``.
 
         Raises:
-            SocketTimeout: time ran out before a datagram came.
+            SocketTimeout: the timeout expired before a datagram arrived.
             BusyError: another thread or task is receiving.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or the like; the socket keeps
-                working.
-            TypeError: a stream socket, or the buffer cannot be written to.
-            ValueError: ``size`` is negative or more than the buffer has, or ``timeout`` is negative.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or a similar error; the
+                socket stays usable.
+            TypeError: a stream socket, or the buffer is not writable.
+            ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
         return self._require_datagrams("recv_from_into").receive_into(
@@ -782,26 +785,26 @@ class Socket(BaseSocket):
     # Connecting.
 
     def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
-        """Connect to a host, to each of its addresses in turn until one answers.
+        """Connect to a host: try each of its addresses in turn until one accepts the connection.
 
-        The addresses are those of the socket's own family; see ``dial`` for both, raced. A datagram socket sends
-        nothing: it only learns whom ``send`` and ``recv`` are for. After an error, a timeout or a cancellation the
-        socket is unconnected, keeps its options, and may be connected again.
+        Only addresses of the socket's own family are tried; ``dial`` races those of both. On a datagram socket the
+        call sends nothing: it sets the peer of ``send`` and ``recv``. After an error, a timeout or a cancellation
+        the socket is unconnected, keeps its options, and may be connected again.
 
         Args:
             address: a name or an address.
             port: 0 to 65535.
-            timeout: seconds for the whole call, finding the name included; None waits for ever.
+            timeout: seconds for the whole call, name resolution included; None means no limit.
 
         Raises:
-            SocketTimeout: time ran out first.
+            SocketTimeout: the timeout expired.
             socket.gaierror: the name does not resolve.
             BusyError: another thread or task is connecting this socket.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: the last address's error (``ConnectionRefusedError``, ...), or the socket is connected or
-                listening already.
-            TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument is of the wrong type, or out of
-                its range.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the error of the last address (``ConnectionRefusedError``, ...), or the socket is already
+                connected or listening.
+            TypeError, ValueError: a Unix socket (see ``connect_unix``); an argument has the wrong type, or is out of
+                range.
         """
         host, port = check_peer_arguments(address, port)
         deadline = start_deadline(check_timeout(timeout))
@@ -820,15 +823,15 @@ class Socket(BaseSocket):
 
         Args:
             path: a path, or on Linux an abstract name (a leading NUL).
-            timeout: seconds for the whole call; None waits for ever.
+            timeout: seconds for the whole call; None means no limit.
 
         Raises:
-            SocketTimeout: time ran out before the listener had room for one more.
+            SocketTimeout: the timeout expired while the listener's backlog was full.
             BusyError: another thread or task is connecting this socket.
-            ClosedError: this side closed the socket, before or meanwhile.
-            OSError: nobody listens there (``ConnectionRefusedError``), nothing is there (``FileNotFoundError``), or
-                the socket is connected or listening already.
-            TypeError, ValueError: an IP socket (see ``connect``); no path, an empty one or one that is too long.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: no socket listens there (``ConnectionRefusedError``), the path does not exist
+                (``FileNotFoundError``), or the socket is already connected or listening.
+            TypeError, ValueError: an IP socket (see ``connect``); ``path`` is not a path, empty, or too long.
         """
         where = unix_path(path)
         deadline = start_deadline(check_timeout(timeout))
@@ -841,7 +844,7 @@ class Socket(BaseSocket):
     def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
-        """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
+        """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
         if self._spoiled:
             self._renew()
         target = targets[0]
@@ -852,7 +855,7 @@ class Socket(BaseSocket):
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
-                    # Without a number it is a signal handler's, which is not to be taken for the address's.
+                    # An error without a number is a signal handler's, not that of the address.
                     if position == len(targets) or isinstance(error, WirelineError) or error.errno is None:
                         raise
                     self._renew()
@@ -861,18 +864,16 @@ class Socket(BaseSocket):
                 self._handshake_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
-                # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
+                # A descriptor that failed cannot connect again. If `_renew` fails, the next connect renews it.
                 self._spoiled = True
-                if (
-                    self._state is State.CONNECTED
-                ):  # an exception came when it was connected, and not returned yet
+                if self._state is State.CONNECTED:  # a signal handler raised after the connection was made
                     self._unconnected()
                 with contextlib.suppress(OSError):
                     self._renew()
             raise
 
     def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
-        """Make the handshake before any call may use the connection."""
+        """Do the TLS handshake before any other call may use the connection."""
         try:
             self._io.handshake(self, tls_core, operation, deadline)
         except BaseException:
@@ -885,25 +886,26 @@ class Socket(BaseSocket):
     def accept_addr(
         self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
     ) -> Accepted:
-        """Accept a connection; return its socket and who it is.
+        """Accept a connection and return its socket and address.
 
-        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
-        there for the next call.
+        The new socket is buffered if this one is. A timeout or a cancellation accepts no client: one that has
+        connected stays for the next call. A TLS listener finishes the handshake before it returns, and closes a client
+        whose handshake does not succeed.
 
         Args:
-            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
-            inheritable: whether a program that this process executes gets the new descriptor too.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: with ``SAFE_DISCONN`` a client that disconnected before it was accepted is skipped.
+            inheritable: whether programs that this process executes inherit the new descriptor.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
-            An ``Accepted``: ``(client, address)``. The address of a Unix client is its path, ``""`` as a rule, and
+            An ``Accepted``: ``(client, address)``. The address of a Unix client is its path, usually ``""``, and
             port 0.
 
         Raises:
-            SocketTimeout: time ran out before anybody connected.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before a client connected, or before its TLS handshake was done.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         return self._accept("accept_addr", flags, inheritable, timeout)
 
@@ -912,22 +914,23 @@ class Socket(BaseSocket):
     ) -> Socket:
         """Accept a connection and return its socket.
 
-        The new socket is buffered if this one is. A timeout or a cancellation accepts nobody: who has connected is
-        there for the next call.
+        The new socket is buffered if this one is. A timeout or a cancellation accepts no client: one that has
+        connected stays for the next call. A TLS listener finishes the handshake before it returns, and closes a client
+        whose handshake does not succeed.
 
         Args:
-            flags: with ``SAFE_DISCONN`` a client that went away before it was accepted is skipped.
-            inheritable: whether a program that this process executes gets the new descriptor too.
-            timeout: seconds for the whole call; None waits for ever, 0 never waits.
+            flags: with ``SAFE_DISCONN`` a client that disconnected before it was accepted is skipped.
+            inheritable: whether programs that this process executes inherit the new descriptor.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
         Returns:
             The client's socket.
 
         Raises:
-            SocketTimeout: time ran out before anybody connected.
-            ClosedError: this side closed the socket, before or meanwhile.
+            SocketTimeout: the timeout expired before a client connected, or before its TLS handshake was done.
+            ClosedError: this side closed the socket, before or during the call.
             OSError: no descriptor is left (``EMFILE``, ``ENFILE``), or the socket is not listening.
-            TypeError, ValueError: a datagram socket; ``timeout`` is no number, or negative.
+            TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
         return self._accept("accept", flags, inheritable, timeout).client
 
@@ -962,14 +965,15 @@ class Socket(BaseSocket):
         return Accepted(self._accepted(sock, address, inheritable), address)
 
     def try_accept_addr(self) -> tuple[AcceptResult, Socket | None, Address | None]:
-        """Accept a connection if somebody has connected. It never waits.
+        """Accept a connection if a client has connected. It never waits.
 
         Returns:
-            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. Of a TLS listener
-            also ``NO_HANDSHAKE``, None and None: a client has come, and is handed out by a later call, when the
-            handshake is done; or another thread is in this call. A client that takes more than 10 s is
-            closed. 256 clients are kept at most, and a call looks only at those that have sent something. Further
-            ones wait to be accepted, and take the place of a client that has been in its handshake for a second.
+            ``SUCCESS``, the client's socket and its address; or ``NO_CLIENT``, None and None. A TLS listener may also
+            return ``NO_HANDSHAKE``, None and None: a client is in its handshake, and a later call returns it when the
+            handshake is done; or another thread is in this call. A client whose handshake takes more than 10 s is
+            closed. At most 256 clients are in their handshake, and a call looks only at those that have sent
+            something. Further clients wait to be accepted; one of them takes the place of a client that has been in
+            its handshake for more than 1 s.
 
         Raises:
             ClosedError: this side closed the socket.
@@ -986,7 +990,7 @@ class Socket(BaseSocket):
         return AcceptResult.SUCCESS, accepted.client, accepted.address
 
     def _accept_now(self) -> Accepted | None:
-        """A client that has connected; None if none has."""
+        """Return a client that has connected; None if there is none."""
         try:
             return self._accept_plain("try_accept_addr", SAFE_DISCONN, False, start_deadline(0))
         except SocketTimeout:
@@ -1020,12 +1024,12 @@ class Socket(BaseSocket):
         return Use(self._guard, operation)
 
     def _use_alone(self, operation: str) -> AbstractContextManager[socket.socket]:
-        """The same, and refuse a second thread that connects."""
+        """Hold the descriptor, and refuse a second thread that connects."""
         return Use(self._guard, operation, alone=True)
 
     def _inherit(self) -> None:
         self._io.inherit()
-        if self._closing.locked():  # by another thread, in this moment
+        if self._closing.locked():  # by another thread, during this call
             self._io.quiet_epoch = None
 
     def _is_in_use(self) -> bool:
@@ -1049,7 +1053,7 @@ class Socket(BaseSocket):
         return self._guard.disposed
 
     def _give_up(self) -> int:
-        # `detach` is a close that keeps the descriptor, and unlike `close` it does not send calls away.
+        # Like `close`, but the descriptor stays open, and a socket in use is refused.
         self._guard.give_up()
         self._io.quiet_epoch = None
         return super()._give_up()
@@ -1063,7 +1067,7 @@ class Socket(BaseSocket):
         self._io.send_output(self)
 
     def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None:
-        """Go over to TLS: ``SslContext.wrap_connected_socket``."""
+        """Begin TLS on the connection, for ``SslContext.wrap_connected_socket``."""
         deadline = start_deadline(check_timeout(timeout))
         self._upgrade_by(tls_core, deadline, "wrap_connected_socket", leftover)
 
@@ -1089,7 +1093,7 @@ class Socket(BaseSocket):
 
 
 class Accepted(NamedTuple):
-    """A connection that was accepted, and who made it."""
+    """A connection that was accepted, and the address of its peer."""
 
     client: Socket
     address: Address

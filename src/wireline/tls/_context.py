@@ -414,8 +414,7 @@ class SslContext(MutableSettings):
 def _make_core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
     if not shared:
         return TlsCore(engine, buffered=buffered)
-    # A lock that its holder may take again: OpenSSL calls back in the midst of a handshake, and a callback may ask
-    # the socket something.
+    # A reentrant lock: OpenSSL calls callbacks during a handshake, and a callback may call methods of the socket.
     return LockedTlsCore(engine, threading.RLock(), buffered=buffered)
 
 
