@@ -63,7 +63,7 @@ class Sender(Protocol):
 
     def send(self, data: bytes | memoryview, flags: int, /) -> int:
         """Send the front of ``data`` in one attempt; return how many bytes were taken."""
-        raise NotImplementedError
+        ...
 
     def shutdown(self, how: int, /) -> None:
         """End the stream that is sent."""

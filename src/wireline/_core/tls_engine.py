@@ -81,7 +81,7 @@ class Policy(Protocol):
     @property
     def ragged_eof(self) -> bool:
         """Whether the end of the TCP stream is an end of the TLS stream as well, knowingly."""
-        raise NotImplementedError
+        ...
 
     def prepare(self, obj: ssl.SSLObject) -> None:
         """Do what has to be done to a connection before its handshake."""
@@ -91,11 +91,11 @@ class Policy(Protocol):
 
     def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Say more about a handshake that failed: the same error, or a better one."""
-        raise NotImplementedError
+        ...
 
     def wants_every_ticket(self, obj: ssl.SSLObject) -> bool:
         """Whether ``store_session`` is to be called after each session ticket, and not once with the first data."""
-        raise NotImplementedError
+        ...
 
     def store_session(self, obj: ssl.SSLObject) -> None:
         """The peer has sent a ticket or application data: its session is complete and may be kept.
