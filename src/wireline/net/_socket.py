@@ -490,9 +490,9 @@ class Socket(BaseSocket):
         try:
             permit = (_NO_PERMITS if writing.queue else free).pop()
         except IndexError:
-            permit = self._wait_to_send(payload, deadline)
-        if permit is None:  # it was a datagram
-            return
+            permit = None
+        if permit is None and (permit := self._wait_to_send(payload, deadline)) is None:
+            return  # it was a datagram
         # The core is not kept in a variable here: it would look like one that a reader holds.
         sent, before = 0, self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
         try:
