@@ -207,6 +207,9 @@ class Socket(BaseSocket):
             except BaseException as error:  # noqa: BLE001 -- raised again there
                 io.fast_recv_failed(self, core, error)
             else:
+                core_slot += (
+                    self._guard.cores
+                )  # before a call, in which a signal handler can raise an exception
                 io.end_fast_recv(self)
             del core  # a reference of a call that is over would look like one of a reader
         if self._datagrams is not None:
@@ -494,8 +497,10 @@ class Socket(BaseSocket):
         if permit is None and (permit := self._wait_to_send(payload, deadline)) is None:
             return  # it was a datagram
         # The core is not kept in a variable here: it would look like one that a reader holds.
-        sent, before = 0, self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
+        sent = 0
+        before: int | None = None
         try:
+            before = self._core.accepted  # type: ignore[union-attr] # it is there: the lock was free
             # Mostly all of it fits. If not, and without a deadline, the kernel waits until all is sent.
             if in_kernel and payload:
                 sent = io.sender.send(payload, NO_SIGNAL)
@@ -504,7 +509,9 @@ class Socket(BaseSocket):
             self.last_bytes_sent = sent
         except BaseException as error:  # noqa: BLE001 -- raised again below
             # A signal handler may have interrupted the core after it took bytes, and before they were counted here.
-            self.last_bytes_sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
+            if before is not None:
+                sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
+            self.last_bytes_sent = sent
             self._send_failed(error, flags)
         finally:
             free += writing.permits
