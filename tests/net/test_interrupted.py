@@ -254,6 +254,25 @@ def test_FA7_a_traceback_that_is_kept_does_not_keep_the_permit(
     assert kept.tb is not None
 
 
+def test_bytes_of_an_interrupted_read_begin_the_handshake_that_follows(
+    contexts: tuple[SslContext, SslContext],
+) -> None:
+    """They were taken for the end of the stream."""
+    one, other = (Socket.from_socket(each) for each in socket.socketpair())
+    with one, other:
+        connecting = threading.Thread(
+            target=contexts[1].wrap_connected_socket,
+            args=(other, Handshake.AS_CLIENT, "127.0.0.1"),
+            kwargs={"timeout": PATIENCE},
+        )
+        connecting.start()
+        assert one._core is not None
+        one._core.inbox = one._sock.recv(65_536)
+        contexts[0].wrap_connected_socket(one, Handshake.AS_SERVER, timeout=PATIENCE, leftover="tls")
+        connecting.join()
+        assert one.got_handshake
+
+
 def test_FA7_an_iterator_of_lines_does_not_keep_a_lost_core(pair: tuple[Socket, Socket]) -> None:
     """FA7: the same, while an iterator of lines was alive."""
     sock, peer = pair
