@@ -245,6 +245,32 @@ def test_a_socket_is_closed_without_the_collector_after_a_send_has_failed(
         gc.enable()
 
 
+def test_a_socket_is_closed_without_the_collector_after_a_handshake_has_failed() -> None:
+    """The exception kept itself by a variable of a frame of its traceback."""
+
+    def answer(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1)
+            peer.sendall(b"this is not TLS\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=answer, args=(listener,))
+        answering.start()
+        sock = Socket()
+        testing.TestCA().context().wrap_socket(sock, "localhost")
+        gc.disable()
+        try:
+            with contextlib.suppress(OSError):
+                sock.connect("127.0.0.1", listener.getsockname()[1], 5)
+                pytest.fail("there was no handshake")
+            answering.join()
+            with pytest.warns(ResourceWarning, match="unclosed <wireline.net.Socket fd="):
+                del sock
+        finally:
+            gc.enable()
+
+
 @pytest.mark.parametrize("timeout", [None, 0.0])
 def test_the_error_of_a_send_that_cannot_begin_has_no_context(timeout: float | None) -> None:
     with Socket() as sock, pytest.raises(OSError) as unconnected:
