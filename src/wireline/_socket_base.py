@@ -55,7 +55,7 @@ from wireline.address import (
     to_display_address,
     unix_path,
 )
-from wireline.errors import ClosedError, SockAddr
+from wireline.errors import ClosedError, SockAddr, copy_for_reraise
 from wireline.options import (
     AF_INET,
     AF_INET6,
@@ -434,7 +434,8 @@ class BaseSocket:
     def _note_reset(self, error: OSError) -> None:
         """Keep the reset that a send has reported, so that the reads report it too (R12)."""
         if isinstance(error, ConnectionResetError) and self._core is not None:
-            self._core.pending_reset = error.with_traceback(None)
+            # A copy: the frames of the one that is raised would keep the socket alive.
+            self._core.pending_reset = copy_for_reraise(error)
 
     # Addresses and binding.
 

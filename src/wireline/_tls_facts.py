@@ -75,6 +75,7 @@ def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) 
     """
     if plaintext_core.is_tls:
         raise tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
+    plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":

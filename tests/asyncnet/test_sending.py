@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import pytest
 
@@ -14,7 +16,9 @@ from tests.asyncnet.loops import WAYS, Way, turns
 from tests.asyncnet.streams import drain, narrow_wire, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
+from wireline._validation import Buffer
 from wireline.asyncnet import AsyncSocket
+from wireline.testing import async_pair
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 
@@ -144,6 +148,52 @@ async def test_W9_try_send_is_a_plain_call_that_says_how_much_went_out(way: Way)
         with pytest.raises(TypeError):
             sock.try_send("text")  # type: ignore[arg-type]
         assert sock.last_bytes_sent == 0
+
+
+class Framed(AsyncSocket):
+    """Its messages begin with their length."""
+
+    async def send(
+        self, data: Buffer, flags: SocketFlag = SocketFlag.SAFE_DISCONN, timeout: float | None = None
+    ) -> None:
+        await self.send_many([bytes([len(memoryview(data))]), data], flags, timeout)
+
+
+async def test_send_many_sends_by_itself_and_a_subclass_may_send_by_it(way: Way) -> None:
+    ours, peer = socket.socketpair()
+    with contextlib.closing(Framed.from_socket(ours)) as sock, peer:
+        await sock.send(b"abc")
+        assert sock.last_bytes_sent == 4
+        assert peer.recv(10) == b"\x03abc"
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+async def test_a_socket_is_closed_without_the_collector_after_a_send_has_failed(
+    way: Way, kind: Literal["tcp", "tls"]
+) -> None:
+    """The reset is kept for the next read: it must not keep the frames of the send."""
+    sock, peer = await async_pair(kind)
+    fd = sock.fileno()
+    peer.close(linger=0)
+    with pytest.raises(ConnectionResetError):
+        await sock.send(b"x", SocketFlag(0), 5)
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning, match=f"unclosed <wireline.asyncnet.AsyncSocket fd={fd}"):
+            del sock
+    finally:
+        gc.enable()
+
+
+async def test_the_error_of_a_send_that_waited_does_not_name_the_attempt_before(way: Way) -> None:
+    sock, peer = await async_pair("tcp")
+    sending = asyncio.ensure_future(sock.send(bytes(20_000_000), SocketFlag(0)))
+    await turns(3)
+    assert sock._fd.open_write_queue().busy
+    peer.close(linger=0)
+    with contextlib.closing(sock), pytest.raises(ConnectionError) as caught:
+        await sending
+    assert not isinstance(caught.value.__context__, BlockingIOError)
 
 
 def test_try_send_needs_no_loop() -> None:

@@ -11,11 +11,12 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from typing import Literal
 
 import pytest
 import trustme
 
-from wireline import BusyError, ClosedError, SockOpt
+from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext
 
@@ -224,6 +225,60 @@ def test_a_socket_that_is_forgotten_open_is_closed_with_a_warning() -> None:
         del sock
         gc.collect()
     assert not is_open(fd)
+
+
+@pytest.mark.parametrize("kind", ["tcp", "tls"])
+def test_a_socket_is_closed_without_the_collector_after_a_send_has_failed(
+    kind: Literal["tcp", "tls"],
+) -> None:
+    """The reset is kept for the next read: it must not keep the frames of the send."""
+    sock, peer = testing.pair(kind)
+    fd = sock.fileno()
+    peer.close(linger=0)
+    with pytest.raises(ConnectionResetError):
+        sock.send(b"x", SocketFlag(0), 5)
+    gc.disable()
+    try:
+        with pytest.warns(ResourceWarning, match=f"unclosed <wireline.net.Socket fd={fd}"):
+            del sock
+    finally:
+        gc.enable()
+
+
+def test_a_socket_is_closed_without_the_collector_after_a_handshake_has_failed() -> None:
+    """The exception kept itself by a variable of a frame of its traceback."""
+
+    def answer(listener: socket.socket) -> None:
+        peer, _ = listener.accept()
+        with peer:
+            peer.recv(1)
+            peer.sendall(b"this is not TLS\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=answer, args=(listener,))
+        answering.start()
+        sock = Socket()
+        testing.TestCA().context().wrap_socket(sock, "localhost")
+        gc.disable()
+        try:
+            with contextlib.suppress(OSError):
+                sock.connect("127.0.0.1", listener.getsockname()[1], 5)
+                pytest.fail("there was no handshake")
+            answering.join()
+            with pytest.warns(ResourceWarning, match="unclosed <wireline.net.Socket fd="):
+                del sock
+        finally:
+            gc.enable()
+
+
+@pytest.mark.parametrize("timeout", [None, 0.0])
+def test_the_error_of_a_send_that_cannot_begin_has_no_context(timeout: float | None) -> None:
+    with Socket() as sock, pytest.raises(OSError) as unconnected:
+        sock.send(b"x", timeout=timeout)
+    with pytest.raises(ClosedError) as closed:
+        sock.send(b"x", timeout=timeout)
+    assert unconnected.value.__context__ is None
+    assert closed.value.__context__ is None
 
 
 def test_a_socket_that_never_came_to_be_is_forgotten_silently() -> None:

@@ -11,12 +11,15 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from tests.net.interrupting import at_instructions, by_signals, in_except
 from wireline import BusyError
+from wireline._core.tls import TlsCore
 from wireline.net import Socket
+from wireline.net._stream_io import StreamIO
 from wireline.testing import TestCA
 from wireline.tls import Handshake, SslContext
 
@@ -215,6 +218,59 @@ def test_FA7_a_core_that_an_exception_lost_is_found_again(pair: tuple[Socket, So
     sock.close(linger=0)
     with pytest.raises(OSError, match="Bad file"):
         socket.socket(fileno=fd)
+
+
+def interrupt(*_: object) -> NoReturn:
+    """In place of a function of the library: a signal handler can raise before its first instruction."""
+    raise ZeroDivisionError
+
+
+def test_FA7_a_traceback_that_is_kept_does_not_keep_the_core(
+    pair: tuple[Socket, Socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, peer = pair
+    peer.send(b"one")
+    assert sock.recv_some() == b"one"
+    peer.send(b"two, three")
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamIO, "end_fast_recv", interrupt)
+        with pytest.raises(ZeroDivisionError) as kept:
+            sock.recv_some(3)
+    assert sock.recv_exactly(10, PATIENCE) == b"two, three"
+    assert kept.tb is not None
+
+
+@pytest.mark.parametrize("pair", ["tls"], indirect=True)
+def test_FA7_a_traceback_that_is_kept_does_not_keep_the_permit(
+    pair: tuple[Socket, Socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, peer = pair
+    with monkeypatch.context() as patch:
+        patch.setattr(TlsCore, "accepted", property(interrupt))
+        with pytest.raises(ZeroDivisionError) as kept:
+            sock.send(b"lost")
+    sock.send(b"one", timeout=PATIENCE)
+    assert peer.recv_some(timeout=PATIENCE) == b"one"
+    assert kept.tb is not None
+
+
+def test_bytes_of_an_interrupted_read_begin_the_handshake_that_follows(
+    contexts: tuple[SslContext, SslContext],
+) -> None:
+    """They were taken for the end of the stream."""
+    one, other = (Socket.from_socket(each) for each in socket.socketpair())
+    with one, other:
+        connecting = threading.Thread(
+            target=contexts[1].wrap_connected_socket,
+            args=(other, Handshake.AS_CLIENT, "127.0.0.1"),
+            kwargs={"timeout": PATIENCE},
+        )
+        connecting.start()
+        assert one._core is not None
+        one._core.inbox = one._sock.recv(65_536)
+        contexts[0].wrap_connected_socket(one, Handshake.AS_SERVER, timeout=PATIENCE, leftover="tls")
+        connecting.join()
+        assert one.got_handshake
 
 
 def test_FA7_an_iterator_of_lines_does_not_keep_a_lost_core(pair: tuple[Socket, Socket]) -> None:

@@ -246,7 +246,10 @@ class TlsEngine:
             return False
         except ssl.SSLError as error:
             failure = self.set_fatal_error(self.policy.annotate_error(error))
-            raise failure from failure.__cause__
+            try:
+                raise failure from failure.__cause__
+            finally:
+                del failure  # its traceback keeps this frame, and those of the socket
         except Exception as error:  # of a callback that OpenSSL made, and that `ssl` kept: a key log, a trace
             raise self.set_fatal_error(_broken_off(error)) from error
         try:

@@ -581,7 +581,8 @@ class AsyncSocket(BaseSocket):
         self._open_sock("send_many")
         self._require("send_many", datagram=False)
         try:
-            await self.send(payload, flags, timeout)
+            # Not the method of a subclass, which may be made of `send_many`.
+            await AsyncSocket.send(self, payload, flags, timeout)
         except (OSError, WirelineError) as error:
             rename_operation(error, "send", "send_many")
             raise

@@ -300,6 +300,7 @@ class StreamIO:
                     sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
                 except BlockingIOError:
                     send = Send(self.fd.sock, payload, sent)
+                if send is not None:  # not inside `except`, which would be the context of its errors
                     await self._send_remaining("send", send, deadline)
                     sent = send.sent
                 if core.unsent:

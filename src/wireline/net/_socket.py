@@ -207,6 +207,8 @@ class Socket(BaseSocket):
             except BaseException as error:  # noqa: BLE001 -- raised again there
                 io.fast_recv_failed(self, core, error)
             else:
+                # Before a call, in which a signal handler can raise an exception.
+                core_slot += self._guard.cores
                 io.end_fast_recv(self)
             del core  # a reference left after the call would look like a reader's
         if self._datagrams is not None:
@@ -492,12 +494,14 @@ class Socket(BaseSocket):
         try:
             permit = (_NO_PERMITS if writing.queue else free).pop()
         except IndexError:
-            permit = self._wait_to_send(payload, deadline)
-        if permit is None:  # a datagram was sent
-            return
+            permit = None
+        if permit is None and (permit := self._wait_to_send(payload, deadline)) is None:
+            return  # a datagram was sent
         # No variable holds the core: a reference here would look like a reader's.
-        sent, before = 0, self._core.accepted  # type: ignore[union-attr] # connected: there is a permit
+        sent = 0
+        before: int | None = None
         try:
+            before = self._core.accepted  # type: ignore[union-attr] # connected: there is a permit
             # One system call: if the payload does not fit, the kernel waits until it is sent.
             if in_kernel and payload:
                 sent = io.sender.send(payload, NO_SIGNAL)
@@ -506,7 +510,9 @@ class Socket(BaseSocket):
             self.last_bytes_sent = sent
         except BaseException as error:  # noqa: BLE001 -- raised again below
             # A signal handler may have interrupted the core after it took bytes, and before they were counted here.
-            self.last_bytes_sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
+            if before is not None:
+                sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
+            self.last_bytes_sent = sent
             self._send_failed(error, flags)
         finally:
             free += writing.permits

@@ -247,9 +247,7 @@ class StreamIO:
             raise
 
     def end_fast_recv(self, owner: BaseSocket) -> None:
-        """Put the core back after a receive of ``recv_some`` that has no answer yet; what it gave is in the core."""
-        core_slot = self.core_slot
-        core_slot += self._guard.cores
+        """End a receive of ``recv_some`` that has no answer yet: the core is back, and what it gave is in the core."""
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
             raise_if_closed(owner, "recv_some")  # then it was `close` that woke us
@@ -262,6 +260,8 @@ class StreamIO:
         elif isinstance(error, OSError) and self.is_the_systems(error):
             if not isinstance(error, BlockingIOError):  # that is where the kernel does not wait
                 core.inbox = error
+            core_slot = self.core_slot
+            core_slot += self._guard.cores
             self.end_fast_recv(owner)
             return
         else:
