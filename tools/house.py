@@ -42,6 +42,7 @@ LIMITS = {
 NOT_YET = {
     "private names on Socket": 87,
     "private names on AsyncSocket": 93,
+    "functions over 14 branches": 1,
     "private attributes reached across files": 18,
     "private attributes reached without a reason": 18,
     "files of a recv_line: blocking TCP": 5,

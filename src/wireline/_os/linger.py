@@ -432,7 +432,7 @@ class _LingerThread:
         try:
             self._start_deadline = time.monotonic() + _START_TIMEOUT
             background.start("wireline-linger", self._run)
-        except Exception:  # noqa: BLE001 -- any error means that there is no thread
+        except (RuntimeError, MemoryError):  # no thread: the limit, or no memory for one
             self._start_deadline = 0.0
             self._serve_without_thread()
         except BaseException:  # of a signal handler: the thread may have been started or not
