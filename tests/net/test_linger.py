@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -517,6 +518,32 @@ def test_at_exit_it_waits_while_something_is_unsent(pair: Pair, monkeypatch: pyt
     assert 0.1 <= time.monotonic() - start < TOO_LONG, "as long as it may"
     there.close()
     join()
+
+
+def test_T4_the_exit_waits_for_a_thread_that_begins_at_that_moment(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit saw no thread, the thread took the queue, and the exit found it empty: the process ended too early."""
+    monkeypatch.setattr(linger, "DEFAULT_LINGER", 0.1)
+    linger_thread = _LingerThread()
+    here, there = pair
+    fill(here)
+    taken: list[_LingeringSocket] = []
+
+    class Beginning(dict[str, Any]):
+        def __contains__(self, key: object) -> bool:
+            taken.extend(linger_thread._take_queued())
+            return False
+
+    linger_thread._all[unsent := lingering(here)] = None
+    linger_thread._queue.append(unsent)
+    linger_thread._active = Beginning()
+    start = time.monotonic()
+    linger_thread.wait_at_exit()
+    assert taken == [unsent]
+    assert time.monotonic() - start >= 0.1
+    here.close()
+    there.close()
 
 
 def test_at_exit_it_does_not_wait_for_what_has_arrived(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -544,7 +544,7 @@ class _LingerThread:
         while (now := time.monotonic()) < limit:
             if _ACTIVE not in self._active and now >= self._start_deadline:
                 self._linger_inline(self._take_queued(), limit - now)
-                return
+            # Not the queue alone: a thread that began a moment ago may have taken sockets out of it.
             if all(lingering.is_quiet(now) for lingering in list(self._all)):
                 return
             time.sleep(min(pause, limit - now))
