@@ -147,7 +147,6 @@ class BaseSocket:
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
         self._lines: list[bytes] = []
-        self._sender: Sender = sock  # takes plaintext: the socket, or the sender of TLS
         self._tls: SslContext | None = None
         self._tls_name = ""
         self._handshaking: set[BaseSocket] | None = None  # accepted clients in their handshake
@@ -356,7 +355,6 @@ class BaseSocket:
         """Use this core to read and send."""
         self._core = core
         self._lines = core.lines
-        self._sender = core.sender(self._sock)
         tls_core = tls_core_of(core)
         if tls_core is not None:
             send_output = weakref.WeakMethod(self._send_output)  # the core must not keep the socket alive
@@ -368,7 +366,6 @@ class BaseSocket:
         self._state = State.FRESH
         self._core = self._peer = None
         self._lines = []
-        self._sender = self._sock
 
     def _renew(self) -> None:
         """Replace a descriptor that failed by a fresh one with the same kind, options and local address (C3)."""
@@ -416,19 +413,13 @@ class BaseSocket:
 
     # Errors.
 
-    def _raise_if_closed(self, operation: str) -> None:
-        raise_if_closed(self, operation)
-
-    def _annotated(self, error: OSError, operation: str) -> OSError:
-        return annotated(error, operation, self)
-
     def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
         """Whether the error of a send must be raised: not a disconnection with ``SAFE_DISCONN`` (W2)."""
-        self._raise_if_closed(operation)
+        raise_if_closed(self, operation)
         self._note_reset(error)
         if is_disconnection_error(flags, error) and not self._write_shut:
             return False
-        self._annotated(error, operation)
+        annotated(error, operation, self)
         return True
 
     def _note_reset(self, error: OSError) -> None:
@@ -710,7 +701,7 @@ class BaseSocket:
         """Send pending ciphertext as far as the send buffer has space; return whether all was sent."""
         return not self._write_in_flight() and core.flush(self._sock.send, _NOW)
 
-    def _send_available(self, core: StreamCore, payload: bytes | memoryview) -> int:
+    def _send_available(self, core: StreamCore, sender: Sender, payload: bytes | memoryview) -> int:
         """Send as much as the send buffer has space for; return how many bytes count as sent. It raises no OSError.
 
         These are the bytes that the system has taken, and over TLS also the rest of the last chunk (up to 64 KiB), if
@@ -722,7 +713,7 @@ class BaseSocket:
             if self._flush_now(core):
                 # An operation of the event loop may be sending.
                 while sent < len(payload) and not core.unsent and not self._write_in_flight():
-                    sent += self._sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
+                    sent += sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
         except OSError as error:
             self._note_reset(error)
         if sent == len(payload):

@@ -347,8 +347,7 @@ async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
 @polled
 async def test_a_read_of_the_core_is_tried_like_any_other_operation(way: Way) -> None:
     class Owner:
-        def _annotated(self, error: OSError, operation: str) -> OSError:
-            return error
+        pass
 
     owner = Owner()
     with opened() as (line, ours, peer):

@@ -159,7 +159,7 @@ async def test_a_lock_that_is_released_is_not_free_before_the_next_has_had_it(wa
     second = asyncio.create_task(lock.acquire(running_port(), None))
     await turns(2)
     lock.release()
-    assert lock.locked, "somebody in between would jump the queue"
+    assert lock.locked, "a writer in between would jump the queue"
     assert await second
     lock.release()
     assert not lock.locked

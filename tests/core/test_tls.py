@@ -307,8 +307,8 @@ def test_abandon_does_nothing_to_a_handshake_that_is_done(version: ssl.TLSVersio
     assert server.recv_some(10) == b"fine"
 
 
-@both_versions
-def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(version: ssl.TLSVersion) -> None:
+def up_to_the_last_flight(version: ssl.TLSVersion) -> tuple[TlsCore, TlsCore]:
+    """Return the core whose handshake is done, and the one that lacks the last flight: its own output is sent."""
     client, server = new_pair(version)
     client.handshake()
     server.feed(out(client))
@@ -318,6 +318,12 @@ def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(versi
     if last is client:
         server.feed(out(client))
         assert server.handshake()
+    return first, last
+
+
+@both_versions
+def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(version: ssl.TLSVersion) -> None:
+    first, last = up_to_the_last_flight(version)
     wire = out(first) + said(first, b"early")
     first.close_notify()
     last.feed(wire + out(first))
@@ -331,15 +337,7 @@ def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(versi
 def test_T7_a_cut_that_came_with_the_end_of_the_handshake_is_told_after_the_data(
     version: ssl.TLSVersion,
 ) -> None:
-    client, server = new_pair(version)
-    client.handshake()
-    server.feed(out(client))
-    server.handshake()
-    client.feed(out(server))
-    first, last = (client, server) if client.handshake() else (server, client)
-    if last is client:
-        server.feed(out(client))
-        assert server.handshake()
+    first, last = up_to_the_last_flight(version)
     last.feed(out(first) + said(first, b"early"))
     last.fail(ConnectionResetError(errno.ECONNRESET, "reset"))
     assert last.handshake()

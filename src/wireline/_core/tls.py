@@ -1,6 +1,6 @@
 """A stream inside TLS: a ``StreamCore`` with an engine between it and the wire.
 
-Requests are answered from the buffer, which holds plaintext. ReceivedInto bytes are ciphertext, and all of them are
+Requests are answered from the buffer, which holds plaintext. Received bytes are ciphertext, and all of them are
 decrypted at once: they are no more than one receive. So there is one place where received data can wait.
 
 The ciphertext to send belongs to the call that holds the write lock. A read can make some, too (the answer to a key

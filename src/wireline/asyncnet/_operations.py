@@ -6,11 +6,12 @@ import os
 import socket
 import weakref
 from collections.abc import Callable
-from typing import Protocol, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
 from wireline._os import descriptor
 from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
+from wireline._socket_base import BaseSocket, annotated
 from wireline.asyncnet._port import Completion, Completions
 from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation
 from wireline.errors import SockAddr
@@ -43,11 +44,7 @@ _PORTABLE_PIECE = 64 * 1024
 _ANY_DATAGRAM = 64 * 1024
 
 
-class _Annotating(Protocol):
-    def _annotated(self, error: OSError, operation: str) -> OSError: ...
-
-
-class WeakAnnotator(weakref.ref[_Annotating]):
+class WeakAnnotator(weakref.ref[BaseSocket]):
     """The socket that an operation reads for, to be named in its errors.
 
     The reference is weak: the loop holds the operation, and must not keep a socket alive that the program has dropped.
@@ -57,8 +54,8 @@ class WeakAnnotator(weakref.ref[_Annotating]):
 
     def annotate(self, error: OSError, operation: str) -> OSError:
         """Add to an error which socket it happened to, as long as there is the socket."""
-        stream = self()
-        return error if stream is None else stream._annotated(error, operation)
+        sock = self()
+        return error if sock is None else annotated(error, operation, sock)
 
 
 class Read(LoopOperation[bytes]):

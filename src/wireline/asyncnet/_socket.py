@@ -24,7 +24,7 @@ from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect, shut_down_writing
 from wireline._os.linger import close_in_background
 from wireline._os.resolver import resolve
-from wireline._socket_base import BaseSocket, closed_meanwhile
+from wireline._socket_base import BaseSocket, annotated, closed_meanwhile, raise_if_closed
 from wireline._tls_facts import closing_output
 from wireline._validation import (
     Buffer,
@@ -530,7 +530,7 @@ class AsyncSocket(BaseSocket):
         ):
             port.budget = left - 1
             try:
-                sent = self._sender.send(payload, NOW)
+                sent = self._io.sender.send(payload, NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
@@ -651,7 +651,7 @@ class AsyncSocket(BaseSocket):
             return self._try_send_datagram(payload)
         if self._fd.write_lock.locked:
             return False
-        self.last_bytes_sent = self._send_available(core, payload)
+        self.last_bytes_sent = self._send_available(core, self._io.sender, payload)
         return self.last_bytes_sent == len(payload) and not core.unsent
 
     def _try_send_datagram(self, payload: bytes | memoryview) -> bool:
@@ -687,7 +687,7 @@ class AsyncSocket(BaseSocket):
             await self._io.finish_orphan("shutdown_write", deadline)
             self._write_shut = True
             await self._io.flush(core, "shutdown_write", deadline)
-            shut_down_writing(self._sender)
+            shut_down_writing(self._io.sender)
             await self._io.flush(core, "shutdown_write", deadline)  # `close_notify`
         finally:
             self._io.release_write_lock(self)
@@ -908,7 +908,7 @@ class AsyncSocket(BaseSocket):
         lookup = resolve(host, port, sock.family, sock.type, sock.proto)
         with self._fd.notifier() as notifier:
             found = await wait_for_lookup(lookup, operation, deadline, notifier)
-        self._raise_if_closed(operation)
+        raise_if_closed(self, operation)
         assert found is not None
         return found
 
@@ -949,7 +949,7 @@ class AsyncSocket(BaseSocket):
             # An operation of the loop begins the connection itself.
             begins = self._fd.port.completions is None
             await queue.perform(connect, operation, deadline, try_now=begins)
-        self._raise_if_closed(operation)
+        raise_if_closed(self, operation)
         reject_self_connect(self._sock)
 
     async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
@@ -1032,7 +1032,7 @@ class AsyncSocket(BaseSocket):
                 if isinstance(error, WirelineError):
                     raise
                 if not is_failed_before_accept(flags, error):
-                    raise self._annotated(error, operation) from error.__cause__
+                    raise annotated(error, operation, self) from error.__cause__
         address = to_display_address(sockaddr)
         client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
@@ -1081,7 +1081,7 @@ class AsyncSocket(BaseSocket):
                 return None
             except OSError as error:
                 if not is_failed_before_accept(SAFE_DISCONN, error):
-                    raise self._annotated(error, "try_accept_addr") from error.__cause__
+                    raise annotated(error, "try_accept_addr", self) from error.__cause__
             else:
                 address = to_display_address(sockaddr)
                 return Accepted(self._accepted(sock, address, False), address)
@@ -1097,7 +1097,7 @@ class AsyncSocket(BaseSocket):
 
     def _take_core(self, core: StreamCore) -> None:
         super()._take_core(core)
-        self._io.use_core(core, self._sender)
+        self._io.use_core(core, core.sender(self._sock))
 
     def _opened(self) -> None:
         self._io.connected()

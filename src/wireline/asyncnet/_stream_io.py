@@ -195,9 +195,8 @@ class StreamIO:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core_slot = self.core_slot
         if not core_slot:
-            self.raise_not_readable(
-                owner, request.__name__
-            )  # closed, or read by another task, in this moment
+            # Closed, or read by another task, in this moment.
+            self.raise_not_readable(owner, request.__name__)
         core = core_slot[0]
         while (answer := request(core, *args)) is None:
             queue = self.fd.read_queue

@@ -637,7 +637,7 @@ class Socket(BaseSocket):
             return False
         try:
             assert self._core is not None
-            self.last_bytes_sent = self._send_available(self._core, payload)
+            self.last_bytes_sent = self._send_available(self._core, self._io.sender, payload)
             return self.last_bytes_sent == len(payload) and not self._core.unsent
         finally:
             del permit
@@ -1006,7 +1006,7 @@ class Socket(BaseSocket):
 
     def _take_core(self, core: StreamCore) -> None:
         super()._take_core(core)
-        self._io.use_core(core, self._sender)
+        self._io.use_core(core, core.sender(self._sock))
 
     def _opened(self) -> None:
         assert self._core is not None

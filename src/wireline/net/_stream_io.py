@@ -199,9 +199,8 @@ class StreamIO:
             if answer is None:
                 answer = self._wait_for_answer(owner, core, request, timeout, args)
             if into is not None:
-                into[: len(answer)] = (
-                    answer  # while the core still has it: a signal handler may interrupt this
-                )
+                # While the core still has it: a signal handler may interrupt this.
+                into[: len(answer)] = answer
         except BaseException as error:
             self.end_interrupted_read(owner, error)
             del core  # the traceback would keep it
