@@ -165,6 +165,29 @@ def no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threading.Thread, "start", start)
 
 
+def test_P5_an_exception_of_a_signal_handler_is_not_taken_for_a_missing_thread(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FA7: any exception during the start of the thread was swallowed, as if no thread could be started."""
+
+    def interrupted(_: threading.Thread) -> None:
+        raise LookupError("of a signal handler")
+
+    here, there = pair
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", interrupted)
+        with pytest.raises(LookupError, match="of a signal handler"):
+            close_in_background(here, PATIENCE)
+    other, its_peer = tcp_pair()
+    close_in_background(other, PATIENCE)  # starts the thread, which finds both
+    for peer in (there, its_peer):
+        assert peer.recv(1) == b""
+        peer.close()
+    join()
+    assert is_closed(here)
+    assert is_closed(other)
+
+
 def test_P6_without_a_thread_it_lingers_in_the_calling_one(
     pair: Pair, monkeypatch: pytest.MonkeyPatch
 ) -> None:
