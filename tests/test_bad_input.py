@@ -29,6 +29,7 @@ from tests.faults.syscalls import Syscalls
 from wireline import (
     AF_INET,
     AF_UNIX,
+    MAX_FRAME_SIZE,
     SOCK_DGRAM,
     SOCK_STREAM,
     ClosedError,
@@ -97,6 +98,14 @@ PARTS = bad(TypeError, None, 5, b"one buffer", "text", bytearray(b"one"), ["text
 READ = {"timeout": TIMEOUTS, "flags": FLAGS}
 LINE = {**READ, "max_length": LENGTHS, "on_long": ON_LONG}
 WAIT = {"timeout": TIMEOUTS}
+ITERATOR_FLAGS = FLAGS + bad(ValueError, SocketFlag.PEEK)
+FORMATS = bad(TypeError, None, 5, [], bytearray(b"!I")) + bad(ValueError, "!Y", "nonsense", b"!Y")
+FRAME = {
+    "header": [*FORMATS, *bad(TypeError, "!d", "!?", "!4s"), *bad(ValueError, "", "!")],
+    "length_field": NO_INTS + bad(ValueError, 1, -2, HUGE),
+    "length_adjust": NO_INTS,
+    "max_size": SIZES,
+}
 DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("listening",)
 ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
 
@@ -126,8 +135,8 @@ METHODS = {
     "recv_until": Call(
         {"delimiter": b"x"},
         {
-            "delimiter": bad(TypeError, "x", None, 5, bytearray(b"x"), memoryview(b"x"))
-            + bad(ValueError, b""),
+            "delimiter": bad(TypeError, "x", None, 5, memoryview(b"x"), [b"x"], (b"x", "y"), (None,))
+            + bad(ValueError, b"", bytearray(), (), (b"x", b"")),
             "max_length": SIZES,
             **WAIT,
         },
@@ -137,7 +146,19 @@ METHODS = {
         {"buffer": bytearray()}, {"buffer": bad(TypeError, b"", "", None, SPARSE), **LINE}
     ),
     "try_recv_line": Call({}, {"max_length": LENGTHS}),
-    "lines": Call({}, {"max_length": LENGTHS, **WAIT}),
+    "lines": Call({}, {"max_length": LENGTHS, **WAIT, "flags": ITERATOR_FLAGS}),
+    "recv_struct": Call({"fmt": "!I"}, {"fmt": FORMATS, **WAIT}),
+    "recv_frame": Call({"header": "!I"}, {**FRAME, **WAIT}),
+    "frames": Call({"header": "!I"}, {**FRAME, **WAIT, "flags": ITERATOR_FLAGS}),
+    "fill": Call({}, {"size": SIZES + bad(ValueError, MAX_FRAME_SIZE + 1), **WAIT}),
+    "consume": Call({"size": 0}, {"size": SIZES}),
+    "unread": Call({"data": b"x"}, {"data": DATA}),
+    "recv_some_into": Call(
+        {"buffer": bytearray(10)},
+        {"buffer": BUFFERS, **READ},
+        ("stream", "stream with lines", "connected datagram"),
+    ),
+    "try_recv": Call({}, {"max_size": SIZES}, ("stream", "stream with lines", "connected datagram")),
     "skip": Call({"size": 1}, {"size": SIZES, **WAIT}),
     "send": Call({"data": b"x"}, {"data": DATA, **READ}, ("stream", "connected datagram")),
     "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
@@ -407,6 +428,14 @@ STATES: dict[str, State] = {
     "recv_line_into": NO_STREAM | NO_DATAGRAMS,
     "try_recv_line": NO_STREAM | NO_DATAGRAMS,
     "lines": NO_STREAM | NO_DATAGRAMS,
+    "recv_struct": NO_STREAM | NO_DATAGRAMS,
+    "recv_frame": NO_STREAM | NO_DATAGRAMS,
+    "frames": NO_STREAM | NO_DATAGRAMS,
+    "fill": NO_STREAM | NO_DATAGRAMS,
+    "consume": NO_STREAM | NO_DATAGRAMS,
+    "unread": NO_STREAM | NO_DATAGRAMS,
+    "recv_some_into": NO_STREAM,
+    "try_recv": NO_STREAM,
     "skip": NO_STREAM | NO_DATAGRAMS,
     "send": NO_STREAM | NO_DESTINATION,
     "send_many": NO_STREAM | NO_DATAGRAMS,

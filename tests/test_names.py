@@ -41,6 +41,7 @@ class Entry(NamedTuple):
 
 
 FLAGS = "flags=SAFE_DISCONN"
+FRAME = "header, *, length_field=-1, length_adjust=0, max_size=MAX_FRAME_SIZE"
 LINE = f"timeout=None, {FLAGS}, max_length=MAX_LINE_LENGTH, *, on_long='truncate'"
 
 # `...` stands for a default that is the flavour's own business.
@@ -73,7 +74,15 @@ METHODS = {
     "recv_line": Entry(LINE, waits=True),
     "recv_line_into": Entry(f"buffer, {LINE}", waits=True),
     "try_recv_line": Entry("max_length=MAX_LINE_LENGTH"),
-    "lines": Entry("max_length=MAX_LINE_LENGTH, timeout=None"),
+    "lines": Entry(f"max_length=MAX_LINE_LENGTH, timeout=None, *, {FLAGS}"),
+    "recv_struct": Entry("fmt, timeout=None", waits=True),
+    "recv_frame": Entry(f"{FRAME}, timeout=None", waits=True),
+    "frames": Entry(f"{FRAME}, timeout=None, {FLAGS}"),
+    "fill": Entry("size=1, timeout=None", waits=True),
+    "consume": Entry("size"),
+    "unread": Entry("data"),
+    "recv_some_into": Entry(f"buffer, timeout=None, {FLAGS}", waits=True),
+    "try_recv": Entry("max_size=BUFFER_SIZE"),
     "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
     "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
     "skip": Entry("size, timeout=None", waits=True),

@@ -29,8 +29,10 @@ RETURNS_DIFFER = {
     "Iterator": "AsyncIterator",
     "Server": "StartingServer",  # as above
 }
-NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop".split())
-"""The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
+NEVER_WAIT = frozenset(
+    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop".split()
+)
+"""The methods that are plain in both flavours (``lines`` and ``frames`` return an iterator)."""
 
 
 def _own(kind: type) -> dict[str, object]:

@@ -6,6 +6,7 @@ addresses and errors that both share. It imports neither ``asyncio`` nor ``ssl``
 
 from __future__ import annotations
 
+from wireline._core.frames import Frame as Frame
 from wireline._public import publish as _publish
 from wireline._targets import Target as Target
 from wireline._targets import parse_target as parse_target
@@ -28,6 +29,8 @@ from wireline.errors import BusyError as BusyError
 from wireline.errors import ClosedError as ClosedError
 from wireline.errors import DialError as DialError
 from wireline.errors import EndOfStreamError as EndOfStreamError
+from wireline.errors import FrameError as FrameError
+from wireline.errors import FrameTooLongError as FrameTooLongError
 from wireline.errors import LineTooLongError as LineTooLongError
 from wireline.errors import SocketTimeout as SocketTimeout
 from wireline.errors import WirelineError as WirelineError
@@ -37,6 +40,7 @@ from wireline.options import AF_UNIX as AF_UNIX
 from wireline.options import BUFFER_SIZE as BUFFER_SIZE
 from wireline.options import IPPROTO_TCP as IPPROTO_TCP
 from wireline.options import IPPROTO_UDP as IPPROTO_UDP
+from wireline.options import MAX_FRAME_SIZE as MAX_FRAME_SIZE
 from wireline.options import MAX_LINE_LENGTH as MAX_LINE_LENGTH
 from wireline.options import SAFE_DISCONN as SAFE_DISCONN
 from wireline.options import SOCK_DGRAM as SOCK_DGRAM
@@ -60,6 +64,7 @@ __all__ = [
     "IPV4_LOOPBACK",
     "IPV6_ANY",
     "IPV6_LOOPBACK",
+    "MAX_FRAME_SIZE",
     "MAX_LINE_LENGTH",
     "SAFE_DISCONN",
     "SOCK_DGRAM",
@@ -71,6 +76,9 @@ __all__ = [
     "ClosedError",
     "DialError",
     "EndOfStreamError",
+    "Frame",
+    "FrameError",
+    "FrameTooLongError",
     "IpAddress",
     "IpAddressFamily",
     "LineTooLongError",

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
+from wireline._core.buffer import EMPTY
 from wireline._core.deadline import FOREVER, check_timeout
 from wireline._core.stream import Sender, StreamCore
 from wireline._os import unix_file
@@ -146,7 +147,7 @@ class BaseSocket:
         self._state = state
         self._buffered = bool(buffered)
         self._core: StreamCore | None = None
-        self._lines: list[bytes] = []
+        self._buffer = EMPTY
         self._tls: SslContext | None = None
         self._tls_name = ""
         self._handshaking: set[BaseSocket] | None = None  # accepted clients in their handshake
@@ -354,7 +355,7 @@ class BaseSocket:
     def _take_core(self, core: StreamCore) -> None:
         """Use this core to read and send."""
         self._core = core
-        self._lines = core.lines
+        self._buffer = core.buffer
         tls_core = tls_core_of(core)
         if tls_core is not None:
             send_output = weakref.WeakMethod(self._send_output)  # the core must not keep the socket alive
@@ -365,7 +366,7 @@ class BaseSocket:
         """Return to the state of an unconnected socket."""
         self._state = State.FRESH
         self._core = self._peer = None
-        self._lines = []
+        self._buffer = EMPTY
 
     def _renew(self) -> None:
         """Replace a descriptor that failed by a fresh one with the same kind, options and local address (C3)."""
@@ -871,7 +872,7 @@ class BaseSocket:
             self._owner = process.epoch
         if not first and self._is_disposed():
             return
-        self._lines.clear()
+        self._buffer.lines.clear()
         self._close_pending_handshakes()
         try:
             self._remove_unix_file()

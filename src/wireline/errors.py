@@ -8,6 +8,8 @@
     ├── SocketTimeout       (TimeoutError)  the deadline of one call passed
     ├── EndOfStreamError    (EOFError)      the stream ended before the read had all its bytes
     ├── LineTooLongError    (ValueError)    no end of line within the limit of the caller
+    ├── FrameError          (ValueError)    a frame with a negative length
+    │   └── FrameTooLongError               a frame longer than the limit of the caller
     └── BusyError           (RuntimeError)  another thread or task is reading this socket
 
 Each also inherits from the nearest built-in, so ``except TimeoutError`` and ``except OSError`` work as usual. Errors of
@@ -27,6 +29,8 @@ __all__ = [
     "ClosedError",
     "DialError",
     "EndOfStreamError",
+    "FrameError",
+    "FrameTooLongError",
     "LineTooLongError",
     "SocketTimeout",
     "WirelineError",
@@ -153,6 +157,32 @@ class LineTooLongError(WirelineError, ValueError):
     def __init__(self, operation: str, limit: int) -> None:
         self.limit = limit
         super().__init__(f"{operation}: no end within the limit of {limit} bytes")
+
+
+class FrameError(WirelineError, ValueError):
+    """The header of a frame has an impossible length. Nothing was consumed: the bytes stay readable.
+
+    Attributes:
+        size: the size of the payload that the header says, in bytes, after ``length_adjust``.
+        limit: the ``max_size`` that was given, in bytes.
+    """
+
+    def __init__(
+        self, operation: str, size: int, limit: int, subject: str = "the payload of the frame has"
+    ) -> None:
+        self.size = size
+        self.limit = limit
+        super().__init__(f"{operation}: {subject} {size} bytes, {self._reason()}")
+
+    def _reason(self) -> str:
+        return "which is negative"
+
+
+class FrameTooLongError(FrameError):
+    """A frame is longer than ``max_size``. Nothing was consumed, and none of its payload was read ahead for it."""
+
+    def _reason(self) -> str:
+        return f"the limit is {self.limit}"
 
 
 class BusyError(WirelineError, RuntimeError):

@@ -14,6 +14,7 @@ __all__ = [
     "BUFFER_SIZE",
     "IPPROTO_TCP",
     "IPPROTO_UDP",
+    "MAX_FRAME_SIZE",
     "MAX_LINE_LENGTH",
     "SAFE_DISCONN",
     "SOCK_DGRAM",
@@ -35,6 +36,9 @@ KiB), and a receiver on loopback or a LAN seldom has more waiting.
 
 MAX_LINE_LENGTH = 1_000_000
 """The default limit of one line, in bytes without its terminator. As in Nim's ``std/net``."""
+
+MAX_FRAME_SIZE = 16 * 1024 * 1024
+"""The default limit of the payload of a frame, and the limit of ``fill`` and ``unread``: 16 MiB."""
 
 AF_INET = socket.AF_INET
 AF_INET6 = socket.AF_INET6
@@ -72,6 +76,18 @@ def check_flags(flags: SocketFlag) -> None:
     """
     if not isinstance(flags, SocketFlag):
         raise TypeError(f"flags is a SocketFlag, not {type(flags).__name__}")
+
+
+def check_iterator_flags(flags: SocketFlag) -> None:
+    """Refuse flags that an iterator over lines or frames cannot have.
+
+    Raises:
+        TypeError: ``flags`` is not a ``SocketFlag``.
+        ValueError: ``flags`` has ``PEEK``.
+    """
+    check_flags(flags)
+    if SocketFlag.PEEK in flags:
+        raise ValueError("an iterator consumes what it returns: PEEK has no meaning here")
 
 
 class SockOpt(enum.Enum):

@@ -367,7 +367,7 @@ def test_FA8_a_handler_that_closes_while_a_line_that_is_there_is_taken() -> None
             other.sendall(b"a line that is sent again and again\\n" * 50)
             for _ in range(20):
                 sock.recv_line()
-            assert sock._lines
+            assert sock._buffer.lines
             with Interrupter(at, sock.close) as interrupter:
                 try:
                     line = sock.recv_line(**arguments)

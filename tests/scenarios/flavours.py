@@ -13,10 +13,10 @@ import queue
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from tests.scenarios.asynchronous import ASYNCHRONOUS
-from wireline import Address, net
+from wireline import Address, Frame, net
 from wireline.net import Accepted, Socket
 
 T = TypeVar("T")
@@ -33,10 +33,10 @@ WAITING = frozenset(
     """
     connect connect_unix accept accept_addr send send_many send_some send_to
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
-    shutdown_write
+    recv_struct recv_frame fill recv_some_into shutdown_write
     """.split()
 )
-"""The methods that are awaited. ``lines`` is the asynchronous iterator beside them."""
+"""The methods that are awaited. ``lines`` and ``frames`` are the asynchronous iterators beside them."""
 
 
 class Flavour(Protocol):
@@ -169,7 +169,10 @@ class Face:
         return result, _with_face(client), address
 
     def lines(self, *args: Any, **kwargs: Any) -> AsyncIterator[bytes]:
-        return _Lines(self._sock.lines(*args, **kwargs))
+        return _Iterator(self._sock.lines(*args, **kwargs))
+
+    def frames(self, *args: Any, **kwargs: Any) -> AsyncIterator[Frame]:
+        return _Iterator(self._sock.frames(*args, **kwargs))
 
     async def __aenter__(self) -> Face:
         self._sock.__enter__()
@@ -182,20 +185,17 @@ class Face:
         return repr(self._sock)
 
 
-class _Lines:
-    """The lines of a blocking socket, likewise."""
+class _Iterator(AsyncIterator[T]):
+    """The lines or frames of a blocking socket, likewise."""
 
-    def __init__(self, lines: Iterator[bytes]) -> None:
-        self._lines = lines
+    def __init__(self, items: Iterator[T]) -> None:
+        self._items = items
 
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        line = await in_thread(next, self._lines, None)
-        if line is None:
+    async def __anext__(self) -> T:
+        item = await in_thread(next, self._items, None)
+        if item is None:
             raise StopAsyncIteration
-        return line
+        return cast(T, item)
 
 
 class ServerFace:

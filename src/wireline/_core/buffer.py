@@ -17,18 +17,33 @@ piece that arrived: every byte is copied a bounded number of times, however smal
 A search starts where the last one stopped, so a line that arrives in a thousand pieces is searched once.
 
 ``lines`` is the fast lane: whole lines, split ahead together and stored in reverse, so that ``lines.pop()`` is the next
-line. That is one atomic operation for threads and half the cost of a search. As many bytes are split ahead as were
-taken as lines without another read in between (``_line_run``): a caller that alternates lines with other reads never
-pays for it. An attempt that splits nothing sets the count to 0. Every other method puts the lines that were not taken
-back first, so the two views always agree.
+line. That is one atomic operation for threads and half the cost of a search. ``frames`` is the same for length-prefixed
+messages of one format. As many bytes are split ahead as were taken as lines, or as frames of that format, without
+another read in between (``_run``): a caller that alternates them with other reads never pays for it. An attempt that
+splits nothing sets the count to 0. Every other method puts back first the lines or frames that were not taken, so the
+two views always agree.
+
+The methods ``ready_...`` answer most reads of bytes that are there, for a fifth of what a request costs. They may run
+in a thread that does not have the core, and may be interrupted by a signal handler. So they compute the answer first,
+and then look at the slot of the core (``Slot``) and at their own state, and take the answer, in lines without a call:
+there CPython runs no handler and no other thread, up to the end of the Python functions that return the answer as it
+is. ``next_line``, ``next_frame`` and ``consume`` are for the owner of the core, and take in the same way.
 """
 
 from __future__ import annotations
 
-from wireline._core.lines import EMPTY_LINE, split_lines, whole_line
+import struct
+from collections.abc import Sequence
+from typing import Any, Protocol
 
-# Splitting ahead starts once this many bytes went by as lines, one after the other. A guess: about ten header lines,
-# so that a short exchange of "a line, then its body" stays on the plain path.
+from wireline._core.frames import Frame, FrameFormat
+from wireline._core.lines import EMPTY_LINE, line_at, split_lines
+from wireline.options import MAX_FRAME_SIZE
+
+_NEWLINE = b"\n"
+
+# Splitting ahead starts once this many bytes were taken as lines, or as frames, one after the other. A guess: about ten
+# header lines, so that a short exchange of "a line, then its body" stays on the plain path.
 _PRESPLIT_AFTER = 512
 
 # Pieces of fewer bytes than this, on the average, are joined at once: an object has 33 bytes besides its own, and 8 are
@@ -40,35 +55,53 @@ _JOIN_BELOW = 1024
 _PRESPLIT_MAX = 64 * 1024
 
 
-BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], object]
+BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], int, object]
 """A state that ``ReceiveBuffer.restore`` goes back to: head, start and size; the tail, and its size then; the pieces;
-and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
+``received``, or -1; and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
 """
 
 
 def fed(state: BufferState) -> object:
     """Return the object that was fed last before the state was noted."""
-    return state[6]
+    return state[7]
+
+
+class Undoable(Protocol):
+    """A core."""
+
+    undo: BufferState | None
+
+
+Slot = Sequence[Undoable]
+"""The core, while no call reads; else nothing. A core with ``undo`` must recover first."""
 
 
 class ReceiveBuffer:
     """A queue of bytes that can be searched, peeked at and taken from the front.
 
     Attributes:
-        lines: whole lines split off ahead, the next one last.
-        size: unread bytes besides these lines: all of them after ``unsplit``.
+        frame_format: of the frames that were split off ahead, or that were taken last.
+        frames: whole frames split off ahead, the next one last. One of ``lines`` and ``frames`` is empty.
+        lines: whole lines split off ahead, the next one last. It is always the same list.
+        received: bytes that arrived, with those that were returned without a way through the buffer.
+        size: unread bytes besides these lines or frames: all of them after ``unsplit``.
     """
 
     __slots__ = (
         "_head",
-        "_line_run",
         "_pieces",
+        "_run",
         "_search_needle",
         "_searched",
+        "_shown",
+        "_shown_at",
         "_start",
         "_tail",
         "_terminator_size",
+        "frame_format",
+        "frames",
         "lines",
+        "received",
         "size",
     )
 
@@ -77,23 +110,31 @@ class ReceiveBuffer:
         self._start = 0
         self._tail: bytearray | None = None
         self._pieces: list[bytes] | None = None  # most connections never have any
-        self._search_needle = b""
+        self._search_needle: bytes | tuple[bytes, ...] = b""
         self._searched = 0
-        self._line_run = 0
+        self._run = 0
         self._terminator_size = 0
+        self._shown = self._shown_at = 0
+        self.frame_format: FrameFormat | None = None
+        self.frames: Sequence[Frame] = ()  # a list when there are any
         self.lines: list[bytes] = []
+        self.received = 0
         self.size = 0
 
     def __len__(self) -> int:
-        return self.size + self._size_of_lines()
+        return self.size + self._size_ahead()
 
     def __bool__(self) -> bool:
         """Whether there is anything. Unlike the length, it does not walk along the lines split ahead."""
-        return bool(self.lines or self.size)
+        return bool(self.size or self.lines or self.frames)
 
     def feed(self, data: bytes) -> None:
         """Append bytes that arrived."""
-        if self.lines:
+        self._append(data)
+        self.received += len(data)
+
+    def _append(self, data: bytes) -> None:
+        if self.lines or self.frames:
             self.unsplit()
         if self._pieces:
             self._join(self._pieces)
@@ -123,27 +164,28 @@ class ReceiveBuffer:
         if self._tail or size < _JOIN_BELOW * len(pieces):
             self.feed(b"".join(pieces))
             return
-        if self.lines:
+        if self.lines or self.frames:
             self.unsplit()
         if self._pieces:
             self._pieces += pieces
         else:
             self._pieces = pieces
         self.size += size
+        self.received += size
 
     def _join(self, pieces: list[bytes]) -> None:
         """Join the pieces to the head or the tail, for a search."""
         self._pieces = None
         data = b"".join(pieces)
         self.size -= len(data)
-        self.feed(data)
+        self._append(data)
 
     def state(self, fed: object = None) -> BufferState:
-        """Note the content, with the lines that were split ahead as if they were not."""
+        """Note the content, with what was split ahead as if it were not."""
         tail, pieces = self._tail, self._pieces
-        if tail is None and pieces is None and not self.lines:
-            return self._head, self._start, self.size, None, 0, (), fed
-        ahead = self._size_of_lines()
+        if tail is None and pieces is None and not self.lines and not self.frames:
+            return self._head, self._start, self.size, None, 0, (), self.received, fed
+        ahead = self._size_ahead()
         return (
             self._head,
             self._start - ahead,
@@ -151,22 +193,26 @@ class ReceiveBuffer:
             tail,
             0 if tail is None else len(tail),
             tuple(pieces or ()),
+            self.received,
             fed,
         )
 
     def restore(self, state: BufferState) -> None:
         """Go back to a state. It may be interrupted anywhere and done again: a bytearray only ever grows."""
-        self._head, self._start, self.size, tail, tail_size, pieces, _ = state
+        self._head, self._start, self.size, tail, tail_size, pieces, received, _ = state
+        if received >= 0:
+            self.received = received
         self._tail = tail
         if tail is not None:
             del tail[tail_size:]
         self._pieces = list(pieces) or None
-        self._searched = self._line_run = 0
+        self._searched = self._run = 0
         self.lines.clear()
+        self.frames = ()
 
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
-        if self.lines:
+        if self.lines or self.frames:
             self.unsplit()
         if self._pieces:
             self._join(self._pieces)
@@ -186,6 +232,40 @@ class ReceiveBuffer:
             self._searched = max(0, min(self.size, limit) - len(delimiter) + 1)
         return found
 
+    def find_end(self, delimiters: tuple[bytes, ...], limit: int) -> int:
+        """Return where the first delimiter to end in the first ``limit`` bytes ends; -1 if there is none."""
+        if len(delimiters) == 1:
+            found = self.find(delimiters[0], limit)
+            return found if found < 0 else found + len(delimiters[0])
+        if self.lines or self.frames:
+            self.unsplit()
+        if self._pieces:
+            self._join(self._pieces)
+        if delimiters != self._search_needle:
+            self._search_needle = delimiters
+            self._searched = 0
+        text, start = (self._tail, 0) if self._tail else (self._head, self._start)
+        stop = start + min(self.size, limit)
+        best = -1
+        for delimiter in delimiters:
+            found = text.find(delimiter, start + self._searched, stop)
+            if found >= 0:
+                best = stop = found + len(delimiter)
+        if best < 0:
+            self._searched = max(0, min(self.size, limit) - max(map(len, delimiters)) + 1)
+            return -1
+        return best - start
+
+    def measure(self, form: FrameFormat, operation: str) -> tuple[int, int] | None:
+        """Return the sizes of the header and the payload of the first frame, as ``FrameFormat.measure`` does."""
+        if self.lines or self.frames:
+            self.unsplit()
+        if self._pieces:
+            self._join(self._pieces)
+        if self._tail:
+            return form.measure(self._tail, 0, operation)
+        return form.measure(self._head, self._start, operation)
+
     def tail(self, count: int) -> bytes:
         """A copy of the last ``count`` unread bytes, of fewer if there are not as many."""
         if self._tail:
@@ -198,7 +278,13 @@ class ReceiveBuffer:
 
     def peek(self, size: int) -> bytes:
         """The first ``size`` bytes, which must be there. They stay."""
-        if self.lines:
+        self._gather()
+        start = self._start
+        return self._head[start : start + size]
+
+    def _gather(self) -> None:
+        """Move everything into the head."""
+        if self.lines or self.frames:
             self.unsplit()
         if self._pieces:
             self._join(self._pieces)
@@ -206,12 +292,10 @@ class ReceiveBuffer:
             self._head = bytes(self._tail)
             self._start = 0
             self._tail = None
-        start = self._start
-        return self._head[start : start + size]
 
     def take(self, size: int) -> bytes:
         """Remove and return the first ``size`` bytes, which must be there."""
-        self._line_run = 0
+        self._run = 0
         if self._pieces:
             return self._take_from_pieces(size, self._pieces)
         if size == self.size and not self._start and not self._tail:
@@ -246,13 +330,128 @@ class ReceiveBuffer:
         taken.append(self._head[:missing])
         return b"".join(taken)
 
+    def ready_bytes(self, size: int, slot: Slot) -> bytes | None:
+        """Remove and return the first ``size`` bytes, if they are in the head alone; else None."""
+        if type(size) is not int or not 0 < size <= self.size or self._tail or self._pieces:
+            return None
+        if not slot or slot[0].undo is not None or self.lines or self.frames:
+            return None
+        end = self._start + size
+        data = self._head[self._start : end]
+        self._run = self._searched = 0
+        self.size -= size
+        if self.size:
+            self._start = end
+        else:  # let go of the memory
+            self._head = b""
+            self._start = 0
+        return data
+
+    def ready_fields(self, form: struct.Struct, slot: Slot) -> tuple[Any, ...] | None:
+        """Remove and unpack the first ``form.size`` bytes, if they are in the head alone; else None."""
+        size = form.size
+        head, start = self._head, self._start
+        if not 0 < size <= len(head) - start or self.lines or self.frames:
+            return None
+        fields = form.unpack_from(head, start)
+        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
+            return None
+        if self._tail or self._pieces or self.lines or self.frames:
+            return None
+        self._run = self._searched = 0
+        self.size -= size
+        if self.size:
+            self._start = start + size
+        else:  # let go of the memory
+            self._head = b""
+            self._start = 0
+        return fields
+
+    def ready_line(self, max_length: int, slot: Slot) -> bytes | None:
+        """Remove and return the first line, if it is in the head alone and nothing is to be split ahead; else None."""
+        head, start = self._head, self._start
+        newline = head.find(
+            b"\n",
+            start + self._searched if self._search_needle is _NEWLINE else start,
+            start + max_length + 1,
+        )
+        if newline < 0:
+            return None
+        line = line_at(head, start, newline)
+        run = self._run + newline + 1 - start
+        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
+            return None
+        if (
+            self._tail
+            or self._pieces
+            or self.lines
+            or self.frame_format is not None
+            or run >= _PRESPLIT_AFTER
+        ):
+            return None
+        self._run = run
+        self._searched = 0
+        self.size -= newline + 1 - start
+        if self.size:
+            self._start = newline + 1
+        else:  # let go of the memory
+            self._head = b""
+            self._start = 0
+        return line
+
+    def ready_frame(self, form: FrameFormat, slot: Slot) -> Frame | None:
+        """Remove and return the first frame, if it is in the head alone and nothing is to be split ahead; else None."""
+        if self.frames:
+            if self.frame_format is not form or not slot or slot[0].undo is not None or not self.frames:
+                return None
+            frame = self.frames[-1]
+            del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
+            return frame
+        head, start = self._head, self._start
+        found = form.first(head, start) if len(head) - start >= form.header_size else None
+        if found is None:
+            return None
+        frame, end = found
+        run = end - start + (self._run if self.frame_format is form else 0)
+        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
+            return None
+        if self._tail or self._pieces or self.lines or self.frames or run >= _PRESPLIT_AFTER:
+            return None
+        self.frame_format = form
+        self._run = run
+        self._searched = 0
+        self.size -= end - start
+        if self.size:
+            self._start = end
+        else:  # let go of the memory
+            self._head = b""
+            self._start = 0
+        return frame
+
+    def ready_view(self, size: int, slot: Slot) -> memoryview | None:
+        """Do what ``show`` does, if the bytes are in the head alone; else return None."""
+        if type(size) is not int or not 0 < size <= self.size:
+            return None
+        head, start = self._head, self._start
+        # The view is of immutable bytes: it may be kept.
+        view = memoryview(head)[start:]
+        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
+            return None
+        if self._tail or self._pieces or self.lines or self.frames:
+            return None
+        self._shown_at = self.received - self.size
+        self._shown = self.size
+        return view
+
     def take_line(self, size: int, consumed: int) -> bytes:
         """Remove ``consumed`` bytes, a line with its terminator, and return the first ``size`` of them."""
         line = self.peek(size)
-        self._drop(consumed)
-        self._line_run += consumed
-        if self._line_run >= _PRESPLIT_AFTER:
-            self._presplit()
+        self._searched = 0
+        if self._run + consumed >= _PRESPLIT_AFTER and self.frame_format is None:
+            self._advance_and_split_lines(self._start + consumed)
+        else:
+            self._run += consumed
+            self._advance(self._start + consumed)
         return line
 
     def next_line(self, max_length: int) -> bytes | None:
@@ -261,34 +460,117 @@ class ReceiveBuffer:
         Returns:
             The line, or None: it is not whole, too long, or not in the head alone, and ``find_line`` must look closer.
         """
+        if self.frame_format is not None:
+            self._change_format(None)
         if self.lines or self._tail or self._pieces:
             return None
-        if self._search_needle != b"\n":
-            self._search_needle = b"\n"
+        if self._search_needle != _NEWLINE:
+            self._search_needle = _NEWLINE
             self._searched = 0
         head, start = self._head, self._start
         newline = head.find(b"\n", start + self._searched, start + max_length + 2)
         if newline < 0:
             self._searched = min(self.size, max_length + 2)
             return None
-        line = whole_line(head[start : newline + 1])
+        whole = line_at(head, start, newline)
         # Too long only by its end: `find_line` finds out.
-        if line is None or (len(line) > max_length and line is not EMPTY_LINE):
+        if len(whole) > max_length and whole is not EMPTY_LINE:
             return None
-        consumed = newline + 1 - start
-        self._line_run += consumed
+        end = newline + 1
         self._searched = 0
-        self.size -= consumed
+        if self._run + end - start >= _PRESPLIT_AFTER:
+            self._advance_and_split_lines(end)
+        else:
+            self._run += end - start
+            self._advance(end)
+        return whole
+
+    def next_frame(self, form: FrameFormat) -> Frame | None:
+        """Remove and return the first frame. The common case of ``StreamCore.recv_frame``.
+
+        Returns:
+            The frame, or None: it is not whole, refused, or not in the head alone, and the core must look closer.
+        """
+        if self.frame_format is not form:
+            self._change_format(form)
+        if self.frames:
+            frame = self.frames[-1]
+            del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
+            return frame
+        if self.size < form.header_size or self._tail or self._pieces:
+            return None
+        found = form.first(self._head, self._start)
+        if found is None:
+            return None
+        frame, end = found
+        self._searched = 0
+        if self._run + end - self._start >= _PRESPLIT_AFTER:
+            self._advance_and_split_frames(end, form)
+        else:
+            self._run += end - self._start
+            self._advance(end)
+        return frame
+
+    def _change_format(self, form: FrameFormat | None) -> None:
+        """Begin to take frames of another format, or lines."""
+        if self.lines or self.frames:
+            self.unsplit()
+        self._run = 0
+        self.frame_format = form
+
+    def show(self, size: int) -> memoryview | None:
+        """Return a view of all unread bytes, which stay; None if there are fewer than ``size``."""
+        self._gather()
+        if self.size < size:
+            return None
+        # The view is of immutable bytes: it may be kept.
+        view = memoryview(self._head)[self._start :]
+        self._shown_at = self.received - self.size  # the bytes taken so far
+        self._shown = self.size
+        return view
+
+    def consume(self, size: int, slot: Slot | None = None) -> bool:
+        """Remove ``size`` bytes of those that ``show`` has shown; False if there are not so many, or they were read.
+
+        Without a ``slot`` the caller owns the core. With one it is a ``ready_...`` method, and False says no more than
+        that the owner of the core is to ask.
+        """
+        if (self._tail or self._pieces) and slot is None:
+            self._gather()  # more has arrived since
+        shown = self._shown
+        if slot is not None and (not slot or slot[0].undo is not None or self._tail or self._pieces):
+            return False
+        if size > shown or self.received - self.size != self._shown_at or self.lines or self.frames:
+            return False
+        self._shown = shown - size
+        self._shown_at += size
+        self._run = self._searched = 0
+        self.size -= size
         if self.size:
-            self._start = newline + 1
-            if self._line_run >= _PRESPLIT_AFTER:
-                self._presplit()
+            self._start += size
         else:  # let go of the memory
             self._head = b""
             self._start = 0
-            if self._line_run >= _PRESPLIT_AFTER:
-                self._line_run = 0
-        return line
+        return True
+
+    def unread(self, data: bytes) -> bool:
+        """Put bytes back in front; False if more than ``MAX_FRAME_SIZE`` bytes were put back than taken."""
+        if self.lines or self.frames:
+            self.unsplit()
+        if self.size + len(data) - self.received > MAX_FRAME_SIZE:
+            return False
+        if self._tail:
+            self._gather()
+        rest = self._head[self._start :]
+        self._shown = self._searched = self._run = 0
+        if len(rest) < _JOIN_BELOW or not self.size:
+            self._head = data + rest
+        else:
+            self._pieces = [rest, *(self._pieces or ())]
+            self._head = data
+        self._start = 0
+        self.size += len(data)
+        return True
 
     def release_memory(self) -> None:
         """Free the memory of lines that were split ahead and are all taken."""
@@ -296,40 +578,73 @@ class ReceiveBuffer:
         self._start = 0
 
     def _drop(self, size: int) -> None:
-        self._start += size
-        self.size -= size
         self._searched = 0
-        if not self.size:  # let go of the memory
+        self._advance(self._start + size)
+
+    # No signal handler can run after the first store of the next three methods.
+
+    def _advance(self, end: int) -> None:
+        """Remove the bytes of the head up to ``end``."""
+        self.size -= end - self._start
+        if self.size:
+            self._start = end
+        else:  # let go of the memory
             self._head = b""
             self._start = 0
 
-    def _presplit(self) -> None:
-        """Move whole lines to the fast lane: as many bytes of them as were taken as lines before."""
-        reach = min(self._line_run, _PRESPLIT_MAX)
-        end = self._head.rfind(b"\n", self._start, self._start + reach) + 1
-        split = split_lines(self._head[self._start : end]) if end > self._start else None
+    def _advance_and_split_lines(self, end: int) -> None:
+        """The same, and move whole lines to the fast lane: as many bytes of them as were taken as lines before."""
+        taken = self._run + end - self._start
+        stop = self._head.rfind(b"\n", end, end + min(taken, _PRESPLIT_MAX)) + 1
+        split = split_lines(self._head[end:stop]) if stop > end else None
         if split is None:
-            self._line_run = 0
+            self._run = 0
+            self._advance(end)
             return
-        lines, self._terminator_size = split
-        self._line_run += end - self._start
-        self.size -= end - self._start
-        self._start = end  # and the head stays, for `unsplit`
-        lines.reverse()
-        self.lines.extend(lines)
+        split[0].reverse()
+        lines = self.lines
+        ahead, self._terminator_size = split
+        self._run = taken + stop - end
+        self.size -= stop - self._start
+        self._start = stop  # and the head stays, for `unsplit`
+        lines += ahead
+
+    def _advance_and_split_frames(self, end: int, form: FrameFormat) -> None:
+        """The same with frames."""
+        taken = self._run + end - self._start
+        frames, stop = form.split(self._head, end, end + min(taken, _PRESPLIT_MAX))
+        if not frames:
+            self._run = 0
+            self._advance(end)
+            return
+        frames.reverse()
+        self._run = taken + stop - end
+        self.size -= stop - self._start
+        self._start = stop
+        self.frames = frames
 
     def unsplit(self) -> None:
-        """Undo ``_presplit`` for the lines that were not taken."""
-        size = self._size_of_lines()
+        """Put back the lines or frames that were split off ahead and not taken."""
+        size = self._size_ahead()
+        lines = self.lines
+        # No signal handler can run in these lines.
         self._start -= size
         self.size += size
-        self._line_run = 0
-        self.lines.clear()
+        self._run = 0
+        self.frames = ()
+        del lines[:]
 
-    def _size_of_lines(self) -> int:
-        """Bytes of the head that ``lines`` stand for."""
+    def _size_ahead(self) -> int:
+        """Bytes of the head that ``lines`` or ``frames`` stand for."""
+        if self.frames:
+            assert self.frame_format is not None
+            return self.frame_format.size_of(self.frames)
         lines = self.lines
         if not lines:
             return 0
         empty = lines.count(EMPTY_LINE) * len(EMPTY_LINE)
         return sum(map(len, lines)) - empty + len(lines) * self._terminator_size
+
+
+EMPTY = ReceiveBuffer()
+"""The buffer of a socket that is not connected. Nothing is ever fed to it."""

@@ -52,14 +52,20 @@ def find_line(buffer: ReceiveBuffer, max_length: int, ended: bool) -> Line | Non
     return Line(max_length, max_length, True)
 
 
-def whole_line(text: bytes) -> bytes | None:
-    r"""Return the line without its end if ``text``, one byte at least, is just that line; else None.
+def line_at(data: bytes, start: int, newline: int) -> bytes:
+    r"""Return the line that begins at ``start`` and ends at the ``\n`` at ``newline``, without its end.
 
-    It ends at its first ``\n``; a ``\r`` directly before it belongs to the end too. An empty line is ``EMPTY_LINE``.
+    A ``\r`` directly before the ``\n`` belongs to the end too. An empty line is ``EMPTY_LINE``.
     """
-    if text.find(b"\n") != len(text) - 1:
-        return None
-    return text[: -2 if text.endswith(b"\r\n") else -1] or EMPTY_LINE
+    if newline > start and data[newline - 1] == CARRIAGE_RETURN:
+        newline -= 1
+    return data[start:newline] or EMPTY_LINE
+
+
+def whole_line(text: bytes) -> bytes | None:
+    r"""Return the line without its end if ``text``, one byte at least, is just one line; else None."""
+    newline = len(text) - 1
+    return line_at(text, 0, newline) if text.find(b"\n") == newline else None
 
 
 def split_lines(text: bytes) -> tuple[list[bytes], int] | None:

@@ -7,7 +7,7 @@ from typing import TypeVarTuple
 
 from wireline._core.stream import StreamCore
 
-__all__ = ["LINES", "RECV_INTO", "RECV_LINE_INTO", "TRY_RECV_LINE"]
+__all__ = ["LINES", "RECV_INTO", "RECV_LINE_INTO", "RECV_SOME_INTO", "TRY_RECV", "TRY_RECV_LINE"]
 
 Ts = TypeVarTuple("Ts")
 
@@ -24,5 +24,7 @@ def _named(
 
 RECV_INTO = _named("recv_into", StreamCore.recv)
 RECV_LINE_INTO = _named("recv_line_into", StreamCore.recv_line)
+RECV_SOME_INTO = _named("recv_some_into", StreamCore.recv_some)
+TRY_RECV = _named("try_recv", StreamCore.recv_some)
 TRY_RECV_LINE = _named("try_recv_line", StreamCore.recv_line)
 LINES = _named("lines", StreamCore.recv_line)

@@ -25,14 +25,23 @@ there is TLS.
 from __future__ import annotations
 
 import enum
-import operator
+import struct
 from collections.abc import Callable
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 from wireline._core.buffer import BufferState, ReceiveBuffer, fed
+from wireline._core.frames import Frame, FrameFormat
 from wireline._core.lines import EMPTY_LINE, Line, find_line, whole_line
+from wireline._core.sizes import check_size as check_size
 from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
-from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag, check_flags, is_disconnection_error
+from wireline.options import (
+    BUFFER_SIZE,
+    MAX_FRAME_SIZE,
+    SAFE_DISCONN,
+    SocketFlag,
+    check_flags,
+    is_disconnection_error,
+)
 
 # A request that lacks as many bytes as this asks for just these: they need not be copied out of a larger piece, and
 # reading ahead would not save a system call. A guess: a quarter of a buffer.
@@ -43,8 +52,12 @@ _LARGE = BUFFER_SIZE // 4
 _MAX_RECV = 1024 * 1024
 
 
-NOTHING: BufferState = (b"", 0, 0, None, 0, (), None)
+NOTHING: BufferState = (b"", 0, 0, None, 0, (), -1, None)
 """The state of an empty buffer."""
+
+
+Delimiter = bytes | bytearray | tuple[bytes | bytearray, ...]
+"""The argument of ``recv_until``: one delimiter, or several."""
 
 
 class Direct(enum.Enum):
@@ -92,10 +105,10 @@ class StreamCore:
     """
 
     __slots__ = (
-        "_buffer",
         "_ended",
         "_error",
         "_repeatable",
+        "buffer",
         "buffered",
         "direct",
         "direct_limit",
@@ -122,7 +135,7 @@ class StreamCore:
     accepted: int = 0
 
     def __init__(self, *, buffered: bool = True) -> None:
-        self._buffer = ReceiveBuffer()
+        self.buffer = ReceiveBuffer()
         self.buffered = buffered
         self.direct = SOME
         self.direct_limit = 0
@@ -131,7 +144,7 @@ class StreamCore:
         self._ended = False
         self._error: OSError | None = None
         self.pending_reset: OSError | None = None
-        self.lines = self._buffer.lines
+        self.lines = self.buffer.lines
         self.inbox: bytes | OSError | None = None
         self.undo: BufferState | None = None
         self.recv_size = 0
@@ -139,11 +152,11 @@ class StreamCore:
 
     def __len__(self) -> int:
         """Bytes that can be read without the network."""
-        return len(self._buffer)
+        return len(self.buffer)
 
     def __bool__(self) -> bool:
         """Whether a byte can be read without the network."""
-        return bool(self._buffer or self.inbox)
+        return bool(self.buffer or self.inbox)
 
     @property
     def ended(self) -> bool:
@@ -160,14 +173,15 @@ class StreamCore:
             The answer of that request, if the bytes are exactly that; an ``inbox`` then stays until ``done``. None:
             the request is to be made again.
         """
-        if type(data) is bytes and 0 < len(data) <= self.direct_limit:
+        if type(data) is bytes and 0 < (size := len(data)) <= self.direct_limit:
             # No way through the buffer: most messages are one receive each.
             answer: bytes | None = data
             if self.direct is LINE:
                 answer = whole_line(data)
-            elif self.direct is ALL and len(data) != self.direct_limit:
+            elif self.direct is ALL and size != self.direct_limit:
                 answer = None
             if answer is not None:
+                self.buffer.received += size
                 self.fast_recv_ok = self._repeatable
                 return answer
         if data is self.inbox:
@@ -182,7 +196,7 @@ class StreamCore:
         """Take received bytes into the buffer; ``b""`` is the orderly end."""
         self.fast_recv_ok = False
         if data:
-            self._buffer.feed(data)
+            self.buffer.feed(data)
         elif self.pending_reset is not None:
             self.fail(self.pending_reset)
         else:
@@ -229,7 +243,7 @@ class StreamCore:
         """Before a request: recover from one that was interrupted, and note what to go back to if this one is."""
         if self.undo is not None or self.inbox is not None:
             self.recover()
-        self.undo = self._buffer.state()
+        self.undo = self.buffer.state()
 
     def _feed_inbox(self) -> None:
         data = self.inbox
@@ -243,7 +257,7 @@ class StreamCore:
 
     def _empty_inbox(self) -> None:
         # In this order, and with the object itself noted: between the two statements it is known that it was fed.
-        self.undo = self._buffer.state(self.inbox)
+        self.undo = self.buffer.state(self.inbox)
         self.inbox = None
 
     def done(self) -> None:
@@ -257,8 +271,8 @@ class StreamCore:
 
     def _go_back(self) -> None:
         if self.undo is None:
-            self.undo = self._buffer.state()
-        self._buffer.restore(self.undo)
+            self.undo = self.buffer.state()
+        self.buffer.restore(self.undo)
         if self.inbox is not None and fed(self.undo) is not self.inbox:
             self._feed_inbox()
 
@@ -270,8 +284,8 @@ class StreamCore:
             check_flags(flags)
         if type(size) is not int or size < 0:
             size = check_size(size)
-        buffer = self._buffer
-        if buffer.lines:
+        buffer = self.buffer
+        if buffer.lines or buffer.frames:
             buffer.unsplit()
         have = buffer.size
         if have < size and not self._ended and (self.buffered or not have):
@@ -288,8 +302,8 @@ class StreamCore:
             check_flags(flags)
         if type(max_size) is not int or max_size < 0:
             max_size = check_size(max_size, "max_size")
-        buffer = self._buffer
-        if buffer.lines:
+        buffer = self.buffer
+        if buffer.lines or buffer.frames:
             buffer.unsplit()
         have = buffer.size
         if have or not max_size:
@@ -303,8 +317,8 @@ class StreamCore:
         """``size`` bytes, not one fewer."""
         if type(size) is not int or size < 0:
             size = check_size(size)
-        buffer = self._buffer
-        if buffer.lines:
+        buffer = self.buffer
+        if buffer.lines or buffer.frames:
             buffer.unsplit()
         have = buffer.size
         if have >= size:
@@ -314,26 +328,91 @@ class StreamCore:
         self._want_all(size, 0 if have else size)
         return None
 
+    def recv_struct(self, form: struct.Struct) -> tuple[Any, ...] | None:
+        """The fields of the first ``form.size`` bytes."""
+        data = self.recv_exactly(form.size, "recv_struct")
+        return None if data is None else form.unpack(data)
+
+    def fill(self, size: int) -> memoryview | None:
+        """A view of at least ``size`` bytes, and of all that are there. They stay (R15)."""
+        if check_size(size) > MAX_FRAME_SIZE:
+            raise ValueError(f"size is at most {MAX_FRAME_SIZE} bytes (MAX_FRAME_SIZE), not {size}")
+        view = self.buffer.show(size)
+        if view is None:
+            if self._ended:
+                raise self._incomplete_error("fill", f"{size} bytes")
+            self._want_all(size, 0)
+        return view
+
+    def consume(self, size: int) -> bytes:
+        """Remove bytes that ``fill`` has shown. It needs no more bytes, and so it is never "not yet"."""
+        size = check_size(size)
+        if not self.buffer.consume(size):
+            raise ValueError(
+                f"consume: there was another read since `fill`, or it showed fewer than {size} bytes"
+            )
+        return b""
+
+    def unread(self, data: bytes) -> bytes:
+        """Put bytes back in front. As ``consume``, it is never "not yet"."""
+        self.fast_recv_ok = False
+        if not self.buffer.unread(data):
+            raise ValueError(
+                f"unread: more than {MAX_FRAME_SIZE} bytes (MAX_FRAME_SIZE) that were never read"
+            )
+        return b""
+
+    def recv_frame(self, form: FrameFormat) -> Frame | None:
+        """One length-prefixed message."""
+        return self._frame(form, "recv_frame")
+
+    def frames(self, form: FrameFormat, flags: SocketFlag) -> Frame | bytes | None:
+        """The same for the iterator: ``b""`` at the end of the stream, if that is between two messages."""
+        buffer = self.buffer
+        if self._ended and not buffer:
+            return self._eof_result(flags)
+        return self._frame(form, "frames", flags)
+
+    def _frame(self, form: FrameFormat, operation: str, flags: SocketFlag = SAFE_DISCONN) -> Frame | None:
+        buffer = self.buffer
+        frame = buffer.next_frame(form)
+        if frame is not None:
+            return frame
+        measured = buffer.measure(form, operation)
+        have = buffer.size
+        if measured is None:
+            missing = max(form.header_size - have, 1)
+        elif sum(measured) <= have:
+            header_size, payload_size = measured
+            whole = buffer.take(header_size + payload_size)
+            return Frame(form.fields(whole[:header_size]), whole[header_size:])
+        else:
+            missing = sum(measured) - have
+        if self._ended:
+            raise self._incomplete_error(operation, "a whole frame", flags)
+        if not have:
+            buffer.release_memory()
+        self._want_all(have + missing, 0)
+        return None
+
     def skip(self, size: int) -> bytes | None:
         """The ``size`` bytes to skip. They are kept until they are all there (R5, R8)."""
         return self.recv_exactly(size, "skip")
 
-    def recv_until(self, delimiter: bytes, max_length: int) -> bytes | None:
-        """Everything up to and including ``delimiter``, at most ``max_length`` bytes."""
+    def recv_until(self, delimiter: Delimiter, max_length: int) -> bytes | None:
+        """Everything up to and including the delimiter that ends first, at most ``max_length`` bytes."""
         max_length = check_size(max_length, "max_length")
-        if not isinstance(delimiter, bytes):
-            raise TypeError(f"the delimiter is bytes, not {type(delimiter).__name__}")
-        if not delimiter:
-            raise ValueError("the delimiter is empty")
-        found = self._buffer.find(delimiter, max_length)
-        if found >= 0:
-            return self._buffer.take(found + len(delimiter))
-        have = self._buffer.size
+        delimiters = check_delimiters(delimiter)
+        buffer = self.buffer
+        end = buffer.find_end(delimiters, max_length)
+        if end >= 0:
+            return buffer.take(end)
+        have = buffer.size
         if have >= max_length:
             raise LineTooLongError("recv_until", max_length)
         if self._ended:
             raise self._incomplete_error("recv_until", f"the delimiter {delimiter!r}")
-        self._want(min(self._bytes_missing(delimiter), max_length - have))
+        self._want(min(*map(self._bytes_missing, delimiters), max_length - have))
         return None
 
     def recv_line(
@@ -348,10 +427,10 @@ class StreamCore:
                 raise ValueError("max_length must be at least 1 byte")
         if on_long not in ("truncate", "raise"):
             raise ValueError(f"on_long is 'truncate' or 'raise', not {on_long!r}")
-        buffer = self._buffer
+        buffer = self.buffer
         line = None
         direct_limit = 0
-        if buffer.size or buffer.lines:
+        if buffer.size or buffer.lines or buffer.frames:
             # Nearly every line is whole, short and not to be kept; `find_line` is for the others.
             if flags is SAFE_DISCONN and (whole := buffer.next_line(max_length)) is not None:
                 return whole
@@ -371,17 +450,17 @@ class StreamCore:
 
     def pending_line(self) -> bytes:
         """A copy of the bytes of an unfinished line."""
-        return self._buffer.peek(len(self._buffer))
+        return self.buffer.peek(len(self.buffer))
 
     def _deliver(self, size: int, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
-            return self._buffer.peek(size)
-        return self._buffer.take(size)
+            return self.buffer.peek(size)
+        return self.buffer.take(size)
 
     def _deliver_line(self, line: Line, flags: SocketFlag) -> bytes:
         if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
-            return self._buffer.peek(line.size) or EMPTY_LINE
-        return self._buffer.take_line(line.size, line.consumed) or EMPTY_LINE
+            return self.buffer.peek(line.size) or EMPTY_LINE
+        return self.buffer.take_line(line.size, line.consumed) or EMPTY_LINE
 
     def _want(self, amount: int, direct: Direct = SOME, limit: int = 0) -> None:
         """Set how much to receive (a buffer at least, if buffered) and how ``accept`` may use it."""
@@ -394,7 +473,7 @@ class StreamCore:
 
     def _want_all(self, size: int, limit: int) -> None:
         """The same for a request that needs all of ``size`` bytes; ``limit`` is 0 if some of them are there."""
-        amount = size - self._buffer.size
+        amount = size - self.buffer.size
         if amount < _LARGE:
             self._want(amount)
         else:
@@ -406,7 +485,7 @@ class StreamCore:
 
     def _bytes_missing(self, delimiter: bytes) -> int:
         """The fewest bytes that could complete ``delimiter``, given how much of it is there."""
-        last = self._buffer.tail(len(delimiter) - 1) if len(delimiter) > 1 else b""
+        last = self.buffer.tail(len(delimiter) - 1) if len(delimiter) > 1 else b""
         while not delimiter.startswith(last):
             last = last[1:]
         return len(delimiter) - len(last)
@@ -416,29 +495,32 @@ class StreamCore:
             return b""
         raise copy_for_reraise(self._error)
 
-    def _incomplete_error(self, operation: str, wanted: str) -> EndOfStreamError | OSError:
+    def _incomplete_error(
+        self, operation: str, wanted: str, flags: SocketFlag = SAFE_DISCONN
+    ) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
-        if self._error is not None and not is_disconnection_error(SAFE_DISCONN, self._error):
+        if self._error is not None and not is_disconnection_error(flags, self._error):
             return copy_for_reraise(self._error)
         shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
         shortfall.__cause__ = self._error
         return shortfall
 
 
-def check_size(size: int, name: str = "size") -> int:
-    """Return ``size`` as an int that is not negative.
+def check_delimiters(delimiter: Delimiter) -> tuple[bytes, ...]:
+    """Return the delimiters as bytes.
 
     Raises:
-        TypeError: it is not an integer.
-        ValueError: it is negative.
+        TypeError: one of them is neither bytes nor a bytearray.
+        ValueError: there is none, or an empty one.
     """
-    if type(size) is not int:
-        if isinstance(size, bool):
-            raise TypeError(f"{name} is a number of bytes, not a bool")
-        try:
-            size = operator.index(size)
-        except TypeError:
-            raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}") from None
-    if size < 0:
-        raise ValueError(f"{name} must not be negative, got {size}")
-    return size
+    if type(delimiter) is bytes and delimiter:
+        return (delimiter,)
+    several = delimiter if isinstance(delimiter, tuple) else (delimiter,)
+    for each in several:
+        if not isinstance(each, bytes | bytearray):
+            raise TypeError(f"the delimiter is bytes, not {type(each).__name__}")
+    if not all(several):
+        raise ValueError("the delimiter is empty")
+    if not several:
+        raise ValueError("there is no delimiter in the tuple")
+    return tuple(map(bytes, several))

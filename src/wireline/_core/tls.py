@@ -143,10 +143,11 @@ class TlsCore(StreamCore):
                 if 0 < len(plaintext) <= self.direct_limit:
                     answer = plaintext if self.direct is SOME else whole_line(plaintext)
                     if answer is not None:
+                        self.buffer.received += len(plaintext)
                         self.fast_recv_ok = self.buffered
                         return answer
                 self.fast_recv_ok = False
-                self._buffer.feed(plaintext)
+                self.buffer.feed(plaintext)
         elif isinstance(data, OSError):
             self.fail(data)
         else:
@@ -170,7 +171,7 @@ class TlsCore(StreamCore):
             plaintext = TlsCore.feed_some(self, data, RECORD)
             if plaintext:
                 engine.due, engine.plaintext = data, plaintext  # until the buffer has it
-                self._buffer.feed(plaintext)
+                self.buffer.feed(plaintext)
         else:
             self._feed_ciphertext(data, at_end=not data)
         engine.due = engine.plaintext = b""
@@ -237,10 +238,10 @@ class TlsCore(StreamCore):
         if not pieces:
             return
         if self.undo is None:
-            self._buffer.feed_pieces(pieces)
+            self.buffer.feed_pieces(pieces)
         elif fed(self.undo) is not pieces:
-            self._buffer.feed_pieces(list(pieces))
-            self.undo = self._buffer.state(pieces)  # from here on it is known that the buffer has them
+            self.buffer.feed_pieces(list(pieces))
+            self.undo = self.buffer.state(pieces)  # from here on it is known that the buffer has them
         engine.decrypted = []
 
     # For calls that may be interrupted: decryption cannot be undone, so its progress is noted.
@@ -257,6 +258,7 @@ class TlsCore(StreamCore):
                 if limit:
                     answer = plaintext if self.direct is SOME else whole_line(plaintext)
                     if answer is not None:
+                        self.buffer.received += len(plaintext)
                         self.fast_recv_ok = self.buffered
                         return answer
         self._feed_inbox()
@@ -275,7 +277,7 @@ class TlsCore(StreamCore):
                 self.fail(data)
             elif data is not None:
                 self.fast_recv_ok = False
-                self._buffer.feed(data)
+                self.buffer.feed(data)
             self._empty_inbox()
         self._opened = None
 
@@ -334,7 +336,7 @@ class TlsCore(StreamCore):
 
     def _want_all(self, size: int, limit: int) -> None:
         # The kernel cannot wait for all of them: how many bytes they are on the wire is not known.
-        self._want(size - self._buffer.size)
+        self._want(size - self.buffer.size)
 
     # Sending. All but `has_output` is for the call that holds the write lock.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Callable
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from wireline._core.deadline import Deadline
 from wireline._os import datagram as _datagram
@@ -13,7 +13,7 @@ from wireline._os.datagram import Datagram, ReceivedInto
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram, WeakAnnotator
 from wireline.errors import BusyError, SockAddr, SocketTimeout
-from wireline.options import AF_UNIX, SocketFlag
+from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag
 
 __all__ = ["DatagramIO"]
 
@@ -60,6 +60,24 @@ class DatagramIO:
             lambda sock: _datagram.receive(sock, size, flags),
             lambda data, sender: _datagram.truncate(data, sender, size),
         )
+
+    def try_receive(self, operation: str, size: int) -> Datagram | None:
+        """Receive one datagram, cut to ``size`` bytes; None if none has arrived."""
+        fd = self._fd
+        fd.raise_if_closed(operation)
+        queue = fd.open_read_queue()
+        if queue.busy:
+            raise BusyError(f"{operation}: another task is using this socket")
+        orphan = queue.take_orphan()
+        try:
+            if orphan is not None:
+                data, sender = cast("tuple[bytes, SockAddr]", orphan.result())
+                return _datagram.truncate(data, sender, size)
+            return None if queue.in_flight else _datagram.receive(fd.sock, size, SAFE_DISCONN)
+        except BlockingIOError:
+            return None
+        except OSError as error:
+            raise self._annotator.annotate(error, operation) from error.__cause__
 
     async def receive_into(
         self, operation: str, target: memoryview, flags: SocketFlag, deadline: Deadline | None

@@ -9,7 +9,7 @@ from wireline._core.named import LINES
 from wireline._core.stream import LINE
 from wireline._socket_base import closed_meanwhile
 from wireline.errors import BusyError
-from wireline.options import BUFFER_SIZE, SAFE_DISCONN
+from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag
 
 if TYPE_CHECKING:
     from wireline.asyncnet._socket import AsyncSocket
@@ -21,15 +21,22 @@ __all__ = ["LineIterator"]
 class LineIterator:
     """The iterator behind ``lines``. An object and not a generator: leaving the loop early leaves no task behind."""
 
-    __slots__ = ("_ahead", "_io", "_max_length", "_over", "_owner", "_timeout")
+    __slots__ = ("_ahead", "_flags", "_io", "_max_length", "_over", "_owner", "_timeout")
 
     def __init__(
-        self, owner: AsyncSocket, io: StreamIO, ahead: list[bytes], max_length: int, timeout: float | None
+        self,
+        owner: AsyncSocket,
+        io: StreamIO,
+        ahead: list[bytes],
+        max_length: int,
+        timeout: float | None,
+        flags: SocketFlag,
     ) -> None:
         self._owner = owner
         self._io = io
         self._max_length = max_length
         self._timeout = timeout
+        self._flags = flags
         # No line is split off ahead that is longer than a buffer.
         self._ahead = ahead if max_length >= BUFFER_SIZE else []
         self._over = False
@@ -68,6 +75,7 @@ class LineIterator:
 
     async def _next(self) -> bytes:
         owner, io, timeout, max_length = self._owner, self._io, self._timeout, self._max_length
+        flags = self._flags
         if self._ahead:
             await owner._enter().checkpoint()
             if self._ahead:
@@ -80,12 +88,13 @@ class LineIterator:
             and core.fast_recv_ok
             and waiter is not None
             and timeout != 0
+            and flags is SAFE_DISCONN
             and waiter.port.loop is waiter.get_loop()
         ):
             core.direct = LINE
             core.direct_limit = max_length
-            return await waiter.wait(LINES, (max_length, "raise", SAFE_DISCONN), timeout)
-        answer = io.ask(owner, LINES, timeout, max_length, "raise", SAFE_DISCONN)
+            return await waiter.wait(LINES, (max_length, "raise", flags), timeout)
+        answer = io.ask(owner, LINES, timeout, max_length, "raise", flags)
         if answer is None:
-            answer = await io.wait_for(owner, LINES, timeout, max_length, "raise", SAFE_DISCONN)
+            answer = await io.wait_for(owner, LINES, timeout, max_length, "raise", flags)
         return answer

@@ -58,7 +58,7 @@ class WeakAnnotator(weakref.ref[BaseSocket]):
         return error if sock is None else annotated(error, operation, sock)
 
 
-class Read(LoopOperation[bytes]):
+class Read(LoopOperation[T]):
     """The result of a request of the core, on a loop without readiness (elsewhere: ``ReadWaiter``)."""
 
     __slots__ = ("_annotator", "_args", "_core", "_request", "_sock")
@@ -68,30 +68,30 @@ class Read(LoopOperation[bytes]):
         sock: socket.socket,
         core: StreamCore,
         annotator: WeakAnnotator,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         args: tuple[*Ts],
     ) -> None:
         self._sock = sock
         self._core = core
         self._annotator = annotator
-        self._request: Callable[..., bytes | None] = request
+        self._request: Callable[..., T | None] = request
         self._args = args
 
-    def try_once(self) -> bytes | NotYet:
+    def try_once(self) -> T | NotYet:
         return self.complete(self._sock.recv(self._core.recv_size, DONT_WAIT))
 
     def start(self, completions: Completions) -> Completion:
         return completions.recv(self._sock, self._core.recv_size)
 
-    def complete(self, result: bytes) -> bytes | NotYet:
+    def complete(self, result: bytes) -> T | NotYet:
         self._core.feed(result)
         return self._result()
 
-    def on_error(self, error: OSError) -> bytes | NotYet:
+    def on_error(self, error: OSError) -> T | NotYet:
         self._core.fail(self._annotator.annotate(error, self._request.__name__))
         return self._result()
 
-    def _result(self) -> bytes | NotYet:
+    def _result(self) -> T | NotYet:
         result = self._request(self._core, *self._args)
         return NOT_YET if result is None else result
 

@@ -24,7 +24,7 @@ import errno
 import socket
 import types
 from collections.abc import Callable, Generator
-from typing import Any, TypeVarTuple
+from typing import Any, TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
 from wireline._socket_base import closed_meanwhile
@@ -37,6 +37,7 @@ from wireline.options import DONT_WAIT
 
 __all__ = ["ReadWaiter"]
 
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -70,9 +71,9 @@ class ReadWaiter(Waiter):
         self._core = core_slot[0]
         self._core_slot = core_slot
         self._annotator = annotator
-        self._request: Callable[..., bytes | None] = StreamCore.recv
+        self._request: Callable[..., Any] = StreamCore.recv
         self._args: tuple[Any, ...] = ()
-        self._answer = b""
+        self._answer: Any = b""
         self._watched = False
         self.closed = False
         self._timer: DeadlineTimer | None = None  # most connections never have a timeout
@@ -81,10 +82,10 @@ class ReadWaiter(Waiter):
     @types.coroutine
     def wait(
         self,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         args: tuple[*Ts],
         timeout: float | None,
-    ) -> Generator[Any, Any, bytes]:
+    ) -> Generator[Any, Any, T]:
         """Take the core, and sleep until a request has a result.
 
         Args:
@@ -125,7 +126,8 @@ class ReadWaiter(Waiter):
             self.pending = False
             self._core_slot.append(self._core)
             raise
-        answer, self._answer = self._answer, b""
+        answer: T = self._answer
+        self._answer = b""
         return answer
 
     def __call__(self) -> None:

@@ -11,14 +11,17 @@ import contextlib
 import errno
 import functools
 import socket
+import struct
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
+from wireline._core.buffer import EMPTY
 from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._core.named import RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._core.stream import LINE, SOME, StreamCore, check_size
+from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
+from wireline._core.stream import LINE, SOME, Delimiter, StreamCore, check_size
 from wireline._os.close import close_quietly
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect, shut_down_writing
@@ -38,6 +41,7 @@ from wireline._validation import (
 from wireline.address import Address, IpAddress, to_display_address, unix_path
 from wireline.asyncnet._datagram_io import DatagramIO
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
+from wireline.asyncnet._frames import FrameIterator
 from wireline.asyncnet._lines import LineIterator
 from wireline.asyncnet._operations import NOW, Accept, Connect, WeakAnnotator, accept_now
 from wireline.asyncnet._port import Port, running_port
@@ -49,12 +53,14 @@ from wireline.options import (
     AF_INET6,
     AF_UNIX,
     BUFFER_SIZE,
+    MAX_FRAME_SIZE,
     MAX_LINE_LENGTH,
     SAFE_DISCONN,
     AcceptResult,
     ReadLineResult,
     SocketFlag,
     check_flags,
+    check_iterator_flags,
 )
 
 if TYPE_CHECKING:
@@ -238,22 +244,30 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
-        answer = self._io.ask(self, StreamCore.recv_exactly, timeout, size)
-        return (
-            await self._io.wait_for(self, StreamCore.recv_exactly, timeout, size)
-            if answer is None
-            else answer
-        )
+        if timeout is not None:
+            check_timeout(timeout)
+        port = self._fd.port
+        if port.budget > 0 and port.loop is port.running_loop():
+            data = self._buffer.ready_bytes(size, self._io.core_slot)
+            if data is not None:
+                port.budget -= 1
+                return data
+        data = self._io.ask(self, StreamCore.recv_exactly, timeout, size)
+        if data is None:
+            data = await self._io.wait_for(self, StreamCore.recv_exactly, timeout, size)
+        return data
 
     async def recv_until(
-        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
     ) -> bytes:
         """Receive all bytes up to a delimiter, the delimiter included.
+
+        Of several delimiters the one that ends first counts.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            delimiter: at least one byte.
+            delimiter: ``bytes`` or a ``bytearray`` of at least one byte, or a tuple of them.
             max_length: the most bytes to return, the delimiter included.
             timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
@@ -312,7 +326,7 @@ class AsyncSocket(BaseSocket):
         """
         fd = self._fd
         port = fd.port
-        lines = self._lines
+        lines = self._buffer.lines
         default = flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate"
         if default and lines and port.budget > 0:
             # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
@@ -336,12 +350,18 @@ class AsyncSocket(BaseSocket):
             core.direct = LINE
             core.direct_limit = max_length
             return await waiter.wait(StreamCore.recv_line, _LINE, timeout)
+        if default and port.budget > 0 and port.loop is port.running_loop():
+            check_timeout(timeout)
+            line = self._buffer.ready_line(max_length, self._io.core_slot)
+            if line is not None:
+                port.budget -= 1
+                return line
         return await self._recv_line(timeout, flags, max_length, on_long)
 
     async def _recv_line(
         self, timeout: float | None, flags: SocketFlag, max_length: int, on_long: str
     ) -> bytes:
-        lines = self._lines
+        lines = self._buffer.lines
         if lines and flags is SAFE_DISCONN and on_long == "truncate":
             check_timeout(timeout)
             if check_size(max_length, "max_length") < 1:
@@ -418,7 +438,7 @@ class AsyncSocket(BaseSocket):
         """
         if not self._io.core_slot:
             self._io.raise_not_readable(self, "try_recv_line")
-        lines = self._lines
+        lines = self._buffer.lines
         # No line ahead is longer than the default: that is not asked in each call.
         if lines and (
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
@@ -433,7 +453,13 @@ class AsyncSocket(BaseSocket):
             return ReadLineResult.DISCONNECTED, partial
         return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
 
-    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> AsyncIterator[bytes]:
+    def lines(
+        self,
+        max_length: int = MAX_LINE_LENGTH,
+        timeout: float | None = None,
+        *,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> AsyncIterator[bytes]:
         """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
         The iterator ends at the end of the stream; the bytes of an unfinished line stay readable with ``recv``. A
@@ -443,6 +469,7 @@ class AsyncSocket(BaseSocket):
         Args:
             max_length: the most bytes of a line, without its line ending; at least 1.
             timeout: seconds for each line; None means no limit, 0 does not wait.
+            flags: without ``SAFE_DISCONN`` a reset is a ``ConnectionResetError`` and not the end.
 
         Returns:
             The iterator.
@@ -453,15 +480,17 @@ class AsyncSocket(BaseSocket):
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range; ``flags`` has
+                ``PEEK``.
         """
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
             raise ValueError("max_length must be at least 1 byte")
+        check_iterator_flags(flags)
         self._open_sock("lines")
         if self._core is None:
             self._refuse("lines")
-        return LineIterator(self, self._io, self._lines, max_length, timeout)
+        return LineIterator(self, self._io, self._buffer.lines, max_length, timeout, flags)
 
     async def skip(self, size: int, timeout: float | None = None) -> None:
         """Receive ``size`` bytes and discard them.
@@ -484,6 +513,270 @@ class AsyncSocket(BaseSocket):
         """
         if self._io.ask(self, StreamCore.skip, timeout, size) is None:
             await self._io.wait_for(self, StreamCore.skip, timeout, size)
+
+    # Frames.
+
+    async def recv_struct(
+        self, fmt: str | bytes | struct.Struct, timeout: float | None = None
+    ) -> tuple[Any, ...]:
+        """Receive the bytes of a ``struct`` format, and unpack them.
+
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
+
+        Args:
+            fmt: a format of the ``struct`` module, for example ``"!IH"``, or a ``struct.Struct``.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            The fields.
+
+        Raises:
+            EndOfStreamError: the stream ended, or was reset, before all bytes. Its ``partial`` has the bytes that
+                arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; ``fmt`` is no format; ``timeout`` is not a number, or is negative.
+        """
+        form = struct_of(fmt)
+        if timeout is not None:
+            check_timeout(timeout)
+        port = self._fd.port
+        if port.budget > 0 and port.loop is port.running_loop():
+            fields = self._buffer.ready_fields(form, self._io.core_slot)
+            if fields is not None:
+                port.budget -= 1
+                return fields
+        fields = self._io.ask(self, StreamCore.recv_struct, timeout, form)
+        if fields is None:
+            fields = await self._io.wait_for(self, StreamCore.recv_struct, timeout, form)
+        return fields
+
+    async def recv_frame(
+        self,
+        header: Header,
+        *,
+        length_field: int = -1,
+        length_adjust: int = 0,
+        max_size: int = MAX_FRAME_SIZE,
+        timeout: float | None = None,
+    ) -> Frame:
+        """Receive one length-prefixed message.
+
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
+
+        Args:
+            header: a ``struct`` format or a ``struct.Struct``: the payload has ``fields[length_field] + length_adjust``
+                bytes. Or a function for headers of other kinds: it gets the bytes that have arrived, at most 64 KiB of
+                them, as a read-only ``memoryview``, and returns ``(header_size, payload_size)``, or None if it needs
+                more bytes.
+            length_field: index of the field that has the length; the default is the last one.
+            length_adjust: is added to the length. For example -4 if the length counts its own four bytes.
+            max_size: the most bytes of a payload. A longer one is refused before it is read.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            A ``Frame``: ``fields``, a tuple, or the bytes of a header that a function measured; and ``payload``.
+
+        Raises:
+            FrameTooLongError: the payload is longer than ``max_size``. Nothing was consumed.
+            FrameError: the length is negative. Nothing was consumed.
+            EndOfStreamError: the stream ended, or was reset, before the whole frame. Its ``partial`` has the bytes
+                that arrived, ``b""`` if the end is between two frames; they stay readable with ``recv``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; the header has no such field, or that is no integer; the function
+                returned something else; an argument has the wrong type, or is negative.
+        """
+        form = frame_format(header, length_field, length_adjust, max_size)
+        if timeout is not None:
+            check_timeout(timeout)
+        port = self._fd.port
+        if port.budget > 0 and port.loop is port.running_loop():
+            frame = self._buffer.ready_frame(form, self._io.core_slot)
+            if frame is not None:
+                port.budget -= 1
+                return frame
+        frame = self._io.ask(self, StreamCore.recv_frame, timeout, form)
+        if frame is None:
+            frame = await self._io.wait_for(self, StreamCore.recv_frame, timeout, form)
+        return frame
+
+    def frames(
+        self,
+        header: Header,
+        *,
+        length_field: int = -1,
+        length_adjust: int = 0,
+        max_size: int = MAX_FRAME_SIZE,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> AsyncIterator[Frame]:
+        """Iterate over length-prefixed messages.
+
+        The iterator ends at the end of the stream, if that is between two frames. An exception ends the iterator and
+        loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
+
+        Args:
+            header: as for ``recv_frame``.
+            length_field: as for ``recv_frame``.
+            length_adjust: as for ``recv_frame``.
+            max_size: the most bytes of a payload. A longer one is refused before it is read.
+            timeout: seconds for each frame; None means no limit, 0 does not wait.
+            flags: without ``SAFE_DISCONN`` a reset between two frames is a ``ConnectionResetError`` and not the end.
+
+        Returns:
+            The iterator of ``Frame``.
+
+        Raises:
+            FrameTooLongError: the payload is longer than ``max_size``. Nothing of the frame was consumed.
+            FrameError: the length is negative. Nothing of the frame was consumed.
+            EndOfStreamError: the stream ended, or was reset, inside a frame. Its ``partial`` has the bytes that
+                arrived; they stay readable with ``recv``.
+            SocketTimeout: the timeout expired before a frame was complete.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: as for ``recv_frame``; ``flags`` has ``PEEK``.
+        """
+        form = frame_format(header, length_field, length_adjust, max_size)
+        check_timeout(timeout)
+        check_iterator_flags(flags)
+        self._open_sock("frames")
+        if self._core is None:
+            self._refuse("frames")
+        return FrameIterator(self, self._io, form, timeout, flags)
+
+    async def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
+        """Receive until at least ``size`` bytes are buffered, and return all buffered bytes without consuming them.
+
+        ``consume`` removes them, and every other read begins with them. The view is read-only and of memory that is
+        never written again: it may be kept. A timeout or a cancellation loses nothing.
+
+        Args:
+            size: number of bytes, at most ``MAX_FRAME_SIZE`` (16 MiB). 0 returns what is buffered at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            The bytes. An unbuffered socket receives no more than ``size``.
+
+        Raises:
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
+        """
+        if timeout is not None:
+            check_timeout(timeout)
+        port = self._fd.port
+        if port.budget > 0 and port.loop is port.running_loop():
+            view = self._buffer.ready_view(size, self._io.core_slot)
+            if view is not None:
+                port.budget -= 1
+                return view
+        view = self._io.ask(self, StreamCore.fill, timeout, size)
+        if view is None:
+            view = await self._io.wait_for(self, StreamCore.fill, timeout, size)
+        return view
+
+    def consume(self, size: int) -> None:
+        """Remove bytes that the last ``fill`` has returned. It never waits.
+
+        Args:
+            size: number of bytes, from the front. Several calls may consume the bytes of one ``fill``.
+
+        Raises:
+            ValueError: ``size`` is negative or more than the last ``fill`` has returned, or bytes were read or put
+                back since. Nothing was removed.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected.
+            TypeError: a datagram socket; ``size`` is not an int.
+        """
+        if type(size) is not int or size < 0:
+            size = check_size(size)
+        self._io.ask_now(self, StreamCore.consume, size)
+
+    def unread(self, data: Buffer) -> None:
+        """Put bytes back in front of everything that is still to be read. It never waits.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``. The next read begins with these bytes.
+
+        Raises:
+            ValueError: more than ``MAX_FRAME_SIZE`` (16 MiB) bytes were put back than read. Nothing was put back.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected.
+            TypeError: a datagram socket; ``data`` is not a buffer.
+        """
+        self._io.ask_now(self, StreamCore.unread, bytes(as_bytes_like(data)))
+
+    async def recv_some_into(
+        self, buffer: bytearray | memoryview, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+    ) -> int:
+        """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was. A datagram socket receives the next
+        datagram, cut to the length of the buffer.
+
+        Args:
+            buffer: a writable, contiguous buffer. An empty one returns 0 at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+
+        Returns:
+            The number of bytes written to the buffer.
+
+        Raises:
+            SocketTimeout: the timeout expired before a byte arrived.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: the buffer is not writable.
+            ValueError: the buffer is not contiguous; ``timeout`` is negative.
+        """
+        with as_writable_view(buffer, None) as target:
+            if self._core is None and self._is_datagram:
+                data = (await self._receive("recv_some_into", len(target), flags, timeout)).data
+            else:
+                answer = self._io.ask(self, RECV_SOME_INTO, timeout, len(target), flags)
+                if answer is None:
+                    answer = await self._io.wait_for(self, RECV_SOME_INTO, timeout, len(target), flags)
+                data = answer
+            target[: len(data)] = data
+        return len(data)
+
+    def try_recv(self, max_size: int = BUFFER_SIZE) -> bytes | None:
+        """Return the available bytes, or None if there are none. It never waits.
+
+        This is a plain call in both flavours. A datagram socket returns the next datagram, cut to ``max_size``.
+
+        Args:
+            max_size: the most bytes to return.
+
+        Returns:
+            At least one byte, from the buffer first; ``b""`` at the end of the stream, also after a reset; None if
+            nothing has arrived.
+
+        Raises:
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: ``max_size`` is not an int, or is negative.
+        """
+        if self._core is None and self._is_datagram:
+            max_size = check_size(max_size, "max_size")
+            datagram = self._datagrams("try_recv").try_receive("try_recv", max_size)
+            return None if datagram is None else datagram.data
+        return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
 
     # Writing.
 
@@ -1148,7 +1441,7 @@ class AsyncSocket(BaseSocket):
     def _retire(self, linger: float | None) -> None:
         # New lists: a reader that is at work in this moment puts what it has back into the old ones.
         self._io.core_slot = []
-        self._lines = []
+        self._buffer = EMPTY
         self._fd.close(functools.partial(self._dispose, linger))
 
     def _is_disposed(self) -> bool:

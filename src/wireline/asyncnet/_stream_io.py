@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NoReturn, TypeVarTuple, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamIO"]
 
+A = TypeVar("A")
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -94,13 +96,19 @@ class StreamIO:
 
     # Reading.
 
+    def ask_now(self, owner: AsyncSocket, request: Callable[[StreamCore, A], object], argument: A) -> None:
+        """Make a request that never has to wait."""
+        if not self.core_slot:
+            self.raise_not_readable(owner, request.__name__)
+        request(self.core_slot[0], argument)
+
     def ask(
         self,
         owner: AsyncSocket,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
-    ) -> bytes | None:
+    ) -> T | None:
         """Make one request of the core; None if it has no result yet, or if the budget is spent."""
         if timeout is not None:
             check_timeout(timeout)
@@ -119,10 +127,10 @@ class StreamIO:
     def wait_for(
         self,
         owner: AsyncSocket,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
-    ) -> Awaitable[bytes]:
+    ) -> Awaitable[T]:
         """Return an awaitable of the result.
 
         Args:
@@ -150,10 +158,10 @@ class StreamIO:
     async def _yield_then_read(
         self,
         owner: AsyncSocket,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
-    ) -> bytes:
+    ) -> T:
         """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
         await self.fd.port.checkpoint()
         answer = self.ask(owner, request, timeout, *args)
@@ -164,10 +172,10 @@ class StreamIO:
     async def _read_portably(
         self,
         owner: AsyncSocket,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
-    ) -> bytes:
+    ) -> T:
         queue = self.fd.open_read_queue()
         deadline = None if timeout is None else Deadline(timeout, self.fd.port.time())
         core = self.core_slot.pop()
@@ -179,8 +187,8 @@ class StreamIO:
                 self.core_slot.append(core)
 
     async def _read_nowait(
-        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
-    ) -> bytes:
+        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
+    ) -> T:
         """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
         if self.fd.read_queue is not None:
             await self.fd.read_queue.drain_orphan()
@@ -190,8 +198,8 @@ class StreamIO:
         return answer
 
     def feed_available(
-        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], bytes | None], *args: *Ts
-    ) -> bytes | None:
+        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
+    ) -> T | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core_slot = self.core_slot
         if not core_slot:

@@ -10,15 +10,17 @@ import contextlib
 import errno
 import functools
 import socket
+import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
 from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.lines import EMPTY_LINE
-from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
-from wireline._core.stream import SOME, StreamCore, check_size
+from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
+from wireline._core.stream import SOME, Delimiter, StreamCore, check_size
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import (
     KERNEL_WAITS,
@@ -45,6 +47,7 @@ from wireline.errors import SockAddr, SocketTimeout, WirelineError, rename_opera
 from wireline.net._connect import connect_to, resolve
 from wireline.net._datagram_io import DatagramIO
 from wireline.net._fd_guard import FdGuard, Use
+from wireline.net._frames import iterate_frames
 from wireline.net._poll import start_deadline
 from wireline.net._retry import until_ready
 from wireline.net._stream_io import StreamIO
@@ -54,6 +57,7 @@ from wireline.options import (
     AF_INET6,
     AF_UNIX,
     BUFFER_SIZE,
+    MAX_FRAME_SIZE,
     MAX_LINE_LENGTH,
     NO_SIGNAL,
     SAFE_DISCONN,
@@ -62,6 +66,7 @@ from wireline.options import (
     ReadLineResult,
     SocketFlag,
     check_flags,
+    check_iterator_flags,
 )
 
 if TYPE_CHECKING:
@@ -236,17 +241,22 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
-        return self._io.read(self, StreamCore.recv_exactly, timeout, size)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        data = self._buffer.ready_bytes(size, self._io.core_slot)
+        return self._io.read(self, StreamCore.recv_exactly, timeout, size) if data is None else data
 
     def recv_until(
-        self, delimiter: bytes, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
     ) -> bytes:
         """Receive all bytes up to a delimiter, the delimiter included.
+
+        Of several delimiters the one that ends first counts.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
 
         Args:
-            delimiter: at least one byte.
+            delimiter: ``bytes`` or a ``bytearray`` of at least one byte, or a tuple of them.
             max_length: the most bytes to return, the delimiter included.
             timeout: seconds for the whole call; None means no limit, 0 does not wait.
 
@@ -303,7 +313,8 @@ class Socket(BaseSocket):
         if timeout is not None:
             timeout = check_timeout(timeout)
         # The fast path: the core has split off this line already.
-        lines = self._lines
+        buffer = self._buffer
+        lines = buffer.lines
         if (
             lines
             and flags is SAFE_DISCONN
@@ -318,6 +329,10 @@ class Socket(BaseSocket):
             line = lines[-1]
             del lines[-1]
             return line
+        if flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int and max_length > 0:
+            whole = buffer.ready_line(max_length, self._io.core_slot)
+            if whole is not None:
+                return whole
         return self._io.read(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
 
     def recv_line_into(
@@ -359,7 +374,7 @@ class Socket(BaseSocket):
 
     def _fits(self, max_length: int) -> bool:
         """Whether the next line that the core has split off has at most ``max_length`` bytes."""
-        return all(len(line) <= max_length for line in self._lines[-1:])
+        return all(len(line) <= max_length for line in self._buffer.lines[-1:])
 
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
         r"""Return a whole line, or a copy of the part that has arrived. It never waits.
@@ -389,7 +404,13 @@ class Socket(BaseSocket):
         assert self._core is not None
         return ReadLineResult.DISCONNECTED, self._core.pending_line()
 
-    def lines(self, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None) -> Iterator[bytes]:
+    def lines(
+        self,
+        max_length: int = MAX_LINE_LENGTH,
+        timeout: float | None = None,
+        *,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> Iterator[bytes]:
         """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
         The iterator ends at the end of the stream; the bytes of an unfinished line stay readable with ``recv``. A
@@ -399,6 +420,7 @@ class Socket(BaseSocket):
         Args:
             max_length: the most bytes of a line, without its line ending; at least 1.
             timeout: seconds for each line; None means no limit, 0 does not wait.
+            flags: without ``SAFE_DISCONN`` a reset is a ``ConnectionResetError`` and not the end.
 
         Returns:
             The iterator.
@@ -409,18 +431,20 @@ class Socket(BaseSocket):
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, or the connection failed.
-            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range; ``flags`` has
+                ``PEEK``.
         """
         timeout = check_timeout(timeout)
         if check_size(max_length, "max_length") < 1:
             raise ValueError("max_length must be at least 1 byte")
+        check_iterator_flags(flags)
         self._open_sock("lines")
         if self._core is None:
             self._refuse("lines")
-        return self._iterate_lines(max_length, timeout)
+        return self._iterate_lines(max_length, timeout, flags)
 
-    def _iterate_lines(self, max_length: int, timeout: float | None) -> Iterator[bytes]:
-        ahead = self._lines
+    def _iterate_lines(self, max_length: int, timeout: float | None, flags: SocketFlag) -> Iterator[bytes]:
+        ahead = self._buffer.lines
         unlimited = max_length >= BUFFER_SIZE  # the core splits off no longer line
         while True:
             line = b""
@@ -429,7 +453,7 @@ class Socket(BaseSocket):
                 line = ahead[-1]
                 del ahead[-1]
             else:
-                line = self._io.read(self, LINES, timeout, max_length, "raise", SAFE_DISCONN)
+                line = self._io.read(self, LINES, timeout, max_length, "raise", flags)
                 if not line:
                     return
             yield b"" if line == EMPTY_LINE else line
@@ -454,6 +478,240 @@ class Socket(BaseSocket):
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is negative.
         """
         self._io.read(self, StreamCore.skip, timeout, size)
+
+    # Frames.
+
+    def recv_struct(self, fmt: str | bytes | struct.Struct, timeout: float | None = None) -> tuple[Any, ...]:
+        """Receive the bytes of a ``struct`` format, and unpack them.
+
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
+
+        Args:
+            fmt: a format of the ``struct`` module, for example ``"!IH"``, or a ``struct.Struct``.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            The fields.
+
+        Raises:
+            EndOfStreamError: the stream ended, or was reset, before all bytes. Its ``partial`` has the bytes that
+                arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; ``fmt`` is no format; ``timeout`` is not a number, or is negative.
+        """
+        form = struct_of(fmt)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        fields = self._buffer.ready_fields(form, self._io.core_slot)
+        return self._io.read(self, StreamCore.recv_struct, timeout, form) if fields is None else fields
+
+    def recv_frame(
+        self,
+        header: Header,
+        *,
+        length_field: int = -1,
+        length_adjust: int = 0,
+        max_size: int = MAX_FRAME_SIZE,
+        timeout: float | None = None,
+    ) -> Frame:
+        """Receive one length-prefixed message.
+
+        A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
+
+        Args:
+            header: a ``struct`` format or a ``struct.Struct``: the payload has ``fields[length_field] + length_adjust``
+                bytes. Or a function for headers of other kinds: it gets the bytes that have arrived, at most 64 KiB of
+                them, as a read-only ``memoryview``, and returns ``(header_size, payload_size)``, or None if it needs
+                more bytes.
+            length_field: index of the field that has the length; the default is the last one.
+            length_adjust: is added to the length. For example -4 if the length counts its own four bytes.
+            max_size: the most bytes of a payload. A longer one is refused before it is read.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            A ``Frame``: ``fields``, a tuple, or the bytes of a header that a function measured; and ``payload``.
+
+        Raises:
+            FrameTooLongError: the payload is longer than ``max_size``. Nothing was consumed.
+            FrameError: the length is negative. Nothing was consumed.
+            EndOfStreamError: the stream ended, or was reset, before the whole frame. Its ``partial`` has the bytes
+                that arrived, ``b""`` if the end is between two frames; they stay readable with ``recv``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; the header has no such field, or that is no integer; the function
+                returned something else; an argument has the wrong type, or is negative.
+        """
+        form = frame_format(header, length_field, length_adjust, max_size)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        frame = self._buffer.ready_frame(form, self._io.core_slot)
+        return self._io.read(self, StreamCore.recv_frame, timeout, form) if frame is None else frame
+
+    def frames(
+        self,
+        header: Header,
+        *,
+        length_field: int = -1,
+        length_adjust: int = 0,
+        max_size: int = MAX_FRAME_SIZE,
+        timeout: float | None = None,
+        flags: SocketFlag = SAFE_DISCONN,
+    ) -> Iterator[Frame]:
+        """Iterate over length-prefixed messages.
+
+        The iterator ends at the end of the stream, if that is between two frames. An exception ends the iterator and
+        loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
+
+        Args:
+            header: as for ``recv_frame``.
+            length_field: as for ``recv_frame``.
+            length_adjust: as for ``recv_frame``.
+            max_size: the most bytes of a payload. A longer one is refused before it is read.
+            timeout: seconds for each frame; None means no limit, 0 does not wait.
+            flags: without ``SAFE_DISCONN`` a reset between two frames is a ``ConnectionResetError`` and not the end.
+
+        Returns:
+            The iterator of ``Frame``.
+
+        Raises:
+            FrameTooLongError: the payload is longer than ``max_size``. Nothing of the frame was consumed.
+            FrameError: the length is negative. Nothing of the frame was consumed.
+            EndOfStreamError: the stream ended, or was reset, inside a frame. Its ``partial`` has the bytes that
+                arrived; they stay readable with ``recv``.
+            SocketTimeout: the timeout expired before a frame was complete.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: as for ``recv_frame``; ``flags`` has ``PEEK``.
+        """
+        form = frame_format(header, length_field, length_adjust, max_size)
+        check_timeout(timeout)
+        check_iterator_flags(flags)
+        self._open_sock("frames")
+        if self._core is None:
+            self._refuse("frames")
+        return iterate_frames(self, self._io, form, timeout, flags)
+
+    def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
+        """Receive until at least ``size`` bytes are buffered, and return all buffered bytes without consuming them.
+
+        ``consume`` removes them, and every other read begins with them. The view is read-only and of memory that is
+        never written again: it may be kept. A timeout or a cancellation loses nothing.
+
+        Args:
+            size: number of bytes, at most ``MAX_FRAME_SIZE`` (16 MiB). 0 returns what is buffered at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            The bytes. An unbuffered socket receives no more than ``size``.
+
+        Raises:
+            EndOfStreamError: the stream ended, or was reset, before ``size`` bytes. Its ``partial`` has the bytes
+                that arrived; they stay readable with ``recv`` or ``recv_some``.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
+        """
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        view = self._buffer.ready_view(size, self._io.core_slot)
+        return self._io.read(self, StreamCore.fill, timeout, size) if view is None else view
+
+    def consume(self, size: int) -> None:
+        """Remove bytes that the last ``fill`` has returned. It never waits.
+
+        Args:
+            size: number of bytes, from the front. Several calls may consume the bytes of one ``fill``.
+
+        Raises:
+            ValueError: ``size`` is negative or more than the last ``fill`` has returned, or bytes were read or put
+                back since. Nothing was removed.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected.
+            TypeError: a datagram socket; ``size`` is not an int.
+        """
+        if type(size) is not int or size < 0:
+            size = check_size(size)
+        if not self._buffer.consume(size, self._io.core_slot):
+            self._io.read(self, StreamCore.consume, None, size)
+
+    def unread(self, data: Buffer) -> None:
+        """Put bytes back in front of everything that is still to be read. It never waits.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``. The next read begins with these bytes.
+
+        Raises:
+            ValueError: more than ``MAX_FRAME_SIZE`` (16 MiB) bytes were put back than read. Nothing was put back.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected.
+            TypeError: a datagram socket; ``data`` is not a buffer.
+        """
+        self._io.read(self, StreamCore.unread, None, bytes(as_bytes_like(data)))
+
+    def recv_some_into(
+        self, buffer: bytearray | memoryview, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+    ) -> int:
+        """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
+
+        A timeout or a cancellation loses nothing and leaves the buffer as it was. A datagram socket receives the next
+        datagram, cut to the length of the buffer.
+
+        Args:
+            buffer: a writable, contiguous buffer. An empty one returns 0 at once.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+            flags: ``PEEK`` leaves the bytes for the next read. ``SAFE_DISCONN`` treats a reset as the end.
+
+        Returns:
+            The number of bytes written to the buffer.
+
+        Raises:
+            SocketTimeout: the timeout expired before a byte arrived.
+            ConnectionResetError: the peer reset the connection, and ``flags`` lack ``SAFE_DISCONN``.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: the buffer is not writable.
+            ValueError: the buffer is not contiguous; ``timeout`` is negative.
+        """
+        target = as_writable_view(buffer, None)
+        if self._datagrams is not None:
+            return self._datagrams.receive_into(self, "recv_some_into", target, flags, timeout).size
+        return len(self._io.read(self, RECV_SOME_INTO, timeout, len(target), flags, into=target))
+
+    def try_recv(self, max_size: int = BUFFER_SIZE) -> bytes | None:
+        """Return the available bytes, or None if there are none. It never waits.
+
+        This is a plain call in both flavours. A datagram socket returns the next datagram, cut to ``max_size``.
+
+        Args:
+            max_size: the most bytes to return.
+
+        Returns:
+            At least one byte, from the buffer first; ``b""`` at the end of the stream, also after a reset; None if
+            nothing has arrived.
+
+        Raises:
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError, ValueError: ``max_size`` is not an int, or is negative.
+        """
+        try:
+            if self._datagrams is not None:
+                return self._datagrams.receive(self, "try_recv", max_size, SAFE_DISCONN, 0).data
+            return self._io.read(self, TRY_RECV, 0, max_size, SAFE_DISCONN)
+        except SocketTimeout:
+            return None
 
     # Writing.
 

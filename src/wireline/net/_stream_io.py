@@ -17,7 +17,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypeVarTuple, cast
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import ALL, Sender, StreamCore
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StreamIO"]
 
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
@@ -169,11 +170,11 @@ class StreamIO:
     def read(
         self,
         owner: BaseSocket,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
         into: memoryview | None = None,
-    ) -> bytes:
+    ) -> T:
         """Make one request of the core, and wait until it has an answer.
 
         Args:
@@ -193,14 +194,20 @@ class StreamIO:
         except IndexError:
             core = self._take_core_or_raise(owner, request.__name__)
         try:
-            if core.undo is not None or core.inbox is not None or core._buffer.size or core.lines:
+            if (
+                core.undo is not None
+                or core.inbox is not None
+                or core.buffer.size
+                or core.lines
+                or core.buffer.frames
+            ):
                 core.note()
             answer = request(core, *args)
             if answer is None:
                 answer = self._wait_for_answer(owner, core, request, timeout, args)
             if into is not None:
                 # While the core still has it: a signal handler may interrupt this.
-                into[: len(answer)] = answer
+                into[: len(answer)] = answer  # type: ignore[call-overload,arg-type] # it is bytes
         except BaseException as error:
             self.end_interrupted_read(owner, error)
             del core  # the traceback would keep it
@@ -216,10 +223,10 @@ class StreamIO:
         self,
         owner: BaseSocket,
         core: StreamCore,
-        request: Callable[[StreamCore, *Ts], bytes | None],
+        request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         args: tuple[*Ts],
-    ) -> bytes:
+    ) -> T:
         """Receive until the request has an answer, which stays in the core until ``read`` has put that back."""
         operation = request.__name__
         wait = timeout is None and self.kernel_waits
@@ -231,7 +238,8 @@ class StreamIO:
                     deadline = deadline or start_deadline(timeout)
                     self.wait_for_input(operation, deadline)
                     continue
-                answer = core.accept(core.inbox)  # type: ignore[arg-type] # `fill` has set it
+                # `fill` has set the `inbox`; and only a request that is answered by bytes lets `accept` answer it.
+                answer = cast("T | None", core.accept(core.inbox))  # type: ignore[arg-type]
                 if answer is not None or (answer := request(core, *args)) is not None:
                     return answer
                 if self.quiet_epoch is None:  # a call that always finds something is not woken by `close`

@@ -1,0 +1,26 @@
+"""The check of a number of bytes."""
+
+from __future__ import annotations
+
+import operator
+
+__all__ = ["check_size"]
+
+
+def check_size(size: int, name: str = "size") -> int:
+    """Return ``size`` as an int that is not negative.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is negative.
+    """
+    if type(size) is not int:
+        if isinstance(size, bool):
+            raise TypeError(f"{name} is a number of bytes, not a bool")
+        try:
+            size = operator.index(size)
+        except TypeError:
+            raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}") from None
+    if size < 0:
+        raise ValueError(f"{name} must not be negative, got {size}")
+    return size
