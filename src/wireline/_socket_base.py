@@ -872,7 +872,7 @@ class BaseSocket:
             self._owner = process.epoch
         if not first and self._is_disposed():
             return
-        self._buffer.lines.clear()
+        self._buffer.drop_ahead()
         self._close_pending_handshakes()
         try:
             self._remove_unix_file()

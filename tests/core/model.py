@@ -264,7 +264,7 @@ def small_thresholds() -> Iterator[None]:
     """Let small examples reach the fast lane, and count as large requests and large pieces."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(buffer_module, "_JOIN_BELOW", 3)
-        patch.setattr(buffer_module, "_PRESPLIT_AFTER", 8)
+        patch.setattr(buffer_module, "PRESPLIT_AFTER", 8)
         patch.setattr(stream_module, "_LARGE", 8)
         yield
 

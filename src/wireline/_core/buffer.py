@@ -19,7 +19,7 @@ A search starts where the last one stopped, so a line that arrives in a thousand
 ``lines`` is the fast lane: whole lines, split ahead together and stored in reverse, so that ``lines.pop()`` is the next
 line. That is one atomic operation for threads and half the cost of a search. ``frames`` is the same for length-prefixed
 messages of one format. As many bytes are split ahead as were taken as lines, or as frames of that format, without
-another read in between (``_run``): a caller that alternates them with other reads never pays for it. An attempt that
+another read in between (``run``): a caller that alternates them with other reads never pays for it. An attempt that
 splits nothing sets the count to 0. Every other method puts back first the lines or frames that were not taken, so the
 two views always agree.
 
@@ -44,7 +44,7 @@ _NEWLINE = b"\n"
 
 # Splitting ahead starts once this many bytes were taken as lines, or as frames, one after the other. A guess: about ten
 # header lines, so that a short exchange of "a line, then its body" stays on the plain path.
-_PRESPLIT_AFTER = 512
+PRESPLIT_AFTER = 512
 
 # Pieces of fewer bytes than this, on the average, are joined at once: an object has 33 bytes besides its own, and 8 are
 # for it in a list.
@@ -84,13 +84,13 @@ class ReceiveBuffer:
         frames: whole frames split off ahead, the next one last. One of ``lines`` and ``frames`` is empty.
         lines: whole lines split off ahead, the next one last. It is always the same list.
         received: bytes that arrived, with those that were returned without a way through the buffer.
+        run: bytes that were taken one after the other as lines, or as frames of ``frame_format``.
         size: unread bytes besides these lines or frames: all of them after ``unsplit``.
     """
 
     __slots__ = (
         "_head",
         "_pieces",
-        "_run",
         "_search_needle",
         "_searched",
         "_shown",
@@ -102,6 +102,7 @@ class ReceiveBuffer:
         "frames",
         "lines",
         "received",
+        "run",
         "size",
     )
 
@@ -112,7 +113,7 @@ class ReceiveBuffer:
         self._pieces: list[bytes] | None = None  # most connections never have any
         self._search_needle: bytes | tuple[bytes, ...] = b""
         self._searched = 0
-        self._run = 0
+        self.run = 0
         self._terminator_size = 0
         self._shown = self._shown_at = 0
         self.frame_format: FrameFormat | None = None
@@ -206,7 +207,7 @@ class ReceiveBuffer:
         if tail is not None:
             del tail[tail_size:]
         self._pieces = list(pieces) or None
-        self._searched = self._run = 0
+        self._searched = self.run = 0
         self.lines.clear()
         self.frames = ()
 
@@ -295,7 +296,7 @@ class ReceiveBuffer:
 
     def take(self, size: int) -> bytes:
         """Remove and return the first ``size`` bytes, which must be there."""
-        self._run = 0
+        self.run = 0
         if self._pieces:
             return self._take_from_pieces(size, self._pieces)
         if size == self.size and not self._start and not self._tail:
@@ -338,7 +339,7 @@ class ReceiveBuffer:
             return None
         end = self._start + size
         data = self._head[self._start : end]
-        self._run = self._searched = 0
+        self.run = self._searched = 0
         self.size -= size
         if self.size:
             self._start = end
@@ -349,61 +350,27 @@ class ReceiveBuffer:
 
     def ready_fields(self, form: struct.Struct, slot: Slot) -> tuple[Any, ...] | None:
         """Remove and unpack the first ``form.size`` bytes, if they are in the head alone; else None."""
-        size = form.size
         head, start = self._head, self._start
-        if not 0 < size <= len(head) - start or self.lines or self.frames:
+        end = start + form.size
+        if not start < end <= len(head):
             return None
         fields = form.unpack_from(head, start)
-        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
-            return None
-        if self._tail or self._pieces or self.lines or self.frames:
-            return None
-        self._run = self._searched = 0
-        self.size -= size
-        if self.size:
-            self._start = start + size
-        else:  # let go of the memory
-            self._head = b""
-            self._start = 0
-        return fields
+        return fields if self._take_ready(head, start, end, slot) else None
 
     def ready_line(self, max_length: int, slot: Slot) -> bytes | None:
         """Remove and return the first line, if it is in the head alone and nothing is to be split ahead; else None."""
         head, start = self._head, self._start
-        newline = head.find(
-            b"\n",
-            start + self._searched if self._search_needle is _NEWLINE else start,
-            start + max_length + 1,
-        )
+        searched = self._searched if self._search_needle is _NEWLINE else 0
+        newline = head.find(b"\n", start + searched, start + max_length + 1)
         if newline < 0:
             return None
         line = line_at(head, start, newline)
-        run = self._run + newline + 1 - start
-        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
-            return None
-        if (
-            self._tail
-            or self._pieces
-            or self.lines
-            or self.frame_format is not None
-            or run >= _PRESPLIT_AFTER
-        ):
-            return None
-        self._run = run
-        self._searched = 0
-        self.size -= newline + 1 - start
-        if self.size:
-            self._start = newline + 1
-        else:  # let go of the memory
-            self._head = b""
-            self._start = 0
-        return line
+        run = newline + 1 - start + (self.run if self.frame_format is None else 0)
+        return line if self._take_ready(head, start, newline + 1, slot, run) else None
 
     def ready_frame(self, form: FrameFormat, slot: Slot) -> Frame | None:
         """Remove and return the first frame, if it is in the head alone and nothing is to be split ahead; else None."""
-        if self.frames:
-            if self.frame_format is not form or not slot or slot[0].undo is not None or not self.frames:
-                return None
+        if self.frame_format is form and slot and slot[0].undo is None and self.frames:
             frame = self.frames[-1]
             del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
             return frame
@@ -412,13 +379,55 @@ class ReceiveBuffer:
         if found is None:
             return None
         frame, end = found
-        run = end - start + (self._run if self.frame_format is form else 0)
+        run = end - start + (self.run if self.frame_format is form else 0)
+        return frame if self._take_ready(head, start, end, slot, run, form) else None
+
+    def ready_view(self, size: int, slot: Slot) -> memoryview | None:
+        """Do what ``show`` does, if the bytes are in the head alone; else return None."""
+        head, start = self._head, self._start
+        if type(size) is not int or not 0 < size <= len(head) - start:
+            return None
+        # The view is of immutable bytes: it may be kept.
+        view = memoryview(head)[start:]
+        if not self._take_ready(head, start, start, slot):
+            return None
+        self._shown_at = self.received - self.size
+        self._shown = self.size
+        return view
+
+    def ready_consume(self, size: int, slot: Slot) -> bool:
+        """Do what ``consume`` does, if the bytes are in the head alone; else return False."""
+        head, start, shown = self._head, self._start, self._shown
+        if size > shown or self.received - self.size != self._shown_at:
+            return False
+        if not self._take_ready(head, start, start + size, slot):
+            return False
+        self._shown = shown - size
+        self._shown_at += size
+        return True
+
+    def _take_ready(
+        self, head: bytes, start: int, end: int, slot: Slot, run: int = 0, form: FrameFormat | None = None
+    ) -> bool:
+        """Remove the bytes of the head from ``start`` to ``end``, if nothing has changed since the caller looked.
+
+        Args:
+            head: the head that the caller has looked at.
+            start: where it began.
+            end: where the rest begins.
+            slot: the slot of the core.
+            run: the ``run`` from now on.
+            form: the ``frame_format`` from now on.
+
+        Returns:
+            Whether they were removed. If not, the owner of the core is to look closer.
+        """
         if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
-            return None
-        if self._tail or self._pieces or self.lines or self.frames or run >= _PRESPLIT_AFTER:
-            return None
+            return False
+        if self._tail or self._pieces or self.lines or self.frames or run >= PRESPLIT_AFTER:
+            return False
+        self.run = run
         self.frame_format = form
-        self._run = run
         self._searched = 0
         self.size -= end - start
         if self.size:
@@ -426,31 +435,16 @@ class ReceiveBuffer:
         else:  # let go of the memory
             self._head = b""
             self._start = 0
-        return frame
-
-    def ready_view(self, size: int, slot: Slot) -> memoryview | None:
-        """Do what ``show`` does, if the bytes are in the head alone; else return None."""
-        if type(size) is not int or not 0 < size <= self.size:
-            return None
-        head, start = self._head, self._start
-        # The view is of immutable bytes: it may be kept.
-        view = memoryview(head)[start:]
-        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
-            return None
-        if self._tail or self._pieces or self.lines or self.frames:
-            return None
-        self._shown_at = self.received - self.size
-        self._shown = self.size
-        return view
+        return True
 
     def take_line(self, size: int, consumed: int) -> bytes:
         """Remove ``consumed`` bytes, a line with its terminator, and return the first ``size`` of them."""
         line = self.peek(size)
         self._searched = 0
-        if self._run + consumed >= _PRESPLIT_AFTER and self.frame_format is None:
+        if self.run + consumed >= PRESPLIT_AFTER and self.frame_format is None:
             self._advance_and_split_lines(self._start + consumed)
         else:
-            self._run += consumed
+            self.run += consumed
             self._advance(self._start + consumed)
         return line
 
@@ -462,7 +456,14 @@ class ReceiveBuffer:
         """
         if self.frame_format is not None:
             self._change_format(None)
-        if self.lines or self._tail or self._pieces:
+        lines = self.lines
+        if lines:
+            if len(lines[-1]) > max_length:
+                return None
+            line = lines[-1]
+            del lines[-1]
+            return line
+        if self._tail or self._pieces:
             return None
         if self._search_needle != _NEWLINE:
             self._search_needle = _NEWLINE
@@ -478,10 +479,10 @@ class ReceiveBuffer:
             return None
         end = newline + 1
         self._searched = 0
-        if self._run + end - start >= _PRESPLIT_AFTER:
+        if self.run + end - start >= PRESPLIT_AFTER:
             self._advance_and_split_lines(end)
         else:
-            self._run += end - start
+            self.run += end - start
             self._advance(end)
         return whole
 
@@ -504,10 +505,10 @@ class ReceiveBuffer:
             return None
         frame, end = found
         self._searched = 0
-        if self._run + end - self._start >= _PRESPLIT_AFTER:
+        if self.run + end - self._start >= PRESPLIT_AFTER:
             self._advance_and_split_frames(end, form)
         else:
-            self._run += end - self._start
+            self.run += end - self._start
             self._advance(end)
         return frame
 
@@ -515,7 +516,7 @@ class ReceiveBuffer:
         """Begin to take frames of another format, or lines."""
         if self.lines or self.frames:
             self.unsplit()
-        self._run = 0
+        self.run = 0
         self.frame_format = form
 
     def show(self, size: int) -> memoryview | None:
@@ -529,28 +530,16 @@ class ReceiveBuffer:
         self._shown = self.size
         return view
 
-    def consume(self, size: int, slot: Slot | None = None) -> bool:
-        """Remove ``size`` bytes of those that ``show`` has shown; False if there are not so many, or they were read.
-
-        Without a ``slot`` the caller owns the core. With one it is a ``ready_...`` method, and False says no more than
-        that the owner of the core is to ask.
-        """
-        if (self._tail or self._pieces) and slot is None:
-            self._gather()  # more has arrived since
+    def consume(self, size: int) -> bool:
+        """Remove ``size`` bytes of those that ``show`` has shown; False if there are not so many, or they were read."""
+        self._gather()
         shown = self._shown
-        if slot is not None and (not slot or slot[0].undo is not None or self._tail or self._pieces):
+        if size > shown or self.received - self.size != self._shown_at:
             return False
-        if size > shown or self.received - self.size != self._shown_at or self.lines or self.frames:
-            return False
+        self.run = self._searched = 0
+        self._advance(self._start + size)
         self._shown = shown - size
         self._shown_at += size
-        self._run = self._searched = 0
-        self.size -= size
-        if self.size:
-            self._start += size
-        else:  # let go of the memory
-            self._head = b""
-            self._start = 0
         return True
 
     def unread(self, data: bytes) -> bool:
@@ -562,7 +551,7 @@ class ReceiveBuffer:
         if self._tail:
             self._gather()
         rest = self._head[self._start :]
-        self._shown = self._searched = self._run = 0
+        self._shown = self._searched = self.run = 0
         if len(rest) < _JOIN_BELOW or not self.size:
             self._head = data + rest
         else:
@@ -594,31 +583,31 @@ class ReceiveBuffer:
 
     def _advance_and_split_lines(self, end: int) -> None:
         """The same, and move whole lines to the fast lane: as many bytes of them as were taken as lines before."""
-        taken = self._run + end - self._start
+        taken = self.run + end - self._start
         stop = self._head.rfind(b"\n", end, end + min(taken, _PRESPLIT_MAX)) + 1
         split = split_lines(self._head[end:stop]) if stop > end else None
         if split is None:
-            self._run = 0
+            self.run = 0
             self._advance(end)
             return
         split[0].reverse()
         lines = self.lines
         ahead, self._terminator_size = split
-        self._run = taken + stop - end
+        self.run = taken + stop - end
         self.size -= stop - self._start
         self._start = stop  # and the head stays, for `unsplit`
         lines += ahead
 
     def _advance_and_split_frames(self, end: int, form: FrameFormat) -> None:
         """The same with frames."""
-        taken = self._run + end - self._start
+        taken = self.run + end - self._start
         frames, stop = form.split(self._head, end, end + min(taken, _PRESPLIT_MAX))
         if not frames:
-            self._run = 0
+            self.run = 0
             self._advance(end)
             return
         frames.reverse()
-        self._run = taken + stop - end
+        self.run = taken + stop - end
         self.size -= stop - self._start
         self._start = stop
         self.frames = frames
@@ -630,9 +619,14 @@ class ReceiveBuffer:
         # No signal handler can run in these lines.
         self._start -= size
         self.size += size
-        self._run = 0
+        self.run = 0
         self.frames = ()
         del lines[:]
+
+    def drop_ahead(self) -> None:
+        """Forget what was split off ahead: this side has closed the socket."""
+        self.frames = ()
+        self.lines.clear()
 
     def _size_ahead(self) -> int:
         """Bytes of the head that ``lines`` or ``frames`` stand for."""

@@ -1,10 +1,10 @@
-"""The check of a number of bytes."""
+"""Checks of numbers of bytes."""
 
 from __future__ import annotations
 
 import operator
 
-__all__ = ["check_size"]
+__all__ = ["check_max_length", "check_size"]
 
 
 def check_size(size: int, name: str = "size") -> int:
@@ -24,3 +24,16 @@ def check_size(size: int, name: str = "size") -> int:
     if size < 0:
         raise ValueError(f"{name} must not be negative, got {size}")
     return size
+
+
+def check_max_length(max_length: int) -> int:
+    """Return the limit of a line as an int of at least 1.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is less than 1.
+    """
+    max_length = check_size(max_length, "max_length")
+    if max_length < 1:
+        raise ValueError("max_length must be at least 1 byte")
+    return max_length

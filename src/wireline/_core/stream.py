@@ -29,9 +29,10 @@ import struct
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-from wireline._core.buffer import BufferState, ReceiveBuffer, fed
+from wireline._core.buffer import PRESPLIT_AFTER, BufferState, ReceiveBuffer, fed
 from wireline._core.frames import Frame, FrameFormat
 from wireline._core.lines import EMPTY_LINE, Line, find_line, whole_line
+from wireline._core.sizes import check_max_length
 from wireline._core.sizes import check_size as check_size
 from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
 from wireline.options import (
@@ -422,9 +423,7 @@ class StreamCore:
         if flags is not SAFE_DISCONN:
             check_flags(flags)
         if type(max_length) is not int or max_length < 1:
-            max_length = check_size(max_length, "max_length")
-            if max_length < 1:
-                raise ValueError("max_length must be at least 1 byte")
+            max_length = check_max_length(max_length)
         if on_long not in ("truncate", "raise"):
             raise ValueError(f"on_long is 'truncate' or 'raise', not {on_long!r}")
         buffer = self.buffer
@@ -436,17 +435,21 @@ class StreamCore:
                 return whole
             line = find_line(buffer, max_length, self._ended)
         else:
-            buffer.release_memory()
+            if buffer.run >= PRESPLIT_AFTER:
+                buffer.release_memory()
             if flags is SAFE_DISCONN:
                 direct_limit = max_length
         if line is None:
-            if self._ended:
-                return self._eof_result(flags)
-            self._want(1, LINE, direct_limit)
-            return None
+            return self._end_or_want_line(direct_limit, flags)
         if line.too_long and on_long == "raise":
             raise LineTooLongError("recv_line", max_length)
         return self._deliver_line(line, flags)
+
+    def _end_or_want_line(self, direct_limit: int, flags: SocketFlag) -> bytes | None:
+        if self._ended:
+            return self._eof_result(flags)
+        self._want(1, LINE, direct_limit)
+        return None
 
     def pending_line(self) -> bytes:
         """A copy of the bytes of an unfinished line."""

@@ -46,13 +46,13 @@ class ReadWaiter(Waiter):
 
     Attributes:
         closed: the descriptor is closed, or about to be.
+        core: the core of the stream.
     """
 
     __slots__ = (
         "_annotator",
         "_answer",
         "_args",
-        "_core",
         "_core_slot",
         "_deadline",
         "_request",
@@ -61,6 +61,7 @@ class ReadWaiter(Waiter):
         "_timer",
         "_watched",
         "closed",
+        "core",
     )
 
     def __init__(
@@ -68,7 +69,7 @@ class ReadWaiter(Waiter):
     ) -> None:
         super().__init__(port)
         self._sock = sock
-        self._core = core_slot[0]
+        self.core = core_slot[0]
         self._core_slot = core_slot
         self._annotator = annotator
         self._request: Callable[..., Any] = StreamCore.recv
@@ -97,7 +98,7 @@ class ReadWaiter(Waiter):
             self._watched = self.port.watch(self._sock, self)
             if not self._watched:
                 self.closed = True
-        self._core.fast_recv_ok = False
+        self.core.fast_recv_ok = False
         self._core_slot.clear()
         self._request = request
         self._args = args
@@ -124,7 +125,7 @@ class ReadWaiter(Waiter):
                 yield from self.port.park(self).__await__()
         except BaseException:
             self.pending = False
-            self._core_slot.append(self._core)
+            self._core_slot.append(self.core)
             raise
         answer: T = self._answer
         self._answer = b""
@@ -135,7 +136,7 @@ class ReadWaiter(Waiter):
         if not self.pending:
             self._unwatch()  # no task wants these bytes yet
             return
-        core = self._core
+        core = self.core
         answer = None
         try:
             try:
@@ -180,7 +181,7 @@ class ReadWaiter(Waiter):
             return
         operation = self._request.__name__
         broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
-        StreamCore.fail(self._core, broken)
+        StreamCore.fail(self.core, broken)
         self.wake_soon(error if isinstance(error, Exception) else copy_for_reraise(broken))
 
     @property

@@ -21,6 +21,7 @@ from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
+from wireline._core.sizes import check_max_length
 from wireline._core.stream import LINE, SOME, Delimiter, StreamCore, check_size
 from wireline._os.close import close_quietly
 from wireline._os.datagram import Datagram, ReceivedInto
@@ -324,56 +325,30 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
-        fd = self._fd
-        port = fd.port
-        lines = self._buffer.lines
-        default = flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate"
-        if default and lines and port.budget > 0:
-            # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
+        if flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate":
             if timeout is not None:
-                check_timeout(timeout)
-            port.budget -= 1
-            try:
-                return lines.pop()
-            except IndexError:
-                raise closed_meanwhile("recv_line") from None  # `close` has cleared them in this moment
-        core = self._core
-        if (
-            # One message after the other: the core would answer "not yet", so no request is made.
-            default
-            and core is not None
-            and core.fast_recv_ok
-            and (waiter := fd.read_waiter) is not None
-            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
-            and port.loop is port.running_loop()
-        ):
-            core.direct = LINE
-            core.direct_limit = max_length
-            return await waiter.wait(StreamCore.recv_line, _LINE, timeout)
-        if default and port.budget > 0 and port.loop is port.running_loop():
-            check_timeout(timeout)
-            line = self._buffer.ready_line(max_length, self._io.core_slot)
-            if line is not None:
+                timeout = check_timeout(timeout)
+            fd = self._fd
+            port = fd.port
+            lines = self._buffer.lines
+            if lines and port.budget > 0:
+                # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
                 port.budget -= 1
-                return line
-        return await self._recv_line(timeout, flags, max_length, on_long)
-
-    async def _recv_line(
-        self, timeout: float | None, flags: SocketFlag, max_length: int, on_long: str
-    ) -> bytes:
-        lines = self._buffer.lines
-        if lines and flags is SAFE_DISCONN and on_long == "truncate":
-            check_timeout(timeout)
-            if check_size(max_length, "max_length") < 1:
-                raise ValueError("max_length must be at least 1 byte")
-            port = self._enter()
-            if port.budget <= 0:
-                await (
-                    port.checkpoint()
-                )  # here, and not by a request: the core would take all lines ahead back
-            if lines and len(lines[-1]) <= max_length:
-                port.budget -= 1
-                return lines.pop()
+                try:
+                    return lines.pop()
+                except IndexError:
+                    raise closed_meanwhile("recv_line") from None  # `close` has cleared them in this moment
+            waiter = fd.read_waiter
+            if (
+                # One message after the other: the core would answer "not yet", so no request is made.
+                waiter is not None
+                and waiter.core.fast_recv_ok
+                and timeout != 0
+                and port.loop is port.running_loop()
+            ):
+                waiter.core.direct = LINE
+                waiter.core.direct_limit = max_length
+                return await waiter.wait(StreamCore.recv_line, _LINE, timeout)
         answer = self._io.ask(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
         if answer is None:
             answer = await self._io.wait_for(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
@@ -484,8 +459,7 @@ class AsyncSocket(BaseSocket):
                 ``PEEK``.
         """
         timeout = check_timeout(timeout)
-        if check_size(max_length, "max_length") < 1:
-            raise ValueError("max_length must be at least 1 byte")
+        max_length = check_max_length(max_length)
         check_iterator_flags(flags)
         self._open_sock("lines")
         if self._core is None:

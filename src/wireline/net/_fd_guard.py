@@ -194,7 +194,9 @@ class FdGuard:
             else:
                 self._core_claimed = True
             if self._core_claimed:
-                self.cores[0].lines.clear()  # a reader that was in between may have split some off since
+                self.cores[
+                    0
+                ].buffer.drop_ahead()  # a reader that was in between may have split some off since
         if not self._permit_claimed:
             self._permit_claimed = self.writing.claim()
         return self._core_claimed and self._permit_claimed

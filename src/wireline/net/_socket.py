@@ -20,6 +20,7 @@ from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
+from wireline._core.sizes import check_max_length
 from wireline._core.stream import SOME, Delimiter, StreamCore, check_size
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import (
@@ -329,8 +330,8 @@ class Socket(BaseSocket):
             line = lines[-1]
             del lines[-1]
             return line
-        if flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int and max_length > 0:
-            whole = buffer.ready_line(max_length, self._io.core_slot)
+        if buffer.size and flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int:
+            whole = buffer.ready_line(max_length, self._io.core_slot) if max_length > 0 else None
             if whole is not None:
                 return whole
         return self._io.read(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
@@ -435,8 +436,7 @@ class Socket(BaseSocket):
                 ``PEEK``.
         """
         timeout = check_timeout(timeout)
-        if check_size(max_length, "max_length") < 1:
-            raise ValueError("max_length must be at least 1 byte")
+        max_length = check_max_length(max_length)
         check_iterator_flags(flags)
         self._open_sock("lines")
         if self._core is None:
@@ -640,7 +640,7 @@ class Socket(BaseSocket):
         """
         if type(size) is not int or size < 0:
             size = check_size(size)
-        if not self._buffer.consume(size, self._io.core_slot):
+        if not self._buffer.ready_consume(size, self._io.core_slot):
             self._io.read(self, StreamCore.consume, None, size)
 
     def unread(self, data: Buffer) -> None:
