@@ -591,8 +591,8 @@ class AsyncSocket(BaseSocket):
     ) -> AsyncIterator[Frame]:
         """Iterate over length-prefixed messages.
 
-        The iterator ends at the end of the stream, if that is between two frames. An exception ends the iterator and
-        loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
+        The iterator ends at the end of the stream, if that is between two frames. A timeout or a cancellation ends this
+        iterator and loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
 
         Args:
             header: as for ``recv_frame``.
