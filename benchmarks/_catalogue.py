@@ -5,7 +5,13 @@ These contestants have one connection and hold the clock themselves; the servers
 
 from __future__ import annotations
 
-from benchmarks import _async_catalogue, _growth_catalogue, _pipelined_catalogue, _tls_catalogue
+from benchmarks import (
+    _async_catalogue,
+    _frames_catalogue,
+    _growth_catalogue,
+    _pipelined_catalogue,
+    _tls_catalogue,
+)
 from benchmarks._driver import Entrant
 from benchmarks._payload import Payload
 from benchmarks._rows import DurationRow, ExtraRow, RateRow, Row
@@ -70,6 +76,7 @@ CONTESTANTS: list[Entrant] = [
         Contestant(name, work, function if program == NIM else f"benchmarks.{function}", program)
         for name, work, function, program in _ONE_CONNECTION
     ),
+    *_frames_catalogue.CONTESTANTS,
     *_async_catalogue.CONTESTANTS,
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
@@ -130,6 +137,7 @@ ROWS: list[Row] = [
     DurationRow("import wireline.net", "import wireline.net", 100),
     DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
+    *_frames_catalogue.ROWS,
     *_async_catalogue.ROWS,
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
@@ -140,6 +148,8 @@ HEADLINES = {
     "ping-pong 64 B: recv_some",
     "lines 64 B: lines()",
     "lines 64 B: recv_line",
+    "frames 100 B: frames()",
+    "async frames 100 B: frames()",
     "bulk 64 KiB: send",
     "bulk 64 KiB: recv_some, ready",
     "async buffered lines: recv_line",

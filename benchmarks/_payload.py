@@ -6,6 +6,7 @@ import enum
 import functools
 import itertools
 import random
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from benchmarks._scratch import write
 
 MESSAGE_SIZE = 64
 LINES_PER_PIECE = 256
+FRAME_SIZE = 100
+HEADER = struct.Struct("!BI")
+"""Of a frame: a kind, and the size of the payload."""
 BLOCK_SIZE = 64 * 1024
 
 # The pieces repeat after a prime, so that the period fits no buffer. Few blocks, so that comparing with them leaves the
@@ -27,16 +31,20 @@ class Payload(enum.Enum):
     MESSAGE = "64-byte message"
     LINES = "256 lines of 64 bytes"
     BLOCK = "64 KiB block"
+    FRAMES = "256 frames of 100 bytes"
+    COUNTED = "256 lines, each with a body, of 100 bytes together"
 
     @property
     def messages(self) -> int:
         """Messages in a piece: the unit of rates and costs."""
-        return LINES_PER_PIECE if self is Payload.LINES else 1
+        return 1 if self in (Payload.MESSAGE, Payload.BLOCK) else LINES_PER_PIECE
 
     @property
     def size(self) -> int:
         """Bytes in a piece."""
-        return BLOCK_SIZE if self is Payload.BLOCK else MESSAGE_SIZE * self.messages
+        if self is Payload.BLOCK:
+            return BLOCK_SIZE
+        return (MESSAGE_SIZE if self in (Payload.MESSAGE, Payload.LINES) else FRAME_SIZE) * self.messages
 
     def period(self) -> list[bytes]:
         """The pieces, which then repeat."""
@@ -45,8 +53,9 @@ class Payload(enum.Enum):
             return [source.randbytes(MESSAGE_SIZE) for _ in range(_DIFFERENT_MESSAGES)]
         if self is Payload.BLOCK:
             return [source.randbytes(BLOCK_SIZE) for _ in range(_DIFFERENT_BLOCKS)]
-        lines = (_line(number, source) for number in itertools.count())
-        return [b"".join(itertools.islice(lines, LINES_PER_PIECE)) for _ in range(_DIFFERENT_BLOCKS)]
+        make = {Payload.LINES: _line, Payload.FRAMES: _frame, Payload.COUNTED: _counted}[self]
+        messages = (make(number, source) for number in itertools.count())
+        return [b"".join(itertools.islice(messages, LINES_PER_PIECE)) for _ in range(_DIFFERENT_BLOCKS)]
 
     def pieces(self) -> Iterator[bytes]:
         """One piece after the other, for ever."""
@@ -62,3 +71,13 @@ def file_of(payload: Payload) -> Path:
 def _line(number: int, source: random.Random) -> bytes:
     text = f"{number} {source.randbytes(MESSAGE_SIZE).hex()}"
     return text[: MESSAGE_SIZE - 1].encode() + b"\n"
+
+
+def _frame(number: int, source: random.Random) -> bytes:
+    payload = source.randbytes(FRAME_SIZE - HEADER.size)
+    return HEADER.pack(number % 256, len(payload)) + payload
+
+
+def _counted(number: int, source: random.Random) -> bytes:
+    body = source.randbytes(FRAME_SIZE - len(b"$95\r\n"))
+    return b"$%d\r\n%b" % (len(body), body)

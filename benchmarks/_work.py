@@ -13,6 +13,8 @@ from benchmarks._programs import ONE_TLS, absent
 from benchmarks._rows import Reading
 from benchmarks._task import Doer, Task
 
+READ = {Payload.LINES: "read lines", Payload.FRAMES: "read frames", Payload.COUNTED: "read lines with bodies"}
+
 
 @dataclass(frozen=True)
 class Work:
@@ -33,8 +35,8 @@ class Work:
         if self.load is None:
             return Task("alone", None, None, None)
         what = {"echo": "echo", "drain": "send", "feed": "receive"}[self.load]
-        if self.payload is Payload.LINES:
-            what = "read lines"
+        if self.payload in READ:
+            what = READ[self.payload]
         outstanding = 1 if self.load == "echo" else None
         return Task(what, 1, self.payload.size // self.payload.messages, outstanding, self.tls)
 

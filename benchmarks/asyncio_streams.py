@@ -15,7 +15,8 @@ TIMEOUT = 5.0
 Talk = Callable[[Trial, asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
-def _serve(trial: Trial, talk: Talk) -> None:
+def run(trial: Trial, talk: Talk) -> None:
+    """Accept the load's connection on asyncio's own loop, and talk to it."""
     asyncio.run(_serve_one(trial, talk))
 
 
@@ -98,23 +99,23 @@ async def _write(trial: Trial, reader: asyncio.StreamReader, writer: asyncio.Str
 
 
 def readline(trial: Trial) -> None:
-    _serve(trial, _readline)
+    run(trial, _readline)
 
 
 def readline_timeout(trial: Trial) -> None:
-    _serve(trial, _readline_timeout)
+    run(trial, _readline_timeout)
 
 
 def readexactly(trial: Trial) -> None:
-    _serve(trial, _readexactly)
+    run(trial, _readexactly)
 
 
 def readexactly_timeout(trial: Trial) -> None:
-    _serve(trial, _readexactly_timeout)
+    run(trial, _readexactly_timeout)
 
 
 def read(trial: Trial) -> None:
-    _serve(trial, _read)
+    run(trial, _read)
 
 
 def read_uvloop(trial: Trial) -> None:
@@ -122,7 +123,7 @@ def read_uvloop(trial: Trial) -> None:
 
 
 def read_ready(trial: Trial) -> None:
-    _serve(trial, _read_ready)
+    run(trial, _read_ready)
 
 
 def read_ready_uvloop(trial: Trial) -> None:
@@ -130,7 +131,7 @@ def read_ready_uvloop(trial: Trial) -> None:
 
 
 def write(trial: Trial) -> None:
-    _serve(trial, _write)
+    run(trial, _write)
 
 
 def write_uvloop(trial: Trial) -> None:

@@ -27,6 +27,11 @@ async def _serve_one(trial: Trial, talk: Talk) -> None:
         await talk(trial, sock)
 
 
+def run(trial: Trial, talk: Talk) -> None:
+    """Accept the load's connection on asyncio's own loop, and talk to it."""
+    asyncio.run(_serve_one(trial, talk))
+
+
 async def _recv_line(trial: Trial, sock: AsyncSocket) -> None:
     for count in trial.incoming():
         lines = []
@@ -61,15 +66,15 @@ async def _send(trial: Trial, sock: AsyncSocket) -> None:
 
 
 def recv_line(trial: Trial) -> None:
-    asyncio.run(_serve_one(trial, _recv_line))
+    run(trial, _recv_line)
 
 
 def recv_line_timeout(trial: Trial) -> None:
-    asyncio.run(_serve_one(trial, _recv_line_timeout))
+    run(trial, _recv_line_timeout)
 
 
 def recv_some(trial: Trial) -> None:
-    asyncio.run(_serve_one(trial, _recv_some))
+    run(trial, _recv_some)
 
 
 def recv_some_uvloop(trial: Trial) -> None:

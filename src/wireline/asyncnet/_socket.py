@@ -330,7 +330,8 @@ class AsyncSocket(BaseSocket):
                 timeout = check_timeout(timeout)
             fd = self._fd
             port = fd.port
-            lines = self._buffer.lines
+            buffer = self._buffer
+            lines = buffer.lines
             if lines and port.budget > 0:
                 # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
                 port.budget -= 1
@@ -338,6 +339,8 @@ class AsyncSocket(BaseSocket):
                     return lines.pop()
                 except IndexError:
                     raise closed_meanwhile("recv_line") from None  # `close` has cleared them in this moment
+            if buffer.size and (line := self._io.ready_line(buffer, max_length)) is not None:
+                return line
             waiter = fd.read_waiter
             if (
                 # One message after the other: the core would answer "not yet", so no request is made.
@@ -592,7 +595,8 @@ class AsyncSocket(BaseSocket):
         """Iterate over length-prefixed messages.
 
         The iterator ends at the end of the stream, if that is between two frames. A timeout or a cancellation ends this
-        iterator and loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
+        iterator and loses nothing: the bytes that have arrived stay for the next read, for example another
+        ``frames()``.
 
         Args:
             header: as for ``recv_frame``.

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple, cast
 
+from wireline._core.buffer import ReceiveBuffer
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import is_writable
@@ -95,6 +96,16 @@ class StreamIO:
         return self.core_slot.pop()
 
     # Reading.
+
+    def ready_line(self, buffer: ReceiveBuffer, max_length: int) -> bytes | None:
+        """Take a line that has arrived; None if there is none, or if a request must look closer."""
+        port = self.fd.port
+        if port.budget <= 0 or port.loop is not port.running_loop():
+            return None
+        line = buffer.ready_line(max_length, self.core_slot)
+        if line is not None:
+            port.budget -= 1
+        return line
 
     def ask_now(self, owner: AsyncSocket, request: Callable[[StreamCore, A], object], argument: A) -> None:
         """Make a request that never has to wait."""

@@ -565,7 +565,8 @@ class Socket(BaseSocket):
         """Iterate over length-prefixed messages.
 
         The iterator ends at the end of the stream, if that is between two frames. A timeout or a cancellation ends this
-        iterator and loses nothing: the bytes that have arrived stay for the next read, for example another ``frames()``.
+        iterator and loses nothing: the bytes that have arrived stay for the next read, for example another
+        ``frames()``.
 
         Args:
             header: as for ``recv_frame``.
