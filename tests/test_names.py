@@ -104,6 +104,7 @@ FUNCTIONS = {
         "address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None",
         waits=True,
     ),
+    "listeners_from_environment": Entry(""),
     "serve": Entry(
         "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
         "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None",

@@ -15,6 +15,7 @@ from wireline.asyncnet._serve import StartingServer as StartingServer
 from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
+from wireline.asyncnet._systemd import listeners_from_environment as listeners_from_environment
 
 __all__ = [
     "Accepted",
@@ -26,6 +27,7 @@ __all__ = [
     "StartingServer",
     "StopReport",
     "dial",
+    "listeners_from_environment",
     "serve",
 ]
 

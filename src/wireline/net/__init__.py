@@ -14,6 +14,7 @@ from wireline.net._serve import Server as Server
 from wireline.net._serve import serve as serve
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
+from wireline.net._systemd import listeners_from_environment as listeners_from_environment
 
 __all__ = [
     "Accepted",
@@ -24,6 +25,7 @@ __all__ = [
     "Socket",
     "StopReport",
     "dial",
+    "listeners_from_environment",
     "serve",
 ]
 
