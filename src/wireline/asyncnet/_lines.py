@@ -69,7 +69,7 @@ class LineIterator:
     async def _next(self) -> bytes:
         owner, io, timeout, max_length = self._owner, self._io, self._timeout, self._max_length
         if self._ahead:
-            await owner._enter().checkpoint()
+            await io.fd.enter(owner).checkpoint()
             if self._ahead:
                 self._io.fd.port.budget -= 1
                 return self._ahead.pop()
