@@ -16,15 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import selectors
-import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from wireline._core.stream import StreamCore
 from wireline._os.process import process
-from wireline._tls_facts import Upgradable, begin_upgrade
+from wireline._parts import Stream
+from wireline._tls_facts import begin_upgrade
 from wireline.address import Address
 from wireline.errors import ClosedError
 from wireline.options import DONT_WAIT, AcceptResult
@@ -52,22 +51,6 @@ _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", sel
 
 # The only key of `_Clients.holder`.
 _HOLDER = "holder"
-
-
-class Descriptor(Protocol):
-    """The part of a client's descriptor that is used here."""
-
-    sock: socket.socket
-
-
-class Stream(Upgradable, Protocol):
-    """The part of a client's stream that is used here."""
-
-    @property
-    def fd(self) -> Descriptor: ...
-    def hold(self, owner: Any, operation: str) -> object: ...
-    def publish(self, owner: Any) -> None: ...
-    def flush_now(self, core: StreamCore) -> bool: ...
 
 
 class Client(Protocol):

@@ -1,7 +1,7 @@
 """The base class of both sockets: all methods that never wait.
 
-A flavour adds the methods that wait, and makes the two parts: the ``Descriptor`` (which calls use it, and which one
-closes it) and the ``Stream`` (reads and sends). All decisions are made here or in the core.
+A flavour adds the methods that wait, and makes the two parts (``_parts``): the descriptor with the calls that use it,
+and the stream. All decisions are made here or in the core.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from wireline._core.deadline import FOREVER, check_timeout
-from wireline._core.stream import Sender, StreamCore
+from wireline._core.stream import StreamCore
 from wireline._local_end import LocalEnd
 from wireline._os.descriptor import (
     State,
@@ -31,6 +30,7 @@ from wireline._os.descriptor import (
 )
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
+from wireline._parts import Descriptor, Stream
 from wireline._tls_facts import (
     certificates,
     psk_identity,
@@ -71,88 +71,6 @@ if TYPE_CHECKING:
 
     from wireline._core.tls import TlsCore
     from wireline.tls import Certificate, SslContext, TlsInfo
-
-
-class Descriptor(Protocol):
-    """The descriptor of a socket, and the calls that use it: a ``FdGuard`` or a ``FdOnLoop``.
-
-    Attributes:
-        sock: the descriptor's owner object; ``replace`` sets another one.
-        state: what the descriptor is: connected, listening, or neither.
-        epoch: the process that owns it; any other process may only close its copy of the descriptor.
-        disposed: a ``close`` is complete; one that an exception interrupted must be repeated.
-    """
-
-    sock: socket.socket
-    state: State
-    epoch: object
-
-    @property
-    def disposed(self) -> bool: ...
-    @property
-    def is_foreign(self) -> bool:
-        """Whether another process owns it: this process is its child, and has not used the socket."""
-        ...
-
-    def is_in_use(self) -> bool:
-        """Whether a call in this process, which does not own the socket, is using it."""
-        ...
-
-    def replace(self, sock: socket.socket) -> None:
-        """Go on with another descriptor, and close the old one."""
-
-    def abandon(self) -> None:
-        """Close the descriptor only, in a process that does not own the socket.
-
-        No ``shutdown``, no byte, no ``epoll_ctl``: each would act on the connection of the owner.
-        """
-
-    def begin_close(self, dispose: Callable[[], None]) -> None:
-        """Wake the waiting calls, and close the descriptor by ``dispose`` when no call uses it any more."""
-
-
-class Stream(Protocol):
-    """The connected stream of a socket: the ``StreamIO`` of its flavour.
-
-    Attributes:
-        core: its core; None while the socket is not connected.
-        lines: the core's lines that are split ahead.
-        sender: sends plaintext.
-        kernel_waits: the descriptor blocks, so that one system call may wait in the kernel.
-        shared: one thread may read while another writes.
-    """
-
-    core: StreamCore | None
-    lines: list[bytes]
-    sender: Sender
-
-    @property
-    def kernel_waits(self) -> bool: ...
-    @property
-    def shared(self) -> bool: ...
-    def open(self, owner: Any, core: StreamCore) -> None:
-        """Read and send a connected stream by ``core``; until ``publish`` only the connecting call uses it."""
-
-    def publish(self, owner: Any) -> None:
-        """Allow every call to read and write the stream."""
-
-    def unconnected(self) -> None:
-        """Drop the core: the connection failed."""
-
-    def send_output(self, owner: Any) -> None:
-        """Send the output that a read has produced, unless another call is sending, which then sends it."""
-
-    def inherit(self) -> None:
-        """Make this process the owner, and drop the state of the parent process."""
-
-    def close(self) -> None:
-        """Begin no read and no send any more."""
-
-    def dispose(self, linger: float | None) -> None:
-        """Close the descriptor, when no call uses it any more."""
-
-    def detach(self) -> None:
-        """Refuse if a call uses the socket; after this none can begin."""
 
 
 class BaseSocket:

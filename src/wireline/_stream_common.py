@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
-from wireline._core.stream import Sender, StreamCore
+from wireline._core.stream import StreamCore
+from wireline._parts import Stream
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed
 from wireline.errors import copy_for_reraise
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
@@ -17,18 +18,6 @@ __all__ = ["NOW", "notify_output", "send_available", "should_raise"]
 
 NOW = DONT_WAIT | NO_SIGNAL
 """The flags of a send that does not wait."""
-
-
-class Stream(Protocol):
-    """The part of a ``StreamIO`` that is used here."""
-
-    core: StreamCore | None
-    sender: Sender
-    write_shut: bool
-
-    @property
-    def write_in_flight(self) -> bool: ...
-    def flush_now(self, core: StreamCore) -> bool: ...
 
 
 def notify_output(core: StreamCore, owner: BaseSocket) -> None:

@@ -6,10 +6,11 @@ This module does not import ``ssl``: ``wireline.tls`` does, and a program withou
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, cast
 
 from wireline._core.stream import StreamCore
 from wireline._os.linger import DEFAULT_LINGER
+from wireline._parts import Stream
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
@@ -64,15 +65,7 @@ def repr_extra(core: StreamCore | None) -> str:
     return f"tls={version or 'not yet'}"
 
 
-class Upgradable(Protocol):
-    """The part of a ``StreamIO`` that is used here."""
-
-    core: StreamCore | None
-
-    def use_core(self, owner: Any, core: StreamCore) -> None: ...
-
-
-def begin_upgrade(io: Upgradable, owner: object, tls_core: TlsCore, leftover: str) -> None:
+def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
     """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
     Bytes received in clear must not be taken for protected ones (T6). A socket that speaks TLS already is refused: this

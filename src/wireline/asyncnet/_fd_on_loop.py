@@ -315,7 +315,7 @@ class FdOnLoop:
             self.port.forget(self.sock.fileno())
             when_done([queue.closing for queue in self._queues()], dispose)
 
-    def give_back(self) -> None:
+    def detach(self) -> None:
         """Leave the descriptor as it was given, for the caller's own use."""
         self.clear()
         if self.was_blocking:

@@ -127,7 +127,7 @@ class StreamIO:
         if not self.fd.is_foreign:
             if self.is_used() or self.fd.busy:
                 raise OSError(errno.EBUSY, "detach: another task is using the socket")
-            self.fd.give_back()
+            self.fd.detach()
         self.core_slot = []
         self.fd.write_lock.close()
 

@@ -258,7 +258,7 @@ class FdGuard:
                 # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
                 sock.shutdown(socket.SHUT_RDWR if sock.family == AF_UNIX else socket.SHUT_WR)
 
-    def give_up(self) -> None:
+    def detach(self) -> None:
         """Claim everything for ``detach``.
 
         Raises:

@@ -153,7 +153,7 @@ class StreamIO:
 
     def detach(self) -> None:
         """Refuse if a call uses the socket; after this none can begin. The descriptor stays open."""
-        self.fd.give_up()
+        self.fd.detach()
         self.quiet_epoch = None
 
     def inherit(self) -> None:
