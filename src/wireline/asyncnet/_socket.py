@@ -203,8 +203,7 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        io = self._io
-        core = io.core
+        core = self._io.core
         if (
             # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
             core is not None
@@ -221,9 +220,9 @@ class AsyncSocket(BaseSocket):
             return await waiter.wait(StreamCore.recv_some, args, timeout)
         if self._datagrams is not None:
             return (await self._datagrams.receive(self, "recv_some", max_size, flags, timeout)).data
-        answer = io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
+        answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
-            answer = await io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
+            answer = await self._io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
         return answer
 
     async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
@@ -321,8 +320,7 @@ class AsyncSocket(BaseSocket):
         """
         fd = self._fd
         port = fd.port
-        io = self._io
-        lines = io.lines
+        lines = self._io.lines
         default = flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate"
         if default and lines and port.budget > 0:
             # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
@@ -333,7 +331,7 @@ class AsyncSocket(BaseSocket):
                 return lines.pop()
             except IndexError:
                 raise closed_meanwhile("recv_line") from None  # `close` has cleared them in this moment
-        core = io.core
+        core = self._io.core
         if (
             # One message after the other: the core would answer "not yet", so no request is made.
             default
@@ -527,7 +525,6 @@ class AsyncSocket(BaseSocket):
             check_flags(flags)
             timeout = check_timeout(timeout)
         fd = self._fd
-        io = self._io
         port = fd.port
         left = port.budget
         sent: int | None = None
@@ -541,16 +538,16 @@ class AsyncSocket(BaseSocket):
         ):
             port.budget = left - 1
             try:
-                sent = io.sender.send(payload, NOW)
+                sent = self._io.sender.send(payload, NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
                 self.last_bytes_sent = 0
-                if should_raise(io, self, error, flags, "send"):
+                if should_raise(self._io, self, error, flags, "send"):
                     raise
                 await port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
+            if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
                 return
         await self._send_waiting(payload, sent, flags, timeout)
