@@ -45,7 +45,7 @@ def test_a_read_of_what_is_there_is_one_recv(syscalls: Syscalls, timeout: float 
             lambda: sock.recv_line(timeout),
         ):
             peer.sendall(b"four\n")
-            assert sock._sock.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"four\n"
+            assert sock._fd.sock.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"four\n"
             with syscalls.recording() as calls:
                 read()
             assert calls == ["recv"]
@@ -55,7 +55,7 @@ def test_a_read_of_what_is_there_is_one_recv(syscalls: Syscalls, timeout: float 
 def test_a_thousand_lines_that_came_together_are_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
     with connected(syscalls) as (sock, peer):
         peer.sendall(b"a line of some sort\n" * 1000)
-        assert sock._sock.recv(20_000, socket.MSG_PEEK | socket.MSG_WAITALL)
+        assert sock._fd.sock.recv(20_000, socket.MSG_PEEK | socket.MSG_WAITALL)
         with syscalls.recording() as calls:
             for _ in range(1000):
                 assert sock.recv_line(timeout) == b"a line of some sort"
@@ -146,7 +146,7 @@ def test_TLS_a_message_is_one_record_one_send_and_one_recv(syscalls: Syscalls) -
             assert calls == ["send"]
             assert sock.recv_exactly(6400) == b"x" * 6400
             sock.send(b"again")
-            assert sock._sock.recv(1, socket.MSG_PEEK)
+            assert sock._fd.sock.recv(1, socket.MSG_PEEK)
             with syscalls.recording() as calls:
                 assert sock.recv_exactly(5) == b"again"
             assert calls == ["recv"]

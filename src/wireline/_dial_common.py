@@ -24,7 +24,6 @@ def client_tls_core(
     port: int,
     sock_type: int,
     *,
-    buffered: bool,
     shared: bool,
 ) -> TlsCore | None:
     """Make the core of a TLS connection; None without TLS.
@@ -35,7 +34,6 @@ def client_tls_core(
         host: the host that is dialed.
         port: the port that is dialed.
         sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
-        buffered: as for the socket.
         shared: a reader and a writer may be two threads.
 
     Raises:
@@ -50,7 +48,7 @@ def client_tls_core(
     if sock_type != SOCK_STREAM:
         raise ValueError("TLS needs a stream, and UDP has none: leave out tls=")
     name = host if hostname is None else hostname
-    return tls._client_core(name, port, buffered=buffered, shared=shared)
+    return tls._client_core(name, port, shared=shared)
 
 
 def dial_error(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:

@@ -21,16 +21,17 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from wireline._core.stream import StreamCore
 from wireline._os.process import process
+from wireline._parts import Stream
+from wireline._tls_facts import begin_upgrade
 from wireline.address import Address
 from wireline.errors import ClosedError
-from wireline.options import AcceptResult
+from wireline.options import DONT_WAIT, AcceptResult
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
 
-__all__ = ["MAX_PENDING", "IncomingClient", "PendingHandshakes"]
+__all__ = ["MAX_PENDING", "Client", "IncomingClient", "PendingHandshakes"]
 
 MAX_PENDING = 256
 """Clients of one listener that are in their handshake, or wait to be returned.
@@ -53,15 +54,11 @@ _HOLDER = "holder"
 
 
 class Client(Protocol):
-    """The methods of a client's socket that are used here."""
+    """The part of a client's socket that is used here."""
 
-    _core: StreamCore | None
-
+    @property
+    def _io(self) -> Stream: ...
     def fileno(self) -> int: ...
-    def _hold(self, operation: str) -> object: ...
-    def _begin_upgrade(self, tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None: ...
-    def _step_handshake(self, tls_core: TlsCore) -> bool: ...
-    def _published(self) -> None: ...
     def close(self, *, linger: float | None = None) -> None: ...
 
 
@@ -74,6 +71,20 @@ class IncomingClient(NamedTuple, Generic[C]):
     client: C
     address: Address
     secure: TlsCore
+
+
+def step_handshake(io: Stream, tls_core: TlsCore) -> bool:
+    """Continue a handshake as far as possible without waiting; return whether it is done."""
+    while not tls_core.handshake():
+        io.flush_now(tls_core)
+        try:
+            tls_core.feed(io.fd.sock.recv(tls_core.recv_size, DONT_WAIT))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            tls_core.fail(error)
+    io.flush_now(tls_core)
+    return True
 
 
 class _PendingHandshake(NamedTuple, Generic[C]):
@@ -178,7 +189,7 @@ class _Clients(Generic[C]):
         self._step_handshakes()
         if self._ready:
             pending = self._ready.popleft()
-            pending.client._published()
+            pending.client._io.publish(pending.client)
             return AcceptResult.SUCCESS, pending.client, pending.address
         if failure is not None:
             raise failure
@@ -202,16 +213,15 @@ class _Clients(Generic[C]):
     def _start_handshake(self, incoming: IncomingClient[C]) -> None:
         client, address, secure = incoming
         try:
-            exclusive = client._hold("accept")
+            exclusive = client._io.hold(client, "accept")
         except BaseException:
             client.close()
             raise
         pending = _PendingHandshake(client, address, secure, client.fileno(), time.monotonic(), exclusive)
-        assert client._core is not None
         try:
             if self._is_full and (oldest := self._oldest) is not None:
                 self._close_client(oldest, linger=0)
-            client._begin_upgrade(secure, client._core, "refuse")
+            begin_upgrade(client._io, client, secure, "refuse")
             # An exception may have left the entry of an earlier client with the same descriptor.
             self._remove(self._handshaking.get(pending.fd, pending))
             self._handshaking[pending.fd] = pending
@@ -242,7 +252,7 @@ class _Clients(Generic[C]):
     def _step(self, pending: _PendingHandshake[C]) -> bool:
         """Continue one handshake; True if it is done. A client whose handshake fails is closed."""
         try:
-            return pending.client._step_handshake(pending.secure)
+            return step_handshake(pending.client._io, pending.secure)
         except OSError:
             # No caller waits for this error, and another client may be ready. The peer is sent the alert.
             self._close_client(pending)
@@ -259,10 +269,10 @@ class _Clients(Generic[C]):
     def _close_client(self, pending: _PendingHandshake[C], linger: float | None = None) -> None:
         """Close a client; ``linger=0`` resets the connection of one that was silent.
 
-        ``_published`` comes first: the descriptor is closed by its last user.
+        ``publish`` comes first: the descriptor is closed by its last user.
         """
         self._remove(pending)
-        pending.client._published()
+        pending.client._io.publish(pending.client)
         pending.client.close(linger=linger)
 
     def close(self) -> None:

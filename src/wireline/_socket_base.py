@@ -1,28 +1,24 @@
 """The base class of both sockets: all methods that never wait.
 
-A flavour adds the methods that wait, and overrides methods of this module, for example ``_use`` (hold the descriptor
-during one call), ``_opened`` (the socket became connected) and ``_retire`` (wake the waiting calls, close the
-descriptor). All decisions are made here or in the core.
+A flavour adds the methods that wait, and makes the two parts (``_parts``): the descriptor with the calls that use it,
+and the stream. All decisions are made here or in the core.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import os
 import socket
 import threading
 import warnings
-import weakref
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
+from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
-from wireline._core.buffer import EMPTY
 from wireline._core.deadline import FOREVER, check_timeout
-from wireline._core.stream import Sender, StreamCore
-from wireline._os import unix_file
-from wireline._os.close import close_quietly
+from wireline._core.stream import StreamCore
+from wireline._local_end import LocalEnd
 from wireline._os.descriptor import (
     State,
     create,
@@ -32,20 +28,18 @@ from wireline._os.descriptor import (
     require_kind,
     set_no_delay,
 )
-from wireline._os.linger import close_in_background
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
-from wireline._pending_handshakes import IncomingClient, PendingHandshakes
+from wireline._parts import Descriptor, Stream
 from wireline._tls_facts import (
-    begin_upgrade,
     certificates,
-    closing_output,
     psk_identity,
     repr_extra,
     require_tls_core,
     tls_core_of,
     tls_error,
 )
+from wireline._tls_role import TlsRole
 from wireline._validation import UnixPath, option_number, require_int
 from wireline.address import (
     Address,
@@ -56,19 +50,16 @@ from wireline.address import (
     to_display_address,
     unix_path,
 )
-from wireline.errors import ClosedError, SockAddr, copy_for_reraise
+from wireline.errors import ClosedError, SockAddr
 from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
-    DONT_WAIT,
     IPPROTO_TCP,
-    NO_SIGNAL,
     SAFE_DISCONN,
     SOCK_DGRAM,
     SOCK_STREAM,
     SOMAXCONN,
-    AcceptResult,
     SocketFlag,
     SockOpt,
     check_flags,
@@ -81,25 +72,19 @@ if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
     from wireline.tls import Certificate, SslContext, TlsInfo
 
-_NOW = DONT_WAIT | NO_SIGNAL
-
 
 class BaseSocket:
     """The part of a socket that never waits."""
 
     _module: ClassVar[str] = "wireline"
-    # Whether the descriptor of a connected stream is blocking, so that one system call may wait in the kernel.
-    _kernel_waits: ClassVar[bool] = False
 
-    # The options that were set: level and number, and the value, in the order of setting. None until the first one is
-    # set: a dict per socket is much memory for ten thousand sockets.
-    _options: dict[tuple[int, int], int] | None = None
+    _fd: Descriptor
+    _io: Stream
 
-    # The clients of a TLS listener that `try_accept_addr` has accepted and that are in their handshake.
-    _pending_handshakes: PendingHandshakes[Any] | None = None
-
-    _shared: ClassVar[bool] = False
-    """Whether one thread may read while another writes."""
+    # Attributes of the class until they are needed: most connections have none of them.
+    _local: LocalEnd | None = None
+    _tls: TlsRole | None = None  # of a wrapped socket
+    _needs_new_fd = False  # a connect failed
 
     last_bytes_sent: int
     """The number of bytes that the last sending call sent, also if it failed or was cancelled."""
@@ -142,24 +127,12 @@ class BaseSocket:
             raise
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        """Take over ``sock``. All attributes of the instance are made here."""
-        self._sock = sock
-        self._state = state
+        """Take over ``sock``, of which the flavour has made the parts."""
+        self._fd.state = state
         self._buffered = bool(buffered)
-        self._core: StreamCore | None = None
-        self._buffer = EMPTY
-        self._tls: SslContext | None = None
-        self._tls_name = ""
-        self._handshaking: set[BaseSocket] | None = None  # accepted clients in their handshake
         self._peer: Address | None = None
-        self._bound: SockAddr | None = None
-        self._unix_file: unix_file.UnixFile | None = None
-        self._write_shut = False
-        self._spoiled = False  # a connect failed: the next one needs a fresh descriptor
-        self._deaf = False  # shut down for reading, by `close`
         # Acquired by the first `close`, and never released.
         self._closing = threading.Lock()
-        self._owner = process.epoch  # any other process may only close its descriptor
         self.last_bytes_sent = 0
         if state is State.CONNECTED:
             self._connected(peer)
@@ -249,68 +222,7 @@ class BaseSocket:
             raise
         return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
 
-    # Hooks of the flavours.
-
-    def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
-        """Hold the descriptor during one call: ``close`` does not close it before the end of the call."""
-        return contextlib.nullcontext(self._open_sock(operation))
-
-    def _let_go(self, old: socket.socket) -> None:
-        """Close a descriptor that ``connect`` has replaced."""
-        close_quietly(old)
-
-    def _opened(self) -> None:
-        """Begin to use a connected stream; until ``_published`` only the connecting call uses it."""
-
-    def _published(self) -> None:
-        """Allow every call to read and write the connected stream."""
-
-    def _retire(self, linger: float | None) -> None:
-        """Wake the waiting calls and close the descriptor, for the first ``close``."""
-        self._dispose(linger)
-
-    def _is_disposed(self) -> bool:
-        """Whether an earlier ``close`` is complete; one that an exception interrupted must be repeated."""
-        return True
-
-    def _abandon(self) -> None:
-        """Close the descriptor only, in a process that does not own the socket.
-
-        No ``shutdown``, no byte, no ``epoll_ctl``: each would act on the connection of the owner.
-        """
-        close_quietly(self._sock)
-
-    def _is_in_use(self) -> bool:
-        """Whether a call in this process, which does not own the socket, is using it."""
-        return False
-
-    def _inherit(self) -> None:
-        """Drop the state of the parent process, before this process becomes the owner of the socket."""
-
-    def _hold(self, operation: str) -> object:
-        """Reserve reading and writing of the stream for the caller, until ``_published``.
-
-        Returns:
-            The reservation, which ends when the last reference to it is deleted.
-        """
-        self._open_sock(operation)
-        return self._core
-
-    def _send_output(self) -> None:
-        """Send the output that a read has produced, unless another call is sending, which then sends it."""
-        if self._core is not None:
-            self._flush_now(self._core)
-
-    def _write_in_flight(self) -> bool:
-        """Whether a send is under way that cannot be cancelled."""
-        return False
-
     # Processes.
-
-    @property
-    def _is_foreign(self) -> bool:
-        """Whether another process owns the socket: this process is its child, and has not used the socket."""
-        return self._owner is not process.epoch
 
     def adopt(self) -> None:
         """Make this process the owner of the socket, after a fork.
@@ -324,110 +236,68 @@ class BaseSocket:
         Raises:
             ClosedError: the socket is closed.
         """
-        self._open_sock("adopt")
-        if self._is_foreign:
-            self._inherit()
-            self._owner = process.epoch
-        if self._unix_file is not None:
-            self._unix_file = self._unix_file._replace(owner=process.epoch)
+        inherit(self)
+        if self._local is not None:
+            self._local.own_file()
 
     # States.
 
-    def _open_sock(self, operation: str) -> socket.socket:
-        if self._closing.locked():
-            raise ClosedError(f"{operation}: the socket is closed")
-        return self._sock
+    def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
+        """Hold the descriptor during one call: ``close`` does not close it before the end of the call."""
+        require_open(self, operation)
+        return contextlib.nullcontext(self._fd.sock)
 
     def _connected(self, peer: SockAddr | None, core: StreamCore | None = None) -> None:
-        """Become a connected socket; with a ``core`` given, only the caller may use it until ``_published``."""
-        is_stream = self._sock.type == SOCK_STREAM
-        if self._kernel_waits:
-            require_kernel_waits(self._sock)
-        self._sock.setblocking(is_stream and self._kernel_waits)  # first, because it may fail
-        self._state = State.CONNECTED
+        """Become a connected socket; with a ``core`` given, only the caller may use it until it is published."""
+        fd, io = self._fd, self._io
+        is_stream = fd.sock.type == SOCK_STREAM
+        if io.kernel_waits:
+            require_kernel_waits(fd.sock)
+        fd.sock.setblocking(is_stream and io.kernel_waits)  # first, because it may fail
+        fd.state = State.CONNECTED
         self._peer = None if peer is None else to_display_address(peer)
         if is_stream:
-            self._take_core(StreamCore(buffered=self._buffered) if core is None else core)
-            self._opened()
             if core is None:
-                self._published()
-
-    def _take_core(self, core: StreamCore) -> None:
-        """Use this core to read and send."""
-        self._core = core
-        self._buffer = core.buffer
-        tls_core = tls_core_of(core)
-        if tls_core is not None:
-            send_output = weakref.WeakMethod(self._send_output)  # the core must not keep the socket alive
-            tls_core.on_output = lambda: _invoke(send_output())
-            assert tls_core.thread_safe or not self._shared, "threads need a core that has a lock"
+                io.open(self, StreamCore(buffered=self._buffered))
+                io.publish(self)
+            else:
+                core.buffered = self._buffered
+                io.open(self, core)
 
     def _unconnected(self) -> None:
         """Return to the state of an unconnected socket."""
-        self._state = State.FRESH
-        self._core = self._peer = None
-        self._buffer = EMPTY
+        self._io.unconnected()
+        self._fd.state = State.FRESH
+        self._peer = None
 
-    def _renew(self) -> None:
+    def _replace_fd(self) -> None:
         """Replace a descriptor that failed by a fresh one with the same kind, options and local address (C3)."""
-        old = self._sock
+        old = self._fd.sock
+        local = self._local
         fresh = create(old.family, old.type, old.proto)
         try:
             fresh.set_inheritable(old.get_inheritable())
-            for (level, number), value in self._remembered_options():
-                fresh.setsockopt(level, number, value)
+            if local is not None:
+                local.copy_options(fresh)
+                local.remove_file()
         except BaseException:
             fresh.close()
             raise
-        self._sock = fresh
-        self._spoiled = False
-        self._remove_unix_file()
-        self._let_go(old)  # before the bind: it frees the address
-        if isinstance(self._bound, str | bytes):
-            self._bind_to_path(fresh, self._bound)
-        elif self._bound is not None:
-            self._bind(fresh, self._bound)
-
-    @property
-    def _is_datagram(self) -> bool:
-        return self._sock.type == SOCK_DGRAM
-
-    def _require(self, operation: str, *, datagram: bool) -> None:
-        """Raise ``TypeError`` if the socket is of the other kind."""
-        if self._is_datagram is not datagram:
-            needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
-            raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
-
-    def _refuse(self, operation: str) -> NoReturn:
-        """Raise the error of a stream operation on a socket that is not a connected stream."""
-        self._open_sock(operation)
-        self._require(operation, datagram=False)
-        code = errno.EINVAL if self._state is State.LISTENING else errno.ENOTCONN
-        raise OSError(code, f"{operation}: the socket is {self._state.value}")
+        self._fd.replace(fresh)  # before the bind: it frees the address
+        self._io.sender = fresh
+        self._needs_new_fd = False
+        if local is not None:
+            local.bind_again(fresh)
+            self._remove_file_if_closed(local)
 
     def _may_connect(self, operation: str) -> None:
-        self._open_sock(operation)
-        if self._state is State.LISTENING:
+        """Raise the error of a ``connect`` in the wrong state."""
+        require_open(self, operation)
+        fd = self._fd
+        if fd.state is State.LISTENING:
             raise OSError(errno.EINVAL, f"{operation}: the socket is listening")
-        if self._state is State.CONNECTED and not self._is_datagram:
+        if fd.state is State.CONNECTED and fd.sock.type == SOCK_STREAM:
             raise OSError(errno.EISCONN, f"{operation}: the socket is connected already")
-
-    # Errors.
-
-    def _is_real(self, error: OSError, flags: SocketFlag, operation: str) -> bool:
-        """Whether the error of a send must be raised: not a disconnection with ``SAFE_DISCONN`` (W2)."""
-        raise_if_closed(self, operation)
-        self._note_reset(error)
-        if is_disconnection_error(flags, error) and not self._write_shut:
-            return False
-        annotated(error, operation, self)
-        return True
-
-    def _note_reset(self, error: OSError) -> None:
-        """Keep the reset that a send has reported, so that the reads report it too (R12)."""
-        if isinstance(error, ConnectionResetError) and self._core is not None:
-            # A copy: the frames of the one that is raised would keep the socket alive.
-            self._core.pending_reset = copy_for_reraise(error)
 
     # Addresses and binding.
 
@@ -451,7 +321,7 @@ class BaseSocket:
             if sock.family == AF_UNIX:
                 raise TypeError("bind_addr needs an IP socket, this is a Unix socket: see bind_unix")
             info = getaddrinfo_now(host, port, sock.family, sock.type, sock.proto, socket.AI_PASSIVE)
-            self._bind(sock, info[0][4])
+            self._local_end().bind(sock, info[0][4])
 
     def bind_unix(self, path: UnixPath) -> None:
         """Bind a Unix socket to a path, or on Linux to an abstract name (a leading NUL).
@@ -470,25 +340,20 @@ class BaseSocket:
         with self._use("bind_unix") as sock:
             if sock.family != AF_UNIX:
                 raise TypeError("bind_unix needs a Unix socket, this is an IP socket: see bind_addr")
-            self._bind_to_path(sock, where)
+            local = self._local_end()
+            local.bind_to_path(sock, where)
+            self._remove_file_if_closed(local)
 
-    def _bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
-        try:
-            sock.bind(sockaddr)
-        except OSError as error:
-            error.add_note(f"while binding to {sockaddr!r}")
-            raise
-        self._bound = sockaddr
+    def _local_end(self) -> LocalEnd:
+        # `setdefault` is atomic, so that two threads get the same object. No lock: a finalizer that runs here could
+        # need it.
+        local: LocalEnd = self._local or vars(self).setdefault("_local", LocalEnd())
+        return local
 
-    def _bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
-        try:
-            self._unix_file = unix_file.bind(sock, path)
-        except OSError as error:
-            error.add_note(f"while binding to {path!r}")
-            raise
-        self._bound = path
-        if self._closing.locked():  # closed by another thread, before there was a file to remove
-            self._remove_unix_file()
+    def _remove_file_if_closed(self, local: LocalEnd) -> None:
+        """Do it for a ``close`` in another thread, which ran before there was a file to remove."""
+        if self._closing.locked():
+            local.remove_file()
 
     def listen(self, backlog: int = SOMAXCONN) -> None:
         """Listen for connections.
@@ -503,11 +368,11 @@ class BaseSocket:
         """
         require_int("backlog", backlog)
         with self._use("listen") as sock:
-            self._require("listen", datagram=False)
-            if self._state is State.CONNECTED:
+            check_kind(sock, "listen", datagram=False)
+            if self._fd.state is State.CONNECTED:
                 raise OSError(errno.EISCONN, "listen: the socket is connected")
             sock.listen(backlog)
-            self._state = State.LISTENING
+            self._fd.state = State.LISTENING
 
     @property
     def local_addr(self) -> Address:
@@ -528,8 +393,8 @@ class BaseSocket:
             OSError: ``ENOTCONN``: the socket is not connected.
         """
         with self._use("peer_addr") as sock:
-            if self._state is not State.CONNECTED:
-                raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._state.value}")
+            if self._fd.state is not State.CONNECTED:
+                raise OSError(errno.ENOTCONN, f"peer_addr: the socket is {self._fd.state.value}")
             return to_display_address(sock.getpeername()) if self._peer is None else self._peer
 
     # Options.
@@ -563,20 +428,7 @@ class BaseSocket:
         """
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
-            sock.setsockopt(level, number, int(bool(value)))
-            options = self._options
-            if options is None:
-                # Atomic, so that two threads get the same dict. No lock: a finalizer that runs here could need it.
-                options = vars(self).setdefault("_options", {})
-            options.pop((level, number), None)
-            options[level, number] = int(bool(value))
-
-    def _remembered_options(self) -> list[tuple[tuple[int, int], int]]:
-        while True:
-            try:
-                return list((self._options or {}).items())
-            except RuntimeError:  # another thread set an option during the copy
-                continue
+            self._local_end().set_option(sock, level, number, int(bool(value)))
 
     def get_socket_error(self) -> int:
         """Return and clear the pending error of the socket (``SO_ERROR``), an ``errno``; 0 if there is none."""
@@ -612,121 +464,18 @@ class BaseSocket:
 
     def _wrap(self, context: SslContext, hostname: str) -> None:
         """Make ``connect`` or ``accept`` do a handshake, for ``SslContext.wrap_socket``."""
-        self._open_sock("wrap_socket")
-        self._require("wrap_socket", datagram=False)
-        if self._state is State.CONNECTED:
+        require_open(self, "wrap_socket")
+        check_kind(self._fd.sock, "wrap_socket", datagram=False)
+        if self._fd.state is State.CONNECTED:
             raise OSError(errno.EISCONN, "wrap_socket: the socket is connected, see wrap_connected_socket")
-        self._tls, self._tls_name = context, hostname
-
-    def _client_core(self, host: str, port: int) -> TlsCore | None:
-        """Make the TLS core for ``connect``; None if the socket is not wrapped."""
-        if self._tls is None:
-            return None
-        name = self._tls_name or host
-        return self._tls._client_core(name, port, buffered=self._buffered, shared=self._shared)
-
-    def _server_core(self, context: SslContext) -> TlsCore:
-        """Make the TLS core for an accepted client."""
-        return context._server_core(buffered=self._buffered, shared=self._shared)
-
-    def _begin_upgrade(self, tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
-        """Use TLS. From here on nothing is sent in clear, even if the handshake fails."""
-        begin_upgrade(tls_core, plaintext_core, leftover)
-        self._take_core(tls_core)
-
-    # Clients that are not returned before their handshake is done.
-
-    @contextlib.contextmanager
-    def _welcome(self, client: BaseSocket) -> Iterator[None]:
-        """Track a handshake with an accepted client: close the client if it fails, or with the listener."""
-        if self._handshaking is None:
-            self._handshaking = set()
-        self._handshaking.add(client)
-        try:
-            self._open_sock("accept")
-            yield
-        except BaseException:
-            client.close()
-            raise
-        finally:
-            self._handshaking.discard(client)
-
-    def _next_ready_client(
-        self, accept: Callable[[], tuple[Self, Address] | None]
-    ) -> tuple[AcceptResult, Self | None, Address | None]:
-        """Return the result of ``try_accept_addr`` on a TLS listener; ``accept`` returns a new client, or None."""
-        self._open_sock("accept")
-        # `setdefault` is atomic: two threads get the same object.
-        pending: PendingHandshakes[Self] = self._pending_handshakes or vars(self).setdefault(
-            "_pending_handshakes", PendingHandshakes()
-        )
-        result = pending.next_ready(lambda: self._incoming(accept()))
-        if self._closing.locked():  # closed by another thread, before `_pending_handshakes` was set
-            pending.close()
-        return result
-
-    def _incoming(self, accepted: tuple[Self, Address] | None) -> IncomingClient[Self] | None:
-        """Prepare the handshake with a client that ``try_accept_addr`` has accepted."""
-        if accepted is None:
-            return None
-        client, address = accepted
-        try:
-            assert self._tls is not None
-            return IncomingClient(client, address, client._server_core(self._tls))
-        except BaseException:
-            client.close()
-            raise
-
-    def _step_handshake(self, tls_core: TlsCore) -> bool:
-        """Continue a handshake as far as possible without waiting; return whether it is done."""
-        while not tls_core.handshake():
-            self._flush_now(tls_core)
-            try:
-                tls_core.feed(self._sock.recv(tls_core.recv_size, DONT_WAIT))
-            except BlockingIOError:
-                return False
-            except OSError as error:
-                tls_core.fail(error)
-        self._flush_now(tls_core)
-        return True
-
-    def _close_pending_handshakes(self) -> None:
-        for client in tuple(self._handshaking or ()):
-            client.close()
-        if self._pending_handshakes is not None:
-            self._pending_handshakes.close()
-
-    # Sending without waiting, for the call that holds the write lock.
-
-    def _flush_now(self, core: StreamCore) -> bool:
-        """Send pending ciphertext as far as the send buffer has space; return whether all was sent."""
-        return not self._write_in_flight() and core.flush(self._sock.send, _NOW)
-
-    def _send_available(self, core: StreamCore, sender: Sender, payload: bytes | memoryview) -> int:
-        """Send as much as the send buffer has space for; return how many bytes count as sent. It raises no OSError.
-
-        These are the bytes that the system has taken, and over TLS also the rest of the last chunk (up to 64 KiB), if
-        the system has taken only a part of it or had no space for it. This rest is ``core.unsent``; the next sending
-        call, even with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
-        """
-        sent = 0
-        try:
-            if self._flush_now(core):
-                # An operation of the event loop may be sending.
-                while sent < len(payload) and not core.unsent and not self._write_in_flight():
-                    sent += sender.send(memoryview(payload)[sent:] if sent else payload, _NOW)
-        except OSError as error:
-            self._note_reset(error)
-        if sent == len(payload):
-            core.message_incomplete = False
-        return sent
+        self._tls = TlsRole(context, hostname, shared=self._io.shared)
 
     # Properties of the connection.
 
     @property
     def is_ssl(self) -> bool:
         """Whether the socket uses TLS, or will use it when it is connected."""
-        return self._tls is not None or tls_core_of(self._core) is not None
+        return self._tls is not None or tls_core_of(self._io.core) is not None
 
     @property
     def got_handshake(self) -> bool:
@@ -737,7 +486,7 @@ class BaseSocket:
         """
         if not self.is_ssl:
             raise tls_error("got_handshake: the socket does not speak TLS")
-        tls_core = tls_core_of(self._core)
+        tls_core = tls_core_of(self._io.core)
         return tls_core is not None and tls_core.engine.established
 
     def get_peer_certificates(self) -> list[Certificate]:
@@ -750,8 +499,8 @@ class BaseSocket:
         Raises:
             ClosedError: the socket is closed.
         """
-        self._open_sock("get_peer_certificates")
-        return certificates(self._core)
+        require_open(self, "get_peer_certificates")
+        return certificates(self._io.core)
 
     def get_psk_identity(self) -> str:
         """Return the PSK identity that the handshake has verified; ``""`` if no pre-shared key was used.
@@ -759,8 +508,8 @@ class BaseSocket:
         Raises:
             ClosedError: the socket is closed.
         """
-        self._open_sock("get_psk_identity")
-        return psk_identity(self._core)
+        require_open(self, "get_psk_identity")
+        return psk_identity(self._io.core)
 
     @property
     def tls_info(self) -> TlsInfo:
@@ -799,8 +548,8 @@ class BaseSocket:
         return tls_core.with_ssl_object(tls_core.engine.policy.pointer)
 
     def _require_tls_core(self, operation: str) -> TlsCore:
-        self._open_sock(operation)
-        return require_tls_core(self._core, operation, wrapped=self._tls is not None)
+        require_open(self, operation)
+        return require_tls_core(self._io.core, operation, wrapped=self._tls is not None)
 
     # Closing.
 
@@ -812,14 +561,14 @@ class BaseSocket:
     @property
     def has_data_buffered(self) -> bool:
         """Whether the buffer has data that a read can return without a read from the kernel."""
-        return not self._closing.locked() and self._core is not None and bool(self._core)
+        return not self._closing.locked() and bool(self._io.core)
 
     def fileno(self) -> int:
         """Return the descriptor; -1 after ``close``.
 
         ``connect`` may replace it when an address fails.
         """
-        return -1 if self._closing.locked() else self._sock.fileno()
+        return -1 if self._closing.locked() else self._fd.sock.fileno()
 
     def detach(self) -> int:
         """Release the descriptor and return it. The object is then closed, the connection is not.
@@ -830,18 +579,16 @@ class BaseSocket:
                 socket.
             ssl.SSLError: the socket uses TLS.
         """
-        self._open_sock("detach")
-        if tls_core_of(self._core) is not None:
+        require_open(self, "detach")
+        if tls_core_of(self._io.core) is not None:
             raise tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
-        return self._give_up()
-
-    def _give_up(self) -> int:
-        """Release the descriptor, for ``detach``; a flavour extends this."""
+        self._io.detach()
         self._closing.acquire()
-        self._unix_file = None
-        return self._sock.detach()
+        if self._local is not None:
+            self._local.keep_file()
+        return self._fd.sock.detach()
 
     def close(self, flags: SocketFlag = SAFE_DISCONN, *, linger: float | None = None) -> None:
         """Close the socket. Every waiting call raises ``ClosedError`` at once. A second ``close`` has no effect.
@@ -863,37 +610,30 @@ class BaseSocket:
             seconds = check_timeout(linger)
             linger = FOREVER if seconds is None else seconds
         first = self._closing.acquire(blocking=False)
-        if self._is_foreign:
-            if not self._is_in_use():
-                self._abandon()
+        fd, io, local = self._fd, self._io, self._local
+        if fd.is_foreign:
+            if not fd.is_in_use():
+                io.close()
+                fd.abandon()
                 return
             # A call in this process is using the socket: wake it and close in full. The path belongs to the parent.
-            self._unix_file = None
-            self._owner = process.epoch
-        if not first and self._is_disposed():
+            if local is not None:
+                local.keep_file()
+            fd.epoch = process.epoch
+        if not first and fd.disposed:
             return
-        self._buffer.drop_ahead()
-        self._close_pending_handshakes()
+        io.close()
+        if self._tls is not None:
+            self._tls.close_clients()
         try:
-            self._remove_unix_file()
+            if local is not None:
+                local.remove_file()
         finally:
-            self._retire(linger)
-
-    def _dispose(self, linger: float | None) -> None:
-        """Close the descriptor, when no call uses it any more."""
-        linger, final_bytes = closing_output(self._core, linger)
-        close_in_background(
-            self._sock, linger if self._core is not None else None, final_bytes, read_shutdown=self._deaf
-        )
-
-    def _remove_unix_file(self) -> None:
-        """Remove the file that this socket has created, while the descriptor is open."""
-        made, self._unix_file = self._unix_file, None
-        if made is not None:
-            made.remove()
+            fd.begin_close(functools.partial(io.dispose, linger))
 
     def __repr__(self) -> str:
-        kind = f"{_KINDS.get(self._sock.family, self._sock.family)} {_TYPES.get(self._sock.type, self._sock.type)}"
+        sock = self._fd.sock
+        kind = f"{_KINDS.get(sock.family, sock.family)} {_TYPES.get(sock.type, sock.type)}"
         name = f"{self._module}.{type(self).__name__}"
         if self._closing.locked():
             return f"<{name} {kind}, closed>"
@@ -902,25 +642,52 @@ class BaseSocket:
             parts.append(f"local={format_address(self.local_addr)}")
             parts.append(f"peer={format_address(self.peer_addr)}")
         if self.is_ssl:
-            parts.append(repr_extra(self._core))
-        return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._state.value}>"
+            parts.append(repr_extra(self._io.core))
+        return f"<{name} fd={self.fileno()} {', '.join(parts)}, {self._fd.state.value}>"
 
     def __del__(self) -> None:
         # `_setup` may have failed before or after it set `_closing`.
         closing = getattr(self, "_closing", None)
-        if closing is not None and not closing.locked() and self._sock.fileno() >= 0:
+        if closing is not None and not closing.locked() and self._fd.sock.fileno() >= 0:
             # The file stays: without a `close` the socket may still be in use in another process, after a program has
             # gone to the background or for its workers. The next bind replaces a stale file.
-            self._unix_file = None
+            if self._local is not None:
+                self._local.keep_file()
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
-        elif closing is not None and not self._is_disposed():
+        elif closing is not None and not self._fd.disposed:
             self.close()
 
 
-def _invoke(method: Callable[[], object] | None) -> None:
-    if method is not None:
-        method()
+def require_open(sock: BaseSocket, operation: str) -> None:
+    """Raise ``ClosedError`` if this side has closed the socket before the call."""
+    if sock.is_closed:
+        raise ClosedError(f"{operation}: the socket is closed")
+
+
+def check_kind(sock: socket.socket, operation: str, *, datagram: bool) -> None:
+    """Raise ``TypeError`` if the descriptor is of the other kind."""
+    if (sock.type == SOCK_DGRAM) is not datagram:
+        needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
+        raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
+
+
+def refuse(sock: BaseSocket, operation: str) -> NoReturn:
+    """Raise the error of a stream operation on a socket that is not a connected stream."""
+    require_open(sock, operation)
+    check_kind(sock._fd.sock, operation, datagram=False)
+    state = sock._fd.state
+    code = errno.EINVAL if state is State.LISTENING else errno.ENOTCONN
+    raise OSError(code, f"{operation}: the socket is {state.value}")
+
+
+def inherit(sock: BaseSocket) -> None:
+    """Make this process the owner of a socket, if a fork has copied it; its Unix file stays the parent's."""
+    require_open(sock, "adopt")
+    if sock._fd.is_foreign:
+        sock._io.inherit()
+        if sock.is_closed:  # by another thread, during this call
+            sock._io.close()
 
 
 def closed_meanwhile(operation: str) -> ClosedError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from wireline._core.stream import StreamCore
 from wireline._os.linger import DEFAULT_LINGER
+from wireline._parts import Stream
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
@@ -64,17 +65,26 @@ def repr_extra(core: StreamCore | None) -> str:
     return f"tls={version or 'not yet'}"
 
 
-def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
-    """Check that TLS may begin on a stream. Bytes received in clear must not be taken for protected ones (T6).
+def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
+    """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
-    A socket that speaks TLS already is refused: this handshake would replace the first one, and the rest of the
-    connection would lose the encryption of the first.
+    Bytes received in clear must not be taken for protected ones (T6). A socket that speaks TLS already is refused: this
+    handshake would replace the first one, and the rest of the connection would lose the encryption of the first.
+
+    Args:
+        io: of the stream, which the caller holds.
+        owner: its socket.
+        tls_core: the core to use.
+        leftover: what is done with unread bytes, see ``SslContext.wrap_connected_socket``.
 
     Raises:
         ssl.SSLError: the socket speaks TLS already, or has unread bytes that were received in clear.
     """
+    plaintext_core = io.core
+    assert plaintext_core is not None
     if plaintext_core.is_tls:
         raise tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
+    tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
@@ -84,6 +94,7 @@ def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) 
                 "injected them (leftover='tls' takes them for the beginning of the handshake)"
             )
         tls_core.feed(unread)
+    io.use_core(owner, tls_core)
 
 
 def closing_output(core: StreamCore | None, linger: float | None) -> tuple[float | None, bytes]:

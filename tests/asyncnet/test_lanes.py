@@ -216,13 +216,13 @@ async def test_after_a_read_of_more_than_a_buffer_the_next_asks_for_a_buffer_aga
     async with at_rest() as (sock, peer):
         reading = asyncio.create_task(sock.recv_some(2 * BUFFER_SIZE))
         await turns(2)
-        assert sock._core is not None
-        assert sock._core.recv_size == 2 * BUFFER_SIZE
+        assert sock._io.core is not None
+        assert sock._io.core.recv_size == 2 * BUFFER_SIZE
         peer.send(b"much")
         assert await asyncio.wait_for(reading, 5) == b"much"
         reading = asyncio.create_task(read(sock))
         await turns(2)
-        assert sock._core.recv_size == BUFFER_SIZE
+        assert sock._io.core.recv_size == BUFFER_SIZE
         peer.send(b"line\n")
         assert (await asyncio.wait_for(reading, 5)).rstrip() == b"line"
 

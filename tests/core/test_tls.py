@@ -40,10 +40,10 @@ def new_pair(
     version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True, shared: bool = False
 ) -> list[TlsCore]:
     client, server = contexts(version, ragged_eof=ragged_eof)
-    return [
-        client._client_core("localhost", 0, buffered=buffered, shared=shared),
-        server._server_core(buffered=buffered, shared=shared),
-    ]
+    pair = [client._client_core("localhost", 0, shared=shared), server._server_core(shared=shared)]
+    for core in pair:
+        core.buffered = buffered
+    return pair
 
 
 def out(core: TlsCore) -> bytes:

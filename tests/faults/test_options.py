@@ -41,7 +41,7 @@ def renewed(sock: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, 
 
     with monkeypatch.context() as patch:
         patch.setattr(socket, "socket", Watched)
-        sock._renew()
+        sock._replace_fd()
     return options[1:]  # but for the TCP_NODELAY that every stream begins with
 
 
@@ -156,8 +156,8 @@ def test_FA12_a_renewal_goes_on_when_another_thread_sets_an_option(kind: Any) ->
 
     with contextlib.closing(kind(AF_INET)) as sock:
         sock.set_sock_opt(SockOpt.KEEP_ALIVE, True)
-        sock._options = Changing(sock._options)
-        sock._renew()
+        sock._local._options = Changing(sock._local._options)
+        sock._replace_fd()
         assert sock.get_sock_opt(SockOpt.KEEP_ALIVE)
         assert sock.get_sock_opt(SockOpt.REUSE_ADDR)
 

@@ -28,7 +28,6 @@ from tests.tls import certificates
 from tests.tls.memory import server_context
 from wireline import AcceptResult, Address
 from wireline import _pending_handshakes as pending
-from wireline._socket_base import BaseSocket
 from wireline.net import Socket
 
 __all__ = ["anyio_backend", "flavour"]
@@ -251,7 +250,7 @@ async def test_FA21_a_client_that_reads_late_gets_the_rest(listener: Any, flavou
         sock = flavour.socket()
         with contextlib.closing(sock):
             sock.bind_addr(0, HOST)
-            bare = (sock._sock if isinstance(sock, Face) else sock)._sock
+            bare = (sock._sock if isinstance(sock, Face) else sock)._fd.sock
             bare.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)  # the minimum; clients inherit it
             sock.listen()
             tls.wrap_socket(sock._sock if isinstance(sock, Face) else sock)
@@ -327,14 +326,14 @@ async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(liste
 
 def stepping(monkeypatch: pytest.MonkeyPatch, listener: Any, what: Callable[[], object]) -> None:
     """Call a function during the first step of a handshake, as another thread may."""
-    step = BaseSocket._step_handshake
+    step = pending.step_handshake
 
-    def first(self: Any, secure: Any) -> bool:
-        monkeypatch.setattr(BaseSocket, "_step_handshake", step)
+    def first(io: Any, secure: Any) -> bool:
+        monkeypatch.setattr(pending, "step_handshake", step)
         what()
-        return step(self, secure)
+        return step(io, secure)
 
-    monkeypatch.setattr(BaseSocket, "_step_handshake", first)
+    monkeypatch.setattr(pending, "step_handshake", first)
 
 
 async def test_FA28_a_call_during_another_gets_the_documented_result(

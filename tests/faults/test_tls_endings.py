@@ -71,7 +71,7 @@ async def sends_find_the_reset(sock: Sock) -> None:
     """Send until the system has told of the reset: it does so once, to a send or to a read."""
     for _ in range(500):
         await sock.send(b"more")
-        if (sock._sock if isinstance(sock, Face) else sock)._core.pending_reset is not None:
+        if (sock._sock if isinstance(sock, Face) else sock)._io.core.pending_reset is not None:
             return
         await asyncio.sleep(0.01)
     pytest.fail("no send found the reset")

@@ -18,6 +18,8 @@ import trustme
 
 from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
 from wireline.net import Socket
+from wireline.net._fd_guard import Use
+from wireline.net._stream_io import StreamIO
 from wireline.tls import Handshake, SslContext
 
 Pair = tuple[Socket, socket.socket]
@@ -144,10 +146,10 @@ def test_detach_sends_those_away_who_come_later(pair: Pair) -> None:
 
 def test_two_at_a_time_are_one_too_many(pair: Pair) -> None:
     sock, _ = pair
-    with sock._use_alone("connect"):
-        with pytest.raises(BusyError, match="recv_from"), sock._use_alone("recv_from"):
+    with Use(sock._fd, "connect", alone=True):
+        with pytest.raises(BusyError, match="recv_from"), Use(sock._fd, "recv_from", alone=True):
             raise AssertionError("not reached")
-    with sock._use_alone("connect"):
+    with Use(sock._fd, "connect", alone=True):
         pass
 
 
@@ -293,7 +295,7 @@ def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPa
 
     here, there = socket.socketpair()
     fd = here.fileno()
-    monkeypatch.setattr(Socket, "_opened", fail)
+    monkeypatch.setattr(StreamIO, "open", fail)
     with pytest.raises(ZeroDivisionError):
         Socket.from_socket(here)
     assert not is_open(fd)
@@ -328,7 +330,7 @@ def test_FA7_a_core_whose_reader_was_ended_by_an_exception_is_free(pair: Pair, t
         sock._io.core_slot.pop()
         fd = sock.fileno()
         sock.close()
-        assert sock._guard.disposed
+        assert sock._fd.disposed
         assert tls or not is_open(fd)
 
 

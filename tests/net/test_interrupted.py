@@ -266,8 +266,8 @@ def test_bytes_of_an_interrupted_read_begin_the_handshake_that_follows(
             kwargs={"timeout": PATIENCE},
         )
         connecting.start()
-        assert one._core is not None
-        one._core.inbox = one._sock.recv(65_536)
+        assert one._io.core is not None
+        one._io.core.inbox = one._fd.sock.recv(65_536)
         contexts[0].wrap_connected_socket(one, Handshake.AS_SERVER, timeout=PATIENCE, leftover="tls")
         connecting.join()
         assert one.got_handshake
@@ -367,7 +367,7 @@ def test_FA8_a_handler_that_closes_while_a_line_that_is_there_is_taken() -> None
             other.sendall(b"a line that is sent again and again\\n" * 50)
             for _ in range(20):
                 sock.recv_line()
-            assert sock._buffer.lines
+            assert sock._io.buffer.lines
             with Interrupter(at, sock.close) as interrupter:
                 try:
                     line = sock.recv_line(**arguments)

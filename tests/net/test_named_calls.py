@@ -155,7 +155,7 @@ def test_errors_of_other_waits_name_the_call_that_was_made(name: str) -> None:
                 getattr(sock, name)(*arguments, timeout=seconds)
             assert caught.value.operation == name
         waiting = Doing(lambda: getattr(sock, name)(*arguments))
-        until(lambda: sock._guard.users)
+        until(lambda: sock._fd.users)
         if kind == SOCK_DGRAM:
             with pytest.raises(BusyError, match=f"^{name}: "):
                 getattr(sock, name)(*arguments)

@@ -386,7 +386,7 @@ def test_FA25_a_child_asks_a_tls_socket_whose_lock_was_held(directory: str) -> N
         held, over = threading.Event(), threading.Event()
 
         def hold():
-            with sock._core._lock:
+            with sock._io.core._lock:
                 held.set()
                 over.wait()
 

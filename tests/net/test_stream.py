@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.faults.descriptors import only
-from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _socket_base
-from wireline.net import Socket, _stream_io
+from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _stream_common
+from wireline.net import Socket, _socket, _stream_io
 from wireline.options import NO_SIGNAL
 
 NO_FLAGS = SocketFlag(0)
@@ -60,8 +60,8 @@ def resting(wire: Wire) -> Wire:
     for _ in range(2):
         wire.peer.send(b"message")
         assert wire.sock.recv_some() == b"message"
-    assert wire.sock._core is not None
-    assert wire.sock._core.fast_recv_ok
+    assert wire.sock._io.core is not None
+    assert wire.sock._io.core.fast_recv_ok
     return wire
 
 
@@ -123,9 +123,9 @@ def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
     """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
         monkeypatch.setattr(_stream_io, "DONT_WAIT", 0)
-        for module in (_stream_io, _socket_base):
-            monkeypatch.setattr(module, "_NOW", NO_SIGNAL)
-        monkeypatch.setattr(Socket, "_kernel_waits", False)
+        for module in (_stream_io, _stream_common):
+            monkeypatch.setattr(module, "NOW", NO_SIGNAL)
+        monkeypatch.setattr(_socket, "KERNEL_WAITS", False)
     if request.param in ("no poll", "neither"):
         monkeypatch.delattr(select, "poll")
 
@@ -201,7 +201,7 @@ def test_R13_closing_on_every_platform(platform: None, timeout: float | None) ->
         sock = make()
         timer = later(sock.close)
         with pytest.raises(ClosedError):
-            if sock._is_datagram:
+            if make is not listener:
                 sock.recv_from(10, timeout=timeout)
             else:
                 sock.accept(timeout=timeout)

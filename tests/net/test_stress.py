@@ -428,7 +428,7 @@ def test_R13_a_reader_that_is_never_starved_is_woken_too(timeout: float | None) 
     # Who always finds something to read never comes to wait, and is not reached by what wakes those who wait.
     with pair() as (one, other):
         other.send(b"readable")
-        one._sock = one._guard.sock = Flooded(fileno=one._sock.detach())
+        one._fd.sock = Flooded(fileno=one._fd.sock.detach())
         reading = Doing(lambda: one.recv_exactly(10**10, timeout))
         at_a_random_moment(random.Random())
         started = time.monotonic()

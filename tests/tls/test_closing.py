@@ -188,7 +188,7 @@ def bare(sock: Sock) -> Sock:
 
 def has_output(sock: Sock) -> bool:
     """Whether there is ciphertext that was not sent."""
-    return bool(bare(sock)._core.has_output)
+    return bool(bare(sock)._io.core.has_output)
 
 
 async def filled(sock: Sock) -> int:
@@ -260,7 +260,7 @@ async def test_T3_a_peer_that_is_cut_off_is_truncated(pair: Pair, abortive: bool
     if abortive:
         pair.peer.close(linger=0)
     else:
-        pair.peer._sock.shutdown(socket.SHUT_WR)
+        pair.peer._fd.sock.shutdown(socket.SHUT_WR)
     for flags in (SocketFlag.SAFE_DISCONN, SocketFlag(0)):
         with pytest.raises(TruncatedError):
             await pair.sock.recv(1, PATIENCE, flags)

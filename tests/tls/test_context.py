@@ -508,21 +508,21 @@ def test_T1_a_client_that_verifies_needs_a_hostname() -> None:
 class Anything:
     """A fake socket that records the calls of a context."""
 
-    _buffered = True
-
     def __init__(self) -> None:
         self.wrapped: list[object] = []
 
     def _wrap(self, context: SslContext, hostname: str) -> None:
         self.wrapped = [context, hostname]
 
-    def _upgrade(self, secure: object, timeout: float | None, leftover: str) -> None:
-        self.wrapped = [secure, timeout, leftover]
+    def _upgrade(self, secure: object, timeout: float | None, operation: str, leftover: str) -> None:
+        self.wrapped = [secure, timeout, operation, leftover]
 
 
 class AnythingAsync(Anything):
-    async def _upgrade(self, secure: object, timeout: float | None, leftover: str) -> None:  # type: ignore[override]
-        self.wrapped = [secure, timeout, leftover]
+    async def _upgrade(  # type: ignore[override]
+        self, secure: object, timeout: float | None, operation: str, leftover: str
+    ) -> None:
+        self.wrapped = [secure, timeout, operation, leftover]
 
 
 def test_wrap_socket_passes_the_context_and_the_normalised_name() -> None:
@@ -557,8 +557,8 @@ def test_an_upgrade_passes_its_arguments_to_the_socket() -> None:
     sock, other = Anything(), AnythingAsync()
     context.wrap_connected_socket(sock, CLIENT, "localhost", 5)
     asyncio.run(context.wrap_connected_async(other, CLIENT, "localhost", leftover="tls"))
-    assert sock.wrapped[1:] == [5, "refuse"]
-    assert other.wrapped[1:] == [None, "tls"]
+    assert sock.wrapped[1:] == [5, "wrap_connected_socket", "refuse"]
+    assert other.wrapped[1:] == [None, "wrap_connected_async", "tls"]
     with pytest.raises(ValueError, match="leftover"):
         context.wrap_connected_socket(sock, CLIENT, "localhost", leftover="drop")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="hostname"):

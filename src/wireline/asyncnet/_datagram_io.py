@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
+from wireline._os.descriptor import State
+from wireline._socket_base import BaseSocket, annotated, require_open
+from wireline._stream_common import NOW
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram, WeakAnnotator
+from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram
 from wireline.errors import BusyError, SockAddr, SocketTimeout
-from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag
+from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag, check_flags
 
 __all__ = ["DatagramIO"]
 
@@ -21,16 +26,30 @@ T = TypeVar("T")
 
 
 class DatagramIO:
-    """The datagrams of one socket. The socket has checked the arguments, and belongs to its loop."""
+    """The datagrams of one socket. As of ``StreamIO``, the socket is an argument of the calls."""
 
-    __slots__ = ("_annotator", "_fd")
+    __slots__ = ("_fd",)
 
-    def __init__(self, fd: FdOnLoop, annotator: WeakAnnotator) -> None:
+    def __init__(self, fd: FdOnLoop) -> None:
         self._fd = fd
-        self._annotator = annotator
 
     async def send(
-        self, operation: str, payload: bytes | memoryview, target: SockAddr | None, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, timeout: float | None
+    ) -> int:
+        """Send one datagram to the peer of a connected socket; return its size."""
+        require_open(owner, operation)
+        self._fd.enter(owner)
+        if self._fd.state is not State.CONNECTED:
+            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        return await self.send_to(owner, operation, payload, None, self._fd.deadline(owner, timeout))
+
+    async def send_to(
+        self,
+        owner: BaseSocket,
+        operation: str,
+        payload: bytes | memoryview,
+        target: SockAddr | None,
+        deadline: Deadline | None,
     ) -> int:
         """Send one datagram, to the connected peer if ``target`` is None; return its size."""
         send = SendDatagram(self._fd.sock, payload, target)
@@ -47,24 +66,37 @@ class DatagramIO:
             raise SocketTimeout(operation, error.seconds, 0) from None
         except OSError as error:
             self._fd.raise_if_closed(operation)
-            raise self._annotator.annotate(error, operation) from error.__cause__
+            raise annotated(error, operation, owner) from error.__cause__
+
+    def try_send(self, payload: bytes | memoryview) -> int | None:
+        """Send one datagram to the peer of a connected socket without waiting; None if that is not possible."""
+        queue = self._fd.write_queue
+        if self._fd.state is not State.CONNECTED or (queue is not None and queue.busy):
+            return None
+        try:
+            return self._fd.sock.send(payload, NOW)
+        except OSError:
+            return None
 
     async def receive(
-        self, operation: str, size: int, flags: SocketFlag, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: float | None
     ) -> Datagram:
         """Receive one datagram, cut to ``size`` bytes."""
+        size = check_size(size)
         return await self._receive(
+            owner,
             operation,
             flags,
-            deadline,
+            timeout,
             lambda sock: _datagram.receive(sock, size, flags),
             lambda data, sender: _datagram.truncate(data, sender, size),
         )
 
-    def try_receive(self, operation: str, size: int) -> Datagram | None:
+    def try_receive(self, owner: BaseSocket, operation: str, size: int) -> Datagram | None:
         """Receive one datagram, cut to ``size`` bytes; None if none has arrived."""
+        require_open(owner, operation)
         fd = self._fd
-        fd.raise_if_closed(operation)
+        fd.enter(owner)
         queue = fd.open_read_queue()
         if queue.busy:
             raise BusyError(f"{operation}: another task is using this socket")
@@ -77,29 +109,36 @@ class DatagramIO:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise self._annotator.annotate(error, operation) from error.__cause__
+            raise annotated(error, operation, owner) from error.__cause__
 
     async def receive_into(
-        self, operation: str, target: memoryview, flags: SocketFlag, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
     ) -> ReceivedInto:
         """Receive one datagram into a buffer."""
         return await self._receive(
+            owner,
             operation,
             flags,
-            deadline,
+            timeout,
             lambda sock: _datagram.receive_into(sock, target, flags),
             lambda data, sender: _datagram.truncate_into(data, sender, target),
         )
 
     async def _receive(
         self,
+        owner: BaseSocket,
         operation: str,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        timeout: float | None,
         receive: Callable[[socket.socket], T],
         finish: Callable[[bytes, SockAddr], T],
     ) -> T:
+        check_flags(flags)
+        timeout = check_timeout(timeout)
+        require_open(owner, operation)
         fd = self._fd
+        fd.enter(owner)
+        deadline = fd.deadline(owner, timeout)
         await fd.spend_budget()
         fd.raise_if_closed(operation)
         queue = fd.open_read_queue()
@@ -112,4 +151,4 @@ class DatagramIO:
                 return await fd.retry_with_backoff(datagram, operation, deadline)
             return await queue.perform(datagram, operation, deadline)
         except OSError as error:
-            raise self._annotator.annotate(error, operation) from error.__cause__
+            raise annotated(error, operation, owner) from error.__cause__

@@ -61,7 +61,7 @@ async def dial(
         TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     host, port, sock_type = check_dial_arguments(address, port, protocol)
-    secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=False)
+    secure = client_tls_core(tls, hostname, host, port, sock_type, shared=False)
     timeout = check_timeout(timeout)
     notifier = Notifier(running_port())
     deadline = None if timeout is None else Deadline(timeout, notifier.port.time())
@@ -77,7 +77,7 @@ async def dial(
     )
     if secure is not None:
         try:
-            await dialled._upgrade_by(secure, deadline, "dial")
+            await dialled._upgrade(secure, deadline, "dial")
         except BaseException:
             dialled.close()
             raise

@@ -1,15 +1,14 @@
 """A descriptor that belongs to a loop: which calls may touch it, which close it, and from where.
 
-The async twin of ``FdGuard``. An ``AsyncSocket`` holds one ``FdOnLoop`` and forwards to it.
+The async twin of ``FdGuard``.
 
 Theory of operation. A descriptor has one owner of each kind:
 
-* *A process.* The socket knows its owner (``BaseSocket._owner``, the one place) and compares before it calls us. In a
-  forked child only ``abandon`` may be called: it closes the child's descriptor. No ``epoll_ctl``, no ``remove_reader``,
-  no wake-up, for all of these are shared with the parent. A child that goes on with the socket first detaches it from
-  the parent's loop (``reset_after_fork``); the ``loop`` of all the parent's ports is None there, so the child finds
-  out where the loops are compared, and nowhere else.
-* *A loop*, from the first await on (``bind``). Only its thread touches the descriptor and the registrations, and only
+* *A process* (``epoch``). In a forked child only ``abandon`` may be called: it closes the child's descriptor. No
+  ``epoll_ctl``, no ``remove_reader``, no wake-up, for all of these are shared with the parent. A child that goes on
+  with the socket first detaches it from the parent's loop (``reset_after_fork``); the ``loop`` of all the parent's
+  ports is None there, so the child finds out where the loops are compared (``enter``), and nowhere else.
+* *A loop*, from the first await on (``enter``). Only its thread touches the descriptor and the registrations, and only
   its callbacks wake tasks.
 * *One task that reads, and one that writes.* The reader has the core (``ReadWaiter``), the writer has ``write_lock``.
   Between two awaits nothing else runs, so there is no last user to wait for: ``close`` closes.
@@ -46,10 +45,12 @@ from typing import TypeVar
 from wireline._core.deadline import Deadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
-from wireline._socket_base import closed_meanwhile
+from wireline._os.descriptor import State
+from wireline._os.process import process
+from wireline._socket_base import BaseSocket, closed_meanwhile, inherit
 from wireline.asyncnet._completion_queue import open_queue, when_done
 from wireline.asyncnet._operations import WeakAnnotator
-from wireline.asyncnet._port import UNBOUND, Completion, Port
+from wireline.asyncnet._port import UNBOUND, Completion, Port, running_port
 from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.asyncnet._read_waiter import ReadWaiter
 from wireline.asyncnet._sync import Notifier, WriteLock
@@ -68,11 +69,13 @@ class FdOnLoop:
     """One descriptor, and all that the library has of it in a loop.
 
     Attributes:
+        epoch: the process that owns it; any other process may only close its copy of the descriptor.
         port: that of the loop which it belongs to, or ``UNBOUND``.
         read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
             next two.
         read_waiter: the task that waits for the bytes of a stream.
-        sock: the descriptor's one owner.
+        sock: the descriptor's owner object; ``connect`` may replace it.
+        state: what the descriptor is: connected, listening, or neither.
         was_blocking: whether the descriptor is handed back in blocking mode, see ``AsyncSocket.detach``.
         write_lock: held by the task that writes.
         write_queue: the tasks that wait until they can write.
@@ -80,10 +83,12 @@ class FdOnLoop:
 
     __slots__ = (
         "_notifiers",
+        "epoch",
         "port",
         "read_queue",
         "read_waiter",
         "sock",
+        "state",
         "was_blocking",
         "write_lock",
         "write_queue",
@@ -91,6 +96,8 @@ class FdOnLoop:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.state = State.FRESH
+        self.epoch: object = process.epoch
         self.port = UNBOUND
         self.write_lock = WriteLock()
         self.read_queue: OperationQueue | None = None
@@ -99,26 +106,49 @@ class FdOnLoop:
         self.was_blocking = True
         self._notifiers: set[Notifier] | None = None
 
-    # Belonging to a loop.
+    # Belonging to a loop, and to a process.
 
-    def bind(self, port: Port) -> None:
-        """Belong to ``port`` from now on.
+    def enter(self, owner: BaseSocket) -> Port:
+        """Return the port of the running loop, to which the descriptor belongs from its first await on.
+
+        Args:
+            owner: the socket.
 
         Raises:
-            RuntimeError: it belongs to another one.
+            RuntimeError: it belongs to another loop.
         """
-        if self.port.loop is not None:
-            raise RuntimeError("belongs to another event loop")
-        self.port = port
+        port = self.port
+        return port if port.loop is port.running_loop() else self._bind(owner, running_port())
 
-    def replace(self, sock: socket.socket) -> Callable[[], None]:
-        """Go on with another descriptor; call the result to close the old one, once no operation uses it any more."""
+    def _bind(self, owner: BaseSocket, port: Port) -> Port:
+        if self.is_foreign:
+            inherit(owner)
+        if self.port.loop is not None:
+            raise RuntimeError(f"{owner!r} belongs to another event loop")
+        self.port = port
+        return port
+
+    def deadline(self, owner: BaseSocket, timeout: float | None) -> Deadline | None:
+        """Return the deadline of a call; None without a timeout."""
+        return None if timeout is None else Deadline(timeout, self.enter(owner).time())
+
+    def replace(self, sock: socket.socket) -> None:
+        """Go on with another descriptor; close the old one, once no operation uses it any more."""
         old, self.sock = self.sock, sock
-        completions = self.clear(old)
-        return lambda: when_done(completions, functools.partial(close_quietly, old))
+        when_done(self.clear(old), functools.partial(close_quietly, old))
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another process owns it: this process is its child, and has not used the socket."""
+        return self.epoch is not process.epoch
+
+    def is_in_use(self) -> bool:
+        """Whether a call uses it in a process that does not own it: no, the first await makes the process its owner."""
+        return False
 
     def reset_after_fork(self) -> None:
         """In a forked child: have nothing to do with the parent's loop, its tasks and its registrations."""
+        self.epoch = process.epoch
         self.port = UNBOUND
         self.read_queue = self.write_queue = self.read_waiter = self._notifiers = None
         self.write_lock = WriteLock()
@@ -232,7 +262,12 @@ class FdOnLoop:
         """Close the descriptor, and nothing else: this process does not own it."""
         close_quietly(self.sock)
 
-    def close(self, dispose: Callable[[], object]) -> None:
+    @property
+    def disposed(self) -> bool:
+        """Whether ``begin_close`` is complete: each of its steps may be done again."""
+        return self.sock.fileno() < 0
+
+    def begin_close(self, dispose: Callable[[], object]) -> None:
         """Wake every task, and close the descriptor by ``dispose``. Anywhere, at any bytecode, once."""
         self.write_lock.close()
         port = self.port
@@ -280,7 +315,7 @@ class FdOnLoop:
             self.port.forget(self.sock.fileno())
             when_done([queue.closing for queue in self._queues()], dispose)
 
-    def give_back(self) -> None:
+    def detach(self) -> None:
         """Leave the descriptor as it was given, for the caller's own use."""
         self.clear()
         if self.was_blocking:

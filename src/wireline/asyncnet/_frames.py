@@ -58,7 +58,7 @@ class FrameIterator:
             self._finish()  # like a generator, it does not outlive an exception
             raise
         if isinstance(frame, Frame):
-            self._buffer = self._owner._buffer
+            self._buffer = self._io.buffer
             return frame
         self._finish()
         raise StopAsyncIteration

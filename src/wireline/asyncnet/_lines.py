@@ -77,7 +77,7 @@ class LineIterator:
         owner, io, timeout, max_length = self._owner, self._io, self._timeout, self._max_length
         flags = self._flags
         if self._ahead:
-            await owner._enter().checkpoint()
+            await io.fd.enter(owner).checkpoint()
             if self._ahead:
                 self._io.fd.port.budget -= 1
                 return self._ahead.pop()

@@ -12,13 +12,13 @@ from wireline._core.stream import StreamCore
 from wireline._os import descriptor
 from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
 from wireline._socket_base import BaseSocket, annotated
+from wireline._stream_common import NOW
 from wireline.asyncnet._port import Completion, Completions
 from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation
 from wireline.errors import SockAddr
-from wireline.options import AF_UNIX, DONT_WAIT, NO_SIGNAL
+from wireline.options import AF_UNIX, DONT_WAIT
 
 __all__ = [
-    "NOW",
     "Accept",
     "Connect",
     "Read",
@@ -33,7 +33,6 @@ __all__ = [
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-NOW = DONT_WAIT | NO_SIGNAL
 """Flags of a send that does not block: a duplicate of the descriptor may have been made blocking (W10)."""
 
 # Bytes that an operation of the loop sends at once. It is never cancelled, so its bytes count as sent: a piece that is

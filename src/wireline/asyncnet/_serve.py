@@ -323,7 +323,7 @@ class Server:
         self._stops.forced |= left.keys()
         # A handler in a call of its socket gets a `ClosedError`, and time to unwind. One that waits for something else
         # would not notice.
-        elsewhere = {task for task, client in left.items() if client.is_closed or not client._in_use}
+        elsewhere = {task for task, client in left.items() if client.is_closed or not client._io.is_used()}
         for client in left.values():
             self._close(client)
         await self._port.sleep(0)
@@ -349,7 +349,7 @@ class Server:
         self._disowned = True
         self._listener.close()
         for client in list(self._active.values()):
-            if client._is_foreign:  # else the child has gone on with it
+            if client._fd.is_foreign:  # else the child has gone on with it
                 client.close()
         self._active.clear()
         return StopReport(0, 0)
@@ -434,10 +434,8 @@ class Server:
         in_handshake = self._handshake_config is not None
         try:
             if self._handshake_config is not None:
-                secure = client._server_core(self._handshake_config.tls)
-                await client._upgrade_by(
-                    secure, client._deadline(self._handshake_config.timeout), "handshake"
-                )
+                secure = self._handshake_config.tls._server_core(shared=False)
+                await client._upgrade(secure, self._handshake_config.timeout, "handshake")
                 in_handshake = False
             await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection

@@ -9,27 +9,29 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import socket
 import struct
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
-from wireline._core.buffer import EMPTY
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
-from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
 from wireline._core.sizes import check_max_length
 from wireline._core.stream import LINE, SOME, Delimiter, StreamCore, check_size
-from wireline._os.close import close_quietly
 from wireline._os.datagram import Datagram, ReceivedInto
-from wireline._os.descriptor import State, is_failed_before_accept, reject_self_connect, shut_down_writing
-from wireline._os.linger import close_in_background
-from wireline._os.resolver import resolve
-from wireline._socket_base import BaseSocket, annotated, closed_meanwhile, raise_if_closed
-from wireline._tls_facts import closing_output
+from wireline._os.descriptor import State, is_failed_before_accept, shut_down_writing
+from wireline._socket_base import (
+    BaseSocket,
+    annotated,
+    check_kind,
+    closed_meanwhile,
+    refuse,
+    require_open,
+)
+from wireline._stream_common import NOW, send_available, should_raise
+from wireline._tls_facts import begin_upgrade
 from wireline._validation import (
     Buffer,
     UnixPath,
@@ -40,14 +42,13 @@ from wireline._validation import (
     require_resizable,
 )
 from wireline.address import Address, IpAddress, to_display_address, unix_path
+from wireline.asyncnet._connect import connect_to, resolve
 from wireline.asyncnet._datagram_io import DatagramIO
 from wireline.asyncnet._fd_on_loop import FdOnLoop, is_blocking
 from wireline.asyncnet._frames import FrameIterator
 from wireline.asyncnet._lines import LineIterator
-from wireline.asyncnet._operations import NOW, Accept, Connect, WeakAnnotator, accept_now
-from wireline.asyncnet._port import Port, running_port
+from wireline.asyncnet._operations import Accept, accept_now
 from wireline.asyncnet._stream_io import StreamIO
-from wireline.asyncnet._sync import wait_for_lookup
 from wireline.errors import BusyError, SockAddr, SocketTimeout, WirelineError, rename_operation
 from wireline.options import (
     AF_INET,
@@ -57,6 +58,7 @@ from wireline.options import (
     MAX_FRAME_SIZE,
     MAX_LINE_LENGTH,
     SAFE_DISCONN,
+    SOCK_DGRAM,
     AcceptResult,
     ReadLineResult,
     SocketFlag,
@@ -80,13 +82,18 @@ class AsyncSocket(BaseSocket):
     _module = "wireline.asyncnet"
     last_bytes_sent: int
 
+    _fd: FdOnLoop
+    _io: StreamIO
+
     # Attributes of the class until they are needed: a connection has 16 bytes less.
-    _datagram_io: DatagramIO | None = None
+    _datagrams: DatagramIO | None = None
     _is_connecting = False
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         self._fd = FdOnLoop(sock)
         self._io = StreamIO(self._fd)
+        if sock.type == SOCK_DGRAM:
+            self._datagrams = DatagramIO(self._fd)
         super()._setup(sock, buffered, state, peer)
 
     @classmethod
@@ -130,8 +137,8 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        if self._core is None and self._is_datagram:
-            return (await self._receive("recv", size, flags, timeout)).data
+        if self._datagrams is not None:
+            return (await self._datagrams.receive(self, "recv", size, flags, timeout)).data
         answer = self._io.ask(self, StreamCore.recv, timeout, size, flags)
         return (
             await self._io.wait_for(self, StreamCore.recv, timeout, size, flags) if answer is None else answer
@@ -167,8 +174,8 @@ class AsyncSocket(BaseSocket):
             ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         with as_writable_view(buffer, size) as target:
-            if self._core is None and self._is_datagram:
-                data = (await self._receive("recv_into", len(target), flags, timeout)).data
+            if self._datagrams is not None:
+                data = (await self._datagrams.receive(self, "recv_into", len(target), flags, timeout)).data
             else:
                 answer = self._io.ask(self, RECV_INTO, timeout, len(target), flags)
                 if answer is None:
@@ -202,7 +209,7 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        core = self._core
+        core = self._io.core
         if (
             # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
             core is not None
@@ -217,8 +224,8 @@ class AsyncSocket(BaseSocket):
             core.direct_limit = max_size
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
             return await waiter.wait(StreamCore.recv_some, args, timeout)
-        if self._core is None and self._is_datagram:
-            return (await self._receive("recv_some", max_size, flags, timeout)).data
+        if self._datagrams is not None:
+            return (await self._datagrams.receive(self, "recv_some", max_size, flags, timeout)).data
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
             answer = await self._io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
@@ -249,7 +256,7 @@ class AsyncSocket(BaseSocket):
             check_timeout(timeout)
         port = self._fd.port
         if port.budget > 0 and port.loop is port.running_loop():
-            data = self._buffer.ready_bytes(size, self._io.core_slot)
+            data = self._io.buffer.ready_bytes(size, self._io.core_slot)
             if data is not None:
                 port.budget -= 1
                 return data
@@ -330,7 +337,7 @@ class AsyncSocket(BaseSocket):
                 timeout = check_timeout(timeout)
             fd = self._fd
             port = fd.port
-            buffer = self._buffer
+            buffer = self._io.buffer
             lines = buffer.lines
             if lines and port.budget > 0:
                 # A line that was split ahead, at the cost of `list.pop`. None of them is longer than the default.
@@ -416,7 +423,7 @@ class AsyncSocket(BaseSocket):
         """
         if not self._io.core_slot:
             self._io.raise_not_readable(self, "try_recv_line")
-        lines = self._buffer.lines
+        lines = self._io.buffer.lines
         # No line ahead is longer than the default: that is not asked in each call.
         if lines and (
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
@@ -425,8 +432,8 @@ class AsyncSocket(BaseSocket):
         line = self._io.feed_available(self, TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
         if line:
             return ReadLineResult.FULL_LINE, line
-        assert self._core is not None
-        partial = self._core.pending_line()
+        assert self._io.core is not None
+        partial = self._io.core.pending_line()
         if line is not None:
             return ReadLineResult.DISCONNECTED, partial
         return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
@@ -464,10 +471,10 @@ class AsyncSocket(BaseSocket):
         timeout = check_timeout(timeout)
         max_length = check_max_length(max_length)
         check_iterator_flags(flags)
-        self._open_sock("lines")
-        if self._core is None:
-            self._refuse("lines")
-        return LineIterator(self, self._io, self._buffer.lines, max_length, timeout, flags)
+        require_open(self, "lines")
+        if self._io.core is None:
+            refuse(self, "lines")
+        return LineIterator(self, self._io, self._io.buffer.lines, max_length, timeout, flags)
 
     async def skip(self, size: int, timeout: float | None = None) -> None:
         """Receive ``size`` bytes and discard them.
@@ -521,7 +528,7 @@ class AsyncSocket(BaseSocket):
             check_timeout(timeout)
         port = self._fd.port
         if port.budget > 0 and port.loop is port.running_loop():
-            fields = self._buffer.ready_fields(form, self._io.core_slot)
+            fields = self._io.buffer.ready_fields(form, self._io.core_slot)
             if fields is not None:
                 port.budget -= 1
                 return fields
@@ -573,7 +580,7 @@ class AsyncSocket(BaseSocket):
             check_timeout(timeout)
         port = self._fd.port
         if port.budget > 0 and port.loop is port.running_loop():
-            frame = self._buffer.ready_frame(form, self._io.core_slot)
+            frame = self._io.buffer.ready_frame(form, self._io.core_slot)
             if frame is not None:
                 port.budget -= 1
                 return frame
@@ -623,9 +630,9 @@ class AsyncSocket(BaseSocket):
         form = frame_format(header, length_field, length_adjust, max_size)
         check_timeout(timeout)
         check_iterator_flags(flags)
-        self._open_sock("frames")
-        if self._core is None:
-            self._refuse("frames")
+        require_open(self, "frames")
+        if self._io.core is None:
+            refuse(self, "frames")
         return FrameIterator(self, self._io, form, timeout, flags)
 
     async def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
@@ -654,7 +661,7 @@ class AsyncSocket(BaseSocket):
             check_timeout(timeout)
         port = self._fd.port
         if port.budget > 0 and port.loop is port.running_loop():
-            view = self._buffer.ready_view(size, self._io.core_slot)
+            view = self._io.buffer.ready_view(size, self._io.core_slot)
             if view is not None:
                 port.budget -= 1
                 return view
@@ -722,8 +729,10 @@ class AsyncSocket(BaseSocket):
             ValueError: the buffer is not contiguous; ``timeout`` is negative.
         """
         with as_writable_view(buffer, None) as target:
-            if self._core is None and self._is_datagram:
-                data = (await self._receive("recv_some_into", len(target), flags, timeout)).data
+            if self._datagrams is not None:
+                data = (
+                    await self._datagrams.receive(self, "recv_some_into", len(target), flags, timeout)
+                ).data
             else:
                 answer = self._io.ask(self, RECV_SOME_INTO, timeout, len(target), flags)
                 if answer is None:
@@ -750,9 +759,8 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: ``max_size`` is not an int, or is negative.
         """
-        if self._core is None and self._is_datagram:
-            max_size = check_size(max_size, "max_size")
-            datagram = self._datagrams("try_recv").try_receive("try_recv", max_size)
+        if self._datagrams is not None:
+            datagram = self._datagrams.try_receive(self, "try_recv", check_size(max_size, "max_size"))
             return None if datagram is None else datagram.data
         return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
 
@@ -806,11 +814,11 @@ class AsyncSocket(BaseSocket):
                 sent = 0
             except OSError as error:
                 self.last_bytes_sent = 0
-                if self._is_real(error, flags, "send"):
+                if should_raise(self._io, self, error, flags, "send"):
                     raise
-                await self._fd.port.checkpoint()  # it could not deliver (FA23)
+                await port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not self._core.unsent:  # type: ignore[union-attr] # it is connected
+            if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
                 return
         await self._send_waiting(payload, sent, flags, timeout)
@@ -821,11 +829,12 @@ class AsyncSocket(BaseSocket):
         """Send what one attempt has left, or all if there was none yet."""
         self.last_bytes_sent = sent or 0
         if not payload:
-            self._open_sock("send")
-        if self._core is None and self._is_datagram:
-            await self._send_datagram("send", payload, timeout)
+            require_open(self, "send")
+        if self._datagrams is not None:
+            self.last_bytes_sent = await self._datagrams.send(self, "send", payload, timeout)
         else:
-            await self._io.send_locked(self, payload, sent, flags, self._deadline(timeout))
+            deadline = self._fd.deadline(self, timeout)
+            await self._io.send_locked(self, payload, sent, flags, deadline)
 
     async def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -849,8 +858,8 @@ class AsyncSocket(BaseSocket):
         """
         self.last_bytes_sent = 0
         payload = join_buffers(parts)
-        self._open_sock("send_many")
-        self._require("send_many", datagram=False)
+        require_open(self, "send_many")
+        check_kind(self._fd.sock, "send_many", datagram=False)
         try:
             # Not the method of a subclass, which may be made of `send_many`.
             await AsyncSocket.send(self, payload, flags, timeout)
@@ -881,10 +890,11 @@ class AsyncSocket(BaseSocket):
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
         timeout = check_timeout(timeout)
-        if self._core is None and self._is_datagram:
-            return await self._send_datagram("send_some", payload, timeout)
-        self._enter()
-        deadline = self._deadline(timeout)
+        if self._datagrams is not None:
+            self.last_bytes_sent = sent = await self._datagrams.send(self, "send_some", payload, timeout)
+            return sent
+        self._fd.enter(self)
+        deadline = self._fd.deadline(self, timeout)
         core = await self._io.acquire_write_lock(self, "send_some", deadline)
         try:
             await self._fd.spend_budget()
@@ -893,7 +903,7 @@ class AsyncSocket(BaseSocket):
         except SocketTimeout as error:
             raise SocketTimeout("send_some", error.seconds, 0) from None
         except OSError as error:
-            self._is_real(error, SocketFlag(0), "send_some")
+            should_raise(self._io, self, error, SocketFlag(0), "send_some")
             raise
         finally:
             self._io.release_write_lock(self)
@@ -915,26 +925,17 @@ class AsyncSocket(BaseSocket):
         """
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
+        io = self._io
+        core = io.core
         if self._closing.locked() or self._fd.write_in_flight:
             return False
-        core = self._core
-        if core is None:
-            return self._try_send_datagram(payload)
-        if self._fd.write_lock.locked:
+        if self._datagrams is not None:
+            self.last_bytes_sent = sent = self._datagrams.try_send(payload) or 0
+            return sent == len(payload)
+        if core is None or self._fd.write_lock.locked:
             return False
-        self.last_bytes_sent = self._send_available(core, self._io.sender, payload)
+        self.last_bytes_sent = send_available(io, core, payload)
         return self.last_bytes_sent == len(payload) and not core.unsent
-
-    def _try_send_datagram(self, payload: bytes | memoryview) -> bool:
-        queue = self._fd.write_queue
-        if not self._is_datagram or self._state is not State.CONNECTED or (queue is not None and queue.busy):
-            return False
-        try:
-            self.last_bytes_sent = self._sock.send(payload, NOW)
-        except OSError as error:
-            self._note_reset(error)
-            return False
-        return self.last_bytes_sent == len(payload)
 
     async def shutdown_write(self, timeout: float | None = None) -> None:
         """Send the end of the stream; reading stays possible (half-close).
@@ -951,12 +952,12 @@ class AsyncSocket(BaseSocket):
             OSError: the socket was never connected.
             TypeError, ValueError: a datagram socket; ``timeout`` is not a number, or is negative.
         """
-        deadline = self._deadline(check_timeout(timeout))
-        self._enter()
+        deadline = self._fd.deadline(self, check_timeout(timeout))
+        self._fd.enter(self)
         core = await self._io.acquire_write_lock(self, "shutdown_write", deadline)
         try:
             await self._io.finish_orphan("shutdown_write", deadline)
-            self._write_shut = True
+            self._io.write_shut = True
             await self._io.flush(core, "shutdown_write", deadline)
             shut_down_writing(self._io.sender)
             await self._io.flush(core, "shutdown_write", deadline)  # `close_notify`
@@ -999,17 +1000,22 @@ class AsyncSocket(BaseSocket):
         payload = as_bytes_like(data)
         check_flags(flags)
         timeout = check_timeout(timeout)
-        sock = self._open_sock("send_to")
-        self._require("send_to", datagram=True)
-        self._enter()
-        deadline = self._deadline(timeout)
+        require_open(self, "send_to")
+        fd = self._fd
+        check_kind(fd.sock, "send_to", datagram=True)
+        fd.enter(self)
+        deadline = fd.deadline(self, timeout)
         target: SockAddr
-        if sock.family == AF_UNIX:
+        if fd.sock.family == AF_UNIX:
             target = unix_path(str(address) if isinstance(address, IpAddress) else address)
         else:
-            target = (await self._resolve("send_to", *check_peer_arguments(address, port), deadline))[0][4]
-        self.last_bytes_sent = await self._datagrams("send_to").send("send_to", payload, target, deadline)
-        return self.last_bytes_sent
+            peer = check_peer_arguments(address, port)
+            target = (await resolve(self, fd, "send_to", *peer, deadline))[0][4]
+        assert self._datagrams is not None
+        self.last_bytes_sent = sent = await self._datagrams.send_to(
+            self, "send_to", payload, target, deadline
+        )
+        return sent
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -1034,9 +1040,7 @@ class AsyncSocket(BaseSocket):
                 socket stays usable.
             TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
-        self._open_sock("recv_from")
-        self._require("recv_from", datagram=True)
-        return await self._receive("recv_from", size, flags, timeout)
+        return await self._open_datagrams("recv_from").receive(self, "recv_from", size, flags, timeout)
 
     async def recv_from_into(
         self,
@@ -1068,35 +1072,15 @@ class AsyncSocket(BaseSocket):
             ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
-        check_flags(flags)
-        timeout = check_timeout(timeout)
-        self._open_sock("recv_from_into")
-        self._require("recv_from_into", datagram=True)
-        deadline = self._deadline(timeout)
-        return await self._datagrams("recv_from_into").receive_into("recv_from_into", target, flags, deadline)
+        return await self._open_datagrams("recv_from_into").receive_into(
+            self, "recv_from_into", target, flags, timeout
+        )
 
-    async def _receive(self, operation: str, size: int, flags: SocketFlag, timeout: float | None) -> Datagram:
-        size = check_size(size)
-        check_flags(flags)
-        timeout = check_timeout(timeout)
-        datagrams = self._datagrams(operation)
-        return await datagrams.receive(operation, size, flags, self._deadline(timeout))
-
-    async def _send_datagram(self, operation: str, payload: bytes | memoryview, timeout: float | None) -> int:
-        datagrams = self._datagrams(operation)
-        if self._state is not State.CONNECTED:
-            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-        sent = await datagrams.send(operation, payload, None, self._deadline(timeout))
-        self.last_bytes_sent = sent
-        return sent
-
-    def _datagrams(self, operation: str) -> DatagramIO:
-        """The datagrams of the socket, which belongs to the running loop from now on."""
-        self._open_sock(operation)
-        self._enter()
-        if self._datagram_io is None:
-            self._datagram_io = DatagramIO(self._fd, WeakAnnotator(self))
-        return self._datagram_io
+    def _open_datagrams(self, operation: str) -> DatagramIO:
+        require_open(self, operation)
+        check_kind(self._fd.sock, operation, datagram=True)
+        assert self._datagrams is not None
+        return self._datagrams
 
     # Connecting.
 
@@ -1124,13 +1108,13 @@ class AsyncSocket(BaseSocket):
         """
         host, port = check_peer_arguments(address, port)
         timeout = check_timeout(timeout)
-        sock = self._open_sock("connect")
-        if sock.family not in (AF_INET, AF_INET6):
+        require_open(self, "connect")
+        if self._fd.sock.family not in (AF_INET, AF_INET6):
             raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
         with self._connecting("connect"):
-            secure = self._client_core(host, port)
-            deadline = self._deadline(timeout)
-            found = await self._resolve("connect", host, port, deadline)
+            secure = None if self._tls is None else self._tls.client_core(host, port)
+            deadline = self._fd.deadline(self, timeout)
+            found = await resolve(self, self._fd, "connect", host, port, deadline)
             await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     async def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
@@ -1152,12 +1136,13 @@ class AsyncSocket(BaseSocket):
         """
         where = unix_path(path)
         timeout = check_timeout(timeout)
-        sock = self._open_sock("connect_unix")
-        if sock.family != AF_UNIX:
+        require_open(self, "connect_unix")
+        if self._fd.sock.family != AF_UNIX:
             raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
         with self._connecting("connect_unix"):
-            secure = self._client_core("", 0)
-            await self._connect_to_any("connect_unix", [where], secure, self._deadline(timeout))
+            secure = None if self._tls is None else self._tls.client_core("", 0)
+            deadline = self._fd.deadline(self, timeout)
+            await self._connect_to_any("connect_unix", [where], secure, deadline)
 
     @contextlib.contextmanager
     def _connecting(self, operation: str) -> Iterator[None]:
@@ -1165,63 +1150,40 @@ class AsyncSocket(BaseSocket):
         self._may_connect(operation)
         if self._is_connecting:
             raise BusyError(f"{operation}: another task is connecting this socket")
-        self._enter()
+        self._fd.enter(self)
         self._is_connecting = True
         try:
             yield
         finally:
             self._is_connecting = False
 
-    async def _resolve(
-        self, operation: str, host: str, port: int, deadline: Deadline | None
-    ) -> list[AddrInfo]:
-        sock = self._sock
-        lookup = resolve(host, port, sock.family, sock.type, sock.proto)
-        with self._fd.notifier() as notifier:
-            found = await wait_for_lookup(lookup, operation, deadline, notifier)
-        raise_if_closed(self, operation)
-        assert found is not None
-        return found
-
     async def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
-        """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
-        if self._spoiled:
-            self._renew()
+        """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
+        if self._needs_new_fd:
+            self._replace_fd()
         target = targets[0]
         try:
             for position, target in enumerate(targets, 1):
                 try:
-                    await self._connect_to(operation, target, deadline)
+                    await connect_to(self, self._fd, operation, target, deadline)
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
                     if position == len(targets) or isinstance(error, WirelineError):
                         raise
-                    self._renew()
+                    self._replace_fd()
             self._connected(target, secure)
             if secure is not None:
                 await self._handshake_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
-                # What has failed is not fit for another try. Without a descriptor to be had that one begins with this.
-                self._spoiled = True
+                # A descriptor that failed cannot connect again. If `_replace_fd` fails, the next connect does it.
+                self._needs_new_fd = True
                 with contextlib.suppress(OSError):
-                    self._renew()
+                    self._replace_fd()
             raise
-
-    async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
-        connect = Connect(self._sock, target)
-        queue = self._fd.open_write_queue()
-        if self._sock.family == AF_UNIX:
-            await self._fd.retry_with_backoff(connect, operation, deadline)
-        else:
-            # An operation of the loop begins the connection itself.
-            begins = self._fd.port.completions is None
-            await queue.perform(connect, operation, deadline, try_now=begins)
-        raise_if_closed(self, operation)
-        reject_self_connect(self._sock)
 
     async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
         """Do the TLS handshake before any other call may use the connection."""
@@ -1230,7 +1192,7 @@ class AsyncSocket(BaseSocket):
         except BaseException:
             self._unconnected()
             raise
-        self._published()
+        self._io.publish(self)
 
     # Accepting.
 
@@ -1291,8 +1253,8 @@ class AsyncSocket(BaseSocket):
         check_flags(flags)
         timeout = check_timeout(timeout)
         self._listener(operation)
-        self._enter()
-        deadline = self._deadline(timeout)
+        self._fd.enter(self)
+        deadline = self._fd.deadline(self, timeout)
         while True:
             await self._fd.spend_budget()
             accept = Accept(self._listener(operation))
@@ -1307,8 +1269,8 @@ class AsyncSocket(BaseSocket):
         address = to_display_address(sockaddr)
         client = self._accepted(sock, address, inheritable)
         if self._tls is not None:
-            with self._welcome(client):
-                await client._upgrade_by(client._server_core(self._tls), deadline, operation)
+            with self._tls.welcome(self, client):
+                await client._upgrade(self._tls.server_core(), deadline, operation)
         return Accepted(client, address)
 
     def try_accept_addr(self) -> tuple[AcceptResult, AsyncSocket | None, Address | None]:
@@ -1328,9 +1290,7 @@ class AsyncSocket(BaseSocket):
             TypeError: a datagram socket.
         """
         if self._tls is not None:
-            return self._next_ready_client(
-                cast("Callable[[], tuple[Self, Address] | None]", self._accept_now)
-            )
+            return self._tls.next_ready_client(self, self._accept_now)
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None
@@ -1358,129 +1318,27 @@ class AsyncSocket(BaseSocket):
                 return Accepted(self._accepted(sock, address, False), address)
 
     def _listener(self, operation: str) -> socket.socket:
-        listener = self._open_sock(operation)
-        self._require(operation, datagram=False)
-        if self._state is not State.LISTENING:
-            raise OSError(errno.EINVAL, f"{operation}: the socket is {self._state.value}, not listening")
-        return listener
-
-    # The states of the descriptor.
-
-    def _take_core(self, core: StreamCore) -> None:
-        super()._take_core(core)
-        self._io.use_core(core, core.sender(self._sock))
-
-    def _opened(self) -> None:
-        self._io.connected()
-
-    def _published(self) -> None:
-        assert self._core is not None
-        if not self._closing.locked():
-            self._io.core_slot[:] = [self._core]
-        self._io.release_write_lock(self)
-
-    def _unconnected(self) -> None:
-        self._io.unconnected()
-        super()._unconnected()
-
-    def _let_go(self, old: socket.socket) -> None:
-        self._io.sender = self._sock
-        self._fd.replace(self._sock)()
-
-    # Belonging to a loop, and to a process.
-
-    def _enter(self) -> Port:
-        """The port of the running loop, which the socket belongs to from its first await on."""
-        port = self._fd.port
-        if port.loop is not port.running_loop():
-            return self._bind_to_loop(running_port())
-        return port
-
-    def _bind_to_loop(self, port: Port) -> Port:
-        if self._is_foreign:
-            made = self._unix_file
-            self.adopt()
-            self._unix_file = made  # its file stays the parent's: other children may accept there, too
-        try:
-            self._fd.bind(port)
-        except RuntimeError as error:
-            raise RuntimeError(f"{self!r} {error}") from None
-        return port
-
-    def _inherit(self) -> None:
-        self._fd.reset_after_fork()
-        self._io.inherit()
-
-    def _deadline(self, timeout: float | None) -> Deadline | None:
-        return None if timeout is None else Deadline(timeout, self._enter().time())
-
-    # The end.
-
-    def _retire(self, linger: float | None) -> None:
-        # New lists: a reader that is at work in this moment puts what it has back into the old ones.
-        self._io.core_slot = []
-        self._buffer = EMPTY
-        self._fd.close(functools.partial(self._dispose, linger))
-
-    def _is_disposed(self) -> bool:
-        # Everything that `close` does may be done again, so one that an exception has ended is made good by the next.
-        return self._sock.fileno() < 0
-
-    def _abandon(self) -> None:
-        self._fd.abandon()
-
-    def _dispose(self, linger: float | None) -> None:
-        if self._core is not None and self._fd.send_was_cut:
-            self._core.send_in_flight = True
-        linger, final_bytes = closing_output(self._core, linger)
-        sock = self._sock
-        if linger is None or self._core is None or sock.fileno() < 0:
-            close_quietly(sock)
-            return
-        # A send that this close has interrupted is to find a closed socket, and not the new one.
-        heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
-        close_in_background(heir, linger, final_bytes)
-
-    @property
-    def _in_use(self) -> bool:
-        """Whether a task reads or writes the stream."""
-        return self._io.is_used()
-
-    def _give_up(self) -> int:
-        if not self._is_foreign:
-            if self._in_use or self._fd.busy:
-                raise OSError(errno.EBUSY, "detach: another task is using the socket")
-            self._fd.give_back()
-        self._io.core_slot = []
-        self._fd.write_lock.close()
-        return super()._give_up()
+        require_open(self, operation)
+        fd = self._fd
+        check_kind(fd.sock, operation, datagram=False)
+        if fd.state is not State.LISTENING:
+            raise OSError(errno.EINVAL, f"{operation}: the socket is {fd.state.value}, not listening")
+        return fd.sock
 
     # TLS.
 
-    def _hold(self, operation: str) -> StreamCore:
-        return self._io.hold(self, operation)
-
-    def _send_output(self) -> None:
-        self._io.send_output(self)
-
-    def _write_in_flight(self) -> bool:
-        return self._fd.write_in_flight
-
-    async def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None:
-        """Start TLS on the open connection: ``SslContext.wrap_connected_async``."""
-        deadline = self._deadline(check_timeout(timeout))
-        await self._upgrade_by(tls_core, deadline, "wrap_connected_async", leftover)
-
-    async def _upgrade_by(
-        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    async def _upgrade(
+        self, tls_core: TlsCore, timeout: Deadline | float | None, operation: str, leftover: str = "refuse"
     ) -> None:
-        self._hold(operation)
-        assert self._core is not None
+        """Begin TLS on the connection, and do the handshake."""
+        if not isinstance(timeout, Deadline):
+            timeout = self._fd.deadline(self, check_timeout(timeout))
+        self._io.hold(self, operation)
         try:
-            self._begin_upgrade(tls_core, self._core, leftover)
-            await self._io.handshake(self, tls_core, operation, deadline)
+            begin_upgrade(self._io, self, tls_core, leftover)
+            await self._io.handshake(self, tls_core, operation, timeout)
         finally:
-            self._published()
+            self._io.publish(self)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,22 +13,27 @@ that has held the lock looks again after releasing it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import socket
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple, cast
 
-from wireline._core.buffer import ReceiveBuffer
+from wireline._core.buffer import EMPTY, ReceiveBuffer
 from wireline._core.deadline import Deadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
+from wireline._os.close import close_quietly
 from wireline._os.descriptor import is_writable
-from wireline._socket_base import annotated, raise_if_closed
+from wireline._os.linger import close_in_background
+from wireline._socket_base import BaseSocket, annotated, raise_if_closed, refuse
+from wireline._stream_common import NOW, notify_output, should_raise
+from wireline._tls_facts import closing_output
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._operations import NOW, Read, Send, WeakAnnotator, Writable
+from wireline.asyncnet._operations import Read, Send, WeakAnnotator, Writable
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT, SocketFlag
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
-    from wireline.asyncnet._socket import AsyncSocket
 
 __all__ = ["StreamIO"]
 
@@ -44,51 +49,99 @@ class StreamIO:
 
     Attributes:
         core: the core of the connection; None before there is one.
+        buffer: that of the core.
+        write_shut: ``shutdown_write`` was called.
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
         fd: the descriptor.
         sender: sends plaintext: the socket, or an object that encrypts it first.
     """
 
-    __slots__ = ("core", "core_slot", "fd", "sender")
+    __slots__ = ("buffer", "core", "core_slot", "fd", "sender", "write_shut")
+
+    kernel_waits = False
+    shared = False
 
     def __init__(self, fd: FdOnLoop) -> None:
         self.fd = fd
         self.core: StreamCore | None = None
+        self.buffer = EMPTY
+        self.write_shut = False
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
 
     # States.
 
-    def use_core(self, core: StreamCore, sender: Sender) -> None:
-        """Read and send by this core from now on."""
-        self.core = core
-        self.sender = sender
-
-    def unconnected(self) -> None:
-        """The connection failed."""
-        self.core = None
-        self.sender = self.fd.sock
-
-    def connected(self) -> None:
+    def open(self, owner: BaseSocket, core: StreamCore) -> None:
         """The descriptor is a connected stream. No task may read or write before it is published."""
+        self.use_core(owner, core)
         self.fd.clear()  # of `connect`
         self.core_slot = []
         self.fd.write_lock.locked = True
 
+    def use_core(self, owner: BaseSocket, core: StreamCore) -> None:
+        """Read and send by this core from now on."""
+        self.core = core
+        self.buffer = core.buffer
+        self.sender = core.sender(self.fd.sock)
+        notify_output(core, owner)
+
+    def publish(self, owner: BaseSocket) -> None:
+        """Let every task read and write."""
+        assert self.core is not None
+        if not owner.is_closed:
+            self.core_slot[:] = [self.core]
+        self.release_write_lock(owner)
+
+    def unconnected(self) -> None:
+        """The connection failed."""
+        self.core = None
+        self.buffer = EMPTY
+        self.sender = self.fd.sock
+
     def inherit(self) -> None:
         """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
+        self.fd.reset_after_fork()
         if self.core is not None:
             self.core_slot = [self.core]
             self.fd.write_lock.locked = False
+
+    def close(self) -> None:
+        """Let no task read any more."""
+        # New lists: a reader that is at work in this moment puts what it has back into the old ones.
+        self.core_slot = []
+        self.buffer.drop_ahead()
+        self.buffer = EMPTY
+
+    def dispose(self, linger: float | None) -> None:
+        """Close the descriptor."""
+        core, sock = self.core, self.fd.sock
+        if core is not None and self.fd.send_was_cut:
+            core.send_in_flight = True
+        linger, final_bytes = closing_output(core, linger)
+        if linger is None or core is None or sock.fileno() < 0:
+            close_quietly(sock)
+            return
+        # A send that this close has interrupted is to find a closed socket, and not the new one.
+        heir = socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach())
+        close_in_background(heir, linger, final_bytes)
+
+    def detach(self) -> None:
+        """Refuse if a call uses the socket; after this none can begin. The descriptor stays open."""
+        if not self.fd.is_foreign:
+            if self.is_used() or self.fd.busy:
+                raise OSError(errno.EBUSY, "detach: another task is using the socket")
+            self.fd.detach()
+        self.core_slot = []
+        self.fd.write_lock.close()
 
     def is_used(self) -> bool:
         """Whether a task reads or writes the stream, if there is one."""
         return self.core is not None and (self.fd.write_lock.locked or not self.core_slot)
 
-    def hold(self, owner: AsyncSocket, operation: str) -> StreamCore:
+    def hold(self, owner: BaseSocket, operation: str) -> StreamCore:
         """Be the only task that reads and writes the stream."""
         if self.core is None or owner.is_closed:
-            owner._refuse(operation)
+            refuse(owner, operation)
         if self.is_used():
             raise BusyError(f"{operation}: another task is using this socket")
         self.fd.write_lock.locked = True
@@ -107,7 +160,7 @@ class StreamIO:
             port.budget -= 1
         return line
 
-    def ask_now(self, owner: AsyncSocket, request: Callable[[StreamCore, A], object], argument: A) -> None:
+    def ask_now(self, owner: BaseSocket, request: Callable[[StreamCore, A], object], argument: A) -> None:
         """Make a request that never has to wait."""
         if not self.core_slot:
             self.raise_not_readable(owner, request.__name__)
@@ -115,7 +168,7 @@ class StreamIO:
 
     def ask(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
@@ -125,7 +178,7 @@ class StreamIO:
             check_timeout(timeout)
         port = self.fd.port
         if port.loop is not port.running_loop():
-            port = owner._enter()
+            port = self.fd.enter(owner)
         core_slot = self.core_slot
         if not core_slot:
             self.raise_not_readable(owner, request.__name__)
@@ -137,7 +190,7 @@ class StreamIO:
 
     def wait_for(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
@@ -161,14 +214,14 @@ class StreamIO:
             self.raise_not_readable(owner, request.__name__)  # closed in this moment
         waiter = self.fd.read_waiter
         if waiter is None or waiter.closed:
-            if owner._enter().completions is not None:
+            if self.fd.enter(owner).completions is not None:
                 return self._read_portably(owner, request, timeout, *args)
             waiter = self.fd.open_read_waiter(core_slot, WeakAnnotator(owner))
         return waiter.wait(request, args, timeout)
 
     async def _yield_then_read(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
@@ -182,7 +235,7 @@ class StreamIO:
 
     async def _read_portably(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
         timeout: float | None,
         *args: *Ts,
@@ -198,7 +251,7 @@ class StreamIO:
                 self.core_slot.append(core)
 
     async def _read_nowait(
-        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
+        self, owner: BaseSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
     ) -> T:
         """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
         if self.fd.read_queue is not None:
@@ -209,7 +262,7 @@ class StreamIO:
         return answer
 
     def feed_available(
-        self, owner: AsyncSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
+        self, owner: BaseSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
     ) -> T | None:
         """Feed the core all that the kernel has, until it can answer; None if it cannot."""
         core_slot = self.core_slot
@@ -235,51 +288,51 @@ class StreamIO:
                 core.fail(annotated(error, request.__name__, owner))
         return answer
 
-    def raise_not_readable(self, owner: AsyncSocket, operation: str) -> NoReturn:
+    def raise_not_readable(self, owner: BaseSocket, operation: str) -> NoReturn:
         """Say why there is no core in the slot."""
         if self.core is None or owner.is_closed:
-            owner._refuse(operation)
+            refuse(owner, operation)
         raise BusyError(f"{operation}: another task is reading this socket")
 
     # Sending. All but `acquire_write_lock`, `send_output` and `send_locked` is for the task that holds the write lock.
 
     async def acquire_write_lock(
-        self, owner: AsyncSocket, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, deadline: Deadline | None
     ) -> StreamCore:
         """Wait for the write lock; return the core to send by."""
         lock = self.fd.write_lock
         if self.core is None or owner.is_closed:
-            owner._refuse(operation)
+            refuse(owner, operation)
         if not lock.locked:
             lock.locked = True
-        elif not await lock.acquire(owner._enter(), None if deadline is None else deadline.at):
+        elif not await lock.acquire(self.fd.enter(owner), None if deadline is None else deadline.at):
             raise_if_closed(owner, operation)
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0)
         return self.core
 
-    def release_write_lock(self, owner: AsyncSocket) -> None:
+    def release_write_lock(self, owner: BaseSocket) -> None:
         """Release the write lock, and send the ciphertext that a read has made meanwhile."""
         self.fd.write_lock.release()
         self.send_output(owner)
 
-    def send_output(self, owner: AsyncSocket) -> None:
+    def send_output(self, owner: BaseSocket) -> None:
         """Send the ciphertext that a read has made, unless another task is sending, which will look again."""
         core = self.core
         if core is not None and core.has_output and not self.fd.write_lock.locked and not owner.is_closed:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
-                self._flush_now(core)
+                self.flush_now(core)
 
     async def send_locked(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         payload: bytes | memoryview,
         sent: int | None,
         flags: SocketFlag,
         deadline: Deadline | None,
     ) -> None:
         """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
-        port = owner._enter()
+        port = self.fd.enter(owner)
         if self.fd.write_lock.locked:
             try:
                 await self.acquire_write_lock(owner, "send", deadline)
@@ -299,7 +352,7 @@ class StreamIO:
 
     async def _send_rest_of(
         self,
-        owner: AsyncSocket,
+        owner: BaseSocket,
         payload: bytes | memoryview,
         sent: int,
         flags: SocketFlag,
@@ -327,7 +380,7 @@ class StreamIO:
         except SocketTimeout:
             raise
         except OSError as error:
-            if owner._is_real(error, flags, "send"):
+            if should_raise(self, owner, error, flags, "send"):
                 raise
             return False
         finally:
@@ -341,7 +394,7 @@ class StreamIO:
         return True
 
     async def send_some(
-        self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
+        self, owner: BaseSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
     ) -> int:
         """Send as much as the kernel takes in one send; return how much that was."""
         await self.flush(core, "send_some", deadline, 0)
@@ -395,7 +448,12 @@ class StreamIO:
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, 0) from None
 
-    def _flush_now(self, core: StreamCore) -> bool:
+    @property
+    def write_in_flight(self) -> bool:
+        """Whether an operation of the loop, started for a send that was given up, is still running."""
+        return self.fd.write_in_flight
+
+    def flush_now(self, core: StreamCore) -> bool:
         """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
         return not self.fd.write_in_flight and core.flush(self.fd.sock.send, NOW)
 
@@ -407,7 +465,7 @@ class StreamIO:
         sent: int | None = None,
     ) -> None:
         """Send the ciphertext that is there, waiting until the kernel takes it."""
-        while core.has_output and not self._flush_now(core):
+        while core.has_output and not self.flush_now(core):
             send = Send(self.fd.sock, core.pending_output(), 0)
             core.send_in_flight = True
             try:
@@ -422,7 +480,7 @@ class StreamIO:
     # The handshake.
 
     async def handshake(
-        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None
     ) -> None:
         """Make the handshake; no other task reads or writes."""
         try:
@@ -435,17 +493,17 @@ class StreamIO:
         except BaseException as error:
             core.fail_handshake(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there
-                self._flush_now(core)
+                self.flush_now(core)
             if isinstance(error, OSError):
                 raise_if_closed(owner, operation)
                 annotated(error, operation, owner)
             raise
 
     async def _wait_for_handshake_input(
-        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None
     ) -> None:
         """Wait until the handshake can go on."""
-        port = owner._enter()
+        port = self.fd.enter(owner)
         if port.budget <= 0:
             await port.checkpoint()  # not in the wait below, where the core rests as if it were for anyone
             raise_if_closed(owner, operation)

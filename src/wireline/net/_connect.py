@@ -24,27 +24,27 @@ _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
 def resolve(
-    owner: BaseSocket, guard: FdGuard, operation: str, host: str, port: int, deadline: Deadline | None
+    owner: BaseSocket, fd: FdGuard, operation: str, host: str, port: int, deadline: Deadline | None
 ) -> list[AddrInfo]:
     """Return the addresses of a name that a socket like this one can use."""
-    sock = guard.sock
+    sock = fd.sock
     lookup = resolver.resolve(host, port, sock.family, sock.type, sock.proto)
-    found = wait_for_lookup(lookup, operation, deadline, guard.waker)
+    found = wait_for_lookup(lookup, operation, deadline, fd.waker)
     raise_if_closed(owner, operation)
     assert found is not None
     return found
 
 
 def connect_to(
-    owner: BaseSocket, guard: FdGuard, operation: str, target: SockAddr, deadline: Deadline | None
+    owner: BaseSocket, fd: FdGuard, operation: str, target: SockAddr, deadline: Deadline | None
 ) -> None:
     """Connect the descriptor to one address."""
-    sock = guard.sock
+    sock = fd.sock
     pause = _UNIX_RETRY_FIRST
     while True:
         code = sock.connect_ex(target)
         if code in CONNECTING and sock.family != AF_UNIX:
-            if not Readiness(sock.fileno(), write=True, waker=guard.waker).wait(deadline):
+            if not Readiness(sock.fileno(), write=True, waker=fd.waker).wait(deadline):
                 assert deadline is not None
                 raise SocketTimeout(operation, deadline.seconds)
             code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -54,13 +54,13 @@ def connect_to(
             return
         if code not in CONNECTING:
             raise OSError(code, os.strerror(code))
-        _pause(guard, operation, pause, deadline)
+        _pause(fd, operation, pause, deadline)
         pause = min(2 * pause, _UNIX_RETRY_LONGEST)
 
 
-def _pause(guard: FdGuard, operation: str, seconds: float, deadline: Deadline | None) -> None:
+def _pause(fd: FdGuard, operation: str, seconds: float, deadline: Deadline | None) -> None:
     if deadline is not None:
         seconds = min(seconds, deadline.remaining(time.monotonic()))
         if not seconds:
             raise SocketTimeout(operation, deadline.seconds)
-    guard.waker.wait_for(Latch(), seconds)
+    fd.waker.wait_for(Latch(), seconds)

@@ -26,10 +26,10 @@ T = TypeVar("T")
 class DatagramIO:
     """What threads do with a datagram socket. As of ``StreamIO``, the socket is an argument of the calls."""
 
-    __slots__ = ("_arrived", "_guard")
+    __slots__ = ("_arrived", "_fd")
 
-    def __init__(self, guard: FdGuard) -> None:
-        self._guard = guard
+    def __init__(self, fd: FdGuard) -> None:
+        self._fd = fd
         self._arrived: list[tuple[Any, ...]] = []  # a datagram that the system gave, and no caller has
 
     def receive(
@@ -60,7 +60,7 @@ class DatagramIO:
         """Receive one datagram. It lies in ``_arrived`` until the caller has it: an exception loses nothing."""
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
-        guard = self._guard
+        guard = self._fd
         arrived = self._arrived
         use = Use(guard, operation, alone=True)
         sock = use.__enter__()
@@ -96,18 +96,18 @@ class DatagramIO:
         self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: Deadline | None
     ) -> int:
         """Send one datagram to the peer of a connected socket."""
-        with Use(self._guard, operation) as sock:
-            if owner._state is not State.CONNECTED:
+        with Use(self._fd, operation) as sock:
+            if self._fd.state is not State.CONNECTED:
                 raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
             return until_ready(
-                owner, self._guard, operation, deadline, lambda: sock.send(payload, NO_SIGNAL), write=True
+                owner, self._fd, operation, deadline, lambda: sock.send(payload, NO_SIGNAL), write=True
             )
 
     def send_to(
         self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: Deadline | None
     ) -> int:
         """Send one datagram to an address."""
-        sock = self._guard.sock
+        sock = self._fd.sock
         return until_ready(
-            owner, self._guard, "send_to", deadline, lambda: sock.sendto(payload, target), write=True
+            owner, self._fd, "send_to", deadline, lambda: sock.sendto(payload, target), write=True
         )

@@ -66,7 +66,7 @@ def dial(
         TypeError, ValueError: an argument has the wrong type, or is out of range.
     """
     host, port, sock_type = check_dial_arguments(address, port, protocol)
-    secure = client_tls_core(tls, hostname, host, port, sock_type, buffered=buffered, shared=True)
+    secure = client_tls_core(tls, hostname, host, port, sock_type, shared=True)
     deadline = start_deadline(check_timeout(timeout))
     found = wait_for_lookup(resolve(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
     race = Race(interleave(found or ()))
@@ -79,7 +79,7 @@ def dial(
     )
     if secure is not None:
         try:
-            dialled._upgrade_by(secure, deadline, "dial")
+            dialled._upgrade(secure, deadline, "dial")
         except BaseException:
             dialled.close()
             raise

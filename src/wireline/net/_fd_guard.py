@@ -29,6 +29,8 @@ from types import TracebackType
 
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
+from wireline._os.descriptor import State, Unclaimed, close_unclaimed
+from wireline._os.process import process
 from wireline.errors import BusyError, ClosedError
 from wireline.net._abandoned import is_abandoned, kept_by_tracebacks, recovering, running_owners
 from wireline.net._poll import Waker
@@ -46,6 +48,9 @@ class FdGuard:
 
     Attributes:
         sock: the descriptor's owner object; ``connect`` may replace it.
+        state: what the descriptor is: connected, listening, or neither.
+        epoch: the process that owns it; any other process may only close its copy of the descriptor.
+        unclaimed: clients that the system has accepted, and no caller has yet.
         resting: the core of a connected stream, while no thread reads it.
         cores: the core, always: what is added to ``resting``.
         writing: the permit to write.
@@ -69,11 +74,14 @@ class FdGuard:
         "closing",
         "cores",
         "disposed",
+        "epoch",
         "interrupted",
         "read_shutdown",
         "readable",
         "resting",
         "sock",
+        "state",
+        "unclaimed",
         "users",
         "waker",
         "writing",
@@ -81,6 +89,9 @@ class FdGuard:
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
+        self.state = State.FRESH
+        self.epoch: object = process.epoch
+        self.unclaimed: Unclaimed = []
         self.resting: list[StreamCore] = []
         self.cores: tuple[StreamCore, ...] = ()
         self.writing = WriteLock()
@@ -92,6 +103,11 @@ class FdGuard:
         self._dispose: Callable[[], None] | None = None
         self._disposals: list[Callable[[], None]] = []
         _guards.add(self)
+
+    def replace(self, sock: socket.socket) -> None:
+        """Go on with another descriptor, and close the old one."""
+        old, self.sock = self.sock, sock
+        close_quietly(old)
 
     # Readers and writers of a stream.
 
@@ -244,7 +260,7 @@ class FdGuard:
                 # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
                 sock.shutdown(socket.SHUT_RDWR if sock.family == AF_UNIX else socket.SHUT_WR)
 
-    def give_up(self) -> None:
+    def detach(self) -> None:
         """Claim everything for ``detach``.
 
         Raises:
@@ -276,8 +292,14 @@ class FdGuard:
 
     # Processes.
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether another process owns it: this process is its child, and has not used the socket."""
+        return self.epoch is not process.epoch
+
     def abandon(self) -> None:
         """In a process that does not own the socket: close the descriptors, and nothing else."""
+        close_unclaimed(self.unclaimed)
         self.closing = self.disposed = True
         self.writing.closed = True
         self.waker.close()
@@ -319,9 +341,8 @@ def _in_child() -> None:
 
 def guards_of_running_calls() -> list[FdGuard]:
     """Those whose sockets the running thread is inside a call of: a signal handler may fork."""
-    return [
-        guard for owner in running_owners() if isinstance(guard := getattr(owner, "_guard", None), FdGuard)
-    ]
+    parts = [getattr(owner, name, None) for owner in running_owners() for name in ("_fd", "fd")]
+    return [part for part in parts if isinstance(part, FdGuard)]
 
 
 if hasattr(os, "register_at_fork"):

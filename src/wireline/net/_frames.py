@@ -22,7 +22,7 @@ def iterate_frames(
     """Iterate over the frames of a stream."""
     core_slot = io.core_slot
     while True:
-        buffer = owner._buffer
+        buffer = io.buffer
         while core_slot and buffer.frame_format is form and core_slot[0].undo is None and buffer.frames:
             # The fast path: the core has split off this frame already. No variable holds the core, and from the
             # condition to `del` there is no call, in which a signal handler or another thread could run.

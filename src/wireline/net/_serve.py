@@ -28,7 +28,6 @@ from wireline._server_common import (
 from wireline._validation import require_int
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
-from wireline.net._poll import start_deadline
 from wireline.net._socket import Socket
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 
@@ -333,7 +332,7 @@ class Server:
         self._disowned = True
         self._listener.close()
         for client in self._active.copy().values():
-            if client._is_foreign:  # otherwise the child has used it, and owns it
+            if client._fd.is_foreign:  # otherwise the child has used it, and owns it
                 client.close()
         self._active.clear()
         return StopReport(0, 0)
@@ -407,8 +406,8 @@ class Server:
         in_handshake = self._handshake_config is not None
         try:
             if self._handshake_config is not None:
-                secure = client._server_core(self._handshake_config.tls)
-                client._upgrade_by(secure, start_deadline(self._handshake_config.timeout), "handshake")
+                secure = self._handshake_config.tls._server_core(shared=True)
+                client._upgrade(secure, self._handshake_config.timeout, "handshake")
                 in_handshake = False
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection

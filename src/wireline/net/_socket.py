@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
 import socket
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
@@ -26,14 +25,14 @@ from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import (
     KERNEL_WAITS,
     State,
-    Unclaimed,
     accept_now,
-    close_unclaimed,
     is_failed_before_accept,
     shut_down_writing,
 )
 from wireline._os.process import process
-from wireline._socket_base import BaseSocket
+from wireline._socket_base import BaseSocket, check_kind, refuse, require_open
+from wireline._stream_common import send_available, should_raise
+from wireline._tls_facts import begin_upgrade
 from wireline._validation import (
     Buffer,
     UnixPath,
@@ -84,15 +83,14 @@ class Socket(BaseSocket):
     """A blocking socket: TCP, UDP or Unix."""
 
     _module = "wireline.net"
-    _kernel_waits = KERNEL_WAITS
-    _shared = True
+    _fd: FdGuard
+    _io: StreamIO
     last_bytes_sent: int
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._guard = FdGuard(sock)
-        self._io = StreamIO(self._guard, kernel_waits=self._kernel_waits)
-        self._datagrams = DatagramIO(self._guard) if sock.type == SOCK_DGRAM else None
-        self._unclaimed: Unclaimed = []  # accepted by the system, not yet returned to a caller
+        self._fd = FdGuard(sock)
+        self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)
+        self._datagrams = DatagramIO(self._fd) if sock.type == SOCK_DGRAM else None
         super()._setup(sock, buffered, state, peer)
 
     # Reading.
@@ -206,7 +204,7 @@ class Socket(BaseSocket):
                         data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
                     if data and len(data) <= max_size:
                         core.undo = core.inbox = None
-                        core_slot += self._guard.cores
+                        core_slot += io.fd.cores
                         if io.quiet_epoch is not process.epoch:
                             io.leave(self)
                         return data
@@ -214,7 +212,7 @@ class Socket(BaseSocket):
                 io.fast_recv_failed(self, core, error)
             else:
                 # Before a call, in which a signal handler can raise an exception.
-                core_slot += self._guard.cores
+                core_slot += io.fd.cores
                 io.end_fast_recv(self)
             del core  # a reference left after the call would look like a reader's
         if self._datagrams is not None:
@@ -244,7 +242,7 @@ class Socket(BaseSocket):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        data = self._buffer.ready_bytes(size, self._io.core_slot)
+        data = self._io.buffer.ready_bytes(size, self._io.core_slot)
         return self._io.read(self, StreamCore.recv_exactly, timeout, size) if data is None else data
 
     def recv_until(
@@ -313,28 +311,30 @@ class Socket(BaseSocket):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        # The fast path: the core has split off this line already.
-        buffer = self._buffer
+        io = self._io
+        buffer = io.buffer
         lines = buffer.lines
+        plain = flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int and max_length > 0
+        # The fast path: the core has split off this line already.
         if (
             lines
-            and flags is SAFE_DISCONN
+            and plain
             # No line ahead is longer than the default, which therefore needs no check.
-            and (max_length is MAX_LINE_LENGTH or self._fits(check_size(max_length, "max_length")))
-            and on_long == "truncate"
-            and self._core.undo is None  # type: ignore[union-attr]
-            # Again: `close` may have run during `_fits`. From here to `del` there is no call, in which a signal
+            and (max_length is MAX_LINE_LENGTH or _next_fits(lines, max_length))
+            and io.core.undo is None  # type: ignore[union-attr]
+            # Again: `close` may have run during `_next_fits`. From here to `del` there is no call, in which a signal
             # handler or another thread could run.
             and lines
         ):
             line = lines[-1]
             del lines[-1]
             return line
-        if buffer.size and flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int:
-            whole = buffer.ready_line(max_length, self._io.core_slot) if max_length > 0 else None
+        if plain and buffer.size:
+            whole = buffer.ready_line(max_length, io.core_slot)
             if whole is not None:
                 return whole
-        return self._io.read(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
+        line_limit = max_length if plain else 0
+        return io.read(self, StreamCore.recv_line, timeout, max_length, on_long, flags, line_limit=line_limit)
 
     def recv_line_into(
         self,
@@ -373,10 +373,6 @@ class Socket(BaseSocket):
         buffer[:] = self._io.read(self, RECV_LINE_INTO, timeout, max_length, on_long, flags)
         return len(buffer)
 
-    def _fits(self, max_length: int) -> bool:
-        """Whether the next line that the core has split off has at most ``max_length`` bytes."""
-        return all(len(line) <= max_length for line in self._buffer.lines[-1:])
-
     def try_recv_line(self, max_length: int = MAX_LINE_LENGTH) -> tuple[ReadLineResult, bytes]:
         r"""Return a whole line, or a copy of the part that has arrived. It never waits.
 
@@ -397,13 +393,13 @@ class Socket(BaseSocket):
         try:
             line = self._io.read(self, TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
         except SocketTimeout:
-            assert self._core is not None
-            partial = self._core.pending_line()
+            assert self._io.core is not None
+            partial = self._io.core.pending_line()
             return (ReadLineResult.PARTIAL_LINE if partial else ReadLineResult.NONE), partial
         if line:
             return ReadLineResult.FULL_LINE, line
-        assert self._core is not None
-        return ReadLineResult.DISCONNECTED, self._core.pending_line()
+        assert self._io.core is not None
+        return ReadLineResult.DISCONNECTED, self._io.core.pending_line()
 
     def lines(
         self,
@@ -438,22 +434,23 @@ class Socket(BaseSocket):
         timeout = check_timeout(timeout)
         max_length = check_max_length(max_length)
         check_iterator_flags(flags)
-        self._open_sock("lines")
-        if self._core is None:
-            self._refuse("lines")
+        require_open(self, "lines")
+        if self._io.core is None:
+            refuse(self, "lines")
         return self._iterate_lines(max_length, timeout, flags)
 
     def _iterate_lines(self, max_length: int, timeout: float | None, flags: SocketFlag) -> Iterator[bytes]:
-        ahead = self._buffer.lines
+        io = self._io
+        ahead = io.buffer.lines
         unlimited = max_length >= BUFFER_SIZE  # the core splits off no longer line
         while True:
             line = b""
             # No variable holds the core: a reference here would look like a reader's.
-            if ahead and unlimited and self._core.undo is None:  # type: ignore[union-attr]
+            if ahead and unlimited and io.core.undo is None:  # type: ignore[union-attr]
                 line = ahead[-1]
                 del ahead[-1]
             else:
-                line = self._io.read(self, LINES, timeout, max_length, "raise", flags)
+                line = io.read(self, LINES, timeout, max_length, "raise", flags)
                 if not line:
                     return
             yield b"" if line == EMPTY_LINE else line
@@ -505,7 +502,7 @@ class Socket(BaseSocket):
         form = struct_of(fmt)
         if timeout is not None:
             timeout = check_timeout(timeout)
-        fields = self._buffer.ready_fields(form, self._io.core_slot)
+        fields = self._io.buffer.ready_fields(form, self._io.core_slot)
         return self._io.read(self, StreamCore.recv_struct, timeout, form) if fields is None else fields
 
     def recv_frame(
@@ -549,7 +546,7 @@ class Socket(BaseSocket):
         form = frame_format(header, length_field, length_adjust, max_size)
         if timeout is not None:
             timeout = check_timeout(timeout)
-        frame = self._buffer.ready_frame(form, self._io.core_slot)
+        frame = self._io.buffer.ready_frame(form, self._io.core_slot)
         return self._io.read(self, StreamCore.recv_frame, timeout, form) if frame is None else frame
 
     def frames(
@@ -593,9 +590,9 @@ class Socket(BaseSocket):
         form = frame_format(header, length_field, length_adjust, max_size)
         check_timeout(timeout)
         check_iterator_flags(flags)
-        self._open_sock("frames")
-        if self._core is None:
-            self._refuse("frames")
+        require_open(self, "frames")
+        if self._io.core is None:
+            refuse(self, "frames")
         return iterate_frames(self, self._io, form, timeout, flags)
 
     def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
@@ -622,7 +619,7 @@ class Socket(BaseSocket):
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
-        view = self._buffer.ready_view(size, self._io.core_slot)
+        view = self._io.buffer.ready_view(size, self._io.core_slot)
         return self._io.read(self, StreamCore.fill, timeout, size) if view is None else view
 
     def consume(self, size: int) -> None:
@@ -641,7 +638,7 @@ class Socket(BaseSocket):
         """
         if type(size) is not int or size < 0:
             size = check_size(size)
-        if not self._buffer.ready_consume(size, self._io.core_slot):
+        if not self._io.buffer.ready_consume(size, self._io.core_slot):
             self._io.read(self, StreamCore.consume, None, size)
 
     def unread(self, data: Buffer) -> None:
@@ -738,15 +735,12 @@ class Socket(BaseSocket):
         """
         io = self._io
         deadline = None
-        if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
+        if type(data) is bytes and flags is io.kernel_flags and timeout is None:
             payload: bytes | memoryview = data
-            in_kernel = io.kernel_waits
+            first = payload
         else:
-            self.last_bytes_sent = 0  # also if an argument is refused below
-            payload = as_bytes_like(data)
-            check_flags(flags)
-            deadline = start_deadline(check_timeout(timeout))
-            in_kernel = io.waits_in_kernel(deadline)
+            self.last_bytes_sent = 0  # also if an argument is refused
+            payload, first, deadline = _prepare_send(io, data, flags, timeout)
         writing = io.write_lock
         free = writing.free
         permit: Permit | None
@@ -760,26 +754,23 @@ class Socket(BaseSocket):
         sent = 0
         before: int | None = None
         try:
-            before = self._core.accepted  # type: ignore[union-attr] # connected: there is a permit
+            before = io.core.accepted  # type: ignore[union-attr] # connected: there is a permit
             # One system call: if the payload does not fit, the kernel waits until it is sent.
-            if in_kernel and payload:
-                sent = io.sender.send(payload, NO_SIGNAL)
-            while sent != len(payload) or self._core.unsent:  # type: ignore[union-attr]
+            if first:
+                sent = io.sender.send(first, NO_SIGNAL)
+            while sent != len(payload) or io.core.unsent:  # type: ignore[union-attr]
                 sent += io.send_more(payload, sent, deadline)
             self.last_bytes_sent = sent
-        except BaseException as error:  # noqa: BLE001 -- raised again below
-            # A signal handler may have interrupted the core after it took bytes, and before they were counted here.
-            if before is not None:
-                sent = max(sent, self._core.accepted - before)  # type: ignore[union-attr]
-            self.last_bytes_sent = sent
-            self._send_failed(error, flags)
+        except BaseException as error:  # noqa: BLE001 -- raised again there
+            self.last_bytes_sent = io.count_sent(sent, before)
+            _raise_send_error(io, self, error, flags)
         finally:
             free += writing.permits
             if writing.queue:
                 writing.wake_next()
             if io.quiet_epoch is not process.epoch:
                 io.leave(self)
-            if self._core.has_output:  # type: ignore[union-attr]
+            if io.core.has_output:  # type: ignore[union-attr]
                 io.send_output(self)  # made by a read that found the lock taken
 
     def _wait_to_send(self, payload: bytes | memoryview, deadline: Deadline | None) -> Permit | None:
@@ -789,16 +780,6 @@ class Socket(BaseSocket):
             self.last_bytes_sent = self._datagrams.send(self, "send", payload, deadline)
             return None
         return self._io.queue_to_write(self, "send", deadline)
-
-    def _send_failed(self, error: BaseException, flags: SocketFlag) -> None:
-        """Raise ``error``, unless it is a disconnection and ``flags`` has ``SAFE_DISCONN``."""
-        is_the_networks = isinstance(error, OSError) and not isinstance(error, SocketTimeout)
-        if is_the_networks and not self._is_real(cast("OSError", error), flags, "send"):
-            return
-        try:
-            raise error
-        finally:
-            del error  # the traceback keeps this frame
 
     def send_many(
         self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -822,8 +803,8 @@ class Socket(BaseSocket):
         """
         self.last_bytes_sent = 0
         payload = join_buffers(parts)
-        self._open_sock("send_many")
-        self._require("send_many", datagram=False)
+        require_open(self, "send_many")
+        check_kind(self._fd.sock, "send_many", datagram=False)
         try:
             self.send(payload, flags, timeout)
         except (OSError, WirelineError) as error:
@@ -862,7 +843,7 @@ class Socket(BaseSocket):
         except SocketTimeout:
             raise
         except OSError as error:
-            self._is_real(error, SocketFlag(0), "send_some")
+            should_raise(self._io, self, error, SocketFlag(0), "send_some")
             raise
         finally:
             del permit
@@ -891,16 +872,17 @@ class Socket(BaseSocket):
             except OSError:
                 return False
             return self.last_bytes_sent == len(payload)
-        permit = self._io.write_lock.try_acquire()
+        io = self._io
+        permit = io.write_lock.try_acquire()
         if permit is None:
             return False
         try:
-            assert self._core is not None
-            self.last_bytes_sent = self._send_available(self._core, self._io.sender, payload)
-            return self.last_bytes_sent == len(payload) and not self._core.unsent
+            assert io.core is not None
+            self.last_bytes_sent = send_available(io, io.core, payload)
+            return self.last_bytes_sent == len(payload) and not io.core.unsent
         finally:
             del permit
-            self._io.release_permit(self)
+            io.release_permit(self)
 
     def __iand__(self, data: Buffer) -> Self:
         """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""
@@ -925,7 +907,7 @@ class Socket(BaseSocket):
         deadline = start_deadline(check_timeout(timeout))
         permit = self._io.acquire_permit(self, "shutdown_write", deadline)
         try:
-            self._write_shut = True
+            self._io.write_shut = True
             self._io.flush("shutdown_write", deadline)
             shut_down_writing(self._io.sender)
             self._io.flush("shutdown_write", deadline)  # `close_notify`
@@ -969,18 +951,17 @@ class Socket(BaseSocket):
         payload = as_bytes_like(data)
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
-        self._require("send_to", datagram=True)
-        with self._use("send_to"):
-            target = self._destination(address, port, deadline)
+        check_kind(self._fd.sock, "send_to", datagram=True)
+        with self._use("send_to") as sock:
+            target: SockAddr
+            if sock.family == AF_UNIX:
+                target = unix_path(str(address) if isinstance(address, IpAddress) else address)
+            else:
+                peer = check_peer_arguments(address, port)
+                target = resolve(self, self._fd, "send_to", *peer, deadline)[0][4]
             assert self._datagrams is not None
             self.last_bytes_sent = sent = self._datagrams.send_to(self, payload, target, deadline)
         return sent
-
-    def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
-        """Return the address to send a datagram to: a path, or the first address of the name."""
-        if self._sock.family == AF_UNIX:
-            return unix_path(str(address) if isinstance(address, IpAddress) else address)
-        return resolve(self, self._guard, "send_to", *check_peer_arguments(address, port), deadline)[0][4]
 
     def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
@@ -1005,7 +986,7 @@ class Socket(BaseSocket):
                 socket stays usable.
             TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
-        return self._require_datagrams("recv_from").receive(self, "recv_from", size, flags, timeout)
+        return self._open_datagrams("recv_from").receive(self, "recv_from", size, flags, timeout)
 
     def recv_from_into(
         self,
@@ -1037,13 +1018,13 @@ class Socket(BaseSocket):
             ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
-        return self._require_datagrams("recv_from_into").receive_into(
+        return self._open_datagrams("recv_from_into").receive_into(
             self, "recv_from_into", target, flags, timeout
         )
 
-    def _require_datagrams(self, operation: str) -> DatagramIO:
-        self._open_sock(operation)
-        self._require(operation, datagram=True)
+    def _open_datagrams(self, operation: str) -> DatagramIO:
+        require_open(self, operation)
+        check_kind(self._fd.sock, operation, datagram=True)
         assert self._datagrams is not None
         return self._datagrams
 
@@ -1073,12 +1054,12 @@ class Socket(BaseSocket):
         """
         host, port = check_peer_arguments(address, port)
         deadline = start_deadline(check_timeout(timeout))
-        with self._use_alone("connect") as sock:
+        with Use(self._fd, "connect", alone=True) as sock:
             if sock.family not in (AF_INET, AF_INET6):
                 raise TypeError("connect needs an IP socket, this is a Unix socket: see connect_unix")
             self._may_connect("connect")
-            secure = self._client_core(host, port)
-            found = resolve(self, self._guard, "connect", host, port, deadline)
+            secure = None if self._tls is None else self._tls.client_core(host, port)
+            found = resolve(self, self._fd, "connect", host, port, deadline)
             self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
     def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
@@ -1100,41 +1081,42 @@ class Socket(BaseSocket):
         """
         where = unix_path(path)
         deadline = start_deadline(check_timeout(timeout))
-        with self._use_alone("connect_unix") as sock:
+        with Use(self._fd, "connect_unix", alone=True) as sock:
             if sock.family != AF_UNIX:
                 raise TypeError("connect_unix needs a Unix socket, this is an IP socket: see connect")
             self._may_connect("connect_unix")
-            self._connect_to_any("connect_unix", [where], self._client_core("", 0), deadline)
+            secure = None if self._tls is None else self._tls.client_core("", 0)
+            self._connect_to_any("connect_unix", [where], secure, deadline)
 
     def _connect_to_any(
         self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
     ) -> None:
         """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
-        if self._spoiled:
-            self._renew()
+        if self._needs_new_fd:
+            self._replace_fd()
         target = targets[0]
         try:
             for position, target in enumerate(targets, 1):
                 try:
-                    connect_to(self, self._guard, operation, target, deadline)
+                    connect_to(self, self._fd, operation, target, deadline)
                     break
                 except OSError as error:
                     error.add_note(f"while connecting to {target!r}")
                     # An error without a number is a signal handler's, not that of the address.
                     if position == len(targets) or isinstance(error, WirelineError) or error.errno is None:
                         raise
-                    self._renew()
+                    self._replace_fd()
             self._connected(target, secure)
             if secure is not None:
                 self._handshake_first(secure, operation, deadline)
         except BaseException:
             if not self._closing.locked():
-                # A descriptor that failed cannot connect again. If `_renew` fails, the next connect renews it.
-                self._spoiled = True
-                if self._state is State.CONNECTED:  # a signal handler raised after the connection was made
+                # A descriptor that failed cannot connect again. If `_replace_fd` fails, the next connect does it.
+                self._needs_new_fd = True
+                if self._fd.state is State.CONNECTED:  # a signal handler raised after the connection was made
                     self._unconnected()
                 with contextlib.suppress(OSError):
-                    self._renew()
+                    self._replace_fd()
             raise
 
     def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
@@ -1144,7 +1126,7 @@ class Socket(BaseSocket):
         except BaseException:
             self._unconnected()
             raise
-        self._published()
+        self._io.publish(self)
 
     # Accepting.
 
@@ -1206,21 +1188,22 @@ class Socket(BaseSocket):
         deadline = start_deadline(check_timeout(timeout))
         client, address = self._accept_plain(operation, flags, inheritable, deadline)
         if self._tls is not None:
-            with self._welcome(client):
-                client._upgrade_by(client._server_core(self._tls), deadline, operation)
+            with self._tls.welcome(self, client):
+                client._upgrade(self._tls.server_core(), deadline, operation)
         return Accepted(client, address)
 
     def _accept_plain(
         self, operation: str, flags: SocketFlag, inheritable: bool, deadline: Deadline | None
     ) -> Accepted:
-        with self._use(operation) as listener:
-            self._require(operation, datagram=False)
-            if self._state is not State.LISTENING:
-                raise OSError(errno.EINVAL, f"{operation}: the socket is {self._state.value}, not listening")
+        fd = self._fd
+        with Use(fd, operation) as listener:
+            check_kind(listener, operation, datagram=False)
+            if fd.state is not State.LISTENING:
+                raise OSError(errno.EINVAL, f"{operation}: the socket is {fd.state.value}, not listening")
             while True:
                 try:
                     sock, sockaddr = until_ready(
-                        self, self._guard, operation, deadline, lambda: accept_now(listener, self._unclaimed)
+                        self, fd, operation, deadline, lambda: accept_now(listener, fd.unclaimed)
                     )
                     break
                 except OSError as error:
@@ -1246,9 +1229,7 @@ class Socket(BaseSocket):
             TypeError: a datagram socket.
         """
         if self._tls is not None:
-            return self._next_ready_client(
-                cast("Callable[[], tuple[Self, Address] | None]", self._accept_now)
-            )
+            return self._tls.next_ready_client(self, self._accept_now)
         accepted = self._accept_now()
         if accepted is None:
             return AcceptResult.NO_CLIENT, None, None
@@ -1261,92 +1242,23 @@ class Socket(BaseSocket):
         except SocketTimeout:
             return None
 
-    # The states of the descriptor.
-
-    def _take_core(self, core: StreamCore) -> None:
-        super()._take_core(core)
-        self._io.use_core(core, core.sender(self._sock))
-
-    def _opened(self) -> None:
-        assert self._core is not None
-        self._io.connected(self._core)
-
-    def _published(self) -> None:
-        self._guard.publish()
-        if self._io.quiet_epoch is not process.epoch:
-            self._io.leave(self)
-
-    def _unconnected(self) -> None:
-        self._io.unconnected()
-        super()._unconnected()
-
-    def _let_go(self, old: socket.socket) -> None:
-        self._guard.sock = self._sock
-        self._io.sender = self._sock
-        super()._let_go(old)
+    # Parts of other calls.
 
     def _use(self, operation: str) -> AbstractContextManager[socket.socket]:
-        return Use(self._guard, operation)
+        return Use(self._fd, operation)
 
-    def _use_alone(self, operation: str) -> AbstractContextManager[socket.socket]:
-        """Hold the descriptor, and refuse a second thread that connects."""
-        return Use(self._guard, operation, alone=True)
-
-    def _inherit(self) -> None:
-        self._io.inherit()
-        if self._closing.locked():  # by another thread, during this call
-            self._io.quiet_epoch = None
-
-    def _is_in_use(self) -> bool:
-        return self._guard.is_in_use()
-
-    def _abandon(self) -> None:
-        self._io.quiet_epoch = None
-        close_unclaimed(self._unclaimed)
-        self._guard.abandon()
-
-    def _retire(self, linger: float | None) -> None:
-        self._io.quiet_epoch = None
-        self._guard.begin_close(functools.partial(self._dispose, linger))
-
-    def _dispose(self, linger: float | None) -> None:
-        close_unclaimed(self._unclaimed)
-        self._deaf = self._guard.read_shutdown
-        super()._dispose(linger)
-
-    def _is_disposed(self) -> bool:
-        return self._guard.disposed
-
-    def _give_up(self) -> int:
-        # Like `close`, but the descriptor stays open, and a socket in use is refused.
-        self._guard.give_up()
-        self._io.quiet_epoch = None
-        return super()._give_up()
-
-    # TLS.
-
-    def _hold(self, operation: str) -> object:
-        return self._io.hold(self, operation)
-
-    def _send_output(self) -> None:
-        self._io.send_output(self)
-
-    def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None:
-        """Begin TLS on the connection, for ``SslContext.wrap_connected_socket``."""
-        deadline = start_deadline(check_timeout(timeout))
-        self._upgrade_by(tls_core, deadline, "wrap_connected_socket", leftover)
-
-    def _upgrade_by(
-        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+    def _upgrade(
+        self, tls_core: TlsCore, timeout: Deadline | float | None, operation: str, leftover: str = "refuse"
     ) -> None:
-        held = self._hold(operation)
-        assert self._core is not None
+        """Begin TLS on the connection, and do the handshake."""
+        deadline = timeout if isinstance(timeout, Deadline) else start_deadline(check_timeout(timeout))
+        held = self._io.hold(self, operation)
         try:
-            self._begin_upgrade(tls_core, self._core, leftover)
+            begin_upgrade(self._io, self, tls_core, leftover)
             self._io.handshake(self, tls_core, operation, deadline)
         finally:
             del held
-            self._published()
+            self._io.publish(self)
 
     def __enter__(self) -> Self:
         return self
@@ -1362,3 +1274,29 @@ class Accepted(NamedTuple):
 
     client: Socket
     address: Address
+
+
+def _next_fits(lines: list[bytes], max_length: int) -> bool:
+    """Whether the next line that the core has split off has at most ``max_length`` bytes."""
+    return all(len(line) <= max_length for line in lines[-1:])
+
+
+def _prepare_send(
+    io: StreamIO, data: Buffer, flags: SocketFlag, timeout: float | None
+) -> tuple[bytes | memoryview, bytes | memoryview, Deadline | None]:
+    """Check the arguments of ``send``; return the payload, what of it may wait in the kernel, and the deadline."""
+    payload = as_bytes_like(data)
+    check_flags(flags)
+    deadline = start_deadline(check_timeout(timeout))
+    return payload, payload if io.waits_in_kernel(deadline) else b"", deadline
+
+
+def _raise_send_error(io: StreamIO, owner: Socket, error: BaseException, flags: SocketFlag) -> None:
+    """Raise ``error``, unless it is a disconnection and ``flags`` has ``SAFE_DISCONN``."""
+    is_the_networks = isinstance(error, OSError) and not isinstance(error, SocketTimeout)
+    if is_the_networks and not should_raise(io, owner, cast("OSError", error), flags, "send"):
+        return
+    try:
+        raise error
+    finally:
+        del error  # the traceback keeps this frame

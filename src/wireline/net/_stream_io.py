@@ -19,15 +19,20 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
+from wireline._core.buffer import EMPTY
 from wireline._core.deadline import Deadline, check_timeout
-from wireline._core.stream import ALL, Sender, StreamCore
+from wireline._core.stream import ALL, LINE, Sender, StreamCore
+from wireline._os.descriptor import close_unclaimed
+from wireline._os.linger import close_in_background
 from wireline._os.process import process
-from wireline._socket_base import BaseSocket, annotated, raise_if_closed
+from wireline._socket_base import BaseSocket, annotated, raise_if_closed, refuse
+from wireline._stream_common import NOW, notify_output
+from wireline._tls_facts import closing_output
 from wireline.errors import BusyError, ClosedError, SocketTimeout, WirelineError
 from wireline.net._fd_guard import FdGuard
 from wireline.net._poll import Readiness, start_deadline
 from wireline.net._write_lock import Permit
-from wireline.options import DONT_WAIT, NO_SIGNAL
+from wireline.options import DONT_WAIT, SAFE_DISCONN, SocketFlag
 
 if TYPE_CHECKING:
     from wireline._core.locked_tls import LockedTlsCore
@@ -40,8 +45,6 @@ Ts = TypeVarTuple("Ts")
 
 _WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
 
-_NOW = DONT_WAIT | NO_SIGNAL
-
 
 class StreamIO:
     """What threads do with a connected stream. Before it is connected, the slot is empty and the lock is closed.
@@ -49,9 +52,16 @@ class StreamIO:
     The socket is an argument of the calls and no attribute: that would be a cycle, which only the collector ends.
 
     Attributes:
+        fd: the guard of the descriptor.
+        core: the core, always; None before there is one. A call keeps it in no variable while it waits: it would look
+            like one that a reader holds.
         core_slot: the core, while no thread reads (that of the guard).
+        buffer: that of the core.
         write_lock: the right to write (that of the guard).
+        write_shut: ``shutdown_write`` was called.
         sender: what sends plaintext.
+        kernel_flags: the flags of a ``send`` without a timeout that may wait inside the system call; None where the
+            descriptor does not block.
         quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
             ``close`` on.
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
@@ -59,61 +69,98 @@ class StreamIO:
     """
 
     __slots__ = (
-        "_guard",
         "_readable",
         "_receive_as",
         "_writable",
+        "buffer",
+        "core",
         "core_slot",
+        "fd",
+        "kernel_flags",
         "kernel_waits",
         "quiet_epoch",
         "receive",
         "sender",
         "write_lock",
+        "write_shut",
     )
 
-    def __init__(self, guard: FdGuard, *, kernel_waits: bool) -> None:
-        self._guard = guard
+    shared = True
+    write_in_flight = False
+
+    def __init__(self, fd: FdGuard, *, kernel_waits: bool) -> None:
+        self.fd = fd
+        self.core: StreamCore | None = None
+        self.buffer = EMPTY
         self.kernel_waits = kernel_waits
+        self.kernel_flags: SocketFlag | None = SAFE_DISCONN if kernel_waits else None
         # Every message uses these two: one attribute less on the way.
-        self.core_slot = guard.resting
-        self.write_lock = guard.writing
-        self.sender: Sender = guard.sock
+        self.core_slot = fd.resting
+        self.write_lock = fd.writing
+        self.write_shut = False
+        self.sender: Sender = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
         self._readable: Readiness | None = None
         self._writable: Readiness | None = None
 
-    @property
-    def core(self) -> StreamCore | None:
-        """The core. A call keeps it in no variable while it waits: it would look like one that a reader holds."""
-        cores = self._guard.cores
-        return cores[0] if cores else None
-
     # States.
 
-    def use_core(self, core: StreamCore, sender: Sender) -> None:
-        """Read and send by this core from now on."""
-        self._guard.cores = (core,)
-        self.sender = sender
-        self._expect_signals()
-
-    def connected(self, core: StreamCore) -> None:
+    def open(self, owner: BaseSocket, core: StreamCore) -> None:
         """The descriptor is a connected stream. No call may read or write before it is published."""
+        self.use_core(owner, core)
         self.forget_polls()
         self.receive = iter(())
         self._receive_as = (0, 0)
-        self._guard.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
-        self._guard.connected(core)
+        self.fd.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
+        self.fd.connected(core)
+
+    def use_core(self, owner: BaseSocket, core: StreamCore) -> None:
+        """Read and send by this core from now on."""
+        self.fd.cores = (core,)
+        self.core = core
+        self.buffer = core.buffer
+        self.sender = core.sender(self.fd.sock)
+        notify_output(core, owner)
+        self._expect_signals()
+
+    def publish(self, owner: BaseSocket) -> None:
+        """Let every call read and write."""
+        self.fd.publish()
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
 
     def unconnected(self) -> None:
         """The connection failed."""
-        self._guard.unconnected()
-        self.sender = self._guard.sock
+        self.fd.unconnected()
+        self.core = None
+        self.buffer = EMPTY
+        self.sender = self.fd.sock
+
+    def close(self) -> None:
+        """After this every call ends by ``leave``, and nothing that was split ahead is read."""
+        self.quiet_epoch = None
+        self.buffer.drop_ahead()
+        self.buffer = EMPTY
+
+    def dispose(self, linger: float | None) -> None:
+        """Close the descriptor, when no call uses it any more."""
+        fd = self.fd
+        close_unclaimed(fd.unclaimed)
+        linger, final_bytes = closing_output(self.core, linger)
+        close_in_background(
+            fd.sock, linger if self.core is not None else None, final_bytes, read_shutdown=fd.read_shutdown
+        )
+
+    def detach(self) -> None:
+        """Refuse if a call uses the socket; after this none can begin. The descriptor stays open."""
+        self.fd.detach()
+        self.quiet_epoch = None
 
     def inherit(self) -> None:
         """In a forked child that becomes the owner: drop what only the parent has."""
-        self.quiet_epoch = process.epoch
+        self.fd.epoch = self.quiet_epoch = process.epoch
         self.forget_polls()
         if (core := self.core) is not None:
             core.renew_lock()
@@ -127,6 +174,7 @@ class StreamIO:
         core = self.core
         if core is not None and core.is_tls:
             locked = cast("LockedTlsCore", core)
+            assert locked.thread_safe
             locked.thread = threading.get_ident
             locked.signal_thread = threading.main_thread().ident or -1
 
@@ -134,14 +182,14 @@ class StreamIO:
 
     def arrive(self, owner: BaseSocket) -> None:
         """Begin a call in another process than the last one, or after ``close``."""
-        if owner._is_foreign and not owner.is_closed:
+        if self.fd.is_foreign and not owner.is_closed:
             owner.adopt()
 
     def leave(self, owner: BaseSocket) -> None:
         """End a call that was the first in a forked child, or during which the socket was closed."""
-        if self._guard.closing:
-            self._guard.close_if_unused()
-        elif owner._is_foreign:
+        if self.fd.closing:
+            self.fd.close_if_unused()
+        elif self.fd.is_foreign:
             owner.adopt()
 
     def hold(self, owner: BaseSocket, operation: str) -> tuple[StreamCore, Permit]:
@@ -149,18 +197,18 @@ class StreamIO:
         core = self._take_core_or_raise(owner, operation)
         permit = self.write_lock.try_acquire()
         if permit is None:
-            self.core_slot += self._guard.cores
+            self.core_slot += self.fd.cores
             raise BusyError(f"{operation}: another thread is sending")
         return core, permit
 
     def _take_core_or_raise(self, owner: BaseSocket, operation: str) -> StreamCore:
         """Take the core from a call that is gone, or report why there is none."""
         self.arrive(owner)
-        if not self._guard.cores:
-            owner._refuse(operation)
-        core = self._guard.take_core()
+        if not self.fd.cores:
+            refuse(owner, operation)
+        core = self.fd.take_core()
         if core is None:
-            if owner.is_closed or self._guard.closing:  # the second by `detach`, in this moment
+            if owner.is_closed or self.fd.closing:  # the second by `detach`, in this moment
                 raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         return core
@@ -174,6 +222,7 @@ class StreamIO:
         timeout: float | None,
         *args: *Ts,
         into: memoryview | None = None,
+        line_limit: int = 0,
     ) -> T:
         """Make one request of the core, and wait until it has an answer.
 
@@ -183,6 +232,7 @@ class StreamIO:
             timeout: seconds to wait.
             args: its arguments.
             into: a buffer for a copy of the answer.
+            line_limit: of a plain ``recv_line``, its ``max_length``.
         """
         if timeout is not None:
             timeout = check_timeout(timeout)
@@ -194,15 +244,23 @@ class StreamIO:
         except IndexError:
             core = self._take_core_or_raise(owner, request.__name__)
         try:
+            answer: T | None = None
+            buffer = core.buffer
             if (
                 core.undo is not None
                 or core.inbox is not None
-                or core.buffer.size
-                or core.lines
-                or core.buffer.frames
+                or buffer.size
+                or buffer.lines
+                or buffer.frames
             ):
                 core.note()
-            answer = request(core, *args)
+                answer = request(core, *args)
+            elif line_limit and core.fast_recv_ok:
+                # One line after the other: the core would answer "not yet", so no request is made.
+                core.direct = LINE
+                core.direct_limit = line_limit
+            else:
+                answer = request(core, *args)
             if answer is None:
                 answer = self._wait_for_answer(owner, core, request, timeout, args)
             if into is not None:
@@ -214,7 +272,7 @@ class StreamIO:
             raise
         # From here to the `return` no signal handler can run: the caller gets what the core forgets here.
         core.undo = core.inbox = None
-        core_slot += self._guard.cores
+        core_slot += self.fd.cores
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
         return answer
@@ -268,7 +326,7 @@ class StreamIO:
             if not isinstance(error, BlockingIOError):  # that is where the kernel does not wait
                 core.inbox = error
             core_slot = self.core_slot
-            core_slot += self._guard.cores
+            core_slot += self.fd.cores
             self.end_fast_recv(owner)
             return
         else:
@@ -282,9 +340,9 @@ class StreamIO:
         """Put the core back after an exception. The next call undoes what was done to it (``StreamCore.recover``)."""
         core_slot = self.core_slot
         if not core_slot:
-            core_slot += self._guard.cores
+            core_slot += self.fd.cores
         if not isinstance(error, WirelineError):  # a timeout leaves none of the frames that have the core
-            self._guard.interrupted = True
+            self.fd.interrupted = True
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
 
@@ -305,7 +363,7 @@ class StreamIO:
         """
         receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
-            self.receive = map(self._guard.sock.recv, *map(itertools.repeat, receive))
+            self.receive = map(self.fd.sock.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
         try:
             for core.inbox in self.receive:
@@ -333,12 +391,12 @@ class StreamIO:
         trace = error.__traceback__
         if trace is None or trace.tb_next is None:
             return True
-        return getattr(type(self._guard.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
+        return getattr(type(self.fd.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
 
     def wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
         """Wait until there is something. The read is tried first, always: that may cost less."""
         if self._readable is None:
-            self._readable = Readiness(self._guard.sock.fileno())
+            self._readable = Readiness(self.fd.sock.fileno())
         if not self._readable.wait(deadline):
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds)
@@ -351,15 +409,15 @@ class StreamIO:
 
     def queue_to_write(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
         """Wait for the write lock where it is not free."""
-        if not self._guard.cores:
-            owner._refuse(operation)
+        if not self.fd.cores:
+            refuse(owner, operation)
         if self.quiet_epoch is not process.epoch:
             self.arrive(owner)
         permit = self.write_lock.acquire(deadline, owner, operation)
         if permit is None:
             raise_if_closed(owner, operation)
             if deadline is None:
-                owner._refuse(operation)
+                refuse(owner, operation)
             raise SocketTimeout(operation, deadline.seconds, 0)
         return permit
 
@@ -377,13 +435,26 @@ class StreamIO:
         """Whether a send may wait inside the system call."""
         return deadline is None and self.kernel_waits
 
+    def count_sent(self, sent: int, before: int | None) -> int:
+        """Return how much of a message was sent before an exception.
+
+        A signal handler may have interrupted the core after it took bytes, and before they were counted.
+
+        Args:
+            sent: the bytes that were counted.
+            before: what the core had accepted when the message began; None if it did not begin.
+        """
+        if before is None or self.core is None:
+            return sent
+        return max(sent, self.core.accepted - before)
+
     def send_once(
         self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
     ) -> int:
         """Make one send, as soon as there is room for something; return how many bytes it took."""
         while True:
             try:
-                return self.sender.send(data, _NOW)
+                return self.sender.send(data, NOW)
             except BlockingIOError:
                 self.wait_for_room(operation, deadline, sent)
 
@@ -391,7 +462,7 @@ class StreamIO:
         """Wait for room, and send the next piece of a message; return how many bytes it has."""
         self.flush("send", deadline, sent)
         if sent == len(payload):
-            self._guard.cores[0].message_incomplete = False
+            self.fd.cores[0].message_incomplete = False
             return 0
         return self.send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
 
@@ -401,24 +472,28 @@ class StreamIO:
         self.flush("send_some", deadline, 0)
         if not payload:
             return 0
-        if self._guard.cores[0].seals:
+        if self.fd.cores[0].seals:
             self.wait_for_room("send_some", deadline)  # a timeout is to have sent nothing
         owner.last_bytes_sent = sent = self.send_once("send_some", payload, deadline, 0)
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             self.flush("send_some", deadline)
-        self._guard.cores[0].message_incomplete = False
+        self.fd.cores[0].message_incomplete = False
         return sent
 
     def flush(self, operation: str, deadline: Deadline | None, sent: int | None = None) -> None:
         """Send the ciphertext that is there, waiting for room."""
-        while not self._guard.cores[0].flush(self._guard.sock.send, _NOW):
+        while not self.flush_now(self.fd.cores[0]):
             self.wait_for_room(operation, deadline, sent)
+
+    def flush_now(self, core: StreamCore) -> bool:
+        """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
+        return core.flush(self.fd.sock.send, NOW)
 
     def wait_for_room(self, operation: str, deadline: Deadline | None, sent: int | None = 0) -> None:
         """Wait until the kernel takes something."""
         if self._writable is None:
-            self._writable = Readiness(self._guard.sock.fileno(), write=True)
+            self._writable = Readiness(self.fd.sock.fileno(), write=True)
         if not self._writable.wait(deadline):
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, sent)
@@ -428,7 +503,7 @@ class StreamIO:
         core = self.core
         while core is not None and core.has_output and (permit := self.write_lock.try_acquire()) is not None:
             try:
-                if not core.flush(self._guard.sock.send, _NOW):
+                if not self.flush_now(core):
                     return  # the next send takes it along
             except OSError:
                 return  # the peer is gone: the next read or send finds out by itself
@@ -457,7 +532,7 @@ class StreamIO:
         except BaseException as error:
             core.fail_handshake(error)
             with contextlib.suppress(OSError):  # the alert, if the peer is still there
-                core.flush(self._guard.sock.send, _NOW)
+                self.flush_now(core)
             if isinstance(error, OSError):
                 raise_if_closed(owner, operation)
                 annotated(error, operation, owner)

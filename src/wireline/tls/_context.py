@@ -281,7 +281,8 @@ class SslContext(MutableSettings):
             ClosedError: the context was destroyed, or the socket closed.
         """
         require_method(sock, "_upgrade", awaited=False)
-        sock._upgrade(self._upgrade_core(sock, handshake, hostname, leftover, shared=True), timeout, leftover)
+        core = self._upgrade_core(handshake, hostname, leftover, shared=True)
+        sock._upgrade(core, timeout, "wrap_connected_socket", leftover)
 
     async def wrap_connected_async(
         self,
@@ -310,21 +311,15 @@ class SslContext(MutableSettings):
             ClosedError: the context was destroyed, or the socket closed.
         """
         require_method(sock, "_upgrade", awaited=True)
-        core = self._upgrade_core(sock, handshake, hostname, leftover, shared=False)
-        await sock._upgrade(core, timeout, leftover)
+        core = self._upgrade_core(handshake, hostname, leftover, shared=False)
+        await sock._upgrade(core, timeout, "wrap_connected_async", leftover)
 
     def _upgrade_core(
-        self,
-        sock: Upgradable | AsyncUpgradable,
-        handshake: Handshake,
-        hostname: str | IpAddress,
-        leftover: str,
-        *,
-        shared: bool,
+        self, handshake: Handshake, hostname: str | IpAddress, leftover: str, *, shared: bool
     ) -> TlsCore:
         if leftover not in _LEFTOVER:
             raise ValueError(f"leftover is one of {', '.join(_LEFTOVER)}, got {leftover!r}")
-        return _make_core(self._engine(handshake, hostname), buffered=sock._buffered, shared=shared)
+        return _make_core(self._engine(handshake, hostname), shared=shared)
 
     def _engine(self, handshake: Handshake, hostname: str | IpAddress = "", port: int = 0) -> TlsEngine:
         """Make the engine of one connection.
@@ -361,15 +356,13 @@ class SslContext(MutableSettings):
             offer_session(obj, offered.session)
         return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
 
-    def _client_core(
-        self, hostname: str, port: int, *, buffered: bool = True, shared: bool = False
-    ) -> TlsCore:
+    def _client_core(self, hostname: str, port: int, *, shared: bool = False) -> TlsCore:
         """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
-        return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), buffered=buffered, shared=shared)
+        return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), shared=shared)
 
-    def _server_core(self, *, buffered: bool = True, shared: bool = False) -> TlsCore:
+    def _server_core(self, *, shared: bool = False) -> TlsCore:
         """Return the core of an accepted socket."""
-        return _make_core(self._engine(Handshake.AS_SERVER), buffered=buffered, shared=shared)
+        return _make_core(self._engine(Handshake.AS_SERVER), shared=shared)
 
     # ------------------------------------------------------------------------------------------------------- end
 
@@ -411,11 +404,11 @@ class SslContext(MutableSettings):
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"
 
 
-def _make_core(engine: TlsEngine, *, buffered: bool, shared: bool) -> TlsCore:
+def _make_core(engine: TlsEngine, *, shared: bool) -> TlsCore:
     if not shared:
-        return TlsCore(engine, buffered=buffered)
+        return TlsCore(engine)
     # A reentrant lock: OpenSSL calls callbacks during a handshake, and a callback may call methods of the socket.
-    return LockedTlsCore(engine, threading.RLock(), buffered=buffered)
+    return LockedTlsCore(engine, threading.RLock())
 
 
 def _context_selector(

@@ -26,17 +26,15 @@ class Wrappable(Protocol):
 class Upgradable(Protocol):
     """A ``wireline.net.Socket``."""
 
-    _buffered: bool
-
-    def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None: ...
+    def _upgrade(self, tls_core: TlsCore, timeout: float | None, operation: str, leftover: str) -> None: ...
 
 
 class AsyncUpgradable(Protocol):
     """A ``wireline.asyncnet.AsyncSocket``."""
 
-    _buffered: bool
-
-    async def _upgrade(self, tls_core: TlsCore, timeout: float | None, leftover: str) -> None: ...
+    async def _upgrade(
+        self, tls_core: TlsCore, timeout: float | None, operation: str, leftover: str
+    ) -> None: ...
 
 
 def require_method(sock: object, name: str, *, awaited: bool) -> None:

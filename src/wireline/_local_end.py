@@ -1,0 +1,87 @@
+"""The local end of a socket: all that ``connect`` sets up again when it replaces a descriptor that failed (C3)."""
+
+from __future__ import annotations
+
+import socket
+
+from wireline._os import unix_file
+from wireline._os.process import process
+from wireline.errors import SockAddr
+
+__all__ = ["LocalEnd"]
+
+
+class LocalEnd:
+    """The options and the bound address of a socket, and the file that a Unix socket has created."""
+
+    __slots__ = ("_address", "_file", "_options")
+
+    def __init__(self) -> None:
+        # By level and number, in the order of setting.
+        self._options: dict[tuple[int, int], int] = {}
+        self._address: SockAddr | None = None
+        self._file: unix_file.UnixFile | None = None
+
+    # Options.
+
+    def set_option(self, sock: socket.socket, level: int, number: int, value: int) -> None:
+        """Set an option, and remember it."""
+        sock.setsockopt(level, number, value)
+        self._options.pop((level, number), None)
+        self._options[level, number] = value
+
+    def copy_options(self, fresh: socket.socket) -> None:
+        """Set the remembered options of another descriptor."""
+        for (level, number), value in self._remembered():
+            fresh.setsockopt(level, number, value)
+
+    def _remembered(self) -> list[tuple[tuple[int, int], int]]:
+        while True:
+            try:
+                return list(self._options.items())
+            except RuntimeError:  # another thread set an option during the copy
+                continue
+
+    # The address.
+
+    def bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
+        """Bind to an IP address."""
+        try:
+            sock.bind(sockaddr)
+        except OSError as error:
+            error.add_note(f"while binding to {sockaddr!r}")
+            raise
+        self._address = sockaddr
+
+    def bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
+        """Bind to a path, which creates a file, or to an abstract name."""
+        try:
+            self._file = unix_file.bind(sock, path)
+        except OSError as error:
+            error.add_note(f"while binding to {path!r}")
+            raise
+        self._address = path
+
+    def bind_again(self, fresh: socket.socket) -> None:
+        """Bind another descriptor to the remembered address."""
+        if isinstance(self._address, str | bytes):
+            self.bind_to_path(fresh, self._address)
+        elif self._address is not None:
+            self.bind(fresh, self._address)
+
+    # The file.
+
+    def own_file(self) -> None:
+        """Make this process the one that removes the file."""
+        if self._file is not None:
+            self._file = self._file._replace(owner=process.epoch)
+
+    def keep_file(self) -> None:
+        """Leave the file where it is: ``remove_file`` has no effect any more."""
+        self._file = None
+
+    def remove_file(self) -> None:
+        """Remove the file, in the process that owns it, while the descriptor is open."""
+        made, self._file = self._file, None
+        if made is not None:
+            made.remove()

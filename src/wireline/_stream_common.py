@@ -1,0 +1,74 @@
+"""The part of ``StreamIO`` that both flavours share: sending without waiting, and the errors of a send."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, cast
+
+from wireline._core.stream import StreamCore
+from wireline._parts import Stream
+from wireline._socket_base import BaseSocket, annotated, raise_if_closed
+from wireline.errors import copy_for_reraise
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
+
+if TYPE_CHECKING:
+    from wireline._core.tls import TlsCore
+
+__all__ = ["NOW", "notify_output", "send_available", "should_raise"]
+
+NOW = DONT_WAIT | NO_SIGNAL
+"""The flags of a send that does not wait."""
+
+
+def notify_output(core: StreamCore, owner: BaseSocket) -> None:
+    """Let a TLS core send the output that a read makes, as long as the socket is alive."""
+    if core.is_tls:
+        socket_of_core = weakref.ref(owner)  # the core must not keep the socket alive
+        cast("TlsCore", core).on_output = lambda: _send_output(socket_of_core())
+
+
+def _send_output(owner: BaseSocket | None) -> None:
+    if owner is not None:
+        owner._io.send_output(owner)
+
+
+def send_available(io: Stream, core: StreamCore, payload: bytes | memoryview) -> int:
+    """Send as much as the send buffer has space for; return how many bytes count as sent. It raises no OSError.
+
+    These are the bytes that the system has taken, and over TLS also the rest of the last chunk (up to 64 KiB), if the
+    system has taken only a part of it or had no space for it. This rest is ``core.unsent``; the next sending call, even
+    with ``b""``, or ``close`` sends it. A chunk that the system refused with an error does not count.
+
+    Args:
+        io: of the stream, of which the caller holds the write lock.
+        core: its core.
+        payload: the bytes.
+    """
+    sent = 0
+    try:
+        if io.flush_now(core):
+            # An operation of the event loop may be sending.
+            while sent < len(payload) and not core.unsent and not io.write_in_flight:
+                sent += io.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
+    except OSError as error:
+        _note_reset(core, error)
+    if sent == len(payload):
+        core.message_incomplete = False
+    return sent
+
+
+def should_raise(io: Stream, owner: BaseSocket, error: OSError, flags: SocketFlag, operation: str) -> bool:
+    """Whether the error of a send must be raised: not a disconnection with ``SAFE_DISCONN`` (W2)."""
+    raise_if_closed(owner, operation)
+    _note_reset(io.core, error)
+    if is_disconnection_error(flags, error) and not io.write_shut:
+        return False
+    annotated(error, operation, owner)
+    return True
+
+
+def _note_reset(core: StreamCore | None, error: OSError) -> None:
+    """Keep the reset that a send has reported, so that the reads report it too (R12)."""
+    if isinstance(error, ConnectionResetError) and core is not None:
+        # A copy: the frames of the one that is raised would keep the socket alive.
+        core.pending_reset = copy_for_reraise(error)
