@@ -18,13 +18,13 @@ class LocalEnd:
 
     def __init__(self) -> None:
         # By level and number, in the order of setting.
-        self._options: dict[tuple[int, int], int] = {}
+        self._options: dict[tuple[int, int], int | bytes] = {}
         self._address: SockAddr | None = None
         self._file: unix_file.UnixFile | None = None
 
     # Options.
 
-    def set_option(self, sock: socket.socket, level: int, number: int, value: int) -> None:
+    def set_option(self, sock: socket.socket, level: int, number: int, value: int | bytes) -> None:
         """Set an option, and remember it."""
         sock.setsockopt(level, number, value)
         self._options.pop((level, number), None)
@@ -35,7 +35,7 @@ class LocalEnd:
         for (level, number), value in self._remembered():
             fresh.setsockopt(level, number, value)
 
-    def _remembered(self) -> list[tuple[tuple[int, int], int]]:
+    def _remembered(self) -> list[tuple[tuple[int, int], int | bytes]]:
         while True:
             try:
                 return list(self._options.items())

@@ -28,6 +28,7 @@ from wireline._os.descriptor import (
     require_kind,
     set_no_delay,
 )
+from wireline._os.keep_alive import KeepAlive, keep_alive_options, require_tcp
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
 from wireline._parts import Descriptor, Stream
@@ -40,7 +41,7 @@ from wireline._tls_facts import (
     tls_error,
 )
 from wireline._tls_role import TlsRole
-from wireline._validation import UnixPath, option_number, require_int
+from wireline._validation import Buffer, UnixPath, option_number, option_value, require_int
 from wireline.address import (
     Address,
     IpAddress,
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     import ssl
 
     from wireline._core.tls import TlsCore
+    from wireline._os.facts import PeerCredentials, TcpInfo
     from wireline.tls import Certificate, SslContext, TlsInfo
 
 
@@ -429,6 +431,94 @@ class BaseSocket:
         number, level = option_number(opt, level)
         with self._use("set_sock_opt") as sock:
             self._local_end().set_option(sock, level, number, int(bool(value)))
+
+    def getsockopt(self, level: int, option: int, size: int = 0) -> int | bytes:
+        """Return an option by the numbers of the operating system, as ``socket.socket.getsockopt`` does.
+
+        Args:
+            level: the protocol level, for example ``socket.IPPROTO_TCP``.
+            option: the option, for example ``socket.TCP_MAXSEG``.
+            size: 0 for an option that is an int, else the most bytes to return.
+
+        Returns:
+            An int, or with a ``size`` bytes.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: the operating system or this kind of socket does not have the option.
+            TypeError, ValueError: an argument is not an int, or is out of range.
+        """
+        for name, value in (("level", level), ("option", option), ("size", size)):
+            require_int(name, value)
+        with self._use("getsockopt") as sock:
+            return sock.getsockopt(level, option, size) if size else sock.getsockopt(level, option)
+
+    def setsockopt(self, level: int, option: int, value: int | Buffer) -> None:
+        """Set an option by the numbers of the operating system, as ``socket.socket.setsockopt`` does.
+
+        The option is kept when ``connect`` has to replace the descriptor.
+
+        Args:
+            level: the protocol level, for example ``socket.IPPROTO_TCP``.
+            option: the option, for example ``socket.TCP_USER_TIMEOUT``.
+            value: an int, or the bytes of a structure.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: the operating system or this kind of socket does not have the option, or refuses the value.
+            TypeError, ValueError: an argument has the wrong type, or is out of range.
+        """
+        require_int("level", level)
+        require_int("option", option)
+        checked = option_value(value)
+        with self._use("setsockopt") as sock:
+            self._local_end().set_option(sock, level, option, checked)
+
+    def set_keep_alive(self, keep_alive: KeepAlive | None) -> None:
+        """Choose when the operating system asks a silent TCP peer whether it is still there.
+
+        A peer that does not answer makes the next read or send fail with ``ETIMEDOUT``. The options are kept when
+        ``connect`` has to replace the descriptor.
+
+        Args:
+            keep_alive: the times; None switches it off.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: this is no TCP socket, or the platform cannot set one of the times.
+            TypeError: ``keep_alive`` is neither a ``KeepAlive`` nor None.
+        """
+        options = list(keep_alive_options(keep_alive))
+        with self._use("set_keep_alive") as sock:
+            require_tcp(sock, "set_keep_alive")
+            for level, option, value in options:
+                self._local_end().set_option(sock, level, option, value)
+
+    def tcp_info(self) -> TcpInfo:
+        """Return the state of the TCP connection: round-trip time, retransmissions, congestion window.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: this is no TCP socket.
+            NotImplementedError: this platform has no ``TCP_INFO`` as Linux has.
+        """
+        from wireline._os.facts import tcp_info
+
+        with self._use("tcp_info") as sock:
+            return tcp_info(sock)
+
+    def peer_credentials(self) -> PeerCredentials:
+        """Return the process at the other end of a Unix socket, as it was when it connected or began to listen.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: this is no Unix socket, or ``ENOTCONN``: it has no peer.
+            NotImplementedError: this platform has no ``SO_PEERCRED``.
+        """
+        from wireline._os.facts import peer_credentials
+
+        with self._use("peer_credentials") as sock:
+            return peer_credentials(sock)
 
     def get_socket_error(self) -> int:
         """Return and clear the pending error of the socket (``SO_ERROR``), an ``errno``; 0 if there is none."""

@@ -73,6 +73,23 @@ def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
     return opt.to_int(), opt.level if level is None else level
 
 
+def option_value(value: int | Buffer) -> int | bytes:
+    """Return the value of a socket option.
+
+    Raises:
+        TypeError: it is neither an int nor a buffer.
+        ValueError: it is an int that does not fit a C int.
+    """
+    if isinstance(value, int) and not isinstance(value, bool):
+        if not -_MAX_INT - 1 <= value <= _MAX_INT:
+            raise ValueError(f"the value of an option is {-_MAX_INT - 1} to {_MAX_INT}, got {value}")
+        return value
+    try:
+        return bytes(memoryview(value))  # type: ignore[arg-type] # what is no buffer is refused below
+    except TypeError:
+        raise TypeError(f"the value of an option is an int or bytes, not {type(value).__name__}") from None
+
+
 def as_bytes_like(data: Buffer) -> bytes | memoryview:
     """Return ``data`` as an object whose ``len`` is its size in bytes, without a copy if it is contiguous.
 

@@ -54,6 +54,8 @@ SOMAXCONN = socket.SOMAXCONN
 class SocketFlag(enum.Flag):
     """How a call treats its data, and a peer that has gone."""
 
+    NONE = 0
+    """No flag: for a call without ``SAFE_DISCONN``."""
     PEEK = enum.auto()
     """Do not consume the bytes: the next read returns them again."""
     SAFE_DISCONN = enum.auto()

@@ -8,6 +8,8 @@ import struct
 import sys
 from dataclasses import dataclass
 
+from wireline._os.keep_alive import require_tcp
+
 __all__ = ["PeerCredentials", "TcpInfo", "peer_credentials", "tcp_info"]
 
 
@@ -72,8 +74,7 @@ def tcp_info(sock: socket.socket) -> TcpInfo:
     """
     if sys.platform != "linux":
         raise NotImplementedError(f"tcp_info: {sys.platform} has no TCP_INFO as Linux has")
-    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
-        raise OSError(errno.EOPNOTSUPP, "tcp_info: this is no TCP socket")
+    require_tcp(sock, "tcp_info")
     return parse_tcp_info(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256))
 
 

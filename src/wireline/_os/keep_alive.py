@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["KeepAlive", "keep_alive_options"]
+__all__ = ["KeepAlive", "keep_alive_options", "require_tcp"]
 
 
 class _Fields(NamedTuple):
@@ -73,3 +73,13 @@ def _option(*names: str) -> int:
         if number is not None:
             return number
     raise OSError(errno.ENOPROTOOPT, f"this platform has no {names[0]}")
+
+
+def require_tcp(sock: socket.socket, operation: str) -> None:
+    """Refuse a socket of another protocol.
+
+    Raises:
+        OSError: ``EOPNOTSUPP``: it is no TCP socket.
+    """
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_STREAM:
+        raise OSError(errno.EOPNOTSUPP, f"{operation}: this is no TCP socket")
