@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Backoff"]
+__all__ = ["AcceptBackoff"]
 
 _FIRST, _LONGEST = 0.005, 1.0
 _SECONDS_BETWEEN_REPORTS = 1.0
 
 
-class Backoff:
+class AcceptBackoff:
     """Counts failures in a row."""
 
     __slots__ = ("_delay", "_reported", "_unreported")

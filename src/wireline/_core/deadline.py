@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["FOREVER", "Deadline", "check_timeout"]
+__all__ = ["FOREVER", "CallDeadline", "check_timeout"]
 
 # A century. The system calls and locks that wait take less than three (`threading.TIMEOUT_MAX`).
 FOREVER = 100 * 365.25 * 24 * 3600
@@ -27,7 +27,7 @@ def check_timeout(timeout: float | None) -> float | None:
     return None if timeout > FOREVER else timeout
 
 
-class Deadline:
+class CallDeadline:
     """The moment at which a call must be done.
 
     Attributes:

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline.asyncnet._fd_on_loop import FdOnLoop
@@ -30,7 +30,11 @@ class DatagramIO:
         self._annotator = annotator
 
     async def send(
-        self, operation: str, payload: bytes | memoryview, target: SockAddr | None, deadline: Deadline | None
+        self,
+        operation: str,
+        payload: bytes | memoryview,
+        target: SockAddr | None,
+        deadline: CallDeadline | None,
     ) -> int:
         """Send one datagram, to the connected peer if ``target`` is None; return its size."""
         send = SendDatagram(self._fd.sock, payload, target)
@@ -50,7 +54,7 @@ class DatagramIO:
             raise self._annotator.annotate(error, operation) from error.__cause__
 
     async def receive(
-        self, operation: str, size: int, flags: SocketFlag, deadline: Deadline | None
+        self, operation: str, size: int, flags: SocketFlag, deadline: CallDeadline | None
     ) -> Datagram:
         """Receive one datagram, cut to ``size`` bytes."""
         return await self._receive(
@@ -62,7 +66,7 @@ class DatagramIO:
         )
 
     async def receive_into(
-        self, operation: str, target: memoryview, flags: SocketFlag, deadline: Deadline | None
+        self, operation: str, target: memoryview, flags: SocketFlag, deadline: CallDeadline | None
     ) -> ReceivedInto:
         """Receive one datagram into a buffer."""
         return await self._receive(
@@ -77,7 +81,7 @@ class DatagramIO:
         self,
         operation: str,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
         receive: Callable[[socket.socket], T],
         finish: Callable[[bytes, SockAddr], T],
     ) -> T:

@@ -43,7 +43,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._socket_base import closed_meanwhile
@@ -168,7 +168,9 @@ class FdOnLoop:
             await port.checkpoint()
         port.budget -= 1
 
-    async def retry_with_backoff(self, retried: Operation[T], operation: str, deadline: Deadline | None) -> T:
+    async def retry_with_backoff(
+        self, retried: Operation[T], operation: str, deadline: CallDeadline | None
+    ) -> T:
         """Try again and again, where no event says when to, with pauses that ``close`` can end."""
         pause = _FIRST_PAUSE
         with self.notifier() as notifier:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline._core.backoff import Backoff
+from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
@@ -385,7 +385,7 @@ class Server:
         self._changed.notify()
 
     async def _accept_loop(self) -> None:
-        backoff = Backoff()
+        backoff = AcceptBackoff()
         in_a_row = 0
         while True:
             await self._until(self._may_go_on, None)

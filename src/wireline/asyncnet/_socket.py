@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._core.stream import LINE, SOME, StreamCore, check_size
@@ -902,7 +902,7 @@ class AsyncSocket(BaseSocket):
             self._is_connecting = False
 
     async def _resolve(
-        self, operation: str, host: str, port: int, deadline: Deadline | None
+        self, operation: str, host: str, port: int, deadline: CallDeadline | None
     ) -> list[AddrInfo]:
         sock = self._sock
         lookup = resolve(host, port, sock.family, sock.type, sock.proto)
@@ -913,7 +913,11 @@ class AsyncSocket(BaseSocket):
         return found
 
     async def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
+        self,
+        operation: str,
+        targets: Sequence[SockAddr],
+        secure: TlsCore | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Try one address after the other, each on a fresh descriptor if the last one failed (C3)."""
         if self._spoiled:
@@ -940,7 +944,7 @@ class AsyncSocket(BaseSocket):
                     self._renew()
             raise
 
-    async def _connect_to(self, operation: str, target: SockAddr, deadline: Deadline | None) -> None:
+    async def _connect_to(self, operation: str, target: SockAddr, deadline: CallDeadline | None) -> None:
         connect = Connect(self._sock, target)
         queue = self._fd.open_write_queue()
         if self._sock.family == AF_UNIX:
@@ -952,7 +956,9 @@ class AsyncSocket(BaseSocket):
         raise_if_closed(self, operation)
         reject_self_connect(self._sock)
 
-    async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    async def _handshake_first(
+        self, tls_core: TlsCore, operation: str, deadline: CallDeadline | None
+    ) -> None:
         """Do the TLS handshake before any other call may use the connection."""
         try:
             await self._io.handshake(self, tls_core, operation, deadline)
@@ -1140,8 +1146,8 @@ class AsyncSocket(BaseSocket):
         self._fd.reset_after_fork()
         self._io.inherit()
 
-    def _deadline(self, timeout: float | None) -> Deadline | None:
-        return None if timeout is None else Deadline(timeout, self._enter().time())
+    def _deadline(self, timeout: float | None) -> CallDeadline | None:
+        return None if timeout is None else CallDeadline(timeout, self._enter().time())
 
     # The end.
 
@@ -1201,7 +1207,7 @@ class AsyncSocket(BaseSocket):
         await self._upgrade_by(tls_core, deadline, "wrap_connected_async", leftover)
 
     async def _upgrade_by(
-        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+        self, tls_core: TlsCore, deadline: CallDeadline | None, operation: str, leftover: str = "refuse"
     ) -> None:
         self._hold(operation)
         assert self._core is not None

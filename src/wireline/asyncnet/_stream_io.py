@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVarTuple, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import is_writable
 from wireline._socket_base import annotated, raise_if_closed
@@ -169,7 +169,7 @@ class StreamIO:
         *args: *Ts,
     ) -> bytes:
         queue = self.fd.open_read_queue()
-        deadline = None if timeout is None else Deadline(timeout, self.fd.port.time())
+        deadline = None if timeout is None else CallDeadline(timeout, self.fd.port.time())
         core = self.core_slot.pop()
         try:
             read = Read(self.fd.sock, core, WeakAnnotator(owner), request, args)
@@ -225,7 +225,7 @@ class StreamIO:
     # Sending. All but `acquire_write_lock`, `send_output` and `send_locked` is for the task that holds the write lock.
 
     async def acquire_write_lock(
-        self, owner: AsyncSocket, operation: str, deadline: Deadline | None
+        self, owner: AsyncSocket, operation: str, deadline: CallDeadline | None
     ) -> StreamCore:
         """Wait for the write lock; return the core to send by."""
         lock = self.fd.write_lock
@@ -257,7 +257,7 @@ class StreamIO:
         payload: bytes | memoryview,
         sent: int | None,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
         port = owner._enter()
@@ -284,7 +284,7 @@ class StreamIO:
         payload: bytes | memoryview,
         sent: int,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
     ) -> bool:
         """Send the rest of a message, and release the lock; False if the peer is gone."""
         core = self.core
@@ -322,7 +322,7 @@ class StreamIO:
         return True
 
     async def send_some(
-        self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
+        self, owner: AsyncSocket, core: StreamCore, payload: bytes | memoryview, deadline: CallDeadline | None
     ) -> int:
         """Send as much as the kernel takes in one send; return how much that was."""
         await self.flush(core, "send_some", deadline, 0)
@@ -337,19 +337,21 @@ class StreamIO:
         core.message_incomplete = False
         return sent
 
-    async def finish_orphan(self, operation: str, deadline: Deadline | None) -> None:
+    async def finish_orphan(self, operation: str, deadline: CallDeadline | None) -> None:
         """Wait for an operation of the loop, started for a send that was given up: its bytes count as sent."""
         if self.fd.write_in_flight:
             await self._send_remaining(operation, Send(self.fd.sock, b"", 0), deadline)
 
-    async def _send_remaining(self, operation: str, send: Send, deadline: Deadline | None) -> None:
+    async def _send_remaining(self, operation: str, send: Send, deadline: CallDeadline | None) -> None:
         """Wait until all is sent, or for ``once`` something."""
         try:
             await self.fd.open_write_queue().wait(send, operation, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, send.sent) from None
 
-    async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+    async def _send_once(
+        self, operation: str, payload: bytes | memoryview, deadline: CallDeadline | None
+    ) -> int:
         await self.finish_orphan(operation, deadline)
         with contextlib.suppress(BlockingIOError):
             return self.sender.send(payload, NOW)
@@ -364,7 +366,7 @@ class StreamIO:
         finally:
             send.release()
 
-    async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
+    async def _wait_writable(self, operation: str, deadline: CallDeadline | None) -> None:
         if is_writable(self.fd.sock):
             return
         writable = Writable(self.fd.sock)
@@ -384,7 +386,7 @@ class StreamIO:
         self,
         core: StreamCore,
         operation: str,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
         sent: int | None = None,
     ) -> None:
         """Send the ciphertext that is there, waiting until the kernel takes it."""
@@ -403,7 +405,7 @@ class StreamIO:
     # The handshake.
 
     async def handshake(
-        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: CallDeadline | None
     ) -> None:
         """Make the handshake; no other task reads or writes."""
         try:
@@ -423,7 +425,7 @@ class StreamIO:
             raise
 
     async def _wait_for_handshake_input(
-        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: AsyncSocket, core: TlsCore, operation: str, deadline: CallDeadline | None
     ) -> None:
         """Wait until the handshake can go on."""
         port = owner._enter()

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
@@ -93,7 +93,7 @@ class DatagramIO:
         return result
 
     def send(
-        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: CallDeadline | None
     ) -> int:
         """Send one datagram to the peer of a connected socket."""
         with Use(self._guard, operation) as sock:
@@ -104,7 +104,7 @@ class DatagramIO:
             )
 
     def send_to(
-        self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: Deadline | None
+        self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: CallDeadline | None
     ) -> int:
         """Send one datagram to an address."""
         sock = self._guard.sock

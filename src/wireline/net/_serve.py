@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline._core.backoff import Backoff
+from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
@@ -361,7 +361,7 @@ class Server:
             self._end(request)
 
     def _accept_loop(self) -> None:
-        backoff = Backoff()
+        backoff = AcceptBackoff()
         while True:
             if self._limit is not None:
                 self._room.wait(self._may_go_on, None)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, TRY_RECV_LINE
 from wireline._core.stream import SOME, StreamCore, check_size
@@ -523,7 +523,7 @@ class Socket(BaseSocket):
             if self._core.has_output:  # type: ignore[union-attr]
                 io.send_output(self)  # made by a read that found the lock taken
 
-    def _wait_to_send(self, payload: bytes | memoryview, deadline: Deadline | None) -> Permit | None:
+    def _wait_to_send(self, payload: bytes | memoryview, deadline: CallDeadline | None) -> Permit | None:
         """Wait for the write lock; on a datagram socket send the datagram and return None."""
         self.last_bytes_sent = 0
         if self._datagrams is not None:
@@ -717,7 +717,7 @@ class Socket(BaseSocket):
             self.last_bytes_sent = sent = self._datagrams.send_to(self, payload, target, deadline)
         return sent
 
-    def _destination(self, address: str | IpAddress, port: int, deadline: Deadline | None) -> SockAddr:
+    def _destination(self, address: str | IpAddress, port: int, deadline: CallDeadline | None) -> SockAddr:
         """Return the address to send a datagram to: a path, or the first address of the name."""
         if self._sock.family == AF_UNIX:
             return unix_path(str(address) if isinstance(address, IpAddress) else address)
@@ -848,7 +848,11 @@ class Socket(BaseSocket):
             self._connect_to_any("connect_unix", [where], self._client_core("", 0), deadline)
 
     def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
+        self,
+        operation: str,
+        targets: Sequence[SockAddr],
+        secure: TlsCore | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
         if self._spoiled:
@@ -878,7 +882,7 @@ class Socket(BaseSocket):
                     self._renew()
             raise
 
-    def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: CallDeadline | None) -> None:
         """Do the TLS handshake before any other call may use the connection."""
         try:
             self._io.handshake(self, tls_core, operation, deadline)
@@ -952,7 +956,7 @@ class Socket(BaseSocket):
         return Accepted(client, address)
 
     def _accept_plain(
-        self, operation: str, flags: SocketFlag, inheritable: bool, deadline: Deadline | None
+        self, operation: str, flags: SocketFlag, inheritable: bool, deadline: CallDeadline | None
     ) -> Accepted:
         with self._use(operation) as listener:
             self._require(operation, datagram=False)
@@ -1078,7 +1082,7 @@ class Socket(BaseSocket):
         self._upgrade_by(tls_core, deadline, "wrap_connected_socket", leftover)
 
     def _upgrade_by(
-        self, tls_core: TlsCore, deadline: Deadline | None, operation: str, leftover: str = "refuse"
+        self, tls_core: TlsCore, deadline: CallDeadline | None, operation: str, leftover: str = "refuse"
     ) -> None:
         held = self._hold(operation)
         assert self._core is not None
