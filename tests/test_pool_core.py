@@ -1,0 +1,214 @@
+"""The core of a pool, without threads, tasks and a clock of its own."""
+
+from __future__ import annotations
+
+import gc
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tests.pooled import Item, conserved
+from wireline import ClosedError
+from wireline._pool import Claim, PoolCore, PoolLimits
+
+
+class PoolMachine(RuleBasedStateMachine):
+    """Random calls, compared with a list of who waits and of who has what.
+
+    A claim does what ``acquire`` does: it takes at once, or joins the queue and looks again each time it is woken.
+    """
+
+    @initialize(
+        max_size=st.integers(1, 3), max_idle=st.integers(0, 3), idle_timeout=st.sampled_from([None, 0, 5.0])
+    )
+    def begin(self, max_size: int, max_idle: int, idle_timeout: float | None) -> None:
+        self.now = 0.0
+        limits = PoolLimits(max_size, max_idle, idle_timeout, 20.0)
+        self.core: PoolCore[Item] = PoolCore(limits, lambda: self.now)
+        self.waiting: list[Claim[Item]] = []
+        self.held: dict[int, tuple[Claim[Item], Item]] = {}
+        self.items: list[Item] = []
+        self.woken: set[int] = set()
+
+    def _choose(self, claim: Claim[Item], *, works: bool) -> None:
+        while (item := self.core.candidate(claim)) is not None:
+            assert not item.is_closed
+            if works:
+                self.core.accept(claim)
+                break
+            self.core.reject(claim)
+            assert item.is_closed
+        else:
+            item = Item(len(self.items))
+            self.items.append(item)
+            self.core.fill(claim, item)
+        assert item not in [other for _, other in self.held.values()], "two have the same item"
+        self.held[id(claim)] = claim, item
+
+    def _serve(self, *, works: bool) -> None:
+        """Let those who were woken look, until none is left."""
+        while self.woken:
+            ready = [claim for claim in self.waiting if id(claim) in self.woken]
+            self.woken.clear()
+            for claim in ready:
+                first = self.waiting[0] is claim
+                if self.core.take(claim):
+                    assert first, "a claim overtook another"
+                    self.waiting.remove(claim)
+                    self.core.leave(claim)
+                    self._choose(claim, works=works)
+
+    @precondition(lambda self: not self.core.closed)
+    @rule(works=st.booleans())
+    def acquire(self, works: bool) -> None:
+        claim = Claim(self.core)
+        free = len(self.held) < self.core._limits.max_size
+        taken = self.core.try_take(claim)
+        assert taken is free
+        if taken:
+            self._choose(claim, works=works)
+            return
+        claim.wake = partial(self.woken.add, id(claim))
+        self.core.join(claim)
+        assert not self.core.take(claim)
+        self.waiting.append(claim)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), reusable=st.booleans(), works=st.booleans(), closes=st.booleans())
+    def release(self, data: st.DataObject, reusable: bool, works: bool, closes: bool) -> None:
+        claim, item = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
+        if closes:
+            item.close()
+        self.core.release(claim, reusable=reusable)
+        if not reusable or self.core.closed or closes:
+            assert item.closes == 1
+        self._serve(works=works)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data(), works=st.booleans())
+    def drop(self, data: st.DataObject, works: bool) -> None:
+        """Forget a claim without an end, as after an exception at a bad moment."""
+        key = data.draw(st.sampled_from(sorted(self.held)))
+        item = self.held.pop(key)[1]
+        assert item.is_closed
+        self._serve(works=works)
+
+    @precondition(lambda self: self.waiting)
+    @rule(data=st.data(), forgotten=st.booleans(), works=st.booleans())
+    def give_up(self, data: st.DataObject, forgotten: bool, works: bool) -> None:
+        claim = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
+        self.woken.discard(id(claim))
+        if not forgotten:
+            self.core.leave(claim)
+        del claim
+        self._serve(works=works)
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 30.0]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule()
+    def close(self) -> None:
+        self.core.close()
+        assert self.woken >= {id(claim) for claim in self.waiting}
+        self.woken.clear()
+        for claim in self.waiting:
+            with pytest.raises(ClosedError):
+                self.core.take(claim)
+            self.core.leave(claim)
+        self.waiting.clear()
+        with pytest.raises(ClosedError):
+            self.core.try_take(Claim(self.core))
+
+    @invariant()
+    def adds_up(self) -> None:
+        if not hasattr(self, "core"):
+            return
+        stats = self.core.stats()
+        limits = self.core._limits
+        assert (stats.in_use, stats.waiting) == (len(self.held), len(self.waiting))
+        assert stats.size == stats.idle + stats.in_use <= limits.max_size
+        assert stats.idle <= limits.max_idle
+        assert stats.created - stats.discarded == stats.size
+        assert stats.created == len(self.items)
+        assert all(item.closes <= 1 for item in self.items)
+        assert sum(not item.is_closed for item in self.items) == stats.size
+        assert not self.waiting or stats.in_use == limits.max_size, "one waits although a slot is free"
+
+
+PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestPoolMachine = PoolMachine.TestCase
+
+
+def make_core(max_size: int = 1, **limits: Any) -> PoolCore[Item]:
+    return PoolCore(PoolLimits(max_size, max_size, limits.get("idle_timeout"), limits.get("max_lifetime")))
+
+
+def test_thousands_wait_and_leave_in_any_order_at_the_same_cost() -> None:
+    """The calls of C that a claim makes do not look at the other claims: there is no list to search."""
+    core = make_core()
+    holder = Claim(core)
+    assert core.try_take(holder)
+    woken: list[int] = []
+    claims: list[Claim[Item] | None] = []
+    for number in range(5000):
+        claim = Claim(core)
+        claim.wake = lambda number=number: woken.append(number)
+        core.join(claim)
+        claims.append(claim)
+    for number in [*range(4999, 4000, -1), *range(2000)]:  # the last and the first give up
+        waiting, claims[number] = claims[number], None
+        assert waiting is not None
+        core.leave(waiting)
+        del waiting
+    claim = None  # type: ignore[assignment]
+    claims[2000] = None  # and one is forgotten
+    core.release(holder, reusable=True)
+    assert woken == [2001]
+    claims.clear()
+    conserved(core)
+
+
+def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_slot(caplog: pytest.LogCaptureFixture) -> None:
+    class Stuck(Item):
+        def close(self) -> None:
+            raise ValueError("stuck")
+
+    class Cut(Item):
+        def close(self) -> None:
+            super().close()
+            raise KeyboardInterrupt
+
+    core = make_core()
+    for item in (Stuck(), Cut()):
+        claim = Claim(core)
+        assert core.try_take(claim)
+        core.fill(claim, item)
+        if isinstance(item, Cut):
+            with pytest.raises(KeyboardInterrupt):
+                core.release(claim, reusable=False)
+        else:
+            core.release(claim, reusable=False)
+            assert [record.exc_info[1].args for record in caplog.records if record.exc_info] == [("stuck",)]  # type: ignore[union-attr]
+        del claim
+        conserved(core)
+        assert core.stats().size == 0
+
+
+def test_a_claim_that_is_dropped_gives_back_what_it_has() -> None:
+    core = make_core(2)
+    claim = Claim(core)
+    assert core.try_take(claim)
+    item = Item()
+    core.fill(claim, item)
+    claim.core = core  # a second reference must not matter
+    cycle = [claim]
+    cycle.append(cycle)  # type: ignore[arg-type]
+    del claim, cycle
+    gc.collect()
+    assert item.closes == 1
+    conserved(core)
