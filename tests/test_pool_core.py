@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from functools import partial
 from typing import Any
 
@@ -197,18 +196,3 @@ def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_slot(caplog: pytes
         del claim
         conserved(core)
         assert core.stats().size == 0
-
-
-def test_a_claim_that_is_dropped_gives_back_what_it_has() -> None:
-    core = make_core(2)
-    claim = Claim(core)
-    assert core.try_take(claim)
-    item = Item()
-    core.fill(claim, item)
-    claim.core = core  # a second reference must not matter
-    cycle = [claim]
-    cycle.append(cycle)  # type: ignore[arg-type]
-    del claim, cycle
-    gc.collect()
-    assert item.closes == 1
-    conserved(core)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 import pickle
-import threading
 from typing import Any
 
 import pytest
@@ -42,11 +41,27 @@ def test_D1_a_deadline_gives_each_call_what_is_left(clock: Clock) -> None:
         seen.append((deadline.remaining(), check_timeout(deadline), deadline.expired()))
         clock.now += 0.75
     assert seen == [(2.0, 2.0, False), (1.25, 1.25, False), (0.5, 0.5, False), (0.0, 0.0, True)]
+    assert (Deadline(0).remaining(), Deadline(0).expired(), check_timeout(Deadline(0))) == (0.0, True, 0.0)
 
 
-def test_a_deadline_of_zero_has_expired_at_once(clock: Clock) -> None:
-    deadline = Deadline(0)
-    assert (deadline.remaining(), deadline.expired(), check_timeout(deadline)) == (0.0, True, 0.0)
+def test_a_deadline_of_a_deadline_is_the_same_moment(clock: Clock) -> None:
+    deadline = Deadline(3)
+    clock.now += 1
+    assert Deadline(deadline).remaining() == deadline.remaining() == 2.0
+
+
+def test_a_deadline_shows_what_is_left_and_is_equal_to_itself_only(clock: Clock) -> None:
+    deadline = Deadline(1.5)
+    assert repr(deadline) == "<wireline.Deadline, 1.500 s left>"
+    clock.now += 2
+    assert repr(deadline) == "<wireline.Deadline, expired>"
+    assert repr(Deadline(None)) == "<wireline.Deadline, no limit>"
+    assert deadline == deadline != Deadline(1)
+    assert len({deadline, Deadline(1)}) == 2
+    with pytest.raises(AttributeError):
+        deadline.seconds = 2  # type: ignore[attr-defined]
+    with pytest.raises(TypeError, match="cannot be pickled"):
+        pickle.dumps(Deadline(1))
 
 
 def test_a_deadline_without_limit_never_expires(clock: Clock) -> None:
@@ -54,12 +69,6 @@ def test_a_deadline_without_limit_never_expires(clock: Clock) -> None:
         deadline = Deadline(seconds)
         clock.now += 1e12
         assert (deadline.remaining(), deadline.expired(), check_timeout(deadline)) == (math.inf, False, None)
-
-
-def test_a_deadline_of_a_deadline_is_the_same_moment(clock: Clock) -> None:
-    deadline = Deadline(3)
-    clock.now += 1
-    assert Deadline(deadline).remaining() == deadline.remaining() == 2.0
 
 
 def test_a_deadline_refuses_what_a_timeout_refuses() -> None:
@@ -72,62 +81,22 @@ def test_a_deadline_refuses_what_a_timeout_refuses() -> None:
             Deadline(seconds)
 
 
-def test_a_deadline_shows_what_is_left(clock: Clock) -> None:
-    deadline = Deadline(1.5)
-    assert repr(deadline) == "<wireline.Deadline, 1.500 s left>"
-    clock.now += 2
-    assert repr(deadline) == "<wireline.Deadline, expired>"
-    assert repr(Deadline(None)) == "<wireline.Deadline, no limit>"
-
-
-def test_a_deadline_is_itself_only_and_does_not_change(clock: Clock) -> None:
-    deadline = Deadline(1)
-    assert deadline == deadline != Deadline(1)
-    assert len({deadline, Deadline(1)}) == 2
-    with pytest.raises(AttributeError):
-        deadline.seconds = 2  # type: ignore[attr-defined]
-
-
-def test_a_deadline_stays_in_its_process() -> None:
-    with pytest.raises(TypeError, match="cannot be pickled"):
-        pickle.dumps(Deadline(1))
-
-
-def test_a_deadline_is_shared_by_threads() -> None:
-    deadline = Deadline(60)
-    seen: list[float | None] = []
-    threads = [
-        threading.Thread(target=lambda: seen.append(check_timeout(deadline)), daemon=True) for _ in range(4)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(10)
-    assert [59 < (seconds or 0) <= 60 for seconds in seen] == [True] * 4
-
-
 def delays(backoff: Backoff, count: int) -> list[float]:
     return list(itertools.islice(backoff, count))
 
 
-def test_the_delays_grow_to_the_limit_and_stay_there() -> None:
-    backoff = Backoff(0.1, 1.0, 3, random=lambda: 0.0)
-    assert delays(backoff, 5) == pytest.approx([0.1, 0.3, 0.9, 1.0, 1.0])
-    backoff.reset()
-    assert delays(backoff, 2) == pytest.approx([0.1, 0.3])
-
-
-def test_chance_shortens_a_delay_by_the_jitter_at_most() -> None:
-    chances = iter([0.0, 0.5, 1.0, 1.0])
-    backoff = Backoff(1, 4, 2, 0.25, random=lambda: next(chances))
-    assert delays(backoff, 4) == pytest.approx([1.0, 2 * 0.875, 4 * 0.75, 4 * 0.75])
-
-
-def test_the_defaults_are_those_of_the_documentation() -> None:
+def test_the_delays_grow_to_the_limit_and_chance_shortens_them() -> None:
     assert repr(Backoff()) == "wireline.Backoff(first=0.05, limit=30, factor=2, jitter=0.2)"
     spread = [delays(Backoff(), 20) for _ in range(50)]
     assert all(0.04 <= each[0] <= 0.05 and 24 <= each[-1] <= 30 for each in spread)
     assert len({each[0] for each in spread}) > 1
+    backoff = Backoff(0.1, 1.0, 3, random=lambda: 0.0)
+    assert delays(backoff, 5) == pytest.approx([0.1, 0.3, 0.9, 1.0, 1.0])
+    backoff.reset()
+    assert delays(backoff, 2) == pytest.approx([0.1, 0.3])
+    chances = iter([0.0, 0.5, 1.0, 1.0])
+    backoff = Backoff(1, 4, 2, 0.25, random=lambda: next(chances))
+    assert delays(backoff, 4) == pytest.approx([1.0, 2 * 0.875, 4 * 0.75, 4 * 0.75])
 
 
 @given(

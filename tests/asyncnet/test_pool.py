@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import gc
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
@@ -89,7 +89,18 @@ async def test_a_timeout_and_close_end_the_wait(way: Way) -> None:
         assert used.closes == 1
 
 
-async def test_healthy_may_be_awaited(way: Way) -> None:
+async def test_healthy_may_be_awaited_and_close_must_not(way: Way) -> None:
+    class Awaited(Item):
+        async def close(self) -> None:  # type: ignore[override]
+            pass
+
+    async def connect(_: Deadline) -> Awaited:
+        return Awaited()
+
+    async with Pool(connect) as pool:
+        with pytest.raises(TypeError, match="must be a plain function"):
+            await pool.acquire().__aenter__()
+        conserved(pool._core())
     answers: list[object] = [True, False, OSError("gone"), ZeroDivisionError("a mistake")]
 
     async def healthy(_: Item) -> bool:
@@ -108,20 +119,6 @@ async def test_healthy_may_be_awaited(way: Way) -> None:
             await pool.acquire().__aenter__()
         assert [seen.index(item) for item in seen] == [0, 0, 2, 3]
         assert all(item.closes == 1 for item in seen)
-        conserved(pool._core())
-
-
-async def test_a_close_that_is_awaited_is_refused(way: Way) -> None:
-    class Awaited(Item):
-        async def close(self) -> None:  # type: ignore[override]
-            pass
-
-    async def connect(_: Deadline) -> Awaited:
-        return Awaited()
-
-    async with Pool(connect) as pool:
-        with pytest.raises(TypeError, match="must be a plain function"):
-            await pool.acquire().__aenter__()
         conserved(pool._core())
 
 
@@ -216,30 +213,3 @@ def test_a_pool_belongs_to_one_loop_and_its_tasks_may_be_dropped(recwarn: pytest
     gc.collect()
     conserved(held._core())
     held.close()
-
-
-def test_the_connect_is_awaited_at_once_for_each_slot() -> None:
-    """A slow connect holds up no other: each has a slot of its own."""
-
-    async def main() -> None:
-        begun = 0
-        both = asyncio.Event()
-
-        async def connect(_: Deadline) -> Item:
-            nonlocal begun
-            begun += 1
-            if begun == 2:
-                both.set()
-            await both.wait()
-            return Item()
-
-        async def use(given: Awaitable[Item]) -> None:
-            await given
-
-        async with Pool(connect, max_size=2) as pool, asyncio.timeout(PATIENCE):
-            managers = [pool.acquire() for _ in range(2)]
-            await asyncio.gather(*(use(manager.__aenter__()) for manager in managers))
-            for manager in managers:
-                await manager.__aexit__(None, None, None)
-
-    asyncio.run(main())
