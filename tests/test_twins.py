@@ -8,7 +8,7 @@ import re
 import pytest
 
 from wireline import asyncnet, net
-from wireline.net import Server, Socket
+from wireline.net import Pool, Server, Socket
 
 # What differs, and why.
 BLOCKING_ONLY = {
@@ -27,10 +27,11 @@ DOORS_DIFFER = {
 RETURNS_DIFFER = {
     "Socket": "AsyncSocket",
     "Iterator": "AsyncIterator",
+    "AbstractContextManager": "AbstractAsyncContextManager",
     "Server": "StartingServer",  # as above
 }
-NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop".split())
-"""The methods of the promises that are plain in both flavours (``lines`` gives an iterator)."""
+NEVER_WAIT = frozenset("try_accept_addr try_recv_line try_send lines close request_stop acquire".split())
+"""The methods of the promises that are plain in both flavours. ``lines`` gives an iterator, ``acquire`` is entered."""
 
 
 def _own(kind: type) -> dict[str, object]:
@@ -64,7 +65,7 @@ def _returned(function: object) -> str:
     return words
 
 
-PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server)]
+PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server), (Pool, asyncnet.Pool)]
 METHODS = [
     (
         f"{ours.__name__}.{name}",
