@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.pooled import Item, conserved
 from wireline import ClosedError
 from wireline._pool import Claim, PoolCore, PoolLimits
+
+MOSTLY = st.sampled_from([True, True, True, False])
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -31,11 +34,17 @@ class PoolMachine(RuleBasedStateMachine):
         self.waiting: list[Claim[Item]] = []
         self.held: dict[int, tuple[Claim[Item], Item]] = {}
         self.items: list[Item] = []
+        self.made_at: dict[Item, float] = {}
+        self.idle_since: dict[Item, float] = {}
+        self.served = 0
         self.woken: set[int] = set()
 
     def _choose(self, claim: Claim[Item], *, works: bool) -> None:
+        limits = self.core._limits
         while (item := self.core.candidate(claim)) is not None:
             assert not item.is_closed
+            assert self.now - self.made_at[item] < 20
+            assert limits.idle_timeout is None or self.now - self.idle_since[item] < limits.idle_timeout
             if works:
                 self.core.accept(claim)
                 break
@@ -44,9 +53,11 @@ class PoolMachine(RuleBasedStateMachine):
         else:
             item = Item(len(self.items))
             self.items.append(item)
+            self.made_at[item] = self.now
             self.core.fill(claim, item)
         assert item not in [other for _, other in self.held.values()], "two have the same item"
-        self.held[id(claim)] = claim, item
+        self.served += 1
+        self.held[self.served] = claim, item
 
     def _serve(self, *, works: bool) -> None:
         """Let those who were woken look, until none is left."""
@@ -65,7 +76,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(works=st.booleans())
     def acquire(self, works: bool) -> None:
         claim = Claim(self.core)
-        free = len(self.held) < self.core._limits.max_size
+        free = len(self.held) < self.core._limits.max_size and not self.waiting
         taken = self.core.try_take(claim)
         assert taken is free
         if taken:
@@ -77,15 +88,23 @@ class PoolMachine(RuleBasedStateMachine):
         self.waiting.append(claim)
 
     @precondition(lambda self: self.held)
-    @rule(data=st.data(), reusable=st.booleans(), works=st.booleans(), closes=st.booleans())
-    def release(self, data: st.DataObject, reusable: bool, works: bool, closes: bool) -> None:
+    @rule(
+        data=st.data(),
+        reusable=MOSTLY,
+        works=MOSTLY,
+        closes=MOSTLY.map(operator.not_),
+        at_once=st.booleans(),
+    )
+    def release(self, data: st.DataObject, reusable: bool, works: bool, closes: bool, at_once: bool) -> None:
         claim, item = self.held.pop(data.draw(st.sampled_from(sorted(self.held))))
         if closes:
             item.close()
+        self.idle_since[item] = self.now
         self.core.release(claim, reusable=reusable)
         if not reusable or self.core.closed or closes:
             assert item.closes == 1
-        self._serve(works=works)
+        if at_once:
+            self._serve(works=works)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), works=st.booleans())
@@ -106,10 +125,15 @@ class PoolMachine(RuleBasedStateMachine):
         del claim
         self._serve(works=works)
 
+    @rule(works=st.booleans())
+    def serve(self, works: bool) -> None:
+        self._serve(works=works)
+
     @rule(seconds=st.sampled_from([0.5, 3.0, 30.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds
 
+    @precondition(lambda self: self.served > 4)
     @rule()
     def close(self) -> None:
         self.core.close()
@@ -136,10 +160,11 @@ class PoolMachine(RuleBasedStateMachine):
         assert stats.created == len(self.items)
         assert all(item.closes <= 1 for item in self.items)
         assert sum(not item.is_closed for item in self.items) == stats.size
-        assert not self.waiting or stats.in_use == limits.max_size, "one waits although a slot is free"
+        if self.waiting and stats.in_use < limits.max_size:
+            assert id(self.waiting[0]) in self.woken, "one sleeps although a slot is free"
 
 
-PoolMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+PoolMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 TestPoolMachine = PoolMachine.TestCase
 
 
@@ -170,6 +195,43 @@ def test_thousands_wait_and_leave_in_any_order_at_the_same_cost() -> None:
     assert woken == [2001]
     claims.clear()
     conserved(core)
+
+
+def test_the_first_who_waits_wakes_the_second_if_there_are_two_slots() -> None:
+    core = make_core(2)
+    holders, waiting = [Claim(core) for _ in range(2)], [Claim(core) for _ in range(2)]
+    assert all(map(core.try_take, holders))
+    woken: list[int] = []
+    for number, claim in enumerate(waiting):
+        claim.wake = partial(woken.append, number)
+        core.join(claim)
+    for claim in holders:
+        core.release(claim, reusable=True)
+    assert woken
+    assert set(woken) == {0}
+    assert not core.take(waiting[1])
+    assert core.take(waiting[0])
+    core.leave(waiting[0])
+    assert woken[-1] == 1
+    assert core.take(waiting[1])
+
+
+def test_an_item_that_is_returned_while_another_thread_closes_the_pool_is_closed() -> None:
+    class Slow(Item):
+        def __getattribute__(self, name: str) -> Any:
+            if name == "is_closed" and closing:
+                closing.pop().close()
+            return super().__getattribute__(name)
+
+    core = make_core()
+    closing: list[PoolCore[Item]] = []
+    claim = Claim(core)
+    assert core.try_take(claim)
+    item = Slow()
+    core.fill(claim, item)
+    closing.append(core)
+    core.release(claim, reusable=True)
+    assert (item.closes, core.stats().size, closing) == (1, 0, [])
 
 
 def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_slot(caplog: pytest.LogCaptureFixture) -> None:

@@ -114,7 +114,7 @@ class Slot(Generic[T]):
 
 
 def _no_wake() -> None:
-    """Wake nobody: the claim does not wait."""
+    """Do nothing: the claim does not wait."""
 
 
 class Claim(Generic[T]):
@@ -171,7 +171,7 @@ class PoolCore(Generic[T]):
         return not self._queue and self._take_slot(claim)
 
     def join(self, claim: Claim[T]) -> None:
-        """Put a claim, whose ``wake`` is set, at the end of the queue; ``leave`` is due in any case."""
+        """Put a claim, whose ``wake`` is set, at the end of the queue; ``leave`` or ``abandon`` is due."""
         self._queue[claim.key] = weakref.ref(claim)
 
     def take(self, claim: Claim[T]) -> bool:
@@ -185,7 +185,7 @@ class PoolCore(Generic[T]):
         return self._first() is claim and self._take_slot(claim)
 
     def leave(self, claim: Claim[T]) -> None:
-        """Take a claim out of the queue, with a slot or without."""
+        """Take a claim that has its slot out of the queue; the next may find another slot."""
         self._queue.pop(claim.key, None)
         self._wake_next()
 
@@ -231,7 +231,7 @@ class PoolCore(Generic[T]):
         self._close_item(claim.slots[-1])
         if _move(self._idle.pop, claim.slots):
             _move(partial(claim.slots.pop, 0), self._vacant)
-            self._wake_next()
+            self._wake_next()  # it may have looked when both were here
 
     def fill(self, claim: Claim[T], item: T) -> None:
         """Keep a connection that was made for a claim.

@@ -14,7 +14,7 @@ from wireline._server_common import check_callback
 from wireline.asyncnet._port import UNBOUND, running_port
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier
-from wireline.errors import SocketTimeout
+from wireline.errors import BusyError, SocketTimeout
 from wireline.options import SocketFlag
 from wireline.timing import FOREVER, Deadline, Timeout
 
@@ -142,16 +142,14 @@ class _Acquired(Generic[T]):
         seconds = deadline.remaining()
         notifier = Notifier(self._pool._port)
         claim.wake = notifier.notify_threadsafe
-        try:
-            core.join(claim)
-            while not core.take(claim):
-                remaining = deadline.remaining()
-                if not remaining:
-                    core.timeouts += 1
-                    raise SocketTimeout("acquire", seconds)
-                await notifier.wait(None if remaining > FOREVER else notifier.port.time() + remaining)
-        finally:
-            core.leave(claim)
+        core.join(claim)
+        while not core.take(claim):
+            remaining = deadline.remaining()
+            if not remaining:
+                core.timeouts += 1
+                raise SocketTimeout("acquire", seconds)
+            await notifier.wait(None if remaining > FOREVER else notifier.port.time() + remaining)
+        core.leave(claim)
 
     async def _choose(self, core: PoolCore[T], claim: Claim[T], deadline: Deadline) -> T:
         while (item := core.candidate(claim)) is not None:
@@ -179,10 +177,10 @@ async def _has_nothing_to_read(item: object) -> bool:
     """Whether a connection is open, its peer too, and no data has arrived that no request has asked for."""
     if not isinstance(item, AsyncSocket):
         return not is_closed(item)
-    if item.is_closed or item.has_data_buffered:
-        return False
     try:
         await item.recv_some(1, 0, SocketFlag.PEEK)
     except SocketTimeout:
         return True
+    except BusyError:  # the block has left a reader behind
+        return False
     return False

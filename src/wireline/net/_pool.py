@@ -11,7 +11,7 @@ from typing import Generic, Self
 from wireline._core.deadline import check_timeout
 from wireline._pool import BasePool, Claim, PoolCore, PoolLimits, T, is_closed
 from wireline._server_common import check_callback
-from wireline.errors import SocketTimeout
+from wireline.errors import BusyError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.options import SocketFlag
 from wireline.timing import Deadline, Timeout
@@ -125,16 +125,14 @@ class _Acquired(Generic[T]):
         seconds = deadline.remaining()
         bell = _Bell()
         claim.wake = bell.ring
-        try:
-            core.join(claim)
-            while not core.take(claim):
-                remaining = deadline.remaining()
-                if not remaining:
-                    core.timeouts += 1
-                    raise SocketTimeout("acquire", seconds)
-                bell.wait(remaining)
-        finally:
-            core.leave(claim)
+        core.join(claim)
+        while not core.take(claim):
+            remaining = deadline.remaining()
+            if not remaining:
+                core.timeouts += 1
+                raise SocketTimeout("acquire", seconds)
+            bell.wait(remaining)
+        core.leave(claim)
 
     def _choose(self, core: PoolCore[T], claim: Claim[T], deadline: Deadline) -> T:
         while (item := core.candidate(claim)) is not None:
@@ -177,10 +175,10 @@ def _has_nothing_to_read(item: object) -> bool:
     """Whether a connection is open, its peer too, and no data has arrived that no request has asked for."""
     if not isinstance(item, Socket):
         return not is_closed(item)
-    if item.is_closed or item.has_data_buffered:
-        return False
     try:
         item.recv_some(1, 0, SocketFlag.PEEK)
     except SocketTimeout:
         return True
+    except BusyError:  # the block has left a reader behind
+        return False
     return False
