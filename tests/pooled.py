@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from operator import length_hint
 from typing import Any
 
 from wireline._pool import PoolCore
@@ -36,4 +37,4 @@ def conserved(core: PoolCore[Any], *, in_use: int = 0) -> None:
     gc.collect()
     stats = core.stats()
     assert (stats.in_use, stats.waiting) == (in_use, 0), stats
-    assert len(core._idle) + len(core._vacant) + in_use == core._limits.max_size
+    assert len(core._idle) + len(core._vacant) + length_hint(core._unmade) + in_use == core._limits.max_size

@@ -1,9 +1,9 @@
 """The part of a pool that never waits: which caller is next, which item is used again, and what is counted.
 
-Theory of operation. A pool has ``max_size`` slots, no more and no less. Each is in one place: among the idle ones (with
-an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. A slot moves by one operation of C,
-so an exception of a signal handler finds it in one place or the other. There is no lock, so that a signal handler, a
-finalizer and other threads may use the pool at any moment.
+Theory of operation. A pool makes ``max_size`` slots at most, and keeps them. Each is in one place: among the idle ones
+(with an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. A slot is made and moved by one
+operation of C, so an exception of a signal handler finds it in one place or the other. There is no lock, so that a
+signal handler, a finalizer and other threads may use the pool at any moment.
 
 A caller that finds no slot, or others that wait, joins the queue *before* it looks for a slot, and a slot is put back
 *before* its giver looks at the queue: one of the two sees the other. Only the first in the queue may take a slot, also
@@ -21,7 +21,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, repeat, starmap
+from operator import length_hint
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from wireline._os.process import process
@@ -57,7 +58,7 @@ class PoolStats:
         waiting: calls of ``acquire`` that wait for a connection to be returned.
         created: connections that were made.
         reused: calls of ``acquire`` that got a connection which was made before.
-        discarded: connections that the pool has closed.
+        discarded: connections that were closed, by the pool or by a block.
         timeouts: calls of ``acquire`` that ended because no connection was returned in time.
     """
 
@@ -106,11 +107,9 @@ class Slot(Generic[T]):
         made_at, idle_since: moments on the pool's clock.
     """
 
-    __slots__ = ("idle_since", "item", "made_at")
-
-    def __init__(self) -> None:
-        self.item: T | None = None
-        self.made_at = self.idle_since = 0.0
+    # No `__init__`: it is made by C alone.
+    item: T | None = None
+    made_at = idle_since = 0.0
 
 
 def _no_wake() -> None:
@@ -152,7 +151,9 @@ class PoolCore(Generic[T]):
         self._clock = clock
         self._epoch = process.epoch
         self._idle: deque[Slot[T]] = deque()  # the last one returned is at the right end, and used first
-        self._vacant: deque[Slot[T]] = deque(Slot() for _ in range(limits.max_size))
+        self._vacant: deque[Slot[T]] = deque()
+        self._unmade = repeat((), limits.max_size)  # the arguments of slots that were not needed yet
+        self._make_slot: Callable[[], Slot[T]] = starmap(Slot, self._unmade).__next__
         self._queue: OrderedDict[object, weakref.ref[Claim[T]]] = OrderedDict()
         self.closed = False
         # `+=` on an attribute is not interrupted by another thread of CPython; if it were, a count would be lost.
@@ -190,7 +191,11 @@ class PoolCore(Generic[T]):
         self._wake_next()
 
     def _take_slot(self, claim: Claim[T]) -> bool:
-        return _move(self._idle.pop, claim.slots) or _move(self._vacant.pop, claim.slots)
+        for source in (self._idle.pop, self._vacant.pop, self._make_slot):
+            _move(source, claim.slots)
+            if claim.slots:
+                return True
+        return False
 
     def _first(self) -> Claim[T] | None:
         while True:
@@ -206,7 +211,7 @@ class PoolCore(Generic[T]):
             self._queue.pop(key, None)  # its finalizer was interrupted
 
     def _wake_next(self) -> None:
-        if self._queue and (self._idle or self._vacant):
+        if self._queue and (self._idle or self._vacant or length_hint(self._unmade)):
             claim = self._first()
             if claim is not None:
                 claim.wake()
@@ -229,7 +234,8 @@ class PoolCore(Generic[T]):
     def reject(self, claim: Claim[T]) -> None:
         """Close the item of a claim; the claim gets the next idle one, or keeps the vacant slot."""
         self._close_item(claim.slots[-1])
-        if _move(self._idle.pop, claim.slots):
+        _move(self._idle.pop, claim.slots)
+        if len(claim.slots) > 1:
             _move(partial(claim.slots.pop, 0), self._vacant)
             self._wake_next()  # it may have looked when both were here
 
@@ -254,16 +260,24 @@ class PoolCore(Generic[T]):
             slot.idle_since = now
             if not self._is_too_old(slot) and self._epoch is process.epoch:
                 _move(claim.slots.pop, self._idle)
-                self._close_surplus(claim)
+                if self.closed:  # by another thread, which may not have seen the item
+                    self.close()
         self.abandon(claim)
 
     def abandon(self, claim: Claim[T]) -> None:
         """End a claim: close its items, free its slots, wake the next. At any bytecode, in any thread, repeatedly."""
         self._queue.pop(claim.key, None)
+        self._vacate(claim)
+        self._wake_next()
+        # What is idle is for the calls that wait; only what none of them needs is too much.
+        while not self._queue and self._has_surplus():
+            _move(self._idle.popleft, claim.slots)
+            self._vacate(claim)
+
+    def _vacate(self, claim: Claim[T]) -> None:
         while claim.slots:
             self._close_item(claim.slots[-1])
             _move(claim.slots.pop, self._vacant)
-        self._wake_next()
 
     def close(self) -> None:
         """Close the idle items, and wake the claims that wait."""
@@ -272,12 +286,13 @@ class PoolCore(Generic[T]):
             if (waiting := reference()) is not None:
                 waiting.wake()
         claim = Claim(self)
-        while _move(self._idle.pop, claim.slots):
-            self.abandon(claim)
+        while self._idle:
+            _move(self._idle.pop, claim.slots)
+            self._vacate(claim)
 
     def stats(self) -> PoolStats:
         """Count. While other threads use the pool, the numbers are of slightly different moments."""
-        size = self._limits.max_size - len(self._vacant)
+        size = self._limits.max_size - length_hint(self._unmade) - len(self._vacant)
         idle = len(self._idle)
         return PoolStats(
             size=size,
@@ -290,14 +305,8 @@ class PoolCore(Generic[T]):
             timeouts=self.timeouts,
         )
 
-    def _close_surplus(self, claim: Claim[T]) -> None:
-        """After an item was returned: close the oldest idle ones, if they are too many or too old."""
-        if self.closed:  # by another thread, which may not have seen the item
-            self.close()
-        while self._has_surplus() and _move(self._idle.popleft, claim.slots):
-            self.abandon(claim)
-
     def _has_surplus(self) -> bool:
+        """Whether the idle items are too many, or the oldest is too old."""
         try:
             return len(self._idle) > self._limits.max_idle or self._is_too_old(self._idle[0])
         except IndexError:
@@ -336,13 +345,12 @@ class PoolCore(Generic[T]):
                 drop_inherited(item)
 
 
-def _move(source: Callable[[], Slot[T]], target: list[Slot[T]] | deque[Slot[T]]) -> bool:
-    """Move the slot that ``source``, a function of C, removes; False if there is none. One operation of C."""
+def _move(source: Callable[[], Slot[T]], target: list[Slot[T]] | deque[Slot[T]]) -> None:
+    """Move the slot that ``source``, a function of C, gives out, if there is one: one operation of C."""
     try:
         target.extend(islice(iter(source, None), 1))
     except IndexError:
-        return False
-    return True
+        pass  # there is none
 
 
 def is_closed(item: object) -> bool:

@@ -82,7 +82,7 @@ class Pool(BasePool[T]):
             TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         check_timeout(timeout)
-        return _Acquired(self, timeout)
+        return _Acquired(self, self._core, timeout)
 
     def _enter_loop(self) -> None:
         """Belong to the running loop.
@@ -108,10 +108,11 @@ class Pool(BasePool[T]):
 class _Acquired(Generic[T]):
     """The context manager of one ``acquire``."""
 
-    __slots__ = ("_claim", "_pool", "_timeout")
+    __slots__ = ("_claim", "_find_core", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool[T], timeout: Timeout) -> None:
+    def __init__(self, pool: Pool[T], find_core: Callable[[], PoolCore[T]], timeout: Timeout) -> None:
         self._pool = pool
+        self._find_core = find_core
         self._timeout = timeout
         self._claim: Claim[T] | None = None
 
@@ -120,7 +121,7 @@ class _Acquired(Generic[T]):
             raise RuntimeError("acquire: this context manager has been entered already")
         deadline = Deadline(self._timeout)
         self._pool._enter_loop()
-        core = self._pool._core()
+        core = self._find_core()
         claim = self._claim = Claim(core)
         try:
             if not core.try_take(claim):

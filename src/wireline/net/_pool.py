@@ -78,7 +78,7 @@ class Pool(BasePool[T]):
             TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         check_timeout(timeout)
-        return _Acquired(self, timeout)
+        return _Acquired(self, self._core, timeout)
 
     def __enter__(self) -> Self:
         return self
@@ -92,10 +92,11 @@ class Pool(BasePool[T]):
 class _Acquired(Generic[T]):
     """The context manager of one ``acquire``."""
 
-    __slots__ = ("_claim", "_pool", "_timeout")
+    __slots__ = ("_claim", "_find_core", "_pool", "_timeout")
 
-    def __init__(self, pool: Pool[T], timeout: Timeout) -> None:
+    def __init__(self, pool: Pool[T], find_core: Callable[[], PoolCore[T]], timeout: Timeout) -> None:
         self._pool = pool
+        self._find_core = find_core
         self._timeout = timeout
         self._claim: Claim[T] | None = None
 
@@ -103,7 +104,7 @@ class _Acquired(Generic[T]):
         if self._claim is not None:
             raise RuntimeError("acquire: this context manager has been entered already")
         deadline = Deadline(self._timeout)
-        core = self._pool._core()
+        core = self._find_core()
         claim = self._claim = Claim(core)
         try:
             if not core.try_take(claim):
