@@ -33,7 +33,7 @@ class Item:
 
 
 def conserved(core: PoolCore[Any], *, in_use: int = 0) -> None:
-    """Fail unless every slot is there, nothing waits and no other item is in use."""
+    """Fail unless every entry is there, nothing waits and no other item is in use."""
     gc.collect()
     stats = core.stats()
     assert (stats.in_use, stats.waiting) == (in_use, 0), stats

@@ -161,7 +161,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(item.closes <= 1 for item in self.items)
         assert sum(not item.is_closed for item in self.items) == stats.size
         if self.waiting and stats.in_use < limits.max_size:
-            assert id(self.waiting[0]) in self.woken, "one sleeps although a slot is free"
+            assert id(self.waiting[0]) in self.woken, "one sleeps although an entry is free"
 
 
 PoolMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
@@ -197,7 +197,7 @@ def test_thousands_wait_and_leave_in_any_order_at_the_same_cost() -> None:
     conserved(core)
 
 
-def test_the_first_who_waits_wakes_the_second_if_there_are_two_slots() -> None:
+def test_the_first_who_waits_wakes_the_second_if_there_are_two_entries() -> None:
     core = make_core(2)
     holders, waiting = [Claim(core) for _ in range(2)], [Claim(core) for _ in range(2)]
     assert all(map(core.try_take, holders))
@@ -234,7 +234,7 @@ def test_an_item_that_is_returned_while_another_thread_closes_the_pool_is_closed
     assert (item.closes, core.stats().size, closing) == (1, 0, [])
 
 
-def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_slot(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_entry(caplog: pytest.LogCaptureFixture) -> None:
     class Stuck(Item):
         def close(self) -> None:
             raise ValueError("stuck")

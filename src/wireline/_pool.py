@@ -1,12 +1,12 @@
 """The part of a pool that never waits: which caller is next, which item is used again, and what is counted.
 
-Theory of operation. A pool makes ``max_size`` slots at most, and keeps them. Each is in one place: among the idle ones
-(with an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. A slot is made and moved by one
-operation of C, so an exception of a signal handler finds it in one place or the other. There is no lock, so that a
+Theory of operation. A pool makes ``max_size`` entries at most, and keeps them. Each is in one place: among the idle ones
+(with an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. An entry is made and moved by
+one operation of C, so an exception of a signal handler finds it in one place or the other. There is no lock, so that a
 signal handler, a finalizer and other threads may use the pool at any moment.
 
-A caller that finds no slot, or others that wait, joins the queue *before* it looks for a slot, and a slot is put back
-*before* its giver looks at the queue: one of the two sees the other. Only the first in the queue may take a slot, also
+A caller that finds no entry, or others that wait, joins the queue *before* it looks for an entry, and an entry is put
+back *before* the queue is looked at: one of the two sees the other. Only the first in the queue may take an entry, also
 against callers that are not in it. The queue refers to a claim weakly. A claim that an exception has left behind is
 dropped with the frames of its call; its finalizer gives back what it has, and wakes the next.
 """
@@ -99,7 +99,7 @@ class PoolLimits(NamedTuple):
         return cls(max_size, max_idle, idle_timeout, check_seconds("max_lifetime", max_lifetime))
 
 
-class Slot(Generic[T]):
+class PoolEntry(Generic[T]):
     """The permission to have one connection, and that connection.
 
     Attributes:
@@ -117,19 +117,19 @@ def _no_wake() -> None:
 
 
 class Claim(Generic[T]):
-    """One call of ``acquire``: its place in the queue, and then its slot.
+    """One call of ``acquire``: its place in the queue, and then its entry.
 
     Attributes:
-        slots: the slot; for a moment, two.
-        wake: called when a slot may be free, or the pool is closed. From any thread.
+        entries: the entry; for a moment, two.
+        wake: called when an entry may be free, or the pool is closed. From any thread.
         key: stands for it in the queue. (Before its finalizer runs, the references to it may be dead.)
     """
 
-    __slots__ = ("__weakref__", "core", "key", "slots", "wake")
+    __slots__ = ("__weakref__", "core", "key", "entries", "wake")
 
     def __init__(self, core: PoolCore[T]) -> None:
         self.core = core
-        self.slots: list[Slot[T]] = []
+        self.entries: list[PoolEntry[T]] = []
         self.wake: Callable[[], object] = _no_wake
         self.key = object()  # the last: see `__del__`
 
@@ -139,7 +139,7 @@ class Claim(Generic[T]):
 
 
 class PoolCore(Generic[T]):
-    """The slots and the queue of one pool in one process.
+    """The entries and the queue of one pool in one process.
 
     Attributes:
         closed: every item is closed when it is returned, and no more are given out.
@@ -150,10 +150,10 @@ class PoolCore(Generic[T]):
         self._limits = limits
         self._clock = clock
         self._epoch = process.epoch
-        self._idle: deque[Slot[T]] = deque()  # the last one returned is at the right end, and used first
-        self._vacant: deque[Slot[T]] = deque()
-        self._unmade = repeat((), limits.max_size)  # the arguments of slots that were not needed yet
-        self._make_slot: Callable[[], Slot[T]] = starmap(Slot, self._unmade).__next__
+        self._idle: deque[PoolEntry[T]] = deque()  # the last one returned is at the right end, and used first
+        self._vacant: deque[PoolEntry[T]] = deque()
+        self._unmade = repeat((), limits.max_size)  # the arguments of entries that were not needed yet
+        self._make_entry: Callable[[], PoolEntry[T]] = starmap(PoolEntry, self._unmade).__next__
         self._queue: OrderedDict[object, weakref.ref[Claim[T]]] = OrderedDict()
         self.closed = False
         # `+=` on an attribute is not interrupted by another thread of CPython; if it were, a count would be lost.
@@ -162,38 +162,38 @@ class PoolCore(Generic[T]):
     # Who is next.
 
     def try_take(self, claim: Claim[T]) -> bool:
-        """Give a claim a slot that is free, unless others wait.
+        """Give a claim an entry that is free, unless others wait.
 
         Raises:
             ClosedError: the pool is closed.
         """
         if self.closed:
             raise ClosedError("acquire: the pool is closed")
-        return not self._queue and self._take_slot(claim)
+        return not self._queue and self._take_entry(claim)
 
     def join(self, claim: Claim[T]) -> None:
         """Put a claim, whose ``wake`` is set, at the end of the queue; ``leave`` or ``abandon`` is due."""
         self._queue[claim.key] = weakref.ref(claim)
 
     def take(self, claim: Claim[T]) -> bool:
-        """Give a claim in the queue a slot, if it is the first and one is free.
+        """Give a claim in the queue an entry, if it is the first and one is free.
 
         Raises:
             ClosedError: the pool is closed.
         """
         if self.closed:
             raise ClosedError("acquire: the pool was closed while the call waited")
-        return self._first() is claim and self._take_slot(claim)
+        return self._first() is claim and self._take_entry(claim)
 
     def leave(self, claim: Claim[T]) -> None:
-        """Take a claim that has its slot out of the queue; the next may find another slot."""
+        """Take a claim that has its entry out of the queue; the next may find another entry."""
         self._queue.pop(claim.key, None)
         self._wake_next()
 
-    def _take_slot(self, claim: Claim[T]) -> bool:
-        for source in (self._idle.pop, self._vacant.pop, self._make_slot):
-            _move(source, claim.slots)
-            if claim.slots:
+    def _take_entry(self, claim: Claim[T]) -> bool:
+        for source in (self._idle.pop, self._vacant.pop, self._make_entry):
+            _move(source, claim.entries)
+            if claim.entries:
                 return True
         return False
 
@@ -219,11 +219,11 @@ class PoolCore(Generic[T]):
     # Which item is used again.
 
     def candidate(self, claim: Claim[T]) -> T | None:
-        """Return the item that a claim got with its slot; None if a connection has to be made.
+        """Return the item that a claim got with its entry; None if a connection has to be made.
 
         Items that are too old are closed. The caller checks whether the item still works: ``accept`` or ``reject``.
         """
-        while (item := claim.slots[-1].item) is not None and self._is_too_old(claim.slots[-1]):
+        while (item := claim.entries[-1].item) is not None and self._is_too_old(claim.entries[-1]):
             self.reject(claim)
         return item
 
@@ -232,11 +232,11 @@ class PoolCore(Generic[T]):
         self._reused += 1
 
     def reject(self, claim: Claim[T]) -> None:
-        """Close the item of a claim; the claim gets the next idle one, or keeps the vacant slot."""
-        self._close_item(claim.slots[-1])
-        _move(self._idle.pop, claim.slots)
-        if len(claim.slots) > 1:
-            _move(partial(claim.slots.pop, 0), self._vacant)
+        """Close the item of a claim; the claim gets the next idle one, or keeps the vacant entry."""
+        self._close_item(claim.entries[-1])
+        _move(self._idle.pop, claim.entries)
+        if len(claim.entries) > 1:
+            _move(partial(claim.entries.pop, 0), self._vacant)
             self._wake_next()  # it may have looked when both were here
 
     def fill(self, claim: Claim[T], item: T) -> None:
@@ -247,37 +247,37 @@ class PoolCore(Generic[T]):
         """
         if not callable(getattr(item, "close", None)):
             raise TypeError(f"connect must return an object with a close method, got {item!r}")
-        slot = claim.slots[-1]
-        slot.made_at = self._clock()
-        slot.item = item
+        entry = claim.entries[-1]
+        entry.made_at = self._clock()
+        entry.item = item
         self._created += 1
 
     def release(self, claim: Claim[T], *, reusable: bool) -> None:
-        """Take back the slot of a claim, with the item if it can be used again; else close the item."""
-        slot = claim.slots[-1]
+        """Take back the entry of a claim, with the item if it can be used again; else close the item."""
+        entry = claim.entries[-1]
         now = self._clock()
-        if reusable and not self.closed and slot.item is not None and not is_closed(slot.item):
-            slot.idle_since = now
-            if not self._is_too_old(slot) and self._epoch is process.epoch:
-                _move(claim.slots.pop, self._idle)
+        if reusable and not self.closed and entry.item is not None and not is_closed(entry.item):
+            entry.idle_since = now
+            if not self._is_too_old(entry) and self._epoch is process.epoch:
+                _move(claim.entries.pop, self._idle)
                 if self.closed:  # by another thread, which may not have seen the item
                     self.close()
         self.abandon(claim)
 
     def abandon(self, claim: Claim[T]) -> None:
-        """End a claim: close its items, free its slots, wake the next. At any bytecode, in any thread, repeatedly."""
+        """End a claim: close its items, free its entries, wake the next. At any bytecode, in any thread, repeatedly."""
         self._queue.pop(claim.key, None)
         self._vacate(claim)
         self._wake_next()
         # What is idle is for the calls that wait; only what none of them needs is too much.
         while not self._queue and self._has_surplus():
-            _move(self._idle.popleft, claim.slots)
+            _move(self._idle.popleft, claim.entries)
             self._vacate(claim)
 
     def _vacate(self, claim: Claim[T]) -> None:
-        while claim.slots:
-            self._close_item(claim.slots[-1])
-            _move(claim.slots.pop, self._vacant)
+        while claim.entries:
+            self._close_item(claim.entries[-1])
+            _move(claim.entries.pop, self._vacant)
 
     def close(self) -> None:
         """Close the idle items, and wake the claims that wait."""
@@ -287,7 +287,7 @@ class PoolCore(Generic[T]):
                 waiting.wake()
         claim = Claim(self)
         while self._idle:
-            _move(self._idle.pop, claim.slots)
+            _move(self._idle.pop, claim.entries)
             self._vacate(claim)
 
     def stats(self) -> PoolStats:
@@ -312,15 +312,15 @@ class PoolCore(Generic[T]):
         except IndexError:
             return False
 
-    def _is_too_old(self, slot: Slot[T]) -> bool:
+    def _is_too_old(self, entry: PoolEntry[T]) -> bool:
         _, _, idle_timeout, max_lifetime = self._limits
         now = self._clock()
-        return (idle_timeout is not None and now - slot.idle_since >= idle_timeout) or (
-            max_lifetime is not None and now - slot.made_at >= max_lifetime
+        return (idle_timeout is not None and now - entry.idle_since >= idle_timeout) or (
+            max_lifetime is not None and now - entry.made_at >= max_lifetime
         )
 
-    def _close_item(self, slot: Slot[T]) -> None:
-        item = slot.item
+    def _close_item(self, entry: PoolEntry[T]) -> None:
+        item = entry.item
         if item is None:
             return
         try:
@@ -331,7 +331,7 @@ class PoolCore(Generic[T]):
         except Exception:
             log.exception("a connection of a pool could not be closed")
         finally:
-            slot.item = None
+            entry.item = None
             self._discarded += 1
 
     # After a fork.
@@ -345,8 +345,8 @@ class PoolCore(Generic[T]):
                 drop_inherited(item)
 
 
-def _move(source: Callable[[], Slot[T]], target: list[Slot[T]] | deque[Slot[T]]) -> None:
-    """Move the slot that ``source``, a function of C, gives out, if there is one: one operation of C."""
+def _move(source: Callable[[], PoolEntry[T]], target: list[PoolEntry[T]] | deque[PoolEntry[T]]) -> None:
+    """Move the entry that ``source``, a function of C, gives out, if there is one: one operation of C."""
     try:
         target.extend(islice(iter(source, None), 1))
     except IndexError:

@@ -157,7 +157,7 @@ def test_one_deadline_is_for_the_wait_and_the_connect() -> None:
         assert (pool.stats.timeouts, pool.stats.waiting) == (3, 0)
 
 
-def test_the_slot_of_a_connect_that_fails_goes_to_the_next() -> None:
+def test_the_entry_of_a_connect_that_fails_goes_to_the_next() -> None:
     begun, fail = threading.Event(), threading.Event()
     made = []
 
@@ -249,7 +249,7 @@ def test_a_pool_that_is_forgotten_warns_and_closes() -> None:
 
 @pytest.mark.stress
 def test_threads_that_fail_give_up_and_take_turns_lose_nothing() -> None:
-    """Two never have one connection, and all slots are there at the end."""
+    """Two never have one connection, and all entries are there at the end."""
     problems: list[object] = []
     chance = random.Random(5)
     stop = time.monotonic() + 1.5
@@ -315,7 +315,7 @@ def interruptions(act: Callable[[], object], check: Callable[[], object]) -> int
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="slow where the instructions are traced")
-def test_P5_an_exception_of_a_signal_handler_loses_no_slot() -> None:
+def test_P5_an_exception_of_a_signal_handler_loses_no_entry() -> None:
     pool = Pool(make, max_size=1, healthy=lambda item: item.name is None)
 
     def act() -> None:
