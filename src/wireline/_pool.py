@@ -1,9 +1,9 @@
 """The part of a pool that never waits: which caller is next, which item is used again, and what is counted.
 
-Theory of operation. A pool makes ``max_size`` entries at most, and keeps them. Each is in one place: among the idle ones
-(with an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. An entry is made and moved by
-one operation of C, so an exception of a signal handler finds it in one place or the other. There is no lock, so that a
-signal handler, a finalizer and other threads may use the pool at any moment.
+Theory of operation. A pool makes ``max_size`` entries at most, and keeps them. Each is in one place: among the idle
+ones (with an item), among the vacant ones, or with the ``Claim`` of one call of ``acquire``. An entry is made and
+moved by one operation of C, so an exception of a signal handler finds it in one place or the other. There is no lock,
+so that a signal handler, a finalizer and other threads may use the pool at any moment.
 
 A caller that finds no entry, or others that wait, joins the queue *before* it looks for an entry, and an entry is put
 back *before* the queue is looked at: one of the two sees the other. Only the first in the queue may take an entry, also
@@ -125,7 +125,7 @@ class Claim(Generic[T]):
         key: stands for it in the queue. (Before its finalizer runs, the references to it may be dead.)
     """
 
-    __slots__ = ("__weakref__", "core", "key", "entries", "wake")
+    __slots__ = ("__weakref__", "core", "entries", "key", "wake")
 
     def __init__(self, core: PoolCore[T]) -> None:
         self.core = core
