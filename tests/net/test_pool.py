@@ -154,6 +154,7 @@ def test_one_deadline_is_for_the_wait_and_the_connect() -> None:
                 pass
             assert caught.value.operation == "acquire"
             assert caught.value.seconds <= 0.02 <= time.monotonic() - began or not caught.value.seconds
+            assert caught.value.seconds == timeout or isinstance(timeout, Deadline)
         assert (pool.stats.timeouts, pool.stats.waiting) == (3, 0)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from wireline import AF_UNIX, Address, ClosedError, SocketFlag, testing
+from wireline import AF_UNIX, Address, ClosedError, Deadline, SocketFlag, SocketTimeout, testing
 from wireline.net import Socket, dial, serve
 from wireline.testing import Faults, TestCA, async_pair, fault_proxy, pair
 from wireline.testing._pairs import Kind
@@ -166,6 +166,8 @@ def test_bad_arguments_of_pair() -> None:
         pair("udp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is for pair"):
         pair("tcp", tls=TestCA().context())
+    with pytest.raises(TypeError, match="seconds is"):
+        pair("tls", timeout="1")  # type: ignore[arg-type]
 
 
 def test_a_failed_handshake_leaves_no_descriptor() -> None:
@@ -173,8 +175,12 @@ def test_a_failed_handshake_leaves_no_descriptor() -> None:
     context = TestCA().context("elsewhere")
     with pytest.raises(OSError, match="localhost"):
         pair("tls", tls=context)
+    with pytest.raises(SocketTimeout):
+        pair("tls", timeout=Deadline(0))
 
     async def main() -> None:
+        with pytest.raises(SocketTimeout):
+            await async_pair("tls", timeout=0)
         with pytest.raises(OSError, match="localhost"):
             await async_pair("tls", tls=context)
 

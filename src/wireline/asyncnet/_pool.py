@@ -140,13 +140,14 @@ class _Acquired(Generic[T]):
             claim.core.release(claim, reusable=kind is None)
 
     async def _wait(self, core: PoolCore[T], claim: Claim[T], deadline: Deadline) -> None:
-        seconds = deadline.remaining()
+        seconds = check_timeout(self._timeout)
         notifier = Notifier(self._pool._port)
         claim.wake = notifier.notify_threadsafe
         core.join(claim)
         while not core.take(claim):
             remaining = deadline.remaining()
             if not remaining:
+                assert seconds is not None
                 core.timeouts += 1
                 raise SocketTimeout("acquire", seconds)
             await notifier.wait(None if remaining > FOREVER else notifier.port.time() + remaining)

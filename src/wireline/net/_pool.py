@@ -123,13 +123,14 @@ class _Acquired(Generic[T]):
             claim.core.release(claim, reusable=kind is None)
 
     def _wait(self, core: PoolCore[T], claim: Claim[T], deadline: Deadline) -> None:
-        seconds = deadline.remaining()
+        seconds = check_timeout(self._timeout)
         bell = _Bell()
         claim.wake = bell.ring
         core.join(claim)
         while not core.take(claim):
             remaining = deadline.remaining()
             if not remaining:
+                assert seconds is not None
                 core.timeouts += 1
                 raise SocketTimeout("acquire", seconds)
             bell.wait(remaining)

@@ -171,7 +171,7 @@ def _shake_hands(made: Pair, context: SslContext, limit: Deadline) -> None:
 
     def serve() -> None:
         try:
-            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=limit.remaining())
+            context.wrap_connected_socket(made.server, Handshake.AS_SERVER)  # the client has the time limit
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
             failures.append(error)
             # Close the server's end only: the client then fails by the alert or the end of the stream. Closing its own
@@ -196,8 +196,7 @@ async def _shake_hands_async(made: AsyncPair, context: SslContext, limit: Deadli
     from wireline.tls import Handshake
 
     serving = running_tasks().spawn(
-        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=limit.remaining()),
-        "wireline-pair",
+        context.wrap_connected_async(made.server, Handshake.AS_SERVER), "wireline-pair"
     )
     try:
         await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, limit.remaining())
