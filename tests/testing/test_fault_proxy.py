@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +176,31 @@ def test_a_failed_handshake_leaves_no_descriptor() -> None:
     context = TestCA().context("elsewhere")
     with pytest.raises(OSError, match="localhost"):
         pair("tls", tls=context)
-    with pytest.raises(SocketTimeout):
-        pair("tls", timeout=Deadline(0))
 
     async def main() -> None:
-        with pytest.raises(SocketTimeout):
-            await async_pair("tls", timeout=0)
+        with pytest.raises(TypeError, match="seconds is"):
+            await async_pair("tls", timeout="1")  # type: ignore[arg-type]
         with pytest.raises(OSError, match="localhost"):
             await async_pair("tls", tls=context)
 
     asyncio.run(main())
+
+
+def test_the_handshake_of_a_pair_has_a_time_limit(tmp_path: Path) -> None:
+    files = TestCA().write(tmp_path)
+    answer = threading.Event()
+
+    def is_slow(_: object) -> None:
+        answer.wait(0.2)
+
+    context = SslContext(
+        cert_file=files.cert, key_file=files.key, ca_file=files.ca, server_name_callback=is_slow
+    )
+    with pytest.raises(SocketTimeout):
+        pair("tls", tls=context, timeout=Deadline(0.05))
+    answer.set()
+    with pair("tls", tls=context, timeout=None) as (client, _):
+        assert client.got_handshake
 
 
 # Certificates.
