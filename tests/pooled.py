@@ -37,4 +37,5 @@ def conserved(core: PoolCore[Any], *, in_use: int = 0) -> None:
     gc.collect()
     stats = core.stats()
     assert (stats.in_use, stats.waiting) == (in_use, 0), stats
+    assert len(core._watched) == in_use
     assert len(core._idle) + len(core._vacant) + length_hint(core._unmade) + in_use == core._limits.max_size

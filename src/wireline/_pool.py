@@ -7,8 +7,9 @@ so that a signal handler, a finalizer and other threads may use the pool at any 
 
 A caller that finds no entry, or others that wait, joins the queue *before* it looks for an entry, and an entry is put
 back *before* the queue is looked at: one of the two sees the other. Only the first in the queue may take an entry, also
-against callers that are not in it. The queue refers to a claim weakly. A claim that an exception has left behind is
-dropped with the frames of its call; its finalizer gives back what it has, and wakes the next.
+against callers that are not in it. The core refers to a claim weakly. A claim that an exception has left behind is
+dropped with the frames of its call; then the callback of the reference takes back what it had, and wakes the next. It
+is no ``__del__``, which would run after every ``acquire``, and Python swallows what a signal handler raises there.
 """
 
 from __future__ import annotations
@@ -122,20 +123,16 @@ class Claim(Generic[T]):
     Attributes:
         entries: the entry; for a moment, two.
         wake: called when an entry may be free, or the pool is closed. From any thread.
-        key: stands for it in the queue. (Before its finalizer runs, the references to it may be dead.)
+        reference: what the core has of it, until the claim has ended.
     """
 
-    __slots__ = ("__weakref__", "core", "entries", "key", "wake")
+    __slots__ = ("__weakref__", "core", "entries", "reference", "wake")
 
     def __init__(self, core: PoolCore[T]) -> None:
         self.core = core
         self.entries: list[PoolEntry[T]] = []
         self.wake: Callable[[], object] = _no_wake
-        self.key = object()  # the last: see `__del__`
-
-    def __del__(self) -> None:
-        if hasattr(self, "key"):  # else its making was interrupted
-            self.core.abandon(self)
+        self.reference: weakref.ref[Claim[T]] | None = core.watch(self)
 
 
 class PoolCore(Generic[T]):
@@ -154,10 +151,18 @@ class PoolCore(Generic[T]):
         self._vacant: deque[PoolEntry[T]] = deque()
         self._unmade = repeat((), limits.max_size)  # the arguments of entries that were not needed yet
         self._make_entry: Callable[[], PoolEntry[T]] = starmap(PoolEntry, self._unmade).__next__
-        self._queue: OrderedDict[object, weakref.ref[Claim[T]]] = OrderedDict()
+        self._queue: OrderedDict[weakref.ref[Claim[T]] | None, None] = OrderedDict()
+        # The entries of every claim that has not ended.
+        self._watched: dict[weakref.ref[Claim[T]] | None, list[PoolEntry[T]]] = {}
         self.closed = False
         # `+=` on an attribute is not interrupted by another thread of CPython; if it were, a count would be lost.
         self._created = self._reused = self._discarded = self.timeouts = 0
+
+    def watch(self, claim: Claim[T]) -> weakref.ref[Claim[T]]:
+        """Return a reference to a new claim, which is taken back if it is dropped before its end."""
+        reference = weakref.ref(claim, self._on_dropped)
+        self._watched[reference] = claim.entries
+        return reference
 
     # Who is next.
 
@@ -173,7 +178,7 @@ class PoolCore(Generic[T]):
 
     def join(self, claim: Claim[T]) -> None:
         """Put a claim, whose ``wake`` is set, at the end of the queue; ``leave`` or ``abandon`` is due."""
-        self._queue[claim.key] = weakref.ref(claim)
+        self._queue[claim.reference] = None
 
     def take(self, claim: Claim[T]) -> bool:
         """Give a claim in the queue an entry, if it is the first and one is free.
@@ -187,7 +192,7 @@ class PoolCore(Generic[T]):
 
     def leave(self, claim: Claim[T]) -> None:
         """Take a claim that has its entry out of the queue; the next may find another entry."""
-        self._queue.pop(claim.key, None)
+        self._queue.pop(claim.reference, None)
         self._wake_next()
 
     def _take_entry(self, claim: Claim[T]) -> bool:
@@ -200,15 +205,15 @@ class PoolCore(Generic[T]):
     def _first(self) -> Claim[T] | None:
         while True:
             try:
-                key, reference = next(iter(self._queue.items()))
+                reference = next(iter(self._queue))
             except StopIteration:
                 return None
             except RuntimeError:  # another thread has changed the queue meanwhile
                 continue
-            claim = reference()
+            claim = None if reference is None else reference()
             if claim is not None:
                 return claim
-            self._queue.pop(key, None)  # its finalizer was interrupted
+            self._queue.pop(reference, None)  # its callback was interrupted
 
     def _wake_next(self) -> None:
         if self._queue and (self._idle or self._vacant or length_hint(self._unmade)):
@@ -265,30 +270,42 @@ class PoolCore(Generic[T]):
         self.abandon(claim)
 
     def abandon(self, claim: Claim[T]) -> None:
-        """End a claim: close its items, free its entries, wake the next. At any bytecode, in any thread, repeatedly."""
-        self._queue.pop(claim.key, None)
-        self._vacate(claim)
-        self._wake_next()
+        """End a claim: close its items, free its entries, and wake the next."""
+        reference = claim.reference
+        self._take_back(reference, claim.entries)
         # What is idle is for the calls that wait; only what none of them needs is too much.
         while not self._queue and self._has_surplus():
             _move(self._idle.popleft, claim.entries)
-            self._vacate(claim)
+            self._vacate(claim.entries)
+        # Without the reference its callback is not called.
+        self._watched.pop(reference, None)
+        claim.reference = None
 
-    def _vacate(self, claim: Claim[T]) -> None:
-        while claim.entries:
-            self._close_item(claim.entries[-1])
-            _move(claim.entries.pop, self._vacant)
+    def _on_dropped(self, reference: weakref.ref[Claim[T]]) -> None:
+        """End a claim that an exception has left behind. In any thread, at any allocation."""
+        self._take_back(reference, self._watched.pop(reference, []))
+
+    def _take_back(self, reference: weakref.ref[Claim[T]] | None, entries: list[PoolEntry[T]]) -> None:
+        self._queue.pop(reference, None)
+        self._vacate(entries)
+        self._wake_next()
+
+    def _vacate(self, entries: list[PoolEntry[T]]) -> None:
+        while entries:
+            self._close_item(entries[-1])
+            _move(entries.pop, self._vacant)
 
     def close(self) -> None:
         """Close the idle items, and wake the claims that wait."""
         self.closed = True
-        for reference in list(self._queue.values()):
-            if (waiting := reference()) is not None:
+        for reference in list(self._queue):
+            if reference is not None and (waiting := reference()) is not None:
                 waiting.wake()
         claim = Claim(self)
         while self._idle:
             _move(self._idle.pop, claim.entries)
-            self._vacate(claim)
+            self._vacate(claim.entries)
+        self.abandon(claim)
 
     def stats(self) -> PoolStats:
         """Count. While other threads use the pool, the numbers are of slightly different moments."""
@@ -328,8 +345,8 @@ class PoolCore(Generic[T]):
                 drop_inherited(item)
             elif not is_closed(item):
                 item.close()
-        except Exception:
-            log.exception("a connection of a pool could not be closed")
+        except OSError as error:  # any other exception may be a signal handler's
+            log.error("a connection of a pool could not be closed", exc_info=error)
         finally:
             entry.item = None
             self._discarded += 1
