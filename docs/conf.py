@@ -46,9 +46,10 @@ napoleon_use_ivar = True
 # Links into the standard library would need its inventory from the network at every build, so they are plain text.
 # Whatever is ours, though, has to be on a page.
 nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
-# Private types in public signatures, which no program has to name: the methods that a context needs of a socket, and
-# the arguments of classes that the library makes.
+# Private types in public signatures, which no program has to name: the methods that a context needs of a socket, the
+# arguments of classes that the library makes, and a type variable.
 nitpick_ignore = [
+    ("py:class", "wireline._pool.T"),
     ("py:class", "wireline._server_common.HandshakeConfig"),
     ("py:class", "wireline.asyncnet._port.Tasks"),
     ("py:class", "wireline.testing._checks._Runner"),

@@ -611,7 +611,7 @@ FUNCTIONS = {
             "max_connections": bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1),
             "backlog": C_INTS,
             "tls": CONTEXTS,
-            "handshake_timeout": TIMEOUTS,
+            "handshake_timeout": TIMEOUTS + bad(TypeError, wireline.Deadline(1)),
             "on_error": bad(TypeError, 5, "on_error", []),
         },
     ),

@@ -218,7 +218,7 @@ DOORS = {
     "wireline.testing": "docs/reference/testing.md",
 }
 CLASSES = [net.Socket, net.Server, asyncnet.AsyncSocket, asyncnet.Server, tls.SslContext, tls.SessionCache]
-CLASSES += [testing.StreamRelay, testing.TestCA]
+CLASSES += [net.Pool, asyncnet.Pool, testing.StreamRelay, testing.TestCA]
 
 
 def name_of(subject: type) -> str:
@@ -305,7 +305,7 @@ def test_every_diagram_is_on_a_page_and_says_what_it_shows() -> None:
 
 # ------------------------------------------------------------------------------------------------------- promises
 
-PROMISES = {"R": 14, "W": 10, "C": 8, "S": 9, "T": 11, "A": 3, "P": 8}
+PROMISES = {"R": 14, "W": 10, "C": 8, "S": 9, "T": 11, "A": 3, "P": 8, "D": 1}
 """How many there are of each kind."""
 
 NUMBERS = [f"{kind}{number}" for kind, count in PROMISES.items() for number in range(1, count + 1)]

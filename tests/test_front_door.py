@@ -12,7 +12,7 @@ import types
 import pytest
 
 import wireline
-from wireline import _targets, address, errors, options
+from wireline import _targets, address, errors, options, timing
 
 CONTRACT = """
     BUFFER_SIZE MAX_LINE_LENGTH MAX_FRAME_SIZE
@@ -22,12 +22,12 @@ CONTRACT = """
     to_sockaddr from_sockaddr get_primary_ip_addr
     SockOpt SocketFlag ReadLineResult is_disconnection_error
     WirelineError DialError ClosedError BusyError EndOfStreamError LineTooLongError SocketTimeout
-    Frame FrameError FrameTooLongError
+    Frame FrameError FrameTooLongError Backoff Deadline
 """.split()
 OF_THE_CORE = ["Frame"]
 """Names that are defined in modules with names that are not public."""
 
-ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "format_ip", "parse_target"]
+ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "Timeout", "format_ip", "parse_target"]
 
 SOURCE = pathlib.Path(wireline.__file__)
 
@@ -43,7 +43,7 @@ def test_wireline_shows_the_names_in_all_and_no_others() -> None:
 
 
 def test_wireline_shows_every_public_name_of_its_modules() -> None:
-    modules = (_targets, address, errors, options)
+    modules = (_targets, address, errors, options, timing)
     names = [name for module in modules for name in module.__all__]
     assert sorted(wireline.__all__) == sorted([*names, *OF_THE_CORE])
     for module in modules:

@@ -118,6 +118,14 @@ SERVER_METHODS = {
 }
 SERVER_PROPERTIES = {"connections", "local_addr"}
 
+POOL_METHODS = {
+    "__init__": Entry(
+        "connect, *, max_size=10, max_idle=None, idle_timeout=60.0, max_lifetime=None, healthy=None"
+    ),
+    "acquire": Entry("timeout=None"),
+    "close": Entry(""),
+}
+POOL_PROPERTIES = {"stats", "is_closed"}
 TUPLES = {
     "Accepted": ("client", "address"),
     "Datagram": ("data", "address"),
@@ -163,8 +171,9 @@ def test_the_socket_has_every_method_of_the_contract_and_no_other(flavour: Flavo
 
 
 @every_flavour
-def test_the_server_has_every_method_of_the_contract_and_no_other(flavour: Flavour) -> None:
+def test_the_server_and_the_pool_have_every_method_of_the_contract_and_no_other(flavour: Flavour) -> None:
     check_class(flavour.module.Server, SERVER_METHODS, SERVER_PROPERTIES, flavour)
+    check_class(flavour.module.Pool, POOL_METHODS, POOL_PROPERTIES, flavour)
 
 
 @every_flavour
@@ -199,6 +208,8 @@ def test_the_door_shows_these_names(flavour: Flavour) -> None:
         flavour.socket,
         "Server",
         "Handler",
+        "Pool",
+        "PoolStats",
         *FUNCTIONS,
         *TUPLES,
         *flavour.adds,

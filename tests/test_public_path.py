@@ -27,6 +27,7 @@ MODULES = (wireline, net, asyncnet, tls, testing)
 
 SHARED = {
     ("wireline.asyncnet", "Datagram"): "wireline.net",
+    ("wireline.asyncnet", "PoolStats"): "wireline.net",
     ("wireline.asyncnet", "ReceivedInto"): "wireline.net",
     ("wireline.asyncnet", "StopReport"): "wireline.net",
     ("wireline.tls", "AcceptResult"): "wireline",

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from wireline import asyncnet, net
-from wireline.net import Server, Socket
+from wireline.net import Pool, Server, Socket
 
 # What differs, and why.
 BLOCKING_ONLY = {
@@ -27,12 +27,13 @@ DOORS_DIFFER = {
 RETURNS_DIFFER = {
     "Socket": "AsyncSocket",
     "Iterator": "AsyncIterator",
+    "AbstractContextManager": "AbstractAsyncContextManager",
     "Server": "StartingServer",  # as above
 }
 NEVER_WAIT = frozenset(
-    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop".split()
+    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop acquire".split()
 )
-"""The methods that are plain in both flavours (``lines`` and ``frames`` return an iterator)."""
+"""The methods that are plain in both flavours. ``lines`` and ``frames`` return an iterator, ``acquire`` is entered."""
 
 
 def _own(kind: type) -> dict[str, object]:
@@ -66,7 +67,7 @@ def _returned(function: object) -> str:
     return words
 
 
-PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server)]
+PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server), (Pool, asyncnet.Pool)]
 METHODS = [
     (
         f"{ours.__name__}.{name}",

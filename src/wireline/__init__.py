@@ -51,6 +51,9 @@ from wireline.options import ReadLineResult as ReadLineResult
 from wireline.options import SocketFlag as SocketFlag
 from wireline.options import SockOpt as SockOpt
 from wireline.options import is_disconnection_error as is_disconnection_error
+from wireline.timing import Backoff as Backoff
+from wireline.timing import Deadline as Deadline
+from wireline.timing import Timeout as Timeout
 
 __all__ = [
     "AF_INET",
@@ -72,8 +75,10 @@ __all__ = [
     "SOMAXCONN",
     "AcceptResult",
     "Address",
+    "Backoff",
     "BusyError",
     "ClosedError",
+    "Deadline",
     "DialError",
     "EndOfStreamError",
     "Frame",
@@ -87,6 +92,7 @@ __all__ = [
     "SocketFlag",
     "SocketTimeout",
     "Target",
+    "Timeout",
     "WirelineError",
     "format_ip",
     "from_sockaddr",

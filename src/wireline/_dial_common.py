@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import Race
 from wireline._validation import require_context
 from wireline.errors import DialError, SocketTimeout
@@ -51,7 +51,7 @@ def client_tls_core(
     return tls._client_core(name, port, shared=shared)
 
 
-def dial_error(race: Race, target: str, deadline: Deadline | None) -> DialError | SocketTimeout:
+def dial_error(race: Race, target: str, deadline: CallDeadline | None) -> DialError | SocketTimeout:
     """Return the error of a dial that failed: all attempts failed, or the timeout passed before."""
     if race.over or deadline is None:
         return DialError(target, race.attempts)

@@ -8,12 +8,12 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from wireline._core.deadline import check_timeout
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._socket_base import BaseSocket
 from wireline._validation import require_context, require_int
 from wireline.address import IpAddress, check_host, check_port, unix_path
 from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
+from wireline.timing import check_seconds
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
@@ -185,7 +185,7 @@ class HandshakeConfig(NamedTuple):
             TypeError, ValueError: an argument is wrong.
             OSError: the context has no usable certificate.
         """
-        timeout = check_timeout(handshake_timeout)
+        timeout = check_seconds("handshake_timeout", handshake_timeout)
         if tls is None:
             return None
         require_context(tls)

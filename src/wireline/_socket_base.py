@@ -16,7 +16,6 @@ import warnings
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
-from wireline._core.deadline import FOREVER, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._local_end import LocalEnd
 from wireline._os.descriptor import (
@@ -66,6 +65,7 @@ from wireline.options import (
     check_flags,
     is_disconnection_error,
 )
+from wireline.timing import FOREVER, check_seconds
 
 if TYPE_CHECKING:
     import ssl
@@ -697,7 +697,7 @@ class BaseSocket:
         """
         check_flags(flags)
         if linger is not None:
-            seconds = check_timeout(linger)
+            seconds = check_seconds("linger", linger)
             linger = FOREVER if seconds is None else seconds
         first = self._closing.acquire(blocking=False)
         fd, io, local = self._fd, self._io, self._local

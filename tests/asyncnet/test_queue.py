@@ -13,7 +13,7 @@ import pytest
 
 from tests.asyncnet.loops import ALL_WAYS, WAYS, Way, spy, turns
 from wireline import SAFE_DISCONN, ClosedError, SocketTimeout
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.stream import StreamCore
 from wireline.asyncnet import _poller
 from wireline.asyncnet._asyncio import running_port
@@ -63,8 +63,8 @@ def opened() -> Iterator[tuple[OperationQueue, socket.socket, socket.socket]]:
         line.close(ClosedError)
 
 
-def within(seconds: float) -> Deadline:
-    return Deadline(seconds, asyncio.get_running_loop().time())
+def within(seconds: float) -> CallDeadline:
+    return CallDeadline(seconds, asyncio.get_running_loop().time())
 
 
 def waiting(

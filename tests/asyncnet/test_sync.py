@@ -15,7 +15,7 @@ import pytest
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import LOOPBACK, open_descriptors
 from wireline import SocketTimeout
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
 from wireline.asyncnet._asyncio import running_port
@@ -88,7 +88,7 @@ def test_to_notify_when_the_loop_is_closed_does_nothing(way: Way) -> None:
 async def test_a_lookup_that_is_done_is_not_waited_for(way: Way) -> None:
     lookup = Lookup(QUESTION)
     lookup.set_result(FOUND)
-    await wait_for_lookup(lookup, "dial", Deadline(0, 0), Notifier(running_port()))
+    await wait_for_lookup(lookup, "dial", CallDeadline(0, 0), Notifier(running_port()))
 
 
 async def test_a_lookup_is_waited_for_until_it_is_done_in_its_thread(way: Way) -> None:
@@ -107,7 +107,7 @@ async def test_a_lookup_that_takes_too_long_is_left(way: Way) -> None:
     for seconds in (0.0, 0.0004, 0.003, 0.0106):
         notifier = Notifier(running_port())
         with pytest.raises(SocketTimeout) as caught:
-            await wait_for_lookup(lookup, "dial", Deadline(seconds, notifier.port.time()), notifier)
+            await wait_for_lookup(lookup, "dial", CallDeadline(seconds, notifier.port.time()), notifier)
         assert (caught.value.operation, caught.value.seconds) == ("dial", seconds)
     lookup.set_result(FOUND)
     await turns(2)
@@ -117,7 +117,7 @@ async def test_a_lookup_is_left_when_the_notifier_is_used_for_another_reason(way
     lookup = Lookup(QUESTION)
     notifier = Notifier(running_port())
     waiting = asyncio.create_task(
-        wait_for_lookup(lookup, "dial", Deadline(50, notifier.port.time()), notifier)
+        wait_for_lookup(lookup, "dial", CallDeadline(50, notifier.port.time()), notifier)
     )
     await turns(2)
     notifier.notify()

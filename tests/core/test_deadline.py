@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 
 
 @pytest.mark.parametrize("timeout", [0, 0.0, -0.0, 1, 0.3, 1e-9, 86_400])
@@ -35,14 +35,14 @@ def test_a_timeout_that_is_no_number_is_refused(timeout: float) -> None:
 
 
 def test_a_deadline_passes_once_and_stays_passed() -> None:
-    deadline = Deadline(0.5, now=100.0)
+    deadline = CallDeadline(0.5, now=100.0)
     assert (deadline.seconds, deadline.at) == (0.5, 100.5)
     assert [deadline.remaining(now) for now in (100.0, 100.25, 100.5, 107.0)] == [0.5, 0.25, 0.0, 0.0]
     assert [deadline.passed(now) for now in (100.0, 100.25, 100.5, 107.0)] == [False, False, True, True]
 
 
 def test_a_timeout_of_zero_has_passed_at_once() -> None:
-    deadline = Deadline(0, now=100.0)
+    deadline = CallDeadline(0, now=100.0)
     assert deadline.passed(100.0)
     assert deadline.remaining(100.0) == 0.0
 
@@ -51,7 +51,7 @@ def test_a_timeout_of_zero_has_passed_at_once() -> None:
 def test_R3_however_often_it_is_asked_the_deadline_does_not_move(
     seconds: float, start: float, waits: list[float]
 ) -> None:
-    deadline = Deadline(seconds, start)
+    deadline = CallDeadline(seconds, start)
     now = start
     for wait in waits:
         now += wait

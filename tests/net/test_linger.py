@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._os import background, linger
 from wireline._os.linger import _LingeringSocket, _LingerThread, close_in_background
 
@@ -31,7 +31,7 @@ Pair = tuple[socket.socket, socket.socket]
 
 
 def lingering(sock: socket.socket) -> _LingeringSocket:
-    return _LingeringSocket(sock, b"", Deadline(PATIENCE, time.monotonic()))
+    return _LingeringSocket(sock, b"", CallDeadline(PATIENCE, time.monotonic()))
 
 
 def tcp_pair() -> Pair:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
 from wireline.errors import SocketTimeout
@@ -45,8 +45,8 @@ def waker() -> Iterator[Waker]:
     waker.close()
 
 
-def within(seconds: float) -> Deadline:
-    return Deadline(seconds, time.monotonic())
+def within(seconds: float) -> CallDeadline:
+    return CallDeadline(seconds, time.monotonic())
 
 
 def fill(sock: socket.socket) -> None:
@@ -93,7 +93,7 @@ def test_a_deadline_passes(pair: Pair, waker: Waker, seconds: float, write: bool
 def test_a_deadline_that_has_passed_still_asks_once(pair: Pair) -> None:
     here, there = pair
     there.send(b"x")
-    assert Readiness(here.fileno()).wait(Deadline(1, time.monotonic() - 100))
+    assert Readiness(here.fileno()).wait(CallDeadline(1, time.monotonic() - 100))
 
 
 @either_way

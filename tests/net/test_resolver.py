@@ -20,7 +20,7 @@ from typing import Any, cast
 import pytest
 
 from wireline import SocketTimeout
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._os import background, resolver
 from wireline._os.resolver import Lookup, _Pool, resolve
 from wireline.asyncnet import _sync
@@ -239,7 +239,7 @@ def test_C2_a_caller_that_leaves_leaves_no_callback_behind_async(server: NameSer
         loop = asyncio.get_running_loop()
         notifier = _sync.Notifier(running_port())
         with pytest.raises(SocketTimeout):
-            await _sync.wait_for_lookup(lookup, "dial", Deadline(0, loop.time()), notifier)
+            await _sync.wait_for_lookup(lookup, "dial", CallDeadline(0, loop.time()), notifier)
         waiting = asyncio.create_task(_sync.wait_for_lookup(lookup, "dial", None, notifier))
         await asyncio.sleep(0)
         assert len(lookup._callbacks) == 1

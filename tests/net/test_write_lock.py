@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline.errors import BusyError
 from wireline.net import _write_lock
 from wireline.net._write_lock import WriteLock
@@ -43,7 +43,7 @@ class Waiting:
             assert time.monotonic() < limit
 
     def _queue(self) -> None:
-        deadline = None if self._seconds is None else Deadline(self._seconds, time.monotonic())
+        deadline = None if self._seconds is None else CallDeadline(self._seconds, time.monotonic())
         permit = self._lock.acquire(deadline, OWNER, "send")
         self.granted = permit is not None
         self._looked.set()
@@ -152,7 +152,7 @@ def test_FA7_a_permit_whose_holder_was_ended_by_an_exception_is_free(lock: Write
     with pytest.raises(ZeroDivisionError):
         take_and_lose(lock)
     for _ in range(2):
-        permit = lock.acquire(Deadline(0, time.monotonic()), OWNER, "send")
+        permit = lock.acquire(CallDeadline(0, time.monotonic()), OWNER, "send")
         assert permit is not None
         assert lock.try_acquire() is None
         del permit
@@ -259,7 +259,7 @@ def test_W5_one_at_a_time_and_all_of_them_in_the_end(
                 lock.interrupted = True
             permit = lock.try_acquire()
             if permit is None:
-                patience = None if number % 3 else Deadline(0.0005, time.monotonic())
+                patience = None if number % 3 else CallDeadline(0.0005, time.monotonic())
                 permit = lock.acquire(patience, OWNER, "send")
                 if permit is None:
                     continue

@@ -8,12 +8,13 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wireline import AF_UNIX, Address, ClosedError, SocketFlag, testing
+from wireline import AF_UNIX, Address, ClosedError, Deadline, SocketFlag, SocketTimeout, testing
 from wireline.net import Socket, dial, serve
 from wireline.testing import Faults, TestCA, async_pair, fault_proxy, pair
 from wireline.testing._pairs import Kind
@@ -166,6 +167,8 @@ def test_bad_arguments_of_pair() -> None:
         pair("udp")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="is for pair"):
         pair("tcp", tls=TestCA().context())
+    with pytest.raises(TypeError, match="seconds is"):
+        pair("tls", timeout="1")  # type: ignore[arg-type]
 
 
 def test_a_failed_handshake_leaves_no_descriptor() -> None:
@@ -175,10 +178,29 @@ def test_a_failed_handshake_leaves_no_descriptor() -> None:
         pair("tls", tls=context)
 
     async def main() -> None:
+        with pytest.raises(TypeError, match="seconds is"):
+            await async_pair("tls", timeout="1")  # type: ignore[arg-type]
         with pytest.raises(OSError, match="localhost"):
             await async_pair("tls", tls=context)
 
     asyncio.run(main())
+
+
+def test_the_handshake_of_a_pair_has_a_time_limit(tmp_path: Path) -> None:
+    files = TestCA().write(tmp_path)
+    answer = threading.Event()
+
+    def is_slow(_: object) -> None:
+        answer.wait(0.2)
+
+    context = SslContext(
+        cert_file=files.cert, key_file=files.key, ca_file=files.ca, server_name_callback=is_slow
+    )
+    with pytest.raises(SocketTimeout):
+        pair("tls", tls=context, timeout=Deadline(0.05))
+    answer.set()
+    with pair("tls", tls=context, timeout=None) as (client, _):
+        assert client.got_handshake
 
 
 # Certificates.

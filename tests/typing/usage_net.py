@@ -14,12 +14,13 @@ from wireline import (
     SAFE_DISCONN,
     SOCK_DGRAM,
     Address,
+    Deadline,
     ReadLineResult,
     SocketFlag,
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Server, Socket, StopReport, dial, serve
+from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -106,6 +107,33 @@ def look(sock: Socket) -> None:
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
     sock.close(linger=1)
+
+
+class Client:
+    def __init__(self, sock: Socket) -> None:
+        self.sock = sock
+
+    def close(self) -> None:
+        self.sock.close()
+
+
+def pools() -> PoolStats:
+    def connect(deadline: Deadline) -> Socket:
+        return dial("localhost", 80)
+
+    pool = Pool(
+        connect, max_size=5, max_idle=None, idle_timeout=None, healthy=lambda sock: not sock.is_closed
+    )
+    assert_type(pool, Pool[Socket])
+    with pool as same, same.acquire() as sock, pool.acquire(Deadline(1)), pool.acquire(1):
+        assert_type(sock, Socket)
+    clients = Pool(lambda deadline: Client(connect(deadline)))
+    with clients.acquire(timeout=None) as client:
+        assert_type(client, Client)
+    clients.close()
+    assert_type(clients.is_closed, bool)
+    assert_type(pool.stats.idle, int)
+    return pool.stats
 
 
 def handler(client: Socket, address: Address) -> None:

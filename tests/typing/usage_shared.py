@@ -8,8 +8,10 @@ from typing import assert_type
 import wireline
 from wireline import (
     Address,
+    Backoff,
     BusyError,
     ClosedError,
+    Deadline,
     DialError,
     EndOfStreamError,
     IpAddress,
@@ -20,6 +22,7 @@ from wireline import (
     SocketTimeout,
     SockOpt,
     Target,
+    Timeout,
     WirelineError,
 )
 
@@ -65,6 +68,18 @@ def options(flags: SocketFlag, result: ReadLineResult) -> bool:
             return True
         case ReadLineResult.DISCONNECTED | ReadLineResult.NONE:
             return wireline.is_disconnection_error(flags, 32)
+
+
+def time_limits(timeout: Timeout = None) -> Deadline:
+    deadline = Deadline(timeout)
+    assert_type(deadline.remaining(), float)
+    assert_type(deadline.expired(), bool)
+    delays = Backoff(0.1, limit=10, random=lambda: 0.5)
+    for delay in delays:
+        assert_type(delay, float)
+    assert_type(next(delays), float)
+    delays.reset()
+    return Deadline(None) if deadline.expired() else Deadline(1.5)
 
 
 def errors(error: WirelineError) -> OSError | None:

@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["Backoff"]
+from wireline.timing import Backoff
+
+__all__ = ["AcceptBackoff"]
 
 _FIRST, _LONGEST = 0.005, 1.0
 _SECONDS_BETWEEN_REPORTS = 1.0
 
 
-class Backoff:
+class AcceptBackoff:
     """Counts failures in a row."""
 
-    __slots__ = ("_delay", "_reported", "_unreported")
+    __slots__ = ("_delays", "_reported", "_unreported")
 
     def __init__(self) -> None:
-        self._delay = _FIRST
+        self._delays = Backoff(_FIRST, _LONGEST, jitter=0)
         self._reported = -math.inf
         self._unreported = 0
 
@@ -30,8 +32,7 @@ class Backoff:
             The seconds to wait before the next try, and how many failures to report now: 0 when the last
             report was less than a second ago, else all those since.
         """
-        delay = self._delay
-        self._delay = min(2 * delay, _LONGEST)
+        delay = next(self._delays)
         self._unreported += 1
         if now - self._reported < _SECONDS_BETWEEN_REPORTS:
             return delay, 0
@@ -41,4 +42,4 @@ class Backoff:
 
     def succeeded(self) -> None:
         """Start again with the shortest delay."""
-        self._delay = _FIRST
+        self._delays.reset()

@@ -1,33 +1,31 @@
-"""Arithmetic on a timeout and a given "now". The clock is the caller's."""
+"""Arithmetic on a timeout and a given "now". The clock is the caller's, or that of a ``Deadline``."""
 
 from __future__ import annotations
 
-__all__ = ["FOREVER", "Deadline", "check_timeout"]
+from wireline.timing import FOREVER, Deadline, Timeout, check_seconds
 
-# A century. The system calls and locks that wait take less than three (`threading.TIMEOUT_MAX`).
-FOREVER = 100 * 365.25 * 24 * 3600
-"""Seconds. A timeout that is longer is none at all."""
+__all__ = ["FOREVER", "CallDeadline", "check_timeout"]
 
 
-def check_timeout(timeout: float | None) -> float | None:
+def check_timeout(timeout: Timeout) -> float | None:
     """Return ``timeout`` as seconds, or None for "wait for ever" (``None``, infinity, or more than a century).
 
+    A ``Deadline`` gives the seconds that are left.
+
     Raises:
-        TypeError: it is not a number.
+        TypeError: it is neither a number nor a ``Deadline``.
         ValueError: it is negative or not a number (NaN).
     """
     if timeout is None:
         return None
     if (type(timeout) is float or type(timeout) is int) and 0 <= timeout <= FOREVER:
         return timeout  # as nearly always, for half of what all the questions take
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise TypeError(f"timeout is seconds (int, float) or None, not {type(timeout).__name__}")
-    if not timeout >= 0:  # NaN is not >= 0 either
-        raise ValueError(f"timeout must not be negative, got {timeout!r}")
-    return None if timeout > FOREVER else timeout
+    if isinstance(timeout, Deadline):
+        timeout = timeout.remaining()
+    return check_seconds("timeout", timeout)
 
 
-class Deadline:
+class CallDeadline:
     """The moment at which a call must be done.
 
     Attributes:

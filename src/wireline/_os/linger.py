@@ -32,7 +32,7 @@ import time
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._os import background
 from wireline._os.close import close_quietly
 from wireline.options import DONT_WAIT, NO_SIGNAL
@@ -107,7 +107,7 @@ def close_in_background(
         close_quietly(sock)
     else:
         lingering = _LingeringSocket(
-            sock, final_bytes, Deadline(linger, time.monotonic()), read_shutdown=read_shutdown
+            sock, final_bytes, CallDeadline(linger, time.monotonic()), read_shutdown=read_shutdown
         )
         try:
             if lingering.finish_sending():
@@ -132,7 +132,7 @@ class _LingeringSocket:
     __slots__ = ("_fin_sent", "_final_bytes", "_last_heard", "deadline", "read_shutdown", "sock")
 
     def __init__(
-        self, sock: socket.socket, final_bytes: bytes, deadline: Deadline, *, read_shutdown: bool = False
+        self, sock: socket.socket, final_bytes: bytes, deadline: CallDeadline, *, read_shutdown: bool = False
     ) -> None:
         self.sock = sock
         self.deadline = deadline

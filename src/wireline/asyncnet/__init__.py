@@ -6,9 +6,11 @@ one event loop; only ``close`` may be called from any thread.
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._pool import PoolStats as PoolStats
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
+from wireline.asyncnet._pool import Pool as Pool
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
 from wireline.asyncnet._serve import StartingServer as StartingServer
@@ -22,6 +24,8 @@ __all__ = [
     "AsyncSocket",
     "Datagram",
     "Handler",
+    "Pool",
+    "PoolStats",
     "ReceivedInto",
     "Server",
     "StartingServer",
@@ -32,5 +36,5 @@ __all__ = [
 ]
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.
-_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish("wireline.net", globals(), ("Datagram", "PoolStats", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), __all__)

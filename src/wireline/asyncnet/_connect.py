@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os import resolver
 from wireline._os.descriptor import reject_self_connect
@@ -17,7 +17,7 @@ __all__ = ["connect_to", "resolve"]
 
 
 async def resolve(
-    owner: BaseSocket, fd: FdOnLoop, operation: str, host: str, port: int, deadline: Deadline | None
+    owner: BaseSocket, fd: FdOnLoop, operation: str, host: str, port: int, deadline: CallDeadline | None
 ) -> list[AddrInfo]:
     """Return the addresses of a name that a socket like this one can use."""
     sock = fd.sock
@@ -30,7 +30,7 @@ async def resolve(
 
 
 async def connect_to(
-    owner: BaseSocket, fd: FdOnLoop, operation: str, target: SockAddr, deadline: Deadline | None
+    owner: BaseSocket, fd: FdOnLoop, operation: str, target: SockAddr, deadline: CallDeadline | None
 ) -> None:
     """Connect the descriptor to one address."""
     sock = fd.sock

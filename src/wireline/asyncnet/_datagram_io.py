@@ -8,7 +8,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
@@ -19,6 +19,7 @@ from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram
 from wireline.errors import BusyError, SockAddr, SocketTimeout
 from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag, check_flags
+from wireline.timing import Timeout
 
 __all__ = ["DatagramIO"]
 
@@ -34,14 +35,15 @@ class DatagramIO:
         self._fd = fd
 
     async def send(
-        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, timeout: float | None
+        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, timeout: Timeout
     ) -> int:
         """Send one datagram to the peer of a connected socket; return its size."""
         require_open(owner, operation)
         self._fd.enter(owner)
         if self._fd.state is not State.CONNECTED:
             raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-        return await self.send_to(owner, operation, payload, None, self._fd.deadline(owner, timeout))
+        deadline = self._fd.deadline(owner, check_timeout(timeout))
+        return await self.send_to(owner, operation, payload, None, deadline)
 
     async def send_to(
         self,
@@ -49,7 +51,7 @@ class DatagramIO:
         operation: str,
         payload: bytes | memoryview,
         target: SockAddr | None,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
     ) -> int:
         """Send one datagram, to the connected peer if ``target`` is None; return its size."""
         send = SendDatagram(self._fd.sock, payload, target)
@@ -79,7 +81,7 @@ class DatagramIO:
             return None
 
     async def receive(
-        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: float | None
+        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: Timeout
     ) -> Datagram:
         """Receive one datagram, cut to ``size`` bytes."""
         size = check_size(size)
@@ -112,7 +114,7 @@ class DatagramIO:
             raise annotated(error, operation, owner) from error.__cause__
 
     async def receive_into(
-        self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
+        self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: Timeout
     ) -> ReceivedInto:
         """Receive one datagram into a buffer."""
         return await self._receive(
@@ -129,7 +131,7 @@ class DatagramIO:
         owner: BaseSocket,
         operation: str,
         flags: SocketFlag,
-        timeout: float | None,
+        timeout: Timeout,
         receive: Callable[[socket.socket], T],
         finish: Callable[[bytes, SockAddr], T],
     ) -> T:

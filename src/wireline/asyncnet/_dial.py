@@ -6,7 +6,7 @@ import contextlib
 import socket
 from typing import TYPE_CHECKING
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.happy_eyeballs import Race, interleave
 from wireline._dial_common import client_tls_core, dial_error
 from wireline._os.descriptor import State, create
@@ -18,6 +18,7 @@ from wireline.asyncnet._port import running_port
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.options import IPPROTO_TCP
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
@@ -31,7 +32,7 @@ async def dial(
     protocol: int = IPPROTO_TCP,
     *,
     buffered: bool = True,
-    timeout: float | None = None,
+    timeout: Timeout = None,
     tls: SslContext | None = None,
     hostname: str | None = None,
 ) -> AsyncSocket:
@@ -64,7 +65,7 @@ async def dial(
     secure = client_tls_core(tls, hostname, host, port, sock_type, shared=False)
     timeout = check_timeout(timeout)
     notifier = Notifier(running_port())
-    deadline = None if timeout is None else Deadline(timeout, notifier.port.time())
+    deadline = None if timeout is None else CallDeadline(timeout, notifier.port.time())
     lookup = resolve(host, port, 0, sock_type, protocol)
     found = await wait_for_lookup(lookup, "dial", deadline, notifier)
     race = Race(interleave(found or ()))
@@ -84,7 +85,7 @@ async def dial(
     return dialled
 
 
-async def _race(race: Race, deadline: Deadline | None, notifier: Notifier) -> socket.socket | None:
+async def _race(race: Race, deadline: CallDeadline | None, notifier: Notifier) -> socket.socket | None:
     """Return the first socket that connects; None if none does, or the deadline passes. The others are closed."""
     now = notifier.port.time
     with contextlib.closing(ConnectAttempts(notifier)) as attempts:
@@ -106,7 +107,7 @@ async def _race(race: Race, deadline: Deadline | None, notifier: Notifier) -> so
     return None
 
 
-async def _await_one(race: Race, deadline: Deadline | None, notifier: Notifier) -> None:
+async def _await_one(race: Race, deadline: CallDeadline | None, notifier: Notifier) -> None:
     """Wait until an attempt is over, the next one is due, or the deadline passes."""
     if race.over:
         return

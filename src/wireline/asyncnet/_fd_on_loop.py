@@ -42,7 +42,7 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
@@ -128,9 +128,9 @@ class FdOnLoop:
         self.port = port
         return port
 
-    def deadline(self, owner: BaseSocket, timeout: float | None) -> Deadline | None:
+    def deadline(self, owner: BaseSocket, timeout: float | None) -> CallDeadline | None:
         """Return the deadline of a call; None without a timeout."""
-        return None if timeout is None else Deadline(timeout, self.enter(owner).time())
+        return None if timeout is None else CallDeadline(timeout, self.enter(owner).time())
 
     def replace(self, sock: socket.socket) -> None:
         """Go on with another descriptor; close the old one, once no operation uses it any more."""
@@ -198,7 +198,9 @@ class FdOnLoop:
             await port.checkpoint()
         port.budget -= 1
 
-    async def retry_with_backoff(self, retried: Operation[T], operation: str, deadline: Deadline | None) -> T:
+    async def retry_with_backoff(
+        self, retried: Operation[T], operation: str, deadline: CallDeadline | None
+    ) -> T:
         """Try again and again, where no event says when to, with pauses that ``close`` can end."""
         pause = _FIRST_PAUSE
         with self.notifier() as notifier:

@@ -9,6 +9,7 @@ from wireline._core.frames import Frame, FrameFormat
 from wireline._core.stream import StreamCore
 from wireline.errors import BusyError
 from wireline.options import SocketFlag
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.asyncnet._socket import AsyncSocket
@@ -23,7 +24,7 @@ class FrameIterator:
     __slots__ = ("_buffer", "_finished", "_flags", "_form", "_io", "_owner", "_timeout")
 
     def __init__(
-        self, owner: AsyncSocket, io: StreamIO, form: FrameFormat, timeout: float | None, flags: SocketFlag
+        self, owner: AsyncSocket, io: StreamIO, form: FrameFormat, timeout: Timeout, flags: SocketFlag
     ) -> None:
         self._owner = owner
         self._io = io

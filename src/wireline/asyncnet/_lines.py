@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from wireline._core.deadline import check_timeout
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES
 from wireline._core.stream import LINE
 from wireline._socket_base import closed_meanwhile
 from wireline.errors import BusyError
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.asyncnet._socket import AsyncSocket
@@ -29,7 +31,7 @@ class LineIterator:
         io: StreamIO,
         ahead: list[bytes],
         max_length: int,
-        timeout: float | None,
+        timeout: Timeout,
         flags: SocketFlag,
     ) -> None:
         self._owner = owner
@@ -81,6 +83,8 @@ class LineIterator:
             if self._ahead:
                 self._io.fd.port.budget -= 1
                 return self._ahead.pop()
+        if timeout is not None:
+            timeout = check_timeout(timeout)  # of a `Deadline`, the seconds that are left
         core = io.core
         waiter = self._io.fd.read_waiter
         if (

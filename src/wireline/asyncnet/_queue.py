@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._deadline_timer import DeadlineTimer
 from wireline.asyncnet._port import Completion, Completions, Port
@@ -103,7 +103,7 @@ class QueuedWaiter(Waiter, Generic[T]):
         self._queue = queue
         self.result_value: T | None = None
 
-    def enter(self, queued: Operation[T], operation: str, deadline: Deadline | None) -> None:
+    def enter(self, queued: Operation[T], operation: str, deadline: CallDeadline | None) -> None:
         """Get ready for a new sleep."""
         self.queued = queued
         self.operation = operation
@@ -163,7 +163,7 @@ class OperationQueue(_Watching):
         return bool(self._queue) or self._timer.is_armed
 
     async def perform(
-        self, queued: LoopOperation[T], operation: str, deadline: Deadline | None, *, try_now: bool = True
+        self, queued: LoopOperation[T], operation: str, deadline: CallDeadline | None, *, try_now: bool = True
     ) -> T:
         """Perform an operation at once if that is possible, else wait for it; see ``wait``."""
         at_once = deadline is not None and deadline.seconds == 0
@@ -187,7 +187,7 @@ class OperationQueue(_Watching):
             if self.in_flight:
                 await self._port.sleep(0)
 
-    async def wait(self, queued: Operation[T], operation: str, deadline: Deadline | None) -> T:
+    async def wait(self, queued: Operation[T], operation: str, deadline: CallDeadline | None) -> T:
         """Queue an operation, and sleep until it is done.
 
         Args:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline._core.backoff import Backoff
+from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
@@ -32,6 +32,7 @@ from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
@@ -203,7 +204,7 @@ class Server:
         """The number of connections that are being served."""
         return len(self._active)
 
-    async def wait(self, timeout: float | None = None) -> None:
+    async def wait(self, timeout: Timeout = None) -> None:
         """Wait until the server has been stopped.
 
         A timeout or a cancellation leaves the server as it is.
@@ -224,7 +225,7 @@ class Server:
         if self._report is None and timeout is not None:
             raise SocketTimeout("wait", timeout)
 
-    async def stop(self, drain: float = 0.0) -> StopReport:
+    async def stop(self, drain: float | Deadline = 0.0) -> StopReport:
         """Stop accepting, let the handlers finish, and close the connections that are left.
 
         The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
@@ -265,7 +266,7 @@ class Server:
         await self._until(self._acceptor.done, self._moment(_UNWIND))  # the loop may be closed next
         return report
 
-    def request_stop(self, drain: float = 0.0) -> None:
+    def request_stop(self, drain: float | Deadline = 0.0) -> None:
         """Request a stop in the background, without waiting for it; see ``wait``.
 
         This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
@@ -385,7 +386,7 @@ class Server:
         self._changed.notify()
 
     async def _accept_loop(self) -> None:
-        backoff = Backoff()
+        backoff = AcceptBackoff()
         in_a_row = 0
         while True:
             await self._until(self._may_go_on, None)

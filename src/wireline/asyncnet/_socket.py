@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
 from wireline._core.sizes import check_max_length
@@ -65,6 +65,7 @@ from wireline.options import (
     check_flags,
     check_iterator_flags,
 )
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
@@ -113,7 +114,7 @@ class AsyncSocket(BaseSocket):
 
     # Reading.
 
-    async def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+    async def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
         """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
         A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
@@ -148,7 +149,7 @@ class AsyncSocket(BaseSocket):
         self,
         buffer: bytearray | memoryview,
         size: int | None = None,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
         """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
@@ -185,7 +186,7 @@ class AsyncSocket(BaseSocket):
         return len(data)
 
     async def recv_some(
-        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
         """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
@@ -223,7 +224,7 @@ class AsyncSocket(BaseSocket):
             core.direct = SOME
             core.direct_limit = max_size
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
-            return await waiter.wait(StreamCore.recv_some, args, timeout)
+            return await waiter.wait(StreamCore.recv_some, args, timeout)  # type: ignore[arg-type] # checked: seconds
         if self._datagrams is not None:
             return (await self._datagrams.receive(self, "recv_some", max_size, flags, timeout)).data
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
@@ -231,7 +232,7 @@ class AsyncSocket(BaseSocket):
             answer = await self._io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
         return answer
 
-    async def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+    async def recv_exactly(self, size: int, timeout: Timeout = None) -> bytes:
         """Receive exactly ``size`` bytes.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
@@ -266,7 +267,7 @@ class AsyncSocket(BaseSocket):
         return data
 
     async def recv_until(
-        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: Timeout = None
     ) -> bytes:
         """Receive all bytes up to a delimiter, the delimiter included.
 
@@ -300,7 +301,7 @@ class AsyncSocket(BaseSocket):
 
     async def recv_line(
         self,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
         max_length: int = MAX_LINE_LENGTH,
         *,
@@ -367,7 +368,7 @@ class AsyncSocket(BaseSocket):
     async def recv_line_into(
         self,
         buffer: bytearray,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
         max_length: int = MAX_LINE_LENGTH,
         *,
@@ -441,7 +442,7 @@ class AsyncSocket(BaseSocket):
     def lines(
         self,
         max_length: int = MAX_LINE_LENGTH,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         *,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> AsyncIterator[bytes]:
@@ -468,7 +469,7 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range; ``flags`` has
                 ``PEEK``.
         """
-        timeout = check_timeout(timeout)
+        check_timeout(timeout)
         max_length = check_max_length(max_length)
         check_iterator_flags(flags)
         require_open(self, "lines")
@@ -476,7 +477,7 @@ class AsyncSocket(BaseSocket):
             refuse(self, "lines")
         return LineIterator(self, self._io, self._io.buffer.lines, max_length, timeout, flags)
 
-    async def skip(self, size: int, timeout: float | None = None) -> None:
+    async def skip(self, size: int, timeout: Timeout = None) -> None:
         """Receive ``size`` bytes and discard them.
 
         A timeout or a cancellation loses nothing: all ``size`` bytes are kept in memory until the last of them has
@@ -500,9 +501,7 @@ class AsyncSocket(BaseSocket):
 
     # Frames.
 
-    async def recv_struct(
-        self, fmt: str | bytes | struct.Struct, timeout: float | None = None
-    ) -> tuple[Any, ...]:
+    async def recv_struct(self, fmt: str | bytes | struct.Struct, timeout: Timeout = None) -> tuple[Any, ...]:
         """Receive the bytes of a ``struct`` format, and unpack them.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
@@ -544,7 +543,7 @@ class AsyncSocket(BaseSocket):
         length_field: int = -1,
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> Frame:
         """Receive one length-prefixed message.
 
@@ -596,7 +595,7 @@ class AsyncSocket(BaseSocket):
         length_field: int = -1,
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> AsyncIterator[Frame]:
         """Iterate over length-prefixed messages.
@@ -635,7 +634,7 @@ class AsyncSocket(BaseSocket):
             refuse(self, "frames")
         return FrameIterator(self, self._io, form, timeout, flags)
 
-    async def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
+    async def fill(self, size: int = 1, timeout: Timeout = None) -> memoryview:
         """Receive until at least ``size`` bytes are buffered, and return all buffered bytes without consuming them.
 
         ``consume`` removes them, and every other read begins with them. The view is read-only and of memory that is
@@ -704,7 +703,7 @@ class AsyncSocket(BaseSocket):
         self._io.ask_now(self, StreamCore.unread, bytes(as_bytes_like(data)))
 
     async def recv_some_into(
-        self, buffer: bytearray | memoryview, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
     ) -> int:
         """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
 
@@ -766,9 +765,7 @@ class AsyncSocket(BaseSocket):
 
     # Writing.
 
-    async def send(
-        self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
-    ) -> None:
+    async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.
 
         Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
@@ -824,7 +821,7 @@ class AsyncSocket(BaseSocket):
         await self._send_waiting(payload, sent, flags, timeout)
 
     async def _send_waiting(
-        self, payload: bytes | memoryview, sent: int | None, flags: SocketFlag, timeout: float | None
+        self, payload: bytes | memoryview, sent: int | None, flags: SocketFlag, timeout: Timeout
     ) -> None:
         """Send what one attempt has left, or all if there was none yet."""
         self.last_bytes_sent = sent or 0
@@ -833,11 +830,11 @@ class AsyncSocket(BaseSocket):
         if self._datagrams is not None:
             self.last_bytes_sent = await self._datagrams.send(self, "send", payload, timeout)
         else:
-            deadline = self._fd.deadline(self, timeout)
+            deadline = self._fd.deadline(self, check_timeout(timeout))
             await self._io.send_locked(self, payload, sent, flags, deadline)
 
     async def send_many(
-        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
     ) -> None:
         """Send several buffers, in order, like one.
 
@@ -867,7 +864,7 @@ class AsyncSocket(BaseSocket):
             rename_operation(error, "send", "send_many")
             raise
 
-    async def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+    async def send_some(self, data: Buffer, timeout: Timeout = None) -> int:
         """Send as much of ``data`` as one low-level send accepts.
 
         After a timeout or a cancellation nothing was sent.
@@ -937,7 +934,7 @@ class AsyncSocket(BaseSocket):
         self.last_bytes_sent = send_available(io, core, payload)
         return self.last_bytes_sent == len(payload) and not core.unsent
 
-    async def shutdown_write(self, timeout: float | None = None) -> None:
+    async def shutdown_write(self, timeout: Timeout = None) -> None:
         """Send the end of the stream; reading stays possible (half-close).
 
         The call first waits for sends that are under way. A timeout or a cancellation leaves the stream as it is,
@@ -972,7 +969,7 @@ class AsyncSocket(BaseSocket):
         port: int,
         data: Buffer,
         flags: SocketFlag = SAFE_DISCONN,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> int:
         """Send one datagram.
 
@@ -1018,7 +1015,7 @@ class AsyncSocket(BaseSocket):
         return sent
 
     async def recv_from(
-        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
     ) -> Datagram:
         """Receive one datagram and the address of its sender.
 
@@ -1047,7 +1044,7 @@ class AsyncSocket(BaseSocket):
         buffer: bytearray | memoryview,
         size: int | None = None,
         flags: SocketFlag = SAFE_DISCONN,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, like ``recv_from``.
 
@@ -1084,7 +1081,7 @@ class AsyncSocket(BaseSocket):
 
     # Connecting.
 
-    async def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
+    async def connect(self, address: str | IpAddress, port: int = 0, timeout: Timeout = None) -> None:
         """Connect to a host: try each of its addresses in turn until one accepts the connection.
 
         Only addresses of the socket's own family are tried; ``dial`` races those of both. On a datagram socket the
@@ -1117,7 +1114,7 @@ class AsyncSocket(BaseSocket):
             found = await resolve(self, self._fd, "connect", host, port, deadline)
             await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
-    async def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
+    async def connect_unix(self, path: UnixPath, timeout: Timeout = None) -> None:
         """Connect to a Unix socket.
 
         After an error, a timeout or a cancellation the socket is unconnected and may be connected again.
@@ -1158,7 +1155,11 @@ class AsyncSocket(BaseSocket):
             self._is_connecting = False
 
     async def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
+        self,
+        operation: str,
+        targets: Sequence[SockAddr],
+        secure: TlsCore | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
         if self._needs_new_fd:
@@ -1185,7 +1186,9 @@ class AsyncSocket(BaseSocket):
                     self._replace_fd()
             raise
 
-    async def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    async def _handshake_first(
+        self, tls_core: TlsCore, operation: str, deadline: CallDeadline | None
+    ) -> None:
         """Do the TLS handshake before any other call may use the connection."""
         try:
             await self._io.handshake(self, tls_core, operation, deadline)
@@ -1197,7 +1200,7 @@ class AsyncSocket(BaseSocket):
     # Accepting.
 
     async def accept_addr(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
     ) -> Accepted:
         """Accept a connection and return its socket and address.
 
@@ -1223,7 +1226,7 @@ class AsyncSocket(BaseSocket):
         return await self._accept("accept_addr", flags, inheritable, timeout)
 
     async def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
     ) -> AsyncSocket:
         """Accept a connection and return its socket.
 
@@ -1248,7 +1251,7 @@ class AsyncSocket(BaseSocket):
         return (await self._accept("accept", flags, inheritable, timeout)).client
 
     async def _accept(
-        self, operation: str, flags: SocketFlag, inheritable: bool, timeout: float | None
+        self, operation: str, flags: SocketFlag, inheritable: bool, timeout: Timeout
     ) -> Accepted:
         check_flags(flags)
         timeout = check_timeout(timeout)
@@ -1328,10 +1331,14 @@ class AsyncSocket(BaseSocket):
     # TLS.
 
     async def _upgrade(
-        self, tls_core: TlsCore, timeout: Deadline | float | None, operation: str, leftover: str = "refuse"
+        self,
+        tls_core: TlsCore,
+        timeout: CallDeadline | Timeout,
+        operation: str,
+        leftover: str = "refuse",
     ) -> None:
         """Begin TLS on the connection, and do the handshake."""
-        if not isinstance(timeout, Deadline):
+        if not isinstance(timeout, CallDeadline):
             timeout = self._fd.deadline(self, check_timeout(timeout))
         self._io.hold(self, operation)
         try:

@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, NoReturn, TypeVar, TypeVarTuple, cast
 
 from wireline._core.buffer import EMPTY, ReceiveBuffer
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import is_writable
@@ -31,6 +31,7 @@ from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import Read, Send, WeakAnnotator, Writable
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT, SocketFlag
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
@@ -170,7 +171,7 @@ class StreamIO:
         self,
         owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
-        timeout: float | None,
+        timeout: Timeout,
         *args: *Ts,
     ) -> T | None:
         """Make one request of the core; None if it has no result yet, or if the budget is spent."""
@@ -192,7 +193,7 @@ class StreamIO:
         self,
         owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
-        timeout: float | None,
+        timeout: Timeout,
         *args: *Ts,
     ) -> Awaitable[T]:
         """Return an awaitable of the result.
@@ -223,7 +224,7 @@ class StreamIO:
         self,
         owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
-        timeout: float | None,
+        timeout: Timeout,
         *args: *Ts,
     ) -> T:
         """Let the other tasks run, and then begin: with the request, which may not have been made yet."""
@@ -241,7 +242,7 @@ class StreamIO:
         *args: *Ts,
     ) -> T:
         queue = self.fd.open_read_queue()
-        deadline = None if timeout is None else Deadline(timeout, self.fd.port.time())
+        deadline = None if timeout is None else CallDeadline(timeout, self.fd.port.time())
         core = self.core_slot.pop()
         try:
             read = Read(self.fd.sock, core, WeakAnnotator(owner), request, args)
@@ -297,7 +298,7 @@ class StreamIO:
     # Sending. All but `acquire_write_lock`, `send_output` and `send_locked` is for the task that holds the write lock.
 
     async def acquire_write_lock(
-        self, owner: BaseSocket, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, deadline: CallDeadline | None
     ) -> StreamCore:
         """Wait for the write lock; return the core to send by."""
         lock = self.fd.write_lock
@@ -329,7 +330,7 @@ class StreamIO:
         payload: bytes | memoryview,
         sent: int | None,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Send the rest that one attempt has left, or all if there was none yet, with the write lock held."""
         port = self.fd.enter(owner)
@@ -356,7 +357,7 @@ class StreamIO:
         payload: bytes | memoryview,
         sent: int,
         flags: SocketFlag,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
     ) -> bool:
         """Send the rest of a message, and release the lock; False if the peer is gone."""
         core = self.core
@@ -394,7 +395,7 @@ class StreamIO:
         return True
 
     async def send_some(
-        self, owner: BaseSocket, core: StreamCore, payload: bytes | memoryview, deadline: Deadline | None
+        self, owner: BaseSocket, core: StreamCore, payload: bytes | memoryview, deadline: CallDeadline | None
     ) -> int:
         """Send as much as the kernel takes in one send; return how much that was."""
         await self.flush(core, "send_some", deadline, 0)
@@ -409,19 +410,21 @@ class StreamIO:
         core.message_incomplete = False
         return sent
 
-    async def finish_orphan(self, operation: str, deadline: Deadline | None) -> None:
+    async def finish_orphan(self, operation: str, deadline: CallDeadline | None) -> None:
         """Wait for an operation of the loop, started for a send that was given up: its bytes count as sent."""
         if self.fd.write_in_flight:
             await self._send_remaining(operation, Send(self.fd.sock, b"", 0), deadline)
 
-    async def _send_remaining(self, operation: str, send: Send, deadline: Deadline | None) -> None:
+    async def _send_remaining(self, operation: str, send: Send, deadline: CallDeadline | None) -> None:
         """Wait until all is sent, or for ``once`` something."""
         try:
             await self.fd.open_write_queue().wait(send, operation, deadline)
         except SocketTimeout as error:
             raise SocketTimeout(operation, error.seconds, send.sent) from None
 
-    async def _send_once(self, operation: str, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+    async def _send_once(
+        self, operation: str, payload: bytes | memoryview, deadline: CallDeadline | None
+    ) -> int:
         await self.finish_orphan(operation, deadline)
         with contextlib.suppress(BlockingIOError):
             return self.sender.send(payload, NOW)
@@ -436,7 +439,7 @@ class StreamIO:
         finally:
             send.release()
 
-    async def _wait_writable(self, operation: str, deadline: Deadline | None) -> None:
+    async def _wait_writable(self, operation: str, deadline: CallDeadline | None) -> None:
         if is_writable(self.fd.sock):
             return
         writable = Writable(self.fd.sock)
@@ -461,7 +464,7 @@ class StreamIO:
         self,
         core: StreamCore,
         operation: str,
-        deadline: Deadline | None,
+        deadline: CallDeadline | None,
         sent: int | None = None,
     ) -> None:
         """Send the ciphertext that is there, waiting until the kernel takes it."""
@@ -480,7 +483,7 @@ class StreamIO:
     # The handshake.
 
     async def handshake(
-        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: CallDeadline | None
     ) -> None:
         """Make the handshake; no other task reads or writes."""
         try:
@@ -500,7 +503,7 @@ class StreamIO:
             raise
 
     async def _wait_for_handshake_input(
-        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None
+        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: CallDeadline | None
     ) -> None:
         """Wait until the handshake can go on."""
         port = self.fd.enter(owner)

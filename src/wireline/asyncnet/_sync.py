@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
 from wireline.asyncnet._port import Port
@@ -105,7 +105,7 @@ class WriteLock:
 
 
 async def wait_for_lookup(
-    lookup: Lookup, operation: str, deadline: Deadline | None, notifier: Notifier
+    lookup: Lookup, operation: str, deadline: CallDeadline | None, notifier: Notifier
 ) -> list[AddrInfo] | None:
     """Wait for the addresses of a name; None if the notifier was used for another reason first.
 

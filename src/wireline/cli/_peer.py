@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from time import monotonic
 from typing import Protocol
 
 from wireline import (
     AF_UNIX,
     BUFFER_SIZE,
     Address,
+    Deadline,
     SocketFlag,
     SocketTimeout,
     Target,
@@ -137,10 +137,9 @@ class FirstSender(DatagramPeer):
         if self._first is not None:
             data, self._first = self._first, None
             return data
-        deadline = None if timeout is None else monotonic() + timeout
+        deadline = Deadline(timeout)
         while True:
-            left = None if deadline is None else max(0.0, deadline - monotonic())
-            data, address = self._sock.recv_from(ANY_DATAGRAM, NO_FLAGS, left)
+            data, address = self._sock.recv_from(ANY_DATAGRAM, NO_FLAGS, deadline)
             if address == self._address:
                 return data
 

@@ -7,10 +7,9 @@ section 4 (POP3), RFC 4217 (FTP), and "SSL Session Encryption" in the chapter "M
 from __future__ import annotations
 
 from collections.abc import Callable
-from time import monotonic
 from typing import TYPE_CHECKING
 
-from wireline import LineTooLongError, SocketTimeout
+from wireline import Deadline, LineTooLongError, SocketTimeout
 
 if TYPE_CHECKING:
     from wireline.net import Socket
@@ -62,8 +61,7 @@ class _Dialogue:
 
     def __init__(self, sock: Socket, timeout: float) -> None:
         self._sock = sock
-        self._timeout = timeout
-        self._deadline = monotonic() + timeout
+        self._deadline = Deadline(timeout)
 
     @property
     def address_literal(self) -> str:
@@ -72,11 +70,11 @@ class _Dialogue:
         return f"[IPv6:{host}]" if ":" in host else f"[{host or '127.0.0.1'}]"
 
     def send(self, data: bytes) -> None:
-        self._sock.send(data, timeout=self._time_left())
+        self._sock.send(data, timeout=self._deadline)
 
     def read_line(self) -> str:
         try:
-            line = self._sock.recv_line(self._time_left(), max_length=_MAX_LINE, on_long="raise")
+            line = self._sock.recv_line(self._deadline, max_length=_MAX_LINE, on_long="raise")
         except LineTooLongError as error:
             raise UpgradeRefusedError(f"does not speak this protocol: {error}") from error
         if not line:
@@ -84,7 +82,7 @@ class _Dialogue:
         return line.strip(b"\r\n").decode("ascii", "backslashreplace")
 
     def read_byte(self) -> bytes:
-        data = self._sock.recv_some(1, self._time_left())
+        data = self._sock.recv_some(1, self._deadline)
         if not data:
             raise DisconnectedError("closed the connection before TLS")
         return data
@@ -111,12 +109,6 @@ class _Dialogue:
                 f"sent a reply of more than {_MAX_REPLY_LINES} lines: {_quoted(lines[0])} and so on"
             )
         lines.append(self.read_line())
-
-    def _time_left(self) -> float:
-        left = self._deadline - monotonic()
-        if left <= 0:
-            raise SocketTimeout("the dialogue before TLS", self._timeout)
-        return left
 
 
 def _require(condition: bool, problem: str, line: str) -> None:

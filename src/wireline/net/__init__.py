@@ -6,9 +6,11 @@ any thread wakes the calls that wait.
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._pool import PoolStats as PoolStats
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.net._dial import dial as dial
+from wireline.net._pool import Pool as Pool
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server
 from wireline.net._serve import serve as serve
@@ -20,6 +22,8 @@ __all__ = [
     "Accepted",
     "Datagram",
     "Handler",
+    "Pool",
+    "PoolStats",
     "ReceivedInto",
     "Server",
     "Socket",

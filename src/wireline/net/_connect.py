@@ -6,7 +6,7 @@ import os
 import socket
 import time
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os import resolver
 from wireline._os.descriptor import CONNECTING, reject_self_connect
@@ -24,7 +24,7 @@ _UNIX_RETRY_FIRST, _UNIX_RETRY_LONGEST = 0.001, 0.05
 
 
 def resolve(
-    owner: BaseSocket, fd: FdGuard, operation: str, host: str, port: int, deadline: Deadline | None
+    owner: BaseSocket, fd: FdGuard, operation: str, host: str, port: int, deadline: CallDeadline | None
 ) -> list[AddrInfo]:
     """Return the addresses of a name that a socket like this one can use."""
     sock = fd.sock
@@ -36,7 +36,7 @@ def resolve(
 
 
 def connect_to(
-    owner: BaseSocket, fd: FdGuard, operation: str, target: SockAddr, deadline: Deadline | None
+    owner: BaseSocket, fd: FdGuard, operation: str, target: SockAddr, deadline: CallDeadline | None
 ) -> None:
     """Connect the descriptor to one address."""
     sock = fd.sock
@@ -58,7 +58,7 @@ def connect_to(
         pause = min(2 * pause, _UNIX_RETRY_LONGEST)
 
 
-def _pause(fd: FdGuard, operation: str, seconds: float, deadline: Deadline | None) -> None:
+def _pause(fd: FdGuard, operation: str, seconds: float, deadline: CallDeadline | None) -> None:
     if deadline is not None:
         seconds = min(seconds, deadline.remaining(time.monotonic()))
         if not seconds:

@@ -6,7 +6,7 @@ import errno
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
@@ -17,6 +17,7 @@ from wireline.net._fd_guard import ALONE, FdGuard, Use
 from wireline.net._poll import start_deadline
 from wireline.net._retry import until_ready
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, check_flags
+from wireline.timing import Timeout
 
 __all__ = ["DatagramIO"]
 
@@ -33,13 +34,13 @@ class DatagramIO:
         self._arrived: list[tuple[Any, ...]] = []  # a datagram that the system gave, and no caller has
 
     def receive(
-        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: float | None
+        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: Timeout
     ) -> Datagram:
         """Receive one datagram, cut to ``size``."""
         return self._receive(owner, operation, check_size(size), flags, timeout, _datagram.make_datagram)
 
     def receive_into(
-        self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: float | None
+        self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: Timeout
     ) -> ReceivedInto:
         """Receive one datagram into ``target``."""
 
@@ -54,7 +55,7 @@ class DatagramIO:
         operation: str,
         size: int,
         flags: SocketFlag,
-        timeout: float | None,
+        timeout: Timeout,
         make: Callable[[*_datagram.RawDatagram], T],
     ) -> T:
         """Receive one datagram. It lies in ``_arrived`` until the caller has it: an exception loses nothing."""
@@ -93,7 +94,7 @@ class DatagramIO:
         return result
 
     def send(
-        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: Deadline | None
+        self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: CallDeadline | None
     ) -> int:
         """Send one datagram to the peer of a connected socket."""
         with Use(self._fd, operation) as sock:
@@ -104,7 +105,7 @@ class DatagramIO:
             )
 
     def send_to(
-        self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: Deadline | None
+        self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: CallDeadline | None
     ) -> int:
         """Send one datagram to an address."""
         sock = self._fd.sock

@@ -7,7 +7,7 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.happy_eyeballs import Race, interleave
 from wireline._dial_common import client_tls_core, dial_error
 from wireline._os.descriptor import State, begin_connect, connect_result
@@ -17,6 +17,7 @@ from wireline.address import IpAddress
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 from wireline.net._socket import Socket
 from wireline.options import IPPROTO_TCP
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
@@ -36,7 +37,7 @@ def dial(
     protocol: int = IPPROTO_TCP,
     *,
     buffered: bool = True,
-    timeout: float | None = None,
+    timeout: Timeout = None,
     tls: SslContext | None = None,
     hostname: str | None = None,
 ) -> Socket:
@@ -86,7 +87,7 @@ def dial(
     return dialled
 
 
-def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:
+def _run(race: Race, deadline: CallDeadline | None) -> socket.socket | None:
     """Return a socket connected to the first address that answers; None if none does in time. Close the others."""
     attempts: list[socket.socket] = []
     winner: socket.socket | None = None
@@ -99,7 +100,7 @@ def _run(race: Race, deadline: Deadline | None) -> socket.socket | None:
     return winner
 
 
-def _race(race: Race, deadline: Deadline | None, attempts: list[socket.socket]) -> socket.socket | None:
+def _race(race: Race, deadline: CallDeadline | None, attempts: list[socket.socket]) -> socket.socket | None:
     with _Selector() as selector:
         while not race.over:
             while (index := race.start_due(time.monotonic())) is not None:
@@ -126,7 +127,7 @@ def _race(race: Race, deadline: Deadline | None, attempts: list[socket.socket]) 
 
 
 def _await_one(
-    race: Race, selector: selectors.BaseSelector, deadline: Deadline | None, now: float
+    race: Race, selector: selectors.BaseSelector, deadline: CallDeadline | None, now: float
 ) -> socket.socket | None:
     """Wait until an attempt is over or the next one is due; return the winner if there is one."""
     moments = [race.next_start(now), deadline.at if deadline is not None else None, now + _LONGEST_WAIT]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from wireline._core.frames import Frame, FrameFormat
 from wireline._core.stream import StreamCore
 from wireline.options import SocketFlag
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.net._socket import Socket
@@ -17,7 +18,7 @@ __all__ = ["iterate_frames"]
 
 
 def iterate_frames(
-    owner: Socket, io: StreamIO, form: FrameFormat, timeout: float | None, flags: SocketFlag
+    owner: Socket, io: StreamIO, form: FrameFormat, timeout: Timeout, flags: SocketFlag
 ) -> Iterator[Frame]:
     """Iterate over the frames of a stream."""
     core_slot = io.core_slot

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.close import close_quietly
 from wireline._os.resolver import Lookup
@@ -25,9 +25,9 @@ __all__ = ["Latch", "Readiness", "Waker", "start_deadline", "wait_for_lookup"]
 _LONGEST_POLL = 2**31 - 1
 
 
-def start_deadline(timeout: float | None) -> Deadline | None:
+def start_deadline(timeout: float | None) -> CallDeadline | None:
     """The moment ``timeout`` seconds from now; None for "wait for ever"."""
-    return None if timeout is None else Deadline(timeout, time.monotonic())
+    return None if timeout is None else CallDeadline(timeout, time.monotonic())
 
 
 class Latch:
@@ -128,7 +128,7 @@ def _send_byte(pair: tuple[socket.socket, socket.socket]) -> None:
 
 
 def wait_for_lookup(
-    lookup: Lookup, operation: str, deadline: Deadline | None, waker: Waker
+    lookup: Lookup, operation: str, deadline: CallDeadline | None, waker: Waker
 ) -> list[AddrInfo] | None:
     """Wait for the addresses of a name; None if the waker was woken first.
 
@@ -176,7 +176,7 @@ class Readiness:
             self._poll = select.poll()
             self._poll.register(fd, select.POLLOUT if write else select.POLLIN)
 
-    def wait(self, deadline: Deadline | None) -> bool:
+    def wait(self, deadline: CallDeadline | None) -> bool:
         """Return True when the descriptor is ready (or broken, or woken), False when the deadline has passed.
 
         A deadline that has passed already still asks once: what is there, is there.

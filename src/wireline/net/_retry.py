@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed
 from wireline.errors import SocketTimeout
 from wireline.net._fd_guard import FdGuard
@@ -25,7 +25,7 @@ def until_ready(
     owner: BaseSocket,
     guard: FdGuard,
     operation: str,
-    deadline: Deadline | None,
+    deadline: CallDeadline | None,
     attempt: Callable[[], T],
     *,
     write: bool = False,
@@ -60,7 +60,7 @@ def until_ready(
         raise_if_closed(owner, operation)
 
 
-def _ready_and_yet_refused(guard: FdGuard, pause: float, deadline: Deadline | None) -> float:
+def _ready_and_yet_refused(guard: FdGuard, pause: float, deadline: CallDeadline | None) -> float:
     """Wait a little: the system reports that a Unix socket may send, but not that its receiver's queue is full."""
     pause = min(2 * pause, _LONGEST_PAUSE) or _FIRST_PAUSE
     seconds = pause if deadline is None else min(pause, deadline.remaining(time.monotonic()))

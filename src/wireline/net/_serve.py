@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from wireline._core.backoff import Backoff
+from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._os.process import process
@@ -30,6 +30,7 @@ from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
@@ -205,7 +206,7 @@ class Server:
         """The number of connections that are being served."""
         return len(self._active)
 
-    def wait(self, timeout: float | None = None) -> None:
+    def wait(self, timeout: Timeout = None) -> None:
         """Wait until the server has been stopped.
 
         A timeout or a cancellation leaves the server as it is.
@@ -226,7 +227,7 @@ class Server:
             assert timeout is not None
             raise SocketTimeout("wait", timeout)
 
-    def stop(self, drain: float = 0.0) -> StopReport:
+    def stop(self, drain: float | Deadline = 0.0) -> StopReport:
         """Stop accepting, let the handlers finish, and close the connections that are left.
 
         The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
@@ -271,7 +272,7 @@ class Server:
         self._acceptor.join(_UNWIND)
         return report
 
-    def request_stop(self, drain: float = 0.0) -> None:
+    def request_stop(self, drain: float | Deadline = 0.0) -> None:
         """Request a stop in the background, without waiting for it; see ``wait``.
 
         This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
@@ -360,7 +361,7 @@ class Server:
             self._end(request)
 
     def _accept_loop(self) -> None:
-        backoff = Backoff()
+        backoff = AcceptBackoff()
         while True:
             if self._limit is not None:
                 self._room.wait(self._may_go_on, None)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.lines import EMPTY_LINE
 from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
@@ -68,6 +68,7 @@ from wireline.options import (
     check_flags,
     check_iterator_flags,
 )
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
@@ -95,7 +96,7 @@ class Socket(BaseSocket):
 
     # Reading.
 
-    def recv(self, size: int, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+    def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
         """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
         A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
@@ -127,7 +128,7 @@ class Socket(BaseSocket):
         self,
         buffer: bytearray | memoryview,
         size: int | None = None,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> int:
         """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
@@ -158,7 +159,7 @@ class Socket(BaseSocket):
         return len(self._io.read(self, RECV_INTO, timeout, len(target), flags, into=target))
 
     def recv_some(
-        self, max_size: int = BUFFER_SIZE, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
     ) -> bytes:
         """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
@@ -219,7 +220,7 @@ class Socket(BaseSocket):
             return self._datagrams.receive(self, "recv_some", max_size, flags, timeout).data
         return self._io.read(self, StreamCore.recv_some, timeout, max_size, flags)
 
-    def recv_exactly(self, size: int, timeout: float | None = None) -> bytes:
+    def recv_exactly(self, size: int, timeout: Timeout = None) -> bytes:
         """Receive exactly ``size`` bytes.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
@@ -246,7 +247,7 @@ class Socket(BaseSocket):
         return self._io.read(self, StreamCore.recv_exactly, timeout, size) if data is None else data
 
     def recv_until(
-        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: float | None = None
+        self, delimiter: Delimiter, max_length: int = MAX_LINE_LENGTH, timeout: Timeout = None
     ) -> bytes:
         """Receive all bytes up to a delimiter, the delimiter included.
 
@@ -277,7 +278,7 @@ class Socket(BaseSocket):
 
     def recv_line(
         self,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
         max_length: int = MAX_LINE_LENGTH,
         *,
@@ -339,7 +340,7 @@ class Socket(BaseSocket):
     def recv_line_into(
         self,
         buffer: bytearray,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
         max_length: int = MAX_LINE_LENGTH,
         *,
@@ -404,7 +405,7 @@ class Socket(BaseSocket):
     def lines(
         self,
         max_length: int = MAX_LINE_LENGTH,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         *,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> Iterator[bytes]:
@@ -431,7 +432,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range; ``flags`` has
                 ``PEEK``.
         """
-        timeout = check_timeout(timeout)
+        check_timeout(timeout)
         max_length = check_max_length(max_length)
         check_iterator_flags(flags)
         require_open(self, "lines")
@@ -439,7 +440,7 @@ class Socket(BaseSocket):
             refuse(self, "lines")
         return self._iterate_lines(max_length, timeout, flags)
 
-    def _iterate_lines(self, max_length: int, timeout: float | None, flags: SocketFlag) -> Iterator[bytes]:
+    def _iterate_lines(self, max_length: int, timeout: Timeout, flags: SocketFlag) -> Iterator[bytes]:
         io = self._io
         ahead = io.buffer.lines
         unlimited = max_length >= BUFFER_SIZE  # the core splits off no longer line
@@ -455,7 +456,7 @@ class Socket(BaseSocket):
                     return
             yield b"" if line == EMPTY_LINE else line
 
-    def skip(self, size: int, timeout: float | None = None) -> None:
+    def skip(self, size: int, timeout: Timeout = None) -> None:
         """Receive ``size`` bytes and discard them.
 
         A timeout or a cancellation loses nothing: all ``size`` bytes are kept in memory until the last of them has
@@ -478,7 +479,7 @@ class Socket(BaseSocket):
 
     # Frames.
 
-    def recv_struct(self, fmt: str | bytes | struct.Struct, timeout: float | None = None) -> tuple[Any, ...]:
+    def recv_struct(self, fmt: str | bytes | struct.Struct, timeout: Timeout = None) -> tuple[Any, ...]:
         """Receive the bytes of a ``struct`` format, and unpack them.
 
         A timeout or a cancellation loses nothing: the bytes that have arrived stay for the next read.
@@ -512,7 +513,7 @@ class Socket(BaseSocket):
         length_field: int = -1,
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> Frame:
         """Receive one length-prefixed message.
 
@@ -556,7 +557,7 @@ class Socket(BaseSocket):
         length_field: int = -1,
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
-        timeout: float | None = None,
+        timeout: Timeout = None,
         flags: SocketFlag = SAFE_DISCONN,
     ) -> Iterator[Frame]:
         """Iterate over length-prefixed messages.
@@ -595,7 +596,7 @@ class Socket(BaseSocket):
             refuse(self, "frames")
         return iterate_frames(self, self._io, form, timeout, flags)
 
-    def fill(self, size: int = 1, timeout: float | None = None) -> memoryview:
+    def fill(self, size: int = 1, timeout: Timeout = None) -> memoryview:
         """Receive until at least ``size`` bytes are buffered, and return all buffered bytes without consuming them.
 
         ``consume`` removes them, and every other read begins with them. The view is read-only and of memory that is
@@ -657,7 +658,7 @@ class Socket(BaseSocket):
         self._io.read(self, StreamCore.unread, None, bytes(as_bytes_like(data)))
 
     def recv_some_into(
-        self, buffer: bytearray | memoryview, timeout: float | None = None, flags: SocketFlag = SAFE_DISCONN
+        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
     ) -> int:
         """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
 
@@ -713,7 +714,7 @@ class Socket(BaseSocket):
 
     # Writing.
 
-    def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None) -> None:
+    def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.
 
         Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
@@ -773,7 +774,7 @@ class Socket(BaseSocket):
             if io.core.has_output:  # type: ignore[union-attr]
                 io.send_output(self)  # made by a read that found the lock taken
 
-    def _wait_to_send(self, payload: bytes | memoryview, deadline: Deadline | None) -> Permit | None:
+    def _wait_to_send(self, payload: bytes | memoryview, deadline: CallDeadline | None) -> Permit | None:
         """Wait for the write lock; on a datagram socket send the datagram and return None."""
         self.last_bytes_sent = 0
         if self._datagrams is not None:
@@ -782,7 +783,7 @@ class Socket(BaseSocket):
         return self._io.queue_to_write(self, "send", deadline)
 
     def send_many(
-        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
+        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
     ) -> None:
         """Send several buffers, in order, like one.
 
@@ -811,7 +812,7 @@ class Socket(BaseSocket):
             rename_operation(error, "send", "send_many")
             raise
 
-    def send_some(self, data: Buffer, timeout: float | None = None) -> int:
+    def send_some(self, data: Buffer, timeout: Timeout = None) -> int:
         """Send as much of ``data`` as one low-level send accepts.
 
         After a timeout or a cancellation nothing was sent.
@@ -889,7 +890,7 @@ class Socket(BaseSocket):
         self.send(data)
         return self
 
-    def shutdown_write(self, timeout: float | None = None) -> None:
+    def shutdown_write(self, timeout: Timeout = None) -> None:
         """Send the end of the stream; reading stays possible (half-close).
 
         The call first waits for sends that are under way. A timeout or a cancellation leaves the stream as it is,
@@ -923,7 +924,7 @@ class Socket(BaseSocket):
         port: int,
         data: Buffer,
         flags: SocketFlag = SAFE_DISCONN,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> int:
         """Send one datagram.
 
@@ -963,9 +964,7 @@ class Socket(BaseSocket):
             self.last_bytes_sent = sent = self._datagrams.send_to(self, payload, target, deadline)
         return sent
 
-    def recv_from(
-        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: float | None = None
-    ) -> Datagram:
+    def recv_from(self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> Datagram:
         """Receive one datagram and the address of its sender.
 
         An empty datagram is a datagram, not an end. A timeout or a cancellation loses no datagram.
@@ -993,7 +992,7 @@ class Socket(BaseSocket):
         buffer: bytearray | memoryview,
         size: int | None = None,
         flags: SocketFlag = SAFE_DISCONN,
-        timeout: float | None = None,
+        timeout: Timeout = None,
     ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, like ``recv_from``.
 
@@ -1030,7 +1029,7 @@ class Socket(BaseSocket):
 
     # Connecting.
 
-    def connect(self, address: str | IpAddress, port: int = 0, timeout: float | None = None) -> None:
+    def connect(self, address: str | IpAddress, port: int = 0, timeout: Timeout = None) -> None:
         """Connect to a host: try each of its addresses in turn until one accepts the connection.
 
         Only addresses of the socket's own family are tried; ``dial`` races those of both. On a datagram socket the
@@ -1062,7 +1061,7 @@ class Socket(BaseSocket):
             found = resolve(self, self._fd, "connect", host, port, deadline)
             self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
-    def connect_unix(self, path: UnixPath, timeout: float | None = None) -> None:
+    def connect_unix(self, path: UnixPath, timeout: Timeout = None) -> None:
         """Connect to a Unix socket.
 
         After an error, a timeout or a cancellation the socket is unconnected and may be connected again.
@@ -1089,7 +1088,11 @@ class Socket(BaseSocket):
             self._connect_to_any("connect_unix", [where], secure, deadline)
 
     def _connect_to_any(
-        self, operation: str, targets: Sequence[SockAddr], secure: TlsCore | None, deadline: Deadline | None
+        self,
+        operation: str,
+        targets: Sequence[SockAddr],
+        secure: TlsCore | None,
+        deadline: CallDeadline | None,
     ) -> None:
         """Try the addresses in turn, each on a fresh descriptor if the one before failed (C3)."""
         if self._needs_new_fd:
@@ -1119,7 +1122,7 @@ class Socket(BaseSocket):
                     self._replace_fd()
             raise
 
-    def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    def _handshake_first(self, tls_core: TlsCore, operation: str, deadline: CallDeadline | None) -> None:
         """Do the TLS handshake before any other call may use the connection."""
         try:
             self._io.handshake(self, tls_core, operation, deadline)
@@ -1131,7 +1134,7 @@ class Socket(BaseSocket):
     # Accepting.
 
     def accept_addr(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
     ) -> Accepted:
         """Accept a connection and return its socket and address.
 
@@ -1157,7 +1160,7 @@ class Socket(BaseSocket):
         return self._accept("accept_addr", flags, inheritable, timeout)
 
     def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: float | None = None
+        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
     ) -> Socket:
         """Accept a connection and return its socket.
 
@@ -1181,9 +1184,7 @@ class Socket(BaseSocket):
         """
         return self._accept("accept", flags, inheritable, timeout).client
 
-    def _accept(
-        self, operation: str, flags: SocketFlag, inheritable: bool, timeout: float | None
-    ) -> Accepted:
+    def _accept(self, operation: str, flags: SocketFlag, inheritable: bool, timeout: Timeout) -> Accepted:
         check_flags(flags)
         deadline = start_deadline(check_timeout(timeout))
         client, address = self._accept_plain(operation, flags, inheritable, deadline)
@@ -1193,7 +1194,7 @@ class Socket(BaseSocket):
         return Accepted(client, address)
 
     def _accept_plain(
-        self, operation: str, flags: SocketFlag, inheritable: bool, deadline: Deadline | None
+        self, operation: str, flags: SocketFlag, inheritable: bool, deadline: CallDeadline | None
     ) -> Accepted:
         fd = self._fd
         with Use(fd, operation) as listener:
@@ -1248,10 +1249,14 @@ class Socket(BaseSocket):
         return Use(self._fd, operation)
 
     def _upgrade(
-        self, tls_core: TlsCore, timeout: Deadline | float | None, operation: str, leftover: str = "refuse"
+        self,
+        tls_core: TlsCore,
+        timeout: CallDeadline | Timeout,
+        operation: str,
+        leftover: str = "refuse",
     ) -> None:
         """Begin TLS on the connection, and do the handshake."""
-        deadline = timeout if isinstance(timeout, Deadline) else start_deadline(check_timeout(timeout))
+        deadline = timeout if isinstance(timeout, CallDeadline) else start_deadline(check_timeout(timeout))
         held = self._io.hold(self, operation)
         try:
             begin_upgrade(self._io, self, tls_core, leftover)
@@ -1282,8 +1287,8 @@ def _next_fits(lines: list[bytes], max_length: int) -> bool:
 
 
 def _prepare_send(
-    io: StreamIO, data: Buffer, flags: SocketFlag, timeout: float | None
-) -> tuple[bytes | memoryview, bytes | memoryview, Deadline | None]:
+    io: StreamIO, data: Buffer, flags: SocketFlag, timeout: Timeout
+) -> tuple[bytes | memoryview, bytes | memoryview, CallDeadline | None]:
     """Check the arguments of ``send``; return the payload, what of it may wait in the kernel, and the deadline."""
     payload = as_bytes_like(data)
     check_flags(flags)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 
 from wireline._core.buffer import EMPTY
-from wireline._core.deadline import Deadline, check_timeout
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import ALL, LINE, Sender, StreamCore
 from wireline._os.descriptor import close_unclaimed
 from wireline._os.linger import close_in_background
@@ -33,6 +33,7 @@ from wireline.net._fd_guard import FdGuard
 from wireline.net._poll import Readiness, start_deadline
 from wireline.net._write_lock import Permit
 from wireline.options import DONT_WAIT, SAFE_DISCONN, SocketFlag
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.locked_tls import LockedTlsCore
@@ -219,7 +220,7 @@ class StreamIO:
         self,
         owner: BaseSocket,
         request: Callable[[StreamCore, *Ts], T | None],
-        timeout: float | None,
+        timeout: Timeout,
         *args: *Ts,
         into: memoryview | None = None,
         line_limit: int = 0,
@@ -288,7 +289,7 @@ class StreamIO:
         """Receive until the request has an answer, which stays in the core until ``read`` has put that back."""
         operation = request.__name__
         wait = timeout is None and self.kernel_waits
-        deadline: Deadline | None = None
+        deadline: CallDeadline | None = None
         try:
             while True:
                 if not self.fill(owner, core, operation, wait=wait):
@@ -304,7 +305,7 @@ class StreamIO:
                     raise_if_closed(owner, operation)
                 # A timeout of 0 goes on while the kernel has something: it does not wait, and gets all that is.
                 if timeout:
-                    deadline = deadline or Deadline(timeout, time.monotonic())
+                    deadline = deadline or CallDeadline(timeout, time.monotonic())
                     if deadline.passed(time.monotonic()):
                         raise SocketTimeout(operation, timeout)
         except BaseException:
@@ -393,7 +394,7 @@ class StreamIO:
             return True
         return getattr(type(self.fd.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
 
-    def wait_for_input(self, operation: str, deadline: Deadline | None) -> None:
+    def wait_for_input(self, operation: str, deadline: CallDeadline | None) -> None:
         """Wait until there is something. The read is tried first, always: that may cost less."""
         if self._readable is None:
             self._readable = Readiness(self.fd.sock.fileno())
@@ -403,11 +404,11 @@ class StreamIO:
 
     # Sending. All but `acquire_permit`, `send_output` and `handshake` is for the thread that holds the write lock.
 
-    def acquire_permit(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
+    def acquire_permit(self, owner: BaseSocket, operation: str, deadline: CallDeadline | None) -> Permit:
         """Wait for the write lock."""
         return self.write_lock.try_acquire() or self.queue_to_write(owner, operation, deadline)
 
-    def queue_to_write(self, owner: BaseSocket, operation: str, deadline: Deadline | None) -> Permit:
+    def queue_to_write(self, owner: BaseSocket, operation: str, deadline: CallDeadline | None) -> Permit:
         """Wait for the write lock where it is not free."""
         if not self.fd.cores:
             refuse(owner, operation)
@@ -431,7 +432,7 @@ class StreamIO:
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
 
-    def waits_in_kernel(self, deadline: Deadline | None) -> bool:
+    def waits_in_kernel(self, deadline: CallDeadline | None) -> bool:
         """Whether a send may wait inside the system call."""
         return deadline is None and self.kernel_waits
 
@@ -449,7 +450,7 @@ class StreamIO:
         return max(sent, self.core.accepted - before)
 
     def send_once(
-        self, operation: str, data: bytes | memoryview, deadline: Deadline | None, sent: int | None
+        self, operation: str, data: bytes | memoryview, deadline: CallDeadline | None, sent: int | None
     ) -> int:
         """Make one send, as soon as there is room for something; return how many bytes it took."""
         while True:
@@ -458,7 +459,7 @@ class StreamIO:
             except BlockingIOError:
                 self.wait_for_room(operation, deadline, sent)
 
-    def send_more(self, payload: bytes | memoryview, sent: int, deadline: Deadline | None) -> int:
+    def send_more(self, payload: bytes | memoryview, sent: int, deadline: CallDeadline | None) -> int:
         """Wait for room, and send the next piece of a message; return how many bytes it has."""
         self.flush("send", deadline, sent)
         if sent == len(payload):
@@ -466,7 +467,7 @@ class StreamIO:
             return 0
         return self.send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
 
-    def send_some(self, owner: BaseSocket, payload: bytes | memoryview, deadline: Deadline | None) -> int:
+    def send_some(self, owner: BaseSocket, payload: bytes | memoryview, deadline: CallDeadline | None) -> int:
         """Send what there is room for, in one send; ``last_bytes_sent`` is set as soon as it is known."""
         owner.last_bytes_sent = 0  # a thread that sent meanwhile may have set it
         self.flush("send_some", deadline, 0)
@@ -481,7 +482,7 @@ class StreamIO:
         self.fd.cores[0].message_incomplete = False
         return sent
 
-    def flush(self, operation: str, deadline: Deadline | None, sent: int | None = None) -> None:
+    def flush(self, operation: str, deadline: CallDeadline | None, sent: int | None = None) -> None:
         """Send the ciphertext that is there, waiting for room."""
         while not self.flush_now(self.fd.cores[0]):
             self.wait_for_room(operation, deadline, sent)
@@ -490,7 +491,7 @@ class StreamIO:
         """Send the ciphertext that is there as far as the kernel takes it; return whether that was all."""
         return core.flush(self.fd.sock.send, NOW)
 
-    def wait_for_room(self, operation: str, deadline: Deadline | None, sent: int | None = 0) -> None:
+    def wait_for_room(self, operation: str, deadline: CallDeadline | None, sent: int | None = 0) -> None:
         """Wait until the kernel takes something."""
         if self._writable is None:
             self._writable = Readiness(self.fd.sock.fileno(), write=True)
@@ -513,7 +514,9 @@ class StreamIO:
 
     # The handshake.
 
-    def handshake(self, owner: BaseSocket, core: TlsCore, operation: str, deadline: Deadline | None) -> None:
+    def handshake(
+        self, owner: BaseSocket, core: TlsCore, operation: str, deadline: CallDeadline | None
+    ) -> None:
         """Make the handshake; no other call reads or writes."""
         try:
             while True:

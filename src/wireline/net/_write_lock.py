@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 
-from wireline._core.deadline import Deadline
+from wireline._core.deadline import CallDeadline
 from wireline.errors import BusyError
 from wireline.net._abandoned import is_abandoned, is_inside_a_call, recovering
 
@@ -87,7 +87,7 @@ class WriteLock:
         except IndexError:
             return None if self.closed else self._take_abandoned()
 
-    def acquire(self, deadline: Deadline | None, owner: object, operation: str) -> Permit | None:
+    def acquire(self, deadline: CallDeadline | None, owner: object, operation: str) -> Permit | None:
         """Queue for the permit.
 
         Args:

@@ -9,7 +9,7 @@ import threading
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
-from wireline import AF_INET, AF_INET6
+from wireline import AF_INET, AF_INET6, Deadline, Timeout
 from wireline.net import Socket
 
 if TYPE_CHECKING:
@@ -58,7 +58,13 @@ class AsyncPair(NamedTuple):
         self.server.close()
 
 
-def pair(kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = True) -> Pair:
+def pair(
+    kind: Kind = "tcp",
+    *,
+    tls: SslContext | None = None,
+    buffered: bool = True,
+    timeout: Timeout = _HANDSHAKE_TIMEOUT,
+) -> Pair:
     """Make two connected sockets of the blocking flavour.
 
     Args:
@@ -67,18 +73,21 @@ def pair(kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = 
         tls: for ``"tls"``, the context of both ends; the server's name is ``localhost``. By default the context of a
             `TestCA`, which needs the package ``trustme``.
         buffered: as for ``Socket``.
+        timeout: seconds for the handshake; None means no limit.
 
     Raises:
-        ValueError: the kind is unknown, or is not ``"tls"`` and ``tls`` was given.
+        ValueError: the kind is unknown, or is not ``"tls"`` and ``tls`` was given; ``timeout`` is negative.
+        SocketTimeout: the handshake took too long.
         OSError: no free descriptor, no such address, or the handshake failed.
         ImportError: ``trustme`` is not installed.
     """
+    limit = Deadline(timeout)
     context = _context(kind, tls)
     client, server = _raw_pair(kind)
     made = Pair(Socket.from_socket(client, buffered=buffered), Socket.from_socket(server, buffered=buffered))
     if context is not None:
         try:
-            _shake_hands(made, context)
+            _shake_hands(made, context, limit)
         except BaseException:
             made.__exit__(None, None, None)
             raise
@@ -86,7 +95,11 @@ def pair(kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = 
 
 
 async def async_pair(
-    kind: Kind = "tcp", *, tls: SslContext | None = None, buffered: bool = True
+    kind: Kind = "tcp",
+    *,
+    tls: SslContext | None = None,
+    buffered: bool = True,
+    timeout: Timeout = _HANDSHAKE_TIMEOUT,
 ) -> AsyncPair:
     """Make two connected sockets of the async flavour: ``async with await async_pair() as (client, server):``.
 
@@ -94,13 +107,15 @@ async def async_pair(
         kind: as for ``pair``.
         tls: as for ``pair``.
         buffered: as for ``AsyncSocket``.
+        timeout: as for ``pair``.
 
     Raises:
-        ValueError, OSError, ImportError: as for ``pair``.
+        ValueError, OSError, SocketTimeout, ImportError: as for ``pair``.
     """
     # Tests of the blocking flavour do not load asyncio.
     from wireline.asyncnet import AsyncSocket
 
+    limit = Deadline(timeout)
     context = _context(kind, tls)
     client, server = _raw_pair(kind)
     made = AsyncPair(
@@ -109,7 +124,7 @@ async def async_pair(
     )
     if context is not None:
         try:
-            await _shake_hands_async(made, context)
+            await _shake_hands_async(made, context, limit)
         except BaseException:
             made.client.close()
             made.server.close()
@@ -149,14 +164,14 @@ def _raw_pair(kind: Kind) -> tuple[socket.socket, socket.socket]:
             server.close()  # another program has connected to the port
 
 
-def _shake_hands(made: Pair, context: SslContext) -> None:
+def _shake_hands(made: Pair, context: SslContext, limit: Deadline) -> None:
     from wireline.tls import Handshake
 
     failures: list[Exception] = []
 
     def serve() -> None:
         try:
-            context.wrap_connected_socket(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT)
+            context.wrap_connected_socket(made.server, Handshake.AS_SERVER)  # the client has the time limit
         except Exception as error:  # noqa: BLE001 - it is raised in the caller's thread
             failures.append(error)
             # Close the server's end only: the client then fails by the alert or the end of the stream. Closing its own
@@ -166,7 +181,7 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
     thread = threading.Thread(target=serve, name="wireline-pair", daemon=True)
     thread.start()
     try:
-        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
+        context.wrap_connected_socket(made.client, Handshake.AS_CLIENT, _NAME, limit)
     except BaseException:
         made.server.close()
         raise
@@ -176,16 +191,15 @@ def _shake_hands(made: Pair, context: SslContext) -> None:
         raise failure
 
 
-async def _shake_hands_async(made: AsyncPair, context: SslContext) -> None:
+async def _shake_hands_async(made: AsyncPair, context: SslContext, limit: Deadline) -> None:
     from wireline.asyncnet._port import running_tasks
     from wireline.tls import Handshake
 
     serving = running_tasks().spawn(
-        context.wrap_connected_async(made.server, Handshake.AS_SERVER, timeout=_HANDSHAKE_TIMEOUT),
-        "wireline-pair",
+        context.wrap_connected_async(made.server, Handshake.AS_SERVER), "wireline-pair"
     )
     try:
-        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, _HANDSHAKE_TIMEOUT)
+        await context.wrap_connected_async(made.client, Handshake.AS_CLIENT, _NAME, limit)
     except BaseException:
         made.server.close()
         with contextlib.suppress(OSError):

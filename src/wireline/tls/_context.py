@@ -17,6 +17,7 @@ from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
 from wireline.address import IpAddress
+from wireline.timing import Timeout
 
 from . import _context_factory, _features
 from ._mutable_settings import MutableSettings
@@ -259,7 +260,7 @@ class SslContext(MutableSettings):
         sock: Upgradable,
         handshake: Handshake,
         hostname: str | IpAddress = "",
-        timeout: float | None = None,
+        timeout: Timeout = None,
         *,
         leftover: Leftover = "refuse",
     ) -> None:
@@ -289,7 +290,7 @@ class SslContext(MutableSettings):
         sock: AsyncUpgradable,
         handshake: Handshake,
         hostname: str | IpAddress = "",
-        timeout: float | None = None,
+        timeout: Timeout = None,
         *,
         leftover: Leftover = "refuse",
     ) -> None:

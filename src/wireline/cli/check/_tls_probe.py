@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from wireline import SocketTimeout
+from wireline import Deadline, SocketTimeout
 from wireline.cli import _starttls
 from wireline.cli._outcome import ExitCode, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
@@ -261,10 +261,10 @@ def _wait_for_session(
 ) -> tuple[ssl.SSLSession | None, ssl.SSLError | None]:
     """Send close_notify, and read until there is a session, an alert, or the end; return session and alert."""
     refusal = None
-    deadline = monotonic() + _TICKET_TIMEOUT
+    deadline = Deadline(_TICKET_TIMEOUT)
     try:
         sock.shutdown_write(_POLL_INTERVAL)
-        while not _can_be_offered(handle, _session(handle)) and monotonic() < deadline:
+        while not _can_be_offered(handle, _session(handle)) and not deadline.expired():
             try:
                 if not sock.recv_some(timeout=_POLL_INTERVAL):
                     break
