@@ -1079,7 +1079,7 @@ class AsyncSocket(BaseSocket):
 
 
 class Accepted(NamedTuple):
-    """A connection that was accepted, and who made it."""
+    """A connection that was accepted, and the address of its peer."""
 
     client: AsyncSocket
     address: Address
