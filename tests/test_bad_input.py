@@ -179,6 +179,19 @@ METHODS = {
     "set_sock_opt": Call(
         {"opt": SockOpt.REUSE_ADDR, "value": True}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY
     ),
+    "getsockopt": Call({"level": 1, "option": 2}, {"level": C_INTS, "option": C_INTS, "size": C_INTS}, ANY),
+    "setsockopt": Call(
+        {"level": 1, "option": 2, "value": 1},
+        {
+            "level": C_INTS,
+            "option": C_INTS,
+            "value": bad(TypeError, "1", None, 1.5, True, []) + bad(ValueError, 2**31),
+        },
+        ANY,
+    ),
+    "set_keep_alive": Call(
+        {"keep_alive": None}, {"keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on")}, ANY
+    ),
     "socket_error": Call(
         {"err": -1, "last_error": errno.ECONNRESET},
         {"err": bad(TypeError, "1", None), "last_error": bad(TypeError, "1", None), "flags": FLAGS},
@@ -191,7 +204,8 @@ TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "adopt detach fileno get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
+    "adopt detach fileno tcp_info peer_credentials"
+    " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
     " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
@@ -457,6 +471,11 @@ STATES: dict[str, State] = {
     "bind_unix": NO_IP,
     "local_addr": ENDED,
     "peer_addr": NO_PEER | ENDED,
+    "getsockopt": ENDED,
+    "setsockopt": ENDED,
+    "set_keep_alive": ENDED,
+    "tcp_info": ENDED,
+    "peer_credentials": ENDED,
     "get_sock_opt": ENDED,
     "set_sock_opt": ENDED,
     "get_socket_error": ENDED,

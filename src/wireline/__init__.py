@@ -6,7 +6,11 @@ addresses and errors that both share. It imports neither ``asyncio`` nor ``ssl``
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from wireline._core.frames import Frame as Frame
+from wireline._os.keep_alive import KeepAlive as KeepAlive
+from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._targets import Target as Target
 from wireline._targets import parse_target as parse_target
@@ -55,6 +59,10 @@ from wireline.timing import Backoff as Backoff
 from wireline.timing import Deadline as Deadline
 from wireline.timing import Timeout as Timeout
 
+if TYPE_CHECKING:
+    from wireline._os.facts import PeerCredentials as PeerCredentials
+    from wireline._os.facts import TcpInfo as TcpInfo
+
 __all__ = [
     "AF_INET",
     "AF_INET6",
@@ -86,12 +94,15 @@ __all__ = [
     "FrameTooLongError",
     "IpAddress",
     "IpAddressFamily",
+    "KeepAlive",
     "LineTooLongError",
+    "PeerCredentials",
     "ReadLineResult",
     "SockOpt",
     "SocketFlag",
     "SocketTimeout",
     "Target",
+    "TcpInfo",
     "Timeout",
     "WirelineError",
     "format_ip",
@@ -106,3 +117,9 @@ __all__ = [
 ]
 
 _publish(__name__, globals(), __all__)
+
+__getattr__ = _load_when_used(
+    __name__,
+    globals(),
+    dict.fromkeys(("PeerCredentials", "TcpInfo"), ("wireline._os.facts", __name__)),
+)

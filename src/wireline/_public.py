@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import importlib
+from collections.abc import Callable, Iterable, Mapping
 from types import FunctionType
 
-__all__ = ["publish"]
+__all__ = ["load_when_used", "publish"]
 
 _published: set[str] = set()
 
@@ -19,9 +20,34 @@ def publish(module: str, namespace: Mapping[str, object], names: Iterable[str]) 
     """
     _published.add(module)
     for name in names:
-        value = namespace[name]
+        value = namespace.get(name)  # not there, if it is loaded when it is used
         # Not a constant: an enum member or an `ipaddress` object would take the attribute, or refuse it.
         if not isinstance(value, FunctionType | type) or not value.__module__.startswith("wireline."):
             continue
         if value.__module__ not in _published:
             value.__module__ = module
+
+
+def load_when_used(
+    module: str, namespace: dict[str, object], homes: Mapping[str, tuple[str, str]]
+) -> Callable[[str], object]:
+    """Return the ``__getattr__`` of a public module, which imports some of its names when they are used first.
+
+    Their modules need ``dataclasses``, which takes a third of the time of ``import wireline.net``.
+
+    Args:
+        module: the public module.
+        namespace: its ``globals()``.
+        homes: for each name the module that defines it, and its public module.
+    """
+
+    def load(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        defined, public = homes[name]
+        value: object = getattr(importlib.import_module(defined), name)
+        namespace[name] = value
+        publish(public, namespace, (name,))
+        return value
+
+    return load

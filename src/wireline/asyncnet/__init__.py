@@ -4,13 +4,14 @@ The methods, errors and promises are those of ``wireline.net``; methods that wai
 one event loop; only ``close`` may be called from any thread.
 """
 
+from typing import TYPE_CHECKING
+
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
-from wireline._pool import PoolStats as PoolStats
+from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.asyncnet._dial import dial as dial
-from wireline.asyncnet._pool import Pool as Pool
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
 from wireline.asyncnet._serve import StartingServer as StartingServer
@@ -18,6 +19,10 @@ from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
 from wireline.asyncnet._systemd import listeners_from_environment as listeners_from_environment
+
+if TYPE_CHECKING:
+    from wireline._pool import PoolStats as PoolStats
+    from wireline.asyncnet._pool import Pool as Pool
 
 __all__ = [
     "Accepted",
@@ -36,5 +41,11 @@ __all__ = [
 ]
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.
-_publish("wireline.net", globals(), ("Datagram", "PoolStats", "ReceivedInto", "StopReport"))
+_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), __all__)
+
+__getattr__ = _load_when_used(
+    __name__,
+    globals(),
+    {"Pool": ("wireline.asyncnet._pool", __name__), "PoolStats": ("wireline._pool", "wireline.net")},
+)

@@ -91,8 +91,9 @@ class AsyncSocket(BaseSocket):
     _is_connecting = False
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._fd = FdOnLoop(sock)
-        self._io = StreamIO(self._fd)
+        # No other code sets these two: a subtype is safe.
+        self._fd = FdOnLoop(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._io = StreamIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         if sock.type == SOCK_DGRAM:
             self._datagrams = DatagramIO(self._fd)
         super()._setup(sock, buffered, state, peer)
@@ -1357,7 +1358,7 @@ class AsyncSocket(BaseSocket):
 
 
 class Accepted(NamedTuple):
-    """A connection that was accepted, and who made it."""
+    """A connection that was accepted, and the address of its peer."""
 
     client: AsyncSocket
     address: Address

@@ -4,19 +4,24 @@ All of them may be used from several threads: one thread may read a socket while
 any thread wakes the calls that wait.
 """
 
+from typing import TYPE_CHECKING
+
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
-from wireline._pool import PoolStats as PoolStats
+from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
 from wireline.net._dial import dial as dial
-from wireline.net._pool import Pool as Pool
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server
 from wireline.net._serve import serve as serve
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
 from wireline.net._systemd import listeners_from_environment as listeners_from_environment
+
+if TYPE_CHECKING:
+    from wireline._pool import PoolStats as PoolStats
+    from wireline.net._pool import Pool as Pool
 
 __all__ = [
     "Accepted",
@@ -34,3 +39,9 @@ __all__ = [
 ]
 
 _publish(__name__, globals(), __all__)
+
+__getattr__ = _load_when_used(
+    __name__,
+    globals(),
+    {"Pool": ("wireline.net._pool", __name__), "PoolStats": ("wireline._pool", "wireline.net")},
+)

@@ -89,8 +89,9 @@ class Socket(BaseSocket):
     last_bytes_sent: int
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        self._fd = FdGuard(sock)
-        self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)
+        # No other code sets these two: a subtype is safe.
+        self._fd = FdGuard(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
+        self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._datagrams = DatagramIO(self._fd) if sock.type == SOCK_DGRAM else None
         super()._setup(sock, buffered, state, peer)
 
