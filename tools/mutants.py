@@ -40,13 +40,16 @@ SOURCE = Path("src/wireline")
 
 TARGETS = (
     "_core/*.py",
+    "net/_socket.py",
     "net/*stream*.py",
     "net/*guard*.py",
+    "net/*lock*.py",
+    "asyncnet/_socket.py",
     "asyncnet/*stream*.py",
     "asyncnet/*fd_on_loop*.py",
     "tls/*.py",
 )
-"""Which files are changed: the core, the streams, what guards a descriptor, and TLS."""
+"""Which files are changed: the core, the sockets and their streams, the guards of a descriptor, and TLS."""
 
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "_build", "build", "dist", "htmlcov")
 """What a copy of the tree does not need."""
