@@ -479,7 +479,7 @@ def test_what_works_in_every_state(flavour: str, kind: str, syscalls: Syscalls) 
         assert sock.is_closed is ended
         assert (sock.fileno() == -1) is ended
         assert sock.is_ssl is False
-        with pytest.raises(ssl.SSLError, match="does not speak TLS"):
+        with pytest.raises(ssl.SSLError, match="does not use TLS"):
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")

@@ -735,7 +735,7 @@ class BaseSocket:
             ssl.SSLError: the socket does not use TLS.
         """
         if not self.is_ssl:
-            raise tls_error("got_handshake: the socket does not speak TLS")
+            raise tls_error("got_handshake: the socket does not use TLS")
         tls_core = tls_core_of(self._core)
         return tls_core is not None and tls_core.engine.established
 
@@ -831,7 +831,7 @@ class BaseSocket:
         """
         self._open_sock("detach")
         if tls_core_of(self._core) is not None:
-            raise tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
+            raise tls_error("detach: the socket uses TLS, and what has been agreed on would be lost")
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
         return self._give_up()

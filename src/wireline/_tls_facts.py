@@ -41,7 +41,7 @@ def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) 
     """
     tls_core = tls_core_of(core)
     if tls_core is None:
-        raise tls_error(f"{operation}: the socket does not speak TLS" + (" yet" if wrapped else ""))
+        raise tls_error(f"{operation}: the socket does not use TLS" + (" yet" if wrapped else ""))
     return tls_core
 
 
@@ -67,14 +67,14 @@ def repr_extra(core: StreamCore | None) -> str:
 def begin_upgrade(tls_core: TlsCore, plaintext_core: StreamCore, leftover: str) -> None:
     """Check that TLS may begin on a stream. Bytes received in clear must not be taken for protected ones (T6).
 
-    A socket that speaks TLS already is refused: this handshake would replace the first one, and the rest of the
+    A socket that uses TLS already is refused: this handshake would replace the first one, and the rest of the
     connection would lose the encryption of the first.
 
     Raises:
-        ssl.SSLError: the socket speaks TLS already, or has unread bytes that were received in clear.
+        ssl.SSLError: the socket uses TLS already, or has unread bytes that were received in clear.
     """
     if plaintext_core.is_tls:
-        raise tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
+        raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""

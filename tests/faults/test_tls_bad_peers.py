@@ -1,4 +1,4 @@
-"""Peers that do not speak TLS as one should: both flavours end them in time, and go on with the others."""
+"""Peers that use TLS wrongly: both flavours end them in time, and go on with the others."""
 
 from __future__ import annotations
 

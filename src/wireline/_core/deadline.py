@@ -10,7 +10,7 @@ FOREVER = 100 * 365.25 * 24 * 3600
 
 
 def check_timeout(timeout: float | None) -> float | None:
-    """Return ``timeout`` as seconds, or None for "wait for ever" (``None``, infinity, or more than a century).
+    """Return ``timeout`` as seconds, or None for "wait forever" (``None``, infinity, or more than a century).
 
     Raises:
         TypeError: it is not a number.
