@@ -34,7 +34,7 @@ BOTH_LINES = many_lines([b"\n", b"\r\n"], 18, 30_000)
 
 
 def buffer_with(*pieces: bytes | list[bytes]) -> ReceiveBuffer:
-    """A buffer that was fed; what is in one list came together."""
+    """A buffer that was fed; each list is one feed."""
     buffer = ReceiveBuffer()
     for piece in pieces:
         if isinstance(piece, list):
@@ -237,13 +237,13 @@ def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
     while pair.core.lines:
         assert pair.ask(PLAIN_LINE)
     pair.ask(PLAIN_LINE)
-    assert len(pair.core.lines) > 1.5 * ahead  # as far again as it came
+    assert len(pair.core.lines) > 1.5 * ahead  # as many again
 
 
 @pytest.mark.parametrize(
     "other", [Request("recv", 3), Request("recv_until", 40), Request("skip", 3)], ids=str
 )
-def test_whoever_alternates_lines_with_other_reads_stays_on_the_plain_path(other: Request) -> None:
+def test_lines_between_other_reads_stay_on_the_plain_path(other: Request) -> None:
     pair = Pair()
     pair.feed(many_lines([b"\n"], 20, 300))
     for _ in range(100):
@@ -261,7 +261,7 @@ def test_nothing_is_split_ahead_where_it_would_gain_nothing(data: bytes) -> None
         assert not pair.core.lines
 
 
-def test_what_arrives_while_lines_are_split_ahead_comes_after_them() -> None:
+def test_bytes_that_arrive_while_lines_are_split_ahead_follow_them() -> None:
     pair = lane_of(many_lines([b"\n"], 20, 100))
     pair.ask(PLAIN_LINE)
     pair.feed(b"more\n")
@@ -272,7 +272,7 @@ def test_what_arrives_while_lines_are_split_ahead_comes_after_them() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 @pytest.mark.parametrize("size", [0, 1, 5, 100])
-def test_every_other_view_begins_with_the_lines_that_nobody_took(taken: int, size: int) -> None:
+def test_every_other_view_begins_with_the_lines_that_were_not_taken(taken: int, size: int) -> None:
     def after_lines() -> tuple[ReceiveBuffer, bytes]:
         buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
         while not buffer.lines:

@@ -83,9 +83,7 @@ def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
                 interrupted(feed, moment if number == target else NEVER, *CODE)
             except Interruption:
                 raised = True
-                answers.append(
-                    HOW[how](core, piece)
-                )  # what a socket does with what it has and did not get rid of
+                answers.append(HOW[how](core, piece))  # the step of a socket that has unfed or unsent bytes
             taken += read_all(core) if answers[-1] is None else answers[-1]
         assert core.engine.error is None, (target, moment)
         assert taken == message, (target, moment)
@@ -96,7 +94,7 @@ def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
 
 @one_loop_or_shared
 def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool) -> None:
-    """FA26: goodbye, and the end of the wire after it, are what they are whichever moment it is."""
+    """FA26: close_notify and the end of the wire after it stay so, whatever the moment of the interruption."""
 
     def scene(target: int, moment: int) -> bool:
         core, peer = connected(TLS1_3, shared=shared)
@@ -163,7 +161,7 @@ SIZES = (10, 40_000, SEND_CHUNK + 10)
 def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
     shared: bool, tickets: bool
 ) -> None:
-    """FA26: of 1,000 interruptions 365 broke what the peer receives."""
+    """FA26: of 1,000 interruptions 365 broke the peer's stream."""
     messages = [random.Random(size).randbytes(size) for size in SIZES]
 
     def scene(target: int, moment: int) -> bool:
@@ -182,7 +180,7 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
                 interrupted(send, moment if number == target else NEVER, *SENDING)
             except Interruption:
                 raised = True
-                # A caller that goes on after what went out, and whose count is exact.
+                # A caller that continues after the bytes that were sent, and whose count is exact.
                 send_all(sender, wire, core, message[core.engine.accepted - before :])
             assert core.engine.accepted - before == len(message), (target, moment)
         flush(wire, core)
