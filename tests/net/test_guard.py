@@ -1,4 +1,4 @@
-"""R13, R14: the last one who uses a descriptor closes it, so that nobody ever uses somebody else's."""
+"""R13, R14: the last user of a descriptor closes it, so that no call uses a number that belongs to another file."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ USES: list[Callable[[Socket], AbstractContextManager[object]]] = [by_a_call, by_
 
 
 @pytest.mark.parametrize("use", USES)
-def test_R14_the_descriptor_stays_open_while_somebody_uses_it(
+def test_R14_the_descriptor_stays_open_while_it_is_in_use(
     pair: Pair, use: Callable[[Socket], AbstractContextManager[object]]
 ) -> None:
     sock, _ = pair
@@ -86,7 +86,7 @@ def test_R14_the_descriptor_stays_open_while_somebody_uses_it(
     assert not is_open(fd)
 
 
-def test_R14_it_is_the_last_of_several_who_closes_it(pair: Pair) -> None:
+def test_R14_the_last_of_several_users_closes_it(pair: Pair) -> None:
     sock, _ = pair
     fd = sock.fileno()
     with by_a_call(sock):
@@ -98,7 +98,7 @@ def test_R14_it_is_the_last_of_several_who_closes_it(pair: Pair) -> None:
     assert not is_open(fd)
 
 
-def test_R14_nobody_uses_it_and_close_closes_it(pair: Pair) -> None:
+def test_R14_close_closes_it_while_it_is_not_in_use(pair: Pair) -> None:
     sock, _ = pair
     fd = sock.fileno()
     with by_a_call(sock), by_reading(sock), by_writing(sock):
@@ -131,7 +131,7 @@ def test_a_descriptor_in_use_is_not_given_away(
     assert sock.recv(8) == b"unharmed"
 
 
-def test_detach_sends_those_away_who_come_later(pair: Pair) -> None:
+def test_calls_after_detach_are_refused(pair: Pair) -> None:
     sock, there = pair
     with socket.socket(fileno=sock.detach()) as raw:
         for call in (lambda: sock.send(b"x"), lambda: sock.recv(1), lambda: sock.local_addr, sock.detach):
@@ -152,7 +152,7 @@ def test_two_at_a_time_are_one_too_many(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 5])
-def test_R14_nobody_gets_the_bytes_of_who_has_the_number_next(timeout: float | None) -> None:
+def test_R14_no_call_gets_the_bytes_of_the_next_owner_of_the_number(timeout: float | None) -> None:
     for _ in range(40):
         here, there = socket.socketpair()
         sock = Socket.from_socket(here)
@@ -168,7 +168,7 @@ def test_R14_nobody_gets_the_bytes_of_who_has_the_number_next(timeout: float | N
         reader = threading.Thread(target=read)
         reader.start()
         sock.close()
-        while True:  # until somebody else has the number
+        while True:  # until another file has the number
             other, peer = socket.socketpair()
             with other, peer:
                 peer.send(b"!")
@@ -281,13 +281,13 @@ def test_the_error_of_a_send_that_cannot_begin_has_no_context(timeout: float | N
     assert closed.value.__context__ is None
 
 
-def test_a_socket_that_never_came_to_be_is_forgotten_silently() -> None:
+def test_a_socket_that_was_never_made_is_collected_silently() -> None:
     with pytest.raises(OSError):
         Socket(99)
     gc.collect()
 
 
-def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_descriptor_that_is_adopted_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
