@@ -1,4 +1,4 @@
-"""Who never waits lets the others go on: reads, sends, and sends that cannot deliver; and nothing is lost there."""
+"""A task that never waits lets the others go on: reads, sends, and sends that cannot deliver; and nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 3 * BUDGET
 
 
 def program(text: str, *arguments: str, seconds: float = 20) -> str:
-    """Run a program in a process of its own, which may hang; what it prints."""
+    """Run a program in a process of its own, which may hang; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *arguments],
         capture_output=True,
@@ -156,7 +156,7 @@ async def test_the_iterator_of_lines_lets_the_others_go_on(way: Way) -> None:
         assert got == [b"%d" % number for number in range(len(got))]
 
 
-async def test_a_task_that_always_has_room_lets_the_others_go_on(way: Way) -> None:
+async def test_a_task_whose_sends_never_wait_lets_the_others_go_on(way: Way) -> None:
     """FA22: the same for sends."""
     with wire() as (sock, peer):
         assert await steps_until_others_go_on(lambda: sock.send(b"x"), LIMIT) < LIMIT

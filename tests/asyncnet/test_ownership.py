@@ -1,4 +1,4 @@
-"""Who owns a descriptor: the process, the loop; and what a signal handler, a finalizer and a forked child may do."""
+"""The owner of a descriptor: the process, the loop. The rights of signal handlers, finalizers and forked children."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ async def outcome(call: Coroutine[Any, Any, object]) -> object:
 
 async def finished(tasks: list[asyncio.Task[object]]) -> list[object]:
     _, pending = await asyncio.wait(tasks, timeout=5)
-    assert not pending, f"asleep for ever: {pending}"
+    assert not pending, f"asleep forever: {pending}"
     return [task.result() for task in tasks]
 
 
@@ -469,7 +469,7 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
         real = state._readers[fd]
 
         def fails() -> None:
-            raise ValueError("a fault of ours")
+            raise ValueError("a fault of the test")
 
         state._readers[fd] = fails
         for peer in (first_peer, second_peer, third_peer):
@@ -489,7 +489,7 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
 async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
     way: Way, error: type[Exception]
 ) -> None:
-    """FA7, FB15: the task that waits slept for ever, and the bytes were gone."""
+    """FA7, FB15: the task that waits slept forever, and the bytes were gone."""
 
     class Interrupted:
         """A socket whose ``recv`` is interrupted when it has received."""
@@ -526,7 +526,7 @@ async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
 
 @polled
 @pytest.mark.parametrize("code", ["ENOSPC", "ENOMEM"])
-async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
+async def test_a_poller_that_refuses_a_descriptor_fails_one_read_and_leaves_nothing(
     way: Way, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R13: an error of ``epoll_ctl`` belongs to the one call that it happened to."""

@@ -1,4 +1,4 @@
-"""What a call says about itself: how much went out, its name in errors; and that it never blocks the loop."""
+"""The reports of a call: the number of bytes sent, its name in errors; and no call blocks the loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable
         "await full.connect_unix(unix_listener.local_addr.host, 5)",
     ],
 )
-def test_W10_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str, call: str) -> None:
+def test_W10_no_change_of_a_duplicate_makes_a_call_block_the_loop(loop: str, call: str) -> None:
     """FA16, W10: ``settimeout(None)`` on a duplicate of the descriptor made a ``send`` hold up the whole loop."""
     out = program(
         """
@@ -100,7 +100,7 @@ def test_W10_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str,
 
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("make", ["from_socket", "from_fd"])
-async def test_detach_hands_the_descriptor_back_as_it_came(way: Way, make: str, blocking: bool) -> None:
+async def test_detach_returns_the_descriptor_as_it_was_given(way: Way, make: str, blocking: bool) -> None:
     """FA17: it stayed non-blocking."""
     ours, peer = socket.socketpair()
     with peer:
@@ -114,7 +114,7 @@ async def test_detach_hands_the_descriptor_back_as_it_came(way: Way, make: str, 
         os.close(fd)
 
 
-async def test_detach_of_what_we_made_is_a_blocking_descriptor(way: Way) -> None:
+async def test_detach_of_a_descriptor_of_the_library_is_a_blocking_one(way: Way) -> None:
     """FA17: as ``socket.socket()`` is one."""
     async with AsyncSocket() as listener:
         listener.bind_addr(0, "127.0.0.1")
