@@ -103,7 +103,7 @@ async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) ->
     contexts: list[BaseException | None] = []
 
     async def unlucky(line: OperationQueue, ours: socket.socket) -> None:
-        with pytest.raises(ValueError, match="bear"):
+        with pytest.raises(ValueError, match="not accepted"):
             await line.wait(OneByte(ours), "take", None)
         try:
             raise KeyError("something else")

@@ -26,7 +26,7 @@ flavour, anyio_backend = both.flavour, both.anyio_backend
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 LIMIT = 2.0
-"""Seconds in which a refusal has to come, of the ten that were allowed."""
+"""Seconds in which a refusal has to arrive, of the ten that were allowed."""
 
 
 @pytest.fixture(params=VERSIONS)

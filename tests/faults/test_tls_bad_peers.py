@@ -64,7 +64,7 @@ async def is_well(flavour: Flavour, served: RecordedServer) -> None:
 
 @pytest.fixture
 def refusals(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the server has logged about clients that it let go."""
+    """The server's log records about clients that it closed."""
     caplog.set_level(logging.INFO, "wireline")
 
     def logged() -> list[str]:
@@ -74,11 +74,11 @@ def refusals(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return logged
 
 
-# ------------------------------------------------------------------------------------------------ at a server of ours
+# ------------------------------------------------------------------------------------------------ at a wireline server
 
 
 @pytest.mark.parametrize("case", NO_HELLO)
-async def test_what_is_no_hello_ends_the_connection(
+async def test_bytes_that_are_no_hello_end_the_connection(
     flavour: Flavour, case: str, refusals: Callable[[], list[str]]
 ) -> None:
     data, reason = NO_HELLO[case]
@@ -86,7 +86,9 @@ async def test_what_is_no_hello_ends_the_connection(
         began = time.monotonic()
         answer = await throw(served.port, data)
         assert time.monotonic() - began < LIMIT
-        assert answer[:1] == (b"\x15" if data[1:2] == b"\x03" else b"")  # what looks like TLS gets an alert
+        assert answer[:1] == (
+            b"\x15" if data[1:2] == b"\x03" else b""
+        )  # bytes that look like TLS get an alert
         (refusal,) = refusals()
         await is_well(flavour, served)
     assert re.search(f"(?i)no TLS handshake with .*127.0.0.1.* ({reason})", refusal), refusal
@@ -95,7 +97,7 @@ async def test_what_is_no_hello_ends_the_connection(
 async def test_a_flood_of_nonsense_is_cut_off(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
     async with recorded_server(flavour) as served:
         began = time.monotonic()
-        with contextlib.suppress(ConnectionError):  # who does not listen gets a reset
+        with contextlib.suppress(ConnectionError):  # a peer that does not read gets a reset
             await throw(served.port, b"\xff" * (32 << 20))
         assert time.monotonic() - began < LIMIT
         await is_well(flavour, served)
@@ -119,7 +121,7 @@ async def test_a_hello_may_be_cut_anywhere(flavour: Flavour, refusals: Callable[
 
 
 async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
-    """Through somebody who passes every byte on alone."""
+    """Through a proxy that forwards every byte on its own."""
     async with recorded_server(flavour) as served, relay(served.port, dribble) as port:
         async with await flavour.dial(
             "127.0.0.1", port, tls=client_context(), hostname="localhost", timeout=PATIENCE
@@ -128,7 +130,7 @@ async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
             assert await sock.recv_line(PATIENCE) == b"noitseuq"
 
 
-async def test_S6_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
+async def test_S6_a_silent_peer_is_closed_in_time_and_holds_up_no_other(
     flavour: Flavour, refusals: Callable[[], list[str]]
 ) -> None:
     async with recorded_server(flavour, handshake_timeout=1.0) as served:
@@ -142,7 +144,7 @@ async def test_S6_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
     assert all("handshake did not finish within 1 s" in refusal for refusal in refusals())
 
 
-async def test_who_drips_is_let_go_in_time(flavour: Flavour) -> None:
+async def test_a_peer_that_sends_byte_by_byte_is_closed_in_time(flavour: Flavour) -> None:
     """The time is for the whole handshake and does not begin anew with every byte."""
     async with recorded_server(flavour, handshake_timeout=1.0) as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
@@ -164,7 +166,7 @@ async def test_who_drips_is_let_go_in_time(flavour: Flavour) -> None:
         await is_well(flavour, served)
 
 
-async def test_who_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
+async def test_a_peer_that_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
     async with recorded_server(flavour) as served:
         for data in (b"", b"\x16\x03\x01"):
             with socket.create_connection(("127.0.0.1", served.port)) as peer:
@@ -180,7 +182,7 @@ async def test_who_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], 
     [(HTTP, SslError, PATIENCE), (b"", SocketTimeout, 0.3)],
     ids=["http", "silence"],
 )
-async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
+async def test_accept_reports_a_peer_that_is_no_client_and_accepts_the_next(
     flavour: Flavour, data: bytes, error: type[OSError], timeout: float
 ) -> None:
     """A listener that is wrapped, without a server around it."""
@@ -193,7 +195,7 @@ async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
         bad = asyncio.create_task(throw(port, data))
         with pytest.raises(error):
             await listener.accept(timeout=timeout)
-        assert await bad == b""  # to those who speak HTTP, OpenSSL does not send an alert
+        assert await bad == b""  # OpenSSL does not send an alert to a peer that uses HTTP
         dialling = asyncio.create_task(
             flavour.dial("localhost", port, tls=client_context(), timeout=PATIENCE)
         )
@@ -202,7 +204,7 @@ async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
             assert await sock.recv_line(PATIENCE) == b"welcome"
 
 
-# ------------------------------------------------------------------------------------------------ to a client of ours
+# ------------------------------------------------------------------------------------------------ to a wireline client
 
 
 def saying(data: bytes) -> Talk:

@@ -33,13 +33,13 @@ def s_client(port: int, *words: str, name: str = "localhost") -> Program:
 
 
 async def ask(program: Program, question: bytes) -> None:
-    """Say a line to one of ours through the program, which shows that it comes back backwards."""
+    """Send a line to a wireline server through the program, and check the reversed reply."""
     program.type(question + b"\n")
     await says(program, question[::-1], on_stdout=True)
 
 
 async def leave(program: Program) -> bytes:
-    """Let it end the connection as one should; return what it said last."""
+    """Let it end the connection cleanly; return its last output."""
     return await asyncio.to_thread(program.finish, b"Q\n")
 
 
@@ -184,7 +184,7 @@ async def test_T3_s_client_that_is_killed_leaves_a_truncated_stream(flavour: Fla
     assert connection.lines == [b"question"]
 
 
-async def test_s_client_that_goes_early_does_not_hold_up_who_sends(flavour: Flavour, version: str) -> None:
+async def test_s_client_that_leaves_early_does_not_hold_up_a_sender(flavour: Flavour, version: str) -> None:
     """More is sent than the kernel takes for a peer that reads no more."""
     ended = asyncio.Event()
 

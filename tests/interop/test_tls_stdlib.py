@@ -126,14 +126,14 @@ async def test_T10_an_sslsocket_resumes_its_session(flavour: Flavour, version: s
         assert not reused
         reused, _ = await asyncio.to_thread(ask, served.port, session)
         assert reused
-        # Each is told of in its own thread or task, when it is over: the first may be the second to say so.
+        # Each is recorded in its own thread or task, when it ends: the first may be recorded second.
         assert sorted([(await served.connections.next()).info.resumed for _ in range(2)]) == [False, True]
 
 
 async def test_T3_an_sslsocket_that_just_closes_leaves_a_truncated_stream(
     flavour: Flavour, version: str
 ) -> None:
-    """What ``SSLSocket.close`` does by itself."""
+    """The close of an ``SSLSocket``, without ``unwrap``."""
 
     def run(port: int) -> None:
         with connected(port, their_client(version)) as theirs:
