@@ -337,7 +337,7 @@ async def test_W3_a_send_that_was_cancelled_can_be_continued(flavour: Flavour, p
 
 
 async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
-    # After half a record the peer cannot read the request, and a caller would wait for its answer for ever.
+    # After half a record the peer cannot read the request, and a caller would wait for its answer forever.
     total = 0
     for _ in range(20):
         sending = asyncio.ensure_future(pair.sock.send_some(BIG[:60_000]))

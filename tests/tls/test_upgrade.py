@@ -26,7 +26,7 @@ both_roles = pytest.mark.parametrize("role", list(Handshake), ids=lambda role: r
 
 
 class Wire(NamedTuple):
-    """A socket of ours, and its peer, a standard socket."""
+    """A wireline socket, and its peer, a standard socket."""
 
     sock: Sock
     peer: socket.socket
