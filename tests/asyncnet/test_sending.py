@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal
 
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way, turns
-from tests.asyncnet.streams import drain, narrow_wire, wire
+from tests.asyncnet.streams import PATIENCE, drain, drain_until, narrow_wire, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
 from wireline._validation import Buffer
@@ -112,6 +113,35 @@ async def test_detach_returns_the_descriptor_as_it_was_given(way: Way, make: str
         fd = sock.detach()
         assert os.get_blocking(fd) is blocking
         os.close(fd)
+
+
+async def test_a_descriptor_in_use_is_not_detached(way: Way) -> None:
+    async def refused(sock: AsyncSocket, call: Coroutine[Any, Any, object]) -> None:
+        waiting = asyncio.create_task(call)
+        await turns(2)
+        with pytest.raises(OSError, match="another task") as caught:
+            sock.detach()
+        assert caught.value.errno == errno.EBUSY
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    async with AsyncSocket(sock_type=SOCK_DGRAM) as datagrams:
+        datagrams.bind_addr(0, "127.0.0.1")
+        await refused(datagrams, datagrams.recv_from(10))
+    with wire() as (sock, _):
+        await refused(sock, sock.recv_some())
+
+
+async def test_W1_send_some_that_waited_returns_its_count(way: Way) -> None:
+    with narrow_wire() as (sock, peer):
+        while sock.try_send(bytes(1000)):
+            pass
+        sending = asyncio.create_task(sock.send_some(b"x" * 100, timeout=PATIENCE))
+        await turns(2)
+        assert not sending.done()
+        data = await drain_until(peer, sending.done)
+        assert await sending == sock.last_bytes_sent == data.count(b"x") > 0
 
 
 async def test_detach_of_a_descriptor_of_the_library_is_a_blocking_one(way: Way) -> None:

@@ -38,7 +38,7 @@ def buffer_with(*pieces: bytes | list[bytes]) -> ReceiveBuffer:
     buffer = ReceiveBuffer()
     for piece in pieces:
         if isinstance(piece, list):
-            buffer.feed_pieces(piece)
+            buffer.feed_pieces(piece.copy())  # it is given away
         else:
             buffer.feed(piece)
     return buffer
@@ -213,6 +213,24 @@ def check_next_line(buffer: ReceiveBuffer, model: bytes) -> bytes:
         assert buffer.find(b"\n", len(model)) == len(line)
         assert buffer.take_line(len(bare), len(line) + 1) == bare
     return left
+
+
+def test_a_state_is_restored_without_the_search_and_the_split_lines_after_it() -> None:
+    buffer = buffer_with(b"a")
+    state = buffer.state()
+    buffer.feed(b"bcdef")
+    assert buffer.find(b"\n", 100) == -1
+    buffer.restore(state)
+    buffer.feed(b"\n")
+    assert buffer.find(b"\n", 100) == 1
+
+    buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
+    state = buffer.state()
+    while not buffer.lines:
+        left = check_next_line(buffer, left)
+    buffer.restore(state)
+    assert not buffer.lines
+    assert buffer.take(len(buffer)) == LF_LINES[:3000]
 
 
 # --------------------------------------------------------------------------------------------- the fast lane

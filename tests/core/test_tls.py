@@ -437,6 +437,24 @@ def test_a_send_after_close_notify_is_a_broken_pipe_and_reading_goes_on(version:
     assert client.recv_some(100) == b"the answer"
 
 
+@pytest.mark.parametrize("size", [1, RECORD + 1, 5 * RECORD])
+def test_an_error_of_an_encryption_is_final_and_its_bytes_do_not_count(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: object) -> int:
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "[SSL: BAD_LENGTH] bad length")
+
+    client, _ = connected(ssl.TLSVersion.TLSv1_3)
+    client.encrypt(b"accepted")
+    out(client)
+    accepted = client.accepted
+    monkeypatch.setattr(client.engine, "write", fail)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError, match="BAD_LENGTH"):
+            client.encrypt(bytes(size))
+    assert client.accepted == accepted
+
+
 def test_on_output_is_called_only_when_a_read_has_made_output() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     calls: list[bool] = []

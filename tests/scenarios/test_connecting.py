@@ -81,9 +81,9 @@ async def test_C2_one_deadline_for_all_the_addresses(scene: Scene, names: Names)
 @tcp
 async def test_C3_connect_tries_every_address_of_the_name(scene: Scene, names: Names) -> None:
     live = scene.raw_listener()
-    addresses = [scene.refusing().getsockname(), scene.refusing().getsockname(), live.getsockname()]
+    addresses = [scene.refusing(), scene.refusing(), live, scene.refusing()]
     sock = scene.socket()
-    await soon(sock.connect(names.add("some.test", *addresses), 80))
+    await soon(sock.connect(names.add("some.test", *(each.getsockname() for each in addresses)), 80))
     assert sock.peer_addr == address_of(live)
     await assert_talks_to(sock, live, scene)
 
