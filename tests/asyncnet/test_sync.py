@@ -18,6 +18,7 @@ from wireline import SocketTimeout
 from wireline._core.deadline import Deadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
+from wireline.asyncnet import AsyncSocket
 from wireline.asyncnet._asyncio import running_port
 from wireline.asyncnet._connect_attempts import ConnectAttempts
 from wireline.asyncnet._sync import Notifier, WriteLock, wait_for_lookup
@@ -47,6 +48,14 @@ async def test_it_wakes_all_waiters_and_forgets_the_event(way: Way) -> None:
     notifier.notify()
     assert await asyncio.gather(*waiting) == [True] * 3
     assert not await notifier.wait(notifier.port.time())
+
+
+async def test_R13_a_notifier_that_is_made_after_close_does_not_sleep(way: Way) -> None:
+    sock = AsyncSocket()
+    sock._fd.bind(running_port())
+    sock.close()
+    with sock._fd.notifier() as notifier:
+        assert await notifier.wait(notifier.port.time())
 
 
 async def test_a_cancelled_waiter_gets_nothing_and_leaves_nothing(way: Way) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
@@ -101,6 +102,18 @@ def test_R5_bytes_that_a_read_in_between_has_buffered_are_there(
     with pytest.raises(SocketTimeout):
         read(resting.sock)
     assert resting.sock.recv_some() == b"a"
+
+
+def test_R14_a_close_during_a_fast_read_closes_the_descriptor(resting: Wire) -> None:
+    def close_and_receive() -> Iterator[bytes]:
+        resting.sock.close(linger=0)
+        yield b"data"
+
+    fd = resting.sock.fileno()
+    resting.sock._io.receive = close_and_receive()
+    assert resting.sock.recv_some() == b"data"
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
 
 
 def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting: Wire) -> None:
