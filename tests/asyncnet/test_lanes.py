@@ -127,6 +127,16 @@ every_read = pytest.mark.parametrize("read", READS, ids=["recv_some", "recv_line
 
 
 @every_way
+async def test_R2_recv_some_after_recv_line_keeps_the_terminator(way: Way) -> None:
+    async with with_fast_recv() as (sock, peer):
+        for read, result in 2 * [(sock.recv_line, b"line"), (sock.recv_some, b"line\n")]:
+            reading = asyncio.create_task(read())
+            await turns(2)
+            peer.send(b"line\n")
+            assert await reading == result
+
+
+@every_way
 @every_read
 async def test_R4_bytes_left_by_a_read_that_does_not_wait_are_there_for_the_next(
     way: Way, read: Read
