@@ -242,6 +242,8 @@ async def test_a_cancellation_where_a_send_lets_the_others_go_on_has_sent_nothin
             assert len(drain(peer).removeprefix(b"begin")) == 10 * sent
             sent = 0
         assert cancelled == 40
+        await asyncio.wait_for(sock.send(b"end"), 5)
+        assert drain(peer) == b"end"
 
 
 async def test_writers_go_out_in_the_order_of_their_calls_where_one_pauses(way: Way) -> None:
