@@ -250,7 +250,7 @@ async def cancelled_at(number: int, soon: bool, coroutine: Coroutine[Any, Any, T
         coroutine: what to await.
 
     Returns:
-        What it returned, ``LEFT`` if nothing, and how often it was suspended.
+        Its result, ``LEFT`` if it has none, and how often it was suspended.
     """
     count = 0
 

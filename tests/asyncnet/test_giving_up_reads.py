@@ -116,7 +116,7 @@ async def test_R5_a_read_that_is_cancelled_at_its_first_suspension_loses_nothing
 
 
 @pytest.mark.parametrize("read", [READS[name] for name in READS if name != "recv_some"])
-async def test_a_reader_is_woken_once_however_many_pieces_its_answer_comes_in(way: Way, read: Read) -> None:
+async def test_a_reader_is_woken_once_for_an_answer_in_many_pieces(way: Way, read: Read) -> None:
     with wire() as (sock, peer):
         reading = asyncio.create_task(cancelled_at(0, False, read(sock, None)))
         for byte in HEAD:

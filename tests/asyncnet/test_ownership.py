@@ -234,7 +234,7 @@ async def finished(tasks: list[asyncio.Task[object]]) -> list[object]:
 
 
 def say(peer: socket.socket, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):  # ours was closed before
+    with contextlib.suppress(ConnectionError):  # our copy was closed before
         peer.send(data)
 
 

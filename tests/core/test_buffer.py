@@ -190,7 +190,7 @@ def test_large_pieces_are_copied_once_and_small_ones_joined() -> None:
 
 
 def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int) -> bytes:
-    """Compare everything else that ``buffer`` can do; what is left of ``model``."""
+    """Compare everything else that ``buffer`` can do; return the rest of ``model``."""
     size = min(size, len(model))
     assert len(buffer) == len(model)
     assert buffer.peek(size) == model[:size]
@@ -202,7 +202,7 @@ def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int)
 
 
 def check_next_line(buffer: ReceiveBuffer, model: bytes) -> bytes:
-    """Take one line that ends at a newline, from the fast lane if there is one; what is left of ``model``."""
+    """Take one line that ends at a newline, from the fast lane if there is one; return the rest of ``model``."""
     line, newline, left = model.partition(b"\n")
     if not newline:
         return model

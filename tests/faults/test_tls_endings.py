@@ -35,7 +35,7 @@ class Leaver:
 
     def say_goodbye(self) -> None:
         self._sock.settimeout(0)
-        with contextlib.suppress(ssl.SSLError, BlockingIOError):  # ours is not awaited
+        with contextlib.suppress(ssl.SSLError, BlockingIOError):  # our own close_notify is not awaited
             self._sock.unwrap()
 
     def reset(self) -> None:
@@ -79,24 +79,24 @@ async def sends_find_the_reset(sock: Sock) -> None:
 
 @pytest.mark.parametrize("flags", [SocketFlag.SAFE_DISCONN, SocketFlag(0)], ids=["safe", "unsafe"])
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_FA4_goodbye_then_a_reset_that_a_send_finds_is_a_clean_end(
+async def test_FA4_close_notify_then_a_reset_that_a_send_finds_is_a_clean_end(
     flavour: Flavour, version: str, flags: SocketFlag
 ) -> None:
     """FA4: the read ended in a RecursionError, and in the async flavour it was never woken."""
     async with left_by(flavour, version) as (sock, peer):
         await sock.send(b"hello")
         peer.say_goodbye()
-        await asyncio.sleep(0.05)  # so that the goodbye is in our kernel before the reset
+        await asyncio.sleep(0.05)  # so that close_notify is in our kernel before the reset
         peer.reset()
         await sends_find_the_reset(sock)
         try:
             assert await sock.recv_some(timeout=PATIENCE, flags=flags) == b""
         except TruncatedError:
-            pass  # the system throws received bytes away at a reset, the goodbye with them; then it was a cut
+            pass  # the system drops received bytes at a reset, and close_notify with them; then it was a cut
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_FA4_a_reset_that_a_send_finds_is_a_truncation_without_a_goodbye(
+async def test_FA4_a_reset_that_a_send_finds_is_a_truncation_without_close_notify(
     flavour: Flavour, version: str
 ) -> None:
     """FA4: the same without close_notify, where no read may call it an end."""

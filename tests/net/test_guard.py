@@ -300,7 +300,7 @@ def test_a_descriptor_that_is_adopted_is_closed_if_that_fails(monkeypatch: pytes
     there.close()
 
 
-# FA7: what no call holds.
+# FA7: cores and permits that no call holds.
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -273,7 +273,7 @@ async def test_T3_a_cut_while_it_waits(scene: Scene) -> None:
 
 
 @over("tls12", "tls13")
-async def test_T3_after_the_goodbye_a_reset_takes_nothing_away(scene: Scene) -> None:
+async def test_T3_after_close_notify_a_reset_takes_nothing_away(scene: Scene) -> None:
     sock, peer = await scene.wire()
     peer.sendall(b"all of it")
     peer.shutdown(socket.SHUT_WR)

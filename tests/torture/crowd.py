@@ -5,7 +5,7 @@ Commands are lines on the input, answers are lines of JSON on the output:
     come N      N clients connect, and each exchanges a line; they stay
     say         each of those exchanges another line
     reset       all of those reset their connections, as fast as a process can
-    leave       all of those close, and TLS ones say goodbye first
+    leave       all of those close, and TLS ones send close_notify first
     ends        waits until the server has ended all connections, and counts them
     hurry N     N clients connect, send a line each, and leave at once without waiting for anything
     burst N     N clients connect; when all have, all send a line and leave at once

@@ -475,7 +475,7 @@ async def _many_names(call: Caller, files: tuple[str, str], version: str) -> Non
             raise Broken("a read is never woken") from None
         finally:
             sock.close()
-        with contextlib.suppress(OSError):  # how the client says goodbye is not the matter here
+        with contextlib.suppress(OSError):  # the client's close_notify does not matter here
             serving.get(5, "the server")
 
 
@@ -700,7 +700,7 @@ def _leave(kind: str, port: int, how: str) -> None:
     elif how == "closes":
         client.close()
     else:
-        with contextlib.suppress(OSError):  # it does not wait for the server's goodbye
+        with contextlib.suppress(OSError):  # it does not wait for the server's close_notify
             client.settimeout(0)
             client.unwrap() if isinstance(client, ssl.SSLSocket) else client.shutdown(socket.SHUT_WR)
         client.close()

@@ -71,7 +71,7 @@ class RawTls:
         try:
             self.tls.unwrap()
         except ssl.SSLError:
-            pass  # the other end's goodbye is not here yet, and need not be
+            pass  # the other end's close_notify is not here yet, and need not be
         return self._out.read()
 
     def read(self, size: int = 65536) -> bytes:
