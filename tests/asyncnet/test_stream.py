@@ -409,6 +409,17 @@ async def test_lines_ends_with_the_stream_and_stays_ended(way: Way) -> None:
 
 
 @every_way
+async def test_R14_lines_that_were_split_off_ahead_are_gone_after_close(way: Way) -> None:
+    with wire() as (sock, peer):
+        peer.send(b"line\n" * 1000)
+        while not sock._lines:
+            assert await sock.recv_line() == b"line"
+        sock.close()
+        for timeout in (None, 5):
+            with pytest.raises(ClosedError):
+                await sock.recv_line(timeout)
+
+
 async def test_lines_ends_with_a_timeout_and_another_goes_on(way: Way) -> None:
     with wire() as (sock, peer):
         peer.send(b"one\ntw")

@@ -450,6 +450,20 @@ async def test_R13_close_ends_a_connect_during_its_handshake(flavour: Flavour) -
                 await in_thread(everything, peer)
 
 
+async def test_C3_a_socket_whose_handshake_failed_may_connect_again(flavour: Flavour) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        async with flavour.socket() as sock:
+            made("TLSv1.3").client.wrap_socket(bare(sock))
+            for _ in range(2):
+                connecting = await begun(
+                    sock.connect("localhost", listener.getsockname()[1], timeout=PATIENCE)
+                )
+                peer, _ = await in_thread(listener.accept)
+                assert await in_thread(peer.recv, 1) == b"\x16", "a handshake record"
+                peer.close()
+                await ends_with(TruncatedError, connecting)
+
+
 async def test_R13_close_of_a_listener_ends_an_accept_during_its_handshake(flavour: Flavour) -> None:
     for timeout in (None, PATIENCE):
         listener = flavour.socket()
