@@ -223,6 +223,9 @@ def test_a_state_is_restored_without_the_search_and_the_split_lines_after_it() -
     buffer.restore(state)
     buffer.feed(b"\n")
     assert buffer.find(b"\n", 100) == 1
+    buffer.take(1)
+    buffer.restore(buffer.state())
+    assert buffer.find(b"\n", 100) == 0
 
     buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
     state = buffer.state()

@@ -6,11 +6,13 @@ import contextlib
 import random
 import ssl
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
 from tests.core.interrupts import Interruption, interrupted
 from tests.core.test_tls import connected, one_loop_or_shared, out, said
+from wireline._core.buffer import ReceiveBuffer
 from wireline._core.locked_tls import LockedTlsSender
 from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline.tls import SslError, TruncatedError
@@ -121,6 +123,26 @@ def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool) -> None:
         return raised
 
     assert every_moment(scene, 4) > 20
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise Interruption
+
+
+@one_loop_or_shared
+def test_FA26_an_exception_before_the_buffer_has_the_plaintext_loses_nothing(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, peer = connected(TLS1_3, shared=shared)
+    core.feed(said(peer, b"first"))
+    assert core.recv_some(10) == b"first"
+    wire = said(peer, b"message")
+    with monkeypatch.context() as patch:
+        patch.setattr(ReceiveBuffer, "feed", interrupt)
+        with pytest.raises(Interruption):
+            core.feed(wire)
+    core.feed(wire)
+    assert core.recv_some(10) == b"message"
 
 
 class Wire:
