@@ -144,6 +144,19 @@ async def test_W1_send_some_that_waited_returns_its_count(way: Way) -> None:
         assert await sending == sock.last_bytes_sent == data.count(b"x") > 0
 
 
+async def test_output_of_a_read_is_sent_when_the_write_lock_is_released(way: Way) -> None:
+    async with await async_pair("tls") as (sock, peer):
+        core = sock._core
+        assert core is not None
+        await sock._io.acquire_write_lock(sock, "send", None)
+        core.close_notify()
+        sock._io.send_output(sock)
+        assert core.has_output
+        sock._io.release_write_lock(sock)
+        assert not core.has_output
+        assert await peer.recv_some(timeout=PATIENCE) == b""
+
+
 async def test_detach_of_a_descriptor_of_the_library_is_a_blocking_one(way: Way) -> None:
     """FA17: as ``socket.socket()`` is one."""
     async with AsyncSocket() as listener:

@@ -437,6 +437,21 @@ def test_a_send_after_close_notify_is_a_broken_pipe_and_reading_goes_on(version:
     assert client.recv_some(100) == b"the answer"
 
 
+@one_loop_or_shared
+def test_a_record_of_one_byte_is_not_the_answer_of_a_read_that_needs_more(shared: bool) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+    client.feed(said(server, b"begin"))
+    assert client.recv_some(5) == b"begin"
+    assert client.recv_until(b"\r\n", 100) is None
+    for byte in (b"a", b"\r", b"\n"):
+        assert client.accept(said(server, byte)) is None
+    assert client.recv_until(b"\r\n", 100) == b"a\r\n"
+    assert client.recv(3) is None
+    for byte in (b"1", b"2", b"3"):
+        assert client.accept(said(server, byte)) is None
+    assert client.recv(3) == b"123"
+
+
 @pytest.mark.parametrize("size", [1, RECORD + 1, 5 * RECORD])
 def test_an_error_of_an_encryption_is_final_and_its_bytes_do_not_count(
     size: int, monkeypatch: pytest.MonkeyPatch
