@@ -19,6 +19,7 @@ from tests.faults.descriptors import only
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _socket_base
 from wireline.net import Socket, _stream_io
 from wireline.options import NO_SIGNAL
+from wireline.testing import pair
 
 NO_FLAGS = SocketFlag(0)
 
@@ -400,3 +401,21 @@ def test_names_of_sockets() -> None:
             sock.connect(*here.local_addr)
             assert f"peer=127.0.0.1:{here.local_addr.port}, connected" in repr(sock)
         assert repr(sock) == "<wireline.net.Socket IPv4 stream, closed>"
+
+
+def test_output_of_a_read_is_sent_at_once_or_by_the_thread_that_writes() -> None:
+    with pair("tls") as (sock, peer):
+        core = sock._core
+        assert core is not None
+        permit = sock._io.acquire_permit(sock, "send", None)
+        core.close_notify()
+        sock._io.send_output(sock)
+        assert core.has_output
+        del permit
+        sock._io.release_permit(sock)
+        assert not core.has_output
+        assert peer.recv_some(timeout=5) == b""
+        peer._core.close_notify()  # type: ignore[union-attr]
+        peer._io.send_output(peer)
+        assert sock.recv_some(timeout=5) == b""
+        peer.close()
