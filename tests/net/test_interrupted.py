@@ -254,6 +254,21 @@ def test_FA7_a_traceback_that_is_kept_does_not_keep_the_permit(
     assert kept.tb is not None
 
 
+def test_FA7_a_connect_that_is_interrupted_after_the_connection_was_made_may_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Socket() as sock:
+        with monkeypatch.context() as patch:
+            patch.setattr(Socket, "_published", interrupt)
+            with pytest.raises(ZeroDivisionError):
+                sock.connect(*listener.getsockname())
+        listener.accept()[0].close()
+        sock.connect(*listener.getsockname(), timeout=PATIENCE)
+        with listener.accept()[0] as peer:
+            sock.send(b"x")
+            assert peer.recv(1) == b"x"
+
+
 def test_bytes_of_an_interrupted_read_begin_the_handshake_that_follows(
     contexts: tuple[SslContext, SslContext],
 ) -> None:
