@@ -117,6 +117,19 @@ def test_R14_a_close_during_a_fast_read_closes_the_descriptor(resting: Wire) -> 
         os.fstat(fd)
 
 
+def test_R14_a_close_during_a_send_closes_the_descriptor(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sender:
+        def send(self, data: bytes, flags: int) -> int:
+            wire.sock.close(linger=0)
+            return len(data)
+
+    fd = wire.sock.fileno()
+    monkeypatch.setattr(wire.sock._io, "sender", Sender())
+    wire.sock.send(b"x")
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
 def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting: Wire) -> None:
     with ThreadPoolExecutor() as pool:
         reading = pool.submit(resting.sock.recv_some)

@@ -320,6 +320,12 @@ async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
         await soon(sending)
 
 
+async def test_W2_a_send_after_a_half_close_is_an_error(wire: Wire) -> None:
+    await soon(wire.sock.shutdown_write())
+    with pytest.raises(BrokenPipeError):
+        await soon(wire.sock.send(b"x"))
+
+
 async def test_W6_try_send_never_raises_for_a_socket_error(scene: Scene) -> None:
     unconnected = scene.socket()
     listener = scene.listener()
