@@ -288,6 +288,12 @@ async def test_W9_last_bytes_sent_is_right_after_every_kind_of_send(way: Way) ->
         with contextlib.suppress(ConnectionError):
             await sock.send(b"12345", SocketFlag(0))
         assert sock.last_bytes_sent == 0
+    with wire() as (sock, peer):
+        await sock.send(b"123")
+        assert sock.last_bytes_sent == 3
+        peer.close()
+        await sock.send(b"12345")
+        assert sock.last_bytes_sent == 0
     for call in (sock.send_some(b"x"), sock.send(b"")):
         with pytest.raises(ClosedError):
             await call
