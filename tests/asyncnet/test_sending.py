@@ -137,11 +137,23 @@ async def test_W1_send_some_that_waited_returns_its_count(way: Way) -> None:
     with narrow_wire() as (sock, peer):
         while sock.try_send(bytes(1000)):
             pass
+        with pytest.raises(SocketTimeout):
+            await sock.send_some(b"x" * 50, timeout=0.01)  # sends nothing
         sending = asyncio.create_task(sock.send_some(b"x" * 100, timeout=PATIENCE))
         await turns(2)
         assert not sending.done()
         data = await drain_until(peer, sending.done)
         assert await sending == sock.last_bytes_sent == data.count(b"x") > 0
+
+
+async def test_send_some_sends_the_rest_of_a_record_first(way: Way) -> None:
+    async with await async_pair("tls") as (sock, peer):
+        core = sock._core
+        assert core is not None
+        core.encrypt(b"first, ")
+        assert core.pending_output()
+        assert await sock.send_some(b"second") == 6
+        assert await peer.recv_exactly(13, PATIENCE) == b"first, second"
 
 
 async def test_output_of_a_read_is_sent_when_the_write_lock_is_released(way: Way) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
 import threading
@@ -409,6 +410,28 @@ async def test_lines_ends_with_the_stream_and_stays_ended(way: Way) -> None:
 
 
 @every_way
+async def test_C3_without_a_new_descriptor_the_next_connect_makes_one(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, calls = AsyncSocket._renew, 0
+
+    def fail_once(sock: AsyncSocket) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EMFILE, "out of descriptors")
+        renew(sock)
+
+    monkeypatch.setattr(AsyncSocket, "_renew", fail_once)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        async with AsyncSocket() as sock:
+            with pytest.raises(ConnectionRefusedError):
+                await sock.connect(*bound.getsockname())
+            await sock.connect(*listener.getsockname(), timeout=5)
+            assert calls == 2
+
+
 async def test_R14_lines_that_were_split_off_ahead_are_gone_after_close(way: Way) -> None:
     with wire() as (sock, peer):
         peer.send(b"line\n" * 1000)

@@ -231,8 +231,12 @@ def test_a_state_is_restored_without_the_search_and_the_split_lines_after_it() -
     state = buffer.state()
     while not buffer.lines:
         left = check_next_line(buffer, left)
-    buffer.restore(state)
+    with_lines = buffer.state()
+    check_next_line(buffer, left)
+    buffer.restore(with_lines)
     assert not buffer.lines
+    assert buffer.take(len(buffer)) == left
+    buffer.restore(state)
     assert buffer.take(len(buffer)) == LF_LINES[:3000]
 
 

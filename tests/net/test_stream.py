@@ -105,6 +105,14 @@ def test_R5_bytes_that_a_read_in_between_has_buffered_are_there(
     assert resting.sock.recv_some() == b"a"
 
 
+def test_R2_a_read_of_nothing_receives_nothing(resting: Wire) -> None:
+    def receive() -> Iterator[bytes]:
+        yield pytest.fail("it receives")
+
+    resting.sock._io.receive = receive()
+    assert resting.sock.recv_some(0) == b""
+
+
 def test_R14_a_close_during_a_fast_read_closes_the_descriptor(resting: Wire) -> None:
     def close_and_receive() -> Iterator[bytes]:
         resting.sock.close(linger=0)
