@@ -9,7 +9,7 @@ import gc
 import os
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import pytest
 
@@ -152,6 +152,22 @@ async def test_W1_send_some_that_timed_out_sends_nothing_later(way: Way) -> None
         with pytest.raises(SocketTimeout):
             await sock.send_some(b"x", timeout=0.01)
         assert b"x" not in await drain_until(peer, lambda: True)
+
+
+async def test_an_operation_without_an_event_is_tried_again_after_pauses(way: Way) -> None:
+    class Never:
+        tries = 0
+
+        def try_once(self) -> NoReturn:
+            self.tries += 1
+            assert self.tries < 50
+            raise BlockingIOError
+
+    with wire() as (sock, _):
+        sock._enter()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sock._fd.retry_with_backoff(Never(), "send", None)
 
 
 async def test_send_some_sends_the_rest_of_a_record_first(way: Way) -> None:

@@ -113,6 +113,13 @@ def test_R2_a_read_of_nothing_receives_nothing(resting: Wire) -> None:
     assert resting.sock.recv_some(0) == b""
 
 
+def test_lines_that_are_split_ahead_are_iterated_in_order(wire: Wire) -> None:
+    expected = [b"%d" % number for number in range(1000)]
+    wire.peer.sendall(b"\n".join(expected) + b"\n")
+    lines = wire.sock.lines()
+    assert [next(lines) for _ in expected] == expected
+
+
 def test_R14_a_close_during_a_fast_read_closes_the_descriptor(resting: Wire) -> None:
     def close_and_receive() -> Iterator[bytes]:
         resting.sock.close(linger=0)

@@ -498,3 +498,4 @@ def test_a_session_records_its_server_and_context() -> None:
     assert session.context is client.context
     assert (session.host, session.port, session.version) == ("localhost", PORT, "TLSv1.3")
     assert list(session.chain) == chain(pair.client)
+    assert repr(session.session) not in repr(session), "a session is a secret"
