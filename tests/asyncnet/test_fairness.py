@@ -167,6 +167,19 @@ async def test_a_task_whose_sends_never_wait_lets_the_others_go_on(way: Way) -> 
         assert await steps_until_others_go_on(lambda: sock.send_many([b"x"]), LIMIT) < LIMIT
 
 
+async def test_each_send_to_a_peer_that_is_gone_lets_the_others_go_on(way: Way) -> None:
+    """FA23: at once, and not when the budget is spent."""
+    with wire() as (sock, peer):
+        await sock.send(b"x")
+        peer.close()
+        assert await steps_until_others_go_on(lambda: sock.send(b"x"), LIMIT) <= 2
+
+        def send_with_the_lock() -> Awaitable[object]:
+            return sock._io.send_locked(sock, b"x", 0, SAFE_DISCONN, None)
+
+        assert await steps_until_others_go_on(send_with_the_lock, LIMIT) <= 2
+
+
 async def test_datagrams_let_the_others_go_on(way: Way) -> None:
     """FA22: a flood of datagrams kept the one task that receives them busy for good."""
     with socket.socket(type=socket.SOCK_DGRAM) as peer:
