@@ -20,6 +20,7 @@ from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import drain, narrow_wire, open_descriptors, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import ClosedError, SocketTimeout
+from wireline._os.process import process
 from wireline.asyncnet import AsyncSocket
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
@@ -57,6 +58,19 @@ def in_child(act):
 """
 
 # -------------------------------------------------------------------------------------------------- forks
+
+
+async def test_FA5_close_in_another_process_closes_the_descriptor(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with wire() as (sock, _):
+        fd = sock.fileno()
+        await sock.send(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "epoch", object())
+            sock.close()
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
 
 
 @forks

@@ -16,7 +16,8 @@ from typing import Literal
 import pytest
 import trustme
 
-from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
+from wireline import BusyError, ClosedError, SocketFlag, SockOpt, _socket_base, testing
+from wireline._os.process import process
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext
 
@@ -103,6 +104,32 @@ def test_R14_close_closes_it_while_it_is_not_in_use(pair: Pair) -> None:
     fd = sock.fileno()
     with by_a_call(sock), by_reading(sock), by_writing(sock):
         pass
+    sock.close()
+    assert not is_open(fd)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_lingering_close_knows_whether_reading_was_shut_down(
+    pair: Pair, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(raw: socket.socket, *_: object, read_shutdown: bool) -> None:
+        raw.close()
+        known.append(read_shutdown)
+
+    known: list[bool] = []
+    monkeypatch.setattr(_socket_base, "close_in_background", close)
+    sock, _ = pair
+    with by_reading(sock) if reads else contextlib.nullcontext():
+        sock.close()
+    assert known == [reads]
+
+
+def test_FA5_close_in_another_process_closes_the_descriptor(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, _ = pair
+    fd = sock.fileno()
+    monkeypatch.setattr(process, "epoch", object())
     sock.close()
     assert not is_open(fd)
 
