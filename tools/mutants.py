@@ -13,7 +13,8 @@ before the mutant counts as killed, because a busy machine fails tests, too. The
 
 A survivor is not always a hole. Some change nothing but the speed or code for another platform. And the map does not
 show which tests run a line in a process that they start: try those of ``tests/net``, ``tests/asyncnet`` and
-``tests/faults`` before you write a new one. ``tools/mutants-known.txt`` has those that only the full suite notices.
+``tests/faults`` before you write a new one. The sample has one loop of each test of ``asyncnet``, which may be one that
+does not run the line. ``tools/mutants-known.txt`` has the mutants that stay, with the reasons.
 """
 
 from __future__ import annotations
