@@ -1,4 +1,4 @@
-"""The ground of the scenarios: each flavour of the library, behind one asynchronous face.
+"""Each flavour of the library behind one asynchronous face, for the scenarios.
 
 A scenario awaits each call that waits. The blocking flavour cannot be awaited, so ``Face`` runs those methods, and
 only those, in threads. To add a flavour is to add an object with the members of ``Flavour`` to ``FLAVOURS``.
