@@ -1,7 +1,7 @@
-"""What holds for every test: nothing is left behind, and what hypothesis tried in CI can be tried again.
+"""Checks of every test: nothing is left behind, and the examples of hypothesis in CI are the same each time.
 
-A test that passes and leaves a descriptor or a thread fails here. Descriptors are compared by number and by what
-they refer to, so that one which was closed on somebody else and opened again is seen too.
+A test that passes and leaves a descriptor or a thread fails here. Descriptors are compared by number and
+by target, so that one of other code that was closed and opened again is seen too.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is not in the sample, if that was asked for."""
+    """Leave out the tests that are not in the sample, with ``--sample``."""
     if config.getoption("sample"):
         kept = sample(items)
         config.hook.pytest_deselected(items=sorted(set(items) - set(kept), key=lambda item: item.nodeid))
@@ -66,11 +66,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="module", autouse=True)
 def what_is_there_is_no_garbage() -> None:
-    """Let a search for garbage look at what came since the module began.
+    """Let the garbage collector look only at the objects of this module.
 
-    That is a millisecond instead of a second once all tests are collected. So the tests can afford to ask for one, and
-    Python, which searches when a quarter has been added to what there is, does not put it off until a gigabyte of
-    tracebacks with their data has come together.
+    Once all tests are collected, that takes a millisecond instead of a second. So tests can collect often, and Python,
+    which collects when the heap has grown by a quarter, does not wait for a gigabyte of tracebacks with their data.
     """
     gc.collect()
     gc.freeze()
@@ -90,7 +89,7 @@ def pytest_runtest_makereport(
 @pytest.fixture(autouse=True)
 def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail a test that passed and left a thread, or other descriptors than it found."""
-    # The last connection of the test before may have been closed just now, and what waited for that is about to go.
+    # The last connection of the test before may have been closed just now, and its helpers are about to end.
     for thread in threading.enumerate():
         if thread.name == "wireline-linger":
             thread.join(PATIENCE)
@@ -103,7 +102,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
         assert not left, f"threads left behind: {left}"
         opened, closed = _descriptors_changed(descriptors)
         assert not opened, f"descriptors left open: {opened}"
-        assert not closed, f"descriptors closed on somebody else: {closed}"
+        assert not closed, f"descriptors of other code closed: {closed}"
 
 
 def _threads_left(before: set[threading.Thread]) -> list[str]:
@@ -117,7 +116,7 @@ def _threads_left(before: set[threading.Thread]) -> list[str]:
 
 
 def _descriptors() -> set[tuple[int, str]]:
-    """Every open descriptor with what it refers to, but for the files of coverage; nothing where there is no /proc."""
+    """Every open descriptor with its target, but for the files of coverage; nothing where there is no /proc."""
     found = set()
     with contextlib.suppress(FileNotFoundError):
         for name in sorted(os.listdir(_DESCRIPTORS), key=int):
@@ -129,7 +128,7 @@ def _descriptors() -> set[tuple[int, str]]:
 
 
 def _descriptors_changed(before: set[tuple[int, str]]) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
-    """What is open now and was not, and the other way round, once it has settled."""
+    """The descriptors that were opened, and those that were closed, once the state has settled."""
     deadline = time.monotonic() + PATIENCE
     while (after := _descriptors()) != before and time.monotonic() < deadline:
         gc.collect()

@@ -1,7 +1,7 @@
 """The sample of the tests that ``make test`` runs, the same on every machine.
 
 Most tests are few scenarios in many places: flavours, loops, transports. The sample has each case of a test once, and
-each test in both flavours, in clear and over TLS, for ever and with a timeout. Which case runs where is decided by the
+each test in both flavours, in clear and over TLS, without and with a timeout. Which case runs where is decided by the
 names of the tests, so that one test runs on this loop and the next on another. Tests that run in one place only are all
 in it. ``make test-all`` runs everything.
 """
@@ -24,7 +24,7 @@ MOMENT = "moment"
 """The parameter that counts the instructions before an interruption: in the sample is one moment of 20."""
 
 IMPLEMENTATIONS = frozenset(("blocking", "net", "bridge", "native"))
-"""What tests call the blocking flavour, and the two ways to pre-shared keys; everything else is the async flavour."""
+"""Names of the blocking flavour in tests, and of the two ways to pre-shared keys; any other is the async flavour."""
 
 IN_BOTH = "in_both_flavours"
 """Tests with this mark are in the sample in both flavours with each of their cases."""
@@ -67,7 +67,7 @@ def covering(variants: list[pytest.Function]) -> Iterator[pytest.Function]:
 
 
 def things(item: pytest.Function) -> Iterator[Hashable]:
-    """What the sample must have of a test."""
+    """The things of a test that the sample must have."""
     given = parameters(item)
     flavour = name_of(given.get("flavour", given.get("way")))
     if flavour not in IMPLEMENTATIONS:
@@ -95,6 +95,6 @@ def parameters(item: pytest.Function) -> dict[str, object]:
 
 
 def name_of(value: object) -> str:
-    """What a parameter is called in the tests."""
+    """The name of a parameter's value in the tests."""
     name = getattr(value, "name", value)
     return name if isinstance(name, str) else str(getattr(value, "__name__", value))

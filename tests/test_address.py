@@ -59,7 +59,7 @@ NOT_STR = [None, 1, 1.5, b"127.0.0.1", bytearray(b"::1"), ["127.0.0.1"], IPV4_LO
         ("0000:0000:0000:0000:0000:ffff:255.255.255.255", ipaddress.IPv6Address("::ffff:ffff:ffff")),
     ],
 )
-def test_A1_takes_what_ipaddress_takes(text: str, expected: IpAddress) -> None:
+def test_A1_accepts_the_same_as_ipaddress(text: str, expected: IpAddress) -> None:
     assert parse_ip_address(text) == expected
     assert is_ip_address(text)
 
@@ -452,7 +452,7 @@ def test_W8_a_mapped_sender_is_shown_as_plain_ipv4() -> None:
 
 
 @given(plain_ips, ports)
-def test_what_is_shown_names_the_same_place(ip: IpAddress, port: int) -> None:
+def test_the_displayed_address_is_the_same_address(ip: IpAddress, port: int) -> None:
     shown = to_display_address(to_sockaddr(ip, port))
     same = ip.ipv4_mapped or ip if isinstance(ip, ipaddress.IPv6Address) else ip
     assert (parse_ip_address(shown.host), shown.port) == (same, port)

@@ -1,8 +1,8 @@
 """Bad input of every kind gets the error that the documentation names, before any system call, and does no harm.
 
-Three tables: the arguments of every method and function, each with what may not be given for it; the states of a
-socket, each with the methods that cannot be used in it; and what is left out of these, with the reason. Every public
-name and every parameter must be in one of them. Both flavours are held to the same tables: what is awaited must be
+Three tables: the arguments of every method and function, each with the values that are refused; the states of a
+socket, each with the methods that cannot be used in it; and the exceptions, with the reason. Every public name and
+every parameter must be in one of them. Both flavours are held to the same tables: a call that is awaited must be
 refused in its first step, without a loop.
 """
 
@@ -521,13 +521,13 @@ def test_the_wrong_state_is_refused_before_any_system_call(
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SOCKETS if kind != "no"])
-def test_what_works_in_every_state(flavour: str, kind: str, syscalls: Syscalls) -> None:
+def test_calls_that_work_in_every_state(flavour: str, kind: str, syscalls: Syscalls) -> None:
     with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         ended = kind in ENDED
         assert sock.is_closed is ended
         assert (sock.fileno() == -1) is ended
         assert sock.is_ssl is False
-        with pytest.raises(ssl.SSLError, match="does not speak TLS"):
+        with pytest.raises(ssl.SSLError, match="does not use TLS"):
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
@@ -543,9 +543,7 @@ def test_what_works_in_every_state(flavour: str, kind: str, syscalls: Syscalls) 
 
 
 @pytest.mark.parametrize("kind", list(ENDED))
-def test_closing_what_is_closed_still_looks_at_its_arguments(
-    flavour: str, kind: str, syscalls: Syscalls
-) -> None:
+def test_close_of_a_closed_socket_checks_its_arguments(flavour: str, kind: str, syscalls: Syscalls) -> None:
     with SOCKETS[kind](FLAVOURS[flavour]) as sock:
         refusal(syscalls, ValueError, sock.close, linger=-1)
         refusal(syscalls, TypeError, sock.close, linger="1")
@@ -695,7 +693,7 @@ TARGETS = bad(TypeError, None, 5, b"localhost:1") + bad(
     ValueError, "", "localhost", "localhost:", ":1", "h:0"
 )
 TARGETS += bad(ValueError, "h:65536", "::1:80", "http://h:1", "unix:", "x" * 999)
-FRONT_DOOR = {
+TOP_LEVEL = {
     "format_ip": Call({}, {"ip": IPS}),
     "from_sockaddr": Call({}, {"sockaddr": SOCKADDRS}),
     "get_primary_ip_addr": Call({}, {"dest": ADDRESSES}),
@@ -711,10 +709,10 @@ FRONT_DOOR = {
 
 
 @pytest.mark.parametrize(
-    ("name", "parameter"), [(name, parameter) for name in FRONT_DOOR for parameter in FRONT_DOOR[name].bad]
+    ("name", "parameter"), [(name, parameter) for name in TOP_LEVEL for parameter in TOP_LEVEL[name].bad]
 )
-def test_bad_arguments_at_the_front_door(name: str, parameter: str, syscalls: Syscalls) -> None:
-    good, values, _ = FRONT_DOOR[name]
+def test_bad_arguments_of_top_level_functions(name: str, parameter: str, syscalls: Syscalls) -> None:
+    good, values, _ = TOP_LEVEL[name]
     for value, error in values[parameter]:
         with noted(value):
             refusal(syscalls, error, getattr(wireline, name), **{**good, parameter: value})
@@ -751,13 +749,13 @@ def test_every_parameter_of_a_method_is_in_the_table() -> None:
         assert call.bad.keys() <= taken, name
 
 
-def test_what_takes_nothing_has_no_parameter() -> None:
+def test_functions_without_arguments_have_no_parameter() -> None:
     for name in TAKES_NOTHING - {"last_bytes_sent"}:
         found = getattr(Socket, name)
         assert isinstance(found, property) or not parameters(found), name
 
 
-def test_every_function_and_parameter_of_the_net_room_is_in_the_tables() -> None:
+def test_every_function_and_parameter_of_net_is_in_the_tables() -> None:
     functions = {name for name in wireline.net.__all__ if inspect.isfunction(getattr(wireline.net, name))}
     assert functions - {"listeners_from_environment"} == FUNCTIONS.keys()  # it has no parameters
     for name, call in FUNCTIONS.items():
@@ -767,8 +765,8 @@ def test_every_function_and_parameter_of_the_net_room_is_in_the_tables() -> None
     assert all(parameters(getattr(Server, name)) == call.bad.keys() for name, call in SERVER.items())
 
 
-def test_every_function_of_the_front_door_is_in_the_table() -> None:
+def test_every_top_level_function_is_in_the_table() -> None:
     functions = {name for name in wireline.__all__ if inspect.isfunction(getattr(wireline, name))}
-    assert functions - {"is_ip_address"} == FRONT_DOOR.keys()
-    for name, call in FRONT_DOOR.items():
+    assert functions - {"is_ip_address"} == TOP_LEVEL.keys()
+    for name, call in TOP_LEVEL.items():
         assert parameters(getattr(wireline, name)) - {"listening"} == call.bad.keys()

@@ -1,4 +1,4 @@
-"""What a call costs in system calls, and what it must not make: the part of speed that is the same on every machine."""
+"""The system calls of a call, and those that it must not make: the part of speed that is the same on every machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ with_and_without_timeout = pytest.mark.parametrize("timeout", [None, 30])
 
 @contextmanager
 def connected(syscalls: Syscalls) -> Iterator[tuple[Socket, socket.socket]]:
-    """One of ours whose calls are counted, and a peer's whose are not."""
+    """A wireline socket whose calls are counted, and a peer whose calls are not."""
     with socket.create_server(("127.0.0.1", 0)) as listener, Socket() as sock:
         sock.connect(*listener.getsockname())
         with listener.accept()[0] as peer:
@@ -35,7 +35,7 @@ def connected(syscalls: Syscalls) -> Iterator[tuple[Socket, socket.socket]]:
 
 
 @with_and_without_timeout
-def test_a_read_of_what_is_there_is_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
+def test_a_read_of_waiting_bytes_is_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
     with connected(syscalls) as (sock, peer):
         for read in (
             lambda: sock.recv_some(timeout=timeout),
@@ -52,7 +52,7 @@ def test_a_read_of_what_is_there_is_one_recv(syscalls: Syscalls, timeout: float 
 
 
 @with_and_without_timeout
-def test_a_thousand_lines_that_came_together_are_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
+def test_a_thousand_lines_in_one_segment_are_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
     with connected(syscalls) as (sock, peer):
         peer.sendall(b"a line of some sort\n" * 1000)
         assert sock._fd.sock.recv(20_000, socket.MSG_PEEK | socket.MSG_WAITALL)
@@ -62,7 +62,7 @@ def test_a_thousand_lines_that_came_together_are_one_recv(syscalls: Syscalls, ti
         assert calls == ["recv"]
 
 
-def test_what_is_buffered_costs_no_system_call_and_no_clock(
+def test_buffered_bytes_cost_no_system_call_and_no_clock(
     syscalls: Syscalls, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_clock() -> float:

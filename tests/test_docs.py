@@ -1,4 +1,4 @@
-"""The documentation tells the truth: its programs run and print what it says, and it names what there is."""
+"""The documentation is true: its programs run and print the output on the page, and its names exist."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ _NEEDS_A_PROCESS = re.compile(r"\b(?:os\.fork|signal\.signal|multiprocessing)\b"
 
 
 def run_by_itself(page: Path, directory: Path) -> str:
-    """Run the blocks of a page as a program, each on the lines that it has on the page; what it has printed."""
+    """Run the blocks of a page as a program, each on the lines that it has on the page; return the output."""
     text = page.read_text(encoding="utf-8")
     source, end = "", 0
     for block in _BLOCK.finditer(text):
@@ -108,12 +108,12 @@ def run_by_itself(page: Path, directory: Path) -> str:
         return printed.read()
 
 
-# ------------------------------------------------------------------------------------------------- what could escape
+# ---------------------------------------------------------------------------------- programs that could escape
 
 _FENCE = re.compile(r"^([ >]*)(```+|~~~+)(.*)$", re.MULTILINE)
 _CHECKED = {"python", "sh", "json"}  # json is the schema of `check`, in tests/cli
 _NO_PROGRAMS = {"{toctree}", "{eval-rst}", "{py:module}", "{image}", "{include}"}
-# A decision keeps what was tried then, as it was.
+# A decision keeps the programs of its time, as they were.
 _LASTING = [page for page in PAGES if page.parent.name != "decisions"]
 
 
@@ -160,7 +160,7 @@ def typed(page: Path, program: str) -> list[list[str]]:
     return found
 
 
-def test_the_command_takes_what_a_page_tells_to_type() -> None:
+def test_the_command_accepts_the_command_lines_of_the_pages() -> None:
     for where, words in [(name_of_page(page), words) for page in PAGES for words in typed(page, "wireline")]:
         try:
             _parser.parse(words)
@@ -168,7 +168,7 @@ def test_the_command_takes_what_a_page_tells_to_type() -> None:
             pytest.fail(f"{where}: wireline {shlex.join(words)}: exit code {end.code}")
 
 
-def test_make_has_what_a_page_tells_to_make_and_finds_the_tests() -> None:
+def test_make_has_the_targets_of_the_pages_and_finds_the_tests() -> None:
     targets = re.findall(r"^([a-z-]+):.* ## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     for where, (target, *variables) in [
         (name_of_page(page), words) for page in PAGES for words in typed(page, "make")
@@ -201,7 +201,7 @@ def test_every_row_of_the_comparison_has_a_number() -> None:
     assert re.findall(r"^\| (\d+)\. ", text, re.MULTILINE) == [str(n) for n in range(1, 18)]
 
 
-def test_the_two_flavours_of_a_program_differ_by_nothing_but_the_waiting() -> None:
+def test_the_two_flavours_of_a_program_differ_only_in_the_waiting() -> None:
     """Line by line, and the async one needs asyncio."""
     blocking, awaited = _BLOCK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8"))[2:4]
     awaited = re.sub(
@@ -210,7 +210,7 @@ def test_the_two_flavours_of_a_program_differ_by_nothing_but_the_waiting() -> No
     assert awaited.replace("asyncnet", "net") == blocking
 
 
-DOORS = {
+MODULES = {
     "wireline": "docs/reference/wireline.md",
     "wireline.net": "docs/reference/net.md",
     "wireline.asyncnet": "docs/reference/asyncnet.md",
@@ -225,23 +225,23 @@ def name_of(subject: type) -> str:
     return f"{subject.__module__}.{subject.__qualname__}"
 
 
-@pytest.mark.parametrize(("door", "page"), DOORS.items(), ids=DOORS)
-def test_the_reference_has_every_public_name_and_no_other(door: str, page: str) -> None:
+@pytest.mark.parametrize(("module", "page"), MODULES.items(), ids=MODULES)
+def test_the_reference_has_every_public_name_and_no_other(module: str, page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     documented: list[str] = []
     for entry in re.finditer(r"^\.\. (?:auto\w+|py:\w+):: (\w+(?:\n {13}\w+)*)$", text, re.MULTILINE):
         documented += entry[1].split()
-    assert sorted(documented) == sorted(importlib.import_module(door).__all__)
+    assert sorted(documented) == sorted(importlib.import_module(module).__all__)
 
 
 @pytest.mark.parametrize("subject", CLASSES, ids=name_of)
 def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
-    text = (ROOT / DOORS[subject.__module__]).read_text(encoding="utf-8")
+    text = (ROOT / MODULES[subject.__module__]).read_text(encoding="utf-8")
     inside = re.search(rf"^\.\. autoclass:: {subject.__name__}$(.*?)^(?=\S)", text, re.DOTALL | re.MULTILINE)
     assert inside is not None
     documented = re.findall(r"^   \.\. auto\w+:: (\w+)$", inside[1], re.MULTILINE)
     documented += re.findall(rf"^\.\. auto\w+:: {subject.__name__}\.(\w+)$", text, re.MULTILINE)
-    public = {name for room in subject.__mro__[:-1] for name in [*vars(room), *inspect.get_annotations(room)]}
+    public = {name for base in subject.__mro__[:-1] for name in [*vars(base), *inspect.get_annotations(base)]}
     assert sorted(documented) == sorted(name for name in public if not name.startswith("_"))
 
 
@@ -249,7 +249,7 @@ CALLABLES = [*CLASSES, net.dial, net.serve, asyncnet.dial, asyncnet.serve]
 
 
 @pytest.mark.parametrize("subject", CALLABLES, ids=name_of)
-def test_whatever_can_be_called_says_what_it_does(subject: object) -> None:
+def test_everything_that_can_be_called_has_a_docstring(subject: object) -> None:
     assert inspect.getdoc(subject)
     public = [name for name in dir(subject) if not name.startswith("_")]
     assert [name for name in public if not inspect.getdoc(getattr(subject, name))] == []
@@ -267,7 +267,7 @@ def test_the_page_of_the_command_has_every_option_and_no_other(capsys: pytest.Ca
 
 
 def anchors_of(page: Path) -> set[str]:
-    """What a link may name after the hash: the headings, as GitHub and MyST spell them, and what is named by hand."""
+    """The valid targets of a link after the hash: the headings, as GitHub and MyST spell them, and explicit labels."""
     text = _CODE.sub("", page.read_text(encoding="utf-8"))
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     spelled = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -299,7 +299,7 @@ def test_every_diagram_is_on_a_page_and_says_what_it_shows() -> None:
         assert f"_static/diagrams/{diagram.name})" in pages
         root = ElementTree.parse(diagram).getroot()
         assert root.findtext("{http://www.w3.org/2000/svg}title"), (
-            f"{diagram.name} says nothing to who cannot see it"
+            f"{diagram.name} says nothing to a reader who cannot see it"
         )
 
 
@@ -357,7 +357,7 @@ _LOOKED_UP_IN = (
 
 @pytest.mark.parametrize("page", ["from-nim.md", "from-socket.md", "from-asyncio-streams.md"])
 def test_every_name_that_a_page_translates_to_is_there(page: str) -> None:
-    """The second column of a table whose first is a name of elsewhere."""
+    """The second column of a table whose first is a name of another library."""
     text = (ROOT / "docs/howto" / page).read_text(encoding="utf-8")
     named = {name for cell in _FAMILIAR.findall(text) for name in _NAME.findall(cell)}
     assert len(named) > 5
@@ -375,7 +375,7 @@ def is_in(place: object, name: str) -> bool:
     return True
 
 
-# What std/net and std/asyncnet of Nim 2.2 export, and the names of their enumerations.
+# The exports of std/net and std/asyncnet of Nim 2.2, and the names of their enumerations.
 _NIM = """
     $ == &= AF_INET AF_INET6 AF_UNIX AcceptNoClient AcceptNoHandshake AcceptSuccess AsyncSocket
     AsyncSocketDesc BufferSize CVerifyNone CVerifyPeer CVerifyPeerUseEnvVars Certificate CiphersIntermediate

@@ -1,4 +1,4 @@
-"""Every public name says what it does, and what is said about the arguments is true of the signature."""
+"""Every public name has a docstring, whose arguments are those of the signature."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import pytest
 from wireline import net
 from wireline.net import Server, Socket
 
-DOORS = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls", "wireline.testing")
+MODULES = ("wireline", "wireline.net", "wireline.asyncnet", "wireline.tls", "wireline.testing")
 
-# What a sentence that tells somebody to do something does not begin with.
+# Words with which an imperative sentence does not begin.
 _NOT_IMPERATIVE = frozenset("This That These It There You We Method Function Helper".split())
 _ARTICLES = frozenset("A An The".split())
 
 
 class Documented(NamedTuple):
-    """A public name and where its text comes from."""
+    """A public name and the source of its text."""
 
     name: str
     subject: object
@@ -29,19 +29,19 @@ class Documented(NamedTuple):
 
 
 def _public_names() -> Iterator[Documented]:
-    for door in DOORS:
-        module = importlib.import_module(door)
+    for path in MODULES:
+        module = importlib.import_module(path)
         for name in module.__all__:
             subject = getattr(module, name)
             if inspect.isclass(subject):
-                yield Documented(f"{door}.{name}", subject, subject.__doc__)
-                yield from _members(f"{door}.{name}", subject)
+                yield Documented(f"{path}.{name}", subject, subject.__doc__)
+                yield from _members(f"{path}.{name}", subject)
             elif inspect.isfunction(subject):
-                yield Documented(f"{door}.{name}", subject, subject.__doc__)
+                yield Documented(f"{path}.{name}", subject, subject.__doc__)
 
 
 def _members(prefix: str, subject: type) -> Iterator[Documented]:
-    """The public methods and properties of a class, those that it inherits from a class of ours included."""
+    """The public methods and properties of a class, with those that it inherits from a class of the library."""
     found: dict[str, object] = {}
     for base in reversed(subject.__mro__):
         if base.__module__.startswith("wireline"):
@@ -92,11 +92,11 @@ def test_a_function_says_what_to_do_and_not_what_it_does() -> None:
     assert {name: word for name, word in found.items() if word in _ARTICLES and name not in asked} == {}
 
 
-# What waits: the text is the same in both flavours (``test_twins.py``).
+# Methods that wait: the text is the same in both flavours (``test_twins.py``).
 
 
 def _own(kind: type) -> dict[str, object]:
-    """What a class of a flavour has that comes from that flavour's rooms."""
+    """The attributes of a class that are defined in the modules of its flavour."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
         if base.__module__.startswith(kind.__module__):

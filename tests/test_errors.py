@@ -106,13 +106,13 @@ def test_W3_socket_timeout_of_a_send_says_how_much_went_out() -> None:
     assert error.strerror == "send did not finish within 2 s, 0 bytes had been sent"
 
 
-def test_end_of_stream_error_keeps_what_arrived() -> None:
+def test_end_of_stream_error_keeps_the_bytes_that_arrived() -> None:
     error = EndOfStreamError("recv_exactly", b"ab", "4 bytes")
     assert error.partial == b"ab"
     assert str(error) == "recv_exactly: the stream ended after 2 bytes, 4 bytes was asked for"
 
 
-def test_line_too_long_error_says_what_was_allowed() -> None:
+def test_line_too_long_error_has_the_limit() -> None:
     error = LineTooLongError("recv_line", 10)
     assert error.limit == 10
     assert str(error) == "recv_line: no end within the limit of 10 bytes"

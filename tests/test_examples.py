@@ -51,7 +51,7 @@ EXAMPLES = Path(demo.__file__).resolve().parent
 PROGRAMS = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 PATIENCE = 10.0
-"""Seconds after which something that should have come counts as lost."""
+"""Seconds after which an answer counts as lost."""
 
 
 def run(
@@ -135,14 +135,14 @@ def read_line(sock: socket.socket) -> bytes:
 
 @pytest.fixture
 def short_directory() -> Iterator[Path]:
-    """A directory whose path leaves room for the name of a socket: all of it has about 100 bytes."""
+    """A directory with a short path: the path of a socket has at most about 100 bytes."""
     with tempfile.TemporaryDirectory(prefix="wl-") as directory:
         yield Path(directory)
 
 
 @pytest.fixture
 def unused_port() -> int:
-    """A port that nobody listens on."""
+    """A port without a listener."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -175,7 +175,7 @@ def test_the_tcp_client_talks_to_the_tcp_server() -> None:
             assert re.fullmatch(r"client connected from 127\.0\.0\.1:\d+\n", server.stdout.readline())
 
 
-def test_the_tcp_server_goes_on_after_somebody_who_says_too_much() -> None:
+def test_the_tcp_server_goes_on_after_a_client_with_a_line_that_is_too_long() -> None:
     with running("tcp_server.py", "0") as (_, address):
         port = int(address.rpartition(":")[2])
         with client(port) as loud, contextlib.suppress(ConnectionResetError):
@@ -184,7 +184,7 @@ def test_the_tcp_server_goes_on_after_somebody_who_says_too_much() -> None:
         assert list(tcp_client.ask("127.0.0.1", port, [b"next"])) == [b"NEXT"]
 
 
-def test_the_tcp_server_listens_where_it_is_told() -> None:
+def test_the_tcp_server_listens_at_its_argument() -> None:
     with tcp_server.listen(0, "127.0.0.1") as listener:
         assert listener.local_addr.host == "127.0.0.1"
         with pytest.raises(OSError, match="in use"):
@@ -206,7 +206,7 @@ def test_the_tcp_client_ends_with_the_server() -> None:
         assert list(tcp_client.ask("127.0.0.1", port, [b"one", b"two", b"three"])) == [b"1"]
 
 
-def test_the_tcp_client_says_when_nobody_is_there(unused_port: int) -> None:
+def test_the_tcp_client_reports_a_closed_port(unused_port: int) -> None:
     result = run("tcp_client.py", "127.0.0.1", str(unused_port), "hello")
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"tcp_client: .*refused.*\n", result.stderr)
@@ -216,7 +216,7 @@ ECHOES = ["echo_threads.py", "async_echo.py"]
 
 
 @pytest.mark.parametrize("name", ECHOES)
-def test_an_echo_serves_everybody_at_once(name: str) -> None:
+def test_an_echo_serves_all_clients_at_once(name: str) -> None:
     with running(name, "0") as (_, address), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client(int(address.rpartition(":")[2]))) for _ in range(8)]
         for number, sock in enumerate(clients):
@@ -226,7 +226,7 @@ def test_an_echo_serves_everybody_at_once(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ECHOES)
-def test_an_echo_says_how_everybody_ended(name: str) -> None:
+def test_an_echo_reports_the_end_of_each_client(name: str) -> None:
     with running(name, "0") as (server, address):
         with client(int(address.rpartition(":")[2])) as sock:
             sock.sendall(b"hello\n")
@@ -279,7 +279,7 @@ def test_udp_asks_again_when_a_datagram_is_lost(ask: Callable[..., bytes]) -> No
 
 
 @pytest.mark.parametrize("ask", UDP_ASK.values(), ids=UDP_ASK)
-def test_udp_gives_up_when_nobody_answers(ask: Callable[..., bytes]) -> None:
+def test_udp_gives_up_without_an_answer(ask: Callable[..., bytes]) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
         with pytest.raises(SocketTimeout):
@@ -287,7 +287,7 @@ def test_udp_gives_up_when_nobody_answers(ask: Callable[..., bytes]) -> None:
 
 
 @pytest.mark.parametrize("name", ["udp_exchange.py", "async_udp_echo.py"])
-def test_udp_says_when_nobody_is_there(name: str) -> None:
+def test_udp_reports_a_closed_port(name: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
         port = gone.getsockname()[1]
@@ -316,7 +316,7 @@ def test_the_unix_echo_sends_back_more_than_the_buffers_hold(short_directory: Pa
         assert unix_echo.ask(str(short_directory / "echo"), message) == message
 
 
-def test_the_unix_client_says_when_nobody_is_there(short_directory: Path) -> None:
+def test_the_unix_client_reports_a_missing_server(short_directory: Path) -> None:
     result = run("unix_echo.py", "ask", str(short_directory / "none"), "hello")
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"unix_echo: .*No such file.*\n", result.stderr)
@@ -327,7 +327,7 @@ def test_the_unix_client_says_when_nobody_is_there(short_directory: Path) -> Non
 
 @contextlib.contextmanager
 def web(answer: bytes) -> Iterator[str]:
-    """A server that sends one answer, whatever it is asked; gives a URL."""
+    """A server that sends the same answer to every request; gives a URL."""
 
     def talk(sock: socket.socket) -> None:
         while read_line(sock) != b"\r\n":
@@ -396,13 +396,13 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("answer", "error"), BROKEN.values(), ids=BROKEN)
-def test_http_does_not_take_a_broken_page_for_a_whole_one(answer: bytes, error: type[Exception]) -> None:
+def test_http_does_not_return_a_cut_page_as_whole(answer: bytes, error: type[Exception]) -> None:
     with web(answer) as url, pytest.raises(error):
         http_client.get(url)
 
 
 @pytest.mark.parametrize("page", [page for page in BROKEN if "chunk" not in page])
-def test_http_1_0_does_not_take_a_broken_page_for_a_whole_one(page: str) -> None:
+def test_http_1_0_does_not_return_a_cut_page_as_whole(page: str) -> None:
     answer, error = BROKEN[page]
     with web(answer) as url, pytest.raises(error):
         HTTP_GET["async"](url)
@@ -422,7 +422,7 @@ def test_http_does_not_take_a_reset_for_the_end_of_a_page(get: Callable[..., obj
 
 @pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
 @pytest.mark.parametrize("url", ["ftp://localhost/", "localhost", "http:///", "http://localhost/a b"])
-def test_http_refuses_what_is_no_address_of_a_page(url: str, get: Callable[..., object]) -> None:
+def test_http_refuses_a_url_that_is_no_address_of_a_page(url: str, get: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="is not http://host/path"):
         get(url)
 
@@ -485,7 +485,7 @@ def https(answer: bytes, *, goodbye: bool = True) -> contextlib.AbstractContextM
 
 
 @pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
-def test_https_gets_a_page_of_a_server_that_is_who_it_should_be(get: Callable[..., Any]) -> None:
+def test_https_gets_a_page_of_a_server_with_the_right_certificate(get: Callable[..., Any]) -> None:
     trusting = SslContext(ca_file=certificates.ca_file())
     with https(PAGES["to the end"]) as port:
         assert get(f"https://localhost:{port}/", tls=trusting)[::2] == (200, b"hello")
@@ -500,7 +500,7 @@ def test_https_does_not_take_a_cut_for_the_end_of_a_page(get: Callable[..., Any]
 
 
 @pytest.mark.parametrize("name", ["http_client.py", "async_http_client.py"])
-def test_https_says_whom_it_does_not_trust(name: str) -> None:
+def test_https_names_the_certificate_that_it_does_not_trust(name: str) -> None:
     with https(b"") as port:
         result = run(name, "--ca-file", certificates.other_ca_file(), f"https://localhost:{port}/")
     assert (result.returncode, result.stdout) == (1, "")
@@ -510,7 +510,7 @@ def test_https_says_whom_it_does_not_trust(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["tls_echo.py", "async_tls_echo.py"])
-def test_the_tls_echo_serves_everybody_and_survives_who_speaks_no_tls(name: str) -> None:
+def test_the_tls_echo_serves_all_clients_and_survives_one_without_tls(name: str) -> None:
     leaf = certificates.server()
     context = ssl.create_default_context(cafile=certificates.ca_file())
     with running(name, "0", "--cert", leaf.cert, "--key", leaf.key) as (_, address):
@@ -525,7 +525,7 @@ def test_the_tls_echo_serves_everybody_and_survives_who_speaks_no_tls(name: str)
 
 
 def client_socket(port: int) -> socket.socket:
-    """A connection that somebody else closes."""
+    """A connection that other code closes."""
     return socket.create_connection(("127.0.0.1", port), PATIENCE)
 
 
@@ -540,7 +540,7 @@ STARTTLS = {"blocking": starttls.ask, "async": awaited(async_starttls.ask)}
 
 
 @pytest.mark.parametrize("ask", STARTTLS.values(), ids=STARTTLS)
-def test_starttls_goes_over_to_tls(ask: Callable[..., bytes]) -> None:
+def test_starttls_changes_to_tls(ask: Callable[..., bytes]) -> None:
     with starttls.start(0, *certificates.server()) as server:
         port = server.local_addr.port
         assert ask("localhost", port, b"is this safe?", certificates.ca_file()) == b"IS THIS SAFE?"
@@ -611,7 +611,7 @@ MUTUAL_ASK = {"blocking": mutual_tls.ask, "async": awaited(async_mutual_tls.ask)
 
 
 @pytest.mark.parametrize("ask", MUTUAL_ASK.values(), ids=MUTUAL_ASK)
-def test_only_who_has_a_certificate_is_greeted(ask: Callable[..., str]) -> None:
+def test_only_a_client_with_a_certificate_is_greeted(ask: Callable[..., str]) -> None:
     with mutual_tls.start(0, certificates.ca_file(), *certificates.server()) as server:
         port = server.local_addr.port
         greeting = ask("localhost", port, certificates.ca_file(), *certificates.client())
@@ -667,7 +667,7 @@ CHATS = {"blocking": blocking_chat, "async": async_chat}
 
 
 @pytest.mark.parametrize("name", ["chat_server.py", "async_chat.py"])
-def test_chat_passes_lines_on_to_everybody_else(name: str) -> None:
+def test_chat_forwards_lines_to_all_others(name: str) -> None:
     with running(name, "0") as (_, address):
         with people(int(address.rpartition(":")[2]), 3) as (ann, bob, eve):
             ann.sendall(b"hello\n")
@@ -677,7 +677,7 @@ def test_chat_passes_lines_on_to_everybody_else(name: str) -> None:
 
 
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
-def test_chat_puts_out_who_does_not_listen(chat: Chat) -> None:
+def test_chat_disconnects_a_client_that_does_not_read(chat: Chat) -> None:
     line = b"x" * 3999 + b"\n"
     with chat(patience=0.3) as port, contextlib.ExitStack() as stack:
         deaf = stack.enter_context(socket.socket())
@@ -687,7 +687,7 @@ def test_chat_puts_out_who_does_not_listen(chat: Chat) -> None:
         ann = stack.enter_context(client(port))
         bob = stack.enter_context(client(port))
         assert read_line(ann) + read_line(bob)
-        # More than all the buffers on the way to somebody who does not read.
+        # More than all the buffers on the way to a peer that does not read.
         talk = threading.Thread(target=ann.sendall, args=(line * 3000,))
         talk.start()
         heard = 0
@@ -696,12 +696,12 @@ def test_chat_puts_out_who_does_not_listen(chat: Chat) -> None:
         talk.join()
         assert heard == 3000 * (len(line) + 1)
         deaf.settimeout(PATIENCE)
-        while deaf.recv(1 << 20):  # what had been sent before; then the end
+        while deaf.recv(1 << 20):  # the data sent before; then the end
             pass
 
 
 @pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
-def test_chat_tells_who_says_too_much_at_once(chat: Chat) -> None:
+def test_chat_answers_a_client_whose_line_is_too_long(chat: Chat) -> None:
     with chat() as port, people(port, 1) as (ann,):
         ann.sendall(b"x" * 100_000)
         assert read_line(ann) == b"that was too much at once\r\n"

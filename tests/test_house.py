@@ -1,4 +1,4 @@
-"""``tools/house.py`` counts what it says it counts, and fails above a limit."""
+"""The counts of ``tools/house.py`` are right, and it fails above a limit."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_hooks(text: str, is_hook: bool) -> None:
     assert house.only_raises(function(text)) is is_hook
 
 
-def test_what_a_file_defines_and_what_it_reaches() -> None:
+def test_the_names_that_a_file_defines_and_those_that_it_reaches() -> None:
     trees = {
         "a.py": ast.parse(
             "class A:\n __slots__ = ('_x',)\n def f(self, b): self._y, b._x, b._y, b.__dict__, b.c"

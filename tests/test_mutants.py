@@ -26,7 +26,7 @@ FILE = "src/wireline/_core/toy.py"
 
 
 def changes(text: str) -> set[str]:
-    """What becomes of a statement, in every mutant of it."""
+    """The text of a statement, in every mutant of it."""
     source = text.encode()
     return {mutant.applied(source).decode() for mutant in mutants.Maker("toy.py", source).found}
 
@@ -71,7 +71,9 @@ def test_the_mutants_of_the_source_are_the_same_each_time() -> None:
     assert chosen != mutants.choose(found, 30, seed=2)
 
 
-def test_what_cannot_be_compiled_is_no_mutant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_that_cannot_be_compiled_is_no_mutant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.py").write_text("a = 1")
     monkeypatch.setattr(mutants, "ROOT", tmp_path)
     good, bad = (Mutant("a.py", 1, "constant", 4, 5, text) for text in ("2", "("))
@@ -114,7 +116,7 @@ def test_which_suite_notices_a_mutant(toy: Path, monkeypatch: pytest.MonkeyPatch
     assert (toy / FILE).read_text() == TOY
 
 
-def test_what_pytest_says() -> None:
+def test_the_outcome_of_a_run_of_pytest() -> None:
     assert mutants.ending(0, "") == ("passed", "")
     assert mutants.ending(1, "...\nFAILED tests/a.py::b[c] - assert 1\n") == ("failed", "tests/a.py::b[c]")
     assert mutants.ending(-11, "") == ("failed", "")

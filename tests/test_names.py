@@ -18,7 +18,7 @@ from wireline import asyncnet, net
 
 
 class Flavour(NamedTuple):
-    """What a flavour calls its socket, and how it waits."""
+    """The socket of a flavour, and its way to wait."""
 
     module: ModuleType
     socket: str
@@ -156,7 +156,7 @@ def check(name: str, function: Any, entry: Entry, flavour: Flavour) -> None:
     for ours, theirs in zip(found, written, strict=True):
         if theirs.default is not ...:
             assert ours.default == theirs.default, f"{name}({ours.name})"
-    # What the asynchronous `serve` returns can be awaited, and entered as well.
+    # The result of the asynchronous `serve` can be awaited, and entered as well.
     awaitable = function is asyncnet.serve or inspect.iscoroutinefunction(function)
     assert awaitable == (entry.waits and flavour.awaits), name
 
@@ -188,7 +188,7 @@ def test_the_functions_of_the_module(flavour: Flavour) -> None:
 
 
 @every_flavour
-def test_what_is_returned_is_named(flavour: Flavour) -> None:
+def test_results_have_names(flavour: Flavour) -> None:
     for name, fields in TUPLES.items():
         assert getattr(flavour.module, name)._fields == fields
     assert flavour.module.Datagram.truncated is flavour.module.ReceivedInto.truncated is False
@@ -203,12 +203,12 @@ def test_both_can_be_used_in_a_block(flavour: Flavour) -> None:
 
 
 @every_flavour
-def test_the_alias_of_send_is_for_who_does_not_await(flavour: Flavour) -> None:
+def test_the_alias_of_send_is_for_the_blocking_flavour_only(flavour: Flavour) -> None:
     assert hasattr(getattr(flavour.module, flavour.socket), "__iand__") is not flavour.awaits
 
 
 @every_flavour
-def test_the_door_shows_these_names(flavour: Flavour) -> None:
+def test_the_module_of_a_flavour_shows_these_names(flavour: Flavour) -> None:
     assert set(flavour.module.__all__) == {
         flavour.socket,
         "Server",
@@ -221,5 +221,5 @@ def test_the_door_shows_these_names(flavour: Flavour) -> None:
     }
 
 
-def test_the_scenarios_await_what_waits() -> None:
+def test_the_scenarios_await_every_call_that_waits() -> None:
     assert {name for name, entry in METHODS.items() if entry.waits} == WAITING

@@ -1,4 +1,4 @@
-"""What is installed is what ``pyproject.toml`` and the doors of the house say."""
+"""The installed package agrees with ``pyproject.toml`` and with the public modules."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_the_changelog_knows_the_version() -> None:
     assert f"\n## {PROJECT['version']} " in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_the_door_of_the_blocking_flavour_offers_exactly_what_it_lists() -> None:
+def test_net_exports_exactly_the_names_in_all() -> None:
     offered = {
         name
         for name, value in vars(wireline.net).items()

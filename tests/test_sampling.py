@@ -58,7 +58,7 @@ def collected(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Cal
 
 @pytest.fixture
 def chosen(collected: Callable[[], pytest.RunResult]) -> dict[str, list[str]]:
-    """The parameters of what is in the sample, by test."""
+    """The parameters of the tests in the sample, by test."""
     found: dict[str, list[str]] = {}
     for line in collected().outlines:
         _, separator, name = line.partition("::")
@@ -68,7 +68,7 @@ def chosen(collected: Callable[[], pytest.RunResult]) -> dict[str, list[str]]:
     return found
 
 
-def test_what_is_in_the_sample(chosen: dict[str, list[str]]) -> None:
+def test_the_tests_in_the_sample(chosen: dict[str, list[str]]) -> None:
     def flavours_and_transports(name: str) -> set[tuple[bool, bool]]:
         return {("blocking" in each, "tls13" in each) for each in chosen[name]}
 

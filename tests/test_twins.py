@@ -1,4 +1,4 @@
-"""The two flavours are twins: the same names, parameters, defaults and words; what waits is awaited in the second."""
+"""The two flavours are twins: the same names, parameters, defaults and words; calls that wait are awaited in one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from wireline import asyncnet, net
 from wireline.net import Pool, Server, Socket
 
-# What differs, and why.
+# The differences, and their reasons.
 BLOCKING_ONLY = {
     "__iand__": "`sock &= data` cannot be awaited",
     "__enter__": "`with`; the other has `async with`",
@@ -22,7 +22,7 @@ ASYNC_ONLY = {
 }
 DOORS_DIFFER = {
     "Socket": "AsyncSocket",
-    "": "StartingServer",  # what `serve` returns here: awaited, or entered with `async with`
+    "": "StartingServer",  # the result of `serve`: awaited, or entered with `async with`
 }
 RETURNS_DIFFER = {
     "Socket": "AsyncSocket",
@@ -37,12 +37,12 @@ NEVER_WAIT = frozenset(
 
 
 def _own(kind: type) -> dict[str, object]:
-    """What the class has from the rooms of its flavour, in the order in which a reader meets what counts."""
+    """The attributes of the class from the modules of its flavour, in the order of their definition."""
     found: dict[str, object] = {}
     for base in reversed(kind.__mro__):
         if base.__module__.startswith((net.__name__, asyncnet.__name__)):
             for name, member in vars(base).items():
-                found.pop(name, None)  # what is only announced further down does not count
+                found.pop(name, None)  # an annotation without a value does not count
                 found[name] = member
     return found
 
@@ -59,7 +59,7 @@ def _parameters(function: object) -> list[tuple[str, object, object, object]]:
 
 
 def _returned(function: object) -> str:
-    """What a function returns, in words of the async flavour."""
+    """The return type of a function, in words of the async flavour."""
     assert callable(function)
     words = str(inspect.signature(function).return_annotation)
     for ours, theirs in RETURNS_DIFFER.items():
@@ -79,7 +79,7 @@ METHODS = [
 ]
 
 
-def test_the_doors_have_the_same_names() -> None:
+def test_the_modules_have_the_same_names() -> None:
     translated = {DOORS_DIFFER.get(name, name) for name in net.__all__}
     assert translated | {DOORS_DIFFER[""]} == set(asyncnet.__all__)
 
@@ -89,7 +89,7 @@ def test_the_classes_have_the_same_public_names_in_the_same_order(ours: type, th
     assert _public(ours) == _public(theirs)
 
 
-def test_what_never_waits_is_the_same_function() -> None:
+def test_methods_that_never_wait_are_the_same_functions() -> None:
     elsewhere = [
         {name: member for name, member in inspect.getmembers_static(kind) if not name.startswith("_")}
         for kind in (Socket, asyncnet.AsyncSocket)
@@ -120,7 +120,7 @@ def test_methods_have_the_same_parameters_and_words() -> None:
             assert (name, _returned(one)) == (name, str(inspect.signature(other).return_annotation))
 
 
-def test_what_waits_is_awaited_in_the_async_flavour() -> None:
+def test_methods_that_wait_are_awaited_in_the_async_flavour() -> None:
     methods = [(name, one, other) for name, one, other in METHODS if not isinstance(one, property)]
     assert [name for name, one, _ in methods if inspect.iscoroutinefunction(one)] == []
     plain = {name for name, _, other in methods if not inspect.iscoroutinefunction(other)}
@@ -133,5 +133,5 @@ def test_the_functions_have_the_same_parameters_and_words(name: str) -> None:
     assert [each[:3] for each in _parameters(one)] == [each[:3] for each in _parameters(other)]
     assert _returned(one) == str(inspect.signature(other).return_annotation)
     assert one.__doc__ == other.__doc__
-    # `serve` returns what can be awaited and what can be entered, so it is no coroutine function itself.
+    # The result of `serve` can be awaited and entered, so it is no coroutine function itself.
     assert inspect.iscoroutinefunction(other) is (name == "dial")

@@ -1,4 +1,4 @@
-"""What several rooms of the tests need and no fixture is made of."""
+"""Helpers for several directories of tests that are no fixtures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 IN_CI = bool(os.environ.get("WIRELINE_CI"))
-"""Set by ``.ci/run``: what is missing there is a mistake, not a reason to skip."""
+"""Set by ``.ci/run``: a missing program is a mistake there, not a reason to skip."""
 
 
 def require_tool(name: str, package: str) -> str:
@@ -16,7 +16,7 @@ def require_tool(name: str, package: str) -> str:
 
     Args:
         name: the program, as one would type it.
-        package: what to install to have it, on Debian.
+        package: the Debian package that has it.
 
     Returns:
         The program's path. Where it is missing the test is skipped by name, and under ``WIRELINE_CI`` it fails.

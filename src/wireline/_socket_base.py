@@ -287,10 +287,10 @@ class BaseSocket:
             raise
         self._fd.replace(fresh)  # before the bind: it frees the address
         self._io.sender = fresh
-        self._needs_new_fd = False
         if local is not None:
             local.bind_again(fresh)
             self._remove_file_if_closed(local)
+        self._needs_new_fd = False  # last: after a bind that fails, the next connect binds again
 
     def _may_connect(self, operation: str) -> None:
         """Raise the error of a ``connect`` in the wrong state."""
@@ -575,7 +575,7 @@ class BaseSocket:
             ssl.SSLError: the socket does not use TLS.
         """
         if not self.is_ssl:
-            raise tls_error("got_handshake: the socket does not speak TLS")
+            raise tls_error("got_handshake: the socket does not use TLS")
         tls_core = tls_core_of(self._io.core)
         return tls_core is not None and tls_core.engine.established
 
@@ -671,7 +671,7 @@ class BaseSocket:
         """
         require_open(self, "detach")
         if tls_core_of(self._io.core) is not None:
-            raise tls_error("detach: the socket speaks TLS, and what has been agreed on would be lost")
+            raise tls_error("detach: the socket uses TLS, and its keys would be lost")
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
         self._io.detach()

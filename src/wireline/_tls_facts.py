@@ -42,7 +42,7 @@ def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) 
     """
     tls_core = tls_core_of(core)
     if tls_core is None:
-        raise tls_error(f"{operation}: the socket does not speak TLS" + (" yet" if wrapped else ""))
+        raise tls_error(f"{operation}: the socket does not use TLS" + (" yet" if wrapped else ""))
     return tls_core
 
 
@@ -68,7 +68,7 @@ def repr_extra(core: StreamCore | None) -> str:
 def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
     """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
-    Bytes received in clear must not be taken for protected ones (T6). A socket that speaks TLS already is refused: this
+    Bytes received in clear must not be taken for protected ones (T6). A socket that uses TLS already is refused: this
     handshake would replace the first one, and the rest of the connection would lose the encryption of the first.
 
     Args:
@@ -78,12 +78,12 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
         leftover: what is done with unread bytes, see ``SslContext.wrap_connected_socket``.
 
     Raises:
-        ssl.SSLError: the socket speaks TLS already, or has unread bytes that were received in clear.
+        ssl.SSLError: the socket uses TLS already, or has unread bytes that were received in clear.
     """
     plaintext_core = io.core
     assert plaintext_core is not None
     if plaintext_core.is_tls:
-        raise tls_error("the socket speaks TLS already, and TLS inside TLS is not possible on it")
+        raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:

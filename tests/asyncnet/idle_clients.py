@@ -1,4 +1,4 @@
-"""A program: so many clients of one server, idle at first, that say one message each when told to.
+"""A program: so many clients of one server, idle at first, that send one message each on request.
 
 It prints a line when all are connected. At the first line of its standard input each client sends its own number; it
 prints how many of them got that back. It ends when its standard input does.

@@ -1,6 +1,6 @@
-"""The loops that the tests of the async flavour run on, and what a test must not leave behind on any of them.
+"""The loops that the tests of the async flavour run on, and the check that a test leaves nothing behind on them.
 
-Every loop here is a spy: it keeps count of what the library asks of it, and knows which descriptors are registered.
+Every loop here is a spy: it counts the library's calls, and knows which descriptors are registered.
 So a test can tell how often ``add_reader`` was called, and a descriptor that is still registered at the end is found
 on uvloop too, which does not show its own list.
 """
@@ -25,11 +25,11 @@ TICK = 0.001
 """Seconds by which uvloop's timers may go off early."""
 
 SETTLING = 10
-"""Turns of the loop in which what was cancelled or closed must be gone. The portable way takes four."""
+"""Turns of the loop within which a cancelled or closed object must be gone. The portable way takes four."""
 
 
 class Spy:
-    """What the loops below have in common. The methods are those that the library calls.
+    """The common part of the loops below. The methods are those that the library calls.
 
     Attributes:
         calls: how often each of them was called.
@@ -137,7 +137,7 @@ class Way:
         return loop
 
     def run(self, main: Callable[[], Coroutine[Any, Any, T]], *, thorough: bool = True) -> T:
-        """Run a program; fail if it leaves a task, a registration, a timer, or an exception that nobody saw.
+        """Run a program; fail if it leaves a task, a registration, a timer, or an exception that was never retrieved.
 
         Args:
             main: the program.
@@ -156,7 +156,7 @@ class Way:
 
 
 class Portable:
-    """A block in which the library uses what every loop has, and no more. Or the other way round."""
+    """A block in which the library uses only the methods that every loop has, or all of them."""
 
     def __init__(self, portable: bool) -> None:
         self._portable = portable
@@ -190,7 +190,7 @@ if sys.version_info >= (3, 12):
 
 
 def spy(loop: asyncio.AbstractEventLoop | None = None) -> AnyLoop:
-    """The loop that runs, as what it is."""
+    """The loop that runs, as a spy."""
     found = loop or asyncio.get_running_loop()
     assert isinstance(found, AnyLoop)
     return found

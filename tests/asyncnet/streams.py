@@ -25,12 +25,12 @@ PATIENCE = 10.0
 LOOPBACK = "127.0.0.1"
 
 QUIET = 6
-"""Turns of the loop without a byte, after which none will come. An operation that goes on by itself takes four."""
+"""Turns of the loop without a byte, after which none will arrive. An operation that goes on by itself takes four."""
 
 
 @contextlib.contextmanager
 def wire(**options: Any) -> Iterator[tuple[AsyncSocket, socket.socket]]:
-    """One of our sockets, and a peer that does exactly what it is told and at once."""
+    """A wireline socket, and a peer that does each step of the test at once and nothing else."""
     ours, peer = socket.socketpair()
     peer.setblocking(False)
     with peer, contextlib.closing(AsyncSocket.from_socket(ours, **options)) as sock:
@@ -39,7 +39,7 @@ def wire(**options: Any) -> Iterator[tuple[AsyncSocket, socket.socket]]:
 
 @contextlib.contextmanager
 def narrow_wire(size: int = 4096) -> Iterator[tuple[AsyncSocket, socket.socket]]:
-    """The same with little room in between."""
+    """The same with small buffers between them."""
     with wire() as (sock, peer):
         for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             peer.setsockopt(socket.SOL_SOCKET, option, size)
@@ -50,7 +50,7 @@ def narrow_wire(size: int = 4096) -> Iterator[tuple[AsyncSocket, socket.socket]]
 
 @contextlib.contextmanager
 def listening(family: int = AF_UNIX) -> Iterator[AsyncSocket]:
-    """A listener of ours."""
+    """A wireline listener."""
     with contextlib.closing(AsyncSocket(family, SOCK_STREAM)) as listener:
         if family == AF_UNIX:
             listener.bind_unix(f"\0wireline-{os.getpid()}-{os.urandom(8).hex()}")
@@ -71,7 +71,7 @@ def knock(listener: AsyncSocket) -> socket.socket:
 
 
 def drain(peer: socket.socket) -> bytes:
-    """What has arrived at a raw peer."""
+    """The bytes that have arrived at a raw peer."""
     data = bytearray()
     with contextlib.suppress(BlockingIOError):
         while piece := peer.recv(65536):
@@ -80,7 +80,7 @@ def drain(peer: socket.socket) -> bytes:
 
 
 async def drain_until(peer: socket.socket, done: Callable[[], bool]) -> bytes:
-    """Read a raw peer in many small steps, until something is done and nothing more comes."""
+    """Read a raw peer in many small steps, until a condition holds and nothing more arrives."""
     data = b""
     idle = 0
     while idle < QUIET:
@@ -175,7 +175,7 @@ class GivenUp:
             await asyncio.sleep(2 * SHORT)
 
     async def outcome(self) -> Any:
-        """What the call has given, ``LEFT`` if nothing; what it has raised is raised, but for the giving up itself."""
+        """The result of the call, ``LEFT`` if it has none; its exception is raised, but for the giving up itself."""
         await asyncio.wait([self._task], timeout=PATIENCE)
         assert self._task.done(), f"{self._how} does not end {self._task}"
         if not self._task.cancelled():
@@ -186,7 +186,7 @@ class GivenUp:
 
     async def _made(self, timeout: float | None) -> None:
         self._begun = True
-        # What the call gave counts, even if whoever was to have it is gone a moment later.
+        # The result counts, even if its caller is gone a moment later.
         try:
             self._result = await self._call(timeout)
         except TimeoutError:
@@ -250,7 +250,7 @@ async def cancelled_at(number: int, soon: bool, coroutine: Coroutine[Any, Any, T
         coroutine: what to await.
 
     Returns:
-        What it returned, ``LEFT`` if nothing, and how often it was suspended.
+        Its result, ``LEFT`` if it has none, and how often it was suspended.
     """
     count = 0
 

@@ -1,8 +1,8 @@
 """A differential test: both flavours and a plain model of a byte stream agree on every result and every error.
 
-Hypothesis draws a script of what the peer does and what we ask. The same script is played to the blocking flavour, to
+Hypothesis draws a script of the peer's steps and our requests. The same script is played to the blocking flavour, to
 the async flavour and to ``World``, which knows nothing but the bytes. A request that cannot be answered yet is made
-without waiting, and then all three say so; every other is made without a timeout, too, and nobody hangs.
+without waiting, and then all three say so; every other is made without a timeout, too, and none hangs.
 """
 
 from __future__ import annotations
@@ -120,16 +120,16 @@ SCRIPTS = st.tuples(
 
 
 class Player(Protocol):
-    """Whoever plays a step and says what came of it."""
+    """A player: it does a step and returns the outcome."""
 
     async def play(self, step: Step) -> object: ...
 
     def heard(self) -> bytes:
-        """What the peer has received so far."""
+        """The bytes that the peer has received so far."""
 
 
 class World:
-    """The plain model: the bytes of each direction, and who has ended it."""
+    """The plain model: the bytes of each direction, and which of them have ended."""
 
     def __init__(self, *, buffered: bool) -> None:
         self.incoming = NaiveStream(buffered=buffered)
@@ -183,7 +183,7 @@ class World:
 
 
 class _Played:
-    """What the players of the real flavours have in common: a peer that does what it is told."""
+    """The common part of the players of the real flavours: a peer that does its steps of the script."""
 
     def __init__(self, peer: socket.socket) -> None:
         self._peer = peer
@@ -197,7 +197,7 @@ class _Played:
         return self._heard
 
     def _by_peer(self, step: Step) -> bool:
-        """Play a step of the peer; False if it is one of ours."""
+        """Play a step of the peer; return False for a step of the socket."""
         match step:
             case Arrive(data):
                 with contextlib.suppress(OSError):  # it has ended before, or we have closed
@@ -214,7 +214,7 @@ class _Played:
 
 
 def call_for(step: Step, sock: Any, timeout: float | None) -> Callable[[], Any]:
-    """The method of either flavour that a step of ours stands for."""
+    """The method of either flavour that a step of the socket stands for."""
     match step:
         case Ask(Request("plain_line", size)):
             return lambda: sock.recv_line(timeout, max_length=size)
@@ -242,7 +242,7 @@ def call_for(step: Step, sock: Any, timeout: float | None) -> Callable[[], Any]:
 
 @contextlib.contextmanager
 def outcomes_of(step: Step) -> Iterator[list[object]]:
-    """A block whose errors are outcomes, and come as ``Failure``; "not yet" is None."""
+    """A block whose errors are outcomes, as ``Failure``; "not yet" is None."""
     outcome: list[object] = []
     try:
         yield outcome
@@ -290,7 +290,7 @@ class Async(_Played):
 
 
 def depends_on_the_cut(step: Step, *, buffered: bool) -> bool:
-    """Whether a read gives what one system call does, or what was left by the one before."""
+    """Whether a read returns the result of one system call, or bytes left by the one before."""
     return isinstance(step, Ask) and (
         step.request.kind == "recv_some" or (step.request.kind == "recv" and not buffered)
     )

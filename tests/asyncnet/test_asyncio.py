@@ -89,7 +89,7 @@ async def test_a_task_that_is_woken_goes_on_before_wake_returns(way: Way, start:
     assert task.done()
 
 
-async def test_current_task_is_right_in_what_goes_on_and_nobody_is_current_around_it(
+async def test_current_task_is_right_in_callbacks_and_none_is_current_around_them(
     way: Way, start: Start
 ) -> None:
     current: list[asyncio.Task[Any] | None] = []
@@ -151,7 +151,7 @@ async def test_it_can_be_slept_again_and_again(way: Way, start: Start) -> None:
     assert rested == 100
 
 
-async def test_waking_nobody_does_nothing(way: Way) -> None:
+async def test_waking_without_a_waiter_does_nothing(way: Way) -> None:
     nap = Nap()
     nap.wake()
     nap.wake_soon(ValueError())
@@ -191,7 +191,7 @@ async def test_a_task_that_is_woken_with_an_exception_raises_it_and_nothing_keep
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @every_task
-def test_what_ends_the_program_passes_through_the_loop(
+def test_an_exception_that_ends_the_program_passes_through_the_loop(
     way: Way, error: type[BaseException], task_type: type[asyncio.Task[Any]]
 ) -> None:
     loop = way.new_loop()
@@ -243,7 +243,7 @@ async def test_a_task_that_is_cancelled_leaves_and_the_message_is_kept(way: Way,
     assert nap.cancellations == 2
 
 
-async def test_who_was_woken_is_cancelled_all_the_same_but_has_not_left(way: Way, start: Start) -> None:
+async def test_a_woken_task_can_be_cancelled_and_keeps_its_result(way: Way, start: Start) -> None:
     nap = Nap()
     task = start(sleep(nap))
     await turns(2)
@@ -267,7 +267,7 @@ async def test_a_second_cancellation_changes_nothing(way: Way, start: Start) -> 
     assert nap.cancellations == 1
 
 
-async def test_who_is_cancelled_before_it_sleeps_does_not(way: Way, start: Start) -> None:
+async def test_a_task_that_is_cancelled_before_it_sleeps_does_not_sleep(way: Way, start: Start) -> None:
     nap = Nap()
 
     async def sleeper() -> None:
@@ -282,7 +282,7 @@ async def test_who_is_cancelled_before_it_sleeps_does_not(way: Way, start: Start
     assert nap.cancellations == 1
 
 
-async def test_who_is_woken_after_the_cancellation_stays_cancelled(way: Way, start: Start) -> None:
+async def test_a_task_that_is_woken_after_its_cancellation_stays_cancelled(way: Way, start: Start) -> None:
     nap = Nap()
     task = start(sleep(nap))
     await turns(2)
@@ -292,7 +292,7 @@ async def test_who_is_woken_after_the_cancellation_stays_cancelled(way: Way, sta
         await task
 
 
-async def test_who_takes_a_cancellation_back_can_sleep_again(way: Way, start: Start) -> None:
+async def test_a_task_that_uncancels_can_sleep_again(way: Way, start: Start) -> None:
     nap = Nap()
 
     async def sleeper() -> str:
@@ -313,7 +313,7 @@ async def test_who_takes_a_cancellation_back_can_sleep_again(way: Way, start: St
     assert task.cancelling() == 0
 
 
-async def test_nested_timeouts_tell_whose_time_was_up(way: Way) -> None:
+async def test_nested_timeouts_tell_which_of_them_passed(way: Way) -> None:
     nap = Nap()
     log = []
     try:
@@ -359,7 +359,7 @@ async def test_it_may_be_gathered_shielded_and_waited_for(way: Way) -> None:
 # ------------------------------------------------------------------------------------------------ the loop
 
 
-async def test_a_task_shows_what_it_waits_for(way: Way) -> None:
+async def test_a_task_shows_its_waiter(way: Way) -> None:
     nap = Nap()
     nap.operation = "recv_line"
     assert repr(nap) == "<Nap recv_line>"

@@ -1,4 +1,4 @@
-"""What an exchange and an idle connection cost, in numbers that are the same on every machine: calls, and bytes."""
+"""The costs of an exchange and of an idle connection, in numbers that every machine agrees on: calls and bytes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLLING = pytest.mark.parametrize("way", [way for way in WAYS if not way.portabl
 
 
 class Calls:
-    """Calls of functions of ours while it records; going on after an await counts as one."""
+    """Calls of the library's functions while it records; a continuation after an await counts as one."""
 
     def __init__(self) -> None:
         self.made: list[str] = []
@@ -59,7 +59,7 @@ async def _echo_lines(sock: AsyncSocket, timeout: float | None) -> None:
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="elsewhere the loop calls the reader itself")
 @pytest.mark.parametrize("echo", [_echo_some, _echo_lines])
 @pytest.mark.parametrize(("timeout", "more"), [(None, []), (30, ["check_timeout"])])
-async def test_an_exchange_asks_nobody_whose_answer_is_known(
+async def test_an_exchange_makes_no_call_whose_result_is_known(
     way: Way,
     echo: Callable[[AsyncSocket, float | None], Coroutine[None, None, None]],
     timeout: float | None,
@@ -93,7 +93,7 @@ async def test_an_exchange_asks_nobody_whose_answer_is_known(
 @POLLING
 @pytest.mark.skipif(not hasattr(select, "epoll"), reason="elsewhere the loop calls the reader itself")
 async def test_a_TLS_exchange_adds_three_calls_and_takes_no_lock(way: Way) -> None:
-    """One where it comes, two where it goes."""
+    """One for the receive, two for the send."""
     leaf = certificates.server()
     server = SslContext(cert_file=leaf.cert, key_file=leaf.key)
     client = SslContext(ca_file=certificates.ca_file())
@@ -120,7 +120,7 @@ async def test_a_TLS_exchange_adds_three_calls_and_takes_no_lock(way: Way) -> No
 
 
 @POLLING
-async def test_a_line_that_came_with_others_is_taken_without_asking_the_core(way: Way) -> None:
+async def test_a_line_that_was_split_ahead_is_taken_without_asking_the_core(way: Way) -> None:
     ours, peer = socket.socketpair()
     calls = Calls()
     with peer:
@@ -136,7 +136,7 @@ async def test_a_line_that_came_with_others_is_taken_without_asking_the_core(way
 @pytest.mark.parametrize("way", ["asyncio", "uvloop"])
 def test_an_idle_connection_takes_little_memory(way: str) -> None:
     """The objects of Python that a connection holds which has read, sent and waits for more."""
-    # What measures coverage keeps memory of its own for each frame.
+    # Coverage keeps memory of its own for each frame.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     ran = subprocess.run(
         [sys.executable, "-m", "tests.asyncnet.idle", way],

@@ -1,4 +1,4 @@
-"""Who never waits lets the others go on: reads, sends, and sends that cannot deliver; and nothing is lost there."""
+"""A task that never waits lets the others go on: reads, sends, and sends that cannot deliver; and nothing is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LIMIT = 3 * BUDGET
 
 
 def program(text: str, *arguments: str, seconds: float = 20) -> str:
-    """Run a program in a process of its own, which may hang; what it prints."""
+    """Run a program in a process of its own, which may hang; return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", textwrap.dedent(text), *arguments],
         capture_output=True,
@@ -156,7 +156,7 @@ async def test_the_iterator_of_lines_lets_the_others_go_on(way: Way) -> None:
         assert got == [b"%d" % number for number in range(len(got))]
 
 
-async def test_a_task_that_always_has_room_lets_the_others_go_on(way: Way) -> None:
+async def test_a_task_whose_sends_never_wait_lets_the_others_go_on(way: Way) -> None:
     """FA22: the same for sends."""
     with wire() as (sock, peer):
         assert await steps_until_others_go_on(lambda: sock.send(b"x"), LIMIT) < LIMIT
@@ -165,6 +165,19 @@ async def test_a_task_that_always_has_room_lets_the_others_go_on(way: Way) -> No
         assert await steps_until_others_go_on(lambda: sock.send_some(b"x"), LIMIT) < LIMIT
     with wire() as (sock, peer):
         assert await steps_until_others_go_on(lambda: sock.send_many([b"x"]), LIMIT) < LIMIT
+
+
+async def test_each_send_to_a_peer_that_is_gone_lets_the_others_go_on(way: Way) -> None:
+    """FA23: at once, and not when the budget is spent."""
+    with wire() as (sock, peer):
+        await sock.send(b"x")
+        peer.close()
+        assert await steps_until_others_go_on(lambda: sock.send(b"x"), LIMIT) <= 2
+
+        def send_with_the_lock() -> Awaitable[object]:
+            return sock._io.send_locked(sock, b"x", 0, SAFE_DISCONN, None)
+
+        assert await steps_until_others_go_on(send_with_the_lock, LIMIT) <= 2
 
 
 async def test_datagrams_let_the_others_go_on(way: Way) -> None:
@@ -242,6 +255,8 @@ async def test_a_cancellation_where_a_send_lets_the_others_go_on_has_sent_nothin
             assert len(drain(peer).removeprefix(b"begin")) == 10 * sent
             sent = 0
         assert cancelled == 40
+        await asyncio.wait_for(sock.send(b"end"), 5)
+        assert drain(peer) == b"end"
 
 
 async def test_writers_go_out_in_the_order_of_their_calls_where_one_pauses(way: Way) -> None:

@@ -35,7 +35,7 @@ every_way_for_datagrams = pytest.mark.parametrize(
 every_family = pytest.mark.parametrize("family", [AF_UNIX, AF_INET], ids=["unix", "tcp"])
 
 TURNS = range(7)
-"""Turns of the loop between an arrival and the giving up. The portable way takes four to hand over what arrived."""
+"""Turns of the loop between an arrival and the giving up. The portable way takes four to deliver an arrival."""
 
 
 def moments(way: Way) -> range:
@@ -53,7 +53,7 @@ def no_descriptor_more() -> Iterator[None]:
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    """Names that resolve to what the test says."""
+    """Names that resolve to the addresses of the test."""
     with Names().in_place(monkeypatch) as names:
         yield names
 
@@ -106,7 +106,7 @@ async def test_R5_accepts_that_queue_and_give_up_leave_the_connections_to_the_ot
 
 
 @every_way
-async def test_R5_what_an_accept_that_was_given_up_brought_is_there_for_one_that_does_not_wait(
+async def test_R5_the_client_of_an_accept_that_was_given_up_is_there_for_one_that_does_not_wait(
     way: Way,
 ) -> None:
     with listening() as listener:
@@ -174,18 +174,20 @@ async def test_C3_a_connect_that_is_cancelled_at_any_suspension_may_be_made_agai
 
 
 async def accepted_if_any(listener: AsyncSocket) -> AsyncSocket:
-    """The server's side of a connection that may or may not have come about; if not, any socket."""
+    """The server's side of a connection, or any socket if the connection was not made."""
     await turns(5)
     return listener.try_accept_addr()[1] or AsyncSocket()
 
 
 @every_way
 @pytest.mark.parametrize("how", HOWS)
-async def test_C5_a_connect_that_nobody_answers_and_is_given_up_leaves_the_socket_fit_for_another(
+async def test_C5_a_connect_without_an_answer_that_is_given_up_leaves_the_socket_usable(
     way: Way, how: str
 ) -> None:
     with contextlib.ExitStack() as stack:
-        full = stack.enter_context(socket.socket())  # a listener that drops what does not fit into its queue
+        full = stack.enter_context(
+            socket.socket()
+        )  # a listener that drops clients that do not fit into its queue
         full.bind((LOOPBACK, 0))
         full.listen(0)
         stack.enter_context(socket.create_connection(full.getsockname()))
@@ -233,7 +235,7 @@ async def test_C5_a_dial_that_is_cancelled_at_any_suspension_leaves_nothing(
 
 @every_way
 @pytest.mark.parametrize("how", HOWS)
-async def test_C5_a_dial_that_nobody_answers_and_is_given_up_leaves_nothing(
+async def test_C5_a_dial_without_an_answer_that_is_given_up_leaves_nothing(
     way: Way, how: str, names: Names
 ) -> None:
     with contextlib.ExitStack() as stack:
@@ -255,7 +257,7 @@ async def test_C5_a_dial_that_nobody_answers_and_is_given_up_leaves_nothing(
 @every_way
 @pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("what", ["dial", "connect", "send_to"])
-async def test_C2_a_lookup_that_hangs_does_not_outlive_the_callers_patience(
+async def test_C2_a_lookup_that_hangs_does_not_outlive_the_callers_timeout(
     way: Way, how: str, what: str, names: Names
 ) -> None:
     names.add_silent("nowhere")
@@ -316,7 +318,7 @@ async def test_C5_a_serve_that_is_cancelled_at_any_suspension_leaves_nothing(
 
 @contextlib.contextmanager
 def datagrams(family: int) -> Iterator[tuple[AsyncSocket, socket.socket]]:
-    """A datagram socket of ours, and one that sends to it."""
+    """A wireline datagram socket, and a plain one that sends to it."""
     with contextlib.ExitStack() as stack:
         sender = stack.enter_context(socket.socket(family, SOCK_DGRAM))
         if family == AF_UNIX:

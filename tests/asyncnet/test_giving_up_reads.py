@@ -69,7 +69,7 @@ every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 every_read = pytest.mark.parametrize("read", READS.values(), ids=READS)
 
 PIECES = [(HEAD,), (HEAD[:3], HEAD[3:]), (HEAD[:-1], HEAD[-1:] + TAIL[:4])]
-"""What arrives before the call is given up, if it is given up late enough."""
+"""The bytes that arrive before the call is given up, if it is given up late enough."""
 
 TURNS = range(7)
 """Turns of the loop between the arrival of a piece and the giving up. The portable way takes four to hand it over."""
@@ -116,7 +116,7 @@ async def test_R5_a_read_that_is_cancelled_at_its_first_suspension_loses_nothing
 
 
 @pytest.mark.parametrize("read", [READS[name] for name in READS if name != "recv_some"])
-async def test_a_reader_is_woken_once_however_many_pieces_its_answer_comes_in(way: Way, read: Read) -> None:
+async def test_a_reader_is_woken_once_for_an_answer_in_many_pieces(way: Way, read: Read) -> None:
     with wire() as (sock, peer):
         reading = asyncio.create_task(cancelled_at(0, False, read(sock, None)))
         for byte in HEAD:
@@ -127,7 +127,7 @@ async def test_a_reader_is_woken_once_however_many_pieces_its_answer_comes_in(wa
 
 @every_way
 @every_read
-async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_one_that_does_not_wait(
+async def test_R4_bytes_of_a_read_that_was_given_up_are_there_for_one_that_does_not_wait(
     way: Way, read: Read
 ) -> None:
     for count in TURNS:
@@ -143,7 +143,7 @@ async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_one_tha
 
 
 @every_way
-async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_try_recv_line(way: Way) -> None:
+async def test_R4_bytes_of_a_read_that_was_given_up_are_there_for_try_recv_line(way: Way) -> None:
     for count in TURNS:
         with wire() as (sock, peer):
             call = GivenUp("cancel", sock.recv_line)
@@ -152,7 +152,7 @@ async def test_R4_what_arrived_for_a_read_that_was_given_up_is_there_for_try_rec
             assert await call.outcome() is LEFT
             peer.send(HEAD + b"part")
             await turns(count)
-            if way.portable:  # it never waits, not even for what is on its way
+            if way.portable:  # it never waits, not even for bytes that are on their way
                 await turns(5)
             assert sock.try_recv_line() == (ReadLineResult.FULL_LINE, b"a line")
             assert sock.try_recv_line() == (ReadLineResult.PARTIAL_LINE, b"part")
@@ -218,7 +218,7 @@ async def make(sock: AsyncSocket, request: Request, timeout: float | None) -> by
 
 
 def agree(model: NaiveStream, request: Request, outcome: bytes | Failure) -> None:
-    """Compare with what a reader of the whole text would have said."""
+    """Compare with the result of a reader of the whole text."""
     expected = model.answer(request)
     assert outcome == (b"" if request.kind == "skip" and isinstance(expected, bytes) else expected)
 
@@ -278,7 +278,7 @@ async def test_R11_the_second_reader_is_refused_and_the_first_is_unharmed(way: W
 
 
 @every_way
-async def test_R11_who_comes_after_one_that_gave_up_is_not_refused(way: Way) -> None:
+async def test_R11_a_read_after_one_that_was_given_up_is_not_refused(way: Way) -> None:
     with wire() as (sock, peer):
         for how in HOWS:
             call = GivenUp(how, lambda timeout: sock.recv_exactly(4, timeout))

@@ -1,4 +1,4 @@
-"""W3, W5 by brute force: a send that is given up says how much went out, and the next one goes on from there."""
+"""W3, W5 by brute force: a send that is given up says how much it sent, and the next one continues from there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECOND = pattern(30_000, 2)
 
 
 async def finish(sock: AsyncSocket, peer: socket.socket, call: Coroutine[Any, Any, object]) -> bytes:
-    """Make a call that needs the peer to read, and read all that comes."""
+    """Make a call that needs the peer to read, and read until the end."""
     task = asyncio.ensure_future(call)
     data = await drain_until(peer, task.done)
     await task
@@ -36,7 +36,7 @@ async def finish(sock: AsyncSocket, peer: socket.socket, call: Coroutine[Any, An
 
 @every_way
 @pytest.mark.parametrize("how", HOWS)
-async def test_W3_a_send_that_is_given_up_says_how_much_went_out_and_the_next_goes_on_there(
+async def test_W3_a_send_that_is_given_up_says_how_much_it_sent_and_the_next_continues_there(
     way: Way, how: str
 ) -> None:
     for stage, count in itertools.product(range(4), range(0, 6, 1 if way.has_a_clock_to_put_forward else 3)):
@@ -70,7 +70,7 @@ async def test_W3_a_send_that_is_given_up_says_how_much_went_out_and_the_next_go
 
 @every_way
 @pytest.mark.parametrize("how", HOWS)
-async def test_W5_who_queues_to_send_and_gives_up_leaves_the_queue_in_order(way: Way, how: str) -> None:
+async def test_W5_a_queued_send_that_is_given_up_leaves_the_queue_in_order(way: Way, how: str) -> None:
     with narrow_wire() as (sock, peer):
         first = asyncio.create_task(sock.send(FIRST))
         await turns(2)
@@ -90,7 +90,9 @@ async def test_W5_who_queues_to_send_and_gives_up_leaves_the_queue_in_order(way:
 
 @every_way
 @pytest.mark.parametrize("how", HOWS)
-async def test_W3_who_gives_up_in_the_queue_has_sent_nothing_and_says_so(way: Way, how: str) -> None:
+async def test_W3_a_send_that_is_given_up_in_the_queue_has_sent_nothing_and_says_so(
+    way: Way, how: str
+) -> None:
     with narrow_wire() as (sock, peer):
         await finish(sock, peer, sock.send(SECOND))
         first = asyncio.create_task(sock.send(FIRST))
@@ -113,7 +115,7 @@ async def test_W3_who_gives_up_in_the_queue_has_sent_nothing_and_says_so(way: Wa
 
 
 @every_way
-async def test_W5_the_turn_that_comes_in_the_same_moment_as_a_cancellation_goes_to_the_next(way: Way) -> None:
+async def test_W5_a_permit_in_the_same_moment_as_a_cancellation_goes_to_the_next(way: Way) -> None:
     for count in range(6):
         with narrow_wire() as (sock, peer):
             first = asyncio.create_task(sock.send(FIRST))
@@ -157,7 +159,7 @@ async def test_a_half_close_that_is_given_up_in_the_queue_leaves_the_stream_open
 
 
 @every_way
-async def test_a_half_close_waits_for_those_who_send_and_comes_after_them(way: Way) -> None:
+async def test_a_half_close_waits_for_running_sends_and_follows_them(way: Way) -> None:
     with narrow_wire() as (sock, peer):
         sending = [asyncio.create_task(sock.send(message)) for message in (FIRST, SECOND)]
         await turns(2)
@@ -213,7 +215,7 @@ SENDERS = st.lists(
 def test_W3_W5_senders_that_give_up_at_random_leave_prefixes_in_order_of_arrival(
     way: Way, senders: list[tuple[int, str, int | None]], pauses: list[int]
 ) -> None:
-    # Where the clock cannot be put forward it runs for the others, too: there nobody else has a timeout.
+    # Where the clock cannot be put forward it runs for the others, too: there no other call has a timeout.
     clocks = ("own", "wait_for") if way.has_a_clock_to_put_forward else ()
     went: dict[int, int] = {}  # in order of arrival
 
@@ -255,7 +257,7 @@ def test_W3_W5_senders_that_give_up_at_random_leave_prefixes_in_order_of_arrival
 
 @every_way
 async def test_W3_TLS_the_next_send_takes_the_rest_of_a_record_along(way: Way) -> None:
-    """There is room again, and nobody closes: all that was begun and all of the next message has to arrive."""
+    """The peer reads again, and the socket stays open: all of the begun message and of the next one has to arrive."""
     leaf = certificates.server()
     server = SslContext(cert_file=leaf.cert, key_file=leaf.key)
     client = SslContext(ca_file=certificates.ca_file())

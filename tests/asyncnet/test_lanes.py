@@ -16,6 +16,9 @@ from wireline import BUFFER_SIZE, BusyError, ClosedError, ReadLineResult, Socket
 from wireline.asyncnet import AsyncSocket
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
+polled = pytest.mark.parametrize(
+    "way", [way for way in ALL_WAYS if not way.portable], ids=lambda way: way.name
+)
 
 Read = Callable[[AsyncSocket], Coroutine[object, object, bytes]]
 
@@ -31,11 +34,11 @@ class Number:
 
 
 async def read_as_it_comes(read: Read, before: bytes, pieces: list[bytes]) -> tuple[bytes, bytes]:
-    """What a read answers that waits while the pieces come one by one, and what is left for the next."""
+    """The result of a read that waits while the pieces arrive one by one, and the bytes left for the next."""
     with wire() as (sock, peer):
         peer.send(
             b"first\n" + before
-        )  # so that the socket has its reader, and the core what was not asked for
+        )  # so that the socket has its reader, and the core the bytes that were not asked for
         assert await sock.recv_line() == b"first"
         warm = asyncio.create_task(sock.recv_exactly(len(before) + 1))
         await turns(2)
@@ -111,8 +114,8 @@ async def test_a_number_may_be_anything_that_is_an_index(way: Way) -> None:
 
 
 @asynccontextmanager
-async def at_rest(**options: bool) -> AsyncIterator[tuple[AsyncSocket, socket.socket]]:
-    """A connection whose last read was answered by just what came, so that the next one asks nobody."""
+async def with_fast_recv(**options: bool) -> AsyncIterator[tuple[AsyncSocket, socket.socket]]:
+    """A connection whose last read returned one receive as it was, so that the next one does not ask the core."""
     with wire(**options) as (sock, peer):
         for _ in range(2):
             reading = asyncio.create_task(sock.recv_some())
@@ -126,10 +129,22 @@ READS: list[Read] = [lambda sock: sock.recv_some(), lambda sock: sock.recv_line(
 every_read = pytest.mark.parametrize("read", READS, ids=["recv_some", "recv_line"])
 
 
+@polled
+async def test_R2_recv_some_after_recv_line_keeps_the_terminator(way: Way) -> None:
+    async with with_fast_recv() as (sock, peer):
+        for read, result in 2 * [(sock.recv_line, b"line"), (sock.recv_some, b"line\n")]:
+            reading = asyncio.create_task(read())
+            await turns(2)
+            peer.send(b"line\n")
+            assert await reading == result
+
+
 @every_way
 @every_read
-async def test_R4_what_an_impatient_read_has_left_is_there_for_the_next(way: Way, read: Read) -> None:
-    async with at_rest() as (sock, peer):
+async def test_R4_bytes_left_by_a_read_that_does_not_wait_are_there_for_the_next(
+    way: Way, read: Read
+) -> None:
+    async with with_fast_recv() as (sock, peer):
         peer.send(b"12line\n")
         assert await sock.recv_exactly(2, timeout=0) == b"12"
         assert (await asyncio.wait_for(read(sock), 5)).rstrip() == b"line"
@@ -137,8 +152,8 @@ async def test_R4_what_an_impatient_read_has_left_is_there_for_the_next(way: Way
 
 @every_way
 @every_read
-async def test_what_try_recv_line_has_seen_is_there_for_the_next(way: Way, read: Read) -> None:
-    async with at_rest() as (sock, peer):
+async def test_bytes_that_try_recv_line_has_seen_are_there_for_the_next(way: Way, read: Read) -> None:
+    async with with_fast_recv() as (sock, peer):
         peer.send(b"line")
         assert sock.try_recv_line() == (ReadLineResult.PARTIAL_LINE, b"line")
         reading = asyncio.create_task(read(sock))
@@ -150,7 +165,7 @@ async def test_what_try_recv_line_has_seen_is_there_for_the_next(way: Way, read:
 @every_way
 @every_read
 async def test_R5_a_read_that_is_given_up_loses_nothing(way: Way, read: Read) -> None:
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         for _ in range(2):
             with pytest.raises(SocketTimeout, match=r"0\.001"):
                 await (sock.recv_some(timeout=0.001) if read is READS[0] else sock.recv_line(0.001))
@@ -165,7 +180,7 @@ async def test_R5_a_read_that_is_given_up_loses_nothing(way: Way, read: Read) ->
 @every_way
 @every_read
 async def test_a_second_reader_is_refused(way: Way, read: Read) -> None:
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         reading = asyncio.create_task(read(sock))
         await turns(2)
         with pytest.raises(BusyError):
@@ -187,7 +202,7 @@ async def test_bad_arguments_are_refused_before_anything_is_read(way: Way) -> No
         (ValueError, lambda sock: sock.recv_line(on_long="stretch")),
         (TypeError, lambda sock: sock.recv_line("1")),  # type: ignore[arg-type]
     ]
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         for error, read in bad:
             with pytest.raises(error):
                 await read(sock)
@@ -198,7 +213,7 @@ async def test_bad_arguments_are_refused_before_anything_is_read(way: Way) -> No
 
 @every_way
 async def test_unbuffered_nothing_is_taken_from_the_kernel_that_was_not_asked_for(way: Way) -> None:
-    async with at_rest(buffered=False) as (sock, peer):
+    async with with_fast_recv(buffered=False) as (sock, peer):
         for count in (2, 1, 2):
             reading = asyncio.create_task(sock.recv_some(count))
             await turns(2)
@@ -213,7 +228,7 @@ async def test_unbuffered_nothing_is_taken_from_the_kernel_that_was_not_asked_fo
 async def test_after_a_read_of_more_than_a_buffer_the_next_asks_for_a_buffer_again(
     way: Way, read: Read
 ) -> None:
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         reading = asyncio.create_task(sock.recv_some(2 * BUFFER_SIZE))
         await turns(2)
         assert sock._io.core is not None
@@ -230,13 +245,13 @@ async def test_after_a_read_of_more_than_a_buffer_the_next_asks_for_a_buffer_aga
 @every_way
 @every_read
 async def test_a_reset_is_an_end_and_a_close_is_an_error(way: Way, read: Read) -> None:
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         reading = asyncio.create_task(read(sock))
         await turns(2)
         peer.close()
         assert await asyncio.wait_for(reading, 5) == b""
         assert await read(sock) == b""
-    async with at_rest() as (sock, peer):
+    async with with_fast_recv() as (sock, peer):
         reading = asyncio.create_task(read(sock))
         await turns(2)
         sock.close()

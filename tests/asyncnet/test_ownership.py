@@ -1,4 +1,4 @@
-"""Who owns a descriptor: the process, the loop; and what a signal handler, a finalizer and a forked child may do."""
+"""The owner of a descriptor: the process, the loop. The rights of signal handlers, finalizers and forked children."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import drain, narrow_wire, open_descriptors, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import ClosedError, SocketTimeout
+from wireline._os.process import process
 from wireline.asyncnet import AsyncSocket
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
@@ -57,6 +58,19 @@ def in_child(act):
 """
 
 # -------------------------------------------------------------------------------------------------- forks
+
+
+async def test_FA5_close_in_another_process_closes_the_descriptor(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with wire() as (sock, _):
+        fd = sock.fileno()
+        await sock.send(b"x")
+        with monkeypatch.context() as patch:
+            patch.setattr(process, "epoch", object())
+            sock.close()
+        with pytest.raises(OSError, match="Bad file"):
+            os.fstat(fd)
 
 
 @forks
@@ -229,12 +243,12 @@ async def outcome(call: Coroutine[Any, Any, object]) -> object:
 
 async def finished(tasks: list[asyncio.Task[object]]) -> list[object]:
     _, pending = await asyncio.wait(tasks, timeout=5)
-    assert not pending, f"asleep for ever: {pending}"
+    assert not pending, f"asleep forever: {pending}"
     return [task.result() for task in tasks]
 
 
 def say(peer: socket.socket, data: bytes) -> None:
-    with contextlib.suppress(ConnectionError):  # ours was closed before
+    with contextlib.suppress(ConnectionError):  # our copy was closed before
         peer.send(data)
 
 
@@ -469,7 +483,7 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
         real = state._readers[fd]
 
         def fails() -> None:
-            raise ValueError("a fault of ours")
+            raise ValueError("a fault of the test")
 
         state._readers[fd] = fails
         for peer in (first_peer, second_peer, third_peer):
@@ -489,7 +503,7 @@ async def test_an_exception_of_one_callback_takes_no_event_from_the_others(way: 
 async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
     way: Way, error: type[Exception]
 ) -> None:
-    """FA7, FB15: the task that waits slept for ever, and the bytes were gone."""
+    """FA7, FB15: the task that waits slept forever, and the bytes were gone."""
 
     class Interrupted:
         """A socket whose ``recv`` is interrupted when it has received."""
@@ -526,7 +540,7 @@ async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
 
 @polled
 @pytest.mark.parametrize("code", ["ENOSPC", "ENOMEM"])
-async def test_a_poller_without_room_fails_one_read_and_leaves_nothing(
+async def test_a_poller_that_refuses_a_descriptor_fails_one_read_and_leaves_nothing(
     way: Way, code: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """R13: an error of ``epoll_ctl`` belongs to the one call that it happened to."""

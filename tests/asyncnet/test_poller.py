@@ -1,4 +1,4 @@
-"""The poller: one descriptor of the loop for all of ours, there only while it is needed."""
+"""The poller: one descriptor of the loop for all sockets, there only while it is needed."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_it_is_there_only_while_something_is_watched(way: Way) -> None:
     assert open_descriptors() == before
 
 
-async def test_what_cannot_be_watched_leaves_no_poller_behind(way: Way) -> None:
+async def test_a_descriptor_that_cannot_be_watched_leaves_no_poller_behind(way: Way) -> None:
     loop = spy()
     port = running_port()
     with socket.socket() as ours:
@@ -133,7 +133,7 @@ async def test_one_that_was_left_alone_in_the_same_turn_is_not_called(way: Way) 
         assert log == ["called"]
 
 
-async def test_a_number_that_changes_hands_in_the_middle_of_a_turn_harms_nobody(way: Way) -> None:
+async def test_a_number_that_is_reused_in_the_middle_of_a_turn_harms_no_socket(way: Way) -> None:
     """An event for the descriptor before: the new owner finds nothing to read, and sleeps on."""
     with pairs(1) as [(ours, peer)]:
         first = AsyncSocket.from_socket(ours)
@@ -167,7 +167,7 @@ async def test_a_number_that_changes_hands_in_the_middle_of_a_turn_harms_nobody(
         assert isinstance(tasks[1].exception(), OSError | None)
 
 
-async def test_an_error_behind_the_last_bytes_is_told_too(way: Way) -> None:
+async def test_an_error_behind_the_last_bytes_is_reported_too(way: Way) -> None:
     """libuv drops a watcher of its own without a word after such an event."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -222,7 +222,7 @@ async def test_without_epoll_the_loop_watches_every_descriptor(
             unwatch(ours)
 
 
-async def test_a_descriptor_that_somebody_else_closed_does_not_stop_the_close(way: Way) -> None:
+async def test_a_descriptor_that_other_code_closed_does_not_stop_the_close(way: Way) -> None:
     ours, peer = socket.socketpair()
     with peer:
         sock = AsyncSocket.from_socket(ours)

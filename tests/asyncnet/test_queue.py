@@ -44,7 +44,7 @@ class OneByte(LoopOperation[bytes]):
 
     def complete(self, result: bytes) -> Any:
         if result == b"!":
-            raise ValueError("a byte that nobody can bear")
+            raise ValueError("a byte that is not accepted")
         self.got += result
         return self.got if len(self.got) >= self._want else NOT_YET
 
@@ -88,7 +88,7 @@ async def test_the_queue_suits_the_loop(way: Way) -> None:
 
 
 @every_way
-async def test_first_come_first_served_and_each_gets_what_it_wants(way: Way) -> None:
+async def test_first_come_first_served_and_each_gets_its_result(way: Way) -> None:
     with opened() as (line, ours, peer):
         tasks = [waiting(line, OneByte(ours, want)) for want in (2, 1, 3)]
         await turns(2)
@@ -103,7 +103,7 @@ async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) ->
     contexts: list[BaseException | None] = []
 
     async def unlucky(line: OperationQueue, ours: socket.socket) -> None:
-        with pytest.raises(ValueError, match="bear"):
+        with pytest.raises(ValueError, match="not accepted"):
             await line.wait(OneByte(ours), "take", None)
         try:
             raise KeyError("something else")
@@ -122,7 +122,7 @@ async def test_an_error_belongs_to_the_first_and_the_next_is_served(way: Way) ->
 
 
 @every_way
-async def test_who_is_cancelled_leaves_its_place_to_the_next(way: Way) -> None:
+async def test_a_cancelled_task_leaves_its_place_to_the_next(way: Way) -> None:
     with opened() as (line, ours, peer):
         tasks = [waiting(line, OneByte(ours)) for _ in range(3)]
         await turns(2)
@@ -135,7 +135,7 @@ async def test_who_is_cancelled_leaves_its_place_to_the_next(way: Way) -> None:
 
 
 @every_way
-async def test_close_wakes_everybody_and_a_cancellation_in_the_same_moment_wins(way: Way) -> None:
+async def test_close_wakes_all_tasks_and_a_cancellation_in_the_same_moment_wins(way: Way) -> None:
     with opened() as (line, ours, _):
         tasks = [waiting(line, OneByte(ours), seconds) for seconds in (None, 5.0, None)]
         await turns(2)
@@ -174,7 +174,7 @@ async def test_a_sleep_is_used_again_only_when_its_task_has_taken_the_answer(way
 
 
 @every_way
-async def test_a_timeout_says_what_ran_out_of_how_much_time_and_takes_nothing(way: Way) -> None:
+async def test_a_timeout_names_its_call_and_its_seconds_and_takes_nothing(way: Way) -> None:
     with opened() as (line, ours, peer):
         with pytest.raises(SocketTimeout) as caught:
             await waiting(line, OneByte(ours), 0.002)
@@ -218,14 +218,14 @@ async def test_each_of_many_deadlines_is_kept(way: Way) -> None:
 
 
 async def test_two_deadlines_between_two_ticks_of_the_clock(way: Way) -> None:
-    # uvloop makes no timer of what is due within half a millisecond.
+    # uvloop makes no timer for a deadline within half a millisecond.
     with opened() as (line, ours, _):
         tasks = [waiting(line, OneByte(ours), seconds) for seconds in (0.0003, 0.0004, 0.0001)]
         await asyncio.wait(tasks)
         assert all(isinstance(task.exception(), SocketTimeout) for task in tasks)
 
 
-async def test_who_is_timed_out_may_cancel_who_is_timed_out_in_the_same_moment(way: Way) -> None:
+async def test_a_task_that_timed_out_may_cancel_one_that_timed_out_in_the_same_moment(way: Way) -> None:
     with opened() as (line, ours, _):
         victims: list[asyncio.Task[Any]] = []
 
@@ -245,7 +245,7 @@ async def test_who_is_timed_out_may_cancel_who_is_timed_out_in_the_same_moment(w
         assert victims[0].cancelled()
 
 
-async def test_who_is_timed_out_may_close_the_queue(way: Way) -> None:
+async def test_a_task_that_timed_out_may_close_the_queue(way: Way) -> None:
     with opened() as (line, ours, _):
 
         async def first() -> None:
@@ -269,7 +269,7 @@ async def test_who_is_timed_out_may_close_the_queue(way: Way) -> None:
 
 
 class SpyEpoll:
-    """An epoll that counts what is asked of it."""
+    """An epoll that counts its calls."""
 
     registered = unregistered = 0
 
@@ -313,7 +313,7 @@ async def test_the_registration_is_kept_from_one_wait_to_the_next(way: Way, epol
 
 
 @polled
-async def test_it_is_dropped_when_something_arrives_that_nobody_waits_for(
+async def test_it_is_dropped_when_something_arrives_that_no_task_waits_for(
     way: Way, epoll: type[SpyEpoll]
 ) -> None:
     with opened() as (line, ours, peer):
@@ -328,7 +328,7 @@ async def test_it_is_dropped_when_something_arrives_that_nobody_waits_for(
 
 
 @polled
-async def test_a_loop_that_refuses_leaves_nobody_in_the_queue(
+async def test_a_loop_that_refuses_leaves_no_task_in_the_queue(
     way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object, write: bool = False) -> None:
@@ -367,7 +367,7 @@ async def test_a_read_of_the_core_is_tried_like_any_other_operation(way: Way) ->
 
 
 @portable
-async def test_what_an_operation_brings_for_who_has_left_goes_to_the_next(way: Way) -> None:
+async def test_the_result_for_a_task_that_has_left_goes_to_the_next(way: Way) -> None:
     with opened() as (line, ours, peer):
         for position in range(6):
             first = waiting(line, OneByte(ours))
@@ -382,7 +382,7 @@ async def test_what_an_operation_brings_for_who_has_left_goes_to_the_next(way: W
 
 
 @portable
-async def test_what_nobody_will_ever_want_is_discarded(way: Way) -> None:
+async def test_a_result_that_no_task_will_ever_want_is_discarded(way: Way) -> None:
     with opened() as (line, ours, peer):
         operation = OneByte(ours)
         first = waiting(line, operation)
@@ -395,7 +395,7 @@ async def test_what_nobody_will_ever_want_is_discarded(way: Way) -> None:
 
 
 @portable
-async def test_a_failure_for_who_has_left_is_told_to_the_next(way: Way) -> None:
+async def test_a_failure_for_a_task_that_has_left_is_reported_to_the_next(way: Way) -> None:
     with opened() as (line, ours, _):
         failing: deque[Callable[[], None]] = deque([lambda: None])
 
@@ -431,7 +431,7 @@ async def test_close_ends_the_operation_and_says_which_still_has_the_descriptor(
 
 
 @portable
-async def test_an_operation_that_somebody_else_cancels_is_begun_again(way: Way) -> None:
+async def test_an_operation_that_other_code_cancels_is_begun_again(way: Way) -> None:
     with opened() as (line, ours, peer):
         task = waiting(line, OneByte(ours))
         await turns(2)

@@ -1,4 +1,4 @@
-"""The reader of a stream: its registration, its one timer, and what it does not keep."""
+"""The reader of a stream: its registration, its one timer, and the references that it does not keep."""
 
 from __future__ import annotations
 
@@ -39,7 +39,9 @@ async def test_a_thousand_reads_register_once(way: Way, epoll: type[SpyEpoll]) -
 
 
 @polled
-async def test_what_is_buffered_or_does_not_wait_registers_nothing(way: Way, epoll: type[SpyEpoll]) -> None:
+async def test_a_read_that_is_buffered_or_does_not_wait_registers_nothing(
+    way: Way, epoll: type[SpyEpoll]
+) -> None:
     with wire() as (sock, peer):
         peer.send(b"one\ntwo\n")
         assert await sock.recv_line(0) == b"one"
@@ -50,7 +52,7 @@ async def test_what_is_buffered_or_does_not_wait_registers_nothing(way: Way, epo
 
 
 @polled
-async def test_W7_bytes_that_nobody_waits_for_stay_in_the_kernel(way: Way, epoll: type[SpyEpoll]) -> None:
+async def test_W7_bytes_that_no_task_waits_for_stay_in_the_kernel(way: Way, epoll: type[SpyEpoll]) -> None:
     with wire() as (sock, peer):
         peer.send(b"one\n")
         assert await sock.recv_line() == b"one"
@@ -150,7 +152,7 @@ async def test_a_timer_that_goes_off_for_a_read_that_is_over_is_set_for_the_one_
 @pytest.mark.parametrize(
     "way", [way for way in ALL_WAYS if way.has_a_clock_to_put_forward], ids=lambda way: way.name
 )
-async def test_a_timer_that_goes_off_finds_nobody_or_somebody_with_patience(way: Way) -> None:
+async def test_a_timer_that_goes_off_finds_no_read_or_one_with_a_later_deadline(way: Way) -> None:
     loop = spy()
     with wire() as (sock, peer):
         peer.send(b"one\n")

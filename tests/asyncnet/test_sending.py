@@ -1,19 +1,20 @@
-"""What a call says about itself: how much went out, its name in errors; and that it never blocks the loop."""
+"""The reports of a call: the number of bytes sent, its name in errors; and no call blocks the loop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import socket
-from collections.abc import Awaitable, Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Literal, NoReturn
 
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way, turns
-from tests.asyncnet.streams import drain, narrow_wire, wire
+from tests.asyncnet.streams import PATIENCE, drain, drain_until, narrow_wire, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
 from wireline._validation import Buffer
@@ -41,7 +42,7 @@ polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable
         "await full.connect_unix(unix_listener.local_addr.host, 5)",
     ],
 )
-def test_W10_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str, call: str) -> None:
+def test_W10_no_change_of_a_duplicate_makes_a_call_block_the_loop(loop: str, call: str) -> None:
     """FA16, W10: ``settimeout(None)`` on a duplicate of the descriptor made a ``send`` hold up the whole loop."""
     out = program(
         """
@@ -100,7 +101,7 @@ def test_W10_nothing_blocks_the_loop_whatever_was_done_to_a_duplicate(loop: str,
 
 @pytest.mark.parametrize("blocking", [True, False])
 @pytest.mark.parametrize("make", ["from_socket", "from_fd"])
-async def test_detach_hands_the_descriptor_back_as_it_came(way: Way, make: str, blocking: bool) -> None:
+async def test_detach_returns_the_descriptor_as_it_was_given(way: Way, make: str, blocking: bool) -> None:
     """FA17: it stayed non-blocking."""
     ours, peer = socket.socketpair()
     with peer:
@@ -114,7 +115,85 @@ async def test_detach_hands_the_descriptor_back_as_it_came(way: Way, make: str, 
         os.close(fd)
 
 
-async def test_detach_of_what_we_made_is_a_blocking_descriptor(way: Way) -> None:
+async def test_a_descriptor_in_use_is_not_detached(way: Way) -> None:
+    async def refused(sock: AsyncSocket, call: Coroutine[Any, Any, object]) -> None:
+        waiting = asyncio.create_task(call)
+        await turns(2)
+        with pytest.raises(OSError, match="another task") as caught:
+            sock.detach()
+        assert caught.value.errno == errno.EBUSY
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    async with AsyncSocket(sock_type=SOCK_DGRAM) as datagrams:
+        datagrams.bind_addr(0, "127.0.0.1")
+        await refused(datagrams, datagrams.recv_from(10))
+    with wire() as (sock, _):
+        await refused(sock, sock.recv_some())
+
+
+async def test_W1_send_some_that_waited_returns_its_count(way: Way) -> None:
+    with narrow_wire() as (sock, peer):
+        while sock.try_send(bytes(1000)):
+            pass
+        sending = asyncio.create_task(sock.send_some(b"x" * 100, timeout=PATIENCE))
+        await turns(2)
+        assert not sending.done()
+        data = await drain_until(peer, sending.done)
+        assert await sending == sock.last_bytes_sent == data.count(b"x") > 0
+
+
+@pytest.mark.parametrize("way", [way for way in WAYS if way.portable], ids=lambda way: way.name)
+async def test_W1_send_some_that_timed_out_sends_nothing_later(way: Way) -> None:
+    with narrow_wire() as (sock, peer):
+        while sock.try_send(bytes(1000)):
+            pass
+        with pytest.raises(SocketTimeout):
+            await sock.send_some(b"x", timeout=0.01)
+        assert b"x" not in await drain_until(peer, lambda: True)
+
+
+async def test_an_operation_without_an_event_is_tried_again_after_pauses(way: Way) -> None:
+    class Never:
+        tries = 0
+
+        def try_once(self) -> NoReturn:
+            self.tries += 1
+            assert self.tries < 50
+            raise BlockingIOError
+
+    with wire() as (sock, _):
+        sock._fd.enter(sock)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await sock._fd.retry_with_backoff(Never(), "send", None)
+
+
+async def test_send_some_sends_the_rest_of_a_record_first(way: Way) -> None:
+    async with await async_pair("tls") as (sock, peer):
+        core = sock._io.core
+        assert core is not None
+        core.encrypt(b"first, ")
+        assert core.pending_output()
+        assert await sock.send_some(b"second") == 6
+        assert await peer.recv_exactly(13, PATIENCE) == b"first, second"
+
+
+async def test_output_of_a_read_is_sent_when_the_write_lock_is_released(way: Way) -> None:
+    async with await async_pair("tls") as (sock, peer):
+        core = sock._io.core
+        assert core is not None
+        await sock._io.acquire_write_lock(sock, "send", None)
+        core.close_notify()
+        sock._io.send_output(sock)
+        assert core.has_output
+        sock._io.release_write_lock(sock)
+        assert not core.has_output
+        assert await peer.recv_some(timeout=PATIENCE) == b""
+
+
+async def test_detach_of_a_descriptor_of_the_library_is_a_blocking_one(way: Way) -> None:
     """FA17: as ``socket.socket()`` is one."""
     async with AsyncSocket() as listener:
         listener.bind_addr(0, "127.0.0.1")
@@ -245,9 +324,16 @@ async def test_W9_last_bytes_sent_is_right_after_every_kind_of_send(way: Way) ->
         with contextlib.suppress(ConnectionError):
             await sock.send(b"12345", SocketFlag(0))
         assert sock.last_bytes_sent == 0
-    with pytest.raises(ClosedError):
-        await sock.send_some(b"x")
-    assert sock.last_bytes_sent == 0
+    with wire() as (sock, peer):
+        await sock.send(b"123")
+        assert sock.last_bytes_sent == 3
+        peer.close()
+        await sock.send(b"12345")
+        assert sock.last_bytes_sent == 0
+    for call in (sock.send_some(b"x"), sock.send(b"")):
+        with pytest.raises(ClosedError):
+            await call
+        assert sock.last_bytes_sent == 0
 
 
 async def test_W9_last_bytes_sent_of_datagrams(way: Way) -> None:

@@ -1,4 +1,4 @@
-"""S5, S7: what ``serve`` does when the machine has nothing left, and how its handlers come to an end."""
+"""S5, S7: ``serve`` on a machine without free resources, and the end of its handlers."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ async def peer_of(server: Server) -> AsyncIterator[AsyncSocket]:
 
 
 async def ask(peer: AsyncSocket, line: bytes) -> None:
-    """Let an echo come back."""
+    """Exchange one echo."""
     await peer.send(line + b"\n", timeout=PATIENCE)
     assert await peer.recv_line(PATIENCE) == line
 
 
 async def echoed(sock: socket.socket) -> None:
-    """Wait until something has come back."""
+    """Wait for a reply."""
     await until(lambda: select.select([sock], [], [], 0)[0])
 
 
@@ -75,7 +75,7 @@ def log(caplog: pytest.LogCaptureFixture) -> Log:
 
 
 class Log:
-    """What the library has logged. In debug mode asyncio logs, too."""
+    """The log records of the library. In debug mode asyncio logs, too."""
 
     def __init__(self, caplog: pytest.LogCaptureFixture) -> None:
         self._caplog = caplog
@@ -93,7 +93,7 @@ class Log:
 
 
 class Accepts:
-    """Counts the attempts to accept, and lets them fail for as long as it is told to."""
+    """Counts the attempts to accept, and makes them fail for as long as the test asks for it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: OSError | None = None
@@ -126,7 +126,7 @@ def unconnected() -> Iterator[list[socket.socket]]:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to lower on Windows")
 @every_way
-async def test_S5_out_of_descriptors_it_serves_what_it_has_and_accepts_again_when_it_can(
+async def test_S5_out_of_descriptors_it_serves_its_clients_and_accepts_again_when_it_can(
     way: Way, accepts: Accepts, unconnected: list[socket.socket], log: Log
 ) -> None:
     async with serve(echo, 0, LOOPBACK) as server, peer_of(server) as kept:
@@ -140,7 +140,7 @@ async def test_S5_out_of_descriptors_it_serves_what_it_has_and_accepts_again_whe
             busy = time.process_time()
             await asyncio.sleep(
                 0.25
-            )  # the time itself is what is tested: pauses of 5, 10, 20, 40, 80, 160 ms
+            )  # the test is about the time itself: pauses of 5, 10, 20, 40, 80, 160 ms
             assert accepts.attempts - before <= 12
             assert time.process_time() - busy < 0.2
             assert server.connections == 3
@@ -182,7 +182,7 @@ async def test_S5_it_reports_at_most_once_a_second_and_tries_at_least_as_often(
 
 
 @pytest.mark.parametrize("code", [errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-async def test_S5_whatever_there_is_none_of(way: Way, code: int, accepts: Accepts, log: Log) -> None:
+async def test_S5_any_resource_may_run_out(way: Way, code: int, accepts: Accepts, log: Log) -> None:
     async with serve(echo, 0, LOOPBACK) as server:
         accepts.error = OSError(code, "none left")
         async with peer_of(server) as first, peer_of(server) as second:
@@ -206,7 +206,7 @@ async def test_S5_a_server_that_waits_is_stopped_like_any_other(way: Way, accept
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to lower on Windows")
 @every_way
-async def test_S5_accept_itself_raises_it_and_loses_nobody(
+async def test_S5_accept_itself_raises_it_and_loses_no_client(
     way: Way, unconnected: list[socket.socket]
 ) -> None:
     async with AsyncSocket() as listener:
@@ -226,7 +226,7 @@ async def test_S5_accept_itself_raises_it_and_loses_nobody(
 
 
 @every_way
-async def test_max_connections_holds_back_who_comes_next_without_accepting(
+async def test_max_connections_holds_the_next_client_back_without_accepting(
     way: Way, accepts: Accepts
 ) -> None:
     held = Held()
@@ -264,7 +264,7 @@ async def test_S7_a_handler_that_uses_its_own_closed_socket_is_logged(way: Way, 
 
 
 @every_way
-async def test_S7_a_handler_that_raises_is_logged_and_harms_nobody(way: Way, log: Log) -> None:
+async def test_S7_a_handler_that_raises_is_logged_and_harms_no_other(way: Way, log: Log) -> None:
     async def handler(client: AsyncSocket, _: Address) -> None:
         async for line in client.lines():
             await client.send(b"%d\n" % (1 // int(line)))
@@ -347,7 +347,7 @@ async def test_S7_a_task_group_that_fails_for_another_reason_is(way: Way, log: L
 
 
 @every_way
-async def test_S7_who_waits_for_something_else_is_cancelled_when_the_time_is_up(way: Way) -> None:
+async def test_S7_a_handler_that_waits_for_something_else_is_cancelled_when_the_time_is_up(way: Way) -> None:
     held = Held()
     async with serve(held, 0, LOOPBACK) as server, peer_of(server) as peer:
         await until(lambda: server.connections)
@@ -414,7 +414,9 @@ async def test_S7_a_handler_that_does_not_end_is_cancelled_and_then_not_waited_f
 
 
 @every_way
-async def test_S7_who_has_closed_its_connection_and_waits_for_something_else_is_cancelled(way: Way) -> None:
+async def test_S7_a_handler_that_has_closed_its_connection_and_waits_for_something_else_is_cancelled(
+    way: Way,
+) -> None:
     async def leaving(client: AsyncSocket, _: Address) -> None:
         client.close()
         await asyncio.sleep(PATIENCE)
@@ -495,7 +497,7 @@ async def test_on_error_may_be_a_coroutine_function(way: Way, log: Log) -> None:
 async def test_S5_a_connection_without_a_task_is_closed_and_the_next_one_served(
     way: Way, log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The task that accepts ended with whatever came of starting another, and the server listened on in vain."""
+    """Any error in starting a handler ended the task that accepts, and the server listened on in vain."""
 
     def refusing(coroutine: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         monkeypatch.undo()
@@ -804,7 +806,7 @@ async def test_cancelling_the_task_that_serves_stops_the_server(way: Way) -> Non
         await servers[0].wait(PATIENCE)
 
 
-async def test_tasks_say_what_they_are_for(way: Way) -> None:
+async def test_task_names_have_their_purpose(way: Way) -> None:
     async with serve(read, 0, LOOPBACK) as server, peer_of(server) as peer:
         await until(lambda: server.connections)
         names = {task.get_name() for task in asyncio.all_tasks()}

@@ -1,9 +1,10 @@
-"""What only an asynchronous socket can do wrong: loops, threads that close it, tasks that share it."""
+"""Faults that only an asynchronous socket can have: loops, threads that close it, tasks that share it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gc
 import socket
 import threading
@@ -44,14 +45,14 @@ FULL = pattern(1_000_000)
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    """Names that resolve to what the test says."""
+    """Names that resolve to the addresses of the test."""
     with Names().in_place(monkeypatch) as names:
         yield names
 
 
 @contextlib.contextmanager
 def unconnected() -> Iterator[tuple[AsyncSocket, socket.socket]]:
-    """A socket of ours that is about to connect to an address that does not answer."""
+    """A socket that is about to connect to an address that does not answer."""
     with socket.socket() as full, contextlib.closing(AsyncSocket()) as sock:
         full.bind((LOOPBACK, 0))
         full.listen(0)
@@ -105,7 +106,7 @@ WAITS: dict[str, tuple[Callable[[], Any], Callable[[AsyncSocket, Any], Coroutine
     "connect by name": (unconnected, lambda sock, _: sock.connect("nowhere", 1)),
     "recv_from": (datagram, lambda sock, _: sock.recv_from(10)),
 }
-"""Calls that wait, and what for."""
+"""Calls that wait, and the condition that they wait for."""
 
 every_wait = pytest.mark.parametrize(("make", "call"), WAITS.values(), ids=WAITS)
 
@@ -116,7 +117,7 @@ every_wait = pytest.mark.parametrize(("make", "call"), WAITS.values(), ids=WAITS
 @every_way
 @every_wait
 @pytest.mark.parametrize("from_thread", [False, True], ids=["here", "thread"])
-async def test_R13_close_ends_what_waits_at_once(
+async def test_R13_close_ends_every_wait_at_once(
     way: Way, make: Any, call: Any, from_thread: bool, names: Names
 ) -> None:
     if way.name == "portable-uvloop" and make is datagram:
@@ -138,16 +139,16 @@ async def test_R13_close_ends_what_waits_at_once(
 
 
 @every_way
-async def test_R14_what_was_read_while_another_thread_closed_gives_nobody_the_core_back(way: Way) -> None:
+async def test_R14_a_read_during_the_close_by_another_thread_does_not_give_the_core_back(way: Way) -> None:
     with wire() as (sock, peer):
         reading = asyncio.create_task(sock.recv_line())
         await turns(3)
         peer.send(b"a line\nand more")
-        await turns(1)  # in the next turn we come first, and then the event
+        await turns(1)  # in the next turn this task runs first, and then the event
         thread = threading.Thread(target=sock.close)
         thread.start()
         thread.join()
-        with contextlib.suppress(ClosedError):  # which of the two came first
+        with contextlib.suppress(ClosedError):  # either of the two may be first
             assert await reading == b"a line"
         await turns(3)
         for again in (sock.recv_line, lambda: sock.recv(1), lambda: sock.send(b"x"), lambda: sock.send(b"")):
@@ -159,11 +160,11 @@ async def test_R14_what_was_read_while_another_thread_closed_gives_nobody_the_co
 
 @every_way
 @pytest.mark.parametrize("from_thread", [False, True], ids=["here", "thread"])
-@pytest.mark.parametrize("busy", ["nobody", "reader", "writer", "filler", "both"])
+@pytest.mark.parametrize("busy", ["none", "reader", "writer", "filler", "both"])
 async def test_R14_nothing_is_sent_after_close(way: Way, busy: str, from_thread: bool) -> None:
     with wire() as (sock, peer):
         call: dict[str, Call] = {
-            "nobody": lambda sock: sock.send(b""),
+            "none": lambda sock: sock.send(b""),
             "reader": lambda sock: sock.recv(1),
             "writer": lambda sock: sock.send(FULL),
             "filler": fill,
@@ -184,7 +185,7 @@ async def test_R14_nothing_is_sent_after_close(way: Way, busy: str, from_thread:
             assert not sock.try_send(b"too late")
             await turns(1)
         await asyncio.wait([task])
-        assert (task.exception() is None) is (busy == "nobody")
+        assert (task.exception() is None) is (busy == "none")
         assert b"too late" not in await drain_until(peer, task.done)
 
 
@@ -206,13 +207,13 @@ def test_a_socket_can_be_closed_when_its_loop_has_been_closed_under_a_call(
         loop.close()
         sock.close()
         assert sock.is_closed
-        # What asyncio says of a task whose loop was closed is not what this test is about.
+        # This test is not about asyncio's warning for a task whose loop was closed.
         task._log_destroy_pending = False  # type: ignore[attr-defined]
         with contextlib.suppress(RuntimeError):  # the call unwinds, and its loop is gone
             task.get_coro().close()  # type: ignore[union-attr]
         del task
     gc.collect()
-    if not way.portable:  # what the loop's own operations hold goes with the loop
+    if not way.portable:  # the loop's own operations hold descriptors until the loop is gone
         assert open_descriptors() == before
 
 
@@ -237,7 +238,7 @@ def test_closed_by_a_thread_in_the_moment_in_which_its_loop_is_closed(way: Way) 
 
 
 def _no_more(loop: Any, is_closed: Callable[[], bool]) -> Callable[..., None]:
-    """What ``call_soon_threadsafe`` is of a loop that is closed."""
+    """The ``call_soon_threadsafe`` of a loop that is closed."""
 
     def refuse(*_: object, **__: object) -> None:
         loop.is_closed = is_closed
@@ -295,7 +296,7 @@ def test_a_socket_belongs_to_the_loop_of_its_first_wait(way: Way, make: Any, cal
 
 
 @with_clock
-async def test_W3_one_deadline_covers_the_queue_and_the_room(way: Way) -> None:
+async def test_W3_one_deadline_covers_the_queue_and_the_send(way: Way) -> None:
     loop = spy()
     with narrow_wire() as (sock, peer):
         size = 50_000
@@ -409,6 +410,39 @@ async def test_lines_ends_with_the_stream_and_stays_ended(way: Way) -> None:
 
 
 @every_way
+async def test_C3_without_a_new_descriptor_the_next_connect_makes_one(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    renew, calls = AsyncSocket._replace_fd, 0
+
+    def fail_once(sock: AsyncSocket) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise OSError(errno.EMFILE, "out of descriptors")
+        renew(sock)
+
+    monkeypatch.setattr(AsyncSocket, "_replace_fd", fail_once)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        async with AsyncSocket() as sock:
+            with pytest.raises(ConnectionRefusedError):
+                await sock.connect(*bound.getsockname())
+            await sock.connect(*listener.getsockname(), timeout=5)
+            assert calls == 2
+
+
+async def test_R14_lines_that_were_split_off_ahead_are_gone_after_close(way: Way) -> None:
+    with wire() as (sock, peer):
+        peer.send(b"line\n" * 1000)
+        while not sock._io.buffer.lines:
+            assert await sock.recv_line() == b"line"
+        sock.close()
+        for timeout in (None, 5):
+            with pytest.raises(ClosedError):
+                await sock.recv_line(timeout)
+
+
 async def test_lines_ends_with_a_timeout_and_another_goes_on(way: Way) -> None:
     with wire() as (sock, peer):
         peer.send(b"one\ntw")
@@ -435,11 +469,11 @@ async def test_R11_a_second_task_that_iterates_is_refused_and_the_first_is_unhar
         assert await anext(lines) == b"two"
 
 
-# ------------------------------------------------------------------------------------------ nobody closes it
+# ------------------------------------------------------------------------------------------ it is not closed
 
 
 def fresh(protocol: int) -> AsyncSocket:
-    """A socket of ours that nothing will close."""
+    """A socket that nothing will close."""
     sock = AsyncSocket(AF_INET, protocol)
     sock.bind_addr(0, LOOPBACK)
     if protocol == SOCK_STREAM:
@@ -448,7 +482,7 @@ def fresh(protocol: int) -> AsyncSocket:
 
 
 def adopted(sock: socket.socket) -> AsyncSocket:
-    """Likewise, of a copy of what the test has."""
+    """The same for a duplicate of the test's descriptor."""
     return AsyncSocket.from_socket(sock.dup())
 
 
@@ -464,7 +498,7 @@ FORGOTTEN: dict[str, tuple[Callable[[socket.socket], AsyncSocket], Call | None]]
 
 @every_way
 @pytest.mark.parametrize(("make", "call"), FORGOTTEN.values(), ids=FORGOTTEN)
-async def test_a_socket_that_nobody_closes_says_which_it_was_and_is_closed(
+async def test_a_socket_that_is_not_closed_is_named_in_the_warning_and_closed(
     way: Way, make: Callable[[socket.socket], AsyncSocket], call: Call | None
 ) -> None:
     ours, peer = socket.socketpair()
@@ -484,7 +518,7 @@ async def test_a_socket_that_nobody_closes_says_which_it_was_and_is_closed(
         assert f"unclosed {name}" in [str(each.message) for each in caught]
         assert {each.category for each in caught} == {ResourceWarning}
         if "portable" in way.name and (make, call) == FORGOTTEN["send"]:
-            peer.close()  # while there is a peer, what counts as sent may still go out
+            peer.close()  # while there is a peer, bytes that count as sent may still be sent
             before -= 1
             await turns(6)
         assert open_descriptors() == before
@@ -494,7 +528,7 @@ async def test_a_socket_that_nobody_closes_says_which_it_was_and_is_closed(
 
 
 @every_way
-async def test_W5_the_messages_of_fifty_tasks_come_whole_and_in_order_of_arrival(way: Way) -> None:
+async def test_W5_the_messages_of_fifty_tasks_arrive_whole_and_in_order_of_the_calls(way: Way) -> None:
     with narrow_wire(16384) as (sock, peer):
         messages = [b"%02d" % number + pattern(100 * number + 1, number) for number in range(50)]
         sending = [asyncio.create_task(sock.send(message)) for message in messages]
@@ -504,7 +538,7 @@ async def test_W5_the_messages_of_fifty_tasks_come_whole_and_in_order_of_arrival
 
 
 @every_way
-async def test_W7_who_does_not_read_holds_the_sender_back_and_its_memory_stays(way: Way) -> None:
+async def test_W7_a_peer_that_does_not_read_holds_the_sender_back_and_its_memory_stays(way: Way) -> None:
     block = bytes(65536)
     sent = 0
     with wire() as (sock, peer):

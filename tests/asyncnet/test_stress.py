@@ -31,11 +31,11 @@ SECONDS = 2.5
 """How long connections are opened and closed. A slow machine takes longer for the least number of rounds."""
 
 LANES, ROUNDS = 12, 10
-"""Tasks that open and close at the same time, and how often each does so at least. What one closes another opens."""
+"""Tasks that open and close at the same time, and how often each does so at least. They reuse each other's numbers."""
 
 
 def is_tag(data: bytes, tag: bytes, position: int) -> bool:
-    """Whether ``data`` is what a repeated tag has at a position."""
+    """Whether ``data`` is a part of the repeated tag, from a position on."""
     start = position % len(tag)
     return (tag * (len(data) // len(tag) + 2))[start : start + len(data)] == data
 
@@ -93,7 +93,7 @@ class Client:
                 await self._moment()
             rest = await self._rest(sock, tasks[0])
             sock.close(linger=self._chances.choice([None, 0]))
-            # A number that is free now is somebody else's at once.
+            # A number that is free now is used again at once.
             with contextlib.closing(os.fdopen(os.open(os.devnull, os.O_RDONLY))):
                 ends = await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), PATIENCE)
         for end in ends:
@@ -111,7 +111,7 @@ class Client:
         return None if dialing.cancelled() else dialing.result()
 
     async def _rest(self, sock: AsyncSocket, reading: asyncio.Task[None]) -> bytes:
-        """What is there, if nobody reads any more."""
+        """The bytes that are there, if no task reads any more."""
         await turns(2)
         if not reading.done():
             return b""
@@ -255,7 +255,7 @@ async def test_ten_thousand_idle_connections_in_one_process_and_then_a_message_e
             await until(lambda: server.connections == count)
             busy = time.process_time()
             await asyncio.sleep(0.2)
-            assert time.process_time() - busy < 0.1, "those who are silent cost nothing"
+            assert time.process_time() - busy < 0.1, "silent connections cost nothing"
             assert not lines
             clients.go()
             assert await clients.says() == b"%d\n" % count

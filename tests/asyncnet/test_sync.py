@@ -18,6 +18,7 @@ from wireline import SocketTimeout
 from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
+from wireline.asyncnet import AsyncSocket
 from wireline.asyncnet._asyncio import running_port
 from wireline.asyncnet._connect_attempts import ConnectAttempts
 from wireline.asyncnet._sync import Notifier, WriteLock, wait_for_lookup
@@ -40,7 +41,7 @@ async def test_a_notification_is_kept_once_for_the_next_that_waits(way: Way) -> 
 
 
 @every_way
-async def test_it_wakes_all_who_wait_and_is_forgotten_then(way: Way) -> None:
+async def test_it_wakes_all_waiters_and_forgets_the_event(way: Way) -> None:
     notifier = Notifier(running_port())
     waiting = [asyncio.create_task(notifier.wait(None)) for _ in range(3)]
     await turns(2)
@@ -49,7 +50,15 @@ async def test_it_wakes_all_who_wait_and_is_forgotten_then(way: Way) -> None:
     assert not await notifier.wait(notifier.port.time())
 
 
-async def test_who_is_cancelled_hears_nothing_and_leaves_nothing(way: Way) -> None:
+async def test_R13_a_notifier_that_is_made_after_close_does_not_sleep(way: Way) -> None:
+    sock = AsyncSocket()
+    sock._fd.bind(running_port())
+    sock.close()
+    with sock._fd.notifier() as notifier:
+        assert await notifier.wait(notifier.port.time())
+
+
+async def test_a_cancelled_waiter_gets_nothing_and_leaves_nothing(way: Way) -> None:
     notifier = Notifier(running_port())
     waiting = [asyncio.create_task(notifier.wait(notifier.port.time() + 50)) for _ in range(2)]
     await turns(2)
@@ -165,7 +174,7 @@ async def test_a_lock_that_is_released_is_not_free_before_the_next_has_had_it(wa
     assert not lock.locked
 
 
-async def test_who_runs_out_of_time_is_passed_over(way: Way) -> None:
+async def test_a_waiter_that_timed_out_is_skipped(way: Way) -> None:
     lock = unlocked()
     lock.locked = True
     impatient = asyncio.create_task(lock.acquire(running_port(), spy().time() + 0.002))
@@ -175,7 +184,7 @@ async def test_who_runs_out_of_time_is_passed_over(way: Way) -> None:
     assert await patient
 
 
-async def test_who_has_left_takes_no_room_in_the_queue(way: Way) -> None:
+async def test_a_waiter_that_has_left_takes_no_place_in_the_queue(way: Way) -> None:
     lock = unlocked()
     lock.locked = True
     for _ in range(10):
@@ -184,10 +193,10 @@ async def test_who_has_left_takes_no_room_in_the_queue(way: Way) -> None:
         await turns(2)
         leaving.cancel()
         await asyncio.wait([leaving])
-    assert not lock.queue, "a sender that is stuck for ever would make it grow for ever"
+    assert not lock.queue, "a sender that is stuck would make it grow without end"
 
 
-async def test_a_lock_that_comes_with_a_cancellation_goes_to_the_next(way: Way) -> None:
+async def test_a_lock_in_the_same_moment_as_a_cancellation_goes_to_the_next(way: Way) -> None:
     lock = unlocked()
     lock.locked = True
     unlucky = asyncio.create_task(lock.acquire(running_port(), None))
@@ -202,7 +211,9 @@ async def test_a_lock_that_comes_with_a_cancellation_goes_to_the_next(way: Way) 
     assert not lock.locked
 
 
-async def test_a_lock_that_comes_with_a_cancellation_is_free_if_no_other_task_wants_it(way: Way) -> None:
+async def test_a_lock_in_the_same_moment_as_a_cancellation_is_free_if_no_other_task_wants_it(
+    way: Way,
+) -> None:
     lock = unlocked()
     lock.locked = True
     unlucky = asyncio.create_task(lock.acquire(running_port(), None))
@@ -243,7 +254,7 @@ def fresh() -> socket.socket:
 
 
 @every_way
-async def test_each_attempt_that_is_over_is_told_and_what_failed_is_closed(way: Way) -> None:
+async def test_each_attempt_that_ends_is_reported_and_closed_if_it_failed(way: Way) -> None:
     before = open_descriptors()
     with peers() as (listener, refusing):
         notifier = Notifier(running_port())

@@ -125,7 +125,7 @@ def test_R5_a_read_that_is_woken_and_cancelled_in_the_same_moment_loses_nothing(
                     waiter = sock._fd.read_waiter
                     assert waiter is not None
                     peer.send(b"%d\n" % number)
-                    waiter()  # what the poller calls: from here on the task cannot be cancelled out of its sleep
+                    waiter()  # the poller's callback: from here on the task cannot be cancelled out of its sleep
                     scope.cancel()
             assert got == [b"%d" % number for number in range(50)]
 

@@ -97,7 +97,7 @@ class Twice(protocol.Echo):
 
 
 class AnotherOrder(protocol.Lines):
-    """The second line first: it waits for two, however they come."""
+    """The second line first: it waits for two lines, in any pieces."""
 
     def data_received(self, data: bytes) -> None:
         *lines, rest = (self.rest + data).split(b"\n")

@@ -1,4 +1,4 @@
-"""The benchmarks do the work that they measure, and say by name who does not. Nothing here looks at a time."""
+"""The benchmarks do the work that they measure, and name each contestant that does not. No test looks at a time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from benchmarks._work import Contestant, Work
 from benchmarks.servers import streams
 from tests.benchmarks import cheats
 
-# Whoever needs a program first compiles it: on a busy machine that takes Nim half a minute.
+# A contestant in another language is compiled first: on a busy machine that takes Nim half a minute.
 pytestmark = pytest.mark.timeout(300)
 
 ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
@@ -60,7 +60,7 @@ def is_in(row: Row, table: str) -> bool:
 
 
 @pytest.mark.parametrize("contestant", OF_ONE, ids=lambda each: each.name)
-def test_everybody_with_one_connection_does_the_work_or_is_left_out_by_name(
+def test_every_contestant_with_one_connection_does_the_work_or_is_left_out_by_name(
     contestant: Contestant, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     row, file = DurationRow("the row", contestant.name, 1e9), tmp_path / "numbers.json"
@@ -85,10 +85,10 @@ def test_every_row_is_computed_and_named(capsys: pytest.CaptureFixture[str]) -> 
     assert [row.name for row in ROWS if not is_in(row, shown)] == []
 
 
-def test_what_a_row_compares_is_the_same_work() -> None:
+def test_a_row_compares_the_same_work() -> None:
     works = {each.name: each.work for each in CONTESTANTS if isinstance(each, Contestant | ServerContestant)}
     assert len(works) == len(CONTESTANTS), "a name twice"
-    assert {name for row in ROWS for name in row.contestants} == set(works), "nobody runs for nothing"
+    assert {name for row in ROWS for name in row.contestants} == set(works), "no contestant runs for nothing"
     every = {each.name: each.every for each in CONTESTANTS}
     for row in ROWS:
         assert len({every[name] for name in row.contestants}) == 1, "in the same rounds"
@@ -101,7 +101,7 @@ def test_what_a_row_compares_is_the_same_work() -> None:
 
 
 def but_for_the_role(work: Work | Service) -> Work | Service:
-    """What a server does with a timeout has a name of its own, and so has answering many lines together."""
+    """A server with a timeout has a name of its own, and so has one that answers many lines together."""
     return replace(work, role="") if isinstance(work, Service) else work
 
 
@@ -127,7 +127,7 @@ CHEATS = [
 @pytest.mark.parametrize(
     ("cheat", "work", "reason"), CHEATS, ids=lambda value: getattr(value, "__name__", "")
 )
-def test_who_does_not_do_the_work_fails_the_run_by_name(
+def test_a_contestant_that_does_not_do_the_work_fails_the_run_by_name(
     cheat: object, work: Work, reason: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     name = getattr(cheat, "__name__", "")
@@ -145,7 +145,9 @@ def test_who_does_not_do_the_work_fails_the_run_by_name(
     assert list(document["failures"]) == [contestant.name]
 
 
-def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_contestant_that_fails_is_not_run_again_and_the_others_go_on(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     honest = Contestant("honest", ECHO, "benchmarks.blocking:socket_echo")
     cheat = Contestant("cheat", ECHO, "tests.benchmarks.cheats:no_listener")
     rows: list[Row] = [RateRow("a", "cheat", "honest"), DurationRow("b", "honest", 1e9)]
@@ -157,7 +159,7 @@ def test_one_who_fails_is_not_asked_again_and_the_others_go_on(capsys: pytest.Ca
     assert not is_in(rows[0], shown)
 
 
-# Servers, for many connections. What is not installed here is left out by its name, so nothing is skipped.
+# Servers, for many connections. A missing program is left out by its name, so nothing is skipped.
 
 
 def measured(
@@ -223,7 +225,7 @@ def test_connections_are_opened_a_few_at_a_time(
     assert reading.messages == 5
 
 
-def test_who_checks_its_own_work_in_another_language_fails_the_run_by_name(
+def test_a_program_in_another_language_that_finds_a_fault_fails_the_run_by_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (contestant,) = (each for each in CONTESTANTS if each.name == "Nim net lines")
@@ -365,7 +367,7 @@ def test_idle_connections_are_as_many_as_are_promised_in_any_run_that_means_some
     assert servers.ECHO.scaled(0.6).messages == 24_000
 
 
-def test_who_needs_more_connections_than_the_system_allows_is_left_out_by_name(
+def test_a_contestant_with_more_connections_than_the_system_allows_is_left_out_by_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_service, "allow_descriptors", lambda needed: 1024)
@@ -393,7 +395,7 @@ SECURED_ECHO, SECURED_FEED, SECURED_DRAIN = (
         (cheats.blocks_cut_short, SECURED_DRAIN, "piece 0 is wrong from byte 65535 on"),
     ],
 )
-def test_who_does_not_do_the_work_inside_tls_fails_the_run_by_name(
+def test_a_contestant_that_does_not_do_the_work_inside_tls_fails_the_run_by_name(
     cheat: object,
     work: Work,
     reason: str,
@@ -424,7 +426,7 @@ def test_the_slow_load_serves_every_kind_of_work_inside_tls(
         assert code == 0, shown
 
 
-def test_without_trustme_what_speaks_tls_is_left_out_by_name(
+def test_without_trustme_contestants_with_tls_are_left_out_by_name(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_certificate, "obstacle", lambda: "trustme not installed")
@@ -463,7 +465,7 @@ def test_an_extra_that_costs_them_nothing_is_no_target_reached() -> None:
     assert row.outcome({name: readings(1, cpu=cpu) for name, cpu in spent.items()}).reached is False
 
 
-def test_a_load_at_its_limit_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_load_at_its_limit_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     results = Results({"quick": [Reading(1, 1, 1, 0, load=0.99)], "slow": [Reading(1, 1, 1, 0, load=0.5)]})
     _report.show([], results, _report.circumstances(1, 1.0))
     assert "the load was at its limit, the CPU time is what tells: quick (99%)\n" in capsys.readouterr().out
@@ -479,7 +481,7 @@ def test_growth_is_a_line_for_each_program_and_a_column_for_each_step(
         "many": Doer("it", echo._replace(connections=4096)),
         "lines": Doer("it", echo._replace(what="lines", connections=1)),
         "tls": Doer("it", echo._replace(tls=True, connections=1)),
-        "another": Doer("who does not grow", echo),
+        "another": Doer("one that does not grow", echo),
     }
     all_ = {name: [Reading(10, 1e-3, 2e-5, 1e-5)] for name in at}
     results = Results(all_, doers=at)
@@ -492,7 +494,7 @@ def test_growth_is_a_line_for_each_program_and_a_column_for_each_step(
     assert _growth.tables(Results()) == []
 
 
-def test_who_takes_part_in_every_other_round_does_so_in_both_directions(
+def test_a_contestant_of_every_other_round_runs_in_both_directions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -528,7 +530,7 @@ def test_a_target_is_reached_by_the_median(target: float | None, reached: bool |
     assert row.outcome({"ours": readings(1, 1, 9), "theirs": readings(1, 1, 1)}).reached is reached
 
 
-def test_an_extra_is_what_it_adds_to_the_cpu_time() -> None:
+def test_an_extra_is_its_addition_to_the_cpu_time() -> None:
     row = ExtraRow("row", "with", "without", "theirs with", "theirs without", 0.1)
     spent = {"with": 2.5, "without": 2.0, "theirs with": 9.0, "theirs without": 4.0}
     found = row.outcome({name: readings(1, cpu=cpu) for name, cpu in spent.items()})
@@ -538,7 +540,7 @@ def test_an_extra_is_what_it_adds_to_the_cpu_time() -> None:
     assert math.isclose(found.theirs, 0.5)
 
 
-def test_what_comes_in_is_compared_with_what_was_sent() -> None:
+def test_received_bytes_are_compared_with_the_sent_ones() -> None:
     trial = Trial(Payload.LINES, 2, 1)
     pieces = list(Trial(Payload.LINES, 2, 1).outgoing(3))
     sizes = []
@@ -558,7 +560,7 @@ def test_a_read_may_reach_across_pieces(way: str) -> None:
     cuts = [0, 1, 16383, 16385, 49151, 49152]
     sock, peer = socket.socketpair()
     with sock, peer:
-        peer.shutdown(socket.SHUT_WR)  # no more comes: nobody waits for it
+        peer.shutdown(socket.SHUT_WR)  # no more data: no reader waits for it
         reads = getattr(trial, way)(*([sock] if way == "ready_reads" else []))
         for start, end in itertools.pairwise(cuts):
             next(reads)

@@ -1,4 +1,4 @@
-"""The page of the benchmarks shows what was measured, all of it, and says where others are ahead."""
+"""The page of the benchmarks shows all measurements, and says where others are ahead."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def grown() -> Results:
     )
 
 
-# ----------------------------------------------------------------------------------- what is in the repository
+# ----------------------------------------------------------------------------------- the files of the repository
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -104,7 +104,7 @@ def lost(found: Saved) -> str:
     return PAGES["losses.inc"](found)
 
 
-def test_who_is_ahead_is_named(tmp_path: Path) -> None:
+def test_the_fastest_is_named(tmp_path: Path) -> None:
     results = run_of(
         {"wireline asyncio": {LINES: 10.0}, "asyncio streams": {LINES: 9.0}, "trio": {LINES: 20.0}}
     )
@@ -166,7 +166,7 @@ def test_a_loss_of_less_than_is_shown_is_none_and_nothing_lost_is_said(tmp_path:
 # ------------------------------------------------------------------------------------------------ the other parts
 
 
-def test_who_did_a_work_is_sorted_by_what_it_cost(tmp_path: Path) -> None:
+def test_contestants_are_sorted_by_their_cost(tmp_path: Path) -> None:
     found = saved(run_of({"slow": {LINES: 9.0}, "quick": {LINES: 3.0}, "other": {ALONE: 1.0}}), [], tmp_path)
     assert [each.program for each in doing(LINES, found.measured)] == ["quick", "slow"]
     quick = doing(LINES, found.measured)[0]
@@ -175,7 +175,7 @@ def test_who_did_a_work_is_sorted_by_what_it_cost(tmp_path: Path) -> None:
     assert quick.rate == pytest.approx(1e6 / 3)
 
 
-def test_growth_is_that_of_the_plain_echo_and_of_who_was_measured_more_than_twice(tmp_path: Path) -> None:
+def test_growth_is_of_the_plain_echo_and_of_contestants_with_more_than_two_sizes(tmp_path: Path) -> None:
     results = grown()
     results.doers["once"] = Doer("once", PLAIN_ECHO)
     results.readings["once"] = results.readings["C epoll: 0"]
@@ -260,7 +260,7 @@ def test_the_command_says_what_is_wrong_with_its_words(
 
 @pytest.fixture(scope="module")
 def plots(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """What draws; it has drawn once, so that it has opened its fonts, which it keeps open."""
+    """The drawing code, which has drawn once, so that its fonts are open, as they stay."""
     pytest.importorskip("matplotlib", reason=NO_PICTURES)
     module = importlib.import_module("benchmarks._plots")
     directory = tmp_path_factory.mktemp("first")
@@ -272,7 +272,7 @@ def plots(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 @pytest.mark.parametrize("kind", ["light", "dark"])
 @pytest.mark.parametrize("name", PICTURES)
-def test_a_picture_names_everybody(plots: ModuleType, name: str, kind: str, tmp_path: Path) -> None:
+def test_a_picture_names_every_contestant(plots: ModuleType, name: str, kind: str, tmp_path: Path) -> None:
     figure = plots.PICTURES[name](saved(grown(), [], tmp_path), plots.LOOKS[kind])
     said = {each.get_text() for each in figure.findobj(lambda part: hasattr(part, "get_text"))}
     assert {"wireline asyncio", "wireline uvloop", "asyncio streams", "C epoll, the limit"} <= said
@@ -282,7 +282,7 @@ def test_the_page_has_all_pictures(plots: ModuleType) -> None:
     assert sorted(plots.PICTURES) == sorted(PICTURES)
 
 
-def test_the_same_numbers_give_the_same_files_which_say_what_they_were_drawn_from(
+def test_the_same_numbers_give_the_same_files_which_name_their_source(
     plots: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(plots, "PICTURES", {"cpu-echo": plots.PICTURES["cpu-echo"]})
@@ -297,7 +297,7 @@ def test_the_same_numbers_give_the_same_files_which_say_what_they_were_drawn_fro
         assert found.fingerprint.encode() in drawing
 
 
-def test_what_was_not_measured_is_not_drawn_and_named(
+def test_a_missing_measurement_is_not_drawn_and_is_named(
     plots: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     saved(run_of({"trio": {LINES: 1.0}}), [], tmp_path)
@@ -314,7 +314,7 @@ def test_growth_is_drawn_without_the_program_in_c_too(plots: ModuleType, tmp_pat
     assert len(plots.rate_by_size(found, plots.LOOKS["light"]).axes) == 1
 
 
-def test_who_has_no_size_in_common_with_the_limit_is_no_part_of_it(plots: ModuleType, tmp_path: Path) -> None:
+def test_a_contestant_without_a_size_of_the_limit_is_no_part_of_it(plots: ModuleType, tmp_path: Path) -> None:
     results = grown()
     for name, doer in results.doers.items():
         if doer.program == "C epoll":

@@ -46,7 +46,7 @@ class Command:
             stdin: as for ``subprocess.Popen``.
             stdout: likewise.
             stderr: likewise.
-            redirect: what a shell does on top of that, ``<&-`` for example.
+            redirect: a redirection of the shell on top of that, ``<&-`` for example.
             env: environment variables to add.
         """
         argv = [sys.executable, "-m", "wireline", *words]
@@ -140,7 +140,7 @@ def udp_socket(host: str = "127.0.0.1") -> Iterator[tuple[socket.socket, str]]:
 
 
 @contextlib.contextmanager
-def deaf_listener() -> Iterator[tuple[int, str]]:
+def unresponsive_listener() -> Iterator[tuple[int, str]]:
     """A listener that accepts no further connection, its port, and its address as a target."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         # With a backlog of 0, Linux queues one connection and drops the SYN of each further one. The second starts when

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import PATIENCE, deaf_listener, tcp_server
+from tests.cli.command import PATIENCE, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 from tests.cli.test_signals import unanswered
 from wireline.cli import main
@@ -75,7 +75,7 @@ def test_a_refused_connection_is_exit_code_3(start: Start) -> None:
 
 
 def test_no_answer_in_time_is_exit_code_4(start: Start) -> None:
-    with deaf_listener() as (_, target):
+    with unresponsive_listener() as (_, target):
         code, out, err = start("check", "--timeout", "0.2", target).finish()
     assert code == 4
     assert b"did not finish within 0.2 s" in out
@@ -138,7 +138,7 @@ def test_addresses_are_tried_at_the_same_time(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with contextlib.ExitStack() as stack:
-        ports = [stack.enter_context(deaf_listener())[0] for _ in range(2)]
+        ports = [stack.enter_context(unresponsive_listener())[0] for _ in range(2)]
         before = [unanswered(port) for port in ports]
         monkeypatch.setattr(socket, "getaddrinfo", answers(*(("127.0.0.1", port) for port in ports)))
         checking = threading.Thread(target=main, args=(["check", "--timeout", "20", "many.test:80"],))
@@ -155,7 +155,11 @@ def test_addresses_are_tried_at_the_same_time(
 def test_each_address_is_shown_with_its_own_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with deaf_listener() as (one, _), deaf_listener() as (two, _), tcp_server() as (server, _):
+    with (
+        unresponsive_listener() as (one, _),
+        unresponsive_listener() as (two, _),
+        tcp_server() as (server, _),
+    ):
         refusing = server.getsockname()[1]
         server.close()
         places = [("127.0.0.1", port) for port in (one, two, one, refusing)]

@@ -283,7 +283,7 @@ def test_a_server_that_speaks_no_tls_is_exit_code_5(start: Start) -> None:
     assert b"  handshake     none\n" in out
     assert (
         err
-        == f"wireline: tls://{target} does not speak TLS on this port: check the port, or connect without TLS\n"
+        == f"wireline: tls://{target} does not use TLS on this port: check the port, or connect without TLS\n"
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import PATIENCE, accept, connect, deaf_listener, read_all, reset, tcp_server
+from tests.cli.command import PATIENCE, accept, connect, read_all, reset, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 
 
@@ -155,7 +155,7 @@ def test_no_answer_in_time_is_4(start: Start) -> None:
 
 
 def test_a_connection_that_does_not_come_about_in_time_is_4(start: Start) -> None:
-    with deaf_listener() as (_, target):
+    with unresponsive_listener() as (_, target):
         result = start("connect", "--timeout", "0.2", target).finish(b"")
     assert result.code == 4
     assert result.err.startswith(f"wireline: no answer from {target}: ")

@@ -1,4 +1,4 @@
-"""Conversations with a fake peer: which side ends first, what is awaited, how failures are reported."""
+"""Conversations with a fake peer: which side ends first, which end is awaited, how failures are reported."""
 
 from __future__ import annotations
 

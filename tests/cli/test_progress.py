@@ -21,7 +21,7 @@ from wireline.cli._progress import Counters, show_progress
 
 
 class Terminal:
-    """A pseudo-terminal with a screen that shows what is written to ``fd``."""
+    """A pseudo-terminal with a screen that shows the output to ``fd``."""
 
     def __init__(self) -> None:
         self._master, self.fd = pty.openpty()

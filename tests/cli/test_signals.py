@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.command import PATIENCE, accept, connect, deaf_listener, tcp_server
+from tests.cli.command import PATIENCE, accept, connect, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 from wireline import ClosedError
 from wireline.cli import _listen, _relay
@@ -222,7 +222,7 @@ def unanswered(port: int) -> int:
 
 
 def test_a_signal_while_connecting_ends_the_command_at_once(start: Start) -> None:
-    with deaf_listener() as (port, target):
+    with unresponsive_listener() as (port, target):
         before = unanswered(port)
         command = start("connect", target)
         deadline = time.monotonic() + PATIENCE

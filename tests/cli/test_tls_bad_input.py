@@ -198,7 +198,7 @@ def test_a_client_without_a_certificate_has_none_to_capture() -> None:
     assert first_certificate(b"\x0b\0\0\0", has_context=True) is None
 
 
-# Peers that do not speak TLS.
+# Peers that do not use TLS.
 
 
 @pytest.mark.parametrize(
@@ -206,10 +206,10 @@ def test_a_client_without_a_certificate_has_none_to_capture() -> None:
     [
         (
             b"HTTP/1.0 400 Bad Request\r\n\r\n",
-            "does not speak TLS on this port: check the port, or",
+            "does not use TLS on this port: check the port, or",
         ),
-        (b"220 smtp.example ESMTP\r\n", "does not speak TLS on this port: check the port"),
-        (b"\0" * 500, "does not speak TLS on this port: check the port"),
+        (b"220 smtp.example ESMTP\r\n", "does not use TLS on this port: check the port"),
+        (b"\0" * 500, "does not use TLS on this port: check the port"),
         (b"", "closed the connection during the handshake"),
         (b"\x16\x03\x03\x01\x00\x02", "closed the connection during the handshake"),
         (None, "closed the connection during the handshake"),
@@ -269,7 +269,7 @@ def test_a_server_survives_bad_handshakes_and_reports_each(start: Start) -> None
     assert sorted(told) == sorted(
         [
             "sent plain HTTP, and this is TLS: use https:// in the client",
-            "does not speak TLS",
+            "does not use TLS",
             "closed the connection during the handshake",
             "closed the connection during the handshake",
             "timed out: no TLS handshake within 2 s",

@@ -18,7 +18,7 @@ _JUMPS = ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
 
 
 class Interruption(Exception):
-    """What the handler raises."""
+    """The exception of the handler."""
 
 
 @functools.cache
@@ -37,7 +37,7 @@ class _Tracer:
 
     def __call__(self, frame: types.FrameType, event: str, _: object) -> Callable[..., object] | None:
         if event == "call":
-            # What a test puts in the place of something that is not Python counts as that.
+            # A test's replacement of a function that is not Python counts as not Python.
             if frame.f_back in self._before and frame.f_globals["__name__"].startswith("wireline."):
                 self._before[frame.f_back] = "a call of Python"  # the moment was at its entry
             if not frame.f_code.co_filename.endswith(self._files):

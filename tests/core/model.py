@@ -1,7 +1,7 @@
-"""What the tests of the core share: an obviously right stream, the data that troubles readers of lines, a counter.
+"""Shared by the tests of the core: an obviously right stream, data that is hard for readers of lines, a counter.
 
-``NaiveStream`` keeps what arrived in one ``bytes`` and looks at all of it for every request. It is what ``StreamCore``
-must agree with, request by request, "not yet" and exceptions included. ``Work`` counts bytes that are searched and
+``NaiveStream`` keeps all input in one ``bytes`` and looks at all of it for every request. ``StreamCore``
+must agree with it, request by request, "not yet" and exceptions included. ``Work`` counts bytes that are searched and
 copied, so that a test can tell linear from quadratic without a clock.
 """
 
@@ -61,7 +61,7 @@ def ask(core: StreamCore, request: Request) -> Outcome:
 
 
 def plain_line(core: StreamCore, max_length: int = MAX_LINE_LENGTH) -> bytes | None:
-    """What a socket does for ``recv_line(max_length=...)``."""
+    """The step of a socket's ``recv_line(max_length=...)``."""
     if core.lines and len(core.lines[-1]) <= max_length:
         return core.lines.pop()
     return core.recv_line(max_length)
@@ -82,7 +82,7 @@ _ASK: dict[str, Callable[[StreamCore, Request], bytes | None]] = {
 
 
 class NaiveStream:
-    """A byte stream: what arrived and was not taken, and how it ended."""
+    """A byte stream: the bytes that arrived and were not taken, and how it ended."""
 
     def __init__(self, *, buffered: bool = True) -> None:
         self.buffered = buffered
@@ -91,7 +91,7 @@ class NaiveStream:
         self.error: OSError | None = None
 
     def answer(self, request: Request) -> Outcome:
-        """Answer ``request`` from what is there."""
+        """Answer ``request`` from the bytes that are there."""
         outcome, consumed = _ANSWER[request.kind](self, request)
         if SocketFlag.PEEK not in request.flags:
             self.data = self.data[consumed:]
@@ -179,7 +179,7 @@ _ANSWER: dict[str, Callable[[NaiveStream, Request], tuple[Outcome, int]]] = {
 
 
 class Pair:
-    """A core and a model that are told and asked the same, and must answer the same."""
+    """A core and a model that get the same input and the same requests, and must answer the same."""
 
     def __init__(self, *, buffered: bool = True) -> None:
         self.core = StreamCore(buffered=buffered)
@@ -211,7 +211,7 @@ class Pair:
 
 
 def many_lines(terminators: list[bytes], width: int, count: int) -> bytes:
-    """``count`` lines of 0 to ``width`` bytes whose terminators come in turn."""
+    """``count`` lines of 0 to ``width`` bytes whose terminators alternate."""
     ends = itertools.cycle(terminators)
     return b"".join(bytes([97 + n % 26]) * (n % (width + 1)) + next(ends) for n in range(count))
 
@@ -342,7 +342,7 @@ class Work:
         work = self
 
         class Bytearray(bytearray):
-            def __iadd__(self, other: Any) -> Bytearray:  # type: ignore[misc]  # nobody adds to it
+            def __iadd__(self, other: Any) -> Bytearray:  # type: ignore[misc]  # it is never added to
                 work.done += len(other)
                 super().__iadd__(other)
                 return self

@@ -34,11 +34,11 @@ BOTH_LINES = many_lines([b"\n", b"\r\n"], 18, 30_000)
 
 
 def buffer_with(*pieces: bytes | list[bytes]) -> ReceiveBuffer:
-    """A buffer that was fed; what is in one list came together."""
+    """A buffer that was fed; each list is one feed."""
     buffer = ReceiveBuffer()
     for piece in pieces:
         if isinstance(piece, list):
-            buffer.feed_pieces(piece)
+            buffer.feed_pieces(piece.copy())  # it is given away
         else:
             buffer.feed(piece)
     return buffer
@@ -190,7 +190,7 @@ def test_large_pieces_are_copied_once_and_small_ones_joined() -> None:
 
 
 def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int) -> bytes:
-    """Compare everything else that ``buffer`` can do; what is left of ``model``."""
+    """Compare everything else that ``buffer`` can do; return the rest of ``model``."""
     size = min(size, len(model))
     assert len(buffer) == len(model)
     assert buffer.peek(size) == model[:size]
@@ -202,7 +202,7 @@ def check_every_view(buffer: ReceiveBuffer, model: bytes, limit: int, size: int)
 
 
 def check_next_line(buffer: ReceiveBuffer, model: bytes) -> bytes:
-    """Take one line that ends at a newline, from the fast lane if there is one; what is left of ``model``."""
+    """Take one line that ends at a newline, from the fast lane if there is one; return the rest of ``model``."""
     line, newline, left = model.partition(b"\n")
     if not newline:
         return model
@@ -213,6 +213,31 @@ def check_next_line(buffer: ReceiveBuffer, model: bytes) -> bytes:
         assert buffer.find(b"\n", len(model)) == len(line)
         assert buffer.take_line(len(bare), len(line) + 1) == bare
     return left
+
+
+def test_a_state_is_restored_without_the_search_and_the_split_lines_after_it() -> None:
+    buffer = buffer_with(b"a")
+    state = buffer.state()
+    buffer.feed(b"bcdef")
+    assert buffer.find(b"\n", 100) == -1
+    buffer.restore(state)
+    buffer.feed(b"\n")
+    assert buffer.find(b"\n", 100) == 1
+    buffer.take(1)
+    buffer.restore(buffer.state())
+    assert buffer.find(b"\n", 100) == 0
+
+    buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
+    state = buffer.state()
+    while not buffer.lines:
+        left = check_next_line(buffer, left)
+    with_lines = buffer.state()
+    check_next_line(buffer, left)
+    buffer.restore(with_lines)
+    assert not buffer.lines
+    assert buffer.take(len(buffer)) == left
+    buffer.restore(state)
+    assert buffer.take(len(buffer)) == LF_LINES[:3000]
 
 
 # --------------------------------------------------------------------------------------------- the fast lane
@@ -237,13 +262,13 @@ def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
     while pair.core.lines:
         assert pair.ask(PLAIN_LINE)
     pair.ask(PLAIN_LINE)
-    assert len(pair.core.lines) > 1.5 * ahead  # as far again as it came
+    assert len(pair.core.lines) > 1.5 * ahead  # as many again
 
 
 @pytest.mark.parametrize(
     "other", [Request("recv", 3), Request("recv_until", 40), Request("skip", 3)], ids=str
 )
-def test_whoever_alternates_lines_with_other_reads_stays_on_the_plain_path(other: Request) -> None:
+def test_lines_between_other_reads_stay_on_the_plain_path(other: Request) -> None:
     pair = Pair()
     pair.feed(many_lines([b"\n"], 20, 300))
     for _ in range(100):
@@ -261,7 +286,7 @@ def test_nothing_is_split_ahead_where_it_would_gain_nothing(data: bytes) -> None
         assert not pair.core.lines
 
 
-def test_what_arrives_while_lines_are_split_ahead_comes_after_them() -> None:
+def test_bytes_that_arrive_while_lines_are_split_ahead_follow_them() -> None:
     pair = lane_of(many_lines([b"\n"], 20, 100))
     pair.ask(PLAIN_LINE)
     pair.feed(b"more\n")
@@ -272,7 +297,7 @@ def test_what_arrives_while_lines_are_split_ahead_comes_after_them() -> None:
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
 @pytest.mark.parametrize("size", [0, 1, 5, 100])
-def test_every_other_view_begins_with_the_lines_that_nobody_took(taken: int, size: int) -> None:
+def test_every_other_view_begins_with_the_lines_that_were_not_taken(taken: int, size: int) -> None:
     def after_lines() -> tuple[ReceiveBuffer, bytes]:
         buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
         while not buffer.lines:

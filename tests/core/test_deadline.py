@@ -18,7 +18,7 @@ def test_a_timeout_is_seconds(timeout: float) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, math.inf])
-def test_none_and_infinity_wait_for_ever(timeout: float | None) -> None:
+def test_none_and_infinity_wait_forever(timeout: float | None) -> None:
     assert check_timeout(timeout) is None
 
 

@@ -51,7 +51,7 @@ def test_C1_interleave_alternates_families(resolved: list[AddrInfo], tried: list
     assert interleave(resolved) == tried
 
 
-def test_C1_interleave_drops_an_address_that_comes_for_every_socket_type() -> None:
+def test_C1_interleave_drops_the_copies_of_an_address_for_other_socket_types() -> None:
     datagram = (socket.AF_INET, socket.SOCK_DGRAM, socket.IPPROTO_UDP, "", v4(1)[4])
     assert interleave([v4(1), datagram]) == [v4(1)]
 
@@ -151,7 +151,7 @@ def test_C1_the_winner_ends_the_race_and_only_one_wins() -> None:
     assert not race.over
 
 
-def test_a_failure_told_of_the_winner_changes_nothing() -> None:
+def test_a_failure_reported_for_the_winner_changes_nothing() -> None:
     race = Race([v6(1)])
     race.start_due(0.0)
     assert race.won(0)
@@ -162,7 +162,7 @@ def test_a_failure_told_of_the_winner_changes_nothing() -> None:
     assert race.attempts == ()
 
 
-def test_who_failed_cannot_win_and_is_not_reported_twice() -> None:
+def test_a_failed_attempt_cannot_win_and_is_not_reported_twice() -> None:
     race = Race([v6(1), v4(1)])
     race.start_due(0.0)
     first, second = refused(), refused()
@@ -188,7 +188,7 @@ def test_C2_the_deadline_ends_the_race_for_all_that_still_run() -> None:
     assert [seconds for _, _, seconds in race.attempts] == pytest.approx([0.4, 0.05])
     assert race.start_due(0.4) is None
     assert race.next_start(0.4) is None
-    assert not race.won(0), "who connects after the deadline has lost"
+    assert not race.won(0), "a connection after the deadline has lost"
     race.failed(0, early, 0.5)
     assert race.attempts[0][1] is late
 
@@ -268,7 +268,7 @@ class Network:
                 self.ready[index] = self.now + seconds
 
     def report(self, race: Race) -> bool:
-        """Tell the race of all that is ready at this time; the answer is whether somebody won."""
+        """Report all that is ready at this time to the race; return whether a candidate won."""
         winners = 0
         for index in [index for index, at in self.ready.items() if at <= self.now]:
             del self.ready[index]
@@ -320,7 +320,7 @@ def test_C1_any_race_ends_with_one_winner_or_a_complete_account(network: Network
         assert network.now >= network.deadline or len(tried) == len(network.fates)
     assert all(seconds >= 0 for _, _, seconds in race.attempts)
     assert all(isinstance(error, OSError) for _, error, _ in race.attempts)
-    # Whoever is still on the way lost, whenever it arrives.
+    # A connection that is still being made has lost, whenever it is ready.
     for index in network.ready:
         assert not race.won(index)
     assert race.next_start(network.now) is None

@@ -1,4 +1,4 @@
-"""What a line is: promises R6 to R9, on the core that a socket asks."""
+"""The definition of a line: promises R6 to R9, on the core that a socket asks."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def fed(data: bytes, *, ended: bool = False) -> Iterator[Pair]:
         (b"a\n\r\n", b"a", b"\r\n"),
         (b"a\r\n\n", b"a", b"\n"),
         (b"a\n\rb\n", b"a", b"\rb\n"),
-        (b"\0\xff\x85\x0b\n", b"\0\xff\x85\x0b", b""),  # what str.splitlines would split is data here
+        (b"\0\xff\x85\x0b\n", b"\0\xff\x85\x0b", b""),  # data here, and line ends for str.splitlines
     ],
 )
 def test_R6_a_line_ends_at_lf_or_crlf_and_a_lone_cr_is_data(data: bytes, line: bytes, left: bytes) -> None:
@@ -131,7 +131,7 @@ def test_R8_an_end_inside_a_whole_answer_is_an_error_with_the_partial_bytes(
         assert pair.core.recv(9) == data
 
 
-def test_R8_the_error_says_what_was_asked_for_and_what_came() -> None:
+def test_R8_the_error_has_the_wanted_and_the_received_size() -> None:
     core = StreamCore()
     core.feed(b"abc")
     core.feed(b"")
@@ -169,7 +169,7 @@ def test_R9_truncation_gives_a_long_line_in_parts(size: int, parts: list[bytes],
 
 
 EDGES: list[tuple[bytes, bool, bytes | None, bytes]] = [
-    # what arrived, whether it ended, the answer to recv_line(max_length=3), what is left then
+    # the input, whether it ended, the result of recv_line(max_length=3), the bytes that are left then
     (b"xxx", False, None, b"xxx"),
     (b"xxx", True, b"", b"xxx"),
     (b"xxx\r", False, None, b"xxx\r"),  # it may be the first half of a terminator

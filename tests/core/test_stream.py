@@ -53,7 +53,7 @@ def core_with(data: bytes, *, ended: bool = False, buffered: bool = True) -> Str
 
 
 def drive(pieces: list[bytes], end: OSError | None, script: list[Request]) -> list[Outcome]:
-    """Answer each request of ``script`` as a socket does: the next piece comes when the answer is "not yet"."""
+    """Answer each request of ``script`` as a socket does: the next piece is fed when the answer is "not yet"."""
     pair = Pair()
     waiting = iter(pieces)
     outcomes: list[Outcome] = []
@@ -120,7 +120,7 @@ def test_unbuffered_never_wants_more_than_the_request_may_consume(
 
 
 class CoreAndModel(RuleBasedStateMachine):
-    """Anything in any order: bytes also arrive when nobody waits for them."""
+    """Anything in any order: bytes also arrive when no request waits for them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ def test_the_fast_lane_agrees_with_every_other_request(terminator: bytes, reques
 
 @pytest.mark.parametrize("request_", EVERY_KIND, ids=str)
 @pytest.mark.parametrize("taken", [0, 1])
-def test_every_request_sees_what_is_in_the_fast_lane_alone(taken: int, request_: Request) -> None:
+def test_every_request_sees_lines_that_are_in_the_fast_lane_only(taken: int, request_: Request) -> None:
     pair = Pair()
     pair.feed(b"x" * 600 + b"\n" + b"a line\n" * 50)
     pair.ask(PLAIN_LINE)
@@ -347,7 +347,7 @@ def test_R12_a_reset_is_reported_after_the_data_and_every_time(
     assert ask(core, Request(kind, size, flags | PEEK)) == report
 
 
-def test_R12_a_short_answer_comes_before_the_reset() -> None:
+def test_R12_a_short_result_precedes_the_reset() -> None:
     core = core_with(b"abc")
     core.fail(reset())
     assert core.recv(100, UNSAFE) == b"abc"
@@ -443,7 +443,7 @@ def test_R12_each_report_is_a_fresh_error_with_the_notes_of_the_first() -> None:
     ],
     ids=str,
 )
-def test_what_an_unbuffered_core_wants(data: bytes, request_: Request, want: int) -> None:
+def test_the_receive_size_of_an_unbuffered_core(data: bytes, request_: Request, want: int) -> None:
     core = core_with(data, buffered=False)
     assert ask(core, request_) is None
     assert core.recv_size == want
@@ -468,15 +468,15 @@ def test_what_an_unbuffered_core_wants(data: bytes, request_: Request, want: int
     ],
     ids=str,
 )
-def test_what_a_buffered_core_wants(data: bytes, request_: Request, want: int, whole: bool) -> None:
+def test_the_receive_size_of_a_buffered_core(data: bytes, request_: Request, want: int, whole: bool) -> None:
     core = core_with(data)
-    assert ask(core, Request("skip", 10**6)) is None  # what this wanted was given up with it
+    assert ask(core, Request("skip", 10**6)) is None  # this request was given up, and its size with it
     assert ask(core, request_) is None
     assert (core.recv_size, core.direct is Direct.ALL) == (want, whole)
 
 
 def fast() -> StreamCore:
-    """A core that has just answered a message with what came."""
+    """A core that has just answered a message with one receive as it was."""
     core = StreamCore()
     assert core.recv_some(BUFFER_SIZE) is None
     assert core.accept(b"message") == b"message"
@@ -560,11 +560,14 @@ def test_a_bad_size_is_refused_and_takes_nothing(method: str, ended: bool) -> No
         assert len(core) == 5
 
 
-class Three:
+class Integer:
     """An integer by protocol only, as those of numeric libraries are."""
 
+    def __init__(self, value: int) -> None:
+        self._value = value
+
     def __index__(self) -> int:
-        return 3
+        return self._value
 
 
 @pytest.mark.parametrize(
@@ -578,12 +581,12 @@ class Three:
     ],
 )
 def test_a_size_may_be_anything_that_is_an_integer(method: str, answer: bytes) -> None:
-    assert SIZED[method](core_with(b"data\n"), Three()) == answer  # type: ignore[arg-type]
+    assert SIZED[method](core_with(b"data\n"), Integer(3)) == answer  # type: ignore[arg-type]
 
 
 def test_check_size_names_the_parameter() -> None:
     assert check_size(0) == 0
-    assert type(check_size(Three())) is int  # type: ignore[arg-type]
+    assert type(check_size(Integer(3))) is int  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"^max_length must not be negative, got -2$"):
         check_size(-2, "max_length")
     with pytest.raises(TypeError, match=r"^size is a number of bytes, not str$"):
@@ -593,6 +596,7 @@ def test_check_size_names_the_parameter() -> None:
 def test_a_line_has_at_least_one_byte() -> None:
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         core_with(b"data\n").recv_line(0)
+    assert core_with(b"data\n").recv_line(Integer(1)) == b"d"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("on_long", ["", "Raise", "ignore", None, True, 1, b"raise"])
@@ -622,24 +626,24 @@ def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[E
     assert len(core) == len(data)
 
 
-# ------------------------------------------------------------------------------------- what comes is the answer
+# ------------------------------------------------------------------------------------- one receive is the result
 
 
 @pytest.mark.parametrize("read", [StreamCore.recv, StreamCore.recv_exactly])
-def test_who_wants_all_of_it_and_has_nothing_gets_it_as_it_comes(
+def test_a_read_of_all_bytes_from_an_empty_buffer_returns_one_receive_as_it_is(
     read: Callable[[StreamCore, int], bytes | None],
 ) -> None:
     core = StreamCore()
     assert read(core, 20_000) is None
     assert (core.direct, core.direct_limit, core.recv_size) == (Direct.ALL, 20_000, 20_000)
     assert read(core, 10**7) is None
-    assert not core.direct_limit  # it comes in several pieces
+    assert not core.direct_limit  # several receives
     core.feed(b"x")
     assert read(core, 20_000) is None
     assert (core.direct, core.direct_limit, core.recv_size) == (Direct.ALL, 0, 19_999)
 
 
-def test_who_only_peeks_does_not_get_it_as_it_comes() -> None:
+def test_a_peek_is_never_one_receive_as_it_is() -> None:
     core = StreamCore()
     assert core.recv(20_000, PEEK) is None
     assert not core.direct_limit

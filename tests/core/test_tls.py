@@ -1,4 +1,4 @@
-"""A stream core with TLS inside: the same answers as a plain one, an end that is never quiet, and what is sent."""
+"""A stream core with TLS inside: the same answers as a plain one, an end that is never quiet, and its output."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def new_pair(
 
 
 def out(core: TlsCore) -> bytes:
-    """Everything that is to be sent."""
+    """All output that is to be sent."""
     wire = b""
     while data := bytes(core.pending_output()):
         wire += data
@@ -90,7 +90,7 @@ def said(core: TlsCore, data: bytes) -> bytes:
 
 
 def drive(core: TlsCore, wire: Iterable[bytes], end: OSError | None, script: list[Request]) -> list[Outcome]:
-    """Answer each request as a socket does: the next piece comes when the answer is "not yet"."""
+    """Answer each request as a socket does: the next piece is fed when the answer is "not yet"."""
     waiting = iter(wire)
     outcomes: list[Outcome] = []
     for request in script:
@@ -143,7 +143,7 @@ RESETS = [None, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED]
 
 @pytest.mark.parametrize("code", RESETS, ids=lambda code: errno.errorcode.get(code, "EOF"))
 @both_versions
-def test_T3_a_cut_is_truncated_in_every_read_after_what_came_before(
+def test_T3_a_cut_is_truncated_in_every_read_after_the_data_before_it(
     version: ssl.TLSVersion, code: int | None
 ) -> None:
     client, server = connected(version)
@@ -174,7 +174,7 @@ def test_T3_R8_the_bytes_of_a_request_that_was_cut_stay_readable(version: ssl.TL
 
 @pytest.mark.parametrize("code", RESETS, ids=lambda code: errno.errorcode.get(code, "EOF"))
 @both_versions
-def test_an_end_that_was_announced_is_clean_whatever_follows(
+def test_an_end_that_was_announced_is_clean_with_any_input_after_it(
     version: ssl.TLSVersion, code: int | None
 ) -> None:
     client, server = connected(version)
@@ -287,7 +287,7 @@ def test_C4_a_handshake_that_is_cut_is_truncated_and_nothing_can_be_sent_or_read
 
 
 @both_versions
-def test_nothing_goes_out_after_a_handshake_that_was_given_up(version: ssl.TLSVersion) -> None:
+def test_nothing_is_sent_after_a_handshake_that_was_given_up(version: ssl.TLSVersion) -> None:
     client, _ = new_pair(version)
     client.handshake()
     out(client)
@@ -322,7 +322,7 @@ def up_to_the_last_flight(version: ssl.TLSVersion) -> tuple[TlsCore, TlsCore]:
 
 
 @both_versions
-def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(version: ssl.TLSVersion) -> None:
+def test_T7_data_and_an_end_in_the_last_packet_of_the_handshake_are_read(version: ssl.TLSVersion) -> None:
     first, last = up_to_the_last_flight(version)
     wire = out(first) + said(first, b"early")
     first.close_notify()
@@ -334,7 +334,7 @@ def test_T7_data_and_end_that_came_with_the_end_of_the_handshake_are_there(versi
 
 
 @both_versions
-def test_T7_a_cut_that_came_with_the_end_of_the_handshake_is_told_after_the_data(
+def test_T7_a_cut_in_the_last_packet_of_the_handshake_is_reported_after_the_data(
     version: ssl.TLSVersion,
 ) -> None:
     first, last = up_to_the_last_flight(version)
@@ -380,7 +380,7 @@ def test_a_sender_takes_a_chunk_at_a_time(shared: bool) -> None:
 
 @given(versions, st.lists(st.integers(1, 3000), min_size=1, max_size=20), st.integers(1, 50_000))
 @settings(max_examples=30)  # each is a handshake
-def test_what_goes_out_in_any_portions_is_the_same_stream(
+def test_output_taken_in_any_portions_is_the_same_stream(
     version: ssl.TLSVersion, portions: list[int], size: int
 ) -> None:
     client, server = connected(version)
@@ -398,7 +398,7 @@ def test_what_goes_out_in_any_portions_is_the_same_stream(
 
 
 @both_versions
-def test_T4_the_farewell_is_the_rest_of_a_record_and_close_notify(version: ssl.TLSVersion) -> None:
+def test_T4_the_final_bytes_are_the_rest_of_a_record_and_close_notify(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     client.encrypt(b"the last words")
     begun = bytes(client.pending_output()[:7])
@@ -409,7 +409,7 @@ def test_T4_the_farewell_is_the_rest_of_a_record_and_close_notify(version: ssl.T
 
 
 @both_versions
-def test_T3_a_farewell_midway_is_no_end(version: ssl.TLSVersion) -> None:
+def test_T3_the_final_bytes_inside_a_message_are_no_end(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     client.message_incomplete = True
     client.encrypt(b"the first half")
@@ -437,7 +437,40 @@ def test_a_send_after_close_notify_is_a_broken_pipe_and_reading_goes_on(version:
     assert client.recv_some(100) == b"the answer"
 
 
-def test_attend_is_called_when_a_read_has_made_output_and_not_otherwise() -> None:
+@one_loop_or_shared
+def test_a_record_of_one_byte_is_not_the_answer_of_a_read_that_needs_more(shared: bool) -> None:
+    client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
+    client.feed(said(server, b"begin"))
+    assert client.recv_some(5) == b"begin"
+    assert client.recv_until(b"\r\n", 100) is None
+    for byte in (b"a", b"\r", b"\n"):
+        assert client.accept(said(server, byte)) is None
+    assert client.recv_until(b"\r\n", 100) == b"a\r\n"
+    assert client.recv(3) is None
+    for byte in (b"1", b"2", b"3"):
+        assert client.accept(said(server, byte)) is None
+    assert client.recv(3) == b"123"
+
+
+@pytest.mark.parametrize("size", [1, RECORD + 1, 5 * RECORD])
+def test_an_error_of_an_encryption_is_final_and_its_bytes_do_not_count(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(data: object) -> int:
+        raise ssl.SSLError(ssl.SSL_ERROR_SSL, "[SSL: BAD_LENGTH] bad length")
+
+    client, _ = connected(ssl.TLSVersion.TLSv1_3)
+    client.encrypt(b"accepted")
+    out(client)
+    accepted = client.accepted
+    monkeypatch.setattr(client.engine, "write", fail)
+    for _ in range(2):
+        with pytest.raises(ssl.SSLError, match="BAD_LENGTH"):
+            client.encrypt(bytes(size))
+    assert client.accepted == accepted
+
+
+def test_on_output_is_called_only_when_a_read_has_made_output() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     calls: list[bool] = []
     client.on_output = lambda: calls.append(client.has_output)
@@ -450,7 +483,7 @@ def test_attend_is_called_when_a_read_has_made_output_and_not_otherwise() -> Non
 GULP = 4 * (16_384 + 22)
 
 
-def test_four_whole_records_are_asked_for_and_64_KiB_come_of_them() -> None:
+def test_a_receive_asks_for_four_whole_records_and_returns_64_KiB() -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     assert client.recv_some(10) is None
     assert client.recv_size == GULP
@@ -485,7 +518,7 @@ def test_bulk_is_asked_for_in_ever_larger_reads_up_to_512_KiB() -> None:
 @pytest.mark.parametrize(
     "feed", [TlsCore.feed, lambda core, data: core.feed_some(data, 2**16)], ids=["feed", "feed_some"]
 )
-def test_who_gets_little_or_wants_little_asks_for_64_KiB(
+def test_a_small_read_or_a_small_receive_asks_for_64_KiB(
     feed: Callable[[TlsCore, bytes], bytes | None],
 ) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
@@ -504,7 +537,7 @@ def test_who_gets_little_or_wants_little_asks_for_64_KiB(
 
 
 def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
-    """What ``recv_some`` reads to the end, as a reader does: fed by ``feed_some`` where nothing was there before."""
+    """Read to the end with ``recv_some``, as a reader does, with ``feed_some`` where the buffer was empty."""
     waiting = iter(wire)
     received = [b""]
     while True:
@@ -528,7 +561,7 @@ def some(core: TlsCore, wire: Iterable[bytes], most: int) -> bytes:
     st.booleans(),
 )
 @settings(max_examples=60)  # each is a handshake
-def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
+def test_R1_results_that_bypass_the_buffer_are_the_same_stream(
     version: ssl.TLSVersion, size: int, places: list[int], most: int, shared: bool
 ) -> None:
     client, server = connected(version, shared=shared)
@@ -541,7 +574,7 @@ def test_R1_what_is_answered_without_the_buffer_is_the_same_stream(
 
 @both_versions
 @one_loop_or_shared
-def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
+def test_R12_an_end_or_an_error_in_the_same_receive_is_reported_after_the_data(
     version: ssl.TLSVersion, shared: bool
 ) -> None:
     client, server = connected(version, shared=shared)
@@ -561,7 +594,7 @@ def test_R12_an_end_or_an_error_that_comes_along_is_told_after_the_data(
 
 
 @one_loop_or_shared
-def test_R2_records_that_come_together_are_all_there(shared: bool) -> None:
+def test_R2_records_of_one_receive_are_all_read(shared: bool) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
     client.feed(said(server, b"the first has tickets before it"))
     assert client.recv_some(100)
@@ -573,7 +606,7 @@ def test_R2_records_that_come_together_are_all_there(shared: bool) -> None:
 
 
 @one_loop_or_shared
-def test_what_a_read_has_made_is_seen_to_when_data_came_along(shared: bool) -> None:
+def test_output_of_a_read_that_returns_data_is_announced(shared: bool) -> None:
     """As when a key update stands before the data."""
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
     client.feed(said(server, b"the first has tickets before it"))
@@ -586,7 +619,7 @@ def test_what_a_read_has_made_is_seen_to_when_data_came_along(shared: bool) -> N
 
 
 @one_loop_or_shared
-def test_W3_what_is_sealed_while_a_record_is_not_gone_comes_after_it(shared: bool) -> None:
+def test_W3_a_record_made_while_another_is_unsent_follows_it(shared: bool) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=shared)
     begun = bytes(client.seal(b"one"))
     assert not client.sent(7)
@@ -624,7 +657,7 @@ def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
 @pytest.mark.parametrize(
     ("size", "portions", "records"), [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SEND_CHUNK, 2, 4)]
 )
-def test_what_a_message_costs_in_calls_of_OpenSSL(size: int, portions: int, records: int) -> None:
+def test_the_calls_of_OpenSSL_for_one_message(size: int, portions: int, records: int) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     server.feed(said(client, b"the first has tickets before it"))
     calls: list[str] = []
@@ -664,7 +697,7 @@ def test_a_question_may_be_asked_while_another_thread_uses_the_engine() -> None:
 
 
 class Watched:
-    """A lock, and calls that are to be made only while somebody has it."""
+    """A lock, and calls that are allowed only while it is locked."""
 
     def __init__(self) -> None:
         self.inside = 0
@@ -725,7 +758,7 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
 
 
 @pytest.mark.parametrize("how", ["feed", "feed_some", "fail"])
-def test_what_a_read_has_made_is_sent_outside_of_the_lock(how: str) -> None:
+def test_output_of_a_read_is_sent_outside_of_the_lock(how: str) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=True)
     assert isinstance(client, LockedTlsCore)
     client.feed(said(server, b"first"))
@@ -783,7 +816,7 @@ print((resident() - before) // 200)
 def test_3_MiB_both_ways_through_each_of_100_connections_leaves_each_end_under_100_kB(
     version: ssl.TLSVersion,
 ) -> None:
-    # Of a process of its own: OpenSSL's memory is not Python's, and what was freed before would be used again.
+    # Of a process of its own: OpenSSL's memory is not Python's, and memory that was freed before would be used again.
     run = subprocess.run(
         [sys.executable, "-c", MEMORY, version.name], capture_output=True, text=True, timeout=25, check=False
     )

@@ -1,4 +1,4 @@
-"""How a TLS stream ends, in every order of the peer's goodbye, its reset, and what we notice of it while we send."""
+"""How a TLS stream ends, in every order of the peer's close_notify, its reset, and the errors of our sends."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def found_by_a_send(core: TlsCore, _: bytes) -> None:
 
 
 def fails_to_send(core: TlsCore, _: bytes) -> None:
-    """What a send leaves behind whose ciphertext nobody takes."""
+    """The state after a send whose ciphertext is not taken."""
     if core.engine.may_write:
         core.seal(b"more")
     core.pending_reset = reset()
@@ -54,7 +54,7 @@ ENDS = ("reset by a read", "fin")
 
 @one_loop_or_shared
 @both_versions
-def test_FA4_every_order_of_goodbye_reset_sends_and_reads(version: ssl.TLSVersion, shared: bool) -> None:
+def test_FA4_every_order_of_close_notify_reset_sends_and_reads(version: ssl.TLSVersion, shared: bool) -> None:
     """FA4: close_notify and then a reset that a send had found was a RecursionError out of the next read."""
     for order in itertools.permutations(STEPS, 4):
         if order[-1] not in ENDS:

@@ -1,4 +1,4 @@
-"""The engine, in memory: whatever the network does to its ciphertext, and in whatever order it is ended."""
+"""The engine, in memory: with any damage to its ciphertext, and with any order of ends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def pieces(data: bytes, places: Iterable[int]) -> Iterator[bytes]:
 
 
 def everything(engine: TlsEngine, data: bytes, *, at_end: bool = False) -> bytes:
-    """What ``feed`` hands out."""
+    """The plaintext that ``feed`` returns."""
     taken: list[bytes] = []
     engine.feed(data, taken.append, at_end=at_end)
     return b"".join(taken)
@@ -102,11 +102,11 @@ def test_byte_by_byte_gives_the_same_plaintext_each_record_as_soon_as_it_is_ther
 
 
 class Wire:
-    """A connection whose server says something and goodbye, and what its client makes of the first bytes of that.
+    """A connection whose server sends data and close_notify, and the client's result for the first bytes of it.
 
     Attributes:
-        taken: what the client got.
-        error: what ended it.
+        taken: the plaintext that the client got.
+        error: the error that ended it.
         server_sent: bytes of the server, all in all.
         goodbye: where in these ``close_notify`` ends; the last byte.
     """
@@ -207,7 +207,7 @@ def test_T3_cut_at_every_single_offset(version: ssl.TLSVersion, part: int) -> No
 
 @pytest.mark.parametrize("ragged_eof", [False, True])
 @both_versions
-def test_T3_after_the_handshake_every_offset_and_what_was_whole_comes_first(
+def test_T3_after_the_handshake_every_offset_and_whole_records_are_read_first(
     version: ssl.TLSVersion, ragged_eof: bool
 ) -> None:
     records, end = [b"hello ", b"world", b""], 0
@@ -237,7 +237,7 @@ def test_T3_after_the_handshake_every_offset_and_what_was_whole_comes_first(
 
 
 @both_versions
-def test_what_comes_after_close_notify_is_nothing(version: ssl.TLSVersion) -> None:
+def test_bytes_after_close_notify_are_ignored(version: ssl.TLSVersion) -> None:
     client, server = connected(version)
     server.close_notify()
     goodbye = server.take_output()
@@ -472,7 +472,7 @@ def test_C4_a_hello_cut_anywhere_is_truncated(version: ssl.TLSVersion) -> None:
 
 
 def survives(engine: TlsEngine, wire: bytes, places: Iterable[int]) -> None:
-    """Feed anything: an ``SSLError`` may come of it, or nothing, or an end. Not more memory than a record."""
+    """Feed anything: the result may be an ``SSLError``, nothing, or an end. Not more memory than a record."""
     try:
         for piece in pieces(wire, places):
             if engine.established:
@@ -482,7 +482,7 @@ def survives(engine: TlsEngine, wire: bytes, places: Iterable[int]) -> None:
                 engine.handshake()
             assert engine.ended or engine.incoming.pending <= ONE_RECORD
     except TruncatedError:
-        pytest.fail("nobody said that this was the end")
+        pytest.fail("an end without a close_notify")
     except ssl.SSLError:
         with pytest.raises(ssl.SSLError):
             engine.encrypt(b"more")
@@ -521,7 +521,7 @@ def test_random_bytes_do_no_harm(
 
 
 class Damage:
-    """What may happen to a stream on its way."""
+    """The ways to damage a stream."""
 
     def __init__(self, kind: str, place: int, junk: bytes) -> None:
         self._kind, self._place, self._junk = kind, place, junk
@@ -554,7 +554,7 @@ damages = st.builds(
 
 
 @given(versions, st.sampled_from((0, 1)), damages, PLACES)
-def test_a_damaged_stream_gives_a_prefix_of_what_was_said(
+def test_a_damaged_stream_gives_a_prefix_of_the_plaintext(
     version: ssl.TLSVersion, end: int, damage: Damage, places: list[int]
 ) -> None:
     pair = connected(version)
@@ -569,7 +569,7 @@ def test_a_damaged_stream_gives_a_prefix_of_what_was_said(
     except ssl.SSLError:
         pass
     else:
-        pytest.fail("a clean end, and nobody said goodbye")
+        pytest.fail("a clean end without close_notify")
     assert b"".join(messages).startswith(b"".join(taken))
 
 
@@ -611,7 +611,7 @@ def test_a_damaged_handshake_is_never_completed_with_a_doubt(
 @both_versions
 def test_T7_data_in_the_same_packet_as_the_end_of_the_handshake(version: ssl.TLSVersion) -> None:
     client, server = new_pair(version)
-    # The client finishes first in TLS 1.3 and the server in TLS 1.2: who is last is told something at once.
+    # The client finishes first in TLS 1.3 and the server in TLS 1.2: the last one to finish gets a message at once.
     first, last = (client, server) if version is ssl.TLSVersion.TLSv1_3 else (server, client)
     wire, me, other = b"", client, server
     while not first.established:

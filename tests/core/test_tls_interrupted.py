@@ -6,11 +6,13 @@ import contextlib
 import random
 import ssl
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 import pytest
 
 from tests.core.interrupts import Interruption, interrupted
 from tests.core.test_tls import connected, one_loop_or_shared, out, said
+from wireline._core.buffer import ReceiveBuffer
 from wireline._core.locked_tls import LockedTlsSender
 from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline.tls import SslError, TruncatedError
@@ -83,9 +85,7 @@ def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
                 interrupted(feed, moment if number == target else NEVER, *CODE)
             except Interruption:
                 raised = True
-                answers.append(
-                    HOW[how](core, piece)
-                )  # what a socket does with what it has and did not get rid of
+                answers.append(HOW[how](core, piece))  # the step of a socket that has unfed or unsent bytes
             taken += read_all(core) if answers[-1] is None else answers[-1]
         assert core.engine.error is None, (target, moment)
         assert taken == message, (target, moment)
@@ -96,7 +96,7 @@ def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
 
 @one_loop_or_shared
 def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool) -> None:
-    """FA26: goodbye, and the end of the wire after it, are what they are whichever moment it is."""
+    """FA26: close_notify and the end of the wire after it stay so, whatever the moment of the interruption."""
 
     def scene(target: int, moment: int) -> bool:
         core, peer = connected(TLS1_3, shared=shared)
@@ -123,6 +123,26 @@ def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool) -> None:
         return raised
 
     assert every_moment(scene, 4) > 20
+
+
+def interrupt(*_: object) -> NoReturn:
+    raise Interruption
+
+
+@one_loop_or_shared
+def test_FA26_an_exception_before_the_buffer_has_the_plaintext_loses_nothing(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core, peer = connected(TLS1_3, shared=shared)
+    core.feed(said(peer, b"first"))
+    assert core.recv_some(10) == b"first"
+    wire = said(peer, b"message")
+    with monkeypatch.context() as patch:
+        patch.setattr(ReceiveBuffer, "feed", interrupt)
+        with pytest.raises(Interruption):
+            core.feed(wire)
+    core.feed(wire)
+    assert core.recv_some(10) == b"message"
 
 
 class Wire:
@@ -163,7 +183,7 @@ SIZES = (10, 40_000, SEND_CHUNK + 10)
 def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
     shared: bool, tickets: bool
 ) -> None:
-    """FA26: of 1,000 interruptions 365 broke what the peer receives."""
+    """FA26: of 1,000 interruptions 365 broke the peer's stream."""
     messages = [random.Random(size).randbytes(size) for size in SIZES]
 
     def scene(target: int, moment: int) -> bool:
@@ -182,7 +202,7 @@ def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
                 interrupted(send, moment if number == target else NEVER, *SENDING)
             except Interruption:
                 raised = True
-                # A caller that goes on after what went out, and whose count is exact.
+                # A caller that continues after the bytes that were sent, and whose count is exact.
                 send_all(sender, wire, core, message[core.engine.accepted - before :])
             assert core.engine.accepted - before == len(message), (target, moment)
         flush(wire, core)

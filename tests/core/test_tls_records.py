@@ -44,7 +44,9 @@ def reader_of(
 @both_versions
 @pytest.mark.parametrize("size", SIZES[1:])
 @pytest.mark.parametrize("number", [1, 2])
-def test_FA26_what_OpenSSL_had_decrypted_is_not_lost(version: ssl.TLSVersion, size: int, number: int) -> None:
+def test_FA26_plaintext_that_OpenSSL_had_decrypted_is_not_lost(
+    version: ssl.TLSVersion, size: int, number: int
+) -> None:
     """FA26: of 1,000 interruptions 255 broke decryption for good."""
     reader, messages = reader_of(version, (size, 7), number)
     with pytest.raises(Interruption):
@@ -77,7 +79,7 @@ def test_a_record_of_one_byte_is_read_or_an_error_and_never_lost_silently(
 @both_versions
 @pytest.mark.parametrize("size", SIZES[1:])
 def test_FA26_an_exception_between_the_steps_loses_nothing(version: ssl.TLSVersion, size: int) -> None:
-    """FA26: the same for what is done between the calls of OpenSSL."""
+    """FA26: the same between the calls of OpenSSL."""
     core, peer = connected(version)
     message = b"x" * size
     obj, incoming = core.engine.obj, core.engine.incoming

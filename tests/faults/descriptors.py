@@ -13,7 +13,7 @@ from collections.abc import Iterator
 _LISTING = "/dev/fd"
 
 PATIENCE = 2.0
-"""Seconds that a helper thread gets to close what it was handed."""
+"""Seconds that a helper thread gets to close a descriptor."""
 
 
 def open_descriptors() -> dict[int, tuple[int, int]]:
@@ -36,7 +36,7 @@ def none_left() -> Iterator[None]:
     yield
     deadline = time.monotonic() + PATIENCE
     while (after := open_descriptors()) != before and time.monotonic() < deadline:
-        # An exception that was caught may hold what it came through in a circle.
+        # An exception that was caught may hold its frames in a cycle.
         gc.collect()
     assert after == before, (
         f"left open: {after.keys() - before.keys()}, closed: {before.keys() - after.keys()}"

@@ -8,14 +8,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 PATIENCE = 10.0
-"""Seconds after which whoever should have said something counts as hanging."""
+"""Seconds after which a silent peer counts as hanging."""
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-"""What a peer does with one connection."""
+"""The work of a peer on one connection."""
 
 
 async def throw(port: int, data: bytes, *, half_close: bool = False) -> bytes:
-    """Connect, say something, and return what comes back until the server ends the connection."""
+    """Connect, say something, and return the replies until the server ends the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(data)
@@ -30,7 +30,7 @@ async def throw(port: int, data: bytes, *, half_close: bool = False) -> bytes:
 
 @asynccontextmanager
 async def listening(talk: Talk) -> AsyncIterator[int]:
-    """A peer that does with each client what it is told, and hangs up then."""
+    """A peer that does the same work with each client, and then closes the connection."""
     running: set[asyncio.Task[None]] = set()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -58,7 +58,7 @@ async def listening(talk: Talk) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def relay(port: int, downstream: Talk, upstream: Talk | None = None) -> AsyncIterator[int]:
-    """Stand between a client and a server, and pass on what is said as it likes; yield its port."""
+    """A proxy between a client and a server that may change the stream; yield its port."""
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -84,19 +84,19 @@ async def dribble(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) ->
 
 
 async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """As it comes."""
+    """Forward the stream unchanged."""
     while data := await reader.read(65536):
         writer.write(data)
         await writer.drain()
 
 
 def records(most: int, part: float, seen: list[int]) -> Talk:
-    """Talk on so many whole records and a part of the next one, then hang up.
+    """Forward so many whole records and a part of the next one, then close.
 
     Args:
-        most: how many; -1 for all there are.
+        most: how many; -1 for all.
         part: of the one after: 0 for nothing of it.
-        seen: gets the sizes of what was passed on whole.
+        seen: gets the sizes of the records that were forwarded whole.
     """
 
     async def some(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

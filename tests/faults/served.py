@@ -46,7 +46,7 @@ STRIDE = int(os.environ.get("SCENE_STRIDE", "1"))
 """Each how manieth bytecode is tried."""
 
 ROUNDS = 40
-"""How often signals come at a random moment. A guess: as many as fit into a second."""
+"""How often signals arrive at a random moment. A guess: as many as fit into a second."""
 
 _scenes: dict[str, Callable[[], None]] = {}
 
@@ -111,10 +111,10 @@ def at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def signalled_twice(handle: Callable[[], object]) -> Iterator[Callable[[], None]]:
-    """Call ``handle`` in a signal handler, twice. What it yields sets the clock: the first signal comes soon.
+    """Call ``handle`` in a signal handler, twice. Yields a function that sends the first signal, a moment later.
 
-    If the second signal interrupts the first handler before that has asked for anything, it is the first: then a third
-    one comes.
+    If the second signal interrupts the first handler before that has made its request, it counts as the first, and a
+    third one arrives.
     """
     count = 0
 
@@ -129,7 +129,7 @@ def signalled_twice(handle: Callable[[], object]) -> Iterator[Callable[[], None]
     before = signal.signal(signal.SIGALRM, handler)
     try:
         yield lambda: signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 2e-3), 2e-3)
-        while count < 2:  # the server was through before the second came
+        while count < 2:  # the server was done before the second arrived
             time.sleep(1e-3)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -377,7 +377,7 @@ def _wait_for(child: int) -> None:
 
 @contextlib.contextmanager
 def exit_at_the_end() -> Iterator[None]:
-    """End the process with the block: what asyncio does in a child to the epoll of the parent is not ours."""
+    """End the process with the block: asyncio itself changes the parent's epoll in a child."""
     code = 1
     try:
         yield
@@ -389,7 +389,7 @@ def exit_at_the_end() -> Iterator[None]:
 
 
 def _leave(server: net.Server, sock: Socket, how: str) -> None:
-    """In the child: let go of what the parent has."""
+    """In the child: close the copies of the parent's sockets."""
     with at_once():
         if how == "stop":
             assert server.stop(LONG) == (0, 0)
@@ -431,7 +431,7 @@ def _forked(how: str) -> None:
 def _all_is_well(server: net.Server, sock: Socket) -> None:
     """In the parent: the child has done nothing to its clients, nor to its listener or to the thread that accepts."""
     busy = time.process_time()
-    time.sleep(0.1)  # the time itself is what is tested: a wake-up that is never taken makes a thread spin
+    time.sleep(0.1)  # the test is about the time itself: a wake-up that is never taken makes a thread spin
     assert time.process_time() - busy < 0.08
     ask(sock, b"still here")
     with dial(server) as other:
@@ -533,7 +533,7 @@ CROWD = 2300
 
 
 class _Lines(logging.Handler):
-    """Counts what is written, as a file would get it."""
+    """Counts the writes, as a file would get them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -601,7 +601,7 @@ def async_crowd_of_resets() -> None:
 
 
 if __name__ == "__main__":
-    # What this program does on purpose: forks where there are threads, and drops what a child has a copy of.
+    # On purpose, this program forks where there are threads, and drops a child's copies.
     warnings.simplefilter("ignore", DeprecationWarning)
     warnings.simplefilter("ignore", ResourceWarning)
     _scenes[sys.argv[1]]()

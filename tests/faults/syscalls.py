@@ -2,14 +2,13 @@
 
 Theory of operation. ``socket.socket`` is replaced by a subclass whose methods report before they call on, and so are
 the few functions beside it that the library uses: ``socketpair``, ``getaddrinfo``, ``poll``, ``select``, ``stat``,
-``open``, ``flock``, starting a thread. All that goes to the operating system and can fail passes here;
-``test_syscalls.py`` checks that no method of a socket was forgotten. Closing a descriptor and what the interpreter
-answers by itself are not counted.
+``open``, ``flock``, starting a thread. Every system call that can fail passes here; ``test_syscalls.py`` checks that no
+method of a socket was forgotten. The close of a descriptor is not counted, nor is a call without a system call.
 
 Sockets that were made before, or through ``Syscalls.plain``, are left alone: those are the test's own peers.
 
 The way to use it is to run a scenario once under ``recording`` to learn which calls it makes, and then under
-``failing`` once for each of ``faults_of(calls)``. That reaches paths which nobody sees until a machine is in trouble.
+``failing`` once for each of ``faults_of(calls)``. That reaches paths that run only on a machine in trouble.
 """
 
 from __future__ import annotations
@@ -39,12 +38,12 @@ COUNTED = frozenset(
 """Methods of a socket that enter the kernel."""
 
 UNCOUNTED = frozenset("close detach fileno getblocking gettimeout get_inheritable".split())
-"""Methods that do not, or that must always work: a descriptor is given back whatever happens."""
+"""Methods that do not, or that must always work: a descriptor is always given back."""
 
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-# How each call may fail, from its manual page. Python itself repeats what a signal interrupted (PEP 475), with one
-# exception: the connect of a socket that does not block.
+# How each call may fail, from its manual page. Python itself repeats interrupted calls (PEP 475), except the connect of
+# a socket that does not block.
 ERRORS: dict[str, Sequence[int]] = {
     "socket": OUT_OF_RESOURCES,
     "socketpair": OUT_OF_RESOURCES,
@@ -64,7 +63,7 @@ ERRORS: dict[str, Sequence[int]] = {
     "getsockname": (errno.ENOBUFS,),
     "getpeername": (errno.ENOBUFS, errno.ENOTCONN),
     "getsockopt": (errno.ENOBUFS, errno.ENOPROTOOPT),
-    # EINVAL is what some systems say when the peer has reset the connection already.
+    # Some systems report EINVAL when the peer has reset the connection already.
     "setsockopt": (errno.ENOBUFS, errno.EINVAL),
     "setblocking": (errno.ENOMEM,),
     "set_inheritable": (errno.ENOMEM,),
@@ -104,7 +103,7 @@ class Syscalls:
     """The shim. It does nothing but while it is ``recording``, ``failing`` or ``forbidding``.
 
     Attributes:
-        calls: what was called since the last ``recording`` began.
+        calls: the calls since the last ``recording`` began.
         fired: whether the last ``failing`` had its call.
     """
 
@@ -171,7 +170,7 @@ class Syscalls:
 
     @contextlib.contextmanager
     def forbidding(self) -> Iterator[None]:
-        """Make every call fail, in any thread, and say so at the end even if nobody noticed."""
+        """Make every call fail, in any thread, and say so at the end even if the error was swallowed."""
         self._forbidding = True
         try:
             with self.recording(everywhere=True) as calls:

@@ -1,6 +1,6 @@
 """P1, P2, P6, T4: work in the background, seen from outside: programs that close, end, fork, collect garbage.
 
-Each scene is a program of its own with a time limit, so that what hangs is a failure and nothing else; its peers are
+Each scene is a program of its own with a time limit, so that a hang is only a failure; its peers are
 another process.
 """
 
@@ -174,7 +174,7 @@ ATEXIT = {
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize("script", ATEXIT.values(), ids=ATEXIT)
-def test_T4_what_is_sent_at_the_end_of_the_interpreter_arrives(
+def test_T4_bytes_sent_at_the_end_of_the_interpreter_arrive(
     tmp_path: pathlib.Path, slow_sink: Sink, script: str, flavour: str
 ) -> None:
     """FA9: in atexit on 3.12 a dial by name raised RuntimeError, and 98,304 of 2,000,000 bytes arrived."""
@@ -184,7 +184,7 @@ def test_T4_what_is_sent_at_the_end_of_the_interpreter_arrives(
 
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
-def test_T4_what_is_sent_at_the_end_of_the_interpreter_arrives_at_many(
+def test_T4_bytes_sent_at_the_end_of_the_interpreter_arrive_at_many(
     tmp_path: pathlib.Path, slow_sink: Sink, flavour: str
 ) -> None:
     """FA9: connections that are closed at the exit wait together, not one after the other."""
@@ -304,7 +304,7 @@ PROCESSES = {
 
 @pytest.mark.parametrize("flavour", FLAVOURS)
 @pytest.mark.parametrize("script", PROCESSES.values(), ids=PROCESSES)
-def test_T4_what_a_child_has_sent_arrives(
+def test_T4_bytes_sent_by_a_child_arrive(
     tmp_path: pathlib.Path, slow_sink: Sink, script: str, flavour: str
 ) -> None:
     """FA24: a worker of multiprocessing that sent 3 MB over TLS, closed and returned lost data 10 times of 10."""
@@ -377,7 +377,7 @@ MANY = """
 def test_P1_closing_many_at_once_holds_up_no_caller(
     tmp_path: pathlib.Path, sink: Sink, count: int, flavour: str
 ) -> None:
-    """FA1: closing some 500 to 2,000 TLS sockets in one turn of a loop hung the process for ever."""
+    """FA1: closing some 500 to 2,000 TLS sockets in one turn of a loop hung the process forever."""
     result = run(tmp_path, MANY, sink, flavour, str(count))
     assert (result.returncode, result.stderr) == (0, "")
     seconds, left, *lingerers = result.stdout.split(" ", 2)
@@ -443,7 +443,7 @@ VISITED = """
 def test_P1_clients_that_come_and_go_do_not_hang_a_blocking_server(
     tmp_path: pathlib.Path, sink: Sink, count: int
 ) -> None:
-    """FA1: 1,400 clients that sent a line and left within 3 s hung a blocking TLS server for ever."""
+    """FA1: 1,400 clients that sent a line and left within 3 s hung a blocking TLS server forever."""
     leaf = certificates.server()
     result = run(
         tmp_path, VISITED, sink, "blocking", str(count), textwrap.dedent(VISITORS), leaf.cert, leaf.key

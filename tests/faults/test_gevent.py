@@ -71,7 +71,7 @@ def run(program: str, prologue: str = PROLOGUE) -> str:
 
 
 def test_FA13_timeouts_of_a_stream() -> None:
-    """FA13: recv_line(timeout=.5) waited for ever."""
+    """FA13: recv_line(timeout=.5) waited forever."""
     run("""
         sock = dial("127.0.0.1", port, timeout=5)
         expect(SocketTimeout, sock.recv_line, timeout=0.2, seconds=0.2)
@@ -84,7 +84,7 @@ def test_FA13_timeouts_of_a_stream() -> None:
     """)
 
 
-def test_FA13_timeouts_of_what_is_no_stream() -> None:
+def test_FA13_timeouts_of_calls_that_are_not_for_streams() -> None:
     """FA13: accept, recv_from and connect keep their deadlines, too."""
     run("""
         with Socket() as listener, Socket(AF_INET, SOCK_DGRAM) as datagrams:
@@ -123,7 +123,7 @@ def test_FA13_close_wakes_a_greenlet_that_waits() -> None:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "TLS"])
 def test_FA13_a_server_and_many_clients(tls: bool) -> None:
-    """FA13: dial, serve and the echo of lines, in greenlets, plain and over TLS; stop ends what is left."""
+    """FA13: dial, serve and the echo of lines, in greenlets, plain and over TLS; stop ends the rest."""
     run(f"""
         from wireline.tls import SslContext
         outside = SslContext(ca_file=ca) if {tls} else None
@@ -176,7 +176,7 @@ def test_FA13_a_handshake_keeps_its_deadline() -> None:
 
 
 def test_FA13_patching_too_late_is_refused() -> None:
-    """FA13: a program that patches after the import is told so, where its timeouts would have been ignored."""
+    """FA13: a program that patches after the import gets an error, where its timeouts would have been ignored."""
     printed = run(
         """
         from wireline.net import dial
@@ -195,7 +195,7 @@ def test_FA13_patching_too_late_is_refused() -> None:
 
 
 def test_FA13_without_gevent_streams_wait_in_the_kernel() -> None:
-    """FA13: what gevent needs costs no other program the wait inside the system call."""
+    """FA13: the support of gevent costs other programs nothing: they still wait inside the system call."""
     run(
         """
         import os, socket

@@ -1,4 +1,4 @@
-"""FA12: what a socket remembers of the options that were set, for a fresh descriptor (C3)."""
+"""FA12: the options that a socket remembers for a fresh descriptor (C3)."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_FA12_setting_an_option_again_takes_no_memory(sock: Any) -> None:
 def test_FA12_a_fresh_descriptor_gets_the_options_in_the_order_of_the_last_calls(
     sock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA12: one entry an option, and the order of what was set last is kept."""
+    """FA12: one entry an option, in the order in which they were set last."""
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True)
     sock.set_sock_opt(SockOpt.REUSE_ADDR, True)
     sock.set_sock_opt(SockOpt.OOB_INLINE, True)

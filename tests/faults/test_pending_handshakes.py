@@ -312,7 +312,7 @@ async def test_FA21_closing_the_listener_closes_its_pending_clients(listener: An
 
 
 async def test_FA21_a_client_that_fails_is_closed_and_the_next_is_returned(listener: Any) -> None:
-    """FA21: a client that does not speak TLS does not block others."""
+    """FA21: a client that does not use TLS does not block others."""
     with plain_client(listener) as rude, TlsClient(listener) as polite:
         rude.sendall(b"GET / HTTP/1.1\r\n\r\n")
         (sock,) = await accepted(listener, polite)

@@ -1,4 +1,4 @@
-"""P3, P4: signals and forks meet a server, in a process of its own: what fails may hang (see ``served.py``)."""
+"""P3, P4: signals and forks meet a server, in a process of its own: a failure may hang (see ``served.py``)."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ plain_and_tls = pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls
     ],
 )
 def test_FA6_a_second_signal_means_now(scene: str, tls: bool, tmp_path: Path) -> None:
-    """FA6: a second stop() from a signal handler, while stop(drain=) ran in the same thread, hung for ever."""
+    """FA6: a second stop() from a signal handler, while stop(drain=) ran in the same thread, hung forever."""
     play(scene, tmp_path, tls=tls)
 
 

@@ -45,7 +45,7 @@ def test_it_counts_those_of_other_threads_too_if_asked(syscalls: Syscalls) -> No
     assert calls == ["thread", "getsockname"]
 
 
-def test_it_fails_the_call_it_was_told_to(syscalls: Syscalls) -> None:
+def test_it_fails_the_chosen_call(syscalls: Syscalls) -> None:
     with socket.socket() as sock:
         with syscalls.failing(Fault(2, "getsockname", OSError(errno.ENOBUFS, "no"))):
             sock.getsockname()
@@ -57,7 +57,7 @@ def test_it_fails_the_call_it_was_told_to(syscalls: Syscalls) -> None:
             assert sock.connect_ex(("127.0.0.1", 1)) == errno.EINTR
 
 
-def test_it_forbids_every_call_and_says_so_even_if_nobody_noticed(syscalls: Syscalls) -> None:
+def test_it_forbids_every_call_and_says_so_even_if_the_error_was_swallowed(syscalls: Syscalls) -> None:
     with syscalls.forbidding():
         pass
     with socket.socket() as sock, pytest.raises(Forbidden, match="getsockname"):

@@ -14,7 +14,7 @@ import pytest
 from tests.scenarios.flavours import Flavour, Sock
 from tests.scenarios.tls import only
 from tests.tls import both, certificates
-from tests.tls.both import PATIENCE, Guests, at_home, serving
+from tests.tls.both import PATIENCE, ConnectionRecorder, recorded_server, serving
 from tests.tls.certificates import Leaf
 from tests.tls.memory import client_context, server_context
 from wireline.tls import Handshake, SslContext, SslError, VerifyMode
@@ -26,7 +26,7 @@ flavour, anyio_backend = both.flavour, both.anyio_backend
 VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
 
 LIMIT = 2.0
-"""Seconds in which a refusal has to come, of the ten that were allowed."""
+"""Seconds in which a refusal has to arrive, of the ten that were allowed."""
 
 
 @pytest.fixture(params=VERSIONS)
@@ -38,13 +38,13 @@ async def dial(flavour: Flavour, port: int, tls: SslContext, hostname: str = "lo
     return await flavour.dial("127.0.0.1", port, tls=tls, hostname=hostname, timeout=PATIENCE)
 
 
-async def is_well(flavour: Flavour, house: both.House, tls: SslContext | None = None) -> None:
+async def is_well(flavour: Flavour, served: both.RecordedServer, tls: SslContext | None = None) -> None:
     """A client that there is nothing wrong with is served, and the handler saw no other."""
-    async with await dial(flavour, house.port, tls or client_context()) as sock:
+    async with await dial(flavour, served.port, tls or client_context()) as sock:
         await sock.send(b"question\n", timeout=PATIENCE)
         assert await sock.recv_line(PATIENCE) == b"noitseuq"
-    assert (await house.guests.next()).lines == [b"question"]
-    assert house.guests.seen.empty()
+    assert (await served.connections.next()).lines == [b"question"]
+    assert served.connections.seen.empty()
 
 
 def shows(leaf: Leaf, version: ssl.TLSVersion) -> SslContext:
@@ -78,22 +78,22 @@ BAD_LEAVES: dict[str, tuple[Callable[[], Leaf], str, str]] = {
 async def test_T1_a_bad_certificate_is_refused(flavour: Flavour, version: ssl.TLSVersion, case: str) -> None:
     make, hostname, reason = BAD_LEAVES[case]
     trusted = certificates.weak().ca_file if "signed with a short" in case else certificates.ca_file()
-    async with at_home(flavour, shows(make(), version)) as house:
+    async with recorded_server(flavour, shows(make(), version)) as served:
         began = time.monotonic()
         with pytest.raises(ssl.SSLCertVerificationError, match=reason) as caught:
-            await dial(flavour, house.port, client_context(ca_file=trusted), hostname)
+            await dial(flavour, served.port, client_context(ca_file=trusted), hostname)
         assert time.monotonic() - began < LIMIT
         assert any(hostname in note for note in caught.value.__notes__)
         careless = ssl.create_default_context()
         careless.check_hostname, careless.verify_mode = False, ssl.CERT_NONE
         careless.set_ciphers("ALL:@SECLEVEL=0")
-        await is_well(flavour, house, SslContext.from_ssl(careless))
+        await is_well(flavour, served, SslContext.from_ssl(careless))
 
 
 async def test_T1_without_verification_a_bad_certificate_is_taken_and_not_believed(flavour: Flavour) -> None:
     leaf = certificates.stranger()
-    async with at_home(flavour, SslContext(cert_file=leaf.cert, key_file=leaf.key)) as house:
-        async with await dial(flavour, house.port, SslContext(verify_mode=VerifyMode.NONE)) as sock:
+    async with recorded_server(flavour, SslContext(cert_file=leaf.cert, key_file=leaf.key)) as served:
+        async with await dial(flavour, served.port, SslContext(verify_mode=VerifyMode.NONE)) as sock:
             assert sock.get_peer_certificates() == []
 
 
@@ -101,12 +101,12 @@ async def test_T1_without_verification_a_bad_certificate_is_taken_and_not_believ
 
 
 async def test_T2_no_version_in_common(flavour: Flavour) -> None:
-    async with at_home(flavour, shows(certificates.server(), ssl.TLSVersion.TLSv1_3)) as house:
+    async with recorded_server(flavour, shows(certificates.server(), ssl.TLSVersion.TLSv1_3)) as served:
         old = client_context()
         only(old.ssl_context(Handshake.AS_CLIENT), ssl.TLSVersion.TLSv1_2)
         with pytest.raises(SslError, match=r"(?i)alert protocol version"):
-            await dial(flavour, house.port, old)
-        await is_well(flavour, house)
+            await dial(flavour, served.port, old)
+        await is_well(flavour, served)
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
@@ -114,29 +114,29 @@ async def test_T2_a_client_of_the_last_decade_is_refused(flavour: Flavour) -> No
     context = ssl.create_default_context(cafile=certificates.ca_file())
     context.set_ciphers("ALL:@SECLEVEL=0")
     only(context, ssl.TLSVersion.TLSv1_1)
-    async with at_home(flavour) as house:
+    async with recorded_server(flavour) as served:
         with pytest.raises(SslError, match=r"(?i)alert protocol version"):
-            await dial(flavour, house.port, SslContext.from_ssl(context))
-        await is_well(flavour, house)
+            await dial(flavour, served.port, SslContext.from_ssl(context))
+        await is_well(flavour, served)
 
 
 async def test_no_cipher_in_common(flavour: Flavour) -> None:
     tls = server_context(cipher_list="ECDHE-ECDSA-AES128-GCM-SHA256")
     only(tls.ssl_context(Handshake.AS_SERVER), ssl.TLSVersion.TLSv1_2)
-    async with at_home(flavour, tls) as house:
+    async with recorded_server(flavour, tls) as served:
         with pytest.raises(SslError, match=r"(?i)alert handshake failure"):
-            await dial(flavour, house.port, client_context(cipher_list="ECDHE-ECDSA-CHACHA20-POLY1305"))
-        await is_well(flavour, house)
+            await dial(flavour, served.port, client_context(cipher_list="ECDHE-ECDSA-CHACHA20-POLY1305"))
+        await is_well(flavour, served)
 
 
 async def test_no_protocol_in_common_where_one_is_required(flavour: Flavour) -> None:
     tls = client_context(alpn=["h2"])
     tls.require_alpn = True
-    async with at_home(flavour, server_context(alpn=["http/1.1"])) as house:
+    async with recorded_server(flavour, server_context(alpn=["http/1.1"])) as served:
         with pytest.raises(SslError, match="no application protocol in common"):
-            await dial(flavour, house.port, tls)
-        assert (await house.guests.next()).lines == []  # its own handshake was fine
-        await is_well(flavour, house)
+            await dial(flavour, served.port, tls)
+        assert (await served.connections.next()).lines == []  # its own handshake was fine
+        await is_well(flavour, served)
 
 
 # --------------------------------------------------------------------------------------------- clients that are refused
@@ -159,15 +159,15 @@ async def test_T8_a_client_that_is_not_certified_is_refused_before_the_handler_s
     only(tls.ssl_context(Handshake.AS_CLIENT), version)
     strict = server_context(client_certs="required", ca_file=certificates.ca_file())
     began = time.monotonic()
-    async with at_home(flavour, strict) as house:
+    async with recorded_server(flavour, strict) as served:
         with pytest.raises(SslError, match=f"(?i)alert.({alert})"):
-            async with await dial(flavour, house.port, tls) as sock:  # TLS 1.3 tells a client afterwards
+            async with await dial(flavour, served.port, tls) as sock:  # TLS 1.3 tells a client afterwards
                 assert version is ssl.TLSVersion.TLSv1_3
                 await sock.send(b"let me in\n", timeout=PATIENCE)
                 await sock.recv_line(PATIENCE)
         assert time.monotonic() - began < LIMIT
         ours = certificates.client()
-        await is_well(flavour, house, client_context(cert_file=ours.cert, key_file=ours.key))
+        await is_well(flavour, served, client_context(cert_file=ours.cert, key_file=ours.key))
 
 
 @pytest.mark.parametrize("case", ["of a stranger", "expired"])
@@ -175,13 +175,13 @@ async def test_a_certificate_that_is_optional_is_verified_if_it_is_there(flavour
     make, alert = BAD_CLIENTS[case]
     assert make is not None
     tls = client_context(cert_file=make().cert, key_file=make().key)
-    async with at_home(
+    async with recorded_server(
         flavour, server_context(client_certs="optional", ca_file=certificates.ca_file())
-    ) as house:
+    ) as served:
         with pytest.raises(SslError, match=f"(?i)alert.({alert})"):
-            async with await dial(flavour, house.port, tls) as sock:
+            async with await dial(flavour, served.port, tls) as sock:
                 await sock.recv_line(PATIENCE)
-        await is_well(flavour, house)
+        await is_well(flavour, served)
 
 
 # ----------------------------------------------------------------------------------------------------------- files
@@ -197,13 +197,13 @@ async def test_a_file_that_goes_before_the_first_use_is_named(
     tls = SslContext(**files, client_certs="required")
     await asyncio.to_thread((tmp_path / which).unlink)
     with pytest.raises(FileNotFoundError, match=which):
-        async with serving(flavour, Guests(), tls):
+        async with serving(flavour, ConnectionRecorder(), tls):
             pass
 
 
 async def test_a_server_with_nothing_to_show_does_not_start(flavour: Flavour) -> None:
     with pytest.raises(SslError, match="a server needs a certificate"):
-        async with serving(flavour, Guests(), client_context()):
+        async with serving(flavour, ConnectionRecorder(), client_context()):
             pass
 
 
@@ -215,6 +215,6 @@ async def test_a_key_of_another_certificate_does_not_come_in_by_a_switch(
     tls = SslContext(cert_file=files[0], key_file=files[1])
     shutil.copy(certificates.elsewhere().cert, files[0])
     with pytest.raises(SslError, match=r"(?i)mismatch") as caught:
-        async with serving(flavour, Guests(), tls):
+        async with serving(flavour, ConnectionRecorder(), tls):
             pass
     assert files[0] in caught.value.__notes__[0]

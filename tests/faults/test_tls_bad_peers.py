@@ -1,4 +1,4 @@
-"""Peers that do not speak TLS as one should: both flavours end them in time, and go on with the others."""
+"""Peers that use TLS wrongly: both flavours end them in time, and go on with the others."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.faults.peers import Talk, dribble, listening, pass_on, records, relay
 from tests.scenarios.flavours import Face, Flavour, Sock
 from tests.scenarios.tls import only
 from tests.tls import both
-from tests.tls.both import PATIENCE, House, at_home, serving
+from tests.tls.both import PATIENCE, RecordedServer, recorded_server, serving
 from tests.tls.memory import client_context, server_context
 from wireline import Address, SocketTimeout
 from wireline.tls import Handshake, SslError, TruncatedError
@@ -50,21 +50,21 @@ NO_HELLO = {
 }
 
 
-async def is_well(flavour: Flavour, house: House) -> None:
+async def is_well(flavour: Flavour, served: RecordedServer) -> None:
     """A client that there is nothing wrong with is served at once, and the handler saw no other."""
     tls = client_context()
     began = time.monotonic()
-    async with await flavour.dial("localhost", house.port, tls=tls, timeout=PATIENCE) as sock:
+    async with await flavour.dial("localhost", served.port, tls=tls, timeout=PATIENCE) as sock:
         await sock.send(b"question\n", timeout=PATIENCE)
         assert await sock.recv_line(PATIENCE) == b"noitseuq"
     assert time.monotonic() - began < LIMIT
-    assert (await house.guests.next()).lines == [b"question"]
-    assert house.guests.seen.empty()
+    assert (await served.connections.next()).lines == [b"question"]
+    assert served.connections.seen.empty()
 
 
 @pytest.fixture
 def refusals(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
-    """What the server has logged about clients that it let go."""
+    """The server's log records about clients that it closed."""
     caplog.set_level(logging.INFO, "wireline")
 
     def logged() -> list[str]:
@@ -74,31 +74,33 @@ def refusals(caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
     return logged
 
 
-# ------------------------------------------------------------------------------------------------ at a server of ours
+# ------------------------------------------------------------------------------------------------ at a wireline server
 
 
 @pytest.mark.parametrize("case", NO_HELLO)
-async def test_what_is_no_hello_ends_the_connection(
+async def test_bytes_that_are_no_hello_end_the_connection(
     flavour: Flavour, case: str, refusals: Callable[[], list[str]]
 ) -> None:
     data, reason = NO_HELLO[case]
-    async with at_home(flavour) as house:
+    async with recorded_server(flavour) as served:
         began = time.monotonic()
-        answer = await throw(house.port, data)
+        answer = await throw(served.port, data)
         assert time.monotonic() - began < LIMIT
-        assert answer[:1] == (b"\x15" if data[1:2] == b"\x03" else b"")  # what looks like TLS gets an alert
+        assert answer[:1] == (
+            b"\x15" if data[1:2] == b"\x03" else b""
+        )  # bytes that look like TLS get an alert
         (refusal,) = refusals()
-        await is_well(flavour, house)
+        await is_well(flavour, served)
     assert re.search(f"(?i)no TLS handshake with .*127.0.0.1.* ({reason})", refusal), refusal
 
 
 async def test_a_flood_of_nonsense_is_cut_off(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
-    async with at_home(flavour) as house:
+    async with recorded_server(flavour) as served:
         began = time.monotonic()
-        with contextlib.suppress(ConnectionError):  # who does not listen gets a reset
-            await throw(house.port, b"\xff" * (32 << 20))
+        with contextlib.suppress(ConnectionError):  # a peer that does not read gets a reset
+            await throw(served.port, b"\xff" * (32 << 20))
         assert time.monotonic() - began < LIMIT
-        await is_well(flavour, house)
+        await is_well(flavour, served)
     assert len(refusals()) == 1
 
 
@@ -107,10 +109,10 @@ async def test_a_hello_may_be_cut_anywhere(flavour: Flavour, refusals: Callable[
     engine.handshake()
     hello = engine.take_output()
     places = [*range(8), *range(8, len(hello), 23), len(hello) - 1]
-    async with at_home(flavour) as house:
+    async with recorded_server(flavour) as served:
         for place in places:
-            assert await throw(house.port, hello[:place], half_close=True) == b""
-        await is_well(flavour, house)
+            assert await throw(served.port, hello[:place], half_close=True) == b""
+        await is_well(flavour, served)
     # Ten lines a second, and lines that count the others (P8).
     counted = [re.match(r"(\d+) more at .* were left out: no TLS handshake", line) for line in refusals()]
     written = [line for line, count in zip(refusals(), counted, strict=True) if count is None]
@@ -119,8 +121,8 @@ async def test_a_hello_may_be_cut_anywhere(flavour: Flavour, refusals: Callable[
 
 
 async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
-    """Through somebody who passes every byte on alone."""
-    async with at_home(flavour) as house, relay(house.port, dribble) as port:
+    """Through a proxy that forwards every byte on its own."""
+    async with recorded_server(flavour) as served, relay(served.port, dribble) as port:
         async with await flavour.dial(
             "127.0.0.1", port, tls=client_context(), hostname="localhost", timeout=PATIENCE
         ) as sock:
@@ -128,24 +130,24 @@ async def test_a_hello_may_come_byte_by_byte(flavour: Flavour) -> None:
             assert await sock.recv_line(PATIENCE) == b"noitseuq"
 
 
-async def test_S6_who_says_nothing_is_let_go_in_time_and_holds_up_nobody(
+async def test_S6_a_silent_peer_is_closed_in_time_and_holds_up_no_other(
     flavour: Flavour, refusals: Callable[[], list[str]]
 ) -> None:
-    async with at_home(flavour, handshake_timeout=1.0) as house:
+    async with recorded_server(flavour, handshake_timeout=1.0) as served:
         began = time.monotonic()
         async with asyncio.TaskGroup() as tasks:
-            silent = [tasks.create_task(throw(house.port, b"")) for _ in range(10)]
-            await is_well(flavour, house)
+            silent = [tasks.create_task(throw(served.port, b"")) for _ in range(10)]
+            await is_well(flavour, served)
         assert 1.0 <= time.monotonic() - began < LIMIT
     assert [task.result() for task in silent] == [b""] * 10
     assert len(refusals()) == 10
     assert all("handshake did not finish within 1 s" in refusal for refusal in refusals())
 
 
-async def test_who_drips_is_let_go_in_time(flavour: Flavour) -> None:
+async def test_a_peer_that_sends_byte_by_byte_is_closed_in_time(flavour: Flavour) -> None:
     """The time is for the whole handshake and does not begin anew with every byte."""
-    async with at_home(flavour, handshake_timeout=1.0) as house:
-        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    async with recorded_server(flavour, handshake_timeout=1.0) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
         began = time.monotonic()
         ended = asyncio.create_task(reader.read())
         with contextlib.suppress(OSError):
@@ -161,17 +163,17 @@ async def test_who_drips_is_let_go_in_time(flavour: Flavour) -> None:
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
-        await is_well(flavour, house)
+        await is_well(flavour, served)
 
 
-async def test_who_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
-    async with at_home(flavour) as house:
+async def test_a_peer_that_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], list[str]]) -> None:
+    async with recorded_server(flavour) as served:
         for data in (b"", b"\x16\x03\x01"):
-            with socket.create_connection(("127.0.0.1", house.port)) as peer:
+            with socket.create_connection(("127.0.0.1", served.port)) as peer:
                 peer.sendall(data)
                 peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        await is_well(flavour, house)
-        await house.server.stop(drain=PATIENCE)
+        await is_well(flavour, served)
+        await served.server.stop(drain=PATIENCE)
     assert len(refusals()) == 2
 
 
@@ -180,7 +182,7 @@ async def test_who_resets_does_no_harm(flavour: Flavour, refusals: Callable[[], 
     [(HTTP, SslError, PATIENCE), (b"", SocketTimeout, 0.3)],
     ids=["http", "silence"],
 )
-async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
+async def test_accept_reports_a_peer_that_is_no_client_and_accepts_the_next(
     flavour: Flavour, data: bytes, error: type[OSError], timeout: float
 ) -> None:
     """A listener that is wrapped, without a server around it."""
@@ -193,7 +195,7 @@ async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
         bad = asyncio.create_task(throw(port, data))
         with pytest.raises(error):
             await listener.accept(timeout=timeout)
-        assert await bad == b""  # to those who speak HTTP, OpenSSL does not send an alert
+        assert await bad == b""  # OpenSSL does not send an alert to a peer that uses HTTP
         dialling = asyncio.create_task(
             flavour.dial("localhost", port, tls=client_context(), timeout=PATIENCE)
         )
@@ -202,7 +204,7 @@ async def test_accept_reports_who_is_no_client_and_goes_on_with_the_next(
             assert await sock.recv_line(PATIENCE) == b"welcome"
 
 
-# ------------------------------------------------------------------------------------------------ to a client of ours
+# ------------------------------------------------------------------------------------------------ to a wireline client
 
 
 def saying(data: bytes) -> Talk:

@@ -1,4 +1,4 @@
-"""TLS peers that say goodbye and are gone, while we still send: what the next read says, in both flavours."""
+"""TLS peers that end the connection while we still send: the result of the next read, in both flavours."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Leaver:
 
     def say_goodbye(self) -> None:
         self._sock.settimeout(0)
-        with contextlib.suppress(ssl.SSLError, BlockingIOError):  # ours is not awaited
+        with contextlib.suppress(ssl.SSLError, BlockingIOError):  # our own close_notify is not awaited
             self._sock.unwrap()
 
     def reset(self) -> None:
@@ -45,7 +45,7 @@ class Leaver:
 
 @contextlib.asynccontextmanager
 async def left_by(flavour: Flavour, version: str) -> AsyncIterator[tuple[Sock, Leaver]]:
-    """A client of ours, and the server that it talks to."""
+    """A wireline client, and the server that it is connected to."""
     leaf = certificates.server()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(leaf.cert, leaf.key)
@@ -68,7 +68,7 @@ async def left_by(flavour: Flavour, version: str) -> AsyncIterator[tuple[Sock, L
 
 
 async def sends_find_the_reset(sock: Sock) -> None:
-    """Send until the system has told of the reset: it does so once, to a send or to a read."""
+    """Send until the system has reported the reset: it does so once, to a send or to a read."""
     for _ in range(500):
         await sock.send(b"more")
         if (sock._sock if isinstance(sock, Face) else sock)._io.core.pending_reset is not None:
@@ -79,24 +79,24 @@ async def sends_find_the_reset(sock: Sock) -> None:
 
 @pytest.mark.parametrize("flags", [SocketFlag.SAFE_DISCONN, SocketFlag(0)], ids=["safe", "unsafe"])
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_FA4_goodbye_then_a_reset_that_a_send_finds_is_a_clean_end(
+async def test_FA4_close_notify_then_a_reset_that_a_send_finds_is_a_clean_end(
     flavour: Flavour, version: str, flags: SocketFlag
 ) -> None:
     """FA4: the read ended in a RecursionError, and in the async flavour it was never woken."""
     async with left_by(flavour, version) as (sock, peer):
         await sock.send(b"hello")
         peer.say_goodbye()
-        await asyncio.sleep(0.05)  # so that the goodbye is in our kernel before the reset
+        await asyncio.sleep(0.05)  # so that close_notify is in our kernel before the reset
         peer.reset()
         await sends_find_the_reset(sock)
         try:
             assert await sock.recv_some(timeout=PATIENCE, flags=flags) == b""
         except TruncatedError:
-            pass  # the system throws received bytes away at a reset, the goodbye with them; then it was a cut
+            pass  # the system drops received bytes at a reset, and close_notify with them; then it was a cut
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-async def test_FA4_a_reset_that_a_send_finds_is_a_truncation_without_a_goodbye(
+async def test_FA4_a_reset_that_a_send_finds_is_a_truncation_without_close_notify(
     flavour: Flavour, version: str
 ) -> None:
     """FA4: the same without close_notify, where no read may call it an end."""
@@ -110,7 +110,7 @@ async def test_FA4_a_reset_that_a_send_finds_is_a_truncation_without_a_goodbye(
 
 
 async def test_FA4_a_waiting_reader_is_woken(flavour: Flavour) -> None:
-    """FA4: a task that was waiting when goodbye and reset came slept for ever."""
+    """FA4: a task that was waiting when close_notify and reset arrived slept forever."""
     async with left_by(flavour, "TLSv1.3") as (sock, peer):
         await sock.send(b"hello")
         reading = asyncio.ensure_future(sock.recv_some())
@@ -129,7 +129,7 @@ LINES = [b"line %d" % number for number in range(20)]
 
 
 def write_and_close(port: int, context: ssl.SSLContext, *, polite: bool) -> None:
-    """What many clients do: they write, read nothing, and are gone."""
+    """The behaviour of many clients: they write, read nothing, and are gone."""
     with socket.create_connection(("127.0.0.1", port), PATIENCE) as bare:
         with context.wrap_socket(bare, server_hostname="localhost") as sock:
             for line in LINES:  # the system may hold a small one back, and a reset throws it away
@@ -141,7 +141,7 @@ def write_and_close(port: int, context: ssl.SSLContext, *, polite: bool) -> None
 
 
 async def lines_of_clients(flavour: Flavour, count: int, *, polite: bool) -> list[list[bytes]]:
-    """What a server of ours has read of each."""
+    """The data that a wireline server has read from each."""
     seen: list[list[bytes]] = []
     left = asyncio.Event()
 
@@ -174,7 +174,7 @@ async def test_FB9_clients_that_write_and_close_lose_nothing(
 
 
 async def test_FB9_the_tickets_go_out_with_the_first_write_and_are_good(flavour: Flavour) -> None:
-    """FB9: what is held back is not lost: such clients resume."""
+    """FB9: tickets that are held back are not lost: such clients resume."""
 
     async def handler(client: Sock, _: Address) -> None:
         async for _line in client.lines(timeout=PATIENCE):
@@ -209,7 +209,7 @@ async def test_FB9_the_tickets_go_out_with_the_first_write_and_are_good(flavour:
 async def test_FB15_a_certificate_of_4500_names_is_no_matter_of_the_reader(
     flavour: Flavour, version: str
 ) -> None:
-    """FB15: a ValueError came out of the first read, its data was lost, and a waiting task was never woken."""
+    """FB15: the first read raised a ValueError, its data was lost, and a waiting task was never woken."""
     leaf = certificates.crowded()
 
     async def handler(client: Sock, _: Address) -> None:

@@ -43,7 +43,7 @@ def make_stale(path: Path, sock_type: int = SOCK_STREAM) -> Path:
 
 
 def run(program: str, *args: object) -> str:
-    """Run a program in a process of its own, and return what it has printed."""
+    """Run a program in a process of its own, and return its output."""
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), *map(str, args)],
         capture_output=True,
@@ -112,7 +112,7 @@ def test_FA20_asking_leaves_nothing_in_the_queue_of_a_listener(kind: Any, path: 
 @kinds
 @types
 def test_FA20_a_stale_file_is_replaced(kind: Any, sock_type: int, path: Path) -> None:
-    """FA20: what is stale still is replaced, of either type, and by either."""
+    """FA20: a file that is still stale is replaced, of either type, and by either."""
     for stale in (SOCK_STREAM, SOCK_DGRAM):
         make_stale(path, stale)
         sock = kind(AF_UNIX, sock_type)
@@ -179,7 +179,7 @@ def test_FA20_a_file_that_goes_away_meanwhile_is_no_obstacle(
 def test_FA20_of_two_in_the_same_moment_one_succeeds(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA20: a second server came between the look and the removal, had its living file removed, and both succeeded."""
+    """FA20: a second server bound between the look and the removal, had its living file removed, and both succeeded."""
     monkeypatch.setattr(unix_file, "_LOCK_TIMEOUT", 0.0, raising=False)
     make_stale(path)
     unlink = os.unlink
@@ -306,7 +306,7 @@ def test_FA20_a_lock_of_a_process_that_was_killed_blocks_no_bind(
 def test_FA20_a_lock_that_is_never_let_go_is_an_error_in_time(
     kind: Any, path: Path, holder: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA20: a program that locks the directory for ever does not hang the server, and its error gives the reason."""
+    """FA20: a program that locks the directory forever does not hang the server, and its error gives the reason."""
     monkeypatch.setattr(unix_file, "_LOCK_TIMEOUT", 0.1)
     make_stale(path)
     sock = kind(AF_UNIX)
@@ -337,7 +337,7 @@ def test_FA20_a_directory_that_may_not_be_read_is_an_error(
 def test_FA20_the_lock_is_let_go_although_a_child_has_the_descriptor(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA20: a child that is forked in the midst of a takeover does not keep the directory locked."""
+    """FA20: a child that is forked during a takeover does not keep the directory locked."""
     is_stale = unix_file._is_stale
     duplicates: list[int] = []
 
@@ -348,7 +348,7 @@ def test_FA20_the_lock_is_let_go_although_a_child_has_the_descriptor(
             except FileNotFoundError:  # the one that listed the directory
                 continue
             if target == str(path.parent):
-                duplicates.append(os.dup(int(name)))  # what a fork does, and no process more
+                duplicates.append(os.dup(int(name)))  # as a fork does, but without another process
         return is_stale(where)
 
     if not os.path.isdir("/proc/self/fd"):
@@ -364,12 +364,12 @@ def test_FA20_the_lock_is_let_go_although_a_child_has_the_descriptor(
         os.close(descriptor)
 
 
-# What close removes.
+# The files that close removes.
 
 
 @kinds
 def test_FA20_close_removes_only_the_file_that_this_socket_made(kind: Any, path: Path) -> None:
-    """FA20: by lstat: a link that has come in the place of our file was removed, for it led to our file."""
+    """FA20: by lstat: a link that has replaced our file was removed, for it led to our file."""
     sock = kind(AF_UNIX)
     sock.bind_unix(path)
     path.rename(path.with_name("moved"))
@@ -392,7 +392,7 @@ def test_FA20_close_leaves_a_file_that_another_has_made_since(kind: Any, path: P
 
 
 @kinds
-def test_FA20_close_removes_the_file_in_whatever_directory_the_process_is(
+def test_FA20_close_removes_the_file_after_a_change_of_directory(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """FA20: a server that went to "/" after it had bound to a relative path left its file behind."""
@@ -409,7 +409,7 @@ def test_FA20_close_removes_the_file_in_whatever_directory_the_process_is(
 def test_FA20_a_socket_that_is_closed_while_it_binds_leaves_no_file(
     kind: Any, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA20: close came from another thread after the bind had made the file, and did not know of it."""
+    """FA20: another thread called close after the bind had made the file, and close did not know of the file."""
     sock = kind(AF_UNIX)
     lstat = os.lstat
 
@@ -439,7 +439,7 @@ def test_FA20_a_connect_that_failed_keeps_the_path(path: Path) -> None:
     assert not path.exists()
 
 
-# P3: who removes it.
+# P3: the process that removes it.
 
 
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -482,7 +482,7 @@ def test_P3_a_starter_that_ends_leaves_the_file(kind: str, path: Path) -> None:
 @pytest.mark.parametrize("kind", ["net.Socket", "asyncnet.AsyncSocket"])
 @pytest.mark.parametrize("way", ["listener.close()", "del listener"])
 def test_P3_a_child_leaves_the_file(kind: str, way: str, path: Path) -> None:
-    """P3, FA5: a worker that was recycled closed what it had inherited, and with it the path of its parent."""
+    """P3, FA5: a worker that was recycled closed its inherited sockets, and removed the path of its parent."""
     program = f"""
         import os, socket, sys
         from wireline import AF_UNIX, asyncnet, net

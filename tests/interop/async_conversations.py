@@ -1,6 +1,6 @@
 """The conversations of ``conversations.py``, with an ``AsyncSocket`` at our end.
 
-The programs are the same, and talking to them blocks, so what waits for one runs in a thread beside the loop.
+The programs are the same, and talking to them blocks, so calls that wait for one run in a thread beside the loop.
 """
 
 from __future__ import annotations

@@ -13,6 +13,6 @@ uvloop.Loop().close()
 
 @pytest.fixture(params=["asyncio", "uvloop", "portable"])
 def anyio_backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> object:
-    """Tell anyio's plugin what loop to run a test on. "portable" is asyncio's, used as if it had no ``add_reader``."""
+    """The event loop for anyio's plugin. "portable" is asyncio's, used as if it had no ``add_reader``."""
     monkeypatch.setattr(_asyncio, "FORCE_PORTABLE", request.param == "portable")
     return "asyncio", {"use_uvloop": request.param == "uvloop"}

@@ -1,4 +1,4 @@
-"""What a test says to a program through its standard streams, with a socket of ours at the other end."""
+"""Conversations with a program through its standard streams, with a wireline socket at the other end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from wireline import Address
 from wireline.net import Socket
 
 THEIRS = bytes(range(256)) * 1024
-"""What the program sends: 256 KiB, more than one buffer of anybody."""
+"""The data of the program: 256 KiB, more than any buffer on the way."""
 OURS = THEIRS[::-1] + b"the end"
 
 

@@ -14,7 +14,7 @@ from wireline.tls import Handshake, SslContext
 
 @asynccontextmanager
 async def mail_server(flavour: Flavour, tls: SslContext, inside: list[bytes]) -> AsyncIterator[int]:
-    """Run it; yield its port, and add to ``inside`` what is said when the connection is protected."""
+    """Run it; yield its port, and add to ``inside`` the lines that are sent over TLS."""
 
     async def handler(client: Sock, _: Address) -> None:
         await client.send(b"220 localhost ready\r\n")

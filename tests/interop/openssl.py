@@ -1,4 +1,4 @@
-"""What the tests with the ``openssl`` program at the other end have in common."""
+"""Helpers of the tests with the ``openssl`` program at the other end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ VERSIONS = {"TLSv1.2": "-tls1_2", "TLSv1.3": "-tls1_3"}
 """Our name of a version, and the program's option for it."""
 
 KEY_UPDATE = rb"TLS 1.3, Handshake .*KeyUpdate\n"
-"""What the program says with ``-msg``, after an arrow."""
+"""The messages that the program prints with ``-msg``, after an arrow."""
 
 
 @pytest.fixture(params=VERSIONS)
@@ -21,5 +21,5 @@ def version(request: pytest.FixtureRequest) -> str:
 
 
 def read(*names: str) -> list[str]:
-    """What is in these files."""
+    """The content of these files."""
     return [pathlib.Path(name).read_text() for name in names]

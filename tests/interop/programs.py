@@ -1,4 +1,4 @@
-"""A program of somebody else's at the other end: started, talked to, and ended by its own id."""
+"""A real program at the other end: started, talked to, and ended by its own id."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Program:
                 self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
-                with contextlib.suppress(BrokenPipeError):  # what the test wrote last was never read
+                with contextlib.suppress(BrokenPipeError):  # the last input of the test was never read
                     pipe.close()
 
     def type(self, data: bytes) -> None:
@@ -66,7 +66,7 @@ class Program:
 
 
 class ProgramEnded(Exception):
-    """It ended, or hangs, instead of saying what was waited for."""
+    """It ended, or hangs, and did not print the expected text."""
 
 
 def _read_some(stream: IO[bytes], deadline: float) -> bytes:
@@ -82,7 +82,7 @@ def on_a_free_port(
 
     Args:
         start: starts it on a port.
-        ready: what it says when it listens.
+        ready: the text that it prints when it listens.
         on_stdout: it says that on standard output.
     """
     for _ in range(5):
@@ -90,7 +90,7 @@ def on_a_free_port(
         with start(port) as program:
             try:
                 program.says(ready, on_stdout=on_stdout)
-            except ProgramEnded as error:  # somebody else took the port in between
+            except ProgramEnded as error:  # another process took the port in between
                 reason = error
                 continue
             yield program, port

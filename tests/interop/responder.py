@@ -13,7 +13,7 @@ PAGES = {
     "/large": bytes(range(256)) * 4096,
     "/empty": b"",
 }
-"""What there is: from nothing to 1 MiB; ``/page`` is several KB."""
+"""The pages: from nothing to 1 MiB; ``/page`` is several KB."""
 
 
 def respond(client: Socket, _: Address) -> None:

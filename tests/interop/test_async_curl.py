@@ -112,12 +112,12 @@ async def test_head_has_the_size_and_no_body(server: Server) -> None:
     assert head == b"HTTP/1.0 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PAGES["/page"])
 
 
-async def test_what_is_not_there_is_404(server: Server) -> None:
+async def test_a_missing_page_is_404(server: Server) -> None:
     assert await get("--write-out", "%{http_code}", base(server) + "/nowhere") == b"no such page\r\n404"
     await get("--fail", base(server) + "/nowhere", code=22)
 
 
-async def test_a_posted_body_comes_back(server: Server, tmp_path: pathlib.Path) -> None:
+async def test_a_posted_body_is_returned(server: Server, tmp_path: pathlib.Path) -> None:
     sent = tmp_path / "sent"
     sent.write_bytes(PAGES["/large"])
     # Without `Expect:` curl would wait a second for a "100 Continue" that HTTP/1.0 does not have.

@@ -132,7 +132,7 @@ async def test_all_of_them_in_one_program() -> None:
                 await over.acquire()
 
 
-async def test_datagrams_of_asyncio_and_ours() -> None:
+async def test_datagrams_of_asyncio_and_of_wireline() -> None:
     class Reverse(asyncio.DatagramProtocol):
         def connection_made(self, transport: asyncio.DatagramTransport) -> None:
             self.transport = transport

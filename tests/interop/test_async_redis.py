@@ -1,4 +1,4 @@
-"""A real redis-server and an ``AsyncSocket``: pipelines, many connections, and messages that nobody asked for."""
+"""A real redis-server and an ``AsyncSocket``: pipelines, many connections, and messages without a request."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ async def test_fifty_connections_at_once(redis: tuple[Address, str]) -> None:
 
 
 async def test_R5_a_cancelled_read_loses_no_message(redis: tuple[Address, str]) -> None:
-    """A subscriber gives up again and again while messages come, and gets every one of them."""
+    """A subscriber gives up again and again while messages arrive, and gets every one of them."""
     async with connected(redis) as publisher, connected(redis) as subscriber:
         await subscriber.send(command(b"SUBSCRIBE", b"news"))
         assert await read_reply(subscriber) == [b"subscribe", b"news", 1]
@@ -109,7 +109,7 @@ async def test_R5_a_cancelled_read_loses_no_message(redis: tuple[Address, str]) 
             reading = asyncio.create_task(subscriber.recv_until(message + b"\r\n", timeout=PATIENCE))
             await asyncio.sleep(0)  # now it waits
             await publisher.send(command(b"PUBLISH", b"news", message))
-            if number % 2:  # half of the messages have come, or are on their way
+            if number % 2:  # half of the messages have arrived, or are on their way
                 assert await read_reply(publisher) == 1
             reading.cancel()
             try:

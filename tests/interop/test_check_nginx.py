@@ -67,4 +67,4 @@ def test_one_that_speaks_no_tls_is_exit_code_5(start: Start, tmp_path: pathlib.P
     with nginx(tmp_path) as port:
         code, _, err = start(*CHECK, f"tls://localhost:{port}").finish()
     assert code == 5
-    assert "does not speak TLS on this port: check the port, or connect without TLS" in err
+    assert "does not use TLS on this port: check the port, or connect without TLS" in err

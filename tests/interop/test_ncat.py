@@ -1,6 +1,6 @@
 """ncat at the other end: TCP, UDP and Unix sockets, as the one that connects and as the one that listens.
 
-A listening ncat drops what it has not sent yet when its peer half-closes (seen with 7.93, whatever the peer is).
+A listening ncat drops what it has not sent yet when its peer half-closes (seen with 7.93 and any peer).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The ``openssl`` program at the other end: keys instead of certificates, and sessions that are taken up again.
 
-What is tested lies below ``SslContext``: plain ``ssl`` contexts with what ``_psk`` and ``_openssl`` do to them.
+These tests are below ``SslContext``: plain ``ssl`` contexts, changed by ``_psk`` and ``_openssl``.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BRIDGE_ONLY = pytest.mark.parametrize("way", ["bridge"] if HAS_BRIDGE else [], i
 
 @pytest.fixture(params=WAYS, autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Through OpenSSL, or with what ``ssl`` has."""
+    """Through libssl, or with the callbacks of ``ssl``."""
     if request.param == "bridge":
         monkeypatch.delenv("WIRELINE_NO_BRIDGE", raising=False)
     else:
@@ -209,8 +209,8 @@ def test_trap_A_s_server_with_a_certificate_and_no_key_has_not_used_one() -> Non
 
 
 @pytest.mark.parametrize("key", [b"\x00\xff", KEYS["alice"]], ids=["wrong", "right"])
-def test_trap_B_s_client_whose_key_is_dropped_is_nobody(listener: socket.socket, key: bytes) -> None:
-    # The client chooses: with a suite that its key does not fit nobody ever looks at the key.
+def test_trap_B_s_client_whose_key_is_dropped_has_no_identity(listener: socket.socket, key: bytes) -> None:
+    # The client chooses: with a suite that its key does not fit, the key is never used.
     suite = ["-ciphersuites", "TLS_AES_256_GCM_SHA384"]
     with s_client(listener, "-tls1_3", *suite, *as_option(key, "alice")) as program:
         wire = accept(listener, psk_server(certificate=True)).handshake()
@@ -248,8 +248,8 @@ def test_trap_B_s_client_with_the_right_key_uses_it_with_a_server_with_a_certifi
 def test_traps_E_and_F_s_client_gets_no_session_that_outlives_its_key(
     listener: socket.socket, version: ssl.TLSVersion, tmp_path: pathlib.Path, way: str
 ) -> None:
-    server, path = psk_server(version, lambda identity: b"one for everybody"), str(tmp_path / "session")
-    options = [*FLAGS[version], *as_option(b"one for everybody", "alice")]
+    server, path = psk_server(version, lambda identity: b"one for all clients"), str(tmp_path / "session")
+    options = [*FLAGS[version], *as_option(b"one for all clients", "alice")]
     got_one = take_session(listener, server, path, *options)
     assert version == TLS1_2 or not got_one
     if got_one:

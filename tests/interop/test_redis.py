@@ -80,7 +80,7 @@ def value_of(number: int) -> bytes:
 
 
 def pipeline(count: int) -> tuple[list[bytes], list[Reply]]:
-    """Commands, and what redis answers to each."""
+    """Commands, and redis' answer to each."""
     commands: list[bytes] = []
     replies: list[Reply] = []
     for number in range(count // 4):

@@ -39,7 +39,7 @@ CA = ["--ca-file", certificates.ca_file()]
 
 
 def ends_well(relay: Command, *, errors: str | None = "") -> None:
-    """Ctrl-C, and then nothing is wrong, and only ``errors`` was said; None for whatever there may be."""
+    """Ctrl-C, and then nothing is wrong, and only ``errors`` was printed; None for any errors."""
     relay.send_signal(signal.SIGINT)
     code, out, err = relay.end()
     # Connections that are just ending may be waited for.
@@ -57,7 +57,7 @@ def test_redis_answers_pipelines_of_many_clients(start: Start, redis: tuple[Addr
     relay = start("relay", *words)
     port = relay.port()
     commands, replies = pipeline(200)
-    # Only what does not depend on the other clients.
+    # Only the output that does not depend on the other clients.
     asked = [index for index, command in enumerate(commands) if b"counter" not in command]
 
     def talk(context: SslContext | None) -> list[object]:
@@ -101,7 +101,7 @@ def test_curl_in_clear_and_nginx_with_tls(start: Start, tmp_path: pathlib.Path) 
     with nginx(tmp_path, certificates.chained()) as port:
         relay = start("relay", *CA, ANY, f"tls://localhost:{port}")
         every_page(f"http://127.0.0.1:{relay.port()}")
-        # nginx does not say goodbye on a connection that it would have kept, and that is told.
+        # nginx does not send close_notify on a connection that it would have kept, and the relay reports that.
         ends_well(relay, errors=None)
 
 
@@ -121,7 +121,7 @@ def test_tls_in_front_of_a_plain_http_server(start: Start, highest: str) -> None
         ends_well(relay)
 
 
-def test_curl_trusts_what_self_signed_prints(start: Start, tmp_path: pathlib.Path) -> None:
+def test_curl_trusts_the_certificate_that_self_signed_prints(start: Start, tmp_path: pathlib.Path) -> None:
     with running(http.server.ThreadingHTTPServer(("127.0.0.1", 0), Pages)) as port:
         relay = start("relay", "--self-signed", "tls://localhost:0", f"127.0.0.1:{port}")
         base = f"https://localhost:{relay.port()}"
@@ -161,7 +161,7 @@ def test_in_front_of_s_server_with_another_key(start: Start, version: str, tmp_p
     wrong = psk_file(tmp_path, f"me:{KEY[::-1]}")
     with s_server("-nocert", "-psk", KEY, "-psk_identity", "me", version) as (_, target):
         relay = start("relay", "--psk-file", wrong, ANY, target)
-        # It may come so soon that `connect` is told of it.
+        # It may arrive so early that `connect` reports it.
         with pytest.raises(ConnectionResetError), connect(relay.port()) as client:
             client.recv(1)
         words = "it has another identity or another key: compare the line in the key file on both sides"

@@ -76,7 +76,7 @@ async def test_curl_gets_twenty_pages_at_once(responder: Server, tmp_path: pathl
     assert bodies(tmp_path) == [PAGES["/large"]] * 20
 
 
-async def test_curl_refuses_us_when_it_trusts_somebody_else(responder: Server) -> None:
+async def test_curl_refuses_us_when_it_trusts_another_ca(responder: Server) -> None:
     where = f"https://localhost:{responder.local_addr.port}/small"
     await curl(where, code=60, ca_file=certificates.other_ca_file())  # CURLE_PEER_FAILED_VERIFICATION
     assert await curl(where) == PAGES["/small"]
@@ -97,7 +97,7 @@ async def test_curl_shows_its_certificate_and_resumes(flavour: Flavour, version:
         assert await curl(*words, where, where) == PAGES["/small"] * 2
         await curl(
             *words[:2], where, code=56 if version == "TLSv1.3" else 35
-        )  # in TLS 1.3 it is told afterwards
+        )  # in TLS 1.3 the refusal arrives afterwards
     assert [info.resumed for info, _ in seen] == [False, True]
     assert {info.version for info, _ in seen} == {version}
     assert all(count for _, count in seen)
@@ -141,7 +141,7 @@ http {{
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """nginx with the responder's pages as files: a server for everybody, and one for those with a certificate."""
+    """nginx with the responder's pages as files: a server for all clients, and one for those with a certificate."""
     # On Debian it is where only root looks.
     program = shutil.which("nginx", path="/usr/sbin") or require_tool("nginx", "nginx")
     where = tmp_path_factory.mktemp("nginx")
@@ -201,7 +201,7 @@ async def test_we_resume_our_session_with_nginx(nginx: int, flavour: Flavour) ->
             assert len(sock.get_peer_certificates()) == 2
 
 
-async def test_nginx_goes_by_the_name_and_asks_for_our_certificate(nginx: int, flavour: Flavour) -> None:
+async def test_nginx_chooses_by_name_and_asks_for_our_certificate(nginx: int, flavour: Flavour) -> None:
     leaf = certificates.client()
     host = "elsewhere.test"
     tls = client_context(cert_file=leaf.cert, key_file=leaf.key)

@@ -14,7 +14,7 @@ from tests.interop.openssl import KEY_UPDATE, VERSIONS, read
 from tests.interop.programs import PATIENCE, Program
 from tests.scenarios.flavours import Flavour, Sock
 from tests.tls import both, certificates
-from tests.tls.both import at_home, needs_the_bridge
+from tests.tls.both import needs_the_bridge, recorded_server
 from tests.tls.memory import server_context
 from tests.tools import require_tool
 from wireline import Address
@@ -33,42 +33,46 @@ def s_client(port: int, *words: str, name: str = "localhost") -> Program:
 
 
 async def ask(program: Program, question: bytes) -> None:
-    """Say a line to one of ours through the program, which shows that it comes back backwards."""
+    """Send a line to a wireline server through the program, and check the reversed reply."""
     program.type(question + b"\n")
     await says(program, question[::-1], on_stdout=True)
 
 
 async def leave(program: Program) -> bytes:
-    """Let it end the connection as one should; return what it said last."""
+    """Let it end the connection cleanly; return its last output."""
     return await asyncio.to_thread(program.finish, b"Q\n")
 
 
 async def test_s_client_verifies_our_server_and_talks_to_it(flavour: Flavour, version: str) -> None:
-    async with at_home(flavour, server_context()) as house:
-        with s_client(house.port, "-brief", VERSIONS[version]) as program:
+    async with recorded_server(flavour, server_context()) as served:
+        with s_client(served.port, "-brief", VERSIONS[version]) as program:
             said = await says(program, rb"Protocol version: (\S+)\n(?s:.*)Verification: (\w+)")
             assert said.groups() == (version.encode(), b"OK")
             for number in range(5):
                 await ask(program, b"question %d" % number)
             await leave(program)
-        guest = await house.guests.next()
-    assert guest.error is None
-    assert len(guest.lines) == 5
-    assert (guest.info.version, guest.info.server_name, guest.info.resumed) == (version, "localhost", False)
-    assert guest.certificates == []
+        connection = await served.connections.next()
+    assert connection.error is None
+    assert len(connection.lines) == 5
+    assert (connection.info.version, connection.info.server_name, connection.info.resumed) == (
+        version,
+        "localhost",
+        False,
+    )
+    assert connection.certificates == []
 
 
 async def test_T8_s_client_shows_its_certificate(flavour: Flavour, version: str) -> None:
     tls = server_context(client_certs="required", ca_file=certificates.ca_file())
     ours = certificates.client()
-    async with at_home(flavour, tls) as house:
+    async with recorded_server(flavour, tls) as served:
         with s_client(
-            house.port, "-brief", VERSIONS[version], "-cert", ours.cert, "-key", ours.key
+            served.port, "-brief", VERSIONS[version], "-cert", ours.cert, "-key", ours.key
         ) as program:
             await ask(program, b"it is me")
             await leave(program)
-        guest = await house.guests.next()
-    chain = [each.to_pem() for each in guest.certificates]
+        connection = await served.connections.next()
+    chain = [each.to_pem() for each in connection.certificates]
     assert chain == read(ours.cert, certificates.ca_file())
 
 
@@ -83,45 +87,48 @@ async def test_T8_s_client_is_refused_before_the_handler_sees_a_byte(
         "none": rb"alert (certificate required|handshake failure)",
         "of a stranger": rb"alert unknown ca",
     }
-    async with at_home(flavour, tls) as house:
-        with s_client(house.port, "-brief", VERSIONS[version], *shown) as program:
+    async with recorded_server(flavour, tls) as served:
+        with s_client(served.port, "-brief", VERSIONS[version], *shown) as program:
             program.type(b"let me in\n")
             assert await says(program, alerts[certificate])
-        assert house.guests.seen.empty()
+        assert served.connections.seen.empty()
 
 
 async def test_s_client_agrees_on_a_protocol(flavour: Flavour, version: str) -> None:
-    async with at_home(flavour, server_context(alpn=["http/1.1", "h2"])) as house:
-        with s_client(house.port, VERSIONS[version], "-alpn", "h2,http/1.1") as program:
+    async with recorded_server(flavour, server_context(alpn=["http/1.1", "h2"])) as served:
+        with s_client(served.port, VERSIONS[version], "-alpn", "h2,http/1.1") as program:
             await says(program, rb"ALPN protocol: http/1.1\n", on_stdout=True)
             await leave(program)
-        assert (await house.guests.next()).info.alpn == "http/1.1"
+        assert (await served.connections.next()).info.alpn == "http/1.1"
 
 
 async def test_s_client_without_a_protocol_in_common(flavour: Flavour) -> None:
     picky = server_context(alpn=["h2"])
     picky.require_alpn = True
-    async with at_home(flavour, server_context(alpn=["h2"])) as house, at_home(flavour, picky) as strict:
-        with s_client(house.port, "-alpn", "spdy/1") as program:
+    async with (
+        recorded_server(flavour, server_context(alpn=["h2"])) as served,
+        recorded_server(flavour, picky) as strict,
+    ):
+        with s_client(served.port, "-alpn", "spdy/1") as program:
             await says(program, rb"No ALPN negotiated\n", on_stdout=True)
             await leave(program)
-        assert (await house.guests.next()).info.alpn is None
+        assert (await served.connections.next()).info.alpn is None
         with s_client(strict.port, "-alpn", "spdy/1") as program:
             program.type(b"let me in\n")
             await says(program, rb"alert|unexpected eof|DONE|errno")
-        assert strict.guests.seen.empty()
+        assert strict.connections.seen.empty()
 
 
 async def test_s_client_gets_the_certificate_of_the_name_it_asks_for(flavour: Flavour, version: str) -> None:
     leaf = certificates.elsewhere()
     elsewhere = SslContext(cert_file=leaf.cert, key_file=leaf.key)
     tls = server_context(server_name_callback={"elsewhere.test": elsewhere}.get)
-    async with at_home(flavour, tls) as house:
+    async with recorded_server(flavour, tls) as served:
         for name in ("elsewhere.test", "localhost"):
-            with s_client(house.port, "-brief", VERSIONS[version], name=name) as program:
+            with s_client(served.port, "-brief", VERSIONS[version], name=name) as program:
                 await says(program, rb"Verification: OK\nVerified peername: %s\n" % name.encode())
                 await leave(program)
-            assert (await house.guests.next()).info.server_name == name
+            assert (await served.connections.next()).info.server_name == name
 
 
 @pytest.mark.parametrize("client_certs", ["ignore", "required"])
@@ -135,20 +142,20 @@ async def test_T10_s_client_resumes_its_session(
         tls.session_id_context = session_id_context
     ours = certificates.client()
     words = [VERSIONS[version], "-cert", ours.cert, "-key", ours.key]
-    async with at_home(flavour, tls) as house:
+    async with recorded_server(flavour, tls) as served:
         for option, verdict in (("-sess_out", rb"New"), ("-sess_in", rb"Reused")):
-            with s_client(house.port, *words, option, str(tmp_path / "session")) as program:
+            with s_client(served.port, *words, option, str(tmp_path / "session")) as program:
                 await says(program, rb"\n%s, %s, " % (verdict, version.encode()), on_stdout=True)
                 await ask(program, b"question")
                 await leave(program)
-            guest = await house.guests.next()
-            assert guest.info.resumed is (option == "-sess_in")
-            assert bool(guest.certificates) is (client_certs == "required")
+            connection = await served.connections.next()
+            assert connection.info.resumed is (option == "-sess_in")
+            assert bool(connection.certificates) is (client_certs == "required")
 
 
 async def test_s_client_updates_its_keys(flavour: Flavour) -> None:
-    async with at_home(flavour) as house:
-        with s_client(house.port, "-brief", "-msg", VERSIONS["TLSv1.3"]) as program:
+    async with recorded_server(flavour) as served:
+        with s_client(served.port, "-brief", "-msg", VERSIONS["TLSv1.3"]) as program:
             for command, answer in (
                 (b"k", b""),
                 (b"K", b"<<< " + KEY_UPDATE),
@@ -162,22 +169,22 @@ async def test_s_client_updates_its_keys(flavour: Flavour) -> None:
                 program.type(b"question\n")
                 await says(program, answer + b"(?s:.*)noitseuq", on_stdout=True)
             await leave(program)
-        guest = await house.guests.next()
-    assert guest.error is None
-    assert guest.lines == [b"question"] * 4
+        connection = await served.connections.next()
+    assert connection.error is None
+    assert connection.lines == [b"question"] * 4
 
 
 async def test_T3_s_client_that_is_killed_leaves_a_truncated_stream(flavour: Flavour, version: str) -> None:
-    async with at_home(flavour) as house:
-        with s_client(house.port, "-brief", VERSIONS[version]) as program:
+    async with recorded_server(flavour) as served:
+        with s_client(served.port, "-brief", VERSIONS[version]) as program:
             await ask(program, b"question")
             program.process.kill()
-            guest = await house.guests.next()
-    assert isinstance(guest.error, TruncatedError)
-    assert guest.lines == [b"question"]
+            connection = await served.connections.next()
+    assert isinstance(connection.error, TruncatedError)
+    assert connection.lines == [b"question"]
 
 
-async def test_s_client_that_goes_early_does_not_hold_up_who_sends(flavour: Flavour, version: str) -> None:
+async def test_s_client_that_leaves_early_does_not_hold_up_a_sender(flavour: Flavour, version: str) -> None:
     """More is sent than the kernel takes for a peer that reads no more."""
     ended = asyncio.Event()
 

@@ -75,7 +75,7 @@ async def test_s_server_agrees_on_a_protocol(flavour: Flavour, version: str) -> 
                 assert sock.tls_info.alpn == agreed
 
 
-async def test_s_server_goes_by_the_name_we_ask_for(flavour: Flavour, version: str) -> None:
+async def test_s_server_chooses_by_our_server_name(flavour: Flavour, version: str) -> None:
     second = certificates.elsewhere()
     words = ["-servername", "elsewhere.test", "-cert2", second.cert, "-key2", second.key]
     async with s_server("-rev", VERSIONS[version], *words) as (_, port):

@@ -22,7 +22,7 @@ from tests.interop.test_async_curl import respond
 from tests.scenarios.flavours import Flavour, Sock
 from tests.scenarios.tls import only
 from tests.tls import both, certificates
-from tests.tls.both import at_home, serving, upgrade
+from tests.tls.both import recorded_server, serving, upgrade
 from tests.tls.memory import client_context, server_context
 from wireline import Address
 from wireline.tls import Handshake, TruncatedError
@@ -121,30 +121,33 @@ async def test_T10_an_sslsocket_resumes_its_session(flavour: Flavour, version: s
             return theirs.session_reused, theirs.session
 
     tls = server_context(client_certs="required", ca_file=certificates.ca_file())
-    async with at_home(flavour, tls) as house:
-        reused, session = await asyncio.to_thread(ask, house.port, None)
+    async with recorded_server(flavour, tls) as served:
+        reused, session = await asyncio.to_thread(ask, served.port, None)
         assert not reused
-        reused, _ = await asyncio.to_thread(ask, house.port, session)
+        reused, _ = await asyncio.to_thread(ask, served.port, session)
         assert reused
-        # Each is told of in its own thread or task, when it is over: the first may be the second to say so.
-        assert sorted([(await house.guests.next()).info.resumed for _ in range(2)]) == [False, True]
+        # Each is recorded in its own thread or task, when it ends: the first may be recorded second.
+        assert sorted([(await served.connections.next()).info.resumed for _ in range(2)]) == [False, True]
 
 
 async def test_T3_an_sslsocket_that_just_closes_leaves_a_truncated_stream(
     flavour: Flavour, version: str
 ) -> None:
-    """What ``SSLSocket.close`` does by itself."""
+    """The close of an ``SSLSocket``, without ``unwrap``."""
 
     def run(port: int) -> None:
         with connected(port, their_client(version)) as theirs:
             theirs.sendall(b"question\n")
             theirs.recv(100)
 
-    async with at_home(flavour) as house, at_home(flavour, server_context(ragged_eof=True)) as lax:
-        await asyncio.to_thread(run, house.port)
-        assert isinstance((await house.guests.next()).error, TruncatedError)
+    async with (
+        recorded_server(flavour) as served,
+        recorded_server(flavour, server_context(ragged_eof=True)) as lax,
+    ):
+        await asyncio.to_thread(run, served.port)
+        assert isinstance((await served.connections.next()).error, TruncatedError)
         await asyncio.to_thread(run, lax.port)
-        assert (await lax.guests.next()).error is None
+        assert (await lax.connections.next()).error is None
 
 
 # --------------------------------------------------------------------------------------------------------- asyncio

@@ -44,7 +44,7 @@ def nginx(where: pathlib.Path, leaf: certificates.Leaf | None = None) -> Iterato
 
     Args:
         where: for its files.
-        leaf: what it shows, and it speaks TLS then.
+        leaf: its certificate, with which it uses TLS.
     """
     # On Debian it is where only root looks.
     program = shutil.which("nginx", path="/usr/sbin") or require_tool("nginx", "nginx")

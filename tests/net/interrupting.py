@@ -1,4 +1,4 @@
-"""What ``test_interrupted`` and ``test_signal_close`` make of the torture harness: few interruptions of many calls."""
+"""A part of the torture harness for ``test_interrupted`` and ``test_signal_close``: few interruptions of many calls."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _in_except(say: Say, kind: str, name: str, directory: str, seconds: float) -
     world = World(kind, directory)
     count = 0
     for mode in SCENES[name].modes:
-        for _ in range(2):  # what is made once for the process is made in the first
+        for _ in range(2):  # objects of the process are made in the first one
             survey, found = interruptions._case(SCENES[name](world, mode, 0), 0, "raise")
             assert not found, f"{name} {mode} fails without an interruption: {found}"
         order = random.Random(1).sample(survey.reachable, len(survey.reachable))

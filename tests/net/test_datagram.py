@@ -34,7 +34,7 @@ def pair() -> Iterator[Pair]:
 @pytest.mark.parametrize(
     ("size", "data", "truncated"), [(3, b"abc", True), (4, b"abcd", False), (9, b"abcd", False)]
 )
-def test_W8_one_byte_more_tells_whether_there_was_more(
+def test_W8_one_byte_more_shows_whether_there_was_more(
     pair: Pair, size: int, data: bytes, truncated: bool
 ) -> None:
     here, there = pair

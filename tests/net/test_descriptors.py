@@ -43,9 +43,9 @@ from wireline.net import Server, Socket, dial, serve
 
 LOOPBACK = "127.0.0.1"
 PATIENCE = 5.0
-"""Seconds for what is expected to happen."""
+"""Seconds for an event that is expected."""
 MOMENT = 0.005
-"""Seconds for what is expected to time out."""
+"""Seconds for a call that is expected to time out."""
 
 Result = Socket | Server | None
 Act = Callable[[], Result]
@@ -253,7 +253,7 @@ def accepting(_: pathlib.Path) -> Iterator[Act]:
         sock.bind_addr(0, LOOPBACK)
         sock.listen()
         where = sock.local_addr
-        # Enough for every call that fails after it has taken one.
+        # Enough for each call that fails after it has accepted one.
         for _client in range(3):
             clients.enter_context(Syscalls.plain()).connect(where)
         yield lambda: sock.accept(inheritable=True, timeout=PATIENCE)
@@ -750,7 +750,7 @@ def serve_without_a_thread(_: pathlib.Path) -> Iterator[Failure]:
 
 
 @pytest.mark.parametrize("name", FAILURES)
-def test_C5_what_fails_leaves_no_descriptor(name: str, tmp_path: pathlib.Path) -> None:
+def test_C5_a_call_that_fails_leaves_no_descriptor(name: str, tmp_path: pathlib.Path) -> None:
     with none_left(), nothing_unclosed(), FAILURES[name](tmp_path) as (act, error, code):
         for attempt in range(3):
             # The first call that waits makes a waker, which the next ones use.
@@ -886,7 +886,7 @@ def report_of(client: socket.socket) -> Report:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no limit to lower on Windows")
-def test_S5_a_server_that_ran_out_of_descriptors_serves_what_it_has_and_recovers() -> None:
+def test_S5_a_server_that_ran_out_of_descriptors_serves_its_clients_and_recovers() -> None:
     period = 0.5  # seconds of observation while it cannot accept
     with ExitStack() as held, server_with_few_descriptors(30) as port:
         clients = [

@@ -1,4 +1,4 @@
-"""C1, C2: how ``dial`` drives the race, where no network can be made to behave so."""
+"""C1, C2: how ``dial`` drives the race, in cases that no real network can be made to produce."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_C2_a_deadline_may_be_very_far_away(listener: socket.socket, timeout: fl
         assert sock.peer_addr == listener.getsockname()
 
 
-def test_C1_an_address_that_fails_at_once_is_one_that_failed(
+def test_C1_an_address_that_fails_at_once_counts_as_failed(
     listener: socket.socket, resolve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin = _dial.begin_connect
@@ -70,7 +70,7 @@ def test_C1_two_that_answer_at_the_same_moment_and_one_of_them_wins(
     resolve: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Patient(selectors.SelectSelector):
-        """Says nothing before two have answered."""
+        """Reports nothing before two have answered."""
 
         def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
             ready = super().select(timeout)

@@ -1,4 +1,4 @@
-"""R13, R14: the last one who uses a descriptor closes it, so that nobody ever uses somebody else's."""
+"""R13, R14: the last user of a descriptor closes it, so that no call uses a number that belongs to another file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from typing import Literal
 import pytest
 import trustme
 
-from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
+from wireline import BusyError, ClosedError, SocketFlag, SockOpt, _socket_base, testing
+from wireline._os.process import process
 from wireline.net import Socket
 from wireline.net._fd_guard import Use
 from wireline.net._stream_io import StreamIO
@@ -70,7 +71,7 @@ USES: list[Callable[[Socket], AbstractContextManager[object]]] = [by_a_call, by_
 
 
 @pytest.mark.parametrize("use", USES)
-def test_R14_the_descriptor_stays_open_while_somebody_uses_it(
+def test_R14_the_descriptor_stays_open_while_it_is_in_use(
     pair: Pair, use: Callable[[Socket], AbstractContextManager[object]]
 ) -> None:
     sock, _ = pair
@@ -88,7 +89,7 @@ def test_R14_the_descriptor_stays_open_while_somebody_uses_it(
     assert not is_open(fd)
 
 
-def test_R14_it_is_the_last_of_several_who_closes_it(pair: Pair) -> None:
+def test_R14_the_last_of_several_users_closes_it(pair: Pair) -> None:
     sock, _ = pair
     fd = sock.fileno()
     with by_a_call(sock):
@@ -100,11 +101,37 @@ def test_R14_it_is_the_last_of_several_who_closes_it(pair: Pair) -> None:
     assert not is_open(fd)
 
 
-def test_R14_nobody_uses_it_and_close_closes_it(pair: Pair) -> None:
+def test_R14_close_closes_it_while_it_is_not_in_use(pair: Pair) -> None:
     sock, _ = pair
     fd = sock.fileno()
     with by_a_call(sock), by_reading(sock), by_writing(sock):
         pass
+    sock.close()
+    assert not is_open(fd)
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_the_lingering_close_knows_whether_reading_was_shut_down(
+    pair: Pair, reads: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def close(raw: socket.socket, *_: object, read_shutdown: bool) -> None:
+        raw.close()
+        known.append(read_shutdown)
+
+    known: list[bool] = []
+    monkeypatch.setattr(_socket_base, "close_in_background", close)
+    sock, _ = pair
+    with by_reading(sock) if reads else contextlib.nullcontext():
+        sock.close()
+    assert known == [reads]
+
+
+def test_FA5_close_in_another_process_closes_the_descriptor(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, _ = pair
+    fd = sock.fileno()
+    monkeypatch.setattr(process, "epoch", object())
     sock.close()
     assert not is_open(fd)
 
@@ -133,7 +160,7 @@ def test_a_descriptor_in_use_is_not_given_away(
     assert sock.recv(8) == b"unharmed"
 
 
-def test_detach_sends_those_away_who_come_later(pair: Pair) -> None:
+def test_calls_after_detach_are_refused(pair: Pair) -> None:
     sock, there = pair
     with socket.socket(fileno=sock.detach()) as raw:
         for call in (lambda: sock.send(b"x"), lambda: sock.recv(1), lambda: sock.local_addr, sock.detach):
@@ -154,7 +181,7 @@ def test_two_at_a_time_are_one_too_many(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("timeout", [None, 5])
-def test_R14_nobody_gets_the_bytes_of_who_has_the_number_next(timeout: float | None) -> None:
+def test_R14_no_call_gets_the_bytes_of_the_next_owner_of_the_number(timeout: float | None) -> None:
     for _ in range(40):
         here, there = socket.socketpair()
         sock = Socket.from_socket(here)
@@ -170,7 +197,7 @@ def test_R14_nobody_gets_the_bytes_of_who_has_the_number_next(timeout: float | N
         reader = threading.Thread(target=read)
         reader.start()
         sock.close()
-        while True:  # until somebody else has the number
+        while True:  # until another file has the number
             other, peer = socket.socketpair()
             with other, peer:
                 peer.send(b"!")
@@ -283,13 +310,13 @@ def test_the_error_of_a_send_that_cannot_begin_has_no_context(timeout: float | N
     assert closed.value.__context__ is None
 
 
-def test_a_socket_that_never_came_to_be_is_forgotten_silently() -> None:
+def test_a_socket_that_was_never_made_is_collected_silently() -> None:
     with pytest.raises(OSError):
         Socket(99)
     gc.collect()
 
 
-def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_descriptor_that_is_adopted_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ZeroDivisionError
 
@@ -302,7 +329,7 @@ def test_what_is_taken_over_is_closed_if_that_fails(monkeypatch: pytest.MonkeyPa
     there.close()
 
 
-# FA7: what no call holds.
+# FA7: cores and permits that no call holds.
 
 
 @pytest.mark.parametrize("tls", [False, True])

@@ -41,7 +41,7 @@ MORE_READS = ["RecvInto", "RecvLineInto", "TryRecvLine", "Peek"]
 SENDS = ["Send", "SendTimed", "SendMany", "SendSome", "TrySend", "SendQueued", "ShutdownWrite"]
 CONNECTIONS = ["Dial", "Connect", "Accept", "Close"]
 DATAGRAMS = ["RecvFrom", "SendTo"]
-# `Server.stop` is a matter of `test_serve`: it reports what closing one of its connections has raised.
+# `Server.stop` is a matter of `test_serve`: it reports the errors of closing its connections.
 CALLS = [*READS, *MORE_READS, *SENDS, *CONNECTIONS, *DATAGRAMS]
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
@@ -70,8 +70,8 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def expect_nothing(found: Sequence[object]) -> None:
-    # A cache of sessions may be the program's: what it raises is logged, and the read goes on. An exception that a
-    # signal handler raises in the midst of that cannot be told apart.
+    # A cache of sessions may be the program's: its exceptions are logged, and the read goes on. An exception that a
+    # signal handler raises in it looks the same.
     found = [each for each in found if "swallowed" not in str(each) or "_policy.py" not in str(each)]
     if found:
         pytest.fail("\n".join(map(str, found)), pytrace=False)
@@ -79,7 +79,7 @@ def expect_nothing(found: Sequence[object]) -> None:
 
 @pytest.mark.parametrize("scene", CALLS)
 def test_P5_an_exception_before_any_instruction(scene: str, directory: str) -> None:
-    """FA7: the next call hung or was refused for ever, the descriptor stayed open, received bytes were lost."""
+    """FA7: the next call hung or was refused forever, the descriptor stayed open, received bytes were lost."""
     expect_nothing(at_instructions("plain", [scene], "raise", directory, 0.8, everything=False))
 
 
@@ -199,13 +199,13 @@ def test_FA7_an_error_of_another_connection_is_not_the_end_of_the_stream(pair: t
 
 
 def lose_the_core(sock: Socket) -> None:
-    """What an exception does that comes right after a read has taken the core."""
+    """The effect of an exception right after a read has taken the core."""
     sock._io.core_slot.pop()
     raise ZeroDivisionError
 
 
 def test_FA7_a_core_that_an_exception_lost_is_found_again(pair: tuple[Socket, Socket]) -> None:
-    """FA7: ``BusyError`` for ever, over TLS."""
+    """FA7: ``BusyError`` forever, over TLS."""
     sock, peer = pair
     peer.send(b"one\ntwo\nthree\n")
     for line in (b"one", b"two", b"three"):
@@ -252,6 +252,21 @@ def test_FA7_a_traceback_that_is_kept_does_not_keep_the_permit(
     sock.send(b"one", timeout=PATIENCE)
     assert peer.recv_some(timeout=PATIENCE) == b"one"
     assert kept.tb is not None
+
+
+def test_FA7_a_connect_that_is_interrupted_after_the_connection_was_made_may_be_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, Socket() as sock:
+        with monkeypatch.context() as patch:
+            patch.setattr(Socket, "_published", interrupt)
+            with pytest.raises(ZeroDivisionError):
+                sock.connect(*listener.getsockname())
+        listener.accept()[0].close()
+        sock.connect(*listener.getsockname(), timeout=PATIENCE)
+        with listener.accept()[0] as peer:
+            sock.send(b"x")
+            assert peer.recv(1) == b"x"
 
 
 def test_bytes_of_an_interrupted_read_begin_the_handshake_that_follows(
@@ -322,7 +337,7 @@ def test_FA26_a_handler_that_reads_while_a_read_waits_is_refused(pair: tuple[Soc
 def test_FA26_a_handler_that_sends_while_a_send_waits_is_refused(
     pair: tuple[Socket, Socket], timeout: float | None
 ) -> None:
-    """FA26: it queued behind the call that it had interrupted, for ever."""
+    """FA26: it queued behind the call that it had interrupted, forever."""
     sock, peer = pair
     outcome: list[object] = []
     received = bytearray()
@@ -393,7 +408,7 @@ def test_FA8_a_handler_that_closes_while_a_line_that_is_there_is_taken() -> None
 
 
 def run(program: str, *arguments: str, seconds: float = 30.0) -> str:
-    """Run a program that may hang; what it printed."""
+    """Run a program that may hang; return its output."""
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", textwrap.dedent(program), *arguments],

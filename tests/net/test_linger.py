@@ -458,7 +458,7 @@ def test_P1_sockets_that_are_done_early_leave_no_deadline_behind(pair: Pair) -> 
 
 @pytest.mark.parametrize("moment", range(1, 400, 7))
 def test_P5_an_exception_of_a_signal_handler_leaves_no_descriptor(pair: Pair, moment: int) -> None:
-    """FA3, FA7: interrupted at any bytecode, a close must not leave the descriptor open for ever."""
+    """FA3, FA7: interrupted at any bytecode, a close must not leave the descriptor open forever."""
     here, there = pair
     steps = itertools.count(1)
 
@@ -569,7 +569,9 @@ def test_T4_the_exit_waits_for_a_thread_that_begins_at_that_moment(
     there.close()
 
 
-def test_at_exit_it_does_not_wait_for_what_has_arrived(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_exit_it_does_not_wait_for_bytes_that_have_arrived(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(linger, "DEFAULT_LINGER", 20.0)
     here, there = pair
     linger_thread = _LingerThread()

@@ -1,4 +1,4 @@
-"""FB2, FB6, W9: errors name the call that was made, and every sending call says how much went out."""
+"""FB2, FB6, W9: errors name the call that was made, and every sending call says how much it has sent."""
 
 from __future__ import annotations
 
@@ -165,11 +165,11 @@ def test_errors_of_other_waits_name_the_call_that_was_made(name: str) -> None:
         assert f" {name}: " in str(outcome)
 
 
-# How much went out.
+# The number of bytes sent.
 
 
 def test_last_bytes_sent_is_right_after_every_call(pair: Pair) -> None:
-    """FB2, W9: after a call that was refused, or that found no room, it was that of the call before."""
+    """FB2, W9: after a call that was refused, or that found the buffers full, it was that of the call before."""
     sock, peer = pair
     sock.send(b"12345")
     assert sock.last_bytes_sent == 5

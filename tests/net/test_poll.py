@@ -19,7 +19,7 @@ from wireline.net._poll import Latch, Readiness, Waker, start_deadline, wait_for
 Pair = tuple[socket.socket, socket.socket]
 
 TOO_LONG = 5.0
-"""Seconds below which a call has returned that had nothing to wait for, or next to nothing."""
+"""Seconds. A call that takes less had nothing, or nearly nothing, to wait for."""
 
 
 @pytest.fixture(params=["poll", "select"])
@@ -68,7 +68,7 @@ def ring_soon(waker: Waker) -> threading.Timer:
 
 @either_way
 @pytest.mark.parametrize("seconds", [0, 5, None])
-def test_what_is_there_is_there(pair: Pair, waker: Waker, seconds: float | None) -> None:
+def test_data_that_is_there_is_reported(pair: Pair, waker: Waker, seconds: float | None) -> None:
     here, there = pair
     there.send(b"x")
     for readiness in (Readiness(here.fileno()), Readiness(here.fileno(), waker=waker)):
@@ -131,11 +131,11 @@ def test_R13_the_waker_ends_a_wait(pair: Pair, waker: Waker, seconds: float | No
     timer = ring_soon(waker)
     assert Readiness(here.fileno(), write=write, waker=waker).wait(start_deadline(seconds))
     timer.join()
-    assert Readiness(here.fileno(), write=write, waker=waker).wait(within(5)), "and those that come later"
+    assert Readiness(here.fileno(), write=write, waker=waker).wait(within(5)), "and later waits"
 
 
 @either_way
-def test_R13_the_waker_ends_the_next_wait_of_who_waited_before(pair: Pair, waker: Waker) -> None:
+def test_R13_the_waker_also_ends_the_next_wait(pair: Pair, waker: Waker) -> None:
     here, _ = pair
     readiness = Readiness(here.fileno(), waker=waker)
     assert not readiness.wait(within(0.01))
@@ -145,7 +145,7 @@ def test_R13_the_waker_ends_the_next_wait_of_who_waited_before(pair: Pair, waker
 
 
 @either_way
-def test_who_does_not_have_to_wait_costs_no_descriptors(pair: Pair, waker: Waker) -> None:
+def test_without_a_wait_no_descriptors_are_made(pair: Pair, waker: Waker) -> None:
     here, there = pair
     there.send(b"x")
     assert Readiness(here.fileno(), waker=waker).wait(None)
@@ -157,7 +157,7 @@ def test_who_does_not_have_to_wait_costs_no_descriptors(pair: Pair, waker: Waker
 # Waker.
 
 
-def test_a_waker_wakes_everybody(waker: Waker) -> None:
+def test_a_waker_wakes_all_waits(waker: Waker) -> None:
     events = [Latch() for _ in range(3)]
     threads = [threading.Thread(target=waker.wait_for, args=(event, 5)) for event in events]
     for thread in threads:
@@ -168,7 +168,7 @@ def test_a_waker_wakes_everybody(waker: Waker) -> None:
         assert not thread.is_alive()
 
 
-def test_a_waker_that_was_rung_stays_rung(waker: Waker) -> None:
+def test_a_waker_that_was_woken_stays_woken(waker: Waker) -> None:
     waker.wake()
     start = time.monotonic()
     waker.wait_for(Latch(), 20)
@@ -183,7 +183,7 @@ def test_a_waker_lets_the_time_pass(waker: Waker) -> None:
     assert 0.018 <= time.monotonic() - start < TOO_LONG
 
 
-def test_a_waker_closes_what_it_opened(waker: Waker) -> None:
+def test_a_waker_closes_its_descriptors(waker: Waker) -> None:
     first = waker.fileno()
     assert waker.fileno() == first
     waker.close()
@@ -222,7 +222,7 @@ def test_a_lookup_that_gets_done(waker: Waker) -> None:
     timer.join()
 
 
-def test_each_who_waits_for_a_lookup_gets_an_error_of_its_own(waker: Waker) -> None:
+def test_each_caller_of_a_lookup_gets_an_error_of_its_own(waker: Waker) -> None:
     lookup = Lookup(("some.test", 80, 0, socket.SOCK_STREAM, 6))
     lookup.set_exception(socket.gaierror(socket.EAI_NONAME, "unknown"))
     errors = []

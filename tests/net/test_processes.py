@@ -159,7 +159,7 @@ def test_FA5_a_child_closes_a_stream_that_threads_of_the_parent_use(
 def test_FA5_a_child_closes_a_listener_in_whose_accept_a_thread_of_the_parent_waits(
     directory: str, how: str
 ) -> None:
-    """FA25: the child woke the parent's ``accept``, which spun for ever."""
+    """FA25: the child woke the parent's ``accept``, which spun forever."""
     run(
         directory,
         f"""
@@ -327,7 +327,7 @@ def test_FA5_a_child_closes_while_its_first_call_goes_on(directory: str) -> None
 
 @pytest.mark.parametrize("kind", ["plain", "tls"])
 def test_FA5_a_child_adopts_a_connection_that_threads_of_the_parent_used(directory: str, kind: str) -> None:
-    """FA5: a lock held by the parent's threads stayed locked in the child for ever."""
+    """FA5: a lock held by the parent's threads stayed locked in the child forever."""
     run(
         directory,
         f"""

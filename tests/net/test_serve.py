@@ -1,4 +1,4 @@
-"""S5, S7: what ``serve`` does when the machine has nothing left, and how it comes to an end."""
+"""S5, S7: ``serve`` on a machine without free resources, and its end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def connect(server: Server) -> socket.socket:
 
 
 def eventually(condition: Callable[[], object]) -> None:
-    """Wait for something that nothing announces."""
+    """Wait for a condition that no event announces."""
     limit = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
@@ -40,7 +40,7 @@ def eventually(condition: Callable[[], object]) -> None:
 
 
 class FailingAccept:
-    """Lets ``accept`` fail for as long as it is told to."""
+    """Makes ``accept`` fail for as long as the test asks for it."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.error: BaseException | None = None
@@ -71,7 +71,7 @@ def server() -> Iterator[Server]:
 
 
 @pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
-def test_S5_out_of_resources_it_keeps_what_it_has_and_comes_back(
+def test_S5_out_of_resources_it_keeps_its_clients_and_recovers(
     failing: FailingAccept, server: Server, caplog: pytest.LogCaptureFixture, code: int
 ) -> None:
     with connect(server) as kept:
@@ -101,7 +101,7 @@ def test_S5_it_tries_less_and_less_often_and_reports_once_a_second(
     failing.error = OSError(errno.EMFILE, "none left")
     with connect(server):
         start = time.process_time()
-        threading.Event().wait(0.4)  # 5, 10, 20, 40, 80, 160 ms: the time itself is what is tested
+        threading.Event().wait(0.4)  # 5, 10, 20, 40, 80, 160 ms: the test is about the time itself
         assert failing.attempts <= 12
         assert time.process_time() - start < 0.2
         assert 1 <= len(caplog.records) <= 1 + time.monotonic() - began
@@ -121,7 +121,7 @@ def test_S5_accept_itself_raises_it(failing: FailingAccept) -> None:
             assert caught.value.errno == errno.EMFILE
 
 
-def test_S5_without_a_thread_to_be_had_the_connection_is_closed_and_the_next_one_served(
+def test_S5_without_a_thread_the_connection_is_closed_and_the_next_one_served(
     server: Server, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     start = threading.Thread.start
@@ -328,7 +328,7 @@ def test_S7_several_handlers_stop_the_server_at_once() -> None:
     assert all(report.forced == 0 for report in reports)
 
 
-def test_S7_stop_may_wait_for_ever(server: Server) -> None:
+def test_S7_stop_may_wait_forever(server: Server) -> None:
     with connect(server) as peer:
         eventually(lambda: server.connections)
         closer = threading.Timer(0.03, peer.shutdown, [socket.SHUT_WR])
@@ -345,7 +345,7 @@ def test_wait_may_last_very_long(server: Server, timeout: float | None) -> None:
     stopper.join()
 
 
-def test_threads_say_what_they_are_for(server: Server) -> None:
+def test_thread_names_have_their_purpose(server: Server) -> None:
     with connect(server) as peer:
         eventually(lambda: server.connections)
         names = {thread.name for thread in threading.enumerate()}
@@ -356,7 +356,7 @@ def test_threads_say_what_they_are_for(server: Server) -> None:
 
 
 @pytest.mark.parametrize("handler", [None, "echo", 1])
-def test_what_is_no_handler_is_a_type_error(handler: object) -> None:
+def test_a_handler_that_is_not_callable_is_a_type_error(handler: object) -> None:
     with pytest.raises(TypeError):
         serve(handler, 0)  # type: ignore[arg-type]
 
@@ -376,7 +376,7 @@ def test_without_ipv6_every_interface_is_every_interface_of_ipv4() -> None:
         assert listener.local_addr.host == "0.0.0.0"
 
 
-def test_the_first_address_that_can_be_had_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_first_address_that_can_be_bound_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     addresses = ["192.0.2.1", LOCALHOST]
     found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
     real = socket.getaddrinfo

@@ -46,7 +46,7 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> str:
     + [("tls13", name) for name in ("RecvLine", "Send", "Accept")],
 )
 def test_FA8_closing_before_any_instruction(kind: str, scene: str, directory: str) -> None:
-    """FA8: the handler waited for a lock that the interrupted call held, for ever."""
+    """FA8: the handler waited for a lock that the interrupted call held, forever."""
     found = at_instructions(kind, [scene], "disturb", directory, 0.8, everything=False)
     assert not found, "\n".join(map(str, found))
 

@@ -1,8 +1,9 @@
-"""What ``net._stream_io`` does on platforms that lack something, and what no peer can be made to do."""
+"""``net._stream_io`` on platforms that lack something, and with errors that no peer can cause."""
 
 from __future__ import annotations
 
 import errno
+import os
 import select
 import socket
 import struct
@@ -18,12 +19,13 @@ from tests.faults.descriptors import only
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout, _stream_common
 from wireline.net import Socket, _socket, _stream_io
 from wireline.options import NO_SIGNAL
+from wireline.testing import pair
 
 NO_FLAGS = SocketFlag(0)
 
 
 class Wire:
-    """A socket of ours and one of the standard library, connected."""
+    """A wireline socket and one of the standard library, connected."""
 
     def __init__(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -56,7 +58,7 @@ def wire() -> Iterator[Wire]:
 
 @pytest.fixture
 def resting(wire: Wire) -> Wire:
-    """Its last read was answered by just what came, so the next `recv_some` does not ask the core."""
+    """Its last read returned one receive as it was, so the next `recv_some` does not ask the core."""
     for _ in range(2):
         wire.peer.send(b"message")
         assert wire.sock.recv_some() == b"message"
@@ -65,7 +67,7 @@ def resting(wire: Wire) -> Wire:
     return wire
 
 
-def test_R2_what_is_more_than_asked_for_stays_for_the_next_read(resting: Wire) -> None:
+def test_R2_bytes_above_the_size_stay_for_the_next_read(resting: Wire) -> None:
     resting.peer.send(b"12345")
     assert resting.sock.recv_some(2) == b"12"
     assert resting.sock.recv_some() == b"345"
@@ -74,7 +76,7 @@ def test_R2_what_is_more_than_asked_for_stays_for_the_next_read(resting: Wire) -
     assert resting.sock.recv_some(0) == b""
 
 
-def test_R12_an_end_and_a_reset_are_told_every_time(resting: Wire) -> None:
+def test_R12_an_end_and_a_reset_are_reported_every_time(resting: Wire) -> None:
     resting.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     resting.peer.close()
     assert [resting.sock.recv_some(), resting.sock.recv_some()] == [b"", b""]
@@ -91,7 +93,9 @@ def test_R12_an_end_and_a_reset_are_told_every_time(resting: Wire) -> None:
         lambda sock: sock.recv(2, 0),
     ],
 )
-def test_R5_what_a_read_in_between_has_seen_is_there(resting: Wire, read: Callable[[Socket], bytes]) -> None:
+def test_R5_bytes_that_a_read_in_between_has_buffered_are_there(
+    resting: Wire, read: Callable[[Socket], bytes]
+) -> None:
     with pytest.raises(SocketTimeout):
         resting.sock.recv_some(timeout=0)
     resting.peer.send(b"a")
@@ -99,6 +103,46 @@ def test_R5_what_a_read_in_between_has_seen_is_there(resting: Wire, read: Callab
     with pytest.raises(SocketTimeout):
         read(resting.sock)
     assert resting.sock.recv_some() == b"a"
+
+
+def test_R2_a_read_of_nothing_receives_nothing(resting: Wire) -> None:
+    def receive() -> Iterator[bytes]:
+        yield pytest.fail("it receives")
+
+    resting.sock._io.receive = receive()
+    assert resting.sock.recv_some(0) == b""
+
+
+def test_lines_that_are_split_ahead_are_iterated_in_order(wire: Wire) -> None:
+    expected = [b"%d" % number for number in range(1000)]
+    wire.peer.sendall(b"\n".join(expected) + b"\n")
+    lines = wire.sock.lines()
+    assert [next(lines) for _ in expected] == expected
+
+
+def test_R14_a_close_during_a_fast_read_closes_the_descriptor(resting: Wire) -> None:
+    def close_and_receive() -> Iterator[bytes]:
+        resting.sock.close(linger=0)
+        yield b"data"
+
+    fd = resting.sock.fileno()
+    resting.sock._io.receive = close_and_receive()
+    assert resting.sock.recv_some() == b"data"
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
+
+
+def test_R14_a_close_during_a_send_closes_the_descriptor(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Sender:
+        def send(self, data: bytes, flags: int) -> int:
+            wire.sock.close(linger=0)
+            return len(data)
+
+    fd = wire.sock.fileno()
+    monkeypatch.setattr(wire.sock._io, "sender", Sender())
+    wire.sock.send(b"x")
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(fd)
 
 
 def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting: Wire) -> None:
@@ -120,7 +164,7 @@ def test_R11_R13_the_second_reader_is_refused_and_close_wakes_the_first(resting:
 
 @pytest.fixture(params=["everything", "no MSG_DONTWAIT", "no poll", "neither"])
 def platform(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the platform has. Windows has no MSG_DONTWAIT and no poll."""
+    """The features of a platform. Windows has no MSG_DONTWAIT and no poll."""
     if request.param in ("no MSG_DONTWAIT", "neither"):
         monkeypatch.setattr(_stream_io, "DONT_WAIT", 0)
         for module in (_stream_io, _stream_common):
@@ -323,7 +367,7 @@ def test_a_connect_that_is_interrupted_at_once(monkeypatch: pytest.MonkeyPatch) 
         sock.connect("127.0.0.1", here.local_addr.port)
 
 
-def test_C3_without_a_descriptor_to_be_had_it_is_the_failure_that_is_reported() -> None:
+def test_C3_without_a_new_descriptor_the_failure_of_connect_is_reported() -> None:
     with Socket() as bound, listener() as here, Socket() as sock:
         bound.bind_addr(0, "127.0.0.1")
         with only(0), pytest.raises(ConnectionRefusedError):
@@ -364,7 +408,7 @@ def test_socket_error_is_for_calls_made_by_hand(wire: Wire) -> None:
         sock.socket_error(-1, False, errno.EAGAIN)
 
 
-def test_the_pending_error_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pending_error_is_reported_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as bound, socket.socket() as raw:
         bound.bind(("127.0.0.1", 0))
         raw.setblocking(False)
@@ -385,3 +429,21 @@ def test_names_of_sockets() -> None:
             sock.connect(*here.local_addr)
             assert f"peer=127.0.0.1:{here.local_addr.port}, connected" in repr(sock)
         assert repr(sock) == "<wireline.net.Socket IPv4 stream, closed>"
+
+
+def test_output_of_a_read_is_sent_at_once_or_by_the_thread_that_writes() -> None:
+    with pair("tls") as (sock, peer):
+        core = sock._io.core
+        assert core is not None
+        permit = sock._io.acquire_permit(sock, "send", None)
+        core.close_notify()
+        sock._io.send_output(sock)
+        assert core.has_output
+        del permit
+        sock._io.release_permit(sock)
+        assert not core.has_output
+        assert peer.recv_some(timeout=5) == b""
+        peer._io.core.close_notify()  # type: ignore[union-attr]
+        peer._io.send_output(peer)
+        assert sock.recv_some(timeout=5) == b""
+        peer.close()

@@ -1,4 +1,4 @@
-"""One socket and many threads, at full speed and for seconds: what is only wrong once in a million times."""
+"""One socket and many threads, at full speed and for seconds, for faults that appear once in a million times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ PATTERN = _BLOCK * (2 + 2**21 // PERIOD)
 
 
 def pattern(position: int, size: int) -> bytes:
-    """What the stream consists of at a position; ``size`` is 2 MiB at most."""
+    """The bytes of the stream at a position; ``size`` is 2 MiB at most."""
     start = position % PERIOD
     return PATTERN[start : start + size]
 
@@ -48,7 +48,7 @@ def switch_often() -> Iterator[None]:
 
 @contextmanager
 def pair(kind: str = "tcp") -> Iterator[tuple[Socket, Socket]]:
-    """Two connected sockets of ours."""
+    """Two connected wireline sockets."""
     with ExitStack() as stack:
         listener = stack.enter_context(Socket(AF_UNIX) if kind == "unix" else Socket())
         if kind == "unix":
@@ -148,10 +148,10 @@ def test_W5_the_messages_of_fifty_writers_arrive_whole_and_in_order(timeout: flo
         assert not other.has_data_buffered
 
 
-# Closing from another thread at random moments, while the descriptor's number is given to somebody else at once.
+# Closing from another thread at random moments, while the descriptor's number is used again at once.
 
 LANES = 4
-"""Threads that open and close at the same time. What one closes, another opens."""
+"""Threads that open and close at the same time. One closes a number, another opens it."""
 
 ROUNDS = 5
 """How often each of them does so at least."""
@@ -161,7 +161,7 @@ def in_lanes(lane: Callable[[random.Random], None], seconds: float) -> None:
     """Run ``lane`` again and again in several threads, at least ``ROUNDS`` times in each, until one of them fails.
 
     Args:
-        lane: one round, with what decides about its moments.
+        lane: one round, with the random source of its moments.
         seconds: how long to go on. A slow machine takes longer for the least number of rounds, and that is fine.
     """
     end = time.monotonic() + seconds
@@ -194,7 +194,7 @@ class Doing:
             self._outcome.set_exception(error)
 
     def must_end(self) -> None:
-        """Raise what it failed with, or that it hangs."""
+        """Raise its error, or an error if it hangs."""
         self._outcome.result(PATIENCE)
         self._thread.join()
 
@@ -234,7 +234,7 @@ class Streams:
 
 
 def is_tag(data: bytes, tag: bytes, position: int) -> bool:
-    """Whether ``data`` is what a repeated tag has at a position."""
+    """Whether ``data`` is a part of the repeated tag, from a position on."""
     start = position % len(tag)
     return (tag * (len(data) // len(tag) + 2))[start : start + len(data)] == data
 
@@ -425,7 +425,7 @@ class Flooded(socket.socket):
 
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
 def test_R13_a_reader_that_is_never_starved_is_woken_too(timeout: float | None) -> None:
-    # Who always finds something to read never comes to wait, and is not reached by what wakes those who wait.
+    # A reader that always finds a byte never waits, so the wake-up of waits does not reach it.
     with pair() as (one, other):
         other.send(b"readable")
         one._fd.sock = Flooded(fileno=one._fd.sock.detach())

@@ -27,7 +27,7 @@ def lock() -> WriteLock:
 
 
 class Waiting:
-    """A thread that queues for the permit, and keeps it until it is told to release it."""
+    """A thread that queues for the permit, and keeps it until the test releases it."""
 
     def __init__(self, lock: WriteLock, seconds: float | None) -> None:
         self.granted: bool | None = None
@@ -126,7 +126,7 @@ def test_a_waiter_that_gave_up_is_skipped(lock: WriteLock) -> None:
     stays.release()
 
 
-def test_R13_closing_sends_those_that_queue_away_and_the_holder_keeps_the_permit(lock: WriteLock) -> None:
+def test_R13_closing_ends_the_queue_and_the_holder_keeps_the_permit(lock: WriteLock) -> None:
     permit = lock.try_acquire()
     queue = [waits(lock), waits(lock, PATIENCE)]
     lock.close()
@@ -148,7 +148,7 @@ def take_and_lose(lock: WriteLock) -> None:
 
 
 def test_FA7_a_permit_whose_holder_was_ended_by_an_exception_is_free(lock: WriteLock) -> None:
-    """FA7: the turn to write was never given back, and the next send hung for ever."""
+    """FA7: the turn to write was never given back, and the next send hung forever."""
     with pytest.raises(ZeroDivisionError):
         take_and_lose(lock)
     for _ in range(2):
@@ -186,11 +186,11 @@ def test_FA7_an_exception_that_is_kept_does_not_keep_it(lock: WriteLock) -> None
 def test_FA26_a_waiter_learns_of_a_holder_that_is_gone(
     lock: WriteLock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA26: a thread that queued behind an interrupted send hung for ever."""
+    """FA26: a thread that queued behind an interrupted send hung forever."""
     monkeypatch.setattr(_write_lock, "_LOOK", 0.01)
     permit = lock.try_acquire()
     waiting = waits(lock)
-    del permit  # as an exception would, and nobody is woken
+    del permit  # as an exception would, and no thread is woken
     assert waiting.answer() is True
     waiting.release()
 

@@ -27,7 +27,7 @@ class Asynchronous:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """What has to be so while a scenario runs."""
+        """The setting of a running scenario."""
         with mock.patch.object(_asyncio, "FORCE_PORTABLE", self._portable):
             yield
 

@@ -1,4 +1,4 @@
-"""Tables of calls, for what is promised of each of them."""
+"""Tables of calls, for the promises that hold for each of them."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
 
 @pytest.fixture
 def anyio_backend(flavour: Flavour) -> object:
-    """Tell anyio's plugin what loop to run the scenario on."""
+    """The event loop for anyio's plugin."""
     return flavour.backend
 
 
@@ -62,18 +62,18 @@ async def scene(flavour: Flavour, transport: Transport) -> AsyncIterator[Scene]:
 
 @pytest.fixture
 async def wire(scene: Scene) -> Wire:
-    """A buffered socket of ours and a raw peer."""
+    """A buffered socket and a raw peer."""
     return await scene.wire()
 
 
 @pytest.fixture
 async def pair(scene: Scene) -> Pair:
-    """A client and a server, both ours."""
+    """A client and a server, both of wireline."""
     return await scene.pair()
 
 
 @pytest.fixture
 def names(monkeypatch: pytest.MonkeyPatch) -> Iterator[Names]:
-    """Names that resolve to what the scenario says."""
+    """Names that resolve to the addresses of the scenario."""
     with Names().in_place(monkeypatch) as names:
         yield names

@@ -18,5 +18,5 @@ def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
 
 @pytest.fixture
 def anyio_backend(flavour: Flavour) -> object:
-    """Tell anyio's plugin what loop to run the test on."""
+    """The event loop for anyio's plugin."""
     return flavour.backend

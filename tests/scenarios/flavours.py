@@ -1,7 +1,7 @@
-"""What the scenarios run on: each flavour of the library, behind one asynchronous face.
+"""Each flavour of the library behind one asynchronous face, for the scenarios.
 
-A scenario awaits what waits. The blocking flavour cannot be awaited, so ``Face`` runs each of its waiting methods, and
-only those, in a thread. To add a flavour is to add an object with the members of ``Flavour`` to ``FLAVOURS``.
+A scenario awaits each call that waits. The blocking flavour cannot be awaited, so ``Face`` runs those methods, and
+only those, in threads. To add a flavour is to add an object with the members of ``Flavour`` to ``FLAVOURS``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from wireline.net import Accepted, Socket
 T = TypeVar("T")
 
 Sock: TypeAlias = Any
-"""A socket of the flavour under test. Its methods are those of the contract, and what waits is awaited."""
+"""A socket of the flavour under test. Its methods are those of the contract, and those that wait are awaited."""
 
 Server: TypeAlias = Any
 """A server of that flavour, likewise."""
@@ -49,7 +49,7 @@ class Flavour(Protocol):
     """The class behind ``socket``."""
 
     def in_place(self) -> contextlib.AbstractContextManager[None]:
-        """What has to be so while a scenario runs."""
+        """The setting of a running scenario."""
 
     def socket(self, *args: Any, **options: Any) -> Sock: ...
 
@@ -68,7 +68,7 @@ class Flavour(Protocol):
 class _OwnThread:
     """The thread of a connection, lent to its handler.
 
-    The handler itself runs on the test's loop; what it awaits runs in this thread, as it would in a blocking program.
+    The handler itself runs on the test's loop; its calls that wait run in this thread, as in a blocking program.
     When it awaits two things at once, the second gets another thread.
     """
 
@@ -112,7 +112,7 @@ on_their_way: set[object] = set()
 
 
 async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Await a call that blocks. Who stops waiting for it leaves its thread alone: ``close`` ends the call."""
+    """Await a call that blocks. A cancelled caller leaves the thread alone: ``close`` ends the call."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
     own = _own_thread.get()
@@ -132,9 +132,9 @@ async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         on_their_way.discard(job)
         try:
             result = call(*args, **kwargs)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, it belongs to who awaits the call
+        except BaseException as error:  # noqa: BLE001 - any exception belongs to the caller that awaits
             failure = error
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody awaits it any more
+        with contextlib.suppress(RuntimeError):  # the loop is closed: no task awaits it any more
             loop.call_soon_threadsafe(settle, result, failure)
         del failure  # it refers to this frame
 

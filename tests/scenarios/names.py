@@ -1,4 +1,4 @@
-"""Names that resolve to what a scenario says, instead of to what the machine's resolver knows."""
+"""Names that resolve to the addresses of a scenario, without the machine's resolver."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SockAddr = tuple[Any, ...]
 
 
 class Names:
-    """A table of names. What is not in it is asked of the system."""
+    """A table of names. Other names are looked up by the system."""
 
     def __init__(self) -> None:
         self._known: dict[str, list[SockAddr]] = {}

@@ -30,24 +30,24 @@ from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Addres
 T = TypeVar("T")
 
 RawPeer: TypeAlias = Any
-"""A ``socket.socket``, or for TLS what behaves like one and speaks it: ``tls.TlsPeer``."""
+"""A ``socket.socket``, or for TLS an object with its methods: ``tls.TlsPeer``."""
 
 PATIENCE = 10.0
 """Seconds after which something that should have happened at once counts as never."""
 
 TOO_LONG = 5.0
 """Seconds below which a call has returned that had nothing to wait for, or as little as the test says. A loaded machine
-may stop for one or two of them; what is wrong takes ten, or for ever."""
+may stop for one or two of them; a fault takes ten, or forever."""
 
 A_MOMENT = 0.01
 """Seconds for another thread or task to begin to wait. Nothing tells from outside that it does: see ``begin``."""
 
 A_WHILE = 0.05
-"""Seconds for the same where what comes next must come second."""
+"""Seconds for the same where the next step must be the second."""
 
 
 A_DELAYED_ACK = 0.05
-"""Seconds after which TCP has acknowledged what it has got, which makes room at the sender: 40 ms on Linux."""
+"""Seconds after which TCP has acknowledged its input, which frees the sender's buffer: 40 ms on Linux."""
 
 
 class Transport(NamedTuple):
@@ -101,7 +101,7 @@ family and another version of TLS cannot change the answer."""
 
 
 class Wire(NamedTuple):
-    """One of our sockets, connected to one of the standard library's, which does exactly what it is told."""
+    """A wireline socket and its peer of the standard library, which does each step of the test and nothing else."""
 
     sock: Sock
     peer: RawPeer
@@ -115,7 +115,7 @@ class Pair(NamedTuple):
 
 
 class Scene:
-    """Makes what a scenario needs of one flavour and transport. What it made is closed when it ends."""
+    """Makes the sockets of a scenario for one flavour and transport, and closes them at its end."""
 
     def __init__(self, flavour: Flavour, transport: Transport) -> None:
         self.flavour = flavour
@@ -166,7 +166,7 @@ class Scene:
         return sock
 
     async def connect(self, sock: Sock, where: Address, timeout: float | None = PATIENCE) -> None:
-        """Connect one of ours."""
+        """Connect a wireline socket."""
         if self.transport.is_unix:
             await sock.connect_unix(where.host, timeout)
         else:
@@ -241,7 +241,7 @@ class Scene:
         return sock
 
     def black_hole(self) -> Address:
-        """An address that answers nothing: a listener whose queue is full. (Linux drops what does not fit.)"""
+        """An address that does not answer: a listener whose queue is full. (Linux drops further clients.)"""
         listener = self.raw_listener(backlog=0)
         where = address_of(listener)
         self.raw_connect(where)
@@ -252,7 +252,7 @@ class Scene:
         return self.raw_bound()
 
     async def reset(self, wire: Wire) -> None:
-        """Let the peer go away with a reset, after what it has sent before."""
+        """Let the peer go away with a reset, after the data that it has sent before."""
         if self.transport.is_unix:  # there a reset is a peer that closes and has not read everything
             await wire.sock.send(b"unread")
         reset(wire.peer)
@@ -264,7 +264,7 @@ class Scene:
 async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> asyncio.Task[T]:
     """Start a call, and give it a moment to begin to wait.
 
-    What is promised of a call that waits holds for one that is about to, too: should the moment be too short, the test
+    The promises for a call that waits hold for one that is about to, too: should the moment be too short, the test
     is weaker, and not wrong. Where the order does matter, say ``A_WHILE``.
     """
     task = asyncio.ensure_future(call)
@@ -275,7 +275,7 @@ async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> async
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
-    """The result of what must not take long."""
+    """The result of a call that must not take long."""
     return await asyncio.wait_for(awaitable, PATIENCE)
 
 
@@ -310,7 +310,7 @@ async def readable(sock: Sock) -> None:
 
 
 async def turns() -> None:
-    """Let the loop come to what it does a turn later: its own operations hold a descriptor until they are done."""
+    """Let the loop do its work of the next turns: its own operations hold a descriptor until they are done."""
     for _ in range(5):
         await asyncio.sleep(0)
 

@@ -1,4 +1,4 @@
-"""S1 to S4, S8, A3: accepting, and what is bound."""
+"""S1 to S4, S8, A3: accepting, and the addresses that are bound."""
 
 # ruff: noqa: ASYNC240 - a look at a path holds up no test
 
@@ -121,7 +121,7 @@ async def test_S2_a_mapped_peer_is_plain_ipv4(scene: Scene) -> None:
 
 
 @unix
-async def test_S2_a_unix_peer_without_a_path_is_nobody(scene: Scene) -> None:
+async def test_S2_a_unix_peer_without_a_path_has_an_empty_address(scene: Scene) -> None:
     listener = scene.listener()
     scene.raw_connect(listener.local_addr)
     client, address = await soon(listener.accept_addr())
@@ -150,7 +150,7 @@ async def test_S2_abstract_names(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("inheritable", [False, True])
-async def test_S3_inheritable_is_what_was_asked_for(scene: Scene, inheritable: bool) -> None:
+async def test_S3_inheritable_is_as_requested(scene: Scene, inheritable: bool) -> None:
     fresh = scene.socket(inheritable=inheritable)
     assert os.get_inheritable(fresh.fileno()) is inheritable
     listener = scene.listener()
@@ -197,7 +197,7 @@ FAILED_BEFORE = [errno.ECONNABORTED, errno.ECONNRESET, errno.EPROTO, errno.EHOST
 
 @over_one
 @pytest.mark.parametrize("code", FAILED_BEFORE, ids=[errno.errorcode[code] for code in FAILED_BEFORE])
-async def test_S4_what_went_wrong_with_one_client_is_skipped(
+async def test_S4_an_error_of_one_client_is_skipped(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     listener = scene.listener()
@@ -267,7 +267,7 @@ async def test_accept_needs_a_listener(scene: Scene) -> None:
 
 
 @unix
-async def test_S8_a_path_that_somebody_listens_on_is_in_use(scene: Scene) -> None:
+async def test_S8_a_path_with_a_listener_is_in_use(scene: Scene) -> None:
     path = scene.path()
     living = scene.socket()
     living.bind_unix(path)
@@ -276,7 +276,7 @@ async def test_S8_a_path_that_somebody_listens_on_is_in_use(scene: Scene) -> Non
         with pytest.raises(OSError, match="in use") as caught:
             scene.socket().bind_unix(path)
         assert caught.value.errno == errno.EADDRINUSE
-    scene.raw().connect(path)  # it is still there, and the one who listens too
+    scene.raw().connect(path)  # it is still there, and so is the listener
 
 
 @unix
@@ -292,7 +292,7 @@ async def test_S8_a_full_listener_is_a_living_one(scene: Scene) -> None:
 
 
 @unix
-async def test_S8_a_socket_file_that_nobody_listens_on_is_replaced(scene: Scene) -> None:
+async def test_S8_a_socket_file_without_a_listener_is_replaced(scene: Scene) -> None:
     path = scene.path()
     dead = scene.raw()
     dead.bind(path)
@@ -310,7 +310,7 @@ async def test_S8_a_socket_file_that_nobody_listens_on_is_replaced(scene: Scene)
 
 @unix
 @pytest.mark.parametrize("what", ["file", "directory", "link to nothing"])
-async def test_S8_what_is_no_socket_is_never_replaced(scene: Scene, what: str) -> None:
+async def test_S8_a_file_that_is_no_socket_is_never_replaced(scene: Scene, what: str) -> None:
     path = Path(scene.path())
     match what:
         case "file":
@@ -340,7 +340,7 @@ async def test_S8_close_removes_the_file_that_this_socket_made(scene: Scene) -> 
 
 
 @unix
-async def test_S8_close_leaves_alone_what_others_made(scene: Scene) -> None:
+async def test_S8_close_leaves_files_of_others_alone(scene: Scene) -> None:
     path = Path(scene.path())
     sock = scene.socket()
     sock.bind_unix(path)
@@ -348,7 +348,7 @@ async def test_S8_close_leaves_alone_what_others_made(scene: Scene) -> None:
     other = scene.raw()
     other.bind(str(path))
     sock.close()
-    assert path.is_socket(), "somebody else's socket at the same path"
+    assert path.is_socket(), "a socket of another process at the same path"
     path.unlink()
 
     raw = scene.raw_listener()
@@ -489,7 +489,7 @@ async def test_a_descriptor_is_taken_over(scene: Scene, said: bool) -> None:
     assert not again.has_data_buffered
 
 
-async def test_what_is_no_open_socket_is_not_taken_over(scene: Scene) -> None:
+async def test_only_an_open_socket_is_adopted(scene: Scene) -> None:
     with open(os.devnull) as no_socket, no_descriptor_is_lost():  # noqa: ASYNC230 - it holds up nothing
         with pytest.raises(OSError):
             scene.flavour.from_fd(no_socket.fileno())

@@ -1,4 +1,4 @@
-"""R13, R14: closing wakes whoever waits, and what comes later is refused."""
+"""R13, R14: closing wakes every call that waits, and later calls are refused."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from wireline import ClosedError, SocketFlag, SockOpt
 pytestmark = [pytest.mark.anyio, over_every_stream]
 
 for_ever_or_long = pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
-"""The two ways to wait: for ever, and with a deadline."""
+"""The two ways to wait: forever, and with a deadline."""
 
 
 async def assert_close_wakes(sock: Sock, *calls: Any) -> None:
@@ -90,7 +90,7 @@ async def test_R13_close_ends_a_read_that_always_finds_something(
         with pytest.raises(ConnectionError):
             await soon(flood)
     else:
-        with contextlib.suppress(ConnectionError):  # the lingering close takes in what comes, for a while
+        with contextlib.suppress(ConnectionError):  # the lingering close reads the input for a while
             await soon(flood)
 
 
@@ -114,7 +114,7 @@ async def test_R13_close_wakes_every_accept(scene: Scene, timeout: float | None)
 
 
 @for_ever_or_long
-async def test_R13_close_wakes_a_connect_that_nobody_answers(scene: Scene, timeout: float | None) -> None:
+async def test_R13_close_wakes_a_connect_without_an_answer(scene: Scene, timeout: float | None) -> None:
     where = scene.black_hole()
     sock = scene.socket()
     await assert_close_wakes(sock, scene.connect(sock, where, timeout))
@@ -138,7 +138,7 @@ async def test_R13_close_wakes_a_send_to_a_peer_that_does_not_read(
     data = bytes(10_000_000)
 
     async def send() -> None:
-        # Should `send_some` find a little room once more, see `fill`, the next one does not.
+        # Should `send_some` find a little space once more, see `fill`, the next one does not.
         while not wire.sock.is_closed:
             await getattr(wire.sock, method)(data, timeout=timeout)
 
@@ -146,7 +146,7 @@ async def test_R13_close_wakes_a_send_to_a_peer_that_does_not_read(
 
 
 @for_ever_or_long
-async def test_R13_close_wakes_who_waits_for_a_turn_to_write(wire: Wire, timeout: float | None) -> None:
+async def test_R13_close_wakes_a_send_that_waits_for_the_permit(wire: Wire, timeout: float | None) -> None:
     sock = wire.sock
     fill(sock)
     await assert_close_wakes(
@@ -177,7 +177,7 @@ async def test_R13_close_wakes_reader_and_writer_together(wire: Wire, timeout: f
     ],
     ids=["recv_from", "recv_from_into", "recv", "recv_some"],
 )
-async def test_R13_close_wakes_who_waits_for_a_datagram(
+async def test_R13_close_wakes_a_read_that_waits_for_a_datagram(
     scene: Scene, receive: Call, timeout: float | None
 ) -> None:
     sock = scene.bound()
@@ -186,7 +186,7 @@ async def test_R13_close_wakes_who_waits_for_a_datagram(
 
 @over("unixgram")
 @for_ever_or_long
-async def test_R13_close_wakes_who_sends_a_datagram_to_a_full_queue(
+async def test_R13_close_wakes_a_send_of_a_datagram_to_a_full_queue(
     scene: Scene, timeout: float | None
 ) -> None:
     receiver = scene.raw_bound()
@@ -208,7 +208,7 @@ async def test_R13_close_wakes_a_datagram_that_waits_for_a_name(
     await assert_close_wakes(sock, sock.send_to(names.add_silent("silent.test"), 9, b"x", timeout=timeout))
 
 
-async def test_R13_what_was_sent_before_arrives(wire: Wire) -> None:
+async def test_R13_bytes_that_were_sent_before_arrive(wire: Wire) -> None:
     await soon(wire.sock.send(b"last words"))
     wire.sock.close()
     assert read_all(wire.peer) == b"last words"
@@ -337,11 +337,11 @@ async def test_R14_a_socket_is_closed_at_the_end_of_its_block(scene: Scene) -> N
     assert sock.is_closed
 
 
-async def test_R14_a_closed_socket_does_not_read_what_is_somebody_elses(scene: Scene) -> None:
+async def test_R14_a_closed_socket_does_not_read_from_a_reused_number(scene: Scene) -> None:
     sock, _ = await scene.wire()
     reading = await begin(sock.recv_line())
     sock.close()
-    # The next descriptors get the lowest numbers that are free: one of these is what `sock` had, if it is free.
+    # The next descriptors get the lowest free numbers: one of them gets the number that `sock` had, if it is free.
     wires = [await scene.wire() for _ in range(3)]
     for wire in wires:
         wire.peer.sendall(b"for somebody else\n")

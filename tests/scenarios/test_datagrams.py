@@ -44,7 +44,7 @@ async def send(sender: Sock, data: bytes, where: Address) -> int:
 
 
 @pytest.mark.parametrize("timeout", [None, 5])
-async def test_W8_a_datagram_comes_with_its_sender(scene: Scene, timeout: float | None) -> None:
+async def test_W8_a_datagram_has_its_sender(scene: Scene, timeout: float | None) -> None:
     here, there = scene.bound(), scene.bound()
     assert await send(here, b"ping", there.local_addr) == 4
     datagram = await soon(there.recv_from(100, timeout=timeout))
@@ -93,7 +93,7 @@ async def test_W8_an_empty_datagram_is_a_datagram_and_not_an_end(scene: Scene) -
     assert await soon(there.recv_from(10)) == (b"next", here.local_addr)
 
 
-async def test_W8_a_sender_without_a_name_is_nobody(scene: Scene) -> None:
+async def test_W8_a_sender_without_a_name_has_an_empty_address(scene: Scene) -> None:
     here, there = scene.socket(), scene.bound()
     await send(here, b"anonymous", there.local_addr)
     sender = (await soon(there.recv_from(100))).address
@@ -116,7 +116,7 @@ async def test_W8_peek_looks_at_a_datagram(scene: Scene) -> None:
 # Timeouts, and two at a time.
 
 
-async def test_W8_R4_a_timeout_of_zero_takes_what_is_there(scene: Scene) -> None:
+async def test_W8_R4_a_timeout_of_zero_takes_a_datagram_that_is_there(scene: Scene) -> None:
     here, there = scene.bound(), scene.bound()
     with pytest.raises(SocketTimeout):
         await there.recv_from(10, timeout=0)
@@ -185,7 +185,7 @@ async def test_W8_a_connected_datagram_socket_sends_and_receives(scene: Scene) -
     assert await soon(here.recv_some()) == b"another"
 
 
-async def test_W8_it_may_be_connected_to_somebody_else(scene: Scene) -> None:
+async def test_W8_it_may_be_connected_to_another_peer(scene: Scene) -> None:
     here, first, second = scene.bound(), scene.bound(), scene.bound()
     for there in (first, second):
         await scene.connect(here, there.local_addr)
@@ -193,7 +193,7 @@ async def test_W8_it_may_be_connected_to_somebody_else(scene: Scene) -> None:
         assert (await soon(there.recv_from(99))).data == b"to you"
 
 
-async def test_W8_without_a_peer_there_is_nobody_to_send_to(scene: Scene) -> None:
+async def test_W8_a_send_without_a_peer_is_refused(scene: Scene) -> None:
     sock = scene.bound()
     for call in (sock.send(b"x"), sock.send_some(b"x")):
         with pytest.raises(OSError, match="send_to"):
@@ -201,7 +201,7 @@ async def test_W8_without_a_peer_there_is_nobody_to_send_to(scene: Scene) -> Non
     assert sock.try_send(b"x") is False
 
 
-# What is not for datagrams, and what is for them only.
+# Calls that are not for datagrams, and calls for datagrams only.
 
 
 async def test_W8_a_stream_method_is_a_type_error(scene: Scene) -> None:
@@ -272,12 +272,12 @@ async def test_W8_a_mapped_sender_is_shown_as_plain_ipv4_and_can_be_answered(sce
 
 
 @udp
-async def test_W8_a_port_that_nobody_listens_on_is_an_error_and_the_socket_keeps_working(
+async def test_W8_a_closed_port_is_an_error_and_the_socket_keeps_working(
     scene: Scene,
 ) -> None:
-    nobody = scene.raw_bound()
-    nowhere = address_of(nobody)
-    nobody.close()
+    bound = scene.raw_bound()
+    nowhere = address_of(bound)
+    bound.close()
     sock, there = scene.bound(), scene.bound()
     for receive in (
         lambda: sock.recv_from(10),
@@ -298,9 +298,9 @@ async def test_W8_a_port_that_nobody_listens_on_is_an_error_and_the_socket_keeps
 
 @udp
 async def test_W8_an_error_while_it_waits(scene: Scene) -> None:
-    nobody = scene.raw_bound()
-    nowhere = address_of(nobody)
-    nobody.close()
+    bound = scene.raw_bound()
+    nowhere = address_of(bound)
+    bound.close()
     sock = scene.bound()
     await scene.connect(sock, nowhere)
     waiting = await begin(sock.recv_from(10))

@@ -161,10 +161,10 @@ async def test_C2_the_deadline_holds_while_the_name_is_looked_up(
             assert caught.value.seconds == timeout
     assert took.seconds < TOO_LONG
     await eventually(lambda: bool(names.asked))  # a caller that does not wait is faster than the worker
-    assert names.asked == ["silent.test"], "who asks again joins the lookup that is under way"
+    assert names.asked == ["silent.test"], "a second call joins the lookup that is in progress"
 
 
-async def test_C2_the_deadline_holds_when_nobody_answers(scene: Scene, names: Names) -> None:
+async def test_C2_the_deadline_holds_without_an_answer(scene: Scene, names: Names) -> None:
     holes = [black_hole(scene) for _ in range(3)]
     name = names.add("dead.test", *holes)
     with no_descriptor_is_lost():
@@ -224,7 +224,7 @@ async def test_C6_a_name_that_does_not_resolve_is_in_the_error(
         assert name in str(caught.value)
 
 
-async def test_C1_what_is_dialed_is_an_ordinary_socket(scene: Scene) -> None:
+async def test_C1_the_result_of_dial_is_an_ordinary_socket(scene: Scene) -> None:
     listener = scene.raw_listener()
     sock = await scene.dial(*address_of(listener))
     assert isinstance(sock.local_addr, Address)

@@ -60,7 +60,7 @@ async def test_R8_lines_ends_and_the_bytes_stay(wire: Wire) -> None:
     assert await soon(sock.recv(100)) == b"unfinished"
 
 
-# `skip` is the one that spins for ever in the original.
+# `skip` is the one that spins forever in the original.
 WHOLE: dict[str, Callable[[Sock, float | None], Awaitable[object]]] = {
     "recv_exactly": lambda sock, timeout: sock.recv_exactly(7, timeout),
     "recv_until": lambda sock, timeout: sock.recv_until(b"\0", timeout=timeout),
@@ -72,7 +72,7 @@ WHOLE: dict[str, Callable[[Sock, float | None], Awaitable[object]]] = {
 @pytest.mark.parametrize("read", WHOLE.values(), ids=WHOLE)
 @pytest.mark.parametrize("timeout", [None, 0, 5])
 @pytest.mark.parametrize("sent", [b"", b"abcdef"])
-async def test_R8_what_must_be_whole_raises_at_the_end_and_the_bytes_stay(
+async def test_R8_a_read_of_a_whole_raises_at_the_end_and_the_bytes_stay(
     wire: Wire, read: Callable[[Sock, float | None], Awaitable[object]], timeout: float | None, sent: bytes
 ) -> None:
     sock, peer = wire
@@ -90,7 +90,7 @@ async def test_R8_what_must_be_whole_raises_at_the_end_and_the_bytes_stay(
     assert caught.value.partial == b""
 
 
-async def test_R8_the_end_that_comes_while_they_wait(scene: Scene) -> None:
+async def test_R8_the_end_arrives_while_they_wait(scene: Scene) -> None:
     for read in WHOLE.values():
         sock, peer = await scene.wire()
         peer.sendall(b"abc")
@@ -103,7 +103,7 @@ async def test_R8_the_end_that_comes_while_they_wait(scene: Scene) -> None:
         assert await soon(sock.recv(3)) == b"abc"
 
 
-async def test_R8_skip_drops_what_it_was_asked_to(wire: Wire) -> None:
+async def test_R8_skip_drops_its_size(wire: Wire) -> None:
     sock, peer = wire
     peer.sendall(b"0123456789")
     await soon(sock.skip(0))
@@ -132,7 +132,7 @@ async def test_R8_a_half_closed_peer_can_still_be_written_to(wire: Wire) -> None
 
 @in_clear  # over TLS a reset is a cut, see T3
 @pytest.mark.parametrize("timeout", [None, 5])
-async def test_R12_data_that_came_before_a_reset_comes_first_and_the_reset_is_an_end(
+async def test_R12_data_before_a_reset_is_read_first_and_the_reset_is_an_end(
     scene: Scene, timeout: float | None
 ) -> None:
     wire = await scene.wire()
@@ -176,7 +176,7 @@ async def test_R12_without_safe_disconn_the_reset_is_an_error_every_time(
 @over("tcp4", "tcp6")
 @pytest.mark.parametrize("method", ["send", "send_some", "try_send"])
 @pytest.mark.parametrize("timeout", [None, 5])
-async def test_R12_a_reset_that_a_send_was_told_of_is_told_to_the_reader_too(
+async def test_R12_a_reset_that_a_send_got_is_reported_to_the_reader_too(
     wire: Wire, timeout: float | None, method: str
 ) -> None:
     sock, peer = wire
@@ -209,7 +209,7 @@ async def test_R12_a_reset_while_it_waits(scene: Scene) -> None:
 
 @in_clear
 @pytest.mark.parametrize("read", WHOLE.values(), ids=WHOLE)
-async def test_R12_what_must_be_whole_says_that_the_stream_ended_by_a_reset(
+async def test_R12_a_read_of_a_whole_says_that_the_stream_ended_by_a_reset(
     scene: Scene, read: Callable[[Sock, float | None], Awaitable[object]]
 ) -> None:
     wire = await scene.wire()
@@ -273,7 +273,7 @@ async def test_T3_a_cut_while_it_waits(scene: Scene) -> None:
 
 
 @over("tls12", "tls13")
-async def test_T3_after_the_goodbye_a_reset_takes_nothing_away(scene: Scene) -> None:
+async def test_T3_after_close_notify_a_reset_takes_nothing_away(scene: Scene) -> None:
     sock, peer = await scene.wire()
     peer.sendall(b"all of it")
     peer.shutdown(socket.SHUT_WR)

@@ -1,4 +1,4 @@
-"""R6, R7, R9: what a line is, when it is there, and how long it may be."""
+"""R6, R7, R9: the definition of a line, the moment at which it is there, and its length."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ SPELLINGS = [
 @over_one
 @pytest.mark.parametrize(("sent", "line"), SPELLINGS, ids=[repr(sent) for sent, _ in SPELLINGS])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
-async def test_R6_what_ends_a_line(scene: Scene, buffered: bool, sent: bytes, line: bytes) -> None:
+async def test_R6_the_terminators_of_a_line(scene: Scene, buffered: bool, sent: bytes, line: bytes) -> None:
     sock, peer = await scene.wire(buffered=buffered)
     peer.sendall(sent + b"next\n" + sent)
     assert await soon(sock.recv_line()) == line
@@ -78,7 +78,7 @@ async def test_R6_lines_gives_every_line_without_its_end_and_empty_ones_as_nothi
     assert await soon(lines_of(sock)) == [line.removeprefix(b"\r\n") for _, line in SPELLINGS]
 
 
-async def test_R6_try_recv_line_never_waits_and_tells_what_there_is(wire: Wire) -> None:
+async def test_R6_try_recv_line_never_waits_and_tells_an_end_from_no_line_yet(wire: Wire) -> None:
     sock, peer = wire
     assert sock.try_recv_line() == (ReadLineResult.NONE, b"")
     peer.sendall(b"hal")
@@ -130,7 +130,7 @@ async def test_R6_lines_and_single_reads_agree(
 @over_one_and_tls
 @pytest.mark.parametrize("line", [b"", b"short", b"x" * BUFFER_SIZE])
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
-async def test_R7_a_complete_line_does_not_wait_for_what_comes_after_it(
+async def test_R7_a_complete_line_does_not_wait_for_later_bytes(
     wire: Wire, line: bytes, terminator: bytes
 ) -> None:
     sock, peer = wire
@@ -156,7 +156,7 @@ async def test_R7_a_line_of_exactly_the_longest_length_does_not_wait_either(wire
 
 @pytest.mark.parametrize("timeout", [None, 5])
 async def test_R9_every_line_of_many_obeys_its_own_limit(wire: Wire, timeout: float | None) -> None:
-    """Lines come in bulk, and are asked for one by one with whatever limit."""
+    """Lines arrive in bulk, and are read one by one with any limit."""
     sock, peer = wire
     lines = [b"%02d%s" % (number, b"x" * (number % 7)) for number in range(200)]
     peer.sendall(b"".join(line + b"\n" for line in lines))
@@ -192,7 +192,7 @@ async def test_R9_lines_obeys_its_limit(wire: Wire, max_length: int) -> None:
 @pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
 @pytest.mark.parametrize("length", [1, 2, 3, 4, 5, 6, 9, 10, 11])
 @pytest.mark.parametrize("buffered", [True, False], ids=["buffered", "unbuffered"])
-async def test_R9_a_long_line_comes_in_pieces_of_exactly_max_length(
+async def test_R9_a_long_line_is_returned_in_pieces_of_exactly_max_length(
     scene: Scene, buffered: bool, length: int, terminator: bytes
 ) -> None:
     sock, peer = await scene.wire(buffered=buffered)
@@ -204,7 +204,7 @@ async def test_R9_a_long_line_comes_in_pieces_of_exactly_max_length(
     assert await soon(sock.recv_line(max_length=5)) == b"next", "and no phantom empty line before it"
 
 
-async def test_R9_carriage_returns_at_the_limit_are_data_or_terminator_as_what_follows_says(
+async def test_R9_carriage_returns_at_the_limit_are_data_or_terminator_as_the_next_byte_decides(
     wire: Wire,
 ) -> None:
     sock, peer = wire

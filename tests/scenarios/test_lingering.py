@@ -40,13 +40,13 @@ def lingerers() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "wireline-linger"]
 
 
-async def test_linger_the_last_reply_is_not_eaten_by_input_that_nobody_read(scene: Scene) -> None:
+async def test_linger_unread_input_does_not_destroy_the_last_reply(scene: Scene) -> None:
     wire = await scene.wire()
     wire.peer.sendall(b"request\nand more than was read")
     assert await soon(wire.sock.recv(7)) == b"request"
     wire.peer.sendall(b"in the kernel")
     await arrived(wire.sock, 13)
-    sending = in_thread(read_exactly, wire.peer, 1)  # so that `send` need not wait for ever
+    sending = in_thread(read_exactly, wire.peer, 1)  # so that `send` need not wait forever
     await soon(wire.sock.send(REPLY[:1]))
     assert await soon(sending) == REPLY[:1]
     reply = REPLY[1:]
@@ -111,7 +111,7 @@ async def test_linger_zero_of_a_unix_socket_is_an_end(wire: Wire) -> None:
     assert await soon(all_of(wire.peer)) == b""
 
 
-async def test_linger_of_what_is_no_connection_is_a_plain_close(scene: Scene) -> None:
+async def test_linger_without_a_connection_is_a_plain_close(scene: Scene) -> None:
     for linger in (0, 5):
         for sock in (scene.socket(), scene.listener()):
             sock.close(linger=linger)
@@ -175,7 +175,7 @@ PROGRAM = """
 """
 
 
-async def test_linger_the_end_of_the_interpreter_waits_for_what_is_not_sent_yet(scene: Scene) -> None:
+async def test_linger_the_end_of_the_interpreter_waits_for_unsent_bytes(scene: Scene) -> None:
     listener = scene.raw_listener()
     host, port = (listener.getsockname(), 0) if scene.transport.is_unix else listener.getsockname()[:2]
     program = textwrap.dedent(PROGRAM).format(

@@ -1,4 +1,4 @@
-"""R5: after a timeout nothing is lost, whatever is asked next and wherever the bytes were cut."""
+"""R5: after a timeout nothing is lost, with any next request and any cut of the bytes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Read(NamedTuple):
                 return await getattr(sock, self.method)(self.size, 0)
 
     def consumed(self, answer: bytes | None, text: bytes, ended: bool) -> int:
-        """Check an answer against what a reader of the plain text says; return how much of the text it took."""
+        """Compare an answer with that of a reader of the plain text; return how much of the text it took."""
         match self.method:
             case "recv_some":
                 assert answer == text[: len(answer or b"")]
@@ -152,7 +152,7 @@ async def test_R5_a_read_that_timed_out_leaves_everything_to_the_next(
     sock, peer = await scene.wire(buffered=buffered)
     with pytest.raises(SocketTimeout):
         await read(sock, 0.01)
-    if buffered:  # else `recv` is content with what there is
+    if buffered:  # else `recv` returns the bytes that are there
         peer.sendall(b"who")
         with pytest.raises(SocketTimeout):
             await read(sock, 0.01)

@@ -111,7 +111,7 @@ async def test_R10_lines_that_were_peeked_at_come_in_order(
 async def test_R10_a_large_piece_that_is_waited_for_stays(
     scene: Scene, buffered: bool, timeout: float | None, read: str
 ) -> None:
-    """So large that it could be the answer as it comes from the kernel."""
+    """So large that one receive could be the answer as it is."""
     sock, peer = await scene.wire(buffered=buffered)
     data = bytes(range(256)) * 80
     got = b""

@@ -53,7 +53,7 @@ async def test_R1_recv_returns_fewer_bytes_only_at_the_end(wire: Wire) -> None:
 
 
 @in_clear  # a record of TLS is decrypted whole
-async def test_R1_unbuffered_recv_returns_what_one_system_call_gives(scene: Scene) -> None:
+async def test_R1_unbuffered_recv_returns_the_result_of_one_system_call(scene: Scene) -> None:
     sock, peer = await scene.wire(buffered=False)
     peer.sendall(b"abc")
     await arrived(sock, 3)
@@ -200,7 +200,7 @@ async def test_R4_a_timeout_of_zero_never_waits(wire: Wire, read: Call) -> None:
 
 
 @pytest.mark.parametrize("size", [1, BUFFER_SIZE, MANY])
-async def test_R4_a_timeout_of_zero_returns_what_the_kernel_has(scene: Scene, size: int) -> None:
+async def test_R4_a_timeout_of_zero_returns_the_bytes_of_the_kernel(scene: Scene, size: int) -> None:
     data = pattern(size).replace(b"\n", b"-")
     reads: list[Callable[[Sock], Awaitable[bytes]]] = [
         lambda sock: sock.recv(size, 0),
@@ -218,7 +218,7 @@ async def test_R4_a_timeout_of_zero_returns_what_the_kernel_has(scene: Scene, si
         peer.close()
 
 
-async def test_R4_a_timeout_of_zero_returns_what_is_in_both_buffers(wire: Wire) -> None:
+async def test_R4_a_timeout_of_zero_returns_the_bytes_of_both_buffers(wire: Wire) -> None:
     sock, peer = wire
     peer.sendall(b"first\nin our ")
     await arrived(sock, 13)

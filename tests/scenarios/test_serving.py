@@ -1,4 +1,4 @@
-"""S7, and what ``serve`` promises besides: a handler for every connection, and an orderly end."""
+"""S7, and the other promises of ``serve``: a handler for every connection, and an orderly end."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ class Held:
 
 
 async def begin_to_stop(server: Server, drain: float) -> asyncio.Task[tuple[int, int]]:
-    """Let ``stop`` get as far as counting those whom it waits for. Nothing tells when; this is long enough."""
+    """Let ``stop`` get as far as counting its handlers. No event reports it; this is long enough."""
     stopping = await begin(server.stop(drain=drain))
     await asyncio.sleep(0.1)
     assert not stopping.done()
     return stopping
 
 
-# What a server does.
+# The work of a server.
 
 
 async def test_serve_calls_the_handler_for_every_connection(scene: Scene) -> None:
@@ -115,7 +115,7 @@ async def test_S2_the_handler_gets_the_true_peer(scene: Scene) -> None:
     assert await soon(seen.get()) == (sock.local_addr, sock.local_addr)
 
 
-async def test_S3_what_is_served_is_not_inheritable(scene: Scene) -> None:
+async def test_S3_a_served_connection_is_not_inheritable(scene: Scene) -> None:
     seen = asyncio.Queue()
 
     async def handler(client: Sock, _: Address) -> None:
@@ -194,7 +194,7 @@ async def test_S7_an_exception_of_a_handler_closes_its_connection_and_is_logged(
     assert len(caplog.records) == 1
 
 
-async def test_S7_a_peer_that_resets_harms_nobody_else(scene: Scene) -> None:
+async def test_S7_a_peer_that_resets_harms_no_other(scene: Scene) -> None:
     server = await scene.serve(echo)
     peer = scene.raw_connect(server.local_addr)
     peer.sendall(b"x")
@@ -227,7 +227,7 @@ async def test_S7_stop_lets_handlers_finish(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("drain", [0.0, 0.05])
-async def test_S7_stop_closes_what_is_left_at_the_deadline(scene: Scene, drain: float) -> None:
+async def test_S7_stop_closes_the_remaining_connections_at_the_deadline(scene: Scene, drain: float) -> None:
     server = await scene.serve(echo)
     peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
     for peer in peers:
@@ -263,7 +263,7 @@ async def test_S7_stopping_a_server_without_connections(scene: Scene) -> None:
     assert await soon(server.stop()) == (0, 0)
 
 
-async def test_S7_everybody_who_stops_gets_the_same_report(scene: Scene) -> None:
+async def test_S7_every_call_of_stop_gets_the_same_report(scene: Scene) -> None:
     held = Held()
     server = await scene.serve(held)
     peer = scene.raw_connect(server.local_addr)
@@ -316,7 +316,7 @@ async def test_S7_wait_lasts_until_the_server_is_stopped(scene: Scene) -> None:
     await soon(server.wait(0))
 
 
-async def test_S7_clients_that_nobody_accepted_see_the_end(scene: Scene) -> None:
+async def test_S7_clients_that_were_not_accepted_see_the_end(scene: Scene) -> None:
     held = Held()
     server = await scene.serve(held, max_connections=1)
     first = scene.raw_connect(server.local_addr)
@@ -391,7 +391,7 @@ async def test_P4_a_request_of_a_handler_is_done_without_it(scene: Scene) -> Non
 
 @over_one
 @pytest.mark.parametrize("drain", [-1, "1", float("nan"), True])
-async def test_what_is_no_drain_is_refused_and_stops_nothing(scene: Scene, drain: object) -> None:
+async def test_a_bad_drain_is_refused_and_stops_nothing(scene: Scene, drain: object) -> None:
     server = await scene.serve(echo)
     with pytest.raises((TypeError, ValueError)):
         server.request_stop(drain)
@@ -405,7 +405,7 @@ async def test_what_is_no_drain_is_refused_and_stops_nothing(scene: Scene, drain
 
 @pytest.fixture
 def log(caplog: pytest.LogCaptureFixture) -> Callable[[], list[logging.LogRecord]]:
-    """What the library has logged, from INFO on."""
+    """The log records of the library, from INFO on."""
     caplog.set_level(logging.INFO, "wireline")
     return lambda: [record for record in caplog.records if record.name == "wireline"]
 
@@ -558,7 +558,7 @@ async def fail_in_both(scene: Scene, client: Sock) -> None:
 @pytest.mark.parametrize(
     "fail", [ask_refusing, ask_silent, run_out_of_time, give_other_reason, misuse, fail_in_both]
 )
-async def test_P8_what_another_socket_raised_is_the_programs_fault(
+async def test_P8_an_error_of_another_socket_is_the_programs_fault(
     scene: Scene, log: Log, fail: Callable[[Scene, Sock], Awaitable[None]]
 ) -> None:
     """FA15: which socket raised decides, not the type: a handler's failed connection to its own database has failed."""
@@ -576,7 +576,7 @@ async def test_P8_what_another_socket_raised_is_the_programs_fault(
     assert "Traceback" in logging.Formatter().format(record)
 
 
-async def test_P8_what_the_clients_socket_raised_is_the_peers_doing_in_a_group_too(
+async def test_P8_an_error_of_the_clients_socket_is_the_peers_doing_in_a_group_too(
     scene: Scene, log: Log
 ) -> None:
     async def handler(client: Sock, _: Address) -> None:
@@ -675,7 +675,7 @@ async def test_an_exception_in_on_error_is_logged_and_never_more(scene: Scene, l
     assert "a mistake in on_error" in logging.Formatter().format(record)
 
 
-async def test_what_stop_closes_is_no_error(scene: Scene, log: Log) -> None:
+async def test_a_connection_that_stop_closes_is_no_error(scene: Scene, log: Log) -> None:
     seen: list[Exception] = []
     server = await scene.serve(echo, on_error=lambda error, client: seen.append(error))
     peer = scene.raw_connect(server.local_addr)
@@ -687,7 +687,7 @@ async def test_what_stop_closes_is_no_error(scene: Scene, log: Log) -> None:
     assert log() == []
 
 
-async def test_what_cannot_be_called_for_errors_is_a_type_error(scene: Scene) -> None:
+async def test_an_error_handler_that_is_not_callable_is_a_type_error(scene: Scene) -> None:
     with no_descriptor_is_lost(), pytest.raises(TypeError, match="on_error"):
         await scene.serve(echo, on_error="log")
 
@@ -695,7 +695,7 @@ async def test_what_cannot_be_called_for_errors_is_a_type_error(scene: Scene) ->
 # Limits.
 
 
-async def test_max_connections_holds_back_who_comes_next(scene: Scene) -> None:
+async def test_max_connections_holds_the_next_client_back(scene: Scene) -> None:
     held = Held()
     server = await scene.serve(held, max_connections=2)
     peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
@@ -723,7 +723,7 @@ async def test_a_server_loses_no_descriptor(scene: Scene) -> None:
 
 @over_one
 @pytest.mark.parametrize("limit", [0, -1])
-async def test_a_limit_that_lets_nobody_in_is_a_value_error(scene: Scene, limit: int) -> None:
+async def test_a_limit_below_one_is_a_value_error(scene: Scene, limit: int) -> None:
     with no_descriptor_is_lost(), pytest.raises(ValueError):
         await scene.serve(echo, max_connections=limit)
 
@@ -784,7 +784,7 @@ async def test_a_server_at_an_abstract_name(scene: Scene) -> None:
         assert await soon(sock.recv(1)) == b"x"
 
 
-# What a handler may do with its connection.
+# The rights of a handler over its connection.
 
 
 async def test_R11_a_handler_reads_and_writes_at_the_same_time(scene: Scene) -> None:

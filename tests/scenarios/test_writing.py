@@ -83,14 +83,14 @@ async def test_W1_send_some_without_a_timeout_does_not_wait_for_the_rest(wire: W
     assert 0 < await soon(wire.sock.send_some(data)) < len(data)
 
 
-async def test_W1_send_some_sends_what_fits(wire: Wire) -> None:
+async def test_W1_send_some_sends_the_bytes_that_fit(wire: Wire) -> None:
     data = pattern(20_000_000)
     sent = await soon(wire.sock.send_some(data, timeout=5))
     assert 0 < sent < len(data)
     fill(wire.sock)
     for timeout in (0, 0.02):
         with pytest.raises(SocketTimeout):
-            while True:  # there may be a little room once more, see `fill`
+            while True:  # there may be a little space once more, see `fill`
                 await wire.sock.send_some(data, timeout=timeout)
     assert await soon(in_thread(read_exactly, wire.peer, min(sent, 100_000))) == data[: min(sent, 100_000)]
 
@@ -113,7 +113,7 @@ async def test_W1_send_many_takes_any_buffers(wire: Wire) -> None:
         assert await soon(in_thread(read_exactly, wire.peer, len(expected))) == expected
 
 
-async def test_W5_what_send_many_sends_is_not_interleaved(wire: Wire) -> None:
+async def test_W5_the_bytes_of_send_many_are_not_interleaved(wire: Wire) -> None:
     senders = [
         asyncio.ensure_future(wire.sock.send_many([bytes([letter])] * 30_000)) for letter in b"abcdefgh"
     ]
@@ -142,7 +142,7 @@ async def peer_is_gone(wire: Wire) -> None:
 
 @for_ever_or_long
 async def test_W2_the_second_send_after_the_peer_closed_returns(wire: Wire, timeout: float | None) -> None:
-    """The original spins for ever."""
+    """The original spins forever."""
     await peer_is_gone(wire)
     with Stopwatch() as took:
         for _ in range(5):
@@ -182,8 +182,8 @@ async def test_W2_a_peer_that_goes_away_while_send_waits(scene: Scene, flags: So
 # W3.
 
 
-@in_clear  # of TLS a part of a message is told from all of it, see T3
-async def test_W3_what_counts_as_sent_arrives_after_close_too(wire: Wire) -> None:
+@in_clear  # over TLS a peer can tell a part of a message from all of it, see T3
+async def test_W3_bytes_that_count_as_sent_arrive_after_close_too(wire: Wire) -> None:
     sock, peer = wire
     data = pattern(20_000_000)
     with pytest.raises(SocketTimeout) as caught:
@@ -206,7 +206,7 @@ async def test_W3_a_send_that_ran_out_of_time_says_how_much_went_out(wire: Wire,
     assert got == data
 
 
-async def test_W3_who_never_got_a_turn_has_sent_nothing(wire: Wire) -> None:
+async def test_W3_a_send_that_never_got_the_permit_has_sent_nothing(wire: Wire) -> None:
     first = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
     with pytest.raises(SocketTimeout) as caught:
         await wire.sock.send(b"second", timeout=0.02)
@@ -239,7 +239,9 @@ async def test_W4_the_buffer_may_be_changed_as_soon_as_send_returns(wire: Wire) 
 
 
 @for_ever_or_long
-async def test_W5_what_several_send_comes_out_whole_and_in_order(wire: Wire, timeout: float | None) -> None:
+async def test_W5_messages_of_several_senders_arrive_whole_and_in_order(
+    wire: Wire, timeout: float | None
+) -> None:
     writers, messages, size = 6, 12, 60_000
     raw_option(wire.sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
 
@@ -258,7 +260,7 @@ async def test_W5_what_several_send_comes_out_whole_and_in_order(wire: Wire, tim
     await soon(asyncio.gather(*writing))
 
 
-async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
+async def test_W5_a_half_close_waits_for_running_sends(wire: Wire) -> None:
     data = pattern(20_000_000)
     sending = await begin(wire.sock.send(data), A_WHILE)
     closing = await begin(wire.sock.shutdown_write())
@@ -270,7 +272,7 @@ async def test_W5_a_half_close_waits_for_those_who_send(wire: Wire) -> None:
         await wire.sock.recv(1, timeout=0)
 
 
-async def test_W5_writers_who_run_out_of_time_are_left_out_and_harm_nobody(wire: Wire) -> None:
+async def test_W5_writers_that_time_out_are_skipped_and_harm_no_other(wire: Wire) -> None:
     first = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
     second = await begin(wire.sock.send(b"left out", timeout=0.2), A_WHILE)
     third = await begin(wire.sock.send(b"third"))
@@ -305,7 +307,7 @@ async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> 
     assert read_exactly(wire.peer, 5) == b"whole"
     with Stopwatch() as took:
         assert sock.try_send(bytes(50_000_000)) is False, "a part"
-        while sock.try_send(b"nothing"):  # there may be a little room once more, see `fill`
+        while sock.try_send(b"nothing"):  # there may be a little space once more, see `fill`
             fill(sock)
     assert took.seconds < TOO_LONG
 
@@ -316,6 +318,12 @@ async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
     wire.sock.close()
     with pytest.raises(ClosedError):
         await soon(sending)
+
+
+async def test_W2_a_send_after_a_half_close_is_an_error(wire: Wire) -> None:
+    await soon(wire.sock.shutdown_write())
+    with pytest.raises(BrokenPipeError):
+        await soon(wire.sock.send(b"x"))
 
 
 async def test_W6_try_send_never_raises_for_a_socket_error(scene: Scene) -> None:

@@ -1,4 +1,4 @@
-"""TLS for the scenarios: the contexts, and a raw peer that speaks it and does exactly what it is told."""
+"""TLS for the scenarios: the contexts, and a raw peer that uses TLS, does each step of the test and nothing else."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SLICE = 4 * RECORD
 
 @functools.cache
 def context(version: ssl.TLSVersion) -> SslContext:
-    """One of ours for both roles that speaks one version of TLS only."""
+    """A context for both roles with one version of TLS."""
     leaf = certificates.server()
     ours = SslContext(cert_file=leaf.cert, key_file=leaf.key, ca_file=certificates.ca_file())
     for role in Handshake:
@@ -36,7 +36,7 @@ def raw_context(version: ssl.TLSVersion) -> ssl.SSLContext:
     leaf = certificates.server()
     raw = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     raw.load_cert_chain(leaf.cert, leaf.key)
-    raw.num_tickets = 0  # so that what has arrived in the kernel is what was sent
+    raw.num_tickets = 0  # so that all that was sent is in the kernel
     only(raw, version)
     return raw
 
@@ -54,7 +54,7 @@ class TlsPeer:
 
     def __init__(self, sock: socket.socket, version: ssl.TLSVersion) -> None:
         self.sock = sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that what was sent is on its way
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # so that the data is on its way
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._obj = raw_context(version).wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._lock = threading.Lock()

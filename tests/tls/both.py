@@ -48,7 +48,7 @@ async def upgrade(
         await context.wrap_connected_async(sock, handshake, hostname, **options)
 
 
-class Guest(NamedTuple):
+class ServedConnection(NamedTuple):
     """A finished connection of a server."""
 
     lines: list[bytes]
@@ -59,11 +59,11 @@ class Guest(NamedTuple):
     """The error that ended the reads; None for a clean end."""
 
 
-class Guests:
+class ConnectionRecorder:
     """A handler that answers each line with its reverse, and records every connection."""
 
     def __init__(self) -> None:
-        self.seen: asyncio.Queue[Guest] = asyncio.Queue()
+        self.seen: asyncio.Queue[ServedConnection] = asyncio.Queue()
 
     async def __call__(self, client: Sock, _: Address) -> None:
         lines: list[bytes] = []
@@ -74,18 +74,18 @@ class Guests:
                 await client.send(line[::-1] + b"\n", timeout=PATIENCE)
         except OSError as failure:
             error = failure.with_traceback(None)
-        self.seen.put_nowait(Guest(lines, client.tls_info, client.get_peer_certificates(), error))
+        self.seen.put_nowait(ServedConnection(lines, client.tls_info, client.get_peer_certificates(), error))
 
-    async def next(self) -> Guest:
+    async def next(self) -> ServedConnection:
         """Wait for the next finished connection."""
         return await asyncio.wait_for(self.seen.get(), PATIENCE)
 
 
-class House(NamedTuple):
+class RecordedServer(NamedTuple):
     """A running server and its finished connections."""
 
     server: Server
-    guests: Guests
+    connections: ConnectionRecorder
 
     @property
     def port(self) -> int:
@@ -103,8 +103,10 @@ async def serving(
 
 
 @asynccontextmanager
-async def at_home(flavour: Flavour, tls: SslContext | None = None, **options: Any) -> AsyncIterator[House]:
+async def recorded_server(
+    flavour: Flavour, tls: SslContext | None = None, **options: Any
+) -> AsyncIterator[RecordedServer]:
     """Run a server that records its connections."""
-    guests = Guests()
-    async with serving(flavour, guests, tls or server_context(), **options) as server:
-        yield House(server, guests)
+    connections = ConnectionRecorder()
+    async with serving(flavour, connections, tls or server_context(), **options) as server:
+        yield RecordedServer(server, connections)

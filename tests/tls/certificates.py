@@ -70,7 +70,7 @@ def intermediate() -> trustme.CA:
 @functools.cache
 def other_ca() -> trustme.CA:
     """A CA that is not trusted."""
-    return trustme.CA(organization_name="somebody else")
+    return trustme.CA(organization_name="another CA")
 
 
 @functools.cache

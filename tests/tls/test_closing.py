@@ -337,7 +337,7 @@ async def test_W3_a_send_that_was_cancelled_can_be_continued(flavour: Flavour, p
 
 
 async def test_send_some_leaves_no_half_record_behind(pair: Pair) -> None:
-    # After half a record the peer cannot read the request, and a caller would wait for its answer for ever.
+    # After half a record the peer cannot read the request, and a caller would wait for its answer forever.
     total = 0
     for _ in range(20):
         sending = asyncio.ensure_future(pair.sock.send_some(BIG[:60_000]))
@@ -448,6 +448,20 @@ async def test_R13_close_ends_a_connect_during_its_handshake(flavour: Flavour) -
                     sock.close()
                     await ends_with(ClosedError, connecting)
                 await in_thread(everything, peer)
+
+
+async def test_C3_a_socket_whose_handshake_failed_may_connect_again(flavour: Flavour) -> None:
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        async with flavour.socket() as sock:
+            made("TLSv1.3").client.wrap_socket(bare(sock))
+            for _ in range(2):
+                connecting = await begun(
+                    sock.connect("localhost", listener.getsockname()[1], timeout=PATIENCE)
+                )
+                peer, _ = await in_thread(listener.accept)
+                assert await in_thread(peer.recv, 1) == b"\x16", "a handshake record"
+                peer.close()
+                await ends_with(TruncatedError, connecting)
 
 
 async def test_R13_close_of_a_listener_ends_an_accept_during_its_handshake(flavour: Flavour) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import ssl
 import stat
 import types
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 
@@ -392,6 +394,16 @@ def test_use_after_destroy_is_a_closed_error(use: Callable[[SslContext], object]
     with pytest.raises(ClosedError):
         use(context)
     context.destroy()
+
+
+def test_destroy_releases_the_extra_data() -> None:
+    context, data = client_context(), Anything()
+    context.set_extra_data(1, data)
+    alive = weakref.ref(data)
+    del data
+    context.destroy()
+    gc.collect()
+    assert alive() is None
 
 
 def test_connections_outlive_their_context() -> None:

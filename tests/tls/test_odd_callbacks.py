@@ -10,7 +10,7 @@ import pytest
 
 from tests.scenarios.flavours import Face, Flavour
 from tests.tls import both, certificates
-from tests.tls.both import PATIENCE, at_home
+from tests.tls.both import PATIENCE, recorded_server
 from tests.tls.memory import client_context, server_context
 from wireline.tls import Handshake, SslContext, SslError
 
@@ -52,14 +52,14 @@ async def test_FB15_an_exception_of_a_callback_is_the_cause_of_the_clients_error
 ) -> None:
     """FB15: dial raised it unchanged, and the engine did not know that it had failed."""
     spoil, kind = ODD[case]
-    async with at_home(flavour) as house:
+    async with recorded_server(flavour) as served:
         bad = client_context()
         spoil(bad, Handshake.AS_CLIENT)
         with pytest.raises(SslError, match="the TLS handshake failed") as caught:
-            await flavour.dial("localhost", house.port, tls=bad, timeout=PATIENCE)
+            await flavour.dial("localhost", served.port, tls=bad, timeout=PATIENCE)
         assert isinstance(caught.value.__cause__, kind)
         async with await flavour.dial(
-            "localhost", house.port, tls=client_context(), timeout=PATIENCE
+            "localhost", served.port, tls=client_context(), timeout=PATIENCE
         ) as sock:
             await sock.send(b"abc\n")
             assert await sock.recv_line(PATIENCE) == b"cba"
@@ -73,14 +73,14 @@ async def test_FB15_an_exception_of_a_servers_callback_ends_that_client_only(
     bad = server_context(client_certs="optional", ca_file=certificates.ca_file())
     odd(bad, Handshake.AS_SERVER)
     if how == "serve":
-        async with at_home(flavour, bad) as house:
+        async with recorded_server(flavour, bad) as served:
             with pytest.raises(SslError):
                 async with await flavour.dial(
-                    "localhost", house.port, tls=client_context(), timeout=PATIENCE
+                    "localhost", served.port, tls=client_context(), timeout=PATIENCE
                 ) as sock:
                     await sock.send(b"abc\n")
                     await sock.recv_line(PATIENCE)
-            assert house.guests.seen.empty()
+            assert served.connections.seen.empty()
         return
     async with flavour.socket() as listener:
         bad.wrap_socket(listener._sock if isinstance(listener, Face) else listener)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import cast
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,3 +107,37 @@ def test_T9_a_hint_that_does_not_fit_is_refused(hint: str) -> None:
 def test_T9_a_server_context_refuses_a_hint_that_does_not_fit() -> None:
     with pytest.raises(ValueError, match="a hint has 0 to 255 bytes"):
         psk_server(hint="hi\0nt")
+
+
+SHA256, SHA384 = "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"
+
+
+@pytest.mark.parametrize(
+    ("version", "cipher", "reused", "is_proved"),
+    [
+        ("TLSv1.3", SHA256, True, True),
+        ("TLSv1.3", SHA256, False, False),  # a certificate, and a suite that the key would fit
+        ("TLSv1.3", SHA384, True, False),
+        ("TLSv1.3", SHA384, False, False),
+        ("TLSv1.2", "ECDHE-PSK-AES128-CBC-SHA256", False, True),
+        ("TLSv1.2", "ECDHE-PSK-AES128-CBC-SHA256", True, False),
+        ("TLSv1.2", "ECDHE-RSA-AES128-GCM-SHA256", False, False),
+    ],
+)
+def test_T9_the_suite_and_the_session_prove_an_identity_or_not(
+    version: str, cipher: str, reused: bool, is_proved: bool
+) -> None:
+    callback = object()
+    connection = SimpleNamespace(
+        claimed="alice",
+        answered_by=callback,
+        context=SimpleNamespace(**{_psk._CALLBACK_ATTRIBUTE: callback}),
+        session_reused=reused,
+        cipher=lambda: (cipher, version, 128),
+        version=lambda: version,
+    )
+    assert _psk._proved_identity_natively(cast("_psk._PskSSLObject", connection)) == (
+        "alice" if is_proved else None
+    )
+    connection.answered_by = object()  # of a context that SNI has replaced
+    assert _psk._proved_identity_natively(cast("_psk._PskSSLObject", connection)) is None

@@ -374,7 +374,7 @@ class BadCache(SessionCache):
 def test_FB15_a_session_that_cannot_be_copied_is_not_stored_and_no_data_is_lost(
     version: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """FB15: the ValueError of SSLObject.session came out of the first read, which lost what it had received."""
+    """FB15: the first read raised the ValueError of SSLObject.session, and lost the received bytes."""
     client, server = client_context(), server_context()
     client.context.sslobject_class = TooLarge
     only(version, client, server)
@@ -498,3 +498,4 @@ def test_a_session_records_its_server_and_context() -> None:
     assert session.context is client.context
     assert (session.host, session.port, session.version) == ("localhost", PORT, "TLSv1.3")
     assert list(session.chain) == chain(pair.client)
+    assert repr(session.session) not in repr(session), "a session is a secret"

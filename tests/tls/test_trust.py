@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import ssl
 from pathlib import Path
 
@@ -68,8 +69,11 @@ def test_T11_a_file_that_is_given_is_the_only_source(monkeypatch: pytest.MonkeyP
     assert loaded(find(VerifyMode.PEER, certificates.ca_file())) == {OURS}
 
 
-def test_T11_every_certificate_of_a_directory_is_loaded() -> None:
-    assert loaded(find(VerifyMode.PEER, "", certificates.ca_directory())) == {OURS, THEIRS}
+def test_T11_every_certificate_of_a_directory_is_loaded(tmp_path: Path) -> None:
+    directory = certificates.ca_directory()
+    assert loaded(find(VerifyMode.PEER, "", directory)) == {OURS, THEIRS}
+    shutil.copy(f"{directory}/theirs.cer", tmp_path)  # DER alone
+    assert loaded(find(VerifyMode.PEER, "", str(tmp_path))) == {THEIRS}
 
 
 def test_T11_file_and_directory_may_both_be_given(tmp_path: Path) -> None:

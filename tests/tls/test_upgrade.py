@@ -26,7 +26,7 @@ both_roles = pytest.mark.parametrize("role", list(Handshake), ids=lambda role: r
 
 
 class Wire(NamedTuple):
-    """A socket of ours, and its peer, a standard socket."""
+    """A wireline socket, and its peer, a standard socket."""
 
     sock: Sock
     peer: socket.socket
@@ -156,7 +156,7 @@ async def test_FB1_a_tls_socket_is_not_upgraded_again(wire: Wire, role: Handshak
             if unread:
                 assert await wire.sock.recv_line(PATIENCE) == b"a line"
             for again in Handshake:
-                with pytest.raises(SslError, match="speaks TLS already"):
+                with pytest.raises(SslError, match="uses TLS already"):
                     await upgrade(
                         context_for(again), wire.sock, again, "localhost", timeout=PATIENCE, leftover=leftover
                     )
@@ -188,4 +188,4 @@ async def test_FB14_the_error_of_a_socket_without_tls_is_a_sentence(wire: Wire) 
     """FB14: the same for the error of a socket."""
     with pytest.raises(SslError) as caught:
         _ = wire.sock.tls_info
-    assert str(caught.value) == "tls_info: the socket does not speak TLS"
+    assert str(caught.value) == "tls_info: the socket does not use TLS"

@@ -1,4 +1,4 @@
-"""Child processes for whatever may hang, crash or leave something behind.
+"""Child processes for code that may hang, crash or leave something behind.
 
 A child calls one function, ``module:function``, with keyword arguments (JSON), and hands records (JSON, too) back over
 a pipe of its own while it works. So the parent knows what a child was doing when it went silent: it then asks for the
@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(HERE))
 """Where ``tests`` is importable from."""
 
 RAISED = 70
-"""The exit status of a child whose function raised: mostly a mistake of the harness, not of what it tests."""
+"""The exit status of a child whose function raised: mostly a mistake of the harness, not of the tested code."""
 
 _LAST_LINES = 200
 
@@ -36,7 +36,7 @@ class ChildFailed(Exception):
 
     Attributes:
         kind: ``"hang"``, or ``"death"``.
-        text: what it wrote at the end, stacks among it.
+        text: its last output, with stacks.
         status: the exit status, negative for a signal.
     """
 
@@ -90,7 +90,7 @@ class Child:
         return self._process.pid
 
     def records(self, patience: float) -> Iterator[dict[str, Any]]:
-        """What the child says, until it ends.
+        """The records of the child, until it ends.
 
         Args:
             patience: seconds of silence after which it hangs.
@@ -155,7 +155,7 @@ def call(
     environment: Mapping[str, str] | None = None,
     python: str = sys.executable,
 ) -> list[dict[str, Any]]:
-    """Call a function in a child and return all that it said; ``timeout`` is for the whole.
+    """Call a function in a child and return all its records; ``timeout`` is for the whole.
 
     Raises:
         ChildFailed: as for ``Child.records``.
@@ -171,7 +171,7 @@ def call(
 
 
 def last_frames(text: str, count: int = 6) -> str:
-    """The innermost frames of the first stack in what ``faulthandler`` wrote, on one line."""
+    """The innermost frames of the first stack in ``faulthandler``'s output, on one line."""
     frames = []
     for line in text.splitlines():
         if line.strip().startswith("File "):

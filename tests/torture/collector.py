@@ -57,7 +57,7 @@ def at_every_allocation(steps: Steps, flavour: str, kind: str, rounds: int) -> N
     context = victims.trusting()
     for step in steps:
         before = _beginning(kind, flavour, context)
-        # Without what is there already a collection takes microseconds, and is a full one at any time.
+        # With older objects frozen, a collection takes microseconds, and each is a full one.
         gc.freeze()
         gc.set_threshold(1, 1, 1)
         try:
@@ -73,7 +73,7 @@ def at_every_allocation(steps: Steps, flavour: str, kind: str, rounds: int) -> N
 
 
 def _beginning(kind: str, flavour: str, context: Any) -> tuple[int, int]:
-    """One connection pays for what stays; then descriptors and threads are counted."""
+    """One connection makes the objects that stay; then descriptors and threads are counted."""
     with victims.dial(kind, context) as sock:
         victims.exchange(sock)
     if flavour == "uvloop":
@@ -132,13 +132,13 @@ async def _async_rounds(step: str, kind: str, context: Any, rounds: int) -> None
 
 
 def _collect_at(allocation: int) -> None:
-    """Let the collector run at the n-th allocation from now; what is garbage now has not been looked at before."""
+    """Let the collector run at the n-th allocation from now; garbage of now has not been looked at before."""
     gc.set_threshold(gc.get_count()[0] + allocation, 1, 1)
     gc.enable()
 
 
 def sweep(steps: Steps, flavour: str, kind: str, first: int, last: int, stride: int) -> None:
-    """Each step is what is going on when the collector finds an open socket; it begins at each allocation in turn."""
+    """Each step is an activity in which the collector finds an open socket; it begins at each allocation in turn."""
     warnings.simplefilter("ignore")
     context = victims.trusting()
     for step in steps:

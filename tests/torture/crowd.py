@@ -5,12 +5,12 @@ Commands are lines on the input, answers are lines of JSON on the output:
     come N      N clients connect, and each exchanges a line; they stay
     say         each of those exchanges another line
     reset       all of those reset their connections, as fast as a process can
-    leave       all of those close, and TLS ones say goodbye first
+    leave       all of those close, and TLS ones send close_notify first
     ends        waits until the server has ended all connections, and counts them
     hurry N     N clients connect, send a line each, and leave at once without waiting for anything
     burst N     N clients connect; when all have, all send a line and leave at once
     chatter N   N clients connect, exchange a line, and from then on send without end
-    silent N    N clients connect (without TLS, whatever the server speaks), and say nothing; they stay
+    silent N    N clients connect (without TLS, even if the server uses it), and send nothing; they stay
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ class Leader:
         return self._hosts[self._next % len(self._hosts)]
 
     async def obey(self, command: str) -> dict[str, Any]:
-        """Do what one line says."""
+        """Execute one command line."""
         match command.split():
             case ["come", number]:
                 self._clients += [Client() for _ in range(int(number))]
@@ -283,7 +283,7 @@ class Shouter:
             writer.close()
 
     async def obey(self, command: str) -> dict[str, Any]:
-        """Do what one line says: ``reset``."""
+        """Execute the command ``reset``."""
         clients = list(self._clients)
         for writer in clients:
             sock = writer.transport.get_extra_info("socket")

@@ -2,7 +2,7 @@
 
     python -m tests.torture.endings PROGRAM FLAVOUR KIND KEY
 
-``KEY`` is how the peer keeps what it received, if the program sends something that has to arrive.
+``KEY`` is the name under which the peer keeps its input, if the program sends something that has to arrive.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _command(key: str) -> bytes:
 
 
 def _send(kind: str, key: str, *, by_name: bool = False) -> net.Socket:
-    """Connect, and send what has to arrive."""
+    """Connect, and send the bytes that have to arrive."""
     if by_name:
         tls = victims.trusting() if kind.startswith("tls") else None
         sock = net.dial("localhost", victims.where()[kind], tls=tls, timeout=10)
@@ -110,10 +110,10 @@ def sends_and_closes(kind: str, key: str) -> None:
 
 
 def sends_and_closes_ten(kind: str, key: str) -> None:
-    """Nine others linger beside it, whose peers do not end by themselves."""
+    """Nine others linger beside it, with peers that do not end by themselves."""
     others = [victims.dial(kind) for _ in range(9)]
     for other in others:
-        other.send(b"farewell never\n")
+        other.send(b"finish never\n")
     sock = _send(kind, key)
     for other in others:
         other.close()
@@ -277,7 +277,7 @@ async def async_atexit_sends(kind: str, key: str) -> None:
 
 
 ARRIVES = ("interrupted_in_recv", "terminated_in_recv", "uncaught_in_with", "atexit", "send")
-"""Parts of the names of those whose bytes have to arrive."""
+"""Parts of the names of programs whose bytes have to arrive."""
 
 PROGRAMS: dict[str, Callable[[str, str], Any]] = {
     program.__name__: program
@@ -289,7 +289,7 @@ PROGRAMS: dict[str, Callable[[str, str], Any]] = {
 
 
 def arrives(program: str) -> bool:
-    """Whether what the program sends has to arrive."""
+    """Whether the program's bytes have to arrive."""
     return any(part in program for part in ARRIVES) and program != "interrupted_in_send"
 
 

@@ -1,6 +1,6 @@
 """The end of the interpreter: programs that end in every way, with everything that can be open (endings.py).
 
-Each has ended in time, with the right status and nothing odd on stderr; and what it sent before it closed has arrived.
+Each has ended in time, with the right status and nothing odd on stderr, and all bytes sent before its close arrived.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ODD = (
     "can't start new thread",
     "RuntimeError",
 )
-"""What must not be on stderr."""
+"""Texts that must not be on stderr."""
 
 
 def ends(steps: Steps, flavour: str, kind: str) -> None:
@@ -36,7 +36,7 @@ def ends(steps: Steps, flavour: str, kind: str) -> None:
         steps.count(connections=1)
         key = victims.new_gate()
         with subprocess.Popen(
-            # As an ordinary program runs: what it forgot to close is not shown.
+            # As an ordinary program runs: sockets that it forgot to close are not shown.
             [
                 sys.executable,
                 "-X",

@@ -1,7 +1,7 @@
-"""Forks at every state of a socket, a server and a linger: the parent must not notice what a child does to its copies.
+"""Forks at every state of a socket, a server and a linger: the parent must not notice a child's use of its copies.
 
-A child lets go of what it inherited in one of several ways, or goes on with it. Then the parent's connections carry a
-line in both directions, its threads sleep, its Unix path is there, and the child has ended in time. The second half:
+A child closes or drops its inherited sockets in one of several ways, or uses them. Then the parent's connections carry
+a line in both directions, its threads sleep, its Unix path is there, and the child has ended in time. The second half:
 data of a child that ends in the ordinary way of its start method arrives.
 """
 
@@ -59,11 +59,11 @@ class State:
     actions: tuple[str, ...] = LEAVING
 
     def set_up(self, things: Things, kind: str) -> None:
-        """Make the state; what belongs to the library is in ``things`` under ``"ours"``, a list."""
+        """Make the state; the library's objects are in ``things`` under ``"ours"``, a list."""
         raise NotImplementedError
 
     def check(self, things: Things, kind: str) -> None:
-        """What still works in the parent, after the child has ended; else ``Broken``, or any other exception."""
+        """Check that the parent still works after the child has ended; else ``Broken``, or any other exception."""
         raise NotImplementedError
 
     def use(self, things: Things, kind: str) -> None:
@@ -71,7 +71,7 @@ class State:
         raise NotImplementedError
 
     def check_used(self, things: Things, kind: str) -> None:
-        """What still works in the parent after a child went on with it; by default only that closing does."""
+        """Check that the parent still works after a child used it; by default only that it can be closed."""
 
 
 class Fresh(State):
@@ -159,7 +159,7 @@ class Accepting(Listening):
 
 
 class Connecting(State):
-    """A thread is in `connect`, and the listener has no room yet."""
+    """A thread is in `connect`, and the listener's queue is full."""
 
     actions = ("drops", "closes", "exits in `with`", "returns from main")
 
@@ -308,7 +308,7 @@ class HalfClosed(State):
         sock = victims.dial(kind)
         things["ours"] = [sock]
         things["gate"] = victims.new_gate()
-        sock.send(f"farewell {things['gate']}\n".encode())
+        sock.send(f"finish {things['gate']}\n".encode())
         sock.shutdown_write()
 
     def check(self, things: Things, kind: str) -> None:
@@ -345,7 +345,7 @@ class Lingering(State):
     """The parent has closed, and its last bytes are on their way."""
 
     kinds = victims.KINDS
-    size = 150_000  # fits into what the kernel holds for a connection on loopback
+    size = 150_000  # fits into the kernel's buffers of a connection on loopback
 
     def set_up(self, things: Things, kind: str) -> None:
         things["ours"] = []
@@ -474,7 +474,7 @@ STATES: dict[str, State] = {
 
 
 def blocking(steps: Steps, state: str, kind: str) -> None:
-    """Each step is what a child does."""
+    """Each step is an action of a child."""
     warnings.simplefilter("ignore")
     here = STATES[state]
     for action in steps:
@@ -564,7 +564,7 @@ def _child(act: Callable[[], None], may_take: float = CHILD_MAY_TAKE) -> Iterato
                 stacks.write(f"raised {type(error).__name__}: {error}".encode())
                 stacks.flush()
                 os._exit(3)
-            os._exit(4)  # none of the actions comes back
+            os._exit(4)  # none of the actions returns
         try:
             yield
         finally:
@@ -747,7 +747,7 @@ ASYNC_STATES: dict[str, AsyncState] = {
 
 
 def in_a_loop(steps: Steps, state: str, kind: str, loop: str) -> None:
-    """Each step is what a child does, and has a loop of its own."""
+    """Each step is an action of a child, and has a loop of its own."""
     warnings.simplefilter("ignore")
     for action in steps:
         victims.run_loop(loop, _in_a_loop(steps, ASYNC_STATES[state], kind, action))

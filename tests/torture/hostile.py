@@ -1,4 +1,4 @@
-"""Hostile peers: what a remote end can do to a program, other than what the protocol means.
+"""Hostile peers: the actions of a remote end against a program, outside of the protocol.
 
 After each the victim has answered in time, an honest client is served, and nothing is left behind.
 """
@@ -51,8 +51,8 @@ from wireline.tls import SslContext, SslError
 FLAVOURS = ("blocking", "asyncio", "uvloop")
 
 LATE = 6.0
-"""Seconds after which a call that had nothing to wait for is late: a guess for a machine that does much else. What is
-looked for here lasts for ever, or as long as a peer likes."""
+"""Seconds after which a call that had nothing to wait for is late: a guess for a machine that does much else. The
+faults of this part last forever, or as long as a peer likes."""
 
 PAUSE = 3.0
 """Seconds for which a loop does nothing else, that are too many."""
@@ -67,7 +67,7 @@ class Caller:
         self._pool = ThreadPoolExecutor(32)
 
     async def __call__(self, method: Callable[..., Any], *values: Any, **named: Any) -> Any:
-        """Call it, and wait for what it returns."""
+        """Call it, and wait for its result."""
         if self.is_blocking:
             call = functools.partial(method, *values, **named)
             return await asyncio.get_running_loop().run_in_executor(self._pool, call)
@@ -192,7 +192,7 @@ async def _goodbye_then_reset(call: Caller, moment: str, version: str) -> None:
             elif number == 2:
                 reset(peer.sock)
             if number and not (count and number == 1):
-                await asyncio.sleep(0.01)  # for what was sent to arrive
+                await asyncio.sleep(0.01)  # for the bytes to arrive
             for _ in range(count):
                 await _send_to_gone(call, sock)
         if sending is not None:
@@ -206,7 +206,7 @@ async def _goodbye_then_reset(call: Caller, moment: str, version: str) -> None:
         took = time.monotonic() - closing
         peer.sock.close()
     expect(took < LATE, f"close took {took:.1f} s")
-    # A reader that waits has seen all that came before the end. Else a reset may have thrown it away.
+    # A reader that waits has seen all bytes before the end. Else a reset may have thrown it away.
     expect(
         got == last or (not reading and b"".startswith(got)),
         f"received {got!r}, and the peer had sent {last!r}",
@@ -316,11 +316,11 @@ async def _key_updates(call: Caller, count: int) -> None:
                 threading.Thread(target=_say_all, args=(flood, said), daemon=True).start()
                 await _until(lambda: not said.empty(), 10, "the flood does not begin")
                 words, before, last = "", 0, time.monotonic()
-                # It is over when all was sent, or when nothing goes out any more because the victim stopped reading.
+                # It is over when all was sent, or when nothing is sent any more because the victim stopped reading.
                 while not words.startswith(("sent", "refused")) and time.monotonic() < last + 2.0:
                     while not said.empty():
                         words, last = said.get(), time.monotonic()
-                        # The first thousand pay for what is there only once.
+                        # The first thousand make the objects that exist only once.
                         before = before or (_rss() if words.startswith("1000") else 0)
                     await asyncio.sleep(0.02)
                 grown = _rss() - (before or _rss())
@@ -436,7 +436,7 @@ async def _empty_records(call: Caller, in_a_row: int) -> None:
 
 
 def many_names(steps: Steps, flavour: str, names: int) -> None:
-    """A server's certificate has thousands of names: what the server sends arrives."""
+    """A server's certificate has thousands of names: the server's data arrives."""
     call = Caller(flavour)
 
     async def main() -> None:
@@ -475,7 +475,7 @@ async def _many_names(call: Caller, files: tuple[str, str], version: str) -> Non
             raise Broken("a read is never woken") from None
         finally:
             sock.close()
-        with contextlib.suppress(OSError):  # how the client says goodbye is not the matter here
+        with contextlib.suppress(OSError):  # the client's close_notify does not matter here
             serving.get(5, "the server")
 
 
@@ -621,7 +621,7 @@ def silent(steps: Steps, flavour: str, number: int) -> None:
 
 
 def slow_readers(steps: Steps, flavour: str, kind: str, number: int) -> None:
-    """Clients never read what a handler sends: memory does not grow, other clients are served, `stop` stops."""
+    """Clients never read a handler's data: memory does not grow, other clients are served, `stop` stops."""
     size = 8_000_000
     payload = bytes(size)
 
@@ -647,10 +647,10 @@ def slow_readers(steps: Steps, flavour: str, kind: str, number: int) -> None:
                     await asyncio.to_thread(client.sendall, b"send\n")
                     clients.append(client)
                 steps.count(connections=number)
-                await asyncio.sleep(0.3)  # the sends run into what the kernel holds
+                await asyncio.sleep(0.3)  # the sends fill the kernel's buffers
                 await _honest(kind, port, f"beside {number} clients that never read")
                 grown = (_rss() - before) / number
-                # A thread with its stack, and OpenSSL's buffers, are some 200 KB; what was given to send is 8 MB.
+                # A thread with its stack, and OpenSSL's buffers, are some 200 KB; the data to send is 8 MB.
                 expect(grown < 1_000_000, f"each client that never reads costs {grown / 1e6:.1f} MB")
             for client in clients:
                 client.close()
@@ -700,7 +700,7 @@ def _leave(kind: str, port: int, how: str) -> None:
     elif how == "closes":
         client.close()
     else:
-        with contextlib.suppress(OSError):  # it does not wait for the server's goodbye
+        with contextlib.suppress(OSError):  # it does not wait for the server's close_notify
             client.settimeout(0)
             client.unwrap() if isinstance(client, ssl.SSLSocket) else client.shutdown(socket.SHUT_WR)
         client.close()
@@ -802,7 +802,7 @@ async def _stopped_twice_async(step: str, kind: str, tls: SslContext | None) -> 
 
 
 def command_stopped_twice(steps: Steps) -> None:
-    """The commands that serve end at a second SIGTERM, whatever their clients do."""
+    """The commands that serve end at a second SIGTERM, with any clients."""
     for step in steps:
         steps.count(connections=1)
         with socket.create_server(("127.0.0.1", 0)) as free:

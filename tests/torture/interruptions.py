@@ -49,7 +49,7 @@ from wireline.tls import Handshake, SslContext
 
 LOUD = SocketFlag(0)
 SOON = 0.5
-"""Seconds for a call that has nothing to wait for: only what is stuck takes longer."""
+"""Seconds for a call that has nothing to wait for: only a stuck call takes longer."""
 
 LIMIT = 5.0
 """Seconds after which a case hangs."""
@@ -66,7 +66,7 @@ MARKS = [b"<first mark>", b"<second mark>"]
 
 
 class Bad(Exception):
-    """What must not be.
+    """A broken promise.
 
     Attributes:
         kind: ``stuck``, ``left``, ``lost``, ``wrong``, ``broke`` or ``swallowed``.
@@ -82,7 +82,7 @@ _pool = ThreadPoolExecutor(64)
 
 
 class World:
-    """What all cases of a child share."""
+    """The common state of the cases of a child."""
 
     def __init__(self, kind: str, directory: str) -> None:
         self.kind = kind
@@ -116,7 +116,7 @@ class World:
 
 
 class Scene:
-    """One call, what goes before it and what is looked at after it. One object for each case.
+    """One call, the steps before it and the checks after it. One object for each case.
 
     Attributes:
         closes: whether a handler may close ``sock`` meanwhile.
@@ -154,7 +154,7 @@ class Scene:
         raise NotImplementedError
 
     def disturb(self) -> None:
-        """Do what a handler does that does not raise."""
+        """Do the work of a handler that does not raise."""
         self.sock.close()
 
     def finish(self) -> None:
@@ -259,7 +259,7 @@ class Read(Stream):
             time.sleep(0.0005)
 
     def before(self) -> None:
-        """What is done before, without interruption."""
+        """The steps before, without interruption."""
 
     def check(self) -> None:
         if self.sending is not None:
@@ -399,7 +399,7 @@ class Peek(Read):
 
 
 class Write(Stream):
-    """A call that sends: there is room, the peer takes it slowly, or not at all."""
+    """A call that sends: into free buffers, to a peer that reads slowly, or to one that does not read."""
 
     modes = ("room", "slow", "none")
     answers = True
@@ -470,7 +470,7 @@ class Write(Stream):
             raise Bad("miscounted", f"last_bytes_sent is {sent}, and {len(body)} went out")
 
     def _read_back(self) -> None:
-        """Reading goes on: the peer answers to the second mark, or says that it cannot decrypt what it gets."""
+        """Reading goes on: the peer answers to the second mark, or says that it cannot decrypt its input."""
         try:
             line = self.sock.recv_line(SOON, LOUD)
         except SocketTimeout:
@@ -725,7 +725,7 @@ class Accept(Scene):
             self._answer(client)
 
     def _answer(self, client: Socket) -> None:
-        # What becomes of a client whose accept was interrupted is looked at from its side.
+        # The fate of a client whose accept was interrupted is checked from its side.
         line = client.recv_line(2.0)
         client.send(line + b"\n")
         self.accepted.append(line)
@@ -865,7 +865,7 @@ class Stop(Scene):
         self.server.stop()
         with contextlib.suppress(OSError):
             self.client.settimeout(SOON)
-            while self.client.recv(100):  # what closes with unread data in it resets the connection
+            while self.client.recv(100):  # a close with unread data resets the connection
                 pass
         self.client.close()
         _until_closed(self.world.kind, self.before, " after stop")
@@ -909,7 +909,7 @@ SCENES: dict[str, type[Scene]] = {
 
 
 class Tally:
-    """What the interruptions of one kind came to: findings, and windows that are counted."""
+    """The results of the interruptions of one kind: findings, and windows that are counted."""
 
     def __init__(self) -> None:
         self.interruptions = 0
@@ -931,7 +931,7 @@ class Tally:
         return False
 
     def notes(self, title: str) -> Iterator[str]:
-        """What the report says about it."""
+        """Its text in the report."""
         if self.broken:
             yield f"{title}: {self.broken:,} connections said that they are broken, after {self.interruptions:,}"
         for what, counter in (
@@ -952,7 +952,7 @@ def run(budget: Budget) -> Iterator[Finding]:
         TestCA().write(directory)
         kinds = KINDS if budget.size != "sample" else ("plain",)
         rounds = [(kind, action) for kind in kinds for action in ("raise", "disturb")]
-        # A third of the time for real signals: they find what is frequent, the others what is rare.
+        # A third of the time for real signals: they find frequent faults, the others rare ones.
         reserve = budget.seconds / 3
         for position, (kind, action) in enumerate(rounds):
             seconds = max(0.5, (budget.remaining() - reserve) / (len(rounds) - position))
@@ -1063,7 +1063,7 @@ def _raise() -> None:
 def _case(
     scene: Scene, at: int, action: str, announce: Callable[[Place], None] = lambda _: None
 ) -> tuple[Interrupter, list[Bad]]:
-    """One interruption, and what came of it."""
+    """One interruption, and its result."""
     swallowed = False
     error: BaseException | None = None
     handler = _raise if action == "raise" else scene.disturb
@@ -1119,7 +1119,7 @@ def work(
 
     # A socket that an exception has cut off from its owner is closed by reference counting, with a warning.
     warnings.simplefilter("ignore", ResourceWarning)
-    # An exception in a handler of a server is logged; here it is one of ours.
+    # An exception in a handler of a server is logged; here it is an exception of the case.
     world = World(kind, directory)
     limit = time.monotonic() + seconds
     threading.excepthook = lambda args: None
@@ -1133,7 +1133,7 @@ def work(
         until = time.monotonic() + share
         cls = SCENES[name]
         say({"scene": position, "done": done})
-        for _ in range(2):  # what is made once for the process is made in the first
+        for _ in range(2):  # objects of the process are made in the first one
             faulthandler.dump_traceback_later(LIMIT, exit=True)
             survey, found = _case(cls(world, mode, 0), 0, "raise")
             if found:

@@ -24,7 +24,7 @@ import wireline
 LIBRARY = os.path.dirname(os.path.abspath(wireline.__file__)) + os.sep
 
 _CHECKED = re.compile("CALL|RESUME|JUMP_BACKWARD|POP_JUMP_BACKWARD|YIELD")
-"""What is followed by a look at pending signals. After a YIELD a generator begins with RESUME."""
+"""The instructions that are followed by a look at pending signals. After a YIELD a generator begins with RESUME."""
 
 _UNCHECKED = re.compile("NO_INTERRUPT|CALL_INTRINSIC|PRECALL")
 
@@ -38,12 +38,12 @@ _NEAR = 2
 
 
 class Interrupted(Exception):
-    """What the handler raises."""
+    """The exception of the handler."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where it happened.
+    """The place where it happened.
 
     Attributes:
         where: function, line and instruction.
@@ -99,7 +99,10 @@ class Interrupter:
                 self.reachable.append(self.count)
         if self.count == self._at:
             self.place = place
-            self._latest = (None, "")  # a frame that we keep would keep what the interrupted call held
+            self._latest = (
+                None,
+                "",
+            )  # a frame that is kept here would keep the objects of the interrupted call
             _listen(None)
             self._announce(self.place)
             self._action()
@@ -219,8 +222,8 @@ def _place(frame: FrameType, offset: int, last: int | None, called: str) -> Plac
         checked = None  # an exception is thrown into the generator, where it is closed: it goes straight to its handler
     if opname == "PUSH_EXC_INFO":
         checked = None  # an exception goes from the instruction that raised it straight to its handler
-    # The interpreter enters a function in Python by itself, and comes back without a look at the signals. What C calls
-    # (`__init__`, and all with `*args` on 3.11) is another matter.
+    # The interpreter enters a function in Python by itself, and returns without a look at the signals. A function that
+    # C calls (`__init__`, and all with `*args` on 3.11) is another matter.
     if called and called != "__init__" and (before != "CALL_FUNCTION_EX" or sys.version_info >= (3, 12)):
         checked = None
     where = f"{os.path.basename(code.co_filename)}:{frame.f_lineno} {code.co_qualname}, before {opname}"
@@ -228,7 +231,7 @@ def _place(frame: FrameType, offset: int, last: int | None, called: str) -> Plac
 
 
 def place_of(frame: FrameType | None) -> Place:
-    """Where a real signal was handled: ``frame`` is what its handler is given."""
+    """Where a real signal was handled: ``frame`` is the argument of its handler."""
     while frame is not None and not frame.f_code.co_filename.startswith(LIBRARY):
         frame = frame.f_back
     if frame is None:
@@ -242,7 +245,7 @@ def place_of(frame: FrameType | None) -> Place:
 
 
 def _next(frame: FrameType) -> int:
-    """Which instruction comes when the call that ``frame`` is making has returned."""
+    """The instruction that follows the running call of ``frame``."""
     instructions, index = _instructions(frame.f_code)
     here = index[frame.f_lasti]
     # On 3.11 the pair PRECALL, CALL makes one call.

@@ -1,9 +1,9 @@
 """The other end of every connection, in a process of its own.
 
-It is written on the standard library, so that it stays the same when ours changes, and runs without the shim, so that
-none of its calls fails.
+It is written on the standard library, so that it stays the same when wireline changes, and runs without the shim, so
+that none of its calls fails.
 
-It serves on one port for each kind of stream, and does what the lines that it receives say. On its standard input it
+It serves on one port for each kind of stream, and executes the commands that it receives. On its standard input it
 takes commands to connect to a server; it answers each on its standard output, in the order in which they are done.
 """
 
@@ -69,7 +69,7 @@ class _Conversation:
         return data
 
     def obey(self) -> None:
-        """Do what the lines say, until the other end is done."""
+        """Execute the command lines, until the other end is done."""
         while (line := self.line()) is not None:
             word, _, argument = line.decode().partition(" ")
             if word == "ping":  # an answer, of one line
@@ -110,7 +110,7 @@ def _goodbye(sock: socket.socket) -> None:
 
 def _serve(listener: socket.socket, context: ssl.SSLContext | None) -> None:
     def one(sock: socket.socket) -> None:
-        # What the tested side does to its connection ends this thread, and is seen on that side.
+        # An end of the connection by the tested side ends this thread, and is checked on that side.
         with contextlib.suppress(OSError, ValueError):
             sock.settimeout(600.0)  # the healthy connection of the tested process stays open all the while
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -154,7 +154,7 @@ def _main(directory: str) -> None:
     printing = threading.Lock()
 
     def visit(port: int, kind: str, count: int) -> None:
-        # One after the other, so that whatever befell one of them can be told from what befell the next.
+        # One after the other, so that a fault of one of them is not taken for a fault of the next.
         for _ in range(count):
             try:
                 answer = _visit(port, kind, directory)

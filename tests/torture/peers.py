@@ -9,7 +9,7 @@ The first line of a connection may be a command, and so may every later one; any
     sink KEY NAME slowly    the same, with a pause after each piece
     report KEY              sends how the connection of `sink` ended, as JSON; waits for that
     multi N                 sends N lines
-    farewell NAME           reads to the end; once the gate is open: sends "bye"
+    finish NAME             reads to the end; once the gate is open: sends "bye"
     raw                     sends back every byte
 
 A gate is a file in the directory of the peers: the scene makes it.
@@ -89,7 +89,7 @@ class Peer:
                 self.answer(line)
 
     def answer(self, line: bytes) -> None:
-        """Do what one line says."""
+        """Execute one command line."""
         words = line.decode("latin-1").split()
         match words:
             case ["gate", name, "say", *rest]:
@@ -109,7 +109,7 @@ class Peer:
                 self.sock.sendall(json.dumps(self.reports.get(key)).encode() + b"\n")
             case ["multi", number]:
                 self.sock.sendall(b"".join(b"line %d\n" % i for i in range(int(number))))
-            case ["farewell", name]:
+            case ["finish", name]:
                 while self.line():
                     continue
                 self.gate(name)
@@ -133,7 +133,7 @@ class Peer:
         self.sock.sendall(f"got {got} {digest.hexdigest()}\n".encode())
 
     def sink(self, key: str, pause: float) -> None:
-        """Read to the end, with a pause after each piece, and keep what that was."""
+        """Read to the end, with a pause after each piece, and keep the data."""
         digest, got, end = hashlib.sha256(self.unread), len(self.unread), "clean"
         self.unread = b""
         try:

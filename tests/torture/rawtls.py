@@ -10,7 +10,7 @@ class RawTls:
     """One end of a TLS connection.
 
     Attributes:
-        sock: the bare socket; what is written to it goes out as it is.
+        sock: the bare socket; data written to it is sent as it is.
         tls: the TLS connection over memory.
     """
 
@@ -33,7 +33,7 @@ class RawTls:
         return self._out.read()
 
     def flush(self) -> None:
-        """Send what is to be sent."""
+        """Send the pending output."""
         self.sock.sendall(self._out.read())
 
     def _receive(self) -> bool:
@@ -71,7 +71,7 @@ class RawTls:
         try:
             self.tls.unwrap()
         except ssl.SSLError:
-            pass  # the other end's goodbye is not here yet, and need not be
+            pass  # the other end's close_notify is not here yet, and need not be
         return self._out.read()
 
     def read(self, size: int = 65536) -> bytes:

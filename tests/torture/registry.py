@@ -1,4 +1,4 @@
-"""The torture harness: what a part of it is given, what it hands back, and which parts there are.
+"""The torture harness: the input of a part, its output, and the list of the parts.
 
 A part is a module beside this one with a function ``run(budget: Budget) -> Iterable[Finding]``. It stops by itself
 when ``budget.spent()``, counts its work in ``budget.counts``, and yields a ``Finding`` for everything that broke a
@@ -39,16 +39,16 @@ class Finding:
     scene: str
     """Which flavour, which kind of stream, which call."""
     done: str
-    """What was done to it."""
+    """The action."""
     happened: str
-    """What was seen, in one line or several."""
+    """The observation, in one line or several."""
     fault: str = ""
     """The id of the fault this is taken for, if the harness can tell."""
 
 
 @dataclasses.dataclass
 class Counts:
-    """What a part did; the columns of the report."""
+    """The work of a part; the columns of the report."""
 
     scenes: int = 0
     calls_failed: int = 0
@@ -63,14 +63,14 @@ class Counts:
 
 
 class Budget:
-    """How much one part may do, and what it did.
+    """The budget of one part, and its work so far.
 
     Attributes:
         seconds: how long the part may take.
         full: do everything, as long as the time lasts; else a sample that is the same for the same seed.
         size: the name in ``SIZES`` that this budget has.
-        counts: what the part did so far.
-        notes: what a reader of the report should know and what is no finding.
+        counts: the work of the part so far.
+        notes: facts for the reader of the report that are no findings.
         random: for choices that are the same in each run.
     """
 
@@ -90,7 +90,7 @@ class Budget:
         return max(0.0, self._began + self.seconds - time.monotonic())
 
     def spent(self) -> bool:
-        """Whether the part should come to its end."""
+        """Whether the part should end."""
         return self.remaining() == 0.0
 
     def elapsed(self) -> float:
@@ -108,13 +108,13 @@ class Budget:
         return found
 
     def note(self, text: str) -> None:
-        """Say something in the report that is no finding: a window that is known, what could not be tried here."""
+        """Say something in the report that is no finding: a known window, or a case that could not be tried here."""
         self.notes.append(text)
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What one part came to."""
+    """The result of one part."""
 
     name: str
     counts: Counts

@@ -1,4 +1,4 @@
-"""What the torture harness did, as a table in Markdown and as a list of what it found."""
+"""The report of the torture harness: a table in Markdown and a list of the findings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TITLES = {
 }
 
 _LINES = 40
-"""Of what a finding says: stacks of several threads, mostly."""
+"""Lines of a finding's text: stacks of several threads, mostly."""
 
 _COLUMNS = ("scenes", "calls failed", "interruptions", "forks", "connections", "minutes", "findings")
 

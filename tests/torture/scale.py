@@ -54,7 +54,7 @@ def served(steps: Steps, flavour: str, kind: str, number: int) -> None:
     call = Caller(flavour)
 
     async def main() -> None:
-        # A first client pays for what stays: the module `ssl`, the threads of the pool.
+        # A first client makes the objects that stay: the module `ssl`, the threads of the pool.
         for count, step in ((number, step) for step in steps):
             before = len(os.listdir("/proc/self/fd")), len(library_threads())
             await _served(call, kind, count, step)
@@ -213,8 +213,8 @@ def _dialled(host: Host, kind: str, number: int, step: str) -> None:
 # ------------------------------------------------------------------------------------------- one after the other
 
 LEAK = 6_000_000, 300
-"""Bytes that memory may grow by: so many in all, and so many for each connection. The first is what the allocator
-keeps; an object that is forgotten takes more than the second."""
+"""Bytes that memory may grow by: so many in all, and so many for each connection. The first is for the
+allocator, which keeps memory; an object that is forgotten takes more than the second."""
 
 OBJECTS = 2_000, 0.1
 """Objects that may be there after, and were not before: so many in all, and so many for each connection."""
@@ -340,7 +340,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
             )
         )
         if not full and kind == "tls13":
-            # What fills a wake-up pipe has to be more than the pipe holds, in a small run, too.
+            # The number has to exceed the capacity of a wake-up pipe, in a small run, too.
             number = 100 if sample else 300 if flavour == "blocking" else 1200
         first.append(
             Scene(

@@ -1,6 +1,6 @@
 """Scenes: short programs that use the library as programs do, written for both flavours.
 
-A scene raises ``Wrong`` when it is given something else than was sent. It closes its sockets, whatever happens.
+A scene raises ``Wrong`` when it is given something else than was sent. It closes its sockets in every case.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ECHOED = bytes(range(256)) * 40
 
 
 class Wrong(Exception):
-    """What was received is not what was sent."""
+    """The received bytes are not the ones that were sent."""
 
 
 class Ended(OSError):
@@ -39,7 +39,7 @@ class Ended(OSError):
 
 @dataclass
 class Stage:
-    """What a scene works with."""
+    """The tools of a scene."""
 
     kind: str
     peer: Peer

@@ -15,7 +15,7 @@ KINDS = (
     "recv send sendmsg recvmsg accept connect poll epoll_ctl epoll_wait setsockopt getsockopt getsockname shutdown"
     " close socketpair socket"
 ).split()
-"""What is counted, in the order of the enumeration in shim.c."""
+"""The counters, in the order of the enumeration in shim.c."""
 
 _DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
@@ -121,7 +121,7 @@ def build(directory: str) -> dict[str, str]:
     """Compile the shim into ``directory``.
 
     Returns:
-        What the environment of a child needs so that it is loaded there.
+        The variables for the environment of a child, which load it there.
 
     Raises:
         OSError: there is no C compiler.

@@ -1,4 +1,4 @@
-"""Real signals at 5 kHz, whose handler raises, or closes: the rate of what ``interruptions`` finds place by place."""
+"""Real signals at 5 kHz, whose handler raises, or closes: the rate of the faults of ``interruptions``."""
 
 from __future__ import annotations
 
@@ -183,7 +183,7 @@ class Send(Conversation):
 
     def interrupted(self) -> None:
         self.expected[-1] = (self.expected[-1][0], True)
-        # With a limit of time, so that what is stuck is seen here and not at a later place.
+        # With a limit of time, so that a stuck call is seen here and not at a later place.
         self.number += 1
         payload = b"<%d>" % self.number
         self.sock.send(payload, LOUD, 1.0)
@@ -280,7 +280,7 @@ def _interrupt(
         until = time.monotonic() + LIMIT / 2
         signal.setitimer(signal.ITIMER_REAL, PERIOD, PERIOD)
         try:
-            # A connection is not used for ever, so that what befell it is seen, and the place is not far away.
+            # A connection is used for a while only, so that a fault of it is seen soon after its cause.
             while handler.count < min(wanted, began + 200) and time.monotonic() < until:
                 try:
                     # Without a timeout calls take other ways.

@@ -1,8 +1,8 @@
-"""Scenes in child processes: what the parts forks, collector, exits, scale, threads and hostile are made of.
+"""Scenes in child processes: the base of the parts forks, collector, exits, scale, threads and hostile.
 
 A scene is one child process that takes one step after another, and says which one it begins. A step that hangs or
 breaks a promise ends the process, and the steps after it are taken in a new one: one fault hides no other, and no
-step begins in what another has broken.
+step begins in a broken process.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Scene:
 
 
 class Steps:
-    """In the child: the steps to take, and what is said about them."""
+    """In the child: the steps to take, and the records about them."""
 
     def __init__(self, say: Callable[[dict[str, Any]], None], steps: Sequence[str]) -> None:
         self._say = say
@@ -136,7 +136,7 @@ class Later:
         return not self._thread.is_alive()
 
     def get(self, seconds: float, text: str) -> Any:
-        """What it returned, or raise what it raised; ``Broken`` with ``text`` if that takes longer."""
+        """Its result, or raise its exception; ``Broken`` with ``text`` if that takes longer."""
         self._thread.join(seconds)
         expect(not self._thread.is_alive(), f"{text}: no end within {seconds:g} s")
         if self._error is not None:
@@ -181,7 +181,7 @@ def settle(
 def enter(
     say: Callable[[dict[str, Any]], None], target: str, steps: list[str], arguments: dict[str, Any]
 ) -> None:
-    """Take the steps of a scene. What ends a step ends the process; the parent takes the rest in another one."""
+    """Take the steps of a scene. An exception of a step ends the process; the parent takes the rest in another one."""
     module, _, function = target.partition(":")
     taking = Steps(say, steps)
     scene = getattr(__import__(f"tests.torture.{module}", fromlist=[function]), function)
@@ -233,7 +233,7 @@ def play(part: str, budget: Budget, scenes: Sequence[Scene], *, jobs: int = 3) -
     """Play scenes side by side, in their order, until all are played or the budget is spent.
 
     Yields:
-        What was found, as soon as it is.
+        The findings, each as soon as it is made.
     """
     found: queue.SimpleQueue[Finding | None] = queue.SimpleQueue()
     counting = threading.Lock()
@@ -321,7 +321,7 @@ def _play_one(
 
 @contextlib.contextmanager
 def peers() -> Iterator[dict[str, str]]:
-    """Start the process with the peers (peers.py); what is yielded goes into the environment of the scenes."""
+    """Start the process with the peers (peers.py); the yielded variables go into the environment of the scenes."""
     with tempfile.TemporaryDirectory(prefix="torture-") as directory:
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.torture.peers", directory],

@@ -152,7 +152,7 @@ def _finding(flavour: str, kind: str, case: Case, happened: str) -> Finding:
 
 
 class _Tested:
-    """The process under test: what must be as it was after each case."""
+    """The process under test: the state that must be the same after each case."""
 
     def __init__(self, flavour: str, kind: str, directory: str, names: list[str]) -> None:
         self.control = Control.mapped(os.environ["WIRELINE_SHIM"])
@@ -201,7 +201,7 @@ class _Tested:
             self.healthy = await scenes.async_dialled(self.stage)
         await self._exchange("healthy from the beginning")
         for name in self.names:
-            await self.play(name)  # what is made once for the process is made now
+            await self.play(name)  # objects of the process are made now
         await self._wait_for(lambda: len(threading.enumerate()) == 1)
         await self._wait_for(lambda: len(_descriptors()) <= len(before) + 1)
         self.descriptors = _descriptors()
@@ -246,8 +246,8 @@ class _Tested:
             raise
 
     async def play_armed(self, name: str, call: str = "", number: int = 0, code: int = 0) -> dict[str, int]:
-        """Run one scene with the shim at work, until what it leaves to the background is done, too."""
-        self.peer.visits()  # what a scene before this one has left unread
+        """Run one scene with the shim at work, until its background work is done, too."""
+        self.peer.visits()  # unread data of a scene before this one
         self.control.arm(call, number, code)
         try:
             await self.play(name)
@@ -269,17 +269,17 @@ class _Tested:
         while not condition():
             if (waited := time.monotonic() - began) > seconds:
                 return False
-            # A thread of the library closes what is left, and nothing tells when.
+            # A thread of the library closes the rest, and no event reports it.
             if self.loop is not None:
                 await asyncio.sleep(0.001)
             else:
                 time.sleep(0.001)  # noqa: ASYNC251 -- there is no loop
             if waited > 0.4:
-                gc.collect()  # what only the collector closes warns, and is found by that
+                gc.collect()  # a socket that only the collector closes warns, and is found by that
         return True
 
     async def aftermath(self) -> AsyncIterator[str]:
-        """What is not as it was."""
+        """The differences."""
         if self.loop is not None:
             gc.collect()  # an exception that no task's owner asked for is reported when the task is collected
             await asyncio.sleep(0)
@@ -287,7 +287,7 @@ class _Tested:
                 yield f"tasks left: {tasks}"
         try:
             await self._exchange("healthy")
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it is a finding
+        except Exception as error:  # noqa: BLE001 -- any exception is a finding
             yield f"a healthy connection of the same process is broken: {_described(error)}"
         try:
             await self.play("dial")
@@ -393,4 +393,4 @@ async def _work(
         bad = [text async for text in tested.aftermath()]
         say({"fired": fired, "connections": tested.connections - before, "findings": found + bad})
         if bad:
-            break  # what comes next begins in a process in which nothing is left over
+            break  # the next scene begins in a fresh process

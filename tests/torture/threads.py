@@ -1,7 +1,7 @@
 """Eight threads (or tasks) doing random operations on shared sockets, and every byte accounted for.
 
 The peer sends back every byte. Messages mark their own beginning, so that one which a time limit cut short is seen:
-its bytes are then as many as the error said. At the end the stream that came back is a sequence of whole messages and
+its bytes are then as many as the error said. At the end the returned stream is a sequence of whole messages and
 such beginnings, each of them once, and nothing else. Then one thread closes while the others work.
 """
 
@@ -30,7 +30,7 @@ BEGINS = b"\xff"
 """The first byte of a message, and of nothing else in it."""
 
 END = b"\xfe"
-"""The last one of what is sent on a socket: then the peer has sent everything back."""
+"""The last message on a socket: after it, the peer has sent everything back."""
 
 
 def _message(number: int, chance: random.Random) -> bytes:
@@ -42,7 +42,7 @@ def _message(number: int, chance: random.Random) -> bytes:
 
 
 class Ledger:
-    """What was sent on a socket, and what came back."""
+    """The messages sent on a socket, and the stream that was returned."""
 
     def __init__(self) -> None:
         self.sent: Counter[bytes] = Counter()
@@ -99,7 +99,7 @@ def _send(work: Work, which: int, chance: random.Random) -> None:
 
 
 def _look(sock: net.Socket, chance: random.Random) -> None:
-    """Whatever changes nothing: it may be done beside a reader, who may be in the way."""
+    """A call that changes nothing: it is allowed beside a reader, which may be in the way."""
     match chance.randrange(6):
         case 0:
             _ = sock.has_data_buffered, sock.is_closed
@@ -153,13 +153,13 @@ def _work(work: Work, worker: int) -> None:
         sock, ledger = work.socks[which], work.ledgers[which]
         ledger.operations += 1
         action = chance.random()
-        # Two in eight mostly send: with more the echo of what they send would fill both directions.
+        # Two in eight mostly send: with more, their echo would fill both directions.
         if action < (0.5 if worker < 2 else 0.05):
             _send(work, which, chance)
         elif action < 0.6:
             _look(sock, chance)
         elif ledger.reading.acquire(timeout=0.01):
-            # The order of what is taken is known only if one at a time takes it.
+            # The order of the bytes is known only if one at a time reads.
             try:
                 ledger.got.append(_read(sock, chance))
             finally:
@@ -192,7 +192,7 @@ def blocking(steps: Steps, kind: str, seconds: float) -> None:
 
 
 def _join(threads: list[Later], work: Work) -> None:
-    """Wait for the threads; what the peer sends back is read meanwhile, for a send may wait for room."""
+    """Wait for the threads; the echo is read meanwhile, for a send may wait for it."""
     limit = time.monotonic() + 25
     while not all(thread.done for thread in threads):
         expect(time.monotonic() < limit, "a thread does not come back from its last operation")
@@ -261,7 +261,7 @@ async def _read_async(sock: asyncnet.AsyncSocket, chance: random.Random) -> byte
                 room = bytearray(chance.choice((1, 300, 20_000)))
                 return bytes(room[: await sock.recv_into(room, timeout=limit)])
             case _:
-                # Cancelled by another's time limit: what arrives meanwhile stays.
+                # Cancelled by another's time limit: bytes that arrive meanwhile stay.
                 reading = asyncio.ensure_future(sock.recv_some(1000))
                 try:
                     return await asyncio.wait_for(reading, chance.choice((0.0001, 0.002)))

@@ -114,7 +114,7 @@ def client_context(version: str = "") -> ssl.SSLContext:
 
 
 def connect_raw(kind: str, address: Any, seconds: float = 10.0) -> socket.socket:
-    """A socket of the standard library, connected to a server of ours; ``address`` is a port or a path."""
+    """A socket of the standard library, connected to a wireline server; ``address`` is a port or a path."""
     if kind == "unix":
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(seconds)
@@ -174,7 +174,7 @@ def run_loop(loop: str, main: Coroutine[Any, Any, Any]) -> Any:
 
 @contextlib.contextmanager
 def dropped(*socks: Any) -> Iterator[None]:
-    """Close what is still open at the end."""
+    """Close the rest at the end."""
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ __all__ = ["FOREVER", "CallDeadline", "check_timeout"]
 
 
 def check_timeout(timeout: Timeout) -> float | None:
-    """Return ``timeout`` as seconds, or None for "wait for ever" (``None``, infinity, or more than a century).
+    """Return ``timeout`` as seconds, or None for "wait forever" (``None``, infinity, or more than a century).
 
     A ``Deadline`` gives the seconds that are left.
 

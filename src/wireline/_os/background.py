@@ -3,7 +3,7 @@
 Four things rule out the ordinary ways. A finalizer runs at any allocation, in any thread, also inside the code below; a
 signal handler runs between any two bytecodes. Both may close a socket, so closing must not take a lock that the
 interrupted frame may hold. A forked child has no threads. An interpreter that ends starts none: on 3.12 and later
-``start`` raises; on 3.11 the new thread never runs, and ``Thread.start`` waits for it for ever.
+``start`` raises; on 3.11 the new thread never runs, and ``Thread.start`` waits for it forever.
 
 So shared state is a ``deque`` or a ``dict``, changed only by operations that are atomic under the GIL (``append``,
 ``popleft``, ``setdefault``, ``pop``), and the code can be re-entered at any point. Nothing here waits for a thread to
@@ -63,7 +63,7 @@ class DaemonThread(threading.Thread):
     """A daemon thread whose ``start`` does not wait until it runs.
 
     ``Thread.start`` waits for an event that the new thread sets. That takes long in a process with many threads, and
-    for ever if a ``MemoryError`` ends the thread first.
+    forever if a ``MemoryError`` ends the thread first.
     """
 
     def __init__(self, name: str, run: Callable[[], object]) -> None:

@@ -14,7 +14,7 @@ Theory of operation. A descriptor has one owner of each kind:
   Between two awaits nothing else runs, so there is no last user to wait for: ``close`` closes.
 
 ``close`` may be called in any thread, and at any bytecode of the loop's own thread: a signal handler or a finalizer may
-have interrupted a callback of ours that is half done, or the loop itself. So it has two parts.
+have interrupted a callback of this library that is half done, or the loop itself. So it has two parts.
 
 At once, in steps none of which can be seen half done: every object that knows the descriptor is marked (``closed``),
 the poller forgets the number, and the descriptor is closed, which frees the number (a program may bind to the port of
@@ -22,7 +22,7 @@ a listener as soon as it has closed it). The interrupted code finds out by itsel
 ``EBADF`` and it reads the mark, or it is about to sleep and reads the mark last, after ``close`` can find it. It never
 keeps the number: it asks the ``socket.socket`` each time, which returns -1 after the close.
 
-Later, in a callback of the loop (``_wake_all``), where nothing of ours is half done: tasks are woken with
+Later, in a callback of the loop (``_wake_all``), where no step of this library is half done: tasks are woken with
 ``ClosedError``, in the queues too, and timers are cancelled. Where no task waits, this part is left out.
 
 Where a thread of another loop, or of none, calls ``close`` (the collector runs in any), all of it happens in the loop's

@@ -4,7 +4,7 @@ One epoll, itself watched by the loop as a single descriptor, has three reasons.
 turn, however many sockets are ready, and their callbacks are in plain dictionaries. Correctness: when a descriptor
 reports an error together with data (a reset after the last bytes, an ICMP error on a datagram socket), libuv calls its
 watcher once and then drops it without notice, so under uvloop a reader that has yet to be given the error would sleep
-for ever; epoll(7) goes on reporting it. And safety: ``close`` may be called at any bytecode, by a signal handler or by
+forever; epoll(7) goes on reporting it. And safety: ``close`` may be called at any bytecode, by a signal handler or by
 the garbage collector, where no function of the loop may be called but the thread-safe one. Taking a descriptor out of
 this poller is one system call and one operation of a dictionary, and both may happen at any moment. The poller's own
 registration with the loop is ended by a callback of the loop, in the next turn.

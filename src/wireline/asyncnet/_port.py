@@ -192,7 +192,7 @@ class Port(Protocol):
         """End every ``watch`` of a descriptor that is about to be closed. At any bytecode."""
 
     def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
-        """The same as ``watch`` without a descriptor of ours: ``dial`` works when none is left."""
+        """The same as ``watch`` without the poller's descriptor: ``dial`` works when no descriptor is left."""
 
     def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
         """End a ``watch_fd``."""

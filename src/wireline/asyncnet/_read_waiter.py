@@ -172,10 +172,10 @@ class ReadWaiter(Waiter):
             self._context.run(callback, self)
 
     def _interrupted(self, error: BaseException) -> None:
-        """An exception of a signal handler, or a fault of ours, between the kernel and the task (FA7).
+        """An exception of a signal handler, or a fault of this library, between the kernel and the task (FA7).
 
         Received bytes may be lost, and there is no way to find out. So the connection fails from here on, with an error
-        that says so, and the task is woken: it neither sleeps for ever nor reads on as if nothing had happened.
+        that says so, and the task is woken: it neither sleeps forever nor reads on as if nothing had happened.
         """
         if self.closed or not self.pending:
             return

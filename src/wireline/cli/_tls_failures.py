@@ -40,7 +40,7 @@ def classify(failure: Failure) -> Outcome | None:
 
 # ------------------------------------------------------------------------------------------------- the handshake
 
-_NOT_TLS = "{subject} does not speak TLS on this port: check the port, or connect without TLS"
+_NOT_TLS = "{subject} does not use TLS on this port: check the port, or connect without TLS"
 
 # Alerts of the other side (RFC 8446, 6.2).
 _ALERTS = {
@@ -76,16 +76,16 @@ _CLIENT_REASONS = {
     "PACKET_LENGTH_TOO_LONG": _NOT_TLS,
     "RECORD_LAYER_FAILURE": _NOT_TLS,
     "UNEXPECTED_MESSAGE": _NOT_TLS,
-    "UNEXPECTED_EOF_WHILE_READING": f"{_CLOSED_IN_HANDSHAKE}: it does not speak TLS on this port, or refuses us",
+    "UNEXPECTED_EOF_WHILE_READING": f"{_CLOSED_IN_HANDSHAKE}: it does not use TLS on this port, or refuses us",
     "UNSUPPORTED_PROTOCOL": _OLD_VERSIONS,
     "DH_KEY_TOO_SMALL": "{subject} uses a key exchange that is too weak: its configuration must be updated",
 }
 _SERVER_REASONS = {
     "HTTP_REQUEST": "{subject} sent plain HTTP, and this is TLS: use https:// in the client",
-    "WRONG_VERSION_NUMBER": "{subject} does not speak TLS",
-    "PACKET_LENGTH_TOO_LONG": "{subject} does not speak TLS",
-    "RECORD_LAYER_FAILURE": "{subject} does not speak TLS",
-    "UNEXPECTED_MESSAGE": "{subject} does not speak TLS",
+    "WRONG_VERSION_NUMBER": "{subject} does not use TLS",
+    "PACKET_LENGTH_TOO_LONG": "{subject} does not use TLS",
+    "RECORD_LAYER_FAILURE": "{subject} does not use TLS",
+    "UNEXPECTED_MESSAGE": "{subject} does not use TLS",
     "UNEXPECTED_EOF_WHILE_READING": _CLOSED_IN_HANDSHAKE,
     "UNSUPPORTED_PROTOCOL": _OLD_VERSIONS,
     "VERSION_TOO_LOW": _OLD_VERSIONS,

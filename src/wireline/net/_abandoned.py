@@ -7,7 +7,7 @@ has a name: then no ``finally`` gives it back, and it is *abandoned*.
 
 It is recognized by its references, which are counted exactly: a call that holds the thing refers to it from its frame
 or its stack of values. With no references but those that are always there, no call has it. That is no different after
-a fork, in the child: but there the frames of the parent's other threads may keep theirs for ever (see ``adopt``).
+a fork, in the child: but there the frames of the parent's other threads may keep theirs forever (see ``adopt``).
 
 A traceback keeps the frames of the calls that the exception ended, and with them their variables. These references are
 counted out: the collector tells the variables of a frame whose call has ended, and none of one whose call runs. The
@@ -103,7 +103,7 @@ _OWN_REFERENCES = (lambda probe: _own_references(probe[0]))((object(),)) - 1
 def is_inside_a_call(owner: object) -> bool:
     """Whether the running thread is in a signal handler that interrupted a method of ``owner``."""
     frame: FrameType | None = sys._getframe(1)
-    # First the frames of the call that asks: files of ours, one after the other.
+    # First the frames of the call that asks: files of this library, one after the other.
     while frame is not None and frame.f_code.co_filename.startswith(_OWN_FILES):
         frame = frame.f_back
     return any(owner is each for each in _owners(frame))

@@ -314,7 +314,7 @@ class FdGuard:
         """In a forked child: forget the calls of the parent's threads, which do not exist here.
 
         What they held is free. Their frames are gone without being unwound, and the references from these with them, or
-        kept for ever: so a count of references means nothing. The waker's descriptors are the parent's, too: its
+        kept forever: so a count of references means nothing. The waker's descriptors are the parent's, too: its
         ``close`` would wake the calls of this process, and end every wait at once.
         """
         self.users.clear()

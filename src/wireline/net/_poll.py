@@ -26,7 +26,7 @@ _LONGEST_POLL = 2**31 - 1
 
 
 def start_deadline(timeout: float | None) -> CallDeadline | None:
-    """The moment ``timeout`` seconds from now; None for "wait for ever"."""
+    """The moment ``timeout`` seconds from now; None for "wait forever"."""
     return None if timeout is None else CallDeadline(timeout, time.monotonic())
 
 

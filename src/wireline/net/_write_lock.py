@@ -1,6 +1,6 @@
 """The right to write: one thread at a time, in the order in which they asked (W5).
 
-``threading.Lock`` is not fair, ``close`` cannot end the waits for it, and it stays locked for ever when an exception
+``threading.Lock`` is not fair, ``close`` cannot end the waits for it, and it stays locked forever when an exception
 has ended the call that held it.
 """
 
