@@ -1,0 +1,40 @@
+"""Changes of a text that keep each line where it is."""
+
+from __future__ import annotations
+
+
+class Edits:
+    """Spans of a text, and what stands there instead."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._spans: dict[tuple[int, int], str] = {}
+
+    def replace(self, start: int, end: int, new: str) -> None:
+        """Replace a span. It keeps its newlines, which are between parentheses or brackets, and the last indent."""
+        old = self._text[start:end]
+        if missing := old.count("\n") - new.count("\n"):
+            tail = old.rpartition("\n")[2]
+            new += "\n" * missing + ("" if tail.strip() else tail)
+        self._spans[start, end] = new
+
+    def delete_word(self, start: int, end: int) -> None:
+        """Delete a word and the spaces after it."""
+        while self._text[end : end + 1] in (" ", "\t"):
+            end += 1
+        self.replace(start, end, "")
+
+    def apply(self) -> str:
+        """The new text. A span inside another one counts for nothing; a changed line does not end with spaces."""
+        parts, at, changed = [], 0, set()
+        for (start, end), new in sorted(self._spans.items(), key=lambda each: (each[0][0], -each[0][1])):
+            if start < at:
+                continue
+            parts += [self._text[at:start], new]
+            at = end
+            changed.add(self._text.count("\n", 0, end) + 1)
+        lines, before = "".join([*parts, self._text[at:]]).split("\n"), self._text.split("\n")
+        for number in changed:
+            if before[number - 1] == before[number - 1].rstrip():
+                lines[number - 1] = lines[number - 1].rstrip()
+        return "\n".join(lines)
