@@ -22,6 +22,9 @@ class Module(NamedTuple):
         inside: the package in which relative imports of the module begin.
         beside: whether the package and its twin are in the same directory.
         files: names of files, each with that of its twin, for comments.
+        above: the names of the directories above the package, the nearest first. They have no ``__init__.py``, and may
+            be a part of the name by which the package is imported, or not.
+        together: whether the same directories are above the twin.
     """
 
     package: str
@@ -29,11 +32,26 @@ class Module(NamedTuple):
     inside: str
     beside: bool
     files: Mapping[str, str]
+    above: tuple[str, ...] = ()
+    together: bool = True
 
     def twin_of(self, dotted: str) -> str | None:
         """The name of a module in the twin; None if it is no part of the package."""
-        if dotted == self.package or dotted.startswith(f"{self.package}."):
-            return self.twin + dotted.removeprefix(self.package)
+        prefix = self._prefix(dotted)
+        if prefix is None or (prefix and not self.together):
+            return None
+        return prefix + self.twin + dotted.removeprefix(prefix + self.package)
+
+    def is_lost(self, dotted: str) -> bool:
+        """Whether a module is a part of the package, and its name in the twin cannot be known."""
+        return not self.together and bool(self._prefix(dotted))
+
+    def _prefix(self, dotted: str) -> str | None:
+        prefix = ""
+        for part in ("", *self.above):
+            prefix = f"{part}.{prefix}" if part else prefix
+            if f"{dotted}.".startswith(f"{prefix}{self.package}."):
+                return prefix
         return None
 
     def absolute(self, name: str, level: int) -> str:

@@ -61,7 +61,7 @@ def _parse(text: Text, shown: str, where: str) -> Piece:
     except SyntaxError as error:
         place = error.lineno or 1, error.offset or 1
         problem = Problem(shown, *place, f"{where}this is no Python: {error.msg}")
-    except (ValueError, RecursionError) as error:
+    except (ValueError, RecursionError, MemoryError) as error:
         problem = Problem(shown, 1, 1, f"{where}this is no Python: {error}")
     raise ProblemsFound([problem])
 

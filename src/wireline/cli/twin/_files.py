@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,20 +124,23 @@ def _python_files(root: Path, skip: Path) -> Iterator[Path]:
 
 
 def _module(source: Path, target: Path, name: Path, files: Mapping[str, str]) -> Module:
-    package, twin = _dotted(source), _dotted(target)
+    here, there = source.resolve(), target.resolve()
+    # It may be that only the twin makes a package of its directory.
+    packages = {there} if (here / "__init__.py").exists() else set()
+    (package, root), (twin, twin_root) = _dotted(here, packages), _dotted(there, packages)
     inside = ".".join([package, *name.parts[:-1]]) if name.parts else package.rpartition(".")[0]
-    return Module(package, twin, inside, source.resolve().parent == target.resolve().parent, files)
+    above = tuple(itertools.takewhile(str.isidentifier, root.parts[::-1]))
+    return Module(package, twin, inside, here.parent == there.parent, files, above, root == twin_root)
 
 
-def _dotted(path: Path) -> str:
-    """The name by which a directory or a file is imported."""
-    path = path.resolve()
+def _dotted(path: Path, packages: Collection[Path]) -> tuple[str, Path]:
+    """The name by which a directory or a file is imported, and the directory in which the first part of it is."""
     parts = [path.stem if path.suffix in _SUFFIXES else path.name]
-    for parent in path.parents:
-        if not (parent / "__init__.py").exists():
-            break
-        parts.insert(0, parent.name)
-    return ".".join(parts)
+    root = path.parent
+    while (root / "__init__.py").exists() or root in packages:
+        parts.insert(0, root.name)
+        root = root.parent
+    return ".".join(parts), root
 
 
 def write(contents: Mapping[Path, tuple[bytes, int]], stale: list[Path]) -> None:

@@ -8,6 +8,8 @@ from wireline.cli.twin import _names
 from wireline.cli.twin._context import Context
 from wireline.cli.twin._python import Piece
 
+_LOST = "this imports the async package, and the name of its twin is not known: import it with a dot in front"
+
 
 def rewrite_import(node: ast.Import, piece: Piece, context: Context) -> None:
     """Rename the modules of ``import`` ..., and report those that have no twin."""
@@ -15,8 +17,8 @@ def rewrite_import(node: ast.Import, piece: Piece, context: Context) -> None:
         start = piece.span(alias)[0]
         # `import asyncio` itself is left out when nothing needs it any more.
         sentence = None if alias.name == "asyncio" else _names.instead_of(alias.name)
-        if sentence:
-            context.problem(start, sentence)
+        if sentence or context.module.is_lost(alias.name):
+            context.problem(start, sentence or _LOST)
         elif not context.is_gone(start) and (twin := context.twin_of(alias.name)) != alias.name:
             context.edits.replace(start, start + len(alias.name), twin)
 
@@ -31,7 +33,9 @@ def rewrite_import_from(node: ast.ImportFrom, piece: Piece, context: Context) ->
         context.problem(
             start, "this import leaves the package, and the twin is elsewhere: write it without dots"
         )
-    if node.names[0].name == "*" and module in _names.STAR_REFUSED:
+    if not node.level and any(context.module.is_lost(f"{module}.{alias.name}") for alias in node.names):
+        context.problem(start, _LOST)
+    elif node.names[0].name == "*" and module in _names.STAR_REFUSED:
         context.problem(start, f"the names of {module} must be known: write them instead of *")
     elif module == "asyncio":
         _from_asyncio(node, piece, context)

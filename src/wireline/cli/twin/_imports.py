@@ -85,23 +85,25 @@ class _Cleaner:
 
     def statement(self, node: _Import) -> None:
         """Change one statement, or remember that nothing of it is left."""
-        names: list[str] = []
-        for alias, written in zip(node.names, _texts(node), strict=True):
-            if isinstance(node, ast.ImportFrom) and f"{node.module}.{alias.name}" in _names.WITHOUT_IMPORT:
-                continue
-            if isinstance(node, ast.Import) and alias.name == "asyncio":
-                names += [written] if (alias.asname or "asyncio") not in self._change.unused else []
-                names += [] if self._has_modules else self._change.modules
-                self._has_modules = isinstance(self._piece.tree, ast.Module) and node in self._piece.tree.body
-            elif (alias.asname or alias.name) not in self._change.unused or alias.asname == alias.name:
-                names.append(written)
-        names = list(dict.fromkeys(names))
+        names = list(dict.fromkeys(name for alias in node.names for name in self._twins(node, alias)))
         if node.lineno not in self._change.unsorted and isinstance(node, ast.ImportFrom):
             names.sort(key=_rank)
         if not names:
             self._removed.add(node)
         elif names != _texts(node):
             self._set_names(node, names)
+
+    def _twins(self, node: _Import, alias: ast.alias) -> Iterator[str]:
+        """What the twin imports in the place of a name."""
+        is_used = (alias.asname or alias.name) not in self._change.unused or alias.asname == alias.name
+        if isinstance(node, ast.ImportFrom):
+            is_used = is_used and f"{node.module}.{alias.name}" not in _names.WITHOUT_IMPORT
+        if is_used:
+            yield _text(alias)
+        if isinstance(node, ast.Import) and alias.name == "asyncio" and not self._has_modules:
+            yield from self._change.modules
+            # Below a function the import is for that function only.
+            self._has_modules = isinstance(self._piece.tree, ast.Module) and node in self._piece.tree.body
 
     def _set_names(self, node: _Import, names: list[str]) -> None:
         spans = [self._piece.span(alias) for alias in node.names]
@@ -137,12 +139,16 @@ class _Cleaner:
 
 
 def _texts(node: _Import) -> list[str]:
-    return [f"{each.name} as {each.asname}" if each.asname else each.name for each in node.names]
+    return [_text(alias) for alias in node.names]
 
 
-def _rank(name: str) -> tuple[int, list[str | tuple[int, str]], str]:
+def _text(alias: ast.alias) -> str:
+    return f"{alias.name} as {alias.asname}" if alias.asname else alias.name
+
+
+def _rank(name: str) -> tuple[int, list[str], str]:
     """Constants, classes, others, as isort and ruff sort them; numbers in names by their value."""
     first = name.partition(" ")[0]
     kind = 0 if first.isupper() and len(first) > 1 else 1 if first[:1].isupper() else 2
     parts = [part.zfill(20) if part.isdigit() else part for part in _DIGITS.split(name.lower())]
-    return kind, list(parts), name
+    return kind, parts, name

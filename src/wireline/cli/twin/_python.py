@@ -105,7 +105,8 @@ def parse_file(text: Text) -> Piece:
     """Read a whole file.
 
     Raises:
-        SyntaxError, ValueError, RecursionError: it is no Python.
+        SyntaxError, ValueError: it is no Python.
+        RecursionError, MemoryError: it is nested too deeply.
     """
     return Piece(_parse(text.text, "exec"), list(_tokens(text)), text, 0)
 
