@@ -149,7 +149,9 @@ class Context:
 
     def twin_of(self, dotted: str) -> str:
         """A name, with its module, in the twin."""
-        return self.module.twin_of(dotted) or _names.twin_of(dotted)
+        twin = self.module.twin_of(dotted) or _names.twin_of(dotted)
+        module, dot, name = twin.rpartition(".")
+        return f"{module}{dot}{self.words.get(name, name)}"
 
     def dotted(self, node: ast.AST) -> str | None:
         """What an expression stands for, with its module, if it was imported."""

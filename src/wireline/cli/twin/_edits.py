@@ -18,11 +18,11 @@ class Edits:
             new += "\n" * missing + ("" if tail.strip() else tail)
         self._spans[start, end] = new
 
-    def delete_word(self, start: int, end: int) -> None:
-        """Delete a word and the spaces after it."""
+    def replace_word(self, start: int, end: int, new: str) -> None:
+        """Replace a word and the spaces after it."""
         while self._text[end : end + 1] in (" ", "\t"):
             end += 1
-        self.replace(start, end, "")
+        self.replace(start, end, new)
 
     def apply(self) -> str:
         """The new text. A span inside another one counts for nothing; a changed line does not end with spaces."""

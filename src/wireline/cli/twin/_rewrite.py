@@ -11,6 +11,9 @@ from wireline.cli.twin import _import_statements, _names
 from wireline.cli.twin._context import Context
 from wireline.cli.twin._python import Piece, Token, parse_expression, replacement_fields
 
+_PRIMARY = (ast.Call, ast.Name, ast.Attribute, ast.Subscript)
+"""Expressions that need no parentheses anywhere."""
+
 _Definition = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -38,7 +41,7 @@ def _rewrite_token(each: Token, before: str, context: Context) -> None:
         _rewrite_string(each, context)
     elif each.kind == token.NAME:
         if each.text in ("async", "await"):
-            context.edits.delete_word(each.start, each.end)
+            context.edits.replace_word(each.start, each.end, "")
         elif each.text in context.words:
             context.rename((each.start, each.end), each.text, context.words[each.text], _target(each.text))
         elif each.text in _names.MEMBERS and before in (".", "def"):
@@ -188,10 +191,11 @@ class _Visitor(ast.NodeVisitor):
         (start, end), (first, last) = self._piece.span(node), self._piece.span(inner)
         if self._context.is_gone(start):
             return
-        edits, is_long = self._context.edits, "\n" in self._context.text.text[start:end]
-        if not is_long:
-            edits.replace(start, first, "")
-            edits.replace(last, end, "")
+        edits = self._context.edits
+        if "\n" not in self._context.text.text[start:end]:
+            is_whole = isinstance(node, ast.Subscript) or isinstance(inner, _PRIMARY)
+            edits.replace(start, first, "" if is_whole else "(")
+            edits.replace(last, end, "" if is_whole else ")")
             return
         around = [each for each in self._piece.within(start, end) if each.is_code]
         around = [each for each in around if not first <= each.start < last]
@@ -202,14 +206,24 @@ class _Visitor(ast.NodeVisitor):
 
     def _call_directly(self, node: ast.Call) -> None:
         """Call the first argument with the others."""
-        (start, end), (first, last) = self._piece.span(node), self._piece.span(node.args[0])
+        start, end = self._piece.span(node)
         if self._context.is_gone(start):
             return
-        is_primary = isinstance(node.args[0], ast.Name | ast.Attribute)
-        is_simple = is_primary and "\n" not in self._context.text.text[start:first]
-        others = sorted(self._piece.span(each)[0] for each in (*node.args[1:], *node.keywords))
-        self._context.edits.replace(start, first, "" if is_simple else "(")
-        self._context.edits.replace(last, others[0] if others else end - 1, "(" if is_simple else ")(")
+        tokens = [each for each in self._piece.within(self._piece.span(node.func)[1], end) if each.is_code]
+        depth, comma = 0, tokens[-1]
+        for each in tokens[1:-1]:
+            depth += (each.text in "([{") - (each.text in ")]}")
+            if each.text == "," and not depth:
+                comma = each
+                break
+        is_name = isinstance(node.args[0], ast.Name | ast.Attribute)
+        is_simple = is_name and "\n" not in self._context.text.text[start : comma.start]
+        self._context.edits.replace(start, tokens[0].end, "" if is_simple else "(")
+        call = "(" if is_simple else ")("
+        if comma is tokens[-1]:
+            self._context.edits.replace(comma.start, comma.start, call)
+        else:
+            self._context.edits.replace_word(comma.start, comma.end, call)
 
     def _remove_parentheses(self, node: ast.Await) -> None:
         start, end = self._piece.span(node)
@@ -218,7 +232,7 @@ class _Visitor(ast.NodeVisitor):
             return
         opening = tokens[index - 1]
         after = next((each for each in tokens[index:] if each.start >= end), None)
-        is_primary = isinstance(node.value, ast.Call | ast.Name | ast.Attribute | ast.Subscript)
+        is_primary = isinstance(node.value, _PRIMARY)
         if after is None or after.text != ")" or not is_primary:
             return
         text = self._context.text.text
