@@ -465,7 +465,7 @@ def test_comments_say_what_one_of_the_two_has() -> None:
     [
         ("async def f():  # async:\n    await g()\n# blocking: x = 1\ny\n", "\n\nx = 1\ny\n"),
         (
-            "if x:\n    await f()  # async:\n    # blocking: g()\nelse:\n    y\n",
+            "if x:\n    f()  # async:\n    # blocking: g()\nelse:\n    y\n",
             "if x:\n\n    g()\nelse:\n    y\n",
         ),
         ("x = '# async: no comment'\n", "x = '# async: no comment'\n"),

@@ -26,7 +26,7 @@ def convert(source: str, shown: str, origin: str, module: Module, renames: Mappi
         ProblemsFound: it is no Python, or something in it has no twin.
     """
     text = Text(source)
-    piece = _parse(text, shown, "")
+    piece = _compiled(text, shown, "")
     markers = _markers.read(piece, text)
     context = Context(shown, text, piece.tree, markers.lines, module, renames)
     for offset in markers.misspelt:
@@ -43,7 +43,7 @@ def convert(source: str, shown: str, origin: str, module: Module, renames: Mappi
     twin = _parse(made, shown, "in the twin, ")
     _require_imports(twin, context, shown)
     made = Text(_imports.clean(twin, made, _change(piece, twin, context)))
-    twin = _compiled(made, shown)
+    twin = _compiled(made, shown, "in the twin, ")
     for name in sorted(context.modules - _imports.bound_names(twin)):
         sentence = f"the twin needs the module {name}: write '# blocking: import {name}'"
         raise ProblemsFound([Problem(shown, 1, 1, sentence)])
@@ -66,18 +66,18 @@ def _parse(text: Text, shown: str, where: str) -> Piece:
     raise ProblemsFound([problem])
 
 
-def _compiled(text: Text, shown: str) -> Piece:
-    """Read a twin, and check more than its syntax: an ``await`` that was not removed, for example.
+def _compiled(text: Text, shown: str, where: str) -> Piece:
+    """Read a text as Python, and check more than its syntax: where an ``await`` may be, for example.
 
     Raises:
         ProblemsFound: it cannot be compiled.
     """
-    piece = _parse(text, shown, "in the twin, ")
+    piece = _parse(text, shown, where)
     try:
         compile(piece.tree, shown, "exec", dont_inherit=True)  # type: ignore[call-overload]
     except SyntaxError as error:
-        problem = Problem(shown, error.lineno or 1, error.offset or 1, f"in the twin, {error.msg}")
-        raise ProblemsFound([problem]) from None
+        sentence = f"{where}this is no Python: {error.msg}"
+        raise ProblemsFound([Problem(shown, error.lineno or 1, error.offset or 1, sentence)]) from None
     return piece
 
 
