@@ -141,6 +141,10 @@ REFUSED = {
     ("mine/empty", "mine/sync"): "there is no Python file in mine/empty",
     ("mine/linked", "mine/sync"): "mine/linked/a.py is a symbolic link",
     ("mine/aio", "mine/links"): "mine/links/client.py is a symbolic link",
+    (
+        "mine/made.py",
+        "mine/new.py",
+    ): "mine/made.py was made by 'wireline twin' itself: name the async file first",
     ("mine/aio", "mine/directories"): "mine/directories/client.py is a directory",
 }
 
@@ -152,6 +156,7 @@ def test_paths_that_do_not_go_together_are_wrong_usage(
         Path("mine", name).mkdir(parents=True)
     Path("mine/linked/a.py").symlink_to(package / "client.py")
     Path("mine/links/client.py").symlink_to(package / "client.py")
+    Path("mine/made.py").write_text(MADE.format("a.py"))
     before = files(".")
     for (source, target), expected in REFUSED.items():
         assert run(source, target) == 2
