@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from tests.cli.test_twin import HERE, twin
@@ -115,6 +115,7 @@ def compiles(code: str) -> bool:
         return False
 
 
+@settings(max_examples=50)
 @given(st.lists(STATEMENTS, min_size=1, max_size=6))
 def test_a_program_and_its_twin_do_the_same(statements: list[str]) -> None:
     body = "".join(f"    {statement}\n" for statement in statements)
@@ -161,7 +162,7 @@ _ELSEWHERE = re.compile(
     r"\basyncio\b|\bimport\b|\b(?:Awaitable|Coroutine|AsyncGenerator)\b|# (?:async|blocking):"
 )
 
-PLACES = {"examples": 8, "src/wireline": 12, "tests/scenarios": 15, "tests/torture": 5}
+PLACES = {"examples": 8, "tests/scenarios": 15, "tests/torture": 5}
 """Directories with async code, each with a number of files that it has at least."""
 
 
@@ -233,6 +234,24 @@ def test_the_blocking_examples_are_made_of_the_async_ones() -> None:
         assert main(["twin", "--check", str(examples / f"{source}.py"), str(examples / f"{made}.py")]) == 0
     found = {path.stem for path in examples.glob("*.py") if is_made(path.read_text(encoding="utf-8"))}
     assert found == {made for _, made in listed}
+
+
+def test_the_page_shows_what_the_command_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs/howto/both-flavours.md").read_text(encoding="utf-8")
+    source, _, made, *_, marked = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    commands = re.findall(r"^wireline (twin .*)$", page, re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    Path("store_async.py").write_text(source)
+    assert main(commands[0].split()) == 0
+    assert Path("store.py").read_text() == made
+    assert twin(f"import asyncio\n{marked}").splitlines()[1:] == [
+        "def get_all(stores, key):",
+        "",
+        "    values = []",
+        "    for store in stores:",
+        "        values.append(store.get(key))",
+        "    return values",
+    ]
 
 
 # ------------------------------------------------------------------------------ a package, its twin, and one server
