@@ -22,8 +22,8 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 # Examples in both flavours: the async one, of which the blocking one is made.
-TWINS := async_chat:chat_server async_echo:echo_threads async_mutual_tls:mutual_tls \
-	async_psk_greeter:psk_greeter async_starttls:starttls async_tls_echo:tls_echo
+TWINS := async_chat:chat_server async_echo:echo_threads async_http_client:http_client async_mutual_tls:mutual_tls \
+	async_psk_greeter:psk_greeter async_starttls:starttls async_tls_echo:tls_echo async_udp_echo:udp_exchange
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-bench torture lint format types twins docs bench bench-quick clean
