@@ -64,6 +64,8 @@ def make_plan(source: Path, target: Path) -> Plan:
         files = {source.name: target.name} if source.is_file() else {}
     pairs = [Pair(source / name, target / name, _module(source, target, name, files)) for name in names]
     for pair in pairs:
+        if not pair.origin.isprintable():
+            raise Refused(f"the twin of {str(pair.source)!r} cannot name it: rename the file")
         if _is_made(pair.source):
             raise Refused(f"{pair.source} was made by 'wireline twin' itself: name the async file first")
         _check_target(pair.target)

@@ -141,6 +141,8 @@ FOREIGN = (
 )
 """Packages for async programs only."""
 
+_ONLY_ASYNC_MODULES = ("wireline.adapters.anyio", "wireline.adapters.trio")
+
 # What to write instead.
 _TASKS = (
     "the twin has no tasks: await the calls one after the other, or mark this with '# async:' and write what the twin "
@@ -237,6 +239,8 @@ _INSTEAD = {
 
 def instead_of(dotted: str) -> str | None:
     """What to write instead of a name that has no twin, as a sentence; None if the name may stay."""
+    if dotted.startswith(_ONLY_ASYNC_MODULES):
+        return f"{dotted} has no twin: {BLOCKING_MODULE} has nothing of this kind; mark it with '# async:'"
     root, _, rest = dotted.partition(".")
     if root in FOREIGN and rest:
         dotted = f"{root}.{rest.partition('.')[0]}"  # the rest is an attribute of that

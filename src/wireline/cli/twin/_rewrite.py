@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import ast
 import keyword
+import re
 import token
 import tokenize
 
 from wireline.cli.twin import _import_statements, _names
 from wireline.cli.twin._context import Context
 from wireline.cli.twin._python import Piece, Token, parse_expression, replacement_fields
+
+_TYPE_COMMENT = re.compile(r"# type: (?:\((.*)\) -> )?([^#]*)")
+"""The type of a variable, or those of the arguments and of the result of a function."""
 
 _PRIMARY = (ast.Call, ast.Name, ast.Attribute, ast.Subscript)
 """Expressions that need no parentheses anywhere."""
@@ -36,7 +40,7 @@ def _rewrite_tokens(piece: Piece, context: Context) -> None:
 
 def _rewrite_token(each: Token, before: str, context: Context) -> None:
     if each.kind == tokenize.COMMENT:
-        context.replace_prose(each.start, each.end)
+        _rewrite_comment(each, context)
     elif each.kind == token.STRING:
         _rewrite_string(each, context)
     elif each.kind == token.NAME:
@@ -46,6 +50,15 @@ def _rewrite_token(each: Token, before: str, context: Context) -> None:
             context.rename((each.start, each.end), each.text, context.words[each.text], _target(each.text))
         elif each.text in _names.MEMBERS and before in (".", "def"):
             context.edits.replace(each.start, each.end, _names.MEMBERS[each.text])
+
+
+def _rewrite_comment(each: Token, context: Context) -> None:
+    context.replace_prose(each.start, each.end)
+    if types := _TYPE_COMMENT.match(each.text):
+        for number in (1, 2):
+            piece = parse_expression(types[number] or "...", each.start + types.start(number))
+            if piece is not None:
+                rewrite(piece, context, is_annotation=True)
 
 
 def _target(name: str) -> str:
@@ -179,7 +192,11 @@ class _Visitor(ast.NodeVisitor):
         if dotted in _names.GENERATORS and len(arguments) == 2 and is_there:
             end = self._piece.span(arguments[1])[1]
             self._context.edits.replace(end, end, ", None")
-        self.generic_visit(node)
+        self.visit(node.value)
+        if (dotted or "").partition(".")[0] in ("typing", "typing_extensions", "collections"):
+            self._annotation(node.slice)
+        else:
+            self.visit(node.slice)
 
     def visit_JoinedStr(self, node: ast.JoinedStr) -> None:
         """The expressions in a string are pieces of their own."""
@@ -310,6 +327,12 @@ class _Visitor(ast.NodeVisitor):
             self._annotation(node.value)
         elif node.value is not None:
             self.visit(node.value)
+
+    def visit_TypeAlias(self, node: ast.AST) -> None:
+        """``type X = ...``, from Python 3.12 on."""
+        before, self._is_annotation = self._is_annotation, True
+        self.generic_visit(node)
+        self._is_annotation = before
 
     def _annotation(self, node: ast.expr | None) -> None:
         if node is not None:

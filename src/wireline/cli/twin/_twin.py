@@ -20,9 +20,12 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
         ReportedFailure: the paths do not go together, something has no twin, files cannot be read or written, or, with
             ``--check``, the twin that is there is another one.
     """
+    renames = dict(options.rename)
+    if len(renames) < len(options.rename):
+        raise ReportedFailure(Outcome(ExitCode.USAGE, "--rename has one name more than once"))
     try:
         plan = _files.make_plan(Path(options.source), Path(options.target))
-        made = _make(plan, dict(options.rename))
+        made = _make(plan, renames)
         changed = {path: content for path, content in made.items() if _current(path) != content[0]}
         if options.check:
             _report_differences(changed, plan.stale)
