@@ -59,22 +59,13 @@ def make_plan(source: Path, target: Path) -> Plan:
         names = sorted(path.relative_to(source) for path in _python_files(source, skip=target))
     if not names:
         raise Refused(f"there is no Python file in {source}")
-    files = {}
-    if source.name != target.name:
-        files = {source.name: target.name} if source.is_file() else {}
+    files = {source.name: target.name} if source.is_file() else {}
     pairs = [Pair(source / name, target / name, _module(source, target, name, files)) for name in names]
     for pair in pairs:
-        if not pair.origin.isprintable():
-            raise Refused(f"the twin of {str(pair.source)!r} cannot name it: rename the file")
-        if _is_made(pair.source):
-            raise Refused(f"{pair.source} was made by 'wireline twin' itself: name the async file first")
-        _check_target(pair.target)
-    stale = []
-    if target.is_dir():
-        wanted = {pair.target for pair in pairs}
-        found = sorted(path for path in _python_files(target, skip=source) if path not in wanted)
-        stale = [path for path in found if _is_made(path)]
-    return Plan(pairs, stale)
+        _check_pair(pair)
+    found = _python_files(target, skip=source) if target.is_dir() else ()
+    others = set(found) - {pair.target for pair in pairs}
+    return Plan(pairs, sorted(path for path in others if _is_made(path)))
 
 
 def _check_paths(source: Path, target: Path) -> None:
@@ -96,7 +87,12 @@ def _check_paths(source: Path, target: Path) -> None:
         raise Refused(f"{source} is a directory, and {target} is none")
 
 
-def _check_target(path: Path) -> None:
+def _check_pair(pair: Pair) -> None:
+    if not pair.origin.isprintable():
+        raise Refused(f"the twin of {str(pair.source)!r} cannot name it: rename the file")
+    if _is_made(pair.source):
+        raise Refused(f"{pair.source} was made by 'wireline twin' itself: name the async file first")
+    path = pair.target
     if path.is_symlink():
         raise Refused(f"{path} is a symbolic link: remove it, or write the twin elsewhere")
     if path.is_dir():
