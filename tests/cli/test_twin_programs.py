@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from tests.cli.test_twin import HERE, twin
 from wireline.cli import main
+from wireline.cli.twin import _names
 from wireline.cli.twin._convert import convert
 from wireline.cli.twin._header import is_made
 from wireline.cli.twin._source import ProblemsFound
@@ -250,6 +251,31 @@ def test_the_page_shows_what_the_command_makes(tmp_path: Path, monkeypatch: pyte
         "        values.append(store.get(key))",
         "    return values",
     ]
+
+
+def test_the_tables_of_the_page_say_what_the_command_does() -> None:
+    page = (ROOT / "docs/howto/both-flavours.md").read_text(encoding="utf-8")
+    known = {
+        **_names.LIBRARY,
+        **_names.MEMBERS,
+        **_names.BUILTINS,
+        _names.ASYNC_MODULE: _names.BLOCKING_MODULE,
+    }
+    for name, made in _names.STANDARD.items():
+        known[name.rpartition(".")[2]] = known[name] = (
+            made if name.startswith("asyncio") else made.rpartition(".")[2]
+        )
+    replaced, refused = (part.partition("\n## ")[0] for part in re.split("## What (?:is|has) ", page)[1:])
+    compared = 0
+    for cells in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|$", replaced, re.MULTILINE):
+        left, right = (re.findall(r"`([\w.]+)(?:[\[(][^`]*)?`", cell) for cell in cells)
+        for name, made in zip(left, right, strict=False) if len(left) == len(right) else ():
+            assert known.get(name, made).removeprefix("wireline.testing.") == made, name
+            compared += name in known
+    assert compared > 25
+    for cell in re.findall(r"^\| ([^|]*) \|", refused, re.MULTILINE):
+        for name in re.findall(r"`((?:asyncio|inspect)\.\w+|[a-zA-Z]\w+)`", cell):
+            assert _names.instead_of(name) or _names.instead_of(f"asyncio.{name}"), name
 
 
 # ------------------------------------------------------------------------------ a package, its twin, and one server
