@@ -482,13 +482,16 @@ def test_where_a_comment_ends() -> None:
         "if x:\n    f()  # async:\n    # blocking: g()\nelse:\n    y\n": "if x:\n\n    g()\nelse:\n    y\n",
         "x = '# async: no comment'\n": "x = '# async: no comment'\n",
         "x  #async: a\ny  #  blocking: z\n": "\nz\n",
-        "x  # blocking:\n": "\n",
+        "# blocking:\n": "\n",
     }
     for source, expected in table.items():
         assert (source, twin(source)) == (source, expected)
 
 
 def test_a_comment_that_is_nearly_one_is_refused() -> None:
+    assert problems("x  # blocking:\n") == [
+        "a.py:1:4: write the code of the twin after '# blocking:', or '# async:' if it has none"
+    ]
     sentence = "with a colon this comment is a marker: write '# async:' or '# blocking: CODE'"
     assert problems("x  # async\n# blocking\n# async sockets\n") == [
         f"a.py:1:4: {sentence}",

@@ -29,10 +29,8 @@ def convert(source: str, shown: str, origin: str, module: Module, renames: Mappi
     piece = _compiled(text, shown, "")
     markers = _markers.read(piece, text)
     context = Context(shown, text, piece.tree, markers.lines, module, renames)
-    for offset in markers.misspelt:
-        context.problem(
-            offset, "with a colon this comment is a marker: write '# async:' or '# blocking: CODE'"
-        )
+    for offset, sentence in markers.unclear:
+        context.problem(offset, sentence)
     rewrite(piece, context)
     context.report_collisions(piece)
     if context.problems:

@@ -12,6 +12,8 @@ from wireline.cli.twin._python import Piece, Text
 
 _MARKER = re.compile(r"#\s*(async|blocking):(?: (.*)|\s*)$")
 _NEARLY = re.compile(r"#\s*(async|blocking|sync)$")
+_NO_COLON = "with a colon this comment is a marker: write '# async:' or '# blocking: CODE'"
+_NO_CODE = "write the code of the twin after '# blocking:', or '# async:' if it has none"
 
 
 class LogicalLine(NamedTuple):
@@ -33,11 +35,11 @@ class Markers(NamedTuple):
 
     Attributes:
         lines: the new text of lines, ``""`` for those that are left out.
-        misspelt: the offsets of comments that are nearly such a comment.
+        unclear: the offsets of comments that are nearly such a comment, with what to write instead.
     """
 
     lines: dict[int, str]
-    misspelt: list[int]
+    unclear: list[tuple[int, str]]
 
 
 def read(piece: Piece, text: Text) -> Markers:
@@ -49,7 +51,7 @@ def read(piece: Piece, text: Text) -> Markers:
     lines = {**dict.fromkeys(reader.left_out, ""), **reader.replaced}
     for first in _empty_blocks(reader.logical, reader.left_out, reader.replaced, text):
         lines[first] = _indent(text, first) + "pass"
-    return Markers(lines, reader.misspelt)
+    return Markers(lines, reader.unclear)
 
 
 def logical_lines(piece: Piece, text: Text) -> list[LogicalLine]:
@@ -74,7 +76,7 @@ class _Reader:
         self.logical = logical_lines(piece, text)
         self.left_out: set[int] = set()
         self.replaced: dict[int, str] = {}
-        self.misspelt: list[int] = []
+        self.unclear: list[tuple[int, str]] = []
         self._text = text
         self._decorators = {
             node.lineno: min(each.lineno for each in node.decorator_list)
@@ -85,13 +87,16 @@ class _Reader:
     def comment(self, comment: str, offset: int) -> None:
         """Look at one comment."""
         if _NEARLY.match(comment):
-            self.misspelt.append(offset)
+            self.unclear.append((offset, _NO_COLON))
         marker = _MARKER.search(comment)
         if marker is None:
             return
         number = self._text.line_of(offset)
         code = (marker[2] or "").rstrip() if marker[1] == "blocking" else ""
         is_alone = not self._text.lines[number - 1][: self._text.column_of(offset) - 1].strip()
+        if marker[1] == "blocking" and not code and not is_alone:
+            self.unclear.append((offset, _NO_CODE))
+            return
         first = number if is_alone else self._leave_out(number, with_block=marker[1] == "async")
         if code:
             self.replaced[first] = _indent(self._text, first) + code
