@@ -25,6 +25,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 TWINS := async_chat:chat_server async_echo:echo_threads async_http_client:http_client async_mutual_tls:mutual_tls \
 	async_psk_greeter:psk_greeter async_starttls:starttls async_tls_echo:tls_echo async_udp_echo:udp_exchange
 
+twin = for pair in $(TWINS); do \
+	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*}.py examples/$${pair\#*:}.py || exit 1; done
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-bench torture lint format types twins docs bench bench-quick clean
 
@@ -53,16 +56,14 @@ lint: $(VENV)/.has-dev ## ruff (lint and format), import-linter (who may import 
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python tools/house.py
-	@$(MAKE) --no-print-directory twins ARGS=--check
+	@$(call twin,--check)
 
 format: $(VENV)/.has-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-twins: $(VENV)/.has-cli ## make the blocking examples of the async ones, or ARGS=--check them
-	@set -e; for pair in $(TWINS); do \
-		$(BIN)/python -m wireline twin $(ARGS) examples/$${pair%:*}.py examples/$${pair#*:}.py; \
-	done
+twins: $(VENV)/.has-cli ## make the blocking examples of the async ones
+	@$(call twin,)
 
 types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	$(BIN)/mypy --strict
