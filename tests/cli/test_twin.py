@@ -382,13 +382,13 @@ def test_names_of_ones_own() -> None:
     source = '''\
 class AsyncClient:
     """An AsyncClient, of mine.aio.part: see part_async.py, not AsyncClients."""
-# AsyncClient of wireline.asyncnet
+# AsyncClient of wireline.asyncnet, ~wireline.asyncnet.AsyncSocket, x.part_async.py, your-wireline.asyncnet
 x = f"{AsyncClient} AsyncClient", "AsyncClient"
 '''
     made = '''\
 class Client:
     """An Client, of mine.sync.part: see part.py, not AsyncClients."""
-# Client of wireline.net
+# Client of wireline.net, ~wireline.net.Socket, x.part_async.py, your-wireline.asyncnet
 x = f"{Client} AsyncClient", "Client"
 '''
     assert twin(source, {"AsyncClient": "Client"}) == made

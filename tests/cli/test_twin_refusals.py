@@ -106,14 +106,19 @@ def test_the_same_name_of_the_blocking_modules_is_no_other_one() -> None:
     code = """
     import asyncio
     import threading
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterable, AsyncIterator, Iterator
+    from typing import Iterable
     from wireline.asyncnet import AsyncSocket, Server, StartingServer
     from wireline.net import Socket
-    x: AsyncIterator[Socket] | Iterator[AsyncSocket] | Server | StartingServer
+    x: AsyncIterable[Iterable] | AsyncIterator[Socket] | Iterator[AsyncSocket] | Server | StartingServer
     lock = asyncio.Lock() or threading.Lock()
     """
     made = twin("\n".join(lines_of(code)) + "\n").splitlines()
-    assert made[2:4] == ["from collections.abc import Iterator", "from wireline.net import Server, Socket"]
+    assert made[2:5] == [
+        "from collections.abc import Iterable, Iterator",
+        "from typing import Iterable",
+        "from wireline.net import Server, Socket",
+    ]
 
 
 def test_a_class_with_both_forms_of_a_method_is_refused() -> None:

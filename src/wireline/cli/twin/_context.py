@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from wireline.cli.twin import _names
@@ -77,7 +77,6 @@ class Context:
         words: names that are others in the twin, wherever they are.
         modules: modules of the standard library that the twin needs.
         left_out: names that are only imported in lines which the twin has not.
-        prose: matches what is replaced in comments and docstrings.
     """
 
     def __init__(
@@ -101,12 +100,13 @@ class Context:
         self._shown = shown
         self._lines = lines
         self._renamed: dict[str, tuple[str, str]] = {}
-        phrases = {**self.words, _names.ASYNC_MODULE: _names.BLOCKING_MODULE, **module.files}
-        if "." in module.package:
-            phrases[module.package] = module.twin
-        self._phrases = phrases
-        alternatives = "|".join(map(re.escape, sorted(phrases, key=len, reverse=True)))
-        self.prose = re.compile(rf"(?<![\w])(?<!\w[.-])(?:{alternatives})(?!\w)")
+        paths = {_names.ASYNC_MODULE: _names.BLOCKING_MODULE, **module.files}
+        if "." in module.package:  # the name of a single module may be any word
+            paths[module.package] = module.twin
+        self._phrases = {**self.words, **paths}
+        self._prose = re.compile(
+            rf"(?<![\w.-])(?:{_any_of(paths)})(?!\w)|(?<!\w)(?:{_any_of(self.words)})(?!\w)"
+        )
 
     def is_gone(self, offset: int) -> bool:
         """Whether the line of an offset is left out or replaced."""
@@ -132,7 +132,7 @@ class Context:
 
     def replace_prose(self, start: int, end: int) -> None:
         """Replace names in a comment or a docstring."""
-        for found in self.prose.finditer(self.text.text, start, end):
+        for found in self._prose.finditer(self.text.text, start, end):
             self.edits.replace(*found.span(), self._phrases[found[0]])
 
     def report_collisions(self, piece: Piece) -> None:
@@ -142,7 +142,7 @@ class Context:
                 continue
             old, target = self._renamed[name]
             imported = self.bound.get(name) if isinstance(node, ast.alias) else None
-            if imported is not None and target in (self.twin_of(imported), imported):
+            if imported is not None and _plain(target) in (_plain(self.twin_of(imported)), _plain(imported)):
                 continue
             sentence = f"{old} is {name} in the twin, and this is another {name}: give it another name"
             self.problem(piece.span(node)[0], sentence)
@@ -161,6 +161,16 @@ class Context:
             base = self.dotted(node.value)
             return None if base is None else f"{base}.{node.attr}"
         return None
+
+
+def _any_of(words: Iterable[str]) -> str:
+    return "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+
+
+def _plain(dotted: str) -> str:
+    """A name with one module for those that `typing` has, too."""
+    module, _, name = dotted.rpartition(".")
+    return f"collections.abc.{name}" if module.startswith("typing") else dotted
 
 
 def _imported(tree: ast.AST, module: Module) -> Iterator[tuple[str, str, int]]:
