@@ -227,6 +227,8 @@ from typing import Any
         x: Awaitable | t.Awaitable[int] => x: object | int
         x: "Awaitable[AsyncIterator[int]] | None" => x: "Iterator[int] | None"
         async with aclosing(y) as x, AsyncExitStack() as z: pass => with closing(y) as x, ExitStack() as z: pass
+        x = hasattr(y, "aclose"), "aclose" => x = hasattr(y, "close"), "aclose"
+        x = getattr(y, "__aenter__")() => x = getattr(y, "__enter__")()
         await z.enter_async_context(y) => z.enter_context(y)
         await y.aclose(); await y.asend(1); await y.athrow(E) => y.close(); y.send(1); y.throw(E)
         raise StopAsyncIteration => raise StopIteration
@@ -383,12 +385,16 @@ def test_names_of_ones_own() -> None:
 class AsyncClient:
     """An AsyncClient, of mine.aio.part: see part_async.py, not AsyncClients."""
 # AsyncClient of wireline.asyncnet, ~wireline.asyncnet.AsyncSocket, x.part_async.py, your-wireline.asyncnet
+from mine.aio.part import AsyncClient, x
+from .other import AsyncClient as Other
 x = f"{AsyncClient} AsyncClient", "AsyncClient"
 '''
     made = '''\
 class Client:
     """An Client, of mine.sync.part: see part.py, not AsyncClients."""
 # Client of wireline.net, ~wireline.net.Socket, x.part_async.py, your-wireline.asyncnet
+from mine.sync.part import Client, x
+from .other import Client as Other
 x = f"{Client} AsyncClient", "Client"
 '''
     assert twin(source, {"AsyncClient": "Client"}) == made

@@ -74,7 +74,8 @@ def _rename_alias(alias: ast.alias, dotted: str, piece: Piece, context: Context)
     if twin == dotted or context.is_gone(start):
         return
     name = twin.rpartition(".")[2]
-    if alias.asname is None and name != alias.name and context.module.twin_of(dotted):
+    is_module = name != alias.name and alias.name not in context.words
+    if alias.asname is None and is_module and context.module.twin_of(dotted):
         name = f"{name} as {alias.name}"  # the file calls it by its old name
     context.edits.replace(start, start + len(alias.name), name)
 

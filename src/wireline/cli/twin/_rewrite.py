@@ -12,6 +12,8 @@ from wireline.cli.twin import _import_statements, _names
 from wireline.cli.twin._context import Context
 from wireline.cli.twin._python import Piece, Token, parse_expression, replacement_fields
 
+_ATTRIBUTE_FUNCTIONS = ("hasattr", "getattr", "setattr", "delattr")
+
 _TYPE_COMMENT = re.compile(r"# type: (?:\((.*)\) -> )?([^#]*)")
 """The type of a variable, or those of the arguments and of the result of a function."""
 
@@ -178,7 +180,17 @@ class _Visitor(ast.NodeVisitor):
         if dotted == "asyncio.sleep" and (len(node.args) != 1 or node.keywords):
             sentence = "asyncio.sleep has a twin with one argument, the seconds: time.sleep(SECONDS)"
             self._context.problem(self._start(node), sentence)
+        if isinstance(node.func, ast.Name) and node.func.id in _ATTRIBUTE_FUNCTIONS and len(node.args) > 1:
+            self._attribute_name(node.args[1])
         self.generic_visit(node)
+
+    def _attribute_name(self, node: ast.expr) -> None:
+        """The name of a method may be a string, as in ``hasattr(x, "aclose")``."""
+        if isinstance(node, ast.Constant) and not self._context.is_gone(self._start(node)):
+            start, end = self._piece.span(node)
+            written = self._context.text.text[start + 1 : end - 1]
+            if written == node.value and written in _names.MEMBERS:
+                self._context.edits.replace(start + 1, end - 1, _names.MEMBERS[written])
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
         """``Awaitable[T]`` is ``T``."""
