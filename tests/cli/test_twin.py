@@ -400,6 +400,44 @@ x = f"{Client} AsyncClient", "Client"
     assert twin(source, {"AsyncClient": "Client"}) == made
 
 
+def test_code_in_docstrings() -> None:
+    source = """
+    async def f():
+        '''Use await x, async with y::
+
+            async with await f() as sock:
+                await sock.send(b"x")
+
+        This is prose again: await x.
+
+        >>> [await y async for x in z]
+        ... await x
+        ```python
+        await x
+        ```
+        await x
+        '''
+    """
+    expected = """
+    def f():
+        '''Use await x, async with y::
+
+            with f() as sock:
+                sock.send(b"x")
+
+        This is prose again: await x.
+
+        >>> [y for x in z]
+        ... x
+        ```python
+        x
+        ```
+        await x
+        '''
+    """
+    assert twin("\n".join(lines_of(source)) + "\n") == "\n".join(lines_of(expected)) + "\n"
+
+
 # The comments.
 
 

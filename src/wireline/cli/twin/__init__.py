@@ -7,8 +7,8 @@ How a file becomes its twin, in this order:
   divided here and not by ``tokenize``, which does it from Python 3.12 on only.
 * `_markers`: the comments ``# async:`` and ``# blocking:``, which leave lines out or replace them.
 * `_names`: what each name is in the twin, and which have no twin.
-* `_rewrite`, `_annotations`, `_strings`: the edits. An edit never adds or removes a line, so that a line keeps its
-  number.
+* `_rewrite`, `_import_statements`, `_docstrings`: the edits. An edit never adds or removes a line, so that a line keeps
+  its number.
 * `_imports`: names that only the async lines needed leave the imports; `time` and `threading` come in.
 * `_header`: the comment at the top, and which lines make place for it.
 

@@ -10,6 +10,7 @@ import tokenize
 
 from wireline.cli.twin import _import_statements, _names
 from wireline.cli.twin._context import Context
+from wireline.cli.twin._docstrings import rewrite_docstring
 from wireline.cli.twin._python import Piece, Token, parse_expression, replacement_fields
 
 _ATTRIBUTE_FUNCTIONS = ("hasattr", "getattr", "setattr", "delattr")
@@ -275,12 +276,12 @@ class _Visitor(ast.NodeVisitor):
     # Strings.
 
     def visit_Expr(self, node: ast.Expr) -> None:
-        """Replace names in docstrings."""
+        """A string that is a statement is a docstring."""
         if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             start, end = self._piece.span(node)
             for each in self._piece.within(start, end):
                 if each.kind == token.STRING and not self._context.is_gone(each.start):
-                    self._context.replace_prose(each.start, each.end)
+                    rewrite_docstring(each, self._context)
         self.generic_visit(node)
 
     def visit_Constant(self, node: ast.Constant) -> None:
