@@ -143,6 +143,8 @@ REFUSED = {
         "mine/new.py",
     ): "mine/made.py was made by 'wireline twin' itself: name the async file first",
     ("mine/a\n.py", "mine/new.py"): "cannot name it: rename the file",
+    ("mine/aio", "mine/loop"): "is a directory, and mine/loop is a symbolic link that leads nowhere",
+    ("mine/loop", "mine/sync"): "mine/loop does not exist",
     ("mine/aio", "mine/directories"): "mine/directories/client.py is a directory",
 }
 
@@ -154,6 +156,7 @@ def test_paths_that_do_not_go_together_are_wrong_usage(
         Path("mine", name).mkdir(parents=True)
     Path("mine/linked/a.py").symlink_to(package / "client.py")
     Path("mine/links/client.py").symlink_to(package / "client.py")
+    Path("mine/loop").symlink_to("loop")
     Path("mine/a\n.py").write_text("")
     Path("mine/made.py").write_text(MADE.format("a.py"))
     before = files(".")
@@ -236,6 +239,15 @@ def test_an_error_of_the_system_leaves_no_file_and_no_directory(
     assert run("mine/aio", "mine/sync") == 1
     assert capsys.readouterr().err == "wireline: cannot make the twin: mine/sync: No space left on device\n"
     assert not Path("mine/sync").exists()
+
+
+def test_a_path_below_a_file_is_an_error(package: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mine/file").write_text("")
+    assert run("mine/aio", "mine/file/sync") == 1
+    assert (
+        capsys.readouterr().err
+        == "wireline: cannot make the twin: mine/file/sync/__init__.py: Not a directory\n"
+    )
 
 
 def test_formatters_and_isort_leave_a_twin_as_it_is(package: Path) -> None:

@@ -142,6 +142,7 @@ NO_PROGRAMS = {
     b"x = 1\nasync lambda: 1\n": "2:7: this is no Python: ",
     b"await f()\n": "1:1: this is no Python: 'await' outside function",
     b"x = '\xff'\n": "1:6: byte 0xff is not UTF-8: save the file as UTF-8",
+    b"x = 1\ny = '\xff'\n": "2:6: byte 0xff is not UTF-8",
     b"# coding: latin-1\nx = 1\n": "1:1: the file says that it is latin-1: save it as UTF-8",
     b"x = 1\0\n": "this is no Python: ",
     b"x = " + b"-" * 100_000 + b"1\n": "this is no Python: ",

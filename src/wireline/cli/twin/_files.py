@@ -30,7 +30,7 @@ class Pair(NamedTuple):
     @property
     def origin(self) -> str:
         """The path of the file from the directory of its twin."""
-        return Path(os.path.relpath(self.source.resolve(), self.target.resolve().parent)).as_posix()
+        return Path(os.path.relpath(_real(self.source), _real(self.target).parent)).as_posix()
 
 
 class Plan(NamedTuple):
@@ -68,12 +68,17 @@ def make_plan(source: Path, target: Path) -> Plan:
     return Plan(pairs, sorted(path for path in others if _is_made(path)))
 
 
+def _real(path: Path) -> Path:
+    """A path without symbolic links. Unlike ``Path.resolve`` it accepts a loop of them, before Python 3.13, too."""
+    return Path(os.path.realpath(path))
+
+
 def _check_paths(source: Path, target: Path) -> None:
     if not source.exists():
         raise Refused(f"{source} does not exist")
     if source.is_file() and source.suffix not in _SUFFIXES:
         raise Refused(f"{source} is no Python file: its name does not end with .py")
-    here, there = source.resolve(), target.resolve()
+    here, there = _real(source), _real(target)
     if here == there:
         raise Refused(f"{source} and {target} are the same: the twin needs a path of its own")
     if here in there.parents:
@@ -83,6 +88,8 @@ def _check_paths(source: Path, target: Path) -> None:
             raise Refused(
                 f"{source} is a file: the twin needs the name of a file that ends with {source.suffix}"
             )
+    elif target.is_symlink() and not target.exists():
+        raise Refused(f"{source} is a directory, and {target} is a symbolic link that leads nowhere")
     elif target.exists() and not target.is_dir():
         raise Refused(f"{source} is a directory, and {target} is none")
 
@@ -117,14 +124,14 @@ def _python_files(root: Path, skip: Path) -> Iterator[Path]:
         if entry.is_symlink() and (path.suffix in _SUFFIXES or path.is_dir()):
             raise Refused(f"{path} is a symbolic link: a twin is made of files only")
         if entry.is_dir():
-            if entry.name[0] != "." and entry.name != "__pycache__" and path.resolve() != skip.resolve():
+            if entry.name[0] != "." and entry.name != "__pycache__" and _real(path) != _real(skip):
                 yield from _python_files(path, skip)
         elif path.suffix in _SUFFIXES and entry.name[0] != ".":
             yield path
 
 
 def _module(source: Path, target: Path, name: Path, files: Mapping[str, str]) -> Module:
-    here, there = source.resolve(), target.resolve()
+    here, there = _real(source), _real(target)
     # It may be that only the twin makes a package of its directory.
     packages = {there} if (here / "__init__.py").exists() else set()
     (package, root), (twin, twin_root) = _dotted(here, packages), _dotted(there, packages)
