@@ -16,7 +16,7 @@ REFUSED = {
     "async with asyncio.TaskGroup() as group: pass": "the twin has no tasks",
     "await asyncio.wait([f()])": "the twin has no tasks",
     "await asyncio.shield(f())": "the twin has no tasks",
-    "await asyncio.wait_for(f(), 1)": "give the calls a timeout=, or one deadline that they share",
+    "await asyncio.wait_for(f(), 1)": "give the calls a timeout=, or all of them one wireline.Deadline",
     "async with asyncio.timeout(1): pass": "give the calls a timeout=",
     "loop = asyncio.get_running_loop()": "the twin has no event loop",
     "asyncio.Queue()": "a queue connects tasks",

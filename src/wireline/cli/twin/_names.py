@@ -148,7 +148,7 @@ _TASKS = (
     "the twin has no tasks: await the calls one after the other, or mark this with '# async:' and write what the twin "
     "does with '# blocking:'"
 )
-_LIMITS = "give the calls a timeout=, or one deadline that they share"
+_LIMITS = "give the calls a timeout=, or all of them one wireline.Deadline"
 _LOOPS = "the twin has no event loop: mark what needs it with '# async:'"
 _CANCELLED = (
     "blocking calls are not cancelled: mark the line with '# async:', or write another one with '# blocking:'"
