@@ -334,6 +334,9 @@ IMPORTS = {
     "from typing import (\n    Any,\n    Awaitable,\n    List,\n)\nx: Awaitable[List[Any]]\n": (
         "from typing import (\n    Any,\n    List,\n\n)\nx: List[Any]\n"
     ),
+    "from a import B, c\nB(c)  # async:\nx = 1  # type: B\n": "from a import B\n\nx = 1  # type: B\n",
+    "from a import B, c\nB(c)  # async:\nx = 'B | None'\n": "from a import B\n\nx = 'B | None'\n",
+    "from a import B, c\nB(c)  # async:\nx = 'the B'\n": "\n\nx = 'the B'\n",
     "from a import b, AsyncSocket, c\nx = b, AsyncSocket, c\n": "from a import b, Socket, c\nx = b, Socket, c\n",
     "from a import AsyncSocket as AsyncSocket, b1, b2, b10\n": "from a import Socket as Socket, b1, b2, b10\n",
 }
