@@ -324,6 +324,10 @@ IMPORTS = {
     "from asyncio import Lock as L, sleep\nL, sleep\n": (
         "from threading import Lock as L; from time import sleep\nL, sleep\n"
     ),
+    "from asyncio import (\n    Event,\n    Lock,\n)\nEvent, Lock\n": (
+        "from threading import Event, Lock\n\n\n\nEvent, Lock\n"
+    ),
+    "import asyncio\n(asyncio\n    .sleep)(1)\n": "import time\n(time.sleep\n)(1)\n",
     "from asyncio import run\nrun(f())\n": "\nf()\n",
     "from asyncio import TimeoutError\nTimeoutError\n": "\nTimeoutError\n",
     "from asyncio import TimeoutError as T\nT\n": "from builtins import TimeoutError as T\nT\n",
