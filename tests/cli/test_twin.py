@@ -89,6 +89,7 @@ def test_in_strings_only_expressions_change() -> None:
         x = f'{await a=}' "await" rf'\\{await a}' => x = f'{a=}' "await" rf'\\{a}'
         x = f"{f'{await a}' + 'await'}" => x = f"{f'{a}' + 'await'}"
         x = f"{d['}']}{await a != await b}{(lambda: 1)()}" => x = f"{d['}']}{a != b}{(lambda: 1)()}"
+        x = f'{await a!r:>{await b}}{await c!s}{d}' => x = f'{a!r:>{b}}{c!s}{d}'
         x = f"\\N{DIGIT ONE}{await a}\\\\{await b}" => x = f"\\N{DIGIT ONE}{a}\\\\{b}"
         """
     )

@@ -267,8 +267,7 @@ def test_formatters_and_isort_leave_a_twin_as_it_is(package: Path) -> None:
             assert (ran.returncode, ran.stderr) == (0, ""), ran.stdout
 
 
-def test_it_does_not_load_what_it_does_not_need(start: Start, package: Path) -> None:
-    """As a process of its own, too."""
+def test_check_as_a_process_of_its_own(start: Start, package: Path) -> None:
     result = start("twin", "--check", "mine/aio", "mine/sync").finish()
     assert (result.code, result.out) == (1, b"")
     assert result.err.endswith("4 files differ from the twin: run the command without --check\n")
