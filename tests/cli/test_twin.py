@@ -225,6 +225,7 @@ from typing import Any
         x: "t.AsyncGenerator[int, t.AsyncIterator]" => x: "t.Generator[int, t.Iterator, None]"
         x = Callable[[int], Awaitable[None]] => x = Callable[[int], None]
         x = Callable[[], Coroutine[Any, Any, AsyncIterator[int]]] => x = Callable[[], Iterator[int]]
+        x: t.Literal["AsyncIterator", "await"] => x: t.Literal["AsyncIterator", "await"]
         x: Awaitable | t.Awaitable[int] => x: object | int
         x: "Awaitable[AsyncIterator[int]] | None" => x: "Iterator[int] | None"
         async with aclosing(y) as x, AsyncExitStack() as z: pass => with closing(y) as x, ExitStack() as z: pass

@@ -206,6 +206,8 @@ class _Visitor(ast.NodeVisitor):
             end = self._piece.span(arguments[1])[1]
             self._context.edits.replace(end, end, ", None")
         self.visit(node.value)
+        if (dotted or "").endswith(".Literal"):
+            return  # its strings are values
         if (dotted or "").partition(".")[0] in ("typing", "typing_extensions", "collections"):
             self._annotation(node.slice)
         else:
