@@ -56,6 +56,7 @@ def test_await_and_async_are_removed() -> None:
         return(await f()) => return(f())
         return (await f()).x => return f().x
         x = -await f() ** 2 => x = -f() ** 2
+        x = (await y)if z else 0 => x = (y)if z else 0
         x = [await y async for y in z if await y] => x = [y for y in z if y]
         x = {await a: await b async for a, b in z} => x = {a: b for a, b in z}
         x = (await y async for y in z) => x = (y for y in z)
