@@ -331,6 +331,7 @@ IMPORTS = {
         "from threading import Event, Lock\n\n\n\nEvent, Lock\n"
     ),
     "import asyncio\n(asyncio\n    .sleep)(1)\n": "import time\n(time.sleep\n)(1)\n",
+    "from asyncio import run, sleep\nrun(sleep(1))\n": "from time import sleep\nsleep(1)\n",
     "from asyncio import run\nrun(f())\n": "\nf()\n",
     "from asyncio import TimeoutError\nTimeoutError\n": "\nTimeoutError\n",
     "from asyncio import TimeoutError as T\nT\n": "from builtins import TimeoutError as T\nT\n",

@@ -92,6 +92,7 @@ COLLISIONS = {
     "from wireline.testing import async_pair\npair = async_pair()\n": "2:1: async_pair is pair",
     "from typing import AsyncIterator\nfrom a import Iterator\nx: AsyncIterator\n": "2:15: AsyncIterator is Iterator",
     "next = 1\nasync def f(): await anext(x)\n": "1:1: anext is next",
+    "async def f(): await anext(x)\ndef next(): pass\n": "2:1: anext is next",
     "class Client: pass\nclass AsyncClient: pass\n": "1:1: AsyncClient is Client",
 }
 
@@ -100,6 +101,11 @@ def test_a_name_that_would_be_another_one_is_refused() -> None:
     for code, expected in COLLISIONS.items():
         (problem,) = problems(code, {"AsyncClient": "Client"})
         assert problem.startswith(f"a.py:{expected} in the twin, and this is another ")
+
+
+def test_a_method_may_have_the_name_of_a_function_that_is_built_in() -> None:
+    made = twin("class A:\n    def next(self): pass\nasync def f(): await anext(x)\n")
+    assert made == "class A:\n    def next(self): pass\ndef f(): next(x)\n"
 
 
 def test_the_same_name_of_the_blocking_modules_is_no_other_one() -> None:

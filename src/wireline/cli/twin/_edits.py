@@ -11,12 +11,8 @@ class Edits:
         self._spans: dict[tuple[int, int], str] = {}
 
     def replace(self, start: int, end: int, new: str) -> None:
-        """Replace a span. It keeps its newlines, which are between parentheses or brackets, and the last indent."""
-        old = self._text[start:end]
-        if missing := old.count("\n") - new.count("\n"):
-            tail = old.rpartition("\n")[2]
-            new += "\n" * missing + ("" if tail.strip() else tail)
-        self._spans[start, end] = new
+        """Replace a span by a text without newlines. Its own newlines, which are between parentheses, stay."""
+        self._spans[start, end] = new + "\n" * self._text.count("\n", start, end)
 
     def replace_word(self, start: int, end: int, new: str) -> None:
         """Replace a word and the spaces after it."""
