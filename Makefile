@@ -21,8 +21,15 @@ PICTURES := docs/_static/benchmarks/.drawn
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
+# Examples in both flavours: the async one, of which the blocking one is made.
+TWINS := async_chat:chat_server async_echo:echo_threads async_http_client:http_client async_mutual_tls:mutual_tls \
+	async_psk_greeter:psk_greeter async_starttls:starttls async_tls_echo:tls_echo async_udp_echo:udp_exchange
+
+twin = for pair in $(TWINS); do \
+	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*}.py examples/$${pair\#*:}.py || exit 1; done
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-bench torture lint format types docs bench bench-quick clean
+.PHONY: help demo test test-all test-bench torture lint format types twins docs bench bench-quick clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -49,10 +56,14 @@ lint: $(VENV)/.has-dev ## ruff (lint and format), import-linter (who may import 
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python tools/house.py
+	@$(call twin,--check)
 
 format: $(VENV)/.has-dev ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+twins: $(VENV)/.has-cli ## make the blocking examples of the async ones
+	@$(call twin,)
 
 types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	$(BIN)/mypy --strict

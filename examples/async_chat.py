@@ -1,7 +1,7 @@
-"""A chat server in one thread: it sends each line of a client to all other clients.
+# async: The blocking twin of this file is chat_server.py; `make twins` makes it.
+"""A chat server: it sends each line of a client to all other clients.
 
-It is ``chat_server.py`` with ``await`` in it, and without the lock: a task is only interrupted where it awaits. Talk to
-it with ``wireline connect localhost:7000``, from two terminals at least.
+Talk to it with ``wireline connect localhost:7000``, from two terminals at least.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ import argparse
 import asyncio
 import signal
 import sys
+
+# blocking: import threading
 from collections.abc import Sequence
 
 from wireline import Address, ClosedError, LineTooLongError
@@ -31,12 +33,17 @@ class Room:
         """
         self._patience = patience
         self._people: set[AsyncSocket] = set()
+        # async: It needs no lock: a task is only interrupted where it awaits.
+        # blocking: self._lock = threading.Lock()
 
     async def welcome(self, client: AsyncSocket, address: Address) -> None:
-        """Pass on the lines of one client until it leaves. ``serve`` calls this in a task of the client's own."""
-        self._people.add(client)
+        """Pass on the lines of one client until it leaves. ``serve`` calls this in a task or thread for each."""
+        self._people.add(client)  # blocking: with self._lock:
+        # blocking:     self._people.add(client)
+        # blocking:     count = len(self._people)
+        count = len(self._people)  # async:
         try:
-            await client.send(b"* welcome, you are one of %d\r\n" % len(self._people), timeout=self._patience)
+            await client.send(b"* welcome, you are one of %d\r\n" % count, timeout=self._patience)
             async for line in client.lines(max_length=LONGEST):
                 await self._tell_others(client, line + b"\r\n")
         except LineTooLongError:
@@ -45,29 +52,33 @@ class Room:
         except ClosedError:
             pass  # disconnected by `_tell`
         finally:
-            self._people.discard(client)
+            self._people.discard(client)  # blocking: with self._lock:
+            # blocking:     self._people.discard(client)
 
     async def _tell_others(self, speaker: AsyncSocket, message: bytes) -> None:
-        """Tell all of them at the same time, so that a slow client does not delay the others."""
-        others = self._people - {speaker}
-        await asyncio.gather(*(self._tell(client, message) for client in others))
+        # async: All at the same time, so that a slow client does not delay the others.
+        others = self._people - {speaker}  # blocking: with self._lock:  # not held while sending
+        # blocking:     others = self._people - {speaker}
+        # blocking: for client in others:
+        # blocking:     self._tell(client, message)
+        await asyncio.gather(*(self._tell(client, message) for client in others))  # async:
 
     async def _tell(self, client: AsyncSocket, message: bytes) -> None:
         try:
             await client.send(message, timeout=self._patience)
         except OSError:
-            # A timeout, perhaps in the middle of a line, so this client cannot be used any more. Its own task waits in
+            # A timeout, perhaps in the middle of a line, so this client cannot be used any more. Its own call waits in
             # `lines`, gets a ClosedError there, and removes it.
             client.close()
 
 
 def start(port: int, host: str = "127.0.0.1", patience: float = 2.0) -> StartingServer:
-    """Return a server to be started: ``async with start(0) as server``, or ``server = await start(0)``."""
+    """Return a server for ``with``, which stops it at the end; in the async flavour, for ``async with``."""
     return serve(Room(patience).welcome, port, host)
 
 
 async def run(port: int, host: str, patience: float) -> None:
-    """Serve until Ctrl-C cancels the task."""
+    """Serve until Ctrl-C."""
     async with start(port, host, patience) as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -84,9 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(run(options.port, options.host, options.patience))
     except KeyboardInterrupt:

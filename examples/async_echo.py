@@ -1,6 +1,7 @@
-"""An echo server for many clients at once, in one thread: ``serve`` gives every connection a task of its own.
+# async: The blocking twin of this file is echo_threads.py; `make twins` makes it.
+"""An echo server for many clients at once: ``serve`` gives every connection a task, or a thread, of its own.
 
-It is ``echo_threads.py`` with ``await`` in it. Try it with ``wireline connect localhost:7000``.
+Try it with ``wireline connect localhost:7000``, more than once at the same time.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ async def echo(client: AsyncSocket, address: Address) -> None:
     """Send data back as it arrives, until the client is done."""
     try:
         while data := await client.recv_some(timeout=PATIENCE):
-            # If the client does not read, this task waits here, and reads no more from it.
+            # If the client does not read, this waits here, and reads no more from it.
             await client.send(data, timeout=PATIENCE)
     except TimeoutError:
         print(f"{address.host}:{address.port} has fallen asleep", flush=True)
@@ -30,17 +31,17 @@ async def echo(client: AsyncSocket, address: Address) -> None:
 
 
 def start(port: int, host: str = "127.0.0.1", max_connections: int = 1000) -> StartingServer:
-    """Return a server to be started: ``async with start(0) as server``, or ``server = await start(0)``."""
+    """Return a server for ``with``, which stops it at the end; in the async flavour, for ``async with``."""
     return serve(echo, port, host, max_connections=max_connections)
 
 
 async def run(port: int, host: str) -> None:
-    """Serve until Ctrl-C cancels the task, then let connected clients finish."""
+    """Serve until Ctrl-C, then let connected clients finish."""
     async with start(port, host) as server:
         try:
             print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
             await server.wait()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # blocking: except KeyboardInterrupt:
             report = await server.stop(drain=1.0)
             print(f"{report.drained} clients finished, {report.forced} were cut off", flush=True)
             raise
@@ -54,9 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(run(options.port, options.host))
     except KeyboardInterrupt:

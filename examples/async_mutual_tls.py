@@ -1,6 +1,5 @@
-"""Mutual TLS: the server shows a certificate, and so does the client. One CA has signed both.
-
-It is ``mutual_tls.py`` with ``await`` in it::
+# async: The blocking twin of this file is mutual_tls.py; `make twins` makes it.
+"""Mutual TLS: the server shows a certificate, and so does the client. One CA has signed both::
 
 python examples/async_mutual_tls.py serve 7000 --ca-file ca.pem --cert server.pem --key server.key
 python examples/async_mutual_tls.py ask localhost 7000 --ca-file ca.pem --cert me.pem --key me.key
@@ -13,6 +12,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.asyncnet import AsyncSocket, StartingServer, dial, serve
@@ -29,7 +29,7 @@ async def greet(client: AsyncSocket, address: Address) -> None:
 
 
 def start(port: int, ca_file: str, cert_file: str, key_file: str) -> StartingServer:
-    """Return a server to be started, which accepts clients with a certificate of the CA."""
+    """Return a server for ``with``, or ``async with``, which accepts clients with a certificate of the CA."""
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file, client_certs="required")
     return serve(greet, port, "127.0.0.1", tls=context)
 
@@ -46,7 +46,7 @@ async def ask(host: str, port: int, ca_file: str, cert_file: str = "", key_file:
 
 
 async def run(starting: StartingServer) -> None:
-    """Serve until Ctrl-C cancels the task."""
+    """Serve until Ctrl-C."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if options.role == "ask":
             print(asyncio.run(ask(options.host, options.port, options.ca_file, options.cert, options.key)))
@@ -78,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # an SslError is one
-        print(f"async_mutual_tls: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

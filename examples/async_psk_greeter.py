@@ -1,6 +1,8 @@
+# async: The blocking twin of this file is psk_greeter.py; `make twins` makes it.
 """TLS without any certificate: both sides know a key (PSK), and prove it to each other.
 
-It is ``psk_greeter.py`` with ``await`` in it. The file has one line ``identity:keyhex`` for each client::
+It is for two ends with one administrator. The file has one line ``identity:keyhex`` for each client, as the command
+takes it too::
 
     echo "alice:$(openssl rand -hex 32)" > keys.txt
     python examples/async_psk_greeter.py serve 7000 keys.txt
@@ -36,7 +38,7 @@ async def greet(client: AsyncSocket, address: Address) -> None:
 
 
 def start(port: int, keys: dict[str, bytes]) -> StartingServer:
-    """Return a server to be started, which accepts clients that know one of the keys."""
+    """Return a server for ``with``, or ``async with``, which accepts clients that know one of the keys."""
     # Without certificates there is no CA to check. Keys are checked in any mode.
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.server_get_psk = lambda identity: keys.get(identity, b"")  # b"": unknown, refused
@@ -52,7 +54,7 @@ async def ask(host: str, port: int, identity: str, key: bytes) -> str:
 
 
 async def run(starting: StartingServer) -> None:
-    """Serve until Ctrl-C cancels the task."""
+    """Serve until Ctrl-C."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -72,9 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         keys = read_keys(options.keys)
         if options.role == "ask":
@@ -84,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError, NotImplementedError) as error:  # NotImplementedError: this Python has no PSK
-        print(f"async_psk_greeter: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

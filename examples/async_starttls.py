@@ -1,6 +1,8 @@
+# async: The blocking twin of this file is starttls.py; `make twins` makes it.
 """STARTTLS: start TLS on an open connection when both sides have agreed to.
 
-It is ``starttls.py`` with ``await`` in it::
+Mail, LDAP and PostgreSQL do it so. Here the client says ``STARTTLS``, the server ``go ahead``, and then TLS begins. The
+server answers each line in capitals, and answers nothing in plaintext::
 
     python examples/async_starttls.py serve 7000 --cert server.pem --key server.key
     python examples/async_starttls.py ask localhost 7000 "is this safe?" --ca-file ca.pem
@@ -14,6 +16,7 @@ import functools
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.asyncnet import AsyncSocket, StartingServer, dial, serve
@@ -39,7 +42,7 @@ async def shout(context: SslContext, client: AsyncSocket, address: Address) -> N
 
 
 def start(port: int, cert_file: str, key_file: str) -> StartingServer:
-    """Return a server to be started."""
+    """Return a server for ``with``, or ``async with``."""
     context = SslContext(cert_file=cert_file, key_file=key_file)
     context.ssl_context(Handshake.AS_SERVER)  # so that faults of the files are errors here
     return serve(functools.partial(shout, context), port, "127.0.0.1")
@@ -70,7 +73,7 @@ async def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
 
 
 async def run(starting: StartingServer) -> None:
-    """Serve until Ctrl-C cancels the task."""
+    """Serve until Ctrl-C."""
     async with starting as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -96,9 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if options.role == "ask":
             answer = asyncio.run(ask(options.host, options.port, options.line.encode(), options.ca_file))
@@ -108,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"async_starttls: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -1,6 +1,7 @@
-"""An echo server over TLS, in one thread. Each handshake runs in the task of its connection.
+# async: The blocking twin of this file is tls_echo.py; `make twins` makes it.
+"""An echo server over TLS: ``serve`` with a context. Each handshake runs in the task or thread of its connection.
 
-It is ``tls_echo.py`` with ``await`` in it::
+It needs a certificate that its clients trust, and its key::
 
     python examples/async_tls_echo.py 7000 --cert server.pem --key server.key
     wireline connect --ca-file ca.pem tls://localhost:7000
@@ -13,6 +14,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.asyncnet import AsyncSocket, StartingServer, serve
@@ -34,12 +36,12 @@ async def echo(client: AsyncSocket, address: Address) -> None:
 
 
 def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> StartingServer:
-    """Return a server to be started: ``async with start(...) as server``."""
+    """Return a server for ``with``, or ``async with``."""
     return serve(echo, port, host, tls=SslContext(cert_file=cert_file, key_file=key_file))
 
 
 async def run(port: int, cert_file: str, key_file: str, host: str) -> None:
-    """Serve until Ctrl-C cancels the task."""
+    """Serve until Ctrl-C."""
     async with start(port, cert_file, key_file, host) as server:
         print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
         await server.wait()
@@ -55,15 +57,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(run(options.port, options.cert, options.key, options.host))
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # the port is taken, a file is missing, the key belongs to another certificate
-        print(f"async_tls_echo: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

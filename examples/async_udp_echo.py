@@ -1,4 +1,5 @@
-"""UDP, async: a server that sends every datagram back, and a client with many questions at once.
+# async: The blocking twin of this file is udp_exchange.py; `make twins` makes it.
+"""UDP: a server that sends every datagram back, and a client with several questions.
 
 Datagrams may be lost, so a client has to repeat its question::
 
@@ -13,6 +14,7 @@ import asyncio
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import IPPROTO_UDP, SOCK_DGRAM, SocketTimeout
 from wireline.asyncnet import AsyncSocket, dial
@@ -33,7 +35,7 @@ def listen(port: int, host: str = "127.0.0.1") -> AsyncSocket:
 
 
 async def echo(sock: AsyncSocket) -> None:
-    """Send every datagram back, until the task is cancelled."""
+    """Send every datagram back, for ever."""
     while True:
         data, sender = await sock.recv_from(LARGEST)
         await sock.send_to(sender.host, sender.port, data)
@@ -66,12 +68,14 @@ async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: fl
 
 
 async def ask_all(host: str, port: int, questions: Sequence[bytes]) -> list[bytes]:
-    """Ask all questions at once, each from a socket of its own; the answers have the order of the questions."""
-    return await asyncio.gather(*(ask(host, port, question) for question in questions))
+    """Ask each question from a socket of its own; the answers have the order of the questions."""
+    # async: All at once, and so all of them may be in the queue of the server.
+    return await asyncio.gather(*(ask(host, port, question) for question in questions))  # async:
+    # blocking: return [ask(host, port, question) for question in questions]
 
 
 async def serve(port: int) -> None:
-    """Echo until Ctrl-C cancels the task."""
+    """Echo until Ctrl-C."""
     async with listen(port) as sock:
         print(f"listening on {sock.local_addr.host}:{sock.local_addr.port}", flush=True)
         await echo(sock)
@@ -95,7 +99,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         answers = asyncio.run(ask_all(options.host, options.port, questions))
     except OSError as error:
-        print(f"async_udp_echo: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     for answer in answers:
         print(answer.decode(errors="replace"))
@@ -104,9 +108,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _serve(port: int) -> int:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
-    signal.signal(
-        signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT)
-    )  # `kill` ends it as Ctrl-C does
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         asyncio.run(serve(port))
     except KeyboardInterrupt:

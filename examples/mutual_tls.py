@@ -1,15 +1,18 @@
+# Made by 'wireline twin' from async_mutual_tls.py: edit that file.
+# From line 12 on, line N here is line N there.
+# isort: skip_file
+# fmt: off
 """Mutual TLS: the server shows a certificate, and so does the client. One CA has signed both::
 
 python examples/mutual_tls.py serve 7000 --ca-file ca.pem --cert server.pem --key server.key
 python examples/mutual_tls.py ask localhost 7000 --ca-file ca.pem --cert me.pem --key me.key
 """
-
 from __future__ import annotations
-
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.net import Server, Socket, dial, serve
@@ -26,7 +29,7 @@ def greet(client: Socket, address: Address) -> None:
 
 
 def start(port: int, ca_file: str, cert_file: str, key_file: str) -> Server:
-    """Return a running server, which accepts clients with a certificate of the CA."""
+    """Return a server for ``with``, or ``async with``, which accepts clients with a certificate of the CA."""
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file, client_certs="required")
     return serve(greet, port, "127.0.0.1", tls=context)
 
@@ -40,6 +43,13 @@ def ask(host: str, port: int, ca_file: str, cert_file: str = "", key_file: str =
     context = SslContext(ca_file=ca_file, cert_file=cert_file, key_file=key_file)
     with dial(host, port, tls=context, timeout=PATIENCE) as sock:
         return sock.recv_line(PATIENCE).decode()
+
+
+def run(starting: Server) -> None:
+    """Serve until Ctrl-C."""
+    with starting as server:
+        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+        server.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -56,18 +66,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         role.add_argument("--key", required=required, default="", help="PEM file with its key")
     options = parser.parse_args(argv)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if options.role == "ask":
             print(ask(options.host, options.port, options.ca_file, options.cert, options.key))
             return 0
-        with start(options.port, options.ca_file, options.cert, options.key) as server:
-            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
-            server.wait()
+        run(start(options.port, options.ca_file, options.cert, options.key))
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # an SslError is one
-        print(f"mutual_tls: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

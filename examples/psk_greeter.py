@@ -1,15 +1,17 @@
+# Made by 'wireline twin' from async_psk_greeter.py: edit that file.
+# From line 16 on, line N here is line N there.
+# isort: skip_file
+# fmt: off
 """TLS without any certificate: both sides know a key (PSK), and prove it to each other.
 
-It is for two ends with one administrator. The file has one line ``identity:keyhex`` for each client, as
-the command takes it too::
+It is for two ends with one administrator. The file has one line ``identity:keyhex`` for each client, as the command
+takes it too::
 
     echo "alice:$(openssl rand -hex 32)" > keys.txt
     python examples/psk_greeter.py serve 7000 keys.txt
     python examples/psk_greeter.py ask localhost 7000 keys.txt
 """
-
 from __future__ import annotations
-
 import argparse
 import signal
 import sys
@@ -36,7 +38,7 @@ def greet(client: Socket, address: Address) -> None:
 
 
 def start(port: int, keys: dict[str, bytes]) -> Server:
-    """Return a running server, which accepts clients that know one of the keys."""
+    """Return a server for ``with``, or ``async with``, which accepts clients that know one of the keys."""
     # Without certificates there is no CA to check. Keys are checked in any mode.
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.server_get_psk = lambda identity: keys.get(identity, b"")  # b"": unknown, refused
@@ -49,6 +51,13 @@ def ask(host: str, port: int, identity: str, key: bytes) -> str:
     context.client_get_psk = lambda hint: (identity, key)
     with dial(host, port, tls=context, timeout=PATIENCE) as sock:
         return sock.recv_line(PATIENCE).decode()
+
+
+def run(starting: Server) -> None:
+    """Serve until Ctrl-C."""
+    with starting as server:
+        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+        server.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,19 +73,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     asking.add_argument("keys", help="file with our line; the first of several")
     options = parser.parse_args(argv)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         keys = read_keys(options.keys)
         if options.role == "ask":
             print(ask(options.host, options.port, *next(iter(keys.items()))))
             return 0
-        with start(options.port, keys) as server:
-            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
-            server.wait()
+        run(start(options.port, keys))
     except KeyboardInterrupt:
         return 0
     except (OSError, ValueError, NotImplementedError) as error:  # NotImplementedError: this Python has no PSK
-        print(f"psk_greeter: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

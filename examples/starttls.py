@@ -1,3 +1,7 @@
+# Made by 'wireline twin' from async_starttls.py: edit that file.
+# From line 15 on, line N here is line N there.
+# isort: skip_file
+# fmt: off
 """STARTTLS: start TLS on an open connection when both sides have agreed to.
 
 Mail, LDAP and PostgreSQL do it so. Here the client says ``STARTTLS``, the server ``go ahead``, and then TLS begins. The
@@ -6,14 +10,13 @@ server answers each line in capitals, and answers nothing in plaintext::
     python examples/starttls.py serve 7000 --cert server.pem --key server.key
     python examples/starttls.py ask localhost 7000 "is this safe?" --ca-file ca.pem
 """
-
 from __future__ import annotations
-
 import argparse
 import functools
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.net import Server, Socket, dial, serve
@@ -39,7 +42,7 @@ def shout(context: SslContext, client: Socket, address: Address) -> None:
 
 
 def start(port: int, cert_file: str, key_file: str) -> Server:
-    """Return a running server."""
+    """Return a server for ``with``, or ``async with``."""
     context = SslContext(cert_file=cert_file, key_file=key_file)
     context.ssl_context(Handshake.AS_SERVER)  # so that faults of the files are errors here
     return serve(functools.partial(shout, context), port, "127.0.0.1")
@@ -69,6 +72,13 @@ def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
         return sock.recv_line(PATIENCE)
 
 
+def run(starting: Server) -> None:
+    """Serve until Ctrl-C."""
+    with starting as server:
+        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+        server.wait()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Ask, or serve until Ctrl-C."""
     parser = argparse.ArgumentParser(description="Start TLS on an open connection.")
@@ -88,19 +98,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(argv)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         if options.role == "ask":
             answer = ask(options.host, options.port, options.line.encode(), options.ca_file)
             print(answer.decode(errors="replace"))
             return 0
-        with start(options.port, options.cert, options.key) as server:
-            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
-            server.wait()
+        run(start(options.port, options.cert, options.key))
     except KeyboardInterrupt:
         return 0
     except OSError as error:
-        print(f"starttls: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

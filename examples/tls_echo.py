@@ -1,17 +1,20 @@
-"""An echo server over TLS: ``serve`` with a context. Each handshake runs in the thread of its connection.
+# Made by 'wireline twin' from async_tls_echo.py: edit that file.
+# From line 14 on, line N here is line N there.
+# isort: skip_file
+# fmt: off
+"""An echo server over TLS: ``serve`` with a context. Each handshake runs in the task or thread of its connection.
 
 It needs a certificate that its clients trust, and its key::
 
     python examples/tls_echo.py 7000 --cert server.pem --key server.key
     wireline connect --ca-file ca.pem tls://localhost:7000
 """
-
 from __future__ import annotations
-
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import Address
 from wireline.net import Server, Socket, serve
@@ -33,8 +36,15 @@ def echo(client: Socket, address: Address) -> None:
 
 
 def start(port: int, cert_file: str, key_file: str, host: str = "127.0.0.1") -> Server:
-    """Return a running server; it listens already. Faults of the files are errors here."""
+    """Return a server for ``with``, or ``async with``."""
     return serve(echo, port, host, tls=SslContext(cert_file=cert_file, key_file=key_file))
+
+
+def run(port: int, cert_file: str, key_file: str, host: str) -> None:
+    """Serve until Ctrl-C."""
+    with start(port, cert_file, key_file, host) as server:
+        print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
+        server.wait()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,15 +56,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--key", required=True, help="PEM file with its key")
     options = parser.parse_args(argv)
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with start(options.port, options.cert, options.key, options.host) as server:
-            print(f"listening on {server.local_addr.host}:{server.local_addr.port}", flush=True)
-            server.wait()
+        run(options.port, options.cert, options.key, options.host)
     except KeyboardInterrupt:
         return 0
     except OSError as error:  # the port is taken, a file is missing, the key belongs to another certificate
-        print(f"tls_echo: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
     return 0
 

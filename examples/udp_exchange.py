@@ -1,17 +1,20 @@
-"""UDP: ask a question in one datagram, get the answer in another.
+# Made by 'wireline twin' from async_udp_echo.py: edit that file.
+# From line 14 on, line N here is line N there.
+# isort: skip_file
+# fmt: off
+"""UDP: a server that sends every datagram back, and a client with several questions.
 
 Datagrams may be lost, so a client has to repeat its question::
 
-    python examples/udp_exchange.py answer 7000
-    python examples/udp_exchange.py ask localhost 7000 "good morning"
+    python examples/udp_exchange.py serve 7000
+    python examples/udp_exchange.py ask localhost 7000 "good morning" "good night"
 """
-
 from __future__ import annotations
-
 import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from wireline import IPPROTO_UDP, SOCK_DGRAM, SocketTimeout
 from wireline.net import Socket, dial
@@ -31,11 +34,11 @@ def listen(port: int, host: str = "127.0.0.1") -> Socket:
     return sock
 
 
-def answer_next(sock: Socket) -> bytes:
-    """Wait for a datagram, answer its sender with the same in capitals, and return the datagram."""
-    question, sender = sock.recv_from(LARGEST)
-    sock.send_to(sender.host, sender.port, question.upper())
-    return question
+def echo(sock: Socket) -> None:
+    """Send every datagram back, for ever."""
+    while True:
+        data, sender = sock.recv_from(LARGEST)
+        sock.send_to(sender.host, sender.port, data)
 
 
 def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 1.0) -> bytes:
@@ -64,37 +67,54 @@ def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 
                     raise
 
 
+def ask_all(host: str, port: int, questions: Sequence[bytes]) -> list[bytes]:
+    """Ask each question from a socket of its own; the answers have the order of the questions."""
+
+
+    return [ask(host, port, question) for question in questions]
+
+
+def serve(port: int) -> None:
+    """Echo until Ctrl-C."""
+    with listen(port) as sock:
+        print(f"listening on {sock.local_addr.host}:{sock.local_addr.port}", flush=True)
+        echo(sock)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Ask, or answer until Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Ask or answer by UDP.")
+    """Ask, or echo until Ctrl-C."""
+    parser = argparse.ArgumentParser(description="An echo by UDP.")
     roles = parser.add_subparsers(dest="role", required=True)
-    answering = roles.add_parser("answer", help="answer with the same in capitals, until Ctrl-C")
-    answering.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
-    asking = roles.add_parser("ask", help="send a question and show the answer")
+    serving = roles.add_parser("serve", help="send everything back, until Ctrl-C")
+    serving.add_argument("port", type=int, nargs="?", default=7000, help="7000 by default, 0 is a free one")
+    asking = roles.add_parser("ask", help="send questions and show the answers")
     asking.add_argument("host")
     asking.add_argument("port", type=int)
-    asking.add_argument("question")
+    asking.add_argument("questions", metavar="question", nargs="+")
     options = parser.parse_args(argv)
 
-    if options.role == "answer":
-        return _answer(options.port)
+    if options.role == "serve":
+        return _serve(options.port)
+    questions = [question.encode() for question in options.questions]
     try:
-        print(ask(options.host, options.port, options.question.encode()).decode(errors="replace"))
+        answers = ask_all(options.host, options.port, questions)
     except OSError as error:
-        print(f"udp_exchange: {error}", file=sys.stderr)
+        print(f"{Path(__file__).stem}: {error}", file=sys.stderr)
         return 1
+    for answer in answers:
+        print(answer.decode(errors="replace"))
     return 0
 
 
-def _answer(port: int) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # `kill` ends it as Ctrl-C does
+def _serve(port: int) -> int:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have started us with it ignored
+    # `kill` ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        with listen(port) as sock:
-            print(f"listening on {sock.local_addr.host}:{sock.local_addr.port}", flush=True)
-            while True:
-                answer_next(sock)
+        serve(port)
     except KeyboardInterrupt:
-        return 0
+        pass
+    return 0
 
 
 if __name__ == "__main__":

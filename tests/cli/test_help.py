@@ -110,6 +110,7 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     assert complete("wireline", "ch") == ["check"]
     assert complete("wireline", "check", "--start") == ["--starttls"]
     assert complete("wireline", "relay", "--show") == ["--show-code"]
+    assert complete("wireline", "twin", "--ch") == ["--check"]
     assert complete("wireline", "completion", "f") == ["fish"]
     assert complete("wireline", "check", "--starttls", "po") == ["pop3", "postgres"]
 

@@ -25,7 +25,7 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     parser = make_parser()
     for command in parser.commands.values():
         for argument in command.arguments:
-            if argument.metavar == "FILE":
+            if argument.metavar in ("FILE", "ASYNC", "SYNC"):
                 # shtab reads this attribute; argparse does not declare it.
                 setattr(argument, "complete", shtab.FILE)  # noqa: B010
     Output().write(f"{shtab.complete(parser, options.shell).rstrip()}\n".encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import keyword
 import math
 from typing import TYPE_CHECKING
 
@@ -85,6 +86,15 @@ def psk(text: str) -> tuple[str, bytes]:
         return parse_key(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def renamed(text: str) -> tuple[str, str]:
+    """A name, and what it is in the twin."""
+    old, _, new = text.partition("=")
+    for name in (old, new):
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise argparse.ArgumentTypeError(f"{text!r} is not OLD=NEW with two names of Python")
+    return old, new
 
 
 def faults(text: str) -> Faults:

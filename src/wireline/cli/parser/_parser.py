@@ -13,6 +13,7 @@ from wireline.cli.parser import (
     _listen_options,
     _relay_options,
     _tls_options,
+    _twin_options,
     _usage,
 )
 from wireline.cli.parser._common_options import DEBUG_HELP, Command
@@ -38,6 +39,7 @@ _COMMANDS = {
     "listen": _listen_options,
     "relay": _relay_options,
     "check": _check_options,
+    "twin": _twin_options,
     "completion": _completion_options,
 }
 
