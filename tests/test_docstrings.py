@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import pytest
-
 from wireline import net
 from wireline.net import Server, Socket
 
@@ -105,29 +103,27 @@ def _own(kind: type) -> dict[str, object]:
 
 
 WAITING = [
-    pytest.param(name, member, id=name)
+    (name, member)
     for kind in (Socket, Server)
     for name, member in _own(kind).items()
     if not name.startswith("_")
-] + [pytest.param(name, getattr(net, name), id=name) for name in ("dial", "serve")]
+] + [(name, getattr(net, name)) for name in ("dial", "serve")]
 
 
-@pytest.mark.parametrize(("name", "member"), WAITING)
-def test_a_docstring_names_every_argument_in_its_order(name: str, member: object) -> None:
-    text = inspect.getdoc(member) or ""
-    section = re.search(r"^Args:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
-    said = re.findall(r"^    (\w+): ", section[1], re.MULTILINE) if section else []
-    assert said == ([] if isinstance(member, property) else _parameters(member))
+def test_a_docstring_names_every_argument_in_its_order() -> None:
+    for name, member in WAITING:
+        text = inspect.getdoc(member) or ""
+        section = re.search(r"^Args:\n((?:    .*\n|\n)+)", text, re.MULTILINE)
+        said = re.findall(r"^    (\w+): ", section[1], re.MULTILINE) if section else []
+        assert (name, said) == (name, [] if isinstance(member, property) else _parameters(member))
 
 
-@pytest.mark.parametrize(("name", "member"), WAITING)
-def test_a_method_that_waits_says_what_a_timeout_or_a_cancellation_leaves_behind(
-    name: str, member: object
-) -> None:
-    words = " ".join((member.__doc__ or "").split())
-    never_waits = name == "request_stop"
-    if inspect.isfunction(member) and {"timeout", "drain"} & set(_parameters(member)) and not never_waits:
-        assert "cancellation" in words
-        if name != "stop":
-            assert re.search(r"timeout or a cancellation", words)
-            assert "SocketTimeout:" in words
+def test_a_method_that_waits_says_what_a_timeout_or_a_cancellation_leaves_behind() -> None:
+    for name, member in WAITING:
+        words = " ".join((member.__doc__ or "").split())
+        never_waits = name == "request_stop"
+        if inspect.isfunction(member) and {"timeout", "drain"} & set(_parameters(member)) and not never_waits:
+            assert "cancellation" in words, name
+            if name != "stop":
+                assert re.search(r"timeout or a cancellation", words), name
+                assert "SocketTimeout:" in words, name

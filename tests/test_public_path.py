@@ -120,31 +120,30 @@ def test_an_error_is_pickled(value: BaseException) -> None:
     }
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        wireline.Address("host", 1),
-        wireline.parse_target("tls://host:443"),
-        wireline.SocketFlag.PEEK | wireline.SAFE_DISCONN,
-        wireline.SockOpt.NO_DELAY,
-        wireline.AcceptResult.SUCCESS,
-        wireline.ReadLineResult.NONE,
-        wireline.IpAddressFamily.IPV6,
-        net.Datagram(b"x", wireline.Address("host", 1)),
-        net.ReceivedInto(1, wireline.Address("host", 1)),
-        net.StopReport(1, 2),
-        tls.Handshake.AS_CLIENT,
-        tls.VerifyMode.PEER,
-        tls.Certificate(b"der"),
-        testing.Faults(delay=0.2),
-        testing.CertificateFiles("ca", "cert", "key"),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_a_value_is_pickled(value: object) -> None:
-    again = pickle.loads(pickle.dumps(value))
-    assert type(again) is type(value)
-    assert again == value
+VALUES: list[object] = [
+    wireline.Address("host", 1),
+    wireline.parse_target("tls://host:443"),
+    wireline.SocketFlag.PEEK | wireline.SAFE_DISCONN,
+    wireline.SockOpt.NO_DELAY,
+    wireline.AcceptResult.SUCCESS,
+    wireline.ReadLineResult.NONE,
+    wireline.IpAddressFamily.IPV6,
+    net.Datagram(b"x", wireline.Address("host", 1)),
+    net.ReceivedInto(1, wireline.Address("host", 1)),
+    net.StopReport(1, 2),
+    tls.Handshake.AS_CLIENT,
+    tls.VerifyMode.PEER,
+    tls.Certificate(b"der"),
+    testing.Faults(delay=0.2),
+    testing.CertificateFiles("ca", "cert", "key"),
+]
+
+
+def test_a_value_is_pickled() -> None:
+    for value in VALUES:
+        again = pickle.loads(pickle.dumps(value))
+        assert type(again) is type(value)
+        assert again == value
 
 
 def test_a_traceback_shows_the_public_path() -> None:
