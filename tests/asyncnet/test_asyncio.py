@@ -19,7 +19,7 @@ from tests.asyncnet.streams import HOWS, LEFT, GivenUp
 from wireline.asyncnet import _asyncio
 from wireline.asyncnet._asyncio import has_readiness, running_port
 from wireline.asyncnet._completion_queue import when_done
-from wireline.asyncnet._waiter import Waiter
+from wireline.asyncnet._waiters import Waiter
 
 every_way = pytest.mark.parametrize("way", ALL_WAYS, ids=lambda way: way.name)
 

@@ -15,7 +15,7 @@ from wireline.asyncnet._poller import BUDGET, FdPoller
 from wireline.errors import SockAddr
 
 if TYPE_CHECKING:
-    from wireline.asyncnet._waiter import Waiter
+    from wireline.asyncnet._waiters import Waiter
 
 __all__ = ["AsyncioCompletions", "AsyncioPort", "AsyncioTasks", "has_readiness", "running_port"]
 

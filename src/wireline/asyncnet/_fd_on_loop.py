@@ -52,8 +52,8 @@ from wireline.asyncnet._completion_queue import open_queue, when_done
 from wireline.asyncnet._operations import WeakAnnotator
 from wireline.asyncnet._port import UNBOUND, Completion, Port, running_port
 from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
-from wireline.asyncnet._read_waiter import ReadWaiter
 from wireline.asyncnet._sync import Notifier, WriteLock
+from wireline.asyncnet._waiters import ReadWaiter
 from wireline.errors import SocketTimeout
 
 __all__ = ["FdOnLoop", "is_blocking"]

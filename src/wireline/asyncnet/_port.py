@@ -17,7 +17,7 @@ from wireline.asyncnet import _asyncio
 from wireline.errors import SockAddr
 
 if TYPE_CHECKING:
-    from wireline.asyncnet._waiter import Waiter
+    from wireline.asyncnet._waiters import Waiter
 
 __all__ = [
     "UNBOUND",

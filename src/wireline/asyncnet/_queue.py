@@ -20,7 +20,7 @@ from wireline._core.deadline import CallDeadline
 from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._deadline_timer import DeadlineTimer
 from wireline.asyncnet._port import Completion, Completions, Port
-from wireline.asyncnet._waiter import Waiter
+from wireline.asyncnet._waiters import Waiter
 from wireline.errors import SocketTimeout
 
 __all__ = [

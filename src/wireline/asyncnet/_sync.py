@@ -8,7 +8,7 @@ from wireline._core.deadline import CallDeadline
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os.resolver import Lookup
 from wireline.asyncnet._port import Port
-from wireline.asyncnet._waiter import OneShot
+from wireline.asyncnet._waiters import OneShot
 from wireline.errors import SocketTimeout
 
 __all__ = ["Notifier", "WriteLock", "wait_for_lookup"]

@@ -22,7 +22,7 @@ from trio.lowlevel import Abort, current_trio_token, spawn_system_task
 from wireline.asyncnet._poller import BUDGET, FdPoller
 
 if TYPE_CHECKING:
-    from wireline.asyncnet._waiter import Waiter
+    from wireline.asyncnet._waiters import Waiter
 
 __all__ = ["TrioPort", "running_port"]
 
