@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from wireline._socket_base import BaseSocket
-from wireline._validation import Buffer
 from wireline.errors import ClosedError
 
 __all__ = ["SocketView"]
@@ -70,15 +69,10 @@ class SocketView:
         with self._raw() as raw:
             return raw.getsockopt(level, option, size) if size else raw.getsockopt(level, option)
 
-    def setsockopt(
-        self, level: int, option: int, value: int | Buffer | None, size: int | None = None, /
-    ) -> None:
+    def setsockopt(self, level: int, option: int, value: Any, *size: Any) -> None:
         """Set an option: an int, bytes, or None and a size."""
         with self._raw() as raw:
-            if value is None:
-                raw.setsockopt(level, option, None, 0 if size is None else size)
-            else:
-                raw.setsockopt(level, option, value)
+            raw.setsockopt(level, option, value, *size)
 
     def shutdown(self, how: int, /) -> None:
         """Shut down the descriptor, without a word to TLS."""

@@ -11,7 +11,7 @@ import select
 import ssl
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import httpcore
 
@@ -233,8 +233,9 @@ def _options_of_a_call(
 def _set_options(sock: BaseSocket, options: Iterable[SocketOption] | None) -> None:
     """Set httpcore's options; on failure close the socket."""
     try:
+        view = SocketView(sock)
         for option in options or ():
-            SocketView(sock).setsockopt(*option)
+            view.setsockopt(*cast("tuple[int, int, Any]", option))
     except BaseException:
         sock.close()
         raise

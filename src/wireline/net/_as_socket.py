@@ -144,11 +144,15 @@ class SocketBridge(socket.socket):
 
     def getsockopt(self, level: int, optname: int, buflen: int = 0, /) -> Any:
         """Return an option."""
+        if optname == socket.SO_TYPE and level == socket.SOL_SOCKET:
+            # Asked by `ssl.SSLContext.wrap_socket` alone, which then takes the descriptor and calls `detach` last: were
+            # that refused, two sockets would own the descriptor.
+            self._require_detachable()
         return self._view.getsockopt(level, optname, buflen)
 
-    def setsockopt(self, level: int, optname: int, value: Any, optlen: int | None = None, /) -> None:
+    def setsockopt(self, level: int, optname: int, value: Any, /, *optlen: Any) -> None:
         """Set an option."""
-        self._view.setsockopt(level, optname, value, optlen)
+        self._view.setsockopt(level, optname, value, *optlen)
 
     def get_inheritable(self) -> bool:
         """Whether programs that this process executes inherit the descriptor."""
@@ -334,6 +338,12 @@ class SocketBridge(socket.socket):
         self._is_closed = True
         if self._files <= 0:
             self._sock.close()
+
+    def _require_detachable(self) -> None:
+        if self._sock.is_ssl:
+            _raise_unsupported("detach", "the socket speaks TLS, and TLS inside TLS is started by start_tls")
+        if self._sock.has_data_buffered:
+            raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
 
     def detach(self) -> int:
         """Release the descriptor. It is refused over TLS, and while there are bytes that were read ahead."""
