@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -16,10 +17,9 @@ FACTORIES: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
 }
 
 
-def on_every_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
-    """Run a test on each loop; an exception that only the loop has seen fails it."""
+def run_async(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on the loop that its parameter names; an exception that only the loop has seen fails it."""
 
-    @pytest.mark.parametrize("loop", FACTORIES)
     @functools.wraps(test)
     def run(*args: Any, loop: str, **kwargs: Any) -> None:
         with asyncio.Runner(loop_factory=FACTORIES[loop]) as runner:
@@ -33,12 +33,16 @@ def on_every_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
             runner.run(main())
             assert reported == []
 
-    # pytest looks at the signature of the wrapped function otherwise.
-    import inspect
-
     signature = inspect.signature(test)
     parameter = inspect.Parameter("loop", inspect.Parameter.KEYWORD_ONLY)
+    # pytest would look at that of the test itself.
     run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[*signature.parameters.values(), parameter]
     )
     return run
+
+
+def on_every_loop(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """Run a test on each loop."""
+    decorated: Callable[..., None] = pytest.mark.parametrize("loop", FACTORIES)(run_async(test))
+    return decorated
