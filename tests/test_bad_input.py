@@ -711,7 +711,7 @@ def test_what_takes_nothing_has_no_parameter() -> None:
 
 def test_every_function_and_parameter_of_the_net_room_is_in_the_tables() -> None:
     functions = {name for name in wireline.net.__all__ if inspect.isfunction(getattr(wireline.net, name))}
-    assert functions == FUNCTIONS.keys()
+    assert functions - {"as_socket"} == FUNCTIONS.keys()  # that one is in tests/bridges
     for name, call in FUNCTIONS.items():
         assert parameters(getattr(wireline.net, name)) - call.bad.keys() <= TRUTH_VALUES
     methods = {name for name in public(Server) if inspect.isfunction(getattr(Server, name))}

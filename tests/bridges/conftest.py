@@ -1,4 +1,7 @@
-"""The servers of the libraries: each starts with the first test that needs it, and once."""
+"""The servers of the libraries: each starts with the first test that needs it, and once.
+
+These tests belong to the full product; the few that are in the sample have the mark ``sampled``.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,13 @@ from tests.bridges import servers
 from tests.interop import web
 from tests.tls import certificates
 from wireline.tls import SslContext
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = pathlib.Path(__file__).parent
+    for item in items:
+        if item.path.parent == here and not item.get_closest_marker("sampled"):
+            item.add_marker(pytest.mark.full)
 
 
 @pytest.fixture(scope="session")

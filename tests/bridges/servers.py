@@ -132,6 +132,8 @@ def mariadb() -> Iterator[str]:
             capture_output=True,
             timeout=60,
         )
+        leaf = certificates.server()
+        small += [f"--ssl-cert={leaf.cert}", f"--ssl-key={leaf.key}"]
         quiet = ["--skip-networking", f"--socket={path}", f"--pid-file={where / 'pid'}"]
         with _running(program, *common, *small, *quiet, where=where) as process:
             _wait_until_it_listens(process, where, socket.AF_UNIX, path)

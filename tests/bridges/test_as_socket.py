@@ -27,7 +27,7 @@ from wireline.tls import Handshake, SslContext
 PATIENCE = 10.0
 LARGE = bytes(range(256)) * 4096
 
-full = pytest.mark.full
+full = pytest.mark.full  # not in the sample, even of a test that is
 
 
 class Pair(NamedTuple):
@@ -106,6 +106,7 @@ def reset(sock: socket.socket) -> None:
 # Reading and writing
 
 
+@pytest.mark.sampled
 def test_recv_returns_what_is_there_and_at_most_that_much(pair: Pair) -> None:
     pair.far.sendall(b"hello")
     pair.near.settimeout(PATIENCE)
@@ -132,6 +133,7 @@ def test_sendall_and_send_return_what_they_should(pair: Pair) -> None:
         assert received.result() == LARGE * 2
 
 
+@pytest.mark.sampled
 def test_a_socket_that_does_not_block(pair: Pair) -> None:
     assert pair.near.getblocking()
     pair.near.setblocking(False)
@@ -168,6 +170,7 @@ def test_a_record_that_the_system_does_not_take_counts_when_it_is_sent() -> None
             assert received.result(PATIENCE) == b"".join(bytes([n]) * 65536 for n in range(40))
 
 
+@pytest.mark.sampled
 def test_a_timeout_is_the_error_of_socket_and_loses_nothing(pair: Pair) -> None:
     pair.near.settimeout(0.02)
     with pytest.raises(TimeoutError, match=r"^timed out$") as caught:
@@ -178,7 +181,6 @@ def test_a_timeout_is_the_error_of_socket_and_loses_nothing(pair: Pair) -> None:
     assert pair.near.recv(10) == b"later"
 
 
-@full
 def test_bad_timeouts(pair: Pair) -> None:
     for value, error in ((-1, ValueError), (float("nan"), ValueError), ("1", TypeError)):
         with pytest.raises(error):
@@ -198,7 +200,6 @@ def test_peek_and_the_flag_that_does_not_wait(tcp: Pair) -> None:
         tcp.near.send(b"x", socket.MSG_OOB)
 
 
-@full
 def test_sendmsg_and_sendfile(pair: Pair, tmp_path: Any) -> None:
     assert pair.near.sendmsg([b"ab", bytearray(b"cd"), memoryview(b"ef")]) == 6
     assert pair.far.recv(10) == b"abcdef"
@@ -233,7 +234,6 @@ def test_facts_and_options(pair: Pair, transport: str) -> None:
     assert near.timeout is None
 
 
-@full
 def test_a_default_timeout_does_not_reach_the_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
     """`socket.socket(fileno=...)` would make it non-blocking, under the feet of the wireline socket."""
     monkeypatch.setattr(socket, "_default", None, raising=False)
@@ -250,12 +250,14 @@ def test_a_default_timeout_does_not_reach_the_descriptor(monkeypatch: pytest.Mon
         socket.setdefaulttimeout(None)
 
 
+@pytest.mark.sampled
 def test_every_method_of_socket_is_written_here() -> None:
     """An inherited one would act on a descriptor of its own, which is -1."""
     public = {name for name in dir(socket.socket) if not name.startswith("_")}
     assert public - set(vars(SocketBridge)) == set()
 
 
+@pytest.mark.sampled
 def test_the_facts_of_tls_are_those_of_an_ssl_socket() -> None:
     near, far = tls_pair()
     with near, far:
@@ -280,6 +282,7 @@ def test_the_facts_of_tls_are_those_of_an_ssl_socket() -> None:
     assert not hasattr(SocketBridge, "getpeercert")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_pending_is_what_select_does_not_see(transport: str) -> None:
     near, far = PAIRS[transport]()
@@ -298,6 +301,7 @@ def test_pending_is_what_select_does_not_see(transport: str) -> None:
 # What cannot be done
 
 
+@pytest.mark.sampled
 def test_what_cannot_be_done_says_so(tcp: Pair) -> None:
     near: Any = tcp.near
     for name, arguments in {
@@ -386,6 +390,7 @@ def test_a_reset_is_an_error(transport: str) -> None:
             near.sendall(b"x")
 
 
+@pytest.mark.sampled
 def test_close_wakes_a_reader(tcp: Pair) -> None:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(tcp.near.recv, 1)
@@ -401,6 +406,7 @@ def test_close_wakes_a_reader(tcp: Pair) -> None:
     tcp.near.close()
 
 
+@pytest.mark.sampled
 def test_a_second_reader_is_refused(tcp: Pair) -> None:
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(tcp.near.recv, 1)
@@ -425,7 +431,6 @@ def test_detach_gives_the_descriptor_and_is_refused_where_bytes_would_be_lost(tc
         assert tcp.far.recv(1) == b"x"
 
 
-@full
 def test_ssl_does_not_take_a_descriptor_that_it_cannot_have(tcp: Pair) -> None:
     """``wrap_socket`` opens the descriptor before it calls ``detach``: its failure would close it under our feet."""
     context = ssl.create_default_context()
@@ -492,7 +497,6 @@ def test_files_of_every_mode(pair: Pair) -> None:
             pair.near.makefile(*arguments)
 
 
-@full
 def test_a_file_of_a_socket_that_does_not_block(pair: Pair) -> None:
     pair.near.setblocking(False)
     with pair.near.makefile("rwb", 0) as raw:
@@ -522,7 +526,6 @@ def test_a_file_cannot_be_read_after_a_timeout(pair: Pair) -> None:
             file.readline()
 
 
-@full
 def test_a_dropped_file_counts_as_closed(pair: Pair) -> None:
     file = pair.near.makefile("rb")
     pair.near.close()
@@ -532,7 +535,6 @@ def test_a_dropped_file_counts_as_closed(pair: Pair) -> None:
     assert pair.near.fileno() == -1
 
 
-@full
 def test_a_dropped_bridge_warns_and_closes() -> None:
     near, far = tcp_pair()
     with far:
@@ -542,7 +544,6 @@ def test_a_dropped_bridge_warns_and_closes() -> None:
         assert far.recv(1) == b""
 
 
-@full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_may_close_its_copy(pair: Pair) -> None:
     child = os.fork()
@@ -555,7 +556,6 @@ def test_a_forked_child_may_close_its_copy(pair: Pair) -> None:
     assert pair.far.recv(20) == b"still here"
 
 
-@full
 def test_reading_and_writing_at_once(pair: Pair) -> None:
     def echo() -> None:
         while data := pair.far.recv(65536):

@@ -31,7 +31,7 @@ LARGE = bytes(range(256)) * 4096
 HUGE = LARGE * 8
 """More than the system takes of a peer that does not read."""
 
-full = pytest.mark.full
+full = pytest.mark.full  # not in the sample, even of a test that is
 
 # The original is that of asyncio: uvloop's differs from it here and there.
 original = pytest.param("original", "asyncio", marks=full)
@@ -190,6 +190,7 @@ def reset(sock: socket.socket) -> None:
 # A conversation
 
 
+@pytest.mark.sampled
 @every_transport
 @run_async
 async def test_the_order_of_the_calls(transport: str) -> None:
@@ -225,6 +226,7 @@ def test_connection_made_is_called_in_the_next_turn() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.sampled
 @every_transport
 @run_async
 async def test_a_write_that_is_not_drained_is_kept_and_arrives_whole(transport: str) -> None:
@@ -272,7 +274,6 @@ async def test_the_limits_of_the_write_buffer(transport: str) -> None:
 
 
 @every_transport
-@full
 @run_async
 async def test_wrong_data(transport: str) -> None:
     async with Connection(transport) as connection:
@@ -285,6 +286,7 @@ async def test_wrong_data(transport: str) -> None:
 # Reading
 
 
+@pytest.mark.sampled
 @every_transport
 @run_async
 async def test_pause_and_resume_reading(transport: str) -> None:
@@ -351,7 +353,6 @@ async def test_a_protocol_with_a_buffer_of_its_own(transport: str) -> None:
 
 
 @every_transport
-@full
 @run_async
 async def test_another_protocol_takes_over(transport: str) -> None:
     async with Connection(transport) as connection:
@@ -390,7 +391,6 @@ async def test_half_close(transport: str) -> None:
         assert protocol.error is None
 
 
-@full
 @on_every_loop
 async def test_half_close_does_not_exist_over_tls() -> None:
     async with Connection("tls") as connection:
@@ -436,7 +436,6 @@ async def test_a_reset_during_a_write(transport: str) -> None:
         assert isinstance(connection.protocol.error, ConnectionResetError | BrokenPipeError)
 
 
-@full
 @on_every_loop
 async def test_a_cut_of_a_tls_connection_is_no_end() -> None:
     async with Connection("tls") as connection:
@@ -462,6 +461,7 @@ async def test_abort_during_a_write(transport: str) -> None:
         assert protocol.error is None
 
 
+@pytest.mark.sampled
 @ours
 @on_every_loop
 async def test_the_peer_does_not_take_an_abort_for_the_end(transport: str) -> None:
@@ -476,7 +476,6 @@ async def test_the_peer_does_not_take_an_abort_for_the_end(transport: str) -> No
 
 
 @ours
-@full
 @on_every_loop
 async def test_an_abort_that_drops_nothing_is_an_end(transport: str) -> None:
     async with Connection(transport) as connection:
@@ -503,7 +502,6 @@ def reports() -> Any:
 
 @every_transport
 @pytest.mark.parametrize("name", ["data_received", "eof_received", "get_buffer", "buffer_updated"])
-@full
 @run_async
 async def test_a_protocol_that_raises_loses_its_connection(transport: str, name: str) -> None:
     kind = BufferedRecorder if name in ("get_buffer", "buffer_updated") else Recorder
@@ -525,7 +523,6 @@ async def test_a_protocol_that_raises_loses_its_connection(transport: str, name:
 
 
 @ours
-@full
 @on_every_loop
 async def test_an_empty_buffer_is_a_mistake(transport: str) -> None:
     async with Connection(transport, BufferedRecorder) as connection:
@@ -537,7 +534,6 @@ async def test_an_empty_buffer_is_a_mistake(transport: str) -> None:
 
 
 @every_transport
-@full
 @run_async
 async def test_a_protocol_that_raises_in_flow_control_loses_nothing(transport: str) -> None:
     async with Connection(transport) as connection:
@@ -552,7 +548,6 @@ async def test_a_protocol_that_raises_in_flow_control_loses_nothing(transport: s
 
 
 @ours
-@full
 @on_every_loop
 async def test_a_protocol_that_raises_at_the_end_leaves_no_descriptor(transport: str) -> None:
     async with Connection(transport) as connection:
@@ -607,6 +602,7 @@ async def test_extra_information(transport: str) -> None:
 # What it refuses
 
 
+@pytest.mark.sampled
 def test_what_as_transport_refuses() -> None:
     async def main() -> None:
         sock, far = await async_pair("tcp")
@@ -634,6 +630,7 @@ def test_what_as_transport_refuses() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.sampled
 def test_it_needs_a_loop_of_asyncio() -> None:
     near, far = raw_pair()
     sock = AsyncSocket.from_socket(near)
@@ -652,7 +649,6 @@ def test_it_needs_a_loop_of_asyncio() -> None:
 # Loops, processes, the collector
 
 
-@full
 @on_every_loop
 async def test_a_cancellation_of_all_tasks_ends_the_transport() -> None:
     async with Connection("tcp") as connection:
@@ -663,7 +659,6 @@ async def test_a_cancellation_of_all_tasks_ends_the_transport() -> None:
         assert connection.protocol.error is None
 
 
-@full
 @pytest.mark.parametrize("loop", FACTORIES)
 def test_the_end_of_the_loop_ends_the_transport(loop: str) -> None:
     async def main() -> Recorder:
@@ -681,7 +676,6 @@ def test_the_end_of_the_loop_ends_the_transport(loop: str) -> None:
     gc.collect()
 
 
-@full
 @on_every_loop
 async def test_a_dropped_transport_lives_until_its_peer_closes() -> None:
     sock, far = await async_pair("tcp")
@@ -697,7 +691,6 @@ async def test_a_dropped_transport_lives_until_its_peer_closes() -> None:
     await protocol.until_called("connection_lost")
 
 
-@full
 @on_every_loop
 async def test_a_transport_that_is_paused_and_dropped_warns_and_closes() -> None:
     sock, far = await async_pair("tcp")
@@ -727,7 +720,6 @@ async def test_a_transport_that_is_paused_and_dropped_warns_and_closes() -> None
             assert far.recv(1) == b""
 
 
-@full
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks start at once from Python 3.12 on")
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_with_tasks_that_start_at_once(transport: str) -> None:
@@ -743,7 +735,6 @@ def test_with_tasks_that_start_at_once(transport: str) -> None:
     asyncio.run(main())
 
 
-@full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_a_forked_child_may_drop_its_copy() -> None:
     async def main() -> None:
@@ -799,7 +790,6 @@ async def test_streams(transport: str) -> None:
         assert far.recv(1) == b""
 
 
-@full
 @on_every_loop
 async def test_streams_have_the_bytes_that_the_socket_has_received() -> None:
     sock, far = await async_pair("tcp")
@@ -820,7 +810,6 @@ async def test_streams_have_the_bytes_that_the_socket_has_received() -> None:
             await writer.wait_closed()
 
 
-@full
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_a_task_that_is_cancelled_closes_its_streams(transport: str) -> None:
     async def main() -> None:

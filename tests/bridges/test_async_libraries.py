@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import smtplib
 import ssl
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import asyncpg
 import httpx
 import pytest
 import redis.asyncio
+import uvloop
 import websockets.asyncio.client
 import websockets.asyncio.server
 
@@ -24,7 +26,7 @@ from wireline.adapters.httpcore import AsyncNetworkBackend, NetworkBackend
 from wireline.asyncnet import AsyncSocket, Server, as_streams, as_transport, dial, serve
 from wireline.tls import SslContext
 
-pytestmark = [pytest.mark.interop, pytest.mark.full]
+pytestmark = pytest.mark.interop
 
 PATIENCE = 10.0
 
@@ -126,6 +128,24 @@ def test_asyncpg_starts_its_own_tls(postgres: Postgres) -> None:
         await connection.close()
 
     asyncio.run(main())
+
+
+def test_uvloop_does_not_start_tls_on_a_transport_that_is_not_its_own(postgres: Postgres) -> None:
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+
+    async def main() -> None:
+        asyncio.get_running_loop().create_connection = create_connection  # type: ignore[method-assign,assignment]
+        with pytest.raises(TypeError, match="transport"):
+            await asyncpg.connect(
+                host="localhost",
+                port=postgres.port,
+                user="postgres",
+                password=postgres.password,
+                ssl=context,
+            )
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 @in_clear_and_over_tls
@@ -232,24 +252,32 @@ class Mailbox:
         return "250 OK"
 
 
-@pytest.mark.parametrize("starttls", [False, True], ids=["clear", "starttls"])
+@pytest.mark.parametrize("encrypted", ["never", "by aiosmtpd", "by wireline"])
 @on_every_loop
-async def test_aiosmtpd(starttls: bool) -> None:
+async def test_aiosmtpd(encrypted: str) -> None:
     mailbox = Mailbox()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(*certificates.server())
     body = "\r\n".join(f"line {number}" for number in range(2000))
 
     async def handle(sock: AsyncSocket, _: object) -> None:
-        await run(sock, aiosmtpd.smtp.SMTP(mailbox, tls_context=context if starttls else None))
+        await run(
+            sock, aiosmtpd.smtp.SMTP(mailbox, tls_context=context if encrypted == "by aiosmtpd" else None)
+        )
+
+    own = ssl.create_default_context(cafile=certificates.ca_file())
 
     def send() -> None:
-        with smtplib.SMTP("localhost", server.local_addr.port, timeout=PATIENCE) as client:
-            if starttls:
-                client.starttls(context=ssl.create_default_context(cafile=certificates.ca_file()))
+        where = ("localhost", server.local_addr.port)
+        kind = {"by wireline": functools.partial(smtplib.SMTP_SSL, context=own)}.get(encrypted, smtplib.SMTP)
+        with kind(*where, timeout=PATIENCE) as client:
+            if encrypted == "by aiosmtpd":
+                client.starttls(context=own)
             client.sendmail("a@example.org", ["b@example.org"], f"Subject: x\r\n\r\n{body}")
 
-    async with serve(handle, 0, "127.0.0.1") as server:
+    leaf = certificates.server()
+    tls = SslContext(cert_file=leaf.cert, key_file=leaf.key) if encrypted == "by wireline" else None
+    async with serve(handle, 0, "127.0.0.1", tls=tls) as server:
         await asyncio.to_thread(send)
     (mail,) = mailbox.mails
     assert mail.endswith(body.encode() + b"\r\n")

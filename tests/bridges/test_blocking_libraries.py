@@ -35,7 +35,7 @@ from wireline import AF_UNIX
 from wireline.net import Socket, as_socket, dial
 from wireline.tls import Handshake, SslContext
 
-pytestmark = [pytest.mark.interop, pytest.mark.full]
+pytestmark = pytest.mark.interop
 
 PATIENCE = 10.0
 
@@ -150,6 +150,15 @@ def test_pymysql(mariadb: str) -> None:
         connection.ping(reconnect=False)
 
 
+def test_pymysql_starts_its_own_tls(mariadb: str) -> None:
+    own = ssl.create_default_context(cafile=certificates.ca_file())
+    connection = pymysql.connect(user="root", host="localhost", ssl=own, defer_connect=True)
+    connection.connect(unix_socket(mariadb))
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SHOW STATUS LIKE 'Ssl_version'")
+        assert cursor.fetchone() == ("Ssl_version", "TLSv1.3")
+
+
 def test_pymysql_reports_a_timeout_as_its_own_error(mariadb: str) -> None:
     connection = pymysql.connect(user="root", defer_connect=True, read_timeout=1)
     connection.connect(unix_socket(mariadb))
@@ -240,6 +249,22 @@ def test_smtplib() -> None:
         with WirelineSMTP("127.0.0.1", port, timeout=PATIENCE) as client:
             client.sendmail("a@example.org", ["b@example.org"], f"Subject: x\r\n\r\n{body}")
         assert mailbox.mails.get(timeout=PATIENCE).endswith(body.encode() + b"\r\n")
+    finally:
+        controller.stop()
+
+
+def test_smtplib_starts_its_own_tls() -> None:
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(*certificates.server())
+    mailbox = Mailbox()
+    port = _free_port()
+    controller = Controller(mailbox, hostname="127.0.0.1", port=port, tls_context=server)
+    controller.start()
+    try:
+        with WirelineSMTP("localhost", port, timeout=PATIENCE) as client:
+            client.starttls(context=ssl.create_default_context(cafile=certificates.ca_file()))
+            client.sendmail("a@example.org", ["b@example.org"], "hello")
+        assert mailbox.mails.get(timeout=PATIENCE) == b"hello\r\n"
     finally:
         controller.stop()
 

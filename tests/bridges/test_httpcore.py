@@ -23,8 +23,6 @@ from wireline.tls import SslContext
 
 PATIENCE = 10.0
 
-full = pytest.mark.full
-
 
 class Blocking:
     """The blocking backend behind the methods of the async one."""
@@ -100,6 +98,7 @@ def own_context(ca_file: str | None = None) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=ca_file or certificates.ca_file())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("transport", ["tcp", "tls"])
 def test_a_stream(flavour: str, transport: str) -> None:
     async def main() -> None:
@@ -144,7 +143,6 @@ def test_an_idle_connection_is_readable_when_its_peer_has_closed(flavour: str) -
         run(main)
 
 
-@full
 def test_a_large_body_has_the_write_timeout_for_each_piece(flavour: str) -> None:
     body = bytes(range(256)) * 65536
     received = bytearray()
@@ -184,6 +182,7 @@ def test_unix_sockets(flavour: str, tmp_path: Path) -> None:
         run(main)
 
 
+@pytest.mark.sampled
 def test_errors_are_those_of_httpcore(flavour: str) -> None:
     async def main() -> None:
         backend = BACKENDS[flavour]()
@@ -234,6 +233,7 @@ def test_errors_of_a_handshake(flavour: str) -> None:
         run(main)
 
 
+@pytest.mark.sampled
 def test_options_of_dial(flavour: str) -> None:
     for name in ("tls", "protocol", "hostname"):
         with pytest.raises(ValueError, match=f"^{name} cannot be an option"):
@@ -284,7 +284,6 @@ def test_pools_use_connections_again(loop: str) -> None:
             assert len(pool.connections) == 1
 
 
-@full
 def test_a_cut_body_is_an_error_over_tls(flavour: str) -> None:
     """Where httpcore's own backend takes it for the end."""
 
