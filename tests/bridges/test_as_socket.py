@@ -117,6 +117,9 @@ def test_recv_returns_what_is_there_and_at_most_that_much(pair: Pair) -> None:
     assert pair.near.recv_into(buffer, 2) == 2
     assert pair.near.recv_into(memoryview(buffer)[3:]) == 2
     assert buffer == b"ab.cd."
+    pair.far.sendall(b"xyz")
+    assert pair.near.recvfrom(1) == (b"x", None)
+    assert pair.near.recvfrom_into(buffer) == (2, None)
     pair.far.shutdown(socket.SHUT_WR)
     assert (pair.near.recv(10), pair.near.recv(10)) == (b"", b"")
 
@@ -309,8 +312,6 @@ def test_what_cannot_be_done_says_so(tcp: Pair) -> None:
         "connect": (("localhost", 1),),
         "connect_ex": (("localhost", 1),),
         "dup": (),
-        "recvfrom": (1,),
-        "recvfrom_into": (bytearray(1),),
         "recvmsg": (1, 100),
         "recvmsg_into": ([bytearray(1)],),
         "sendto": (b"x", ("localhost", 1)),
@@ -352,6 +353,21 @@ def test_a_listener_accepts_bridges() -> None:
                 assert address == peer.getsockname() == client.getpeername()
                 peer.sendall(b"hello")
                 assert client.recv(10) == b"hello"
+
+
+def test_a_listener_accepts_a_client_that_is_gone() -> None:
+    with Socket() as listener:
+        listener.bind_addr(0, "127.0.0.1")
+        listener.listen()
+        bridge = as_socket(listener)
+        peer = socket.create_connection(bridge.getsockname())
+        name = peer.getsockname()
+        reset(peer)
+        client, address = bridge.accept()
+        with client:
+            assert address == name
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
 
 
 # The end

@@ -369,6 +369,29 @@ async def test_another_protocol_takes_over(transport: str) -> None:
         assert connection.protocol.data == b""
 
 
+@pytest.mark.parametrize("name", ["close", "abort", "pause_reading"])
+@every_transport
+@run_async
+async def test_a_protocol_stops_from_inside_a_call(transport: str, name: str) -> None:
+    class Stopping(BufferedRecorder):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            getattr(self.transport, name)()
+
+    async with Connection(transport, Stopping) as connection:
+        protocol = connection.protocol
+        await connection.peer(connection.far.sendall, b"x" * 5000)
+        await protocol.until_called("buffer_updated")
+        await turns()
+        assert protocol.updates == 1
+        if name == "pause_reading":
+            connection.transport.resume_reading()
+            await protocol.until(lambda: protocol.updates == 2)
+        else:
+            await protocol.until_called("connection_lost")
+            assert protocol.error is None
+
+
 # The end
 
 

@@ -284,7 +284,8 @@ class SocketTransport(asyncio.Transport):
         """Close at once. ``SSLProtocol`` calls it by this name."""
         if self._lost:
             return
-        self._cut = bool(self._unsent) or self._writing is not None
+        # Over TLS a record may be sent in part, when nothing else is left.
+        self._cut = bool(self._unsent) or (self._writing is not None and self._sock.is_ssl)
         self._closing = True
         self._stop(self._reading)
         self._lose(error)

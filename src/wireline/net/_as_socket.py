@@ -96,7 +96,7 @@ class SocketBridge(socket.socket):
     ``close`` was called before.
     """
 
-    __slots__ = ("_accepted", "_files", "_is_closed", "_read_shutdown", "_sock", "_timeout", "_view")
+    __slots__ = ("_accepted", "_closed", "_files", "_read_shutdown", "_sock", "_timeout", "_view")
 
     def _begin(self, sock: Socket, view: SocketView) -> None:
         """Take the place of ``__init__``, which would make a descriptor."""
@@ -104,7 +104,7 @@ class SocketBridge(socket.socket):
         self._view = view
         self._timeout: float | None = None
         self._files = 0
-        self._is_closed = False
+        self._closed = False
         self._accepted = 0
         self._read_shutdown = False
 
@@ -216,6 +216,14 @@ class SocketBridge(socket.socket):
         target[: len(data)] = data
         return len(data)
 
+    def recvfrom(self, bufsize: int, flags: int = 0, /) -> tuple[bytes, Any]:
+        """Receive as ``recv`` does; a stream has no address of a sender."""
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        """Receive as ``recv_into`` does; a stream has no address of a sender."""
+        return self.recv_into(buffer, nbytes, flags), None
+
     # Writing.
 
     def send(self, data: Any, flags: int = 0, /) -> int:
@@ -232,7 +240,8 @@ class SocketBridge(socket.socket):
             # TLS has accepted bytes, and the system not yet their record: a caller that waits for the answer would wait
             # for ever. As with OpenSSL, the call fails, and the next one, with the same bytes, counts them.
             sock.send(b"", _NO_FLAGS, timeout)
-            sent, self._accepted = self._accepted, 0
+            sent = min(self._accepted, len(payload))
+            self._accepted -= sent
             return sent
         except SocketTimeout as error:
             _raise_timeout(error, timeout)
@@ -312,7 +321,7 @@ class SocketBridge(socket.socket):
 
     def _file_closed(self) -> None:
         self._files -= 1
-        if self._is_closed:
+        if self._closed:
             self.close()
 
     # The end.
@@ -335,7 +344,7 @@ class SocketBridge(socket.socket):
 
     def close(self) -> None:
         """Close the socket, when the files of ``makefile`` are closed too."""
-        self._is_closed = True
+        self._closed = True
         if self._files <= 0:
             self._sock.close()
 
@@ -348,14 +357,14 @@ class SocketBridge(socket.socket):
     def detach(self) -> int:
         """Release the descriptor. It is refused over TLS, and while there are bytes that were read ahead."""
         fd = self._sock.detach()
-        self._is_closed = True
+        self._closed = True
         return fd
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        if not self._is_closed:
+        if not self._closed:
             self.close()
 
     def __repr__(self) -> str:
@@ -366,10 +375,18 @@ class SocketBridge(socket.socket):
     def accept(self) -> tuple[socket.socket, Any]:
         """Accept a client; over TLS, after its handshake."""
         try:
-            client = as_socket(self._sock.accept(timeout=self._timeout))
+            client, address = self._sock.accept_addr(timeout=self._timeout)
         except SocketTimeout as error:
             _raise_timeout(error, self._timeout)
-        return client, client.getpeername()
+        try:
+            bridge = as_socket(client)
+        except BaseException:
+            client.close()
+            raise
+        try:
+            return bridge, bridge.getpeername()
+        except OSError:  # the peer is gone already
+            return bridge, tuple(address)
 
     def listen(self, backlog: int = socket.SOMAXCONN, /) -> None:
         """Listen."""
@@ -379,8 +396,6 @@ class SocketBridge(socket.socket):
     connect = _refused("connect", _CONNECTED)
     connect_ex = _refused("connect_ex", _CONNECTED)
     dup = _refused("dup", "two sockets cannot share what was read ahead, or a TLS connection")
-    recvfrom = _refused("recvfrom", _ONE_STREAM)
-    recvfrom_into = _refused("recvfrom_into", _ONE_STREAM)
     recvmsg = _refused("recvmsg", _ANCILLARY)
     recvmsg_into = _refused("recvmsg_into", _ANCILLARY)
     sendto = _refused("sendto", _ONE_STREAM)
