@@ -159,18 +159,24 @@ def test_a_record_that_the_system_does_not_take_counts_when_it_is_sent() -> None
     """Over TLS: a caller that believes that its bytes are gone would wait for the answer for ever."""
     with contextlib.ExitStack() as stack:
         near, far = map(stack.enter_context, tls_pair())
+        # Smaller than what TLS encrypts at a time.
+        near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         near.setblocking(False)
+        pieces = [bytes([number]) * 65536 for number in range(10)]
+        blocked = 0
         with ThreadPoolExecutor(1) as pool:
-            received = pool.submit(far.makefile("rb").read, 40 * 65536)
-            for number in range(40):
-                piece = bytes([number]) * 65536
-                while piece:
+            received = pool.submit(far.makefile("rb").read, 10 * 65536)
+            for piece in pieces:
+                rest = piece
+                while rest:
                     try:
-                        piece = piece[near.send(piece) :]
+                        rest = rest[near.send(rest) :]
                     except BlockingIOError:
+                        blocked += 1
                         select.select([], [near], [], PATIENCE)
             # Nothing more is sent: each byte that counts is on its way.
-            assert received.result(PATIENCE) == b"".join(bytes([n]) * 65536 for n in range(40))
+            assert received.result(PATIENCE) == b"".join(pieces)
+        assert blocked
 
 
 @pytest.mark.sampled
