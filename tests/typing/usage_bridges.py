@@ -7,8 +7,10 @@ import http.client
 import socket
 from typing import assert_type
 
+import anyio.abc
 import httpcore
 
+from wireline.adapters.anyio import ByteStream, Listener
 from wireline.adapters.httpcore import AsyncNetworkBackend, NetworkBackend
 from wireline.asyncnet import AsyncSocket, as_streams, as_transport
 from wireline.net import Socket, as_socket
@@ -32,3 +34,14 @@ def awaited(sock: AsyncSocket, protocol: asyncio.Protocol, buffered: asyncio.Buf
 def pools() -> None:
     httpcore.ConnectionPool(network_backend=NetworkBackend(timeout=5, buffered=False))
     httpcore.AsyncConnectionPool(network_backend=AsyncNetworkBackend())
+
+
+async def on_anyio(sock: AsyncSocket, listener: AsyncSocket) -> None:
+    stream: anyio.abc.ByteStream = ByteStream(sock)
+    assert_type(await stream.receive(10), bytes)
+
+    async def handler(client: ByteStream) -> None:
+        await client.send(b"data")
+
+    serving: anyio.abc.Listener[ByteStream] = Listener(listener, handshake_timeout=5)
+    await serving.serve(handler)
