@@ -47,7 +47,13 @@ def make_streams(
 
 
 class SocketTransport(asyncio.Transport):
-    """A transport that owns an ``AsyncSocket``."""
+    """A transport that owns an ``AsyncSocket``.
+
+    Theory of operation. A task exists only while there is something for it to do: one that reads ends when reading is
+    paused or the stream has ended, one that writes when nothing is left. So a transport that is paused and dropped is
+    garbage. ``_closing`` stops reading and delivering, at once. ``_lost`` stops writing; it is set when nothing is left
+    to write, or by ``_force_close``, and then ``connection_lost`` is the only call that the protocol still gets.
+    """
 
     # What the loop's `start_tls` asks for: `SSLProtocol` needs no more than the methods below.
     _start_tls_compatible = True

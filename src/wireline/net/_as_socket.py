@@ -18,6 +18,7 @@ from wireline._socket_view import SocketView
 from wireline._validation import Buffer, as_bytes_like, as_writable_view
 from wireline.errors import SocketTimeout
 from wireline.net._socket import Socket
+from wireline.net._socket_file import SocketFile
 from wireline.options import BUFFER_SIZE, DONT_WAIT, NO_SIGNAL, SOCK_STREAM, SocketFlag, SockOpt
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ def as_socket(sock: Socket) -> socket.socket:
     ``cipher``, ``getpeercert``, ``selected_alpn_protocol`` and the like.
 
     Bytes that the socket has read ahead are invisible to ``select``: a program that waits with ``select`` must ask
-    ``pending()`` first, the number of these bytes, or use a socket made with ``buffered=False``. One thread reads at a
-    time; a second one gets a ``BusyError``. What cannot be done, such as receiving ancillary data, raises
-    ``NotImplementedError`` with a sentence that says so.
+    ``pending()`` first, the number of these bytes. In clear a socket made with ``buffered=False`` has none; over TLS
+    there may always be some. One thread reads at a time; a second one gets a ``BusyError``. What cannot be done, such
+    as receiving ancillary data, raises ``NotImplementedError`` with a sentence that says so.
 
     Args:
         sock: a connected stream, or a listener, whose ``accept`` then returns such objects.
@@ -247,7 +248,7 @@ class SocketBridge(socket.socket):
             _raise_timeout(error, timeout)
 
     def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Send all of ``data``. After a timeout ``characters_written`` of a ``BlockingIOError`` says how much went."""
+        """Send all of ``data``; a ``BlockingIOError`` has the number of bytes sent in ``characters_written``."""
         timeout = self._limit(flags, NO_SIGNAL)
         payload = as_bytes_like(data)[self._accepted :]
         try:
@@ -319,7 +320,8 @@ class SocketBridge(socket.socket):
         text.mode = mode  # type: ignore[misc] # as `socket` sets it
         return text
 
-    def _file_closed(self) -> None:
+    def file_closed(self) -> None:
+        """Note that a file of ``makefile`` is closed."""
         self._files -= 1
         if self._closed:
             self.close()
@@ -458,87 +460,6 @@ class TlsSocketBridge(SocketBridge):
         return self.send(data)
 
     unwrap = _refused("unwrap", "a wireline socket that speaks TLS cannot go back to clear text")
-
-
-class SocketFile(io.RawIOBase):
-    """The raw file of ``makefile``: ``socket.SocketIO`` without the private parts of ``socket.socket``."""
-
-    def __init__(self, sock: SocketBridge, mode: str) -> None:
-        super().__init__()
-        self._sock: SocketBridge | None = sock
-        self._mode = mode
-        self._timed_out = False
-
-    def _open(self) -> SocketBridge:
-        if self._sock is None:
-            raise ValueError("I/O operation on closed file.")
-        return self._sock
-
-    def readable(self) -> bool:
-        """Whether it is open for reading."""
-        self._open()
-        return "r" in self._mode
-
-    def writable(self) -> bool:
-        """Whether it is open for writing."""
-        self._open()
-        return "w" in self._mode
-
-    def seekable(self) -> bool:
-        """Return False."""
-        self._open()
-        return False
-
-    def fileno(self) -> int:
-        """Return the descriptor."""
-        return self._open().fileno()
-
-    @property
-    def name(self) -> int:
-        """The descriptor; -1 when it is closed."""
-        return -1 if self._sock is None else self._sock.fileno()
-
-    @property
-    def mode(self) -> str:
-        """``"rb"``, ``"wb"`` or ``"rwb"``."""
-        return self._mode + "b"
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Receive; None if nothing is there and the socket does not block.
-
-        After a timeout it refuses to read: the buffer above has dropped the beginning of what it was asked for.
-        """
-        sock = self._open()
-        if "r" not in self._mode:
-            raise io.UnsupportedOperation("File or stream is not readable.")
-        if self._timed_out:
-            raise OSError("cannot read from timed out object")
-        try:
-            return sock.recv_into(buffer)
-        except TimeoutError:
-            self._timed_out = True
-            raise
-        except BlockingIOError:
-            return None
-
-    def write(self, data: Any) -> int | None:
-        """Send as much as the send buffer takes; None if that is nothing and the socket does not block."""
-        sock = self._open()
-        if "w" not in self._mode:
-            raise io.UnsupportedOperation("File or stream is not writable.")
-        try:
-            return sock.send(data)
-        except BlockingIOError:
-            return None
-
-    def close(self) -> None:
-        """Close the file, and the socket if it has waited for this."""
-        if self.closed:
-            return
-        super().close()
-        sock, self._sock = self._sock, None
-        if sock is not None:
-            sock._file_closed()
 
 
 def _raise_timeout(error: SocketTimeout, timeout: float | None) -> NoReturn:
