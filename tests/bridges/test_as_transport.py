@@ -12,6 +12,7 @@ import struct
 import sys
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -47,6 +48,8 @@ class Calls(asyncio.BaseProtocol):
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        """Without repetitions: how often data is received is the system's affair."""
+        self.counts: Counter[str] = Counter()
         self.data = b""
         self.error: BaseException | None = None
         self.keep_open = False
@@ -57,6 +60,7 @@ class Calls(asyncio.BaseProtocol):
     def _called(self, name: str) -> None:
         if self.calls[-1:] != [name]:
             self.calls.append(name)
+        self.counts[name] += 1
         self._changed.set()
         if name in self.fails:
             raise self.fails[name]
@@ -292,6 +296,10 @@ async def test_wrong_data(transport: str) -> None:
 async def test_pause_and_resume_reading(transport: str) -> None:
     async with Connection(transport) as connection:
         near, protocol = connection.transport, connection.protocol
+        await turns()
+        near.pause_reading()
+        near.resume_reading()  # while it waits for data
+        await turns()
         assert near.is_reading()
         near.pause_reading()
         near.pause_reading()
@@ -338,6 +346,7 @@ async def test_nothing_is_delivered_after_close(transport: str) -> None:
         await protocol.until_called("connection_lost")
         assert protocol.calls == ["connection_made", "connection_lost"]
         near.write(b"dropped, as in asyncio")
+        assert near.get_write_buffer_size() == 0
 
 
 @every_transport
@@ -430,12 +439,14 @@ async def test_the_end_of_the_peer_may_leave_the_other_direction_open(transport:
         protocol.keep_open = True
         await connection.peer(connection.far.shutdown, socket.SHUT_WR)
         await protocol.until_called("eof_received")
-        near.pause_reading()
-        near.resume_reading()
+        if transport != "original":  # asyncio tells of the end again
+            near.pause_reading()
+            near.resume_reading()
         await turns()
         near.write(b"still here")
         assert await connection.peer_reads(10) == b"still here"
         assert protocol.calls == ["connection_made", "eof_received"]
+        assert protocol.counts["eof_received"] == 1
 
 
 @of_tcp
@@ -672,9 +683,17 @@ def test_it_needs_a_loop_of_asyncio() -> None:
 # Loops, processes, the collector
 
 
+@pytest.mark.parametrize("writing", [False, True])
 @on_every_loop
-async def test_a_cancellation_of_all_tasks_ends_the_transport() -> None:
+async def test_a_cancellation_of_all_tasks_ends_the_transport(writing: bool) -> None:
     async with Connection("tcp") as connection:
+        if writing:  # and not reading
+            await turns()
+            reading = [task for task in asyncio.all_tasks() if task.get_name().endswith("-read")]
+            connection.transport.pause_reading()
+            await connection.peer(connection.far.sendall, b"hello")
+            connection.transport.write(HUGE)
+            await asyncio.wait(reading)
         await turns()
         for task in asyncio.all_tasks() - {asyncio.current_task()}:
             task.cancel()
@@ -754,6 +773,11 @@ def test_with_tasks_that_start_at_once(transport: str) -> None:
             for _ in range(3):
                 connection.transport.write(HUGE)
                 assert await connection.peer_reads(len(HUGE)) == HUGE
+            if transport == "tcp":
+                connection.transport.write_eof()
+                assert await connection.peer_reads(1) == b""
+            connection.transport.close()
+            await connection.protocol.until_called("connection_lost")
 
     asyncio.run(main())
 
