@@ -200,7 +200,7 @@ class SocketTransport(asyncio.Transport):
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data must be bytes, bytearray or memoryview, not {type(data).__name__}")
         if self._eof:
-            raise RuntimeError("write() after write_eof()")
+            raise RuntimeError("Cannot call write() after write_eof()")
         if not data or self._lost:
             return
         sent = 0
