@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,9 +24,6 @@ import redis
 import websockets.sync.client
 import websockets.sync.server
 from aiosmtpd.controller import Controller
-from pyftpdlib.authorizers import DummyAuthorizer
-from pyftpdlib.handlers import FTPHandler
-from pyftpdlib.servers import ThreadedFTPServer
 
 from tests.bridges.servers import Postgres, Tcp
 from tests.interop.programs import _free_port
@@ -34,6 +32,12 @@ from tests.tls import certificates
 from wireline import AF_UNIX
 from wireline.net import Socket, as_socket, dial
 from wireline.tls import Handshake, SslContext
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)  # of `asyncore`, which is in Python 3.11 still
+    from pyftpdlib.authorizers import DummyAuthorizer
+    from pyftpdlib.handlers import FTPHandler
+    from pyftpdlib.servers import ThreadedFTPServer
 
 pytestmark = pytest.mark.interop
 
