@@ -32,8 +32,8 @@ IN_BOTH = "in_both_flavours"
 AT_MOST = 6000
 """Tests in the sample. Above that it is an error: make one test of many that only differ in a value."""
 
-LEFT_OUT = ("torture", "long")
-"""Tests with one of these marks run for many seconds each, and in ``make test-all`` only."""
+LEFT_OUT = ("torture", "long", "full")
+"""Tests with one of these marks run for many seconds each, or start many servers, and in ``make test-all`` only."""
 
 
 def sample(items: Iterable[pytest.Item]) -> list[pytest.Item]:

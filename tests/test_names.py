@@ -28,8 +28,13 @@ class Flavour(NamedTuple):
 
 
 FLAVOURS = [
-    Flavour(net, "Socket", awaits=False),
-    Flavour(asyncnet, "AsyncSocket", awaits=True, adds=frozenset({"StartingServer"})),
+    Flavour(net, "Socket", awaits=False, adds=frozenset({"as_socket"})),
+    Flavour(
+        asyncnet,
+        "AsyncSocket",
+        awaits=True,
+        adds=frozenset({"StartingServer", "as_streams", "as_transport"}),
+    ),
 ]
 
 

@@ -11,6 +11,8 @@ from wireline._os.datagram import ReceivedInto as ReceivedInto
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
+from wireline.asyncnet._as_streams import as_streams as as_streams
+from wireline.asyncnet._as_streams import as_transport as as_transport
 from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
@@ -35,6 +37,8 @@ __all__ = [
     "Server",
     "StartingServer",
     "StopReport",
+    "as_streams",
+    "as_transport",
     "dial",
     "listeners_from_environment",
     "serve",

@@ -11,6 +11,7 @@ from wireline._os.datagram import ReceivedInto as ReceivedInto
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
+from wireline.net._as_socket import as_socket as as_socket
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server
@@ -33,6 +34,7 @@ __all__ = [
     "Server",
     "Socket",
     "StopReport",
+    "as_socket",
     "dial",
     "listeners_from_environment",
     "serve",
