@@ -43,6 +43,12 @@ def test_a_read_of_waiting_bytes_is_one_recv(syscalls: Syscalls, timeout: float 
             lambda: sock.recv_exactly(5, timeout),
             lambda: sock.recv_until(b"\n", timeout=timeout),
             lambda: sock.recv_line(timeout),
+            lambda: sock.recv_until((b"\r\n", b"\n"), timeout=timeout),
+            lambda: sock.recv_struct("!IB", timeout),
+            lambda: sock.recv_frame("B", length_adjust=4 - ord("f"), timeout=timeout),
+            lambda: sock.recv_some_into(bytearray(5), timeout),
+            lambda: sock.consume(len(sock.fill(5, timeout))),
+            lambda: sock.try_recv(),
         ):
             peer.sendall(b"four\n")
             assert sock._fd.sock.recv(5, socket.MSG_PEEK | socket.MSG_WAITALL) == b"four\n"
@@ -52,13 +58,23 @@ def test_a_read_of_waiting_bytes_is_one_recv(syscalls: Syscalls, timeout: float 
 
 
 @with_and_without_timeout
-def test_a_thousand_lines_in_one_segment_are_one_recv(syscalls: Syscalls, timeout: float | None) -> None:
+def test_R16_a_thousand_lines_or_frames_in_one_segment_are_one_recv(
+    syscalls: Syscalls, timeout: float | None
+) -> None:
     with connected(syscalls) as (sock, peer):
         peer.sendall(b"a line of some sort\n" * 1000)
         assert sock._fd.sock.recv(20_000, socket.MSG_PEEK | socket.MSG_WAITALL)
         with syscalls.recording() as calls:
             for _ in range(1000):
                 assert sock.recv_line(timeout) == b"a line of some sort"
+        assert calls == ["recv"]
+        peer.sendall(b"\0\0\0\5frame" * 1000)
+        assert sock._fd.sock.recv(9_000, socket.MSG_PEEK | socket.MSG_WAITALL)
+        frames = sock.frames("!I", timeout=timeout)
+        with syscalls.recording() as calls:
+            for _ in range(500):
+                assert next(frames).payload == b"frame"
+                assert sock.recv_frame("!I", timeout=timeout) == ((5,), b"frame")
         assert calls == ["recv"]
 
 
@@ -77,6 +93,11 @@ def test_buffered_bytes_cost_no_system_call_and_no_clock(
             assert sock.recv_exactly(90, timeout=30) == b"x" * 90
             assert sock.recv_line(timeout=30) == b"\r\n"
             assert sock.recv_line(timeout=30) == b"line"
+            sock.unread(b"\1x\2yz")
+            assert sock.recv_frame("B", timeout=30) == ((1,), b"x")
+            assert sock.fill(2, timeout=30) == b"\2yz"
+            sock.consume(1)
+            assert sock.recv_struct("cc", timeout=30) == (b"y", b"z")
         assert calls == []
         monkeypatch.setattr(_stream_io.time, "monotonic", time.monotonic)
 

@@ -6,7 +6,7 @@ addresses and errors that both share. It imports neither ``asyncio`` nor ``ssl``
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from wireline._core.frames import Frame as Frame
 from wireline._os.keep_alive import KeepAlive as KeepAlive
@@ -59,7 +59,7 @@ from wireline.timing import Backoff as Backoff
 from wireline.timing import Deadline as Deadline
 from wireline.timing import Timeout as Timeout
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from wireline._os.facts import PeerCredentials as PeerCredentials
     from wireline._os.facts import TcpInfo as TcpInfo
 

@@ -19,20 +19,22 @@ from hypothesis import strategies as st
 from tests.asyncnet.loops import WAYS, Way
 from tests.asyncnet.streams import drain
 from tests.core.model import (
+    FRAMED_TEXTS,
     PLAIN_LINE,
     REQUESTS,
     SOME,
-    TEXTS,
     Failure,
     NaiveStream,
+    Refused,
     Request,
-    scripts,
+    framed_scripts,
     small_thresholds,
 )
 from wireline import (
     SAFE_DISCONN,
     ClosedError,
     EndOfStreamError,
+    FrameError,
     LineTooLongError,
     ReadLineResult,
     SocketFlag,
@@ -98,8 +100,8 @@ _OURS = st.one_of(
     ),
 )
 _COMMON = st.one_of(
-    scripts(REQUESTS | SOME).map(lambda requests: [Ask(request) for request in requests]),
-    TEXTS.map(lambda text: [Arrive(text)]),
+    framed_scripts(REQUESTS | SOME).map(lambda requests: [Ask(request) for request in requests]),
+    FRAMED_TEXTS.map(lambda text: [Arrive(text)]),
     _OURS.map(lambda step: [step]),
 )
 
@@ -213,6 +215,27 @@ class _Played:
         return True
 
 
+def first_of_frames(sock: Socket, request: Request, timeout: float | None) -> object:
+    return next(sock.frames(**request.framing._asdict(), timeout=timeout, flags=request.flags), b"")
+
+
+async def first_of_async_frames(sock: AsyncSocket, request: Request, timeout: float | None) -> object:
+    frames = sock.frames(**request.framing._asdict(), timeout=timeout, flags=request.flags)
+    return await anext(frames, b"")
+
+
+def fill(sock: Socket, request: Request, timeout: float | None) -> bytes:
+    view = sock.fill(request.size, timeout)
+    sock.consume(request.used)
+    return bytes(view[: request.size])
+
+
+async def fill_async(sock: AsyncSocket, request: Request, timeout: float | None) -> bytes:
+    view = await sock.fill(request.size, timeout)
+    sock.consume(request.used)
+    return bytes(view[: request.size])
+
+
 def call_for(step: Step, sock: Any, timeout: float | None) -> Callable[[], Any]:
     """The method of either flavour that a step of the socket stands for."""
     match step:
@@ -222,6 +245,18 @@ def call_for(step: Step, sock: Any, timeout: float | None) -> Callable[[], Any]:
             return lambda: sock.recv_line(timeout, flags, size, on_long=on_long)
         case Ask(Request("recv_until", size, _, delimiter)):
             return lambda: sock.recv_until(delimiter, size, timeout)
+        case Ask(Request("unread") as request):
+            return lambda: sock.unread(request.data) or b""
+        case Ask(Request("recv_struct") as request):
+            return lambda: sock.recv_struct(request.framing.header, timeout)
+        case Ask(Request("recv_frame") as request):
+            return lambda: sock.recv_frame(**request.framing._asdict(), timeout=timeout)
+        case Ask(Request("frames") as request):
+            frames = first_of_frames if isinstance(sock, Socket) else first_of_async_frames
+            return lambda: frames(sock, request, timeout)
+        case Ask(Request("fill") as request):
+            filled = fill if isinstance(sock, Socket) else fill_async
+            return lambda: filled(sock, request, timeout)
         case Ask(Request("recv" | "recv_some" as kind, size, flags)):
             return lambda: getattr(sock, kind)(size, timeout, flags)
         case Ask(Request(kind, size)):
@@ -254,7 +289,9 @@ def outcomes_of(step: Step) -> Iterator[list[object]]:
         outcome.append(Failure(EndOfStreamError, error.partial))
     except LineTooLongError as error:
         outcome.append(Failure(LineTooLongError, error.limit))
-    except (ClosedError, BrokenPipeError) as error:
+    except FrameError as error:
+        outcome.append(Failure(type(error), error.size))
+    except (ClosedError, BrokenPipeError, Refused) as error:
         outcome.append(Failure(type(error), None))
 
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from tests.asyncnet.loops import ALL_WAYS, Way, spy, turns
 from tests.asyncnet.streams import HOWS, LEFT, GivenUp, cancelled_at, wire
-from tests.core.model import Failure, NaiveStream, Request, cut
-from wireline import BusyError, EndOfStreamError, LineTooLongError, ReadLineResult
+from tests.core.model import Failure, Framing, NaiveStream, Outcome, Request, cut
+from wireline import BusyError, EndOfStreamError, FrameError, LineTooLongError, ReadLineResult
 from wireline.asyncnet import AsyncSocket
 
 HEAD = b"a line\r\n"
@@ -186,7 +186,9 @@ REQUESTS = st.one_of(
     st.tuples(st.sampled_from(["recv", "recv_exactly", "skip"]), st.integers(0, 12)),
     st.tuples(st.just("recv_line"), st.sampled_from([1, 3, 1000])),
     st.tuples(st.just("recv_until"), st.integers(1, 20)),
-).map(lambda words: Request(*words))
+    st.tuples(st.sampled_from(["recv_frame", "frames", "recv_struct", "fill", "unread"]), st.integers(1, 12)),
+).map(lambda words: Request(*words, framing=Framing("B", length_adjust=-90, max_size=20), data=b"back"))
+"""Of the bytes of the text some are lengths, and some are refused."""
 
 TEXTS = st.lists(st.sampled_from([b"\r\n", b"\n", b"a\r", b"some words"]), max_size=8).map(b"".join)
 
@@ -197,7 +199,7 @@ STEPS = st.lists(
 )
 
 
-async def make(sock: AsyncSocket, request: Request, timeout: float | None) -> bytes | Failure:
+async def make(sock: AsyncSocket, request: Request, timeout: float | None) -> Outcome:
     """Make a request of a socket, as the model is asked."""
     try:
         match request.kind:
@@ -208,6 +210,19 @@ async def make(sock: AsyncSocket, request: Request, timeout: float | None) -> by
             case "skip":
                 await sock.skip(request.size, timeout)
                 return b""
+            case "unread":
+                sock.unread(request.data)
+                return b""
+            case "recv_struct":
+                return await sock.recv_struct(request.framing.header, timeout)
+            case "recv_frame":
+                return await sock.recv_frame(**request.framing._asdict(), timeout=timeout)
+            case "frames":
+                return await anext(sock.frames(**request.framing._asdict(), timeout=timeout), b"")
+            case "fill":
+                view = await sock.fill(request.size, timeout)
+                sock.consume(request.used)
+                return bytes(view[: request.size])
             case kind:
                 answer: bytes = await getattr(sock, kind)(request.size, timeout)
                 return answer
@@ -215,9 +230,11 @@ async def make(sock: AsyncSocket, request: Request, timeout: float | None) -> by
         return Failure(EndOfStreamError, error.partial)
     except LineTooLongError as error:
         return Failure(LineTooLongError, error.limit)
+    except FrameError as error:
+        return Failure(type(error), error.size)
 
 
-def agree(model: NaiveStream, request: Request, outcome: bytes | Failure) -> None:
+def agree(model: NaiveStream, request: Request, outcome: Outcome) -> None:
     """Compare with the result of a reader of the whole text."""
     expected = model.answer(request)
     assert outcome == (b"" if request.kind == "skip" and isinstance(expected, bytes) else expected)

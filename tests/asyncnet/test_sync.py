@@ -52,7 +52,7 @@ async def test_it_wakes_all_waiters_and_forgets_the_event(way: Way) -> None:
 
 async def test_R13_a_notifier_that_is_made_after_close_does_not_sleep(way: Way) -> None:
     sock = AsyncSocket()
-    sock._fd.bind(running_port())
+    sock._fd.enter(sock)
     sock.close()
     with sock._fd.notifier() as notifier:
         assert await notifier.wait(notifier.port.time())

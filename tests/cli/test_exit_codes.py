@@ -25,6 +25,9 @@ NOBODY = "no-such-host.invalid"
 Case = Callable[[Start], int]
 
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
 def words(*words: str) -> Case:
     """A command line with empty input."""
     return lambda start: start(*words).finish(b"").code
@@ -172,6 +175,9 @@ CASES: dict[tuple[str, int], Case] = {
     ("check", 4): served("check", *QUICK, talk=nothing, scheme="tls://"),
     ("check", 5): untrusted("check"),
     ("check", 6): hung_up_before_tls,
+    ("twin", 0): words("twin", "--check", f"{EXAMPLES}/async_echo.py", f"{EXAMPLES}/echo_threads.py"),
+    ("twin", 1): words("twin", "--check", f"{EXAMPLES}/async_echo.py", f"{EXAMPLES}/none.py"),
+    ("twin", 2): words("twin", "/nowhere/at/all", "/nowhere/else"),
     ("completion", 0): words("completion", "bash"),
     ("completion", 1): full_disk("completion", "bash"),
     ("completion", 2): words("completion", "cmd.exe"),

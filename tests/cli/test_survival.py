@@ -73,7 +73,7 @@ def complaints(command: Command) -> list[str]:
     return [line for line in lines if line.startswith("wireline: ") and "Ctrl-C again" not in line]
 
 
-WRITES = {"connect": True, "listen": True, "relay": False, "check": True, "completion": True}
+WRITES = {"connect": True, "listen": True, "relay": False, "check": True, "twin": True, "completion": True}
 """The commands that write to standard output."""
 
 

@@ -12,7 +12,7 @@ import sys
 import types
 from collections.abc import Callable
 
-__all__ = ["Interruption", "interrupted"]
+__all__ = ["Interruption", "interrupted", "switched"]
 
 _JUMPS = ("JUMP_BACKWARD", "JUMP_BACKWARD_NO_INTERRUPT")
 
@@ -35,6 +35,9 @@ class _Tracer:
         self._before: dict[types.FrameType, str] = {}
         self.raised = False
 
+    def happen(self) -> None:
+        raise Interruption
+
     def __call__(self, frame: types.FrameType, event: str, _: object) -> Callable[..., object] | None:
         if event == "call":
             # A test's replacement of a function that is not Python counts as not Python.
@@ -50,7 +53,8 @@ class _Tracer:
             if before.startswith("CALL") or before in ("RESUME", _JUMPS[0]):
                 if self._left == 0:
                     self.raised = True
-                    raise Interruption
+                    self._left -= 1
+                    self.happen()
                 self._left -= 1
         elif event == "return":
             self._before.pop(frame, None)
@@ -60,10 +64,28 @@ class _Tracer:
 def interrupted(call: Callable[[], object], moment: int, *files: str) -> bool:
     """Make a call, and raise in it at one moment of the code in ``files``; whether it had so many.
 
+    CPython 3.13 tells the instructions of a function from its second call on.
+
     Raises:
         Interruption: it had, and let the exception pass.
     """
-    tracer = _Tracer(files, moment)
+    return _traced(call, _Tracer(files, moment))
+
+
+class _Switch(_Tracer):
+    """Lets another thread run, at a moment at which it may."""
+
+    def __init__(self, files: tuple[str, ...], moment: int, other: Callable[[], object]) -> None:
+        super().__init__(files, moment)
+        self.happen = other  # type: ignore[assignment,method-assign]
+
+
+def switched(call: Callable[[], object], moment: int, other: Callable[[], object], *files: str) -> bool:
+    """Make a call, and at one moment of the code in ``files`` another; whether it had so many."""
+    return _traced(call, _Switch(files, moment, other))
+
+
+def _traced(call: Callable[[], object], tracer: _Tracer) -> bool:
     before = sys.gettrace()
     sys._getframe().f_trace_opcodes = True  # 3.12 looks for it when tracing begins, and not later
     sys.settrace(tracer)

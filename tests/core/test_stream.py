@@ -14,10 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from tests.core.model import (
     ENDS,
+    FRAME_REQUESTS,
+    FRAME_RUNS,
+    FRAMED_TEXTS,
     PLAIN_LINE,
     REQUESTS,
     SOME,
-    TEXTS,
     Failure,
     NaiveStream,
     Outcome,
@@ -25,8 +27,8 @@ from tests.core.model import (
     Request,
     ask,
     cut,
+    framed_scripts,
     many_lines,
-    scripts,
     small_thresholds,
 )
 from wireline._core.stream import Direct, StreamCore, check_size
@@ -58,16 +60,17 @@ def drive(pieces: list[bytes], end: OSError | None, script: list[Request]) -> li
     waiting = iter(pieces)
     outcomes: list[Outcome] = []
     for request in script:
-        while (outcome := pair.ask(request)) is None:
+        outcome: Outcome = None
+        while outcome is None and (outcome := pair.ask(request)) is None:
             if piece := next(waiting, b""):
-                pair.feed(piece)
+                outcome = pair.arrive(piece, request)
             else:
                 pair.end(end)
         outcomes.append(outcome)
     return outcomes
 
 
-@given(TEXTS, ENDS, scripts(REQUESTS), PLACES)
+@given(FRAMED_TEXTS, ENDS, framed_scripts(REQUESTS), PLACES)
 @settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
@@ -80,7 +83,12 @@ def test_a_script_has_the_same_answers_whole_byte_by_byte_and_in_every_cut(
         assert drive(list(cut(data, where)), end, script) == expected
 
 
-@given(TEXTS, ENDS, st.lists(st.tuples(scripts(REQUESTS | SOME), st.integers(0, 3)), max_size=6), PLACES)
+@given(
+    FRAMED_TEXTS,
+    ENDS,
+    st.lists(st.tuples(framed_scripts(REQUESTS | SOME), st.integers(0, 3)), max_size=6),
+    PLACES,
+)
 @settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
@@ -100,7 +108,7 @@ def test_R5_requests_that_are_given_up_at_any_moment_lose_nothing(
     pair.ask(Request("recv", len(data)))
 
 
-@given(TEXTS, ENDS, scripts(REQUESTS | SOME), st.integers(1, 1000))
+@given(FRAMED_TEXTS, ENDS, framed_scripts(REQUESTS | SOME), st.integers(1, 1000))
 @settings(max_examples=100)  # each runs a whole script, several times
 @small_thresholds()
 def test_unbuffered_never_wants_more_than_the_request_may_consume(
@@ -132,7 +140,7 @@ class CoreAndModel(RuleBasedStateMachine):
         self.patched.close()
 
     @precondition(lambda self: not self.pair.model.ended)
-    @rule(data=TEXTS)
+    @rule(data=FRAMED_TEXTS)
     def feed(self, data: bytes) -> None:
         self.pair.feed(data)
 
@@ -141,7 +149,7 @@ class CoreAndModel(RuleBasedStateMachine):
     def end(self, error: OSError | None) -> None:
         self.pair.end(error)
 
-    @rule(request=REQUESTS | SOME)
+    @rule(request=REQUESTS | SOME | FRAME_REQUESTS)
     def ask(self, request: Request) -> None:
         self.pair.ask(request)
 
@@ -149,6 +157,11 @@ class CoreAndModel(RuleBasedStateMachine):
     def read_plain_lines(self, count: int) -> None:
         while count and self.pair.ask(PLAIN_LINE):
             count -= 1
+
+    @rule(run=FRAME_RUNS)
+    def read_frames(self, run: list[Request]) -> None:
+        for request in run:
+            self.pair.ask(request)
 
     @rule()
     def look_at_an_unfinished_line(self) -> None:

@@ -16,9 +16,9 @@ from typing import Literal
 import pytest
 import trustme
 
-from wireline import BusyError, ClosedError, SocketFlag, SockOpt, _socket_base, testing
+from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
 from wireline._os.process import process
-from wireline.net import Socket
+from wireline.net import Socket, _stream_io
 from wireline.net._fd_guard import Use
 from wireline.net._stream_io import StreamIO
 from wireline.tls import Handshake, SslContext
@@ -119,7 +119,7 @@ def test_the_lingering_close_knows_whether_reading_was_shut_down(
         known.append(read_shutdown)
 
     known: list[bool] = []
-    monkeypatch.setattr(_socket_base, "close_in_background", close)
+    monkeypatch.setattr(_stream_io, "close_in_background", close)
     sock, _ = pair
     with by_reading(sock) if reads else contextlib.nullcontext():
         sock.close()

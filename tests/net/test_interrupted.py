@@ -38,11 +38,22 @@ READS = [
     "Skip",
 ]
 MORE_READS = ["RecvInto", "RecvLineInto", "TryRecvLine", "Peek"]
+FRAMED_READS = [
+    "RecvStruct",
+    "RecvFrame",
+    "RecvFrameByFunction",
+    "Frames",
+    "FramesAhead",
+    "Fill",
+    "RecvSomeInto",
+    "TryRecv",
+    "Unread",
+]
 SENDS = ["Send", "SendTimed", "SendMany", "SendSome", "TrySend", "SendQueued", "ShutdownWrite"]
 CONNECTIONS = ["Dial", "Connect", "Accept", "Close"]
 DATAGRAMS = ["RecvFrom", "SendTo"]
 # `Server.stop` is a matter of `test_serve`: it reports the errors of closing its connections.
-CALLS = [*READS, *MORE_READS, *SENDS, *CONNECTIONS, *DATAGRAMS]
+CALLS = [*READS, "Frames", *MORE_READS, *SENDS, *CONNECTIONS, *DATAGRAMS]
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="there are no interval timers here")
 
@@ -87,6 +98,13 @@ def test_P5_an_exception_before_any_instruction(scene: str, directory: str) -> N
 def test_FA26_an_exception_before_any_instruction_over_tls(scene: str, directory: str) -> None:
     """FA26: the same, and the connection could not be decrypted any more, here or at the peer."""
     expect_nothing(at_instructions("tls13", [scene], "raise", directory, 0.8, everything=False))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["plain", "tls13"])
+@pytest.mark.parametrize("action", ["raise", "disturb"])
+def test_P5_a_handler_before_any_instruction_of_a_framed_read(kind: str, action: str, directory: str) -> None:
+    expect_nothing(at_instructions(kind, FRAMED_READS, action, directory, 8, everything=False))
 
 
 # Every instruction of every call, and 30,000 signals: `make torture ARGS=interruptions`.
@@ -259,7 +277,7 @@ def test_FA7_a_connect_that_is_interrupted_after_the_connection_was_made_may_be_
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener, Socket() as sock:
         with monkeypatch.context() as patch:
-            patch.setattr(Socket, "_published", interrupt)
+            patch.setattr(StreamIO, "publish", interrupt)
             with pytest.raises(ZeroDivisionError):
                 sock.connect(*listener.getsockname())
         listener.accept()[0].close()

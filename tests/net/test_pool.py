@@ -444,6 +444,10 @@ def test_a_pool_at_the_end_of_the_interpreter_does_no_harm(tmp_path: Path) -> No
         """)
     )
     ran = subprocess.run(
-        [sys.executable, "-W", "error", str(program)], capture_output=True, text=True, timeout=30
+        [sys.executable, "-W", "error", str(program)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
     )
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "acquired\n", "")

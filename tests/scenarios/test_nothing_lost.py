@@ -47,8 +47,24 @@ class Read(NamedTuple):
                 return bytes(buffer[: await sock.recv_into(buffer, timeout=0)])
             case "peek":
                 return await sock.recv(self.size, 0, SocketFlag.PEEK)
+            case "recv_some_into":
+                buffer = bytearray(self.size)
+                return bytes(buffer[: await sock.recv_some_into(buffer, 0)])
+            case "recv_struct":
+                return bytes((await sock.recv_struct(f"{self.size}s", 0))[0])
+            case "recv_frame":
+                header, payload = await sock.recv_frame(lambda _: (1, self.size - 1), timeout=0)
+                return bytes(header + payload)
+            case "fill":
+                shown = bytes((await sock.fill(self.size, 0))[: self.size])
+                sock.consume(self.size)
+                return shown
+            case "unread":
+                data = await sock.recv_exactly(self.size, 0)
+                sock.unread(data)
+                return bytes(data)
             case "recv_until":
-                return await sock.recv_until(b"\r\n", timeout=0)
+                return await sock.recv_until((b"\r\n", b"\0"), timeout=0)
             case "recv_line":
                 return await sock.recv_line(0, max_length=self.size)
             case "recv_line_into":
@@ -61,7 +77,7 @@ class Read(NamedTuple):
     def consumed(self, answer: bytes | None, text: bytes, ended: bool) -> int:
         """Compare an answer with that of a reader of the plain text; return how much of the text it took."""
         match self.method:
-            case "recv_some":
+            case "recv_some" | "recv_some_into":
                 assert answer == text[: len(answer or b"")]
                 assert answer or (ended and not text)
                 return len(answer or b"")
@@ -69,9 +85,9 @@ class Read(NamedTuple):
                 assert answer == text[: self.size]
                 assert len(answer) == self.size or ended
                 return 0 if self.method == "peek" else len(answer)
-            case "recv_exactly":
+            case "recv_exactly" | "recv_struct" | "recv_frame" | "fill" | "unread":
                 assert answer == text[: self.size]
-                return self.size
+                return 0 if self.method == "unread" else self.size
             case "skip":
                 assert len(text) >= self.size
                 return self.size
@@ -93,6 +109,7 @@ class Read(NamedTuple):
 
 texts = st.lists(st.sampled_from([b"a", b"bc", b"\r", b"\n", b"\r\n", b"defghij"]), max_size=30).map(b"".join)
 methods = ["recv", "recv_into", "recv_some", "recv_exactly", "skip", "peek", "recv_line", "recv_line_into"]
+methods += ["recv_some_into", "recv_struct", "recv_frame", "fill", "unread"]
 reads = st.builds(Read, st.sampled_from(methods), st.integers(1, 12)) | st.just(Read("recv_until"))
 steps = st.lists(st.builds(Send, st.integers(1, 9)) | reads, max_size=50)
 

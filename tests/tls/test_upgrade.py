@@ -56,6 +56,7 @@ async def read_a_line_and_leave(wire: Wire, rest: bytes) -> None:
 @both_roles
 async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshake) -> None:
     await read_a_line_and_leave(wire, b"250 injected\r\n")
+    wire.sock.unread(await wire.sock.recv_exactly(5))
     with pytest.raises(SslError, match="in clear") as caught:
         await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
     assert str(caught.value).startswith("14 bytes were received in clear")
@@ -80,6 +81,7 @@ async def test_T6_a_client_hello_received_with_the_last_line_is_used(wire: Wire)
     engine = client_context()._engine(Handshake.AS_CLIENT, "localhost")
     assert not engine.handshake()
     await read_a_line_and_leave(wire, engine.take_output())
+    wire.sock.unread(await wire.sock.recv_exactly(7))
 
     def shake() -> None:
         while not engine.established:

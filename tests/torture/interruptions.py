@@ -398,6 +398,102 @@ class Peek(Read):
         self.sock.recv(30, self.timeout, LOUD | SocketFlag.PEEK)
 
 
+ADJUST = len(b"line 0000 of the text\n") - 1 - ord("l")
+"""A line of the text is a frame: its first byte plus this is the size of the rest."""
+
+
+def frame_header(view: memoryview) -> tuple[int, int]:
+    """The same as a function."""
+    return 1, view[0] + ADJUST
+
+
+class RecvStruct(Read):
+    def act(self) -> None:
+        first, rest = self.sock.recv_struct("3s27s", self.timeout)
+        self.got += first + rest
+
+
+class RecvFrame(Read):
+    def act(self) -> None:
+        (first,), rest = self.sock.recv_frame("B", length_adjust=ADJUST, timeout=self.timeout)
+        self.got += bytes([first]) + rest
+
+
+class RecvFrameByFunction(Read):
+    def act(self) -> None:
+        first, rest = self.sock.recv_frame(frame_header, timeout=self.timeout)
+        self.got += first + rest
+
+
+class Frames(Read):
+    def act(self) -> None:
+        start = len(self.got)
+        for (first,), rest in self.sock.frames("B", length_adjust=ADJUST, timeout=self.timeout):
+            self.got += bytes([first]) + rest
+            if len(self.got) - start > 60:
+                break
+
+
+class FramesAhead(Frames):
+    """Frames that are about to be split off, or were before."""
+
+    modes = ("there",)
+    read = 23 * 22
+    """Bytes of them that are read before."""
+
+    def before(self) -> None:
+        self.peer.sendall(TEXT)
+        self.text = TEXT + TEXT
+        for first, rest in self.sock.frames(frame_header, timeout=SOON):
+            self.got += first + rest
+            if len(self.got) >= self.read:
+                break
+
+    def act(self) -> None:
+        # Of another format, and of the same one twice.
+        super().act()
+        for first, rest in self.sock.frames(frame_header, timeout=self.timeout):
+            self.got += first + rest
+            if len(self.got) > 800:
+                break
+
+
+class Fill(Read):
+    def act(self) -> None:
+        view = self.sock.fill(30, self.timeout)
+        self.sock.consume(22)
+        self.got += view[:22]
+
+
+class RecvSomeInto(Read):
+    def act(self) -> None:
+        room = bytearray(30)
+        size = self.sock.recv_some_into(room, self.timeout)
+        self.got += room[:size]
+
+
+class TryRecv(Read):
+    modes = ("there", "pieces")
+
+    def act(self) -> None:
+        self.got += self.sock.try_recv(30) or b""
+
+
+class Unread(Read):
+    """Bytes are put back in front of some that are buffered."""
+
+    modes = ("there",)
+
+    def before(self) -> None:
+        self.peer.sendall(b"buffered ")
+        self.sock.fill(9, SOON)
+        self.text = b"buffered " + TEXT
+
+    def act(self) -> None:
+        self.sock.unread(b"put back ")
+        self.text = b"put back " + self.text
+
+
 class Write(Stream):
     """A call that sends: into free buffers, to a peer that reads slowly, or to one that does not read."""
 
@@ -887,6 +983,15 @@ SCENES: dict[str, type[Scene]] = {
         RecvLineInto,
         TryRecvLine,
         Peek,
+        RecvStruct,
+        RecvFrame,
+        RecvFrameByFunction,
+        Frames,
+        FramesAhead,
+        Fill,
+        RecvSomeInto,
+        TryRecv,
+        Unread,
         Send,
         SendTimed,
         SendMany,

@@ -122,7 +122,7 @@ def _read(sock: net.Socket, chance: random.Random) -> bytes:
     """Some bytes, in one of the ways that say exactly which were taken; ``b""`` if there were none in time."""
     limit = chance.choice((0.0, 0.001, 0.02))
     try:
-        match chance.randrange(6):
+        match chance.randrange(11):
             case 0:
                 return sock.recv_some(chance.choice((1, 100, 65_536, 1_000_000)), timeout=limit)
             case 1:
@@ -134,6 +134,21 @@ def _read(sock: net.Socket, chance: random.Random) -> bytes:
             case 4:
                 room = bytearray(chance.choice((1, 300, 20_000)))
                 return bytes(room[: sock.recv_into(room, timeout=limit)])
+            case 5:
+                return bytes(sock.recv_struct(chance.choice(("1s", "500s")), limit)[0])
+            case 6:
+                size = chance.choice((2, 500))
+                header, payload = sock.recv_frame(lambda _: (1, size), timeout=limit)
+                return bytes(header) + payload
+            case 7:
+                view = sock.fill(chance.choice((1, 500, 20_000)), limit)
+                half = len(view) // 2
+                sock.consume(half)
+                return bytes(view[:half])
+            case 8:
+                return sock.try_recv(300) or b""
+            case 9:
+                return _put_half_back(sock, sock.recv_exactly(20, limit))
             case _:
                 seen = sock.recv_some(200, timeout=limit, flags=SocketFlag.PEEK)
                 got = sock.recv_exactly(len(seen), timeout=5)
@@ -144,6 +159,15 @@ def _read(sock: net.Socket, chance: random.Random) -> bytes:
                 return got
     except (SocketTimeout, BusyError):
         return b""
+
+
+def _put_half_back(sock: net.Socket | asyncnet.AsyncSocket, data: bytes) -> bytes:
+    """Put the second half of what was read back; what is left of it."""
+    try:
+        sock.unread(data[10:])
+    except BusyError:  # a thread looks at the buffer
+        return data
+    return data[:10]
 
 
 def _work(work: Work, worker: int) -> None:
@@ -248,7 +272,7 @@ async def _send_async(work: Work, which: int, chance: random.Random) -> None:
 async def _read_async(sock: asyncnet.AsyncSocket, chance: random.Random) -> bytes:
     limit = chance.choice((0.0, 0.001, 0.02))
     try:
-        match chance.randrange(6):
+        match chance.randrange(11):
             case 0:
                 return await sock.recv_some(chance.choice((1, 100, 65_536, 1_000_000)), timeout=limit)
             case 1:
@@ -260,6 +284,21 @@ async def _read_async(sock: asyncnet.AsyncSocket, chance: random.Random) -> byte
             case 4:
                 room = bytearray(chance.choice((1, 300, 20_000)))
                 return bytes(room[: await sock.recv_into(room, timeout=limit)])
+            case 5:
+                return bytes((await sock.recv_struct(chance.choice(("1s", "500s")), limit))[0])
+            case 6:
+                size = chance.choice((2, 500))
+                header, payload = await sock.recv_frame(lambda _: (1, size), timeout=limit)
+                return bytes(header) + payload
+            case 7:
+                view = await sock.fill(chance.choice((1, 500, 20_000)), limit)
+                half = len(view) // 2
+                sock.consume(half)
+                return bytes(view[:half])
+            case 8:
+                return sock.try_recv(300) or b""
+            case 9:
+                return _put_half_back(sock, await sock.recv_exactly(20, limit))
             case _:
                 # Cancelled by another's time limit: bytes that arrive meanwhile stay.
                 reading = asyncio.ensure_future(sock.recv_some(1000))

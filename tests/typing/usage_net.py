@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import socket
+import struct
 from collections.abc import Iterator
 from typing import assert_type
 
@@ -11,10 +12,12 @@ from wireline import (
     AF_INET6,
     AF_UNIX,
     IPPROTO_UDP,
+    MAX_FRAME_SIZE,
     SAFE_DISCONN,
     SOCK_DGRAM,
     Address,
     Deadline,
+    Frame,
     ReadLineResult,
     SocketFlag,
     SockOpt,
@@ -57,7 +60,35 @@ def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     outcome, line = sock.try_recv_line()
     assert_type(outcome, ReadLineResult)
     assert_type(line, bytes)
-    yield from sock.lines(max_length=100, timeout=1)
+    assert_type(sock.recv_until((b"\r\n", bytearray(b"\n")), 100, timeout=1), bytes)
+    assert_type(sock.recv_until(bytearray(b"\n")), bytes)
+    assert_type(sock.recv_some_into(bytearray(10), 1.0, flags), int)
+    assert_type(sock.try_recv(), bytes | None)
+    assert_type(sock.try_recv(max_size=10), bytes | None)
+    yield from sock.lines(max_length=100, timeout=1, flags=flags)
+
+
+def measure(view: memoryview) -> tuple[int, int] | None:
+    return (4, int.from_bytes(view[:3], "big")) if len(view) >= 4 else None
+
+
+def frames(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
+    view = sock.fill(4, timeout=1)
+    assert_type(view, memoryview)
+    sock.consume(4)
+    sock.unread(b"data")
+    sock.unread(view[:2])
+    kind, size = sock.recv_struct("!cI", 1.0)
+    print(kind, size, *sock.recv_struct(struct.Struct("!H")), *sock.recv_struct(b"!H"))
+    frame = sock.recv_frame("!cI", length_field=-1, length_adjust=-4, max_size=100, timeout=1)
+    assert_type(frame, Frame)
+    fields, payload = frame
+    print(*fields)
+    assert_type(payload, bytes)
+    assert_type(sock.recv_frame(measure).payload, bytes)
+    assert_type(sock.frames(struct.Struct("!H"), timeout=1, flags=flags), Iterator[Frame])
+    for frame in sock.frames(measure, max_size=MAX_FRAME_SIZE):
+        yield frame.payload
 
 
 def write(sock: Socket) -> None:

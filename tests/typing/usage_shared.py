@@ -14,6 +14,8 @@ from wireline import (
     Deadline,
     DialError,
     EndOfStreamError,
+    FrameError,
+    FrameTooLongError,
     IpAddress,
     IpAddressFamily,
     LineTooLongError,
@@ -90,6 +92,11 @@ def errors(error: WirelineError) -> OSError | None:
                 assert_type(seconds, float)
         case EndOfStreamError():
             assert_type(error.partial, bytes)
+        case FrameTooLongError() | FrameError():
+            assert_type(error.size, int)
+            assert_type(error.limit, int)
+            value: ValueError = error
+            print(value)
         case LineTooLongError():
             assert_type(error.limit, int)
         case SocketTimeout():

@@ -90,6 +90,7 @@ class ReceiveBuffer:
 
     __slots__ = (
         "_head",
+        "_measured",
         "_pieces",
         "_search_needle",
         "_searched",
@@ -111,11 +112,12 @@ class ReceiveBuffer:
         self._start = 0
         self._tail: bytearray | None = None
         self._pieces: list[bytes] | None = None  # most connections never have any
-        self._search_needle: bytes | tuple[bytes, ...] = b""
+        self._search_needle: bytes | tuple[bytes, ...] | FrameFormat = b""
         self._searched = 0
         self.run = 0
         self._terminator_size = 0
         self._shown = self._shown_at = 0
+        self._measured = (0, 0)
         self.frame_format: FrameFormat | None = None
         self.frames: Sequence[Frame] = ()  # a list when there are any
         self.lines: list[bytes] = []
@@ -186,17 +188,24 @@ class ReceiveBuffer:
         tail, pieces = self._tail, self._pieces
         if tail is None and pieces is None and not self.lines and not self.frames:
             return self._head, self._start, self.size, None, 0, (), self.received, fed
-        ahead = self._size_ahead()
-        return (
-            self._head,
-            self._start - ahead,
-            self.size + ahead,
-            tail,
-            0 if tail is None else len(tail),
-            tuple(pieces or ()),
-            self.received,
-            fed,
-        )
+        while True:
+            split: Sequence[object] = self.lines or self.frames
+            count = len(split)
+            ahead = self._size_ahead()
+            tail_size = 0 if tail is None else len(tail)
+            behind = tuple(pieces or ())
+            # Until this line another thread may have taken some of them. From here on there is no call.
+            if not split[count:] and (not count or split[count - 1 :]):
+                return (
+                    self._head,
+                    self._start - ahead,
+                    self.size + ahead,
+                    tail,
+                    tail_size,
+                    behind,
+                    self.received,
+                    fed,
+                )
 
     def restore(self, state: BufferState) -> None:
         """Go back to a state. It may be interrupted anywhere and done again: a bytearray only ever grows."""
@@ -263,9 +272,15 @@ class ReceiveBuffer:
             self.unsplit()
         if self._pieces:
             self._join(self._pieces)
-        if self._tail:
-            return form.measure(self._tail, 0, operation)
-        return form.measure(self._head, self._start, operation)
+        if self._search_needle is form and self._searched:
+            return self._measured  # a function is not asked again for each piece of the payload
+        text, start = (self._tail, 0) if self._tail else (self._head, self._start)
+        measured = form.measure(text, start, operation)
+        if measured is not None:
+            self._measured = measured
+            self._search_needle = form
+            self._searched = 1
+        return measured
 
     def tail(self, count: int) -> bytes:
         """A copy of the last ``count`` unread bytes, of fewer if there are not as many."""
@@ -375,7 +390,8 @@ class ReceiveBuffer:
             del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
             return frame
         head, start = self._head, self._start
-        found = form.first(head, start) if len(head) - start >= form.header_size else None
+        # Of a closed socket, or while a call reads, a header function is not asked: it may raise.
+        found = form.first(head, start) if slot and len(head) - start >= form.header_size else None
         if found is None:
             return None
         frame, end = found
@@ -422,8 +438,11 @@ class ReceiveBuffer:
         Returns:
             Whether they were removed. If not, the owner of the core is to look closer.
         """
-        if self._head is not head or self._start != start or not slot or slot[0].undo is not None:
-            return False
+        try:
+            if slot[0].undo is not None or self._head is not head or self._start != start:
+                return False
+        except IndexError:
+            return False  # another call is reading, or the socket is closed
         if self._tail or self._pieces or self.lines or self.frames or run >= PRESPLIT_AFTER:
             return False
         self.run = run
@@ -458,9 +477,9 @@ class ReceiveBuffer:
             self._change_format(None)
         lines = self.lines
         if lines:
-            if len(lines[-1]) > max_length:
-                return None
             line = lines[-1]
+            if len(line) > max_length or not lines:  # `close` clears them, in any thread
+                return None
             del lines[-1]
             return line
         if self._tail or self._pieces:
@@ -521,9 +540,11 @@ class ReceiveBuffer:
 
     def show(self, size: int) -> memoryview | None:
         """Return a view of all unread bytes, which stay; None if there are fewer than ``size``."""
-        self._gather()
-        if self.size < size:
+        if self.lines or self.frames:
+            self.unsplit()
+        if self.size < size:  # before `_gather`, which would copy everything once for each piece that arrives
             return None
+        self._gather()
         # The view is of immutable bytes: it may be kept.
         view = memoryview(self._head)[self._start :]
         self._shown_at = self.received - self.size  # the bytes taken so far
@@ -550,15 +571,24 @@ class ReceiveBuffer:
             return False
         if self._tail:
             self._gather()
-        rest = self._head[self._start :]
-        self._shown = self._searched = self.run = 0
-        if len(rest) < _JOIN_BELOW or not self.size:
-            self._head = data + rest
+        size = len(data)
+        front = self._start - size
+        pieces = self._pieces
+        if front >= 0 and self._head.startswith(data, front):
+            data = self._head  # the bytes that were taken last: nothing is copied
         else:
-            self._pieces = [rest, *(self._pieces or ())]
-            self._head = data
-        self._start = 0
-        self.size += len(data)
+            front = 0
+            rest = self._head[self._start :]
+            if len(rest) < _JOIN_BELOW:
+                data += rest
+            else:
+                pieces = [rest, *(pieces or ())]
+        # No signal handler can run in these lines.
+        self._shown = self._searched = self.run = 0
+        self._head = data
+        self._start = front
+        self._pieces = pieces
+        self.size += size
         return True
 
     def release_memory(self) -> None:
@@ -626,6 +656,8 @@ class ReceiveBuffer:
     def drop_ahead(self) -> None:
         """Forget what was split off ahead: this side has closed the socket."""
         self.frames = ()
+        self.frame_format = None  # its function may refer to the socket
+        self._search_needle = b""
         self.lines.clear()
 
     def _size_ahead(self) -> int:

@@ -332,7 +332,10 @@ class StreamCore:
     def recv_struct(self, form: struct.Struct) -> tuple[Any, ...] | None:
         """The fields of the first ``form.size`` bytes."""
         data = self.recv_exactly(form.size, "recv_struct")
-        return None if data is None else form.unpack(data)
+        if data is None:
+            self.direct_limit = 0  # the bytes are not the answer
+            return None
+        return form.unpack(data)
 
     def fill(self, size: int) -> memoryview | None:
         """A view of at least ``size`` bytes, and of all that are there. They stay (R15)."""

@@ -4,7 +4,7 @@ The methods, errors and promises are those of ``wireline.net``; methods that wai
 one event loop; only ``close`` may be called from any thread.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
@@ -22,7 +22,7 @@ from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
 from wireline.asyncnet._systemd import listeners_from_environment as listeners_from_environment
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
     from wireline.asyncnet._pool import Pool as Pool
 

@@ -4,7 +4,7 @@ All of them may be used from several threads: one thread may read a socket while
 any thread wakes the calls that wait.
 """
 
-from typing import TYPE_CHECKING
+import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
@@ -20,7 +20,7 @@ from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
 from wireline.net._systemd import listeners_from_environment as listeners_from_environment
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
     from wireline.net._pool import Pool as Pool
 

@@ -24,13 +24,15 @@ def iterate_frames(
     core_slot = io.core_slot
     while True:
         buffer = io.buffer
-        while core_slot and buffer.frame_format is form and core_slot[0].undo is None and buffer.frames:
+        if core_slot and buffer.frame_format is form and core_slot[0].undo is None and buffer.frames:
             # The fast path: the core has split off this frame already. No variable holds the core, and from the
-            # condition to `del` there is no call, in which a signal handler or another thread could run.
+            # condition to `del` there is no call, and no jump backwards as of a `while` with this condition, where a
+            # signal handler or another thread could run.
             frame = buffer.frames[-1]
             del buffer.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
             yield frame
+            continue
         answer = io.read(owner, StreamCore.frames, timeout, form, flags)
-        if not isinstance(answer, Frame):
+        if not answer:  # no call, in which a signal handler could raise and lose the frame
             return
-        yield answer
+        yield answer  # type: ignore[misc] # only the end is bytes

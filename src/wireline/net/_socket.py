@@ -18,7 +18,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.lines import EMPTY_LINE
-from wireline._core.named import LINES, RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
+from wireline._core.named import (
+    LINES,
+    RECV_INTO,
+    RECV_LINE_INTO,
+    RECV_SOME_INTO,
+    TRY_RECV,
+    TRY_RECV_LINE,
+    UNREAD,
+)
 from wireline._core.sizes import check_max_length
 from wireline._core.stream import SOME, Delimiter, StreamCore, check_size
 from wireline._os.datagram import Datagram, ReceivedInto
@@ -197,6 +205,7 @@ class Socket(BaseSocket):
                 core = core_slot.pop()
                 # An `inbox` left by an interrupted call: the core must recover first, on the slow path.
                 if core.fast_recv_ok and core.inbox is None:
+                    received = core.buffer.received
                     for core.inbox in io.receive:  # no signal handler can run here: see `StreamIO.fill`
                         break
                     data = core.inbox
@@ -204,7 +213,8 @@ class Socket(BaseSocket):
                         core.direct = SOME
                         core.direct_limit = max_size
                         data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
-                    if data and len(data) <= max_size:
+                    if data and (size := len(data)) <= max_size:
+                        core.buffer.received = received + size  # over TLS `accept` has counted it
                         core.undo = core.inbox = None
                         core_slot += io.fd.cores
                         if io.quiet_epoch is not process.epoch:
@@ -324,13 +334,14 @@ class Socket(BaseSocket):
             # No line ahead is longer than the default, which therefore needs no check.
             and (max_length is MAX_LINE_LENGTH or _next_fits(lines, max_length))
             and io.core.undo is None  # type: ignore[union-attr]
-            # Again: `close` may have run during `_next_fits`. From here to `del` there is no call, in which a signal
-            # handler or another thread could run.
-            and lines
         ):
-            line = lines[-1]
-            del lines[-1]
-            return line
+            try:
+                # From here to the `return` there is no call, in which a signal handler or another thread could run.
+                line = lines[-1]
+                del lines[-1]
+                return line
+            except IndexError:
+                pass  # `close` has cleared them, during `_next_fits` or under a debugger: `read` reports it
         if plain and buffer.size:
             whole = buffer.ready_line(max_length, io.core_slot)
             if whole is not None:
@@ -656,7 +667,7 @@ class Socket(BaseSocket):
             OSError: the socket is not connected.
             TypeError: a datagram socket; ``data`` is not a buffer.
         """
-        self._io.read(self, StreamCore.unread, None, bytes(as_bytes_like(data)))
+        self._io.read(self, UNREAD, None, bytes(as_bytes_like(data)))
 
     def recv_some_into(
         self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
