@@ -37,7 +37,7 @@ class Frame(NamedTuple):
 
 
 class FrameFormat:
-    """What ``recv_frame`` and ``frames`` are told about the messages of a peer. Immutable.
+    """The arguments of ``recv_frame`` and ``frames`` that describe the messages of a peer. Immutable.
 
     Attributes:
         header_size: bytes of a header, the fewest if they vary.

@@ -1,4 +1,4 @@
-"""Facts about a socket that the operating system tells: TCP_INFO of a connection, the process behind a Unix peer."""
+"""Facts that the operating system knows about a socket: TCP_INFO of a connection, the process behind a Unix peer."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ __all__ = ["SocketFile"]
 
 
 class SocketFile(io.RawIOBase):
-    """A raw file over a ``SocketBridge``, which counts its files and is told when this one is closed."""
+    """A raw file over a ``SocketBridge``, which counts its open files."""
 
     def __init__(self, sock: SocketBridge, mode: str) -> None:
         super().__init__()
