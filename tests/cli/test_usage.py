@@ -121,8 +121,8 @@ _NEVER = {
 @pytest.mark.parametrize(
     ("words", "code", "unwanted", "limit"),
     [
-        (["--version"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 90),
-        (["--help"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 90),
+        (["--version"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 95),
+        (["--help"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 95),
         (["connect", "unix:/nowhere/at/all"], 3, {"cryptography", "dataclasses", "ssl", "wireline.tls"}, 160),
     ],
     ids=["--version", "--help", "connect"],

@@ -303,9 +303,9 @@ async def arrived(sock: Sock, size: int) -> None:
 async def readable(sock: Sock) -> None:
     """Wait until there is something to read or to accept, or the end."""
     # In the portable way an operation of the loop may have taken it out of the kernel already.
-    channel = getattr(getattr(sock, "_fd", None), "reader", None)
+    queue = getattr(getattr(sock, "_fd", None), "read_queue", None)
     await eventually(
-        lambda: (channel is not None and channel.in_flight) or select.select([sock.fileno()], [], [], 0)[0]
+        lambda: (queue is not None and queue.in_flight) or select.select([sock.fileno()], [], [], 0)[0]
     )
 
 
