@@ -186,10 +186,10 @@ class FrameFormat:
         return header if self.unpack_from is None else self.unpack_from(header, 0)
 
 
-def _sizes(measured: tuple[int, int] | None) -> tuple[int, int] | None:
+def _sizes(measured: object) -> tuple[int, int] | None:
     if measured is None:
         return None
-    if not isinstance(measured, tuple) or len(measured) != 2:  # type: ignore[redundant-expr] # of the caller
+    if not isinstance(measured, tuple) or len(measured) != 2:
         raise TypeError(f"a header function returns (header_size, payload_size) or None, not {measured!r}")
     header_size, payload_size = (_integer("a size in a frame", size) for size in measured)
     if not 1 <= header_size <= MAX_HEADER_SIZE:

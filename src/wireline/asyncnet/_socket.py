@@ -219,13 +219,13 @@ class AsyncSocket(BaseSocket):
             and (waiter := self._fd.read_waiter) is not None
             and flags is SAFE_DISCONN
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
-            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
+            and (seconds := None if timeout is None else check_timeout(timeout)) != 0
             and waiter.port.loop is waiter.get_loop()
         ):
             core.direct = SOME
             core.direct_limit = max_size
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
-            return await waiter.wait(StreamCore.recv_some, args, timeout)  # type: ignore[arg-type] # checked: seconds
+            return await waiter.wait(StreamCore.recv_some, args, seconds)
         if self._datagrams is not None:
             return (await self._datagrams.receive(self, "recv_some", max_size, flags, timeout)).data
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
