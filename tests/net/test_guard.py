@@ -19,7 +19,7 @@ import trustme
 from wireline import BusyError, ClosedError, SocketFlag, SockOpt, testing
 from wireline._os.process import process
 from wireline.net import Socket, _stream_io
-from wireline.net._fd_guard import Use
+from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._stream_io import StreamIO
 from wireline.tls import Handshake, SslContext
 
@@ -375,3 +375,19 @@ def shake_hands(server: Socket, client: Socket) -> None:
         thread.start()
         connecting.wrap_connected_socket(client, Handshake.AS_CLIENT, "localhost", 5)
         thread.join()
+
+
+def test_C5_of_two_threads_that_end_a_socket_neither_undoes_the_claim_of_the_other(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, _ = pair
+    fd = sock._fd
+
+    def claimed_by_another_thread(self: FdGuard) -> bool:
+        self._core_claimed = True
+        return False  # a traceback of the other thread still has the core
+
+    monkeypatch.setattr(FdGuard, "_core_is_abandoned", claimed_by_another_thread)
+    fd.resting.pop()
+    sock.close()
+    assert fd.disposed

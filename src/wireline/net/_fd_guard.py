@@ -206,15 +206,17 @@ class FdGuard:
             try:
                 self.resting.pop()
             except IndexError:
-                self._core_claimed = not self.readable or self._core_is_abandoned()
+                # Only ever set: another thread may have the core at this moment, and be about to say so.
+                if not self.readable or self._core_is_abandoned():
+                    self._core_claimed = True
             else:
                 self._core_claimed = True
             if self._core_claimed:
                 self.cores[
                     0
                 ].buffer.drop_ahead()  # a reader that was in between may have split some off since
-        if not self._permit_claimed:
-            self._permit_claimed = self.writing.claim()
+        if not self._permit_claimed and self.writing.claim():
+            self._permit_claimed = True
         return self._core_claimed and self._permit_claimed
 
     def _has_no_users(self) -> bool:
