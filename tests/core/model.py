@@ -117,8 +117,8 @@ def ask(core: StreamCore, request: Request) -> Outcome:
 
 def plain_line(core: StreamCore, max_length: int = MAX_LINE_LENGTH) -> bytes | None:
     """The step of a socket's ``recv_line(max_length=...)``."""
-    if core.lines and len(core.lines[-1]) <= max_length:
-        return core.lines.pop()
+    if core.buffer.lines and len(core.buffer.lines[-1]) <= max_length:
+        return core.buffer.lines.pop()
     return core.recv_line(max_length)
 
 
@@ -133,7 +133,7 @@ _forms: dict[Framing, FrameFormat] = {}
 
 
 def _line(core: StreamCore, request: Request) -> bytes | None:
-    if request.ready and not core.lines:
+    if request.ready and not core.buffer.lines:
         line = core.buffer.ready_line(request.size, (core,))
         if line is not None:
             return line

@@ -247,7 +247,7 @@ def lane_of(data: bytes) -> Pair:
     """A pair that read ``data``, up to where the fast lane came into use."""
     pair = Pair()
     pair.feed(data)
-    while not pair.core.lines:
+    while not pair.core.buffer.lines:
         assert pair.ask(PLAIN_LINE)
     return pair
 
@@ -257,12 +257,12 @@ def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
     pair = lane_of(many_lines([terminator], 20, 300))
     read = 300 * 10 + 300 * len(terminator) - len(pair.model.data)
     assert 512 <= read < 600
-    ahead = len(pair.core.lines)
+    ahead = len(pair.core.buffer.lines)
     assert ahead > 10
-    while pair.core.lines:
+    while pair.core.buffer.lines:
         assert pair.ask(PLAIN_LINE)
     pair.ask(PLAIN_LINE)
-    assert len(pair.core.lines) > 1.5 * ahead  # as many again
+    assert len(pair.core.buffer.lines) > 1.5 * ahead  # as many again
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_lines_between_other_reads_stay_on_the_plain_path(other: Request) -> Non
     pair.feed(many_lines([b"\n"], 20, 300))
     for _ in range(100):
         pair.ask(PLAIN_LINE)
-        assert not pair.core.lines
+        assert not pair.core.buffer.lines
         pair.ask(other)
 
 
@@ -283,7 +283,7 @@ def test_nothing_is_split_ahead_where_it_would_gain_nothing(data: bytes) -> None
     pair.feed(data)
     for _ in range(600):
         pair.ask(Request("recv_line", 2))
-        assert not pair.core.lines
+        assert not pair.core.buffer.lines
 
 
 def test_bytes_that_arrive_while_lines_are_split_ahead_follow_them() -> None:
@@ -328,7 +328,7 @@ def test_R9_no_line_of_the_fast_lane_is_longer_than_a_plain_recv_line_may_return
     for _ in range(100_000):
         assert plain_line(core) == b"a short line"
     for expected in [b"x" * MAX_LINE_LENGTH, b"x"] * 3 + [b"last", None]:
-        assert max(map(len, core.lines), default=0) <= MAX_LINE_LENGTH
+        assert max(map(len, core.buffer.lines), default=0) <= MAX_LINE_LENGTH
         assert plain_line(core) == expected
 
 
@@ -338,7 +338,7 @@ def test_the_fast_lane_is_short_even_when_lines_are_empty() -> None:
     longest = 0
     for _ in range(300_000):
         plain_line(core)
-        longest = max(longest, len(core.lines))
+        longest = max(longest, len(core.buffer.lines))
     assert 1000 < longest <= BUFFER_SIZE
 
 
@@ -424,7 +424,7 @@ def test_R9_taking_from_pieces_copies_what_is_taken(size: int, work: Work) -> No
 def test_to_know_whether_there_is_anything_costs_nothing(work: Work) -> None:
     core = StreamCore()
     core.feed(work.bytes(LF_LINES))
-    while len(core.lines) < 1000:
+    while len(core.buffer.lines) < 1000:
         plain_line(core)
     before = work.done
     assert core

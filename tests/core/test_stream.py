@@ -31,7 +31,8 @@ from tests.core.model import (
     many_lines,
     small_thresholds,
 )
-from wireline._core.stream import Direct, StreamCore, check_size
+from wireline._core.sizes import check_size
+from wireline._core.stream import Direct, StreamCore
 from wireline.errors import EndOfStreamError
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag
 
@@ -194,10 +195,10 @@ def test_the_fast_lane_agrees_with_every_other_request(terminator: bytes, reques
     pair = Pair()
     pair.feed(many_lines([terminator], 20, 200) + b"unfinished")
     for taken_from_the_lane in (0, 1, 2, 5, 1_000_000):
-        while not pair.core.lines:
+        while not pair.core.buffer.lines:
             pair.feed(many_lines([terminator], 20, 60))
             assert pair.ask(PLAIN_LINE)
-        while pair.core.lines and taken_from_the_lane:
+        while pair.core.buffer.lines and taken_from_the_lane:
             pair.ask(PLAIN_LINE)
             taken_from_the_lane -= 1
         pair.ask(request_)
@@ -212,7 +213,7 @@ def test_every_request_sees_lines_that_are_in_the_fast_lane_only(taken: int, req
     pair = Pair()
     pair.feed(b"x" * 600 + b"\n" + b"a line\n" * 50)
     pair.ask(PLAIN_LINE)
-    assert len(pair.core.lines) == 50
+    assert len(pair.core.buffer.lines) == 50
     for _ in range(taken):
         pair.ask(PLAIN_LINE)
     pair.ask(request_)

@@ -222,13 +222,7 @@ class ReceiveBuffer:
 
     def find(self, delimiter: bytes, limit: int) -> int:
         """Look for ``delimiter`` in the first ``limit`` bytes; its offset from the front, or -1."""
-        if self.lines or self.frames:
-            self.unsplit()
-        if self._pieces:
-            self._join(self._pieces)
-        if delimiter != self._search_needle:
-            self._search_needle = delimiter
-            self._searched = 0
+        self._begin_search(delimiter)
         if self._tail:
             found = self._tail.find(delimiter, self._searched, limit)
         else:
@@ -247,13 +241,7 @@ class ReceiveBuffer:
         if len(delimiters) == 1:
             found = self.find(delimiters[0], limit)
             return found if found < 0 else found + len(delimiters[0])
-        if self.lines or self.frames:
-            self.unsplit()
-        if self._pieces:
-            self._join(self._pieces)
-        if delimiters != self._search_needle:
-            self._search_needle = delimiters
-            self._searched = 0
+        self._begin_search(delimiters)
         text, start = (self._tail, 0) if self._tail else (self._head, self._start)
         stop = start + min(self.size, limit)
         best = -1
@@ -268,19 +256,28 @@ class ReceiveBuffer:
 
     def measure(self, form: FrameFormat, operation: str) -> tuple[int, int] | None:
         """Return the sizes of the header and the payload of the first frame, as ``FrameFormat.measure`` does."""
-        if self.lines or self.frames:
-            self.unsplit()
-        if self._pieces:
-            self._join(self._pieces)
-        if self._search_needle is form and self._searched:
+        self._begin_search(form)
+        if self._searched:
             return self._measured  # a function is not asked again for each piece of the payload
         text, start = (self._tail, 0) if self._tail else (self._head, self._start)
         measured = form.measure(text, start, operation)
         if measured is not None:
             self._measured = measured
-            self._search_needle = form
             self._searched = 1
         return measured
+
+    def _begin_search(self, needle: bytes | tuple[bytes, ...] | FrameFormat) -> None:
+        """Put everything into the head or the tail, and go on with the last search, or begin another one."""
+        self._join_all()
+        if needle != self._search_needle:
+            self._search_needle = needle
+            self._searched = 0
+
+    def _join_all(self) -> None:
+        if self.lines or self.frames:
+            self.unsplit()
+        if self._pieces:
+            self._join(self._pieces)
 
     def tail(self, count: int) -> bytes:
         """A copy of the last ``count`` unread bytes, of fewer if there are not as many."""
@@ -300,10 +297,7 @@ class ReceiveBuffer:
 
     def _gather(self) -> None:
         """Move everything into the head."""
-        if self.lines or self.frames:
-            self.unsplit()
-        if self._pieces:
-            self._join(self._pieces)
+        self._join_all()
         if self._tail:
             self._head = bytes(self._tail)
             self._start = 0
@@ -350,7 +344,11 @@ class ReceiveBuffer:
         """Remove and return the first ``size`` bytes, if they are in the head alone; else None."""
         if type(size) is not int or not 0 < size <= self.size or self._tail or self._pieces:
             return None
-        if not slot or slot[0].undo is not None or self.lines or self.frames:
+        # As `_take_ready`, without the call: there is none since the caller looked.
+        try:
+            if slot[0].undo is not None or self.lines or self.frames:
+                return None
+        except IndexError:
             return None
         end = self._start + size
         data = self._head[self._start : end]
@@ -385,10 +383,13 @@ class ReceiveBuffer:
 
     def ready_frame(self, form: FrameFormat, slot: Slot) -> Frame | None:
         """Remove and return the first frame, if it is in the head alone and nothing is to be split ahead; else None."""
-        if self.frame_format is form and slot and slot[0].undo is None and self.frames:
-            frame = self.frames[-1]
-            del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
-            return frame
+        try:
+            if self.frame_format is form and slot[0].undo is None and self.frames:
+                frame = self.frames[-1]
+                del self.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
+                return frame
+        except IndexError:
+            return None  # another call is reading, or the socket is closed
         head, start = self._head, self._start
         # Of a closed socket, or while a call reads, a header function is not asked: it may raise.
         found = form.first(head, start) if slot and len(head) - start >= form.header_size else None

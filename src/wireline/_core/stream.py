@@ -32,8 +32,7 @@ from typing import Any, ClassVar, Protocol
 from wireline._core.buffer import PRESPLIT_AFTER, BufferState, ReceiveBuffer, fed
 from wireline._core.frames import Frame, FrameFormat
 from wireline._core.lines import EMPTY_LINE, Line, find_line, whole_line
-from wireline._core.sizes import check_max_length
-from wireline._core.sizes import check_size as check_size
+from wireline._core.sizes import check_max_length, check_size
 from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
 from wireline.options import (
     BUFFER_SIZE,
@@ -93,7 +92,6 @@ class StreamCore:
         fast_recv_ok: the last receive was an answer as it was: the buffer is empty, the stream has not ended, and
             ``recv_size`` is right for another ``recv_some`` of at most a buffer, or ``recv_line``.
         inbox: what was received and is not in the buffer yet: bytes, or the error that ended the stream.
-        lines: whole lines, split ahead; a plain ``recv_line`` may take one with ``lines.pop()``.
         message_incomplete: a send has begun to send a message and has not finished. The ``sender`` sets it, and clears
             it if all is sent at once; else the sending call clears it.
         pending_reset: the reset that a send found. The system reports it once; the next read of an end reports it
@@ -115,7 +113,6 @@ class StreamCore:
         "direct_limit",
         "fast_recv_ok",
         "inbox",
-        "lines",
         "message_incomplete",
         "pending_reset",
         "recv_size",
@@ -145,7 +142,6 @@ class StreamCore:
         self._ended = False
         self._error: OSError | None = None
         self.pending_reset: OSError | None = None
-        self.lines = self.buffer.lines
         self.inbox: bytes | OSError | None = None
         self.undo: BufferState | None = None
         self.recv_size = 0

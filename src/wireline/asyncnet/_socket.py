@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
-from wireline._core.sizes import check_max_length
-from wireline._core.stream import LINE, SOME, Delimiter, StreamCore, check_size
+from wireline._core.sizes import check_max_length, check_size
+from wireline._core.stream import LINE, SOME, Delimiter, StreamCore
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State, is_failed_before_accept, shut_down_writing
 from wireline._socket_base import (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from wireline._core.deadline import CallDeadline, check_timeout
-from wireline._core.stream import check_size
+from wireline._core.sizes import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State

@@ -21,18 +21,14 @@ def iterate_frames(
     owner: Socket, io: StreamIO, form: FrameFormat, timeout: Timeout, flags: SocketFlag
 ) -> Iterator[Frame]:
     """Iterate over the frames of a stream."""
-    core_slot = io.core_slot
     while True:
-        buffer = io.buffer
-        if core_slot and buffer.frame_format is form and core_slot[0].undo is None and buffer.frames:
-            # The fast path: the core has split off this frame already. No variable holds the core, and from the
-            # condition to `del` there is no call, and no jump backwards as of a `while` with this condition, where a
-            # signal handler or another thread could run.
-            frame = buffer.frames[-1]
-            del buffer.frames[-1]  # type: ignore[attr-defined] # a list, because it is not empty
+        # After each of the two calls there is none up to the `yield`: a signal handler could raise in it and lose the
+        # frame.
+        frame = io.buffer.ready_frame(form, io.core_slot)
+        if frame is not None:
             yield frame
             continue
         answer = io.read(owner, StreamCore.frames, timeout, form, flags)
-        if not answer:  # no call, in which a signal handler could raise and lose the frame
+        if not answer:
             return
         yield answer  # type: ignore[misc] # only the end is bytes

@@ -27,8 +27,8 @@ from wireline._core.named import (
     TRY_RECV_LINE,
     UNREAD,
 )
-from wireline._core.sizes import check_max_length
-from wireline._core.stream import SOME, Delimiter, StreamCore, check_size
+from wireline._core.sizes import check_max_length, check_size
+from wireline._core.stream import SOME, Delimiter, StreamCore
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import (
     KERNEL_WAITS,
