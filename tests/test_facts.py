@@ -1,4 +1,4 @@
-"""TCP_INFO, credentials of a Unix peer, and keepalive options: what the operating system says, and what it is told."""
+"""TCP_INFO, the credentials of a Unix peer, and the options of keepalive."""
 
 from __future__ import annotations
 

@@ -116,10 +116,8 @@ __all__ = [
     "to_sockaddr",
 ]
 
-_publish(__name__, globals(), __all__)
+_LOADED_WHEN_USED = dict.fromkeys(("PeerCredentials", "TcpInfo"), ("wireline._os.facts", __name__))
 
-__getattr__ = _load_when_used(
-    __name__,
-    globals(),
-    dict.fromkeys(("PeerCredentials", "TcpInfo"), ("wireline._os.facts", __name__)),
-)
+_publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
+
+__getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)

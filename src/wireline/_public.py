@@ -20,7 +20,7 @@ def publish(module: str, namespace: Mapping[str, object], names: Iterable[str]) 
     """
     _published.add(module)
     for name in names:
-        value = namespace.get(name)  # not there, if it is loaded when it is used
+        value = namespace[name]
         # Not a constant: an enum member or an `ipaddress` object would take the attribute, or refuse it.
         if not isinstance(value, FunctionType | type) or not value.__module__.startswith("wireline."):
             continue

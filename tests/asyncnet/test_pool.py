@@ -197,7 +197,7 @@ def test_a_pool_belongs_to_one_loop_and_its_tasks_may_be_dropped(recwarn: pytest
         asyncio.run(use())
     pool.close()
     assert item.closes == 1
-    # A task that is never finished: its loop is closed, and then nobody refers to it.
+    # A task that never ends: its loop is closed, and then there is no reference to it.
     held = Pool(make, max_size=1)
 
     async def keep() -> None:

@@ -7,6 +7,7 @@ import os
 import select
 import socket
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -373,6 +374,19 @@ def test_C3_without_a_new_descriptor_the_failure_of_connect_is_reported() -> Non
         with only(0), pytest.raises(ConnectionRefusedError):
             sock.connect("127.0.0.1", bound.local_addr.port)
         sock.connect("127.0.0.1", here.local_addr.port, timeout=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere 127.0.0.2 is no address of this host")
+def test_C3_after_a_bind_that_fails_the_next_connect_binds_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Socket() as refusing, listener() as here, Socket() as sock:
+        refusing.bind_addr(0, "127.0.0.1")
+        sock.bind_addr(0, "127.0.0.2")
+        once = Once(monkeypatch, "bind", OSError(errno.EADDRINUSE, "in use for a moment"))
+        with pytest.raises(ConnectionRefusedError):
+            sock.connect("127.0.0.1", refusing.local_addr.port)
+        assert not once.errors
+        sock.connect("127.0.0.1", here.local_addr.port, timeout=5)
+        assert sock.local_addr.host == "127.0.0.2"
 
 
 def test_the_accepted_descriptor_is_closed_when_it_cannot_be_prepared(

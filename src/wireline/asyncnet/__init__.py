@@ -44,12 +44,13 @@ __all__ = [
     "serve",
 ]
 
+_LOADED_WHEN_USED = {
+    "Pool": ("wireline.asyncnet._pool", __name__),
+    "PoolStats": ("wireline._pool", "wireline.net"),
+}
+
 # One class each for both flavours; the path must not depend on which flavour is imported first.
 _publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
-_publish(__name__, globals(), __all__)
+_publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
-__getattr__ = _load_when_used(
-    __name__,
-    globals(),
-    {"Pool": ("wireline.asyncnet._pool", __name__), "PoolStats": ("wireline._pool", "wireline.net")},
-)
+__getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)

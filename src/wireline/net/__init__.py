@@ -40,10 +40,11 @@ __all__ = [
     "serve",
 ]
 
-_publish(__name__, globals(), __all__)
+_LOADED_WHEN_USED = {
+    "Pool": ("wireline.net._pool", __name__),
+    "PoolStats": ("wireline._pool", "wireline.net"),
+}
 
-__getattr__ = _load_when_used(
-    __name__,
-    globals(),
-    {"Pool": ("wireline.net._pool", __name__), "PoolStats": ("wireline._pool", "wireline.net")},
-)
+_publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
+
+__getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)
