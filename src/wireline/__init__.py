@@ -116,7 +116,10 @@ __all__ = [
     "to_sockaddr",
 ]
 
-_LOADED_WHEN_USED = dict.fromkeys(("PeerCredentials", "TcpInfo"), ("wireline._os.facts", __name__))
+_LOADED_WHEN_USED = {
+    "PeerCredentials": ("wireline._os.facts", __name__),
+    "TcpInfo": ("wireline._os.facts", __name__),
+}
 
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
