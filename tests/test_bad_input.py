@@ -374,12 +374,14 @@ def refusal(
     return caught.value
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_bad_arguments_are_refused_before_any_system_call(
-    flavour: str, name: str, syscalls: Syscalls
-) -> None:
-    if flavour == "async" and name in ONLY_BLOCKING:
-        return
+def test_bad_arguments_are_refused_before_any_system_call(flavour: str, syscalls: Syscalls) -> None:
+    for name in METHODS:
+        if flavour != "async" or name not in ONLY_BLOCKING:
+            with noted(name):
+                check_bad_arguments(flavour, name, syscalls)
+
+
+def check_bad_arguments(flavour: str, name: str, syscalls: Syscalls) -> None:
     call = METHODS[name]
     for kind, parameter in itertools.product(call.on, call.bad):
         with noted(f"{parameter} on {kind}"), SOCKETS[kind](FLAVOURS[flavour]) as sock:
@@ -504,12 +506,14 @@ WORKS_IN_EVERY_STATE = {
 }
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_the_wrong_state_is_refused_before_any_system_call(
-    flavour: str, name: str, syscalls: Syscalls
-) -> None:
-    if flavour == "async" and name in ONLY_BLOCKING:
-        return
+def test_the_wrong_state_is_refused_before_any_system_call(flavour: str, syscalls: Syscalls) -> None:
+    for name in STATES:
+        if flavour != "async" or name not in ONLY_BLOCKING:
+            with noted(name):
+                check_wrong_states(flavour, name, syscalls)
+
+
+def check_wrong_states(flavour: str, name: str, syscalls: Syscalls) -> None:
     good = METHODS[name].good if name in METHODS else {}
     for kind, (error, code) in STATES[name].items():
         with noted(kind), SOCKETS[kind](FLAVOURS[flavour]) as sock:
