@@ -146,13 +146,13 @@ class FdGuard:
             try:
                 return self.resting.pop()
             except IndexError:
-                if self.closing or not self._core_is_abandoned():
-                    return None
-                return self.cores[0]
+                # Our reference first, and `closing` last: `close` claims no core that has one, and says so before.
+                core = self.cores[0]
+                return core if self._core_is_abandoned(1) and not self.closing else None
 
-    def _core_is_abandoned(self) -> bool:
-        # The tuple's reference and the socket's, and those of its sender.
-        references = 2 + self.cores[0].sender_references
+    def _core_is_abandoned(self, references: int = 0) -> bool:
+        # The tuple's reference and the socket's, those of its sender, and the caller's.
+        references += 2 + self.cores[0].sender_references
         # One search for each interruption: it costs, and threads that find the core taken may ask again and again.
         search, self.interrupted = self.interrupted, False
         return is_abandoned(self.cores[0], references, search=search)

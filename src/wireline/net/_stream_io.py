@@ -210,6 +210,8 @@ class StreamIO:
         core = self.fd.take_core()
         if core is None:
             if owner.is_closed or self.fd.closing:  # the second by `detach`, in this moment
+                if self.fd.closing:
+                    self.fd.close_if_unused()  # `close` found the core in use while we looked at it
                 raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         return core
