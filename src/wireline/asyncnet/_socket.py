@@ -523,7 +523,7 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; ``fmt`` is no format; ``timeout`` is not a number, or is negative.
         """
-        form = struct_of(fmt)
+        form = fmt if type(fmt) is struct.Struct else struct_of(fmt)
         if timeout is not None:
             check_timeout(timeout)
         port = self._fd.port
@@ -575,15 +575,17 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: a datagram socket; the header has no such field, or that is no integer; the function
                 returned something else; an argument has the wrong type, or is negative.
         """
-        form = frame_format(header, length_field, length_adjust, max_size)
         if timeout is not None:
             check_timeout(timeout)
         port = self._fd.port
         if port.budget > 0 and port.loop is port.running_loop():
-            frame = self._io.buffer.ready_frame(form, self._io.core_slot)
+            frame = self._io.buffer.ready_frame_of(
+                header, length_field, length_adjust, max_size, self._io.core_slot
+            )
             if frame is not None:
                 port.budget -= 1
                 return frame
+        form = frame_format(header, length_field, length_adjust, max_size)
         frame = self._io.ask(self, StreamCore.recv_frame, timeout, form)
         if frame is None:
             frame = await self._io.wait_for(self, StreamCore.recv_frame, timeout, form)

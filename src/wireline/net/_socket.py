@@ -512,7 +512,7 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; ``fmt`` is no format; ``timeout`` is not a number, or is negative.
         """
-        form = struct_of(fmt)
+        form = fmt if type(fmt) is struct.Struct else struct_of(fmt)
         if timeout is not None:
             timeout = check_timeout(timeout)
         fields = self._io.buffer.ready_fields(form, self._io.core_slot)
@@ -556,11 +556,15 @@ class Socket(BaseSocket):
             TypeError, ValueError: a datagram socket; the header has no such field, or that is no integer; the function
                 returned something else; an argument has the wrong type, or is negative.
         """
-        form = frame_format(header, length_field, length_adjust, max_size)
         if timeout is not None:
             timeout = check_timeout(timeout)
-        frame = self._io.buffer.ready_frame(form, self._io.core_slot)
-        return self._io.read(self, StreamCore.recv_frame, timeout, form) if frame is None else frame
+        frame = self._io.buffer.ready_frame_of(
+            header, length_field, length_adjust, max_size, self._io.core_slot
+        )
+        if frame is None:
+            form = frame_format(header, length_field, length_adjust, max_size)
+            frame = self._io.read(self, StreamCore.recv_frame, timeout, form)
+        return frame
 
     def frames(
         self,
