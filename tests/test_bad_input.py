@@ -165,6 +165,8 @@ METHODS = {
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
+    "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
     "send_to": Call(
         {"address": LOOPBACK, "port": 1, "data": b"x"},
@@ -457,6 +459,8 @@ STATES: dict[str, State] = {
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
+    "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
+    "wait_writable": NO_STREAM,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,

@@ -91,6 +91,8 @@ METHODS = {
     "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
     "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
     "skip": Entry("size, timeout=None", waits=True),
+    "wait_readable": Entry("timeout=None", waits=True),
+    "wait_writable": Entry("timeout=None", waits=True),
     "close": Entry(f"{FLAGS}, *, linger=None"),
     "shutdown_write": Entry("timeout=None", waits=True),
     "fileno": Entry(""),

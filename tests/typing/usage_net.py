@@ -64,6 +64,8 @@ def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     assert_type(sock.recv_until(bytearray(b"\n")), bytes)
     assert_type(sock.recv_some_into(bytearray(10), 1.0, flags), int)
     assert_type(sock.try_recv(), bytes | None)
+    assert_type(sock.wait_readable(timeout=1), None)
+    assert_type(sock.wait_writable(), None)
     assert_type(sock.try_recv(max_size=10), bytes | None)
     yield from sock.lines(max_length=100, timeout=1, flags=flags)
 

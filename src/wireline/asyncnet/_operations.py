@@ -10,11 +10,18 @@ from typing import TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
 from wireline._os import descriptor
-from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
+from wireline._os.descriptor import (
+    CONNECTING,
+    Unclaimed,
+    close_unclaimed,
+    connect_result,
+    is_readable,
+    is_writable,
+)
 from wireline._socket_base import BaseSocket, annotated
 from wireline._stream_common import NOW
 from wireline.asyncnet._port import Completion, Completions
-from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation
+from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation, OperationQueue
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX, DONT_WAIT
 
@@ -22,6 +29,7 @@ __all__ = [
     "Accept",
     "Connect",
     "Read",
+    "Readable",
     "ReceiveDatagram",
     "Send",
     "SendDatagram",
@@ -143,6 +151,21 @@ class Send(LoopOperation[int]):
     def _done(self, more: int) -> int | NotYet:
         self.sent += more
         return self.sent if self._once or self.sent == len(self._data) else NOT_YET
+
+
+class Readable(Operation[bool]):
+    """Wait until there is something to receive or to accept."""
+
+    __slots__ = ("_queue", "_sock")
+
+    def __init__(self, sock: socket.socket, queue: OperationQueue) -> None:
+        self._sock = sock
+        self._queue = queue
+
+    def try_once(self) -> bool:
+        if not (self._queue.has_orphan or is_readable(self._sock)):
+            raise BlockingIOError
+        return True
 
 
 class Writable(Operation[bool]):

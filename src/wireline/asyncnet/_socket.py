@@ -766,7 +766,50 @@ class AsyncSocket(BaseSocket):
             return None if datagram is None else datagram.data
         return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
 
+    async def wait_readable(self, timeout: Timeout = None) -> None:
+        """Wait until a read, an ``accept`` or a ``recv_from`` would not wait.
+
+        Bytes in the buffer, the end of the stream and an error count as readable. A buffered socket and a TLS socket
+        receive while they wait; the bytes stay for the next read. An unbuffered plain socket leaves them in the kernel.
+        A timeout or a cancellation loses nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        check_timeout(timeout)
+        if self._datagrams is None and self._fd.state is not State.LISTENING:
+            await self._io.wait_readable(self, timeout)
+        else:
+            await self._fd.wait_readable(self, timeout)
+
     # Writing.
+
+    async def wait_writable(self, timeout: Timeout = None) -> None:
+        """Wait until the operating system would take at least one byte, or one datagram.
+
+        An error counts as writable. Other threads and tasks that send are not waited for. A timeout or a cancellation
+        changes nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        check_timeout(timeout)
+        if self._datagrams is None and self._io.core is None:
+            refuse(self, "wait_writable")
+        await self._fd.wait_writable(self, timeout)
 
     async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.

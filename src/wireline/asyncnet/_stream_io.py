@@ -220,6 +220,29 @@ class StreamIO:
             waiter = self.fd.open_read_waiter(core_slot, WeakAnnotator(owner))
         return waiter.wait(request, args, timeout)
 
+    async def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until a read would not wait."""
+        if self.ask(owner, StreamCore.wait_readable, timeout):
+            return
+        if self.core_slot and self.core_slot[0].reads_ahead:
+            await self.wait_for(owner, StreamCore.wait_readable, timeout)
+        else:
+            await self._wait_for_kernel(owner, timeout)
+
+    async def _wait_for_kernel(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until the kernel has something, and leave it there."""
+        if not self.core_slot:
+            self.raise_not_readable(owner, "wait_readable")
+        self.fd.drop_read_waiter()  # the poller has one callback for each direction of a descriptor
+        core_slot = self.core_slot
+        core = core_slot.pop()
+        try:
+            if not core.wait_readable():  # else the budget was spent
+                await self.fd.wait_readable(owner, timeout)
+        finally:
+            self.fd.drop_read_queue()
+            core_slot.append(core)
+
     async def _yield_then_read(
         self,
         owner: BaseSocket,

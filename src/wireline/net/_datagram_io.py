@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -10,12 +11,12 @@ from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.sizes import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
-from wireline._os.descriptor import State
+from wireline._os.descriptor import State, is_readable
 from wireline._socket_base import BaseSocket
 from wireline.errors import SockAddr
 from wireline.net._fd_guard import ALONE, FdGuard, Use
 from wireline.net._poll import start_deadline
-from wireline.net._retry import until_ready
+from wireline.net._retry import until_ready, wait_until
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, check_flags
 from wireline.timing import Timeout
 
@@ -92,6 +93,14 @@ class DatagramIO:
         if guard.closing:
             guard.close_if_unused()
         return result
+
+    def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until there is a datagram, or an error."""
+
+        def is_here(sock: socket.socket) -> bool:
+            return bool(self._arrived) or is_readable(sock)
+
+        wait_until(owner, self._fd, "wait_readable", is_here, timeout, alone=True)
 
     def send(
         self, owner: BaseSocket, operation: str, payload: bytes | memoryview, deadline: CallDeadline | None

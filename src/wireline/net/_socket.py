@@ -35,6 +35,8 @@ from wireline._os.descriptor import (
     State,
     accept_now,
     is_failed_before_accept,
+    is_readable,
+    is_writable,
     shut_down_writing,
 )
 from wireline._os.process import process
@@ -57,7 +59,7 @@ from wireline.net._datagram_io import DatagramIO
 from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._frames import iterate_frames
 from wireline.net._poll import start_deadline
-from wireline.net._retry import until_ready
+from wireline.net._retry import until_ready, wait_until
 from wireline.net._stream_io import StreamIO
 from wireline.net._write_lock import Permit
 from wireline.options import (
@@ -728,7 +730,50 @@ class Socket(BaseSocket):
         except SocketTimeout:
             return None
 
+    def wait_readable(self, timeout: Timeout = None) -> None:
+        """Wait until a read, an ``accept`` or a ``recv_from`` would not wait.
+
+        Bytes in the buffer, the end of the stream and an error count as readable. A buffered socket and a TLS socket
+        receive while they wait; the bytes stay for the next read. An unbuffered plain socket leaves them in the kernel.
+        A timeout or a cancellation loses nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        if self._datagrams is not None:
+            self._datagrams.wait_readable(self, timeout)
+        elif self._fd.state is State.LISTENING:
+            wait_until(self, self._fd, "wait_readable", is_readable, timeout)
+        else:
+            self._io.wait_readable(self, timeout)
+
     # Writing.
+
+    def wait_writable(self, timeout: Timeout = None) -> None:
+        """Wait until the operating system would take at least one byte, or one datagram.
+
+        An error counts as writable. Other threads and tasks that send are not waited for. A timeout or a cancellation
+        changes nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        if self._datagrams is None and self._io.core is None:
+            refuse(self, "wait_writable")
+        wait_until(self, self._fd, "wait_writable", is_writable, timeout, write=True)
 
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.

@@ -280,6 +280,27 @@ class StreamIO:
             self.leave(owner)
         return answer
 
+    def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until a read would not wait."""
+        if self.core is None or self.core.reads_ahead:
+            self.read(owner, StreamCore.wait_readable, timeout)
+            return
+        timeout = check_timeout(timeout)
+        core = self._take_core_or_raise(owner, "wait_readable")
+        try:
+            core.note()
+            if core.wait_readable() is None:
+                self.wait_for_input("wait_readable", start_deadline(timeout))
+                raise_if_closed(owner, "wait_readable")
+        except BaseException as error:
+            self.end_interrupted_read(owner, error)
+            del core  # the traceback would keep it
+            raise
+        core.done()
+        self.core_slot += self.fd.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+
     def _wait_for_answer(
         self,
         owner: BaseSocket,
