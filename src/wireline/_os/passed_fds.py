@@ -243,8 +243,8 @@ class PassedFds:
     def due(self, size: int, unread: int, max_fds: int) -> tuple[int, int]:
         """Decide what the next ``recv_fds`` returns.
 
-        Descriptors are closed here if the first piece has more than ``max_fds``. A later piece then waits for the next
-        call, with the bytes from its first one on.
+        Descriptors are closed here if the first piece has more than ``max_fds``. A later piece that does not fit waits
+        for the next call, with its bytes and those behind it.
 
         Args:
             size: the most bytes.
@@ -262,7 +262,7 @@ class PassedFds:
             if not count:
                 piece = self._trim_first(max_fds)
             elif len(piece.fds) > free:
-                return (min(size, start) if start > 0 else size), count
+                return min(size, max(start, 0)), count
             free -= len(piece.fds)
             end = unread - (self._received - piece.end)
             if end > 0:
