@@ -1,4 +1,4 @@
-"""R18: descriptors pass over Unix sockets, no read loses them, and none is left open."""
+"""F1: descriptors pass over Unix sockets, no read loses them, and none is left open."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ READS: dict[str, Callable[[Sock], object]] = {
 
 @over_unix
 @pytest.mark.parametrize("buffered", [True, False])
-async def test_R18_every_read_keeps_the_descriptors_of_its_bytes(
+async def test_F1_every_read_keeps_the_descriptors_of_its_bytes(
     scene: Scene, files: list[int], buffered: bool
 ) -> None:
     for name, read in READS.items():
@@ -124,7 +124,7 @@ async def _awaited(awaitable: object) -> object:
 
 
 @over_unix
-async def test_R18_try_calls_keep_them_too(wire: Wire, files: list[int]) -> None:
+async def test_F1_try_calls_keep_them_too(wire: Wire, files: list[int]) -> None:
     send(wire.peer, b"line\n", files[:1])
     send(wire.peer, b"x", files[1:2])
     await arrived(wire.sock, 6)
@@ -135,7 +135,7 @@ async def test_R18_try_calls_keep_them_too(wire: Wire, files: list[int]) -> None
 
 
 @over_unix
-async def test_R18_descriptors_keep_their_place(wire: Wire, files: list[int]) -> None:
+async def test_F1_descriptors_keep_their_place(wire: Wire, files: list[int]) -> None:
     """The kernel joins bytes to the descriptors behind them, and never to those before them."""
     sock, peer = wire
     peer.send(b"plain")
@@ -152,7 +152,7 @@ async def test_R18_descriptors_keep_their_place(wire: Wire, files: list[int]) ->
 
 
 @over_unix
-async def test_R18_descriptors_keep_their_place_in_the_buffer(wire: Wire, files: list[int]) -> None:
+async def test_F1_descriptors_keep_their_place_in_the_buffer(wire: Wire, files: list[int]) -> None:
     sock, peer = wire
     send(peer, b"one", files[:1])
     send(peer, b"two", files[1:3])
@@ -174,7 +174,7 @@ async def test_R18_descriptors_keep_their_place_in_the_buffer(wire: Wire, files:
 
 
 @over_unix
-async def test_R18_a_message_has_its_descriptors_to_itself(wire: Wire, files: list[int]) -> None:
+async def test_F1_a_message_has_its_descriptors_to_itself(wire: Wire, files: list[int]) -> None:
     """What does not fit beside those of an earlier message waits for the next call, with its bytes."""
     sock, peer = wire
     send(peer, b"a", files[:1])
@@ -190,7 +190,7 @@ async def test_R18_a_message_has_its_descriptors_to_itself(wire: Wire, files: li
 
 
 @over("unix", "unixgram")
-async def test_R18_descriptors_that_do_not_fit_are_closed_and_counted(scene: Scene, files: list[int]) -> None:
+async def test_F1_descriptors_that_do_not_fit_are_closed_and_counted(scene: Scene, files: list[int]) -> None:
     sock, peer = await _ends(scene)
     with no_descriptor_is_lost():
         send(peer, b"x", files)
@@ -213,7 +213,7 @@ async def _ends(scene: Scene) -> tuple[Sock, socket.socket]:
 
 
 @over("unix", "unixgram")
-async def test_R18_send_fds_reaches_recv_fds_of_the_standard_library(scene: Scene, files: list[int]) -> None:
+async def test_F1_send_fds_reaches_recv_fds_of_the_standard_library(scene: Scene, files: list[int]) -> None:
     sock, peer = await _ends(scene)
     await sock.send_fds(b"hello", files, 5)
     assert sock.last_bytes_sent == 5
@@ -225,7 +225,7 @@ async def test_R18_send_fds_reaches_recv_fds_of_the_standard_library(scene: Scen
 
 
 @over_unix
-async def test_R18_ten_thousand_messages_with_descriptors(wire: Wire, files: list[int]) -> None:
+async def test_F1_ten_thousand_messages_with_descriptors(wire: Wire, files: list[int]) -> None:
     sock, peer = wire
 
     def all_messages() -> None:
@@ -246,7 +246,7 @@ async def test_R18_ten_thousand_messages_with_descriptors(wire: Wire, files: lis
 
 @over_unix
 @pytest.mark.parametrize("buffered", [True, False])
-async def test_R18_a_reader_that_never_asks_keeps_few(scene: Scene, files: list[int], buffered: bool) -> None:
+async def test_F1_a_reader_that_never_asks_keeps_few(scene: Scene, files: list[int], buffered: bool) -> None:
     sock, peer = await scene.wire(buffered=buffered)
     before = open_fds()
 
@@ -271,7 +271,7 @@ async def test_R18_a_reader_that_never_asks_keeps_few(scene: Scene, files: list[
 
 
 @over_unix
-async def test_R18_close_and_the_collector_close_what_no_call_has_returned(
+async def test_F1_close_and_the_collector_close_what_no_call_has_returned(
     scene: Scene, files: list[int]
 ) -> None:
     sock, peer = await scene.wire()
@@ -295,7 +295,7 @@ async def test_R18_close_and_the_collector_close_what_no_call_has_returned(
 
 
 @over_unix
-async def test_R18_the_end_of_the_stream_leaves_the_descriptors(scene: Scene, files: list[int]) -> None:
+async def test_F1_the_end_of_the_stream_leaves_the_descriptors(scene: Scene, files: list[int]) -> None:
     sock, peer = await scene.wire()
     send(peer, b"x", files)
     await arrived(sock, 1)
@@ -376,7 +376,7 @@ def read_exactly_until_empty(peer: socket.socket) -> None:
 
 
 @over_unix
-async def test_R18_a_large_message_waits_for_its_reader(scene: Scene, files: list[int]) -> None:
+async def test_F1_a_large_message_waits_for_its_reader(scene: Scene, files: list[int]) -> None:
     """The descriptors pass with the first byte, also where that has to wait."""
     client, server = await scene.pair()
     fill(client)
@@ -395,7 +395,7 @@ async def test_R18_a_large_message_waits_for_its_reader(scene: Scene, files: lis
 
 
 @over_unix
-async def test_R18_descriptors_that_the_system_cannot_pass_are_counted(wire: Wire, files: list[int]) -> None:
+async def test_F1_descriptors_that_the_system_cannot_pass_are_counted(wire: Wire, files: list[int]) -> None:
     """EMFILE: the kernel delivers the bytes, and as many descriptors as it can."""
     sock, peer = wire
     before = open_fds()
@@ -421,7 +421,7 @@ async def test_R18_descriptors_that_the_system_cannot_pass_are_counted(wire: Wir
 
 
 @over("tcp4", "udp4", "tls13")
-async def test_R18_an_ip_socket_refuses_before_any_system_call(scene: Scene) -> None:
+async def test_F1_an_ip_socket_refuses_before_any_system_call(scene: Scene) -> None:
     sock = scene.socket()
     for call in (lambda: sock.send_fds(b"x", [0]), lambda: sock.recv_fds(1, 1)):
         with pytest.raises(TypeError, match="needs a Unix socket, this is an IP socket"):
@@ -429,7 +429,7 @@ async def test_R18_an_ip_socket_refuses_before_any_system_call(scene: Scene) -> 
 
 
 @over_unix
-async def test_R18_tls_refuses(scene: Scene) -> None:
+async def test_F1_tls_refuses(scene: Scene) -> None:
     sock = scene.socket()
     sock._wrap(tls.context(TLSVersion.TLSv1_3), "localhost")
     for call in (lambda: sock.send_fds(b"x", [0]), lambda: sock.recv_fds(1, 1)):

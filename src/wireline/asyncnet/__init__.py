@@ -52,7 +52,7 @@ _LOADED_WHEN_USED = {
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.
-_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish("wireline.net", globals(), ("Datagram", "ReceivedFds", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
 __getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)
