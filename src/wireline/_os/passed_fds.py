@@ -47,17 +47,16 @@ _FD_SIZE = array.array("i").itemsize
 CONTROL_SIZE: int = socket.CMSG_SPACE(MAX_FDS * _FD_SIZE) if hasattr(socket, "CMSG_SPACE") else 0
 """Bytes that ``recvmsg`` needs for the descriptors of one message."""
 
-CLOSE_ON_EXEC: int = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+CLOSE_ON_EXEC = int(getattr(socket, "MSG_CMSG_CLOEXEC", 0))
 """The flag of ``recvmsg`` for descriptors that programs which this process executes do not inherit."""
 
-_TRUNCATED: int = getattr(socket, "MSG_CTRUNC", 0)
-_RIGHTS: int = getattr(socket, "SCM_RIGHTS", -1)
+_TRUNCATED = int(getattr(socket, "MSG_CTRUNC", 0))  # not the enumeration, whose operators take microseconds
+_RIGHTS = int(getattr(socket, "SCM_RIGHTS", -1))
 
 # Linux passes a descriptor of the sender's process with every message, if the program has asked for it by its number
 # (SO_PASSPIDFD). Nothing here returns it.
 _PIDFD = 4
 
-_SPACES = (CONTROL_SIZE,)
 _RECVMSG_FIELDS = 4
 
 _NOTED = object()
@@ -182,8 +181,11 @@ class PassedFds:
 
     __slots__ = (
         "_condemned",
+        "_flags",
         "_received",
+        "_receiving",
         "_recvmsg",
+        "_size",
         "closed",
         "datagrams",
         "message",
@@ -193,6 +195,9 @@ class PassedFds:
 
     def __init__(self, sock: socket.socket, datagrams: list[tuple[Any, ...]] | None = None) -> None:
         self._recvmsg = sock.recvmsg
+        # The arguments of the last receive, and what makes another one like it.
+        self._size = self._flags = -1
+        self._receiving: Iterator[tuple[Any, ...]] = iter(())
         self._condemned: list[int] = []  # to be closed
         self._received = 0  # bytes, counted while there are pieces
         self.closed = False
@@ -210,14 +215,21 @@ class PassedFds:
     def recv(self, size: int, flags: int, /) -> bytes:
         """Do what ``socket.recv`` does, and keep the descriptors that arrive."""
         if self.message is None:  # else a call was interrupted
-            received = map(self._recvmsg, (size,), _SPACES, (flags | CLOSE_ON_EXEC,))
-            for self.message in received:
+            if size != self._size or flags != self._flags:
+                self._receive_as(size, flags)
+            receiving = self._receiving
+            for self.message in receiving:
                 break
         data, ancillary, os_flags, _ = self.message  # type: ignore[misc] # the loop has set it
         if ancillary or os_flags & _TRUNCATED or self.pieces:
             self._keep()
         self.message = None  # from here to the `return` there is no place for a signal handler
         return data  # type: ignore[no-any-return]
+
+    def _receive_as(self, size: int, flags: int) -> None:
+        arguments = (size, CONTROL_SIZE, flags | CLOSE_ON_EXEC)
+        receiving = map(self._recvmsg, *map(itertools.repeat, arguments))
+        self._receiving, self._size, self._flags = receiving, size, flags
 
     def _keep(self) -> None:
         """Note where the message is in the stream, and its descriptors."""
@@ -228,7 +240,7 @@ class PassedFds:
         start = self._received if pieces else 0
         end = start + len(data)
         kept, others = _parse(ancillary, os_flags)
-        free = MAX_FDS - sum(len(piece.fds) for piece in pieces)
+        free = MAX_FDS - sum(len(piece.fds) for piece in pieces) if kept.fds else 0
         fitting, surplus = kept.fds[:free], kept.fds[free:]
         more = (_Piece(start, end, fitting),) if fitting else ()
         truncated = self.truncated + kept.truncated + len(surplus)

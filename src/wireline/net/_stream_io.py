@@ -46,7 +46,7 @@ Ts = TypeVarTuple("Ts")
 
 _RECV_OF_PASSED = PassedFds.recv.__code__
 
-_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
+_WAIT_ALL = int(getattr(socket, "MSG_WAITALL", 0))
 
 
 class StreamIO:
