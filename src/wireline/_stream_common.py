@@ -40,7 +40,7 @@ def receiver_of(fd: Descriptor, *, is_tls: bool) -> Receiver:
     """
     if fd.passed is not None:
         fd.passed.close()
-    fd.passed = PassedFds(fd.sock) if can_pass_fds(fd.sock) and not is_tls else None
+    fd.passed = PassedFds(fd.sock) if not is_tls and can_pass_fds(fd.sock) else None
     return fd.sock if fd.passed is None else fd.passed
 
 

@@ -128,6 +128,7 @@ async def test_W9_send_fds_that_is_given_up_at_any_moment_sends_descriptors_once
             assert passed == (2 if size else 0), (how, count, waits)
 
 
+@pytest.mark.full
 async def test_W9_send_fds_waits_for_its_turn(way: Way, fd: int) -> None:
     with narrow_wire() as (sock, peer):
         first = asyncio.create_task(sock.send(b"a" * 50_000))

@@ -9,14 +9,14 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import pytest
 
 from tests.core.interrupts import Interruption, interrupted
 from wireline import BusyError, ClosedError, SocketTimeout
-from wireline.net import Socket
+from wireline.net import ReceivedFds, Socket
 
 FILES = (
     "_os/passed_fds.py",
@@ -124,6 +124,13 @@ def every_moment() -> Iterator[Moment]:
             return
 
 
+def every_moment_of(cases: Iterable[T]) -> Iterator[tuple[T, Moment]]:
+    """The same for each of several cases."""
+    for case in cases:
+        for moment in every_moment():
+            yield case, moment
+
+
 READS: dict[str, Callable[[Socket], bytes]] = {
     "recv_some": lambda sock: sock.recv_some(),
     "recv_some, timed": lambda sock: sock.recv_some(timeout=5),
@@ -133,9 +140,8 @@ READS: dict[str, Callable[[Socket], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("read", READS)
-def test_P5_no_descriptor_is_lost_when_a_read_is_interrupted(read: str, fd: int) -> None:
-    for moment in every_moment():
+def test_P5_no_descriptor_is_lost_when_a_read_is_interrupted(fd: int) -> None:
+    for read, moment in every_moment_of(READS):
         with ends() as (sock, peer), ends() as (spare, spare_peer):
             for _ in range(2):  # the second read takes the fast path
                 send(peer, b"one\n", fd)
@@ -150,10 +156,17 @@ def test_P5_no_descriptor_is_lost_when_a_read_is_interrupted(read: str, fd: int)
             assert (b"".join(taken) + data, count, closed) == (b"one\ntwo\n", 5, 0), moment.number
 
 
-@pytest.mark.parametrize("how", ["arriving", "kept", "buffered"])
-@pytest.mark.parametrize("max_fds", [2, 9])
-def test_P5_no_descriptor_is_lost_when_recv_fds_is_interrupted(how: str, max_fds: int, fd: int) -> None:
-    for moment in every_moment():
+def _recv_fds(max_fds: int) -> Callable[[Socket], ReceivedFds]:
+    return lambda sock: sock.recv_fds(100, max_fds)
+
+
+def _send_fds(fd: int, timeout: float | None) -> Callable[[Socket], None]:
+    return lambda sock: sock.send_fds(b"one", [fd, fd], timeout)
+
+
+def test_P5_no_descriptor_is_lost_when_recv_fds_is_interrupted(fd: int) -> None:
+    states = ("arriving", "kept", "buffered")
+    for (how, max_fds), moment in every_moment_of(itertools.product(states, (2, 9))):
         with ends() as (sock, peer), ends() as (spare, spare_peer):
             for each, other in ((sock, peer), (spare, spare_peer)):
                 send(other, b"one\n", fd, 3)
@@ -162,7 +175,7 @@ def test_P5_no_descriptor_is_lost_when_recv_fds_is_interrupted(how: str, max_fds
                     assert each.recv_exactly(4) == b"one\n"
                 elif how == "buffered":
                     assert each.fill(8) == b"one\ntwo\n"
-            answers = moment.interrupt(lambda sock: sock.recv_fds(100, max_fds), sock, spare)
+            answers = moment.interrupt(_recv_fds(max_fds), sock, spare)
             data, count, closed = rest_of(sock)
             for answer in answers:
                 data, count, closed = answer.data + data, len(answer.fds) + count, answer.truncated + closed
@@ -174,6 +187,7 @@ def test_P5_no_descriptor_is_lost_when_recv_fds_is_interrupted(how: str, max_fds
             )
 
 
+@pytest.mark.full
 def test_P5_an_interrupted_read_notes_each_descriptor_once(fd: int) -> None:
     for moment in every_moment():
         with ends() as (sock, peer), ends() as (spare, spare_peer):
@@ -214,14 +228,11 @@ def test_P5_no_descriptor_of_a_datagram_is_lost_or_left_open(fd: int) -> None:
             assert sock.recv_some(timeout=0) == b"two"
 
 
-@pytest.mark.parametrize("timeout", [None, 5])
-@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM])
-def test_P5_send_fds_that_is_interrupted_has_counted_what_it_sent(
-    kind: Kind, timeout: float | None, fd: int
-) -> None:
-    for moment in every_moment():
+def test_P5_send_fds_that_is_interrupted_has_counted_what_it_sent(fd: int) -> None:
+    kinds = (socket.SOCK_STREAM, socket.SOCK_DGRAM)
+    for (kind, timeout), moment in every_moment_of(itertools.product(kinds, (None, 5))):
         with ends(kind) as (sock, peer), ends(kind) as (spare, spare_peer):
-            moment.interrupt(lambda sock: sock.send_fds(b"one", [fd, fd], timeout), sock, spare)
+            moment.interrupt(_send_fds(fd, timeout), sock, spare)
             passed_to(spare_peer)
             data, count = passed_to(peer)
             assert (data, count) in ((b"one", 2), (b"", 0)), moment.number
@@ -252,6 +263,7 @@ def test_P3_a_forked_child_closes_its_own_copies(fd: int) -> None:
             os.close(each)
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_P3_a_forked_child_receives_what_its_parent_has_kept(fd: int) -> None:
     with ends() as (sock, peer):

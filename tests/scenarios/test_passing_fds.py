@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import fcntl
 import gc
+import itertools
 import os
 import resource
 import socket
@@ -101,11 +102,8 @@ READS: dict[str, Callable[[Sock], object]] = {
 
 
 @over_unix
-@pytest.mark.parametrize("buffered", [True, False])
-async def test_F1_every_read_keeps_the_descriptors_of_its_bytes(
-    scene: Scene, files: list[int], buffered: bool
-) -> None:
-    for name, read in READS.items():
+async def test_F1_every_read_keeps_the_descriptors_of_its_bytes(scene: Scene, files: list[int]) -> None:
+    for buffered, (name, read) in itertools.product((True, False), READS.items()):
         sock, peer = await scene.wire(buffered=buffered)
         with no_descriptor_is_lost():
             waiting = await begin(_awaited(read(sock)), 0)
@@ -116,6 +114,13 @@ async def test_F1_every_read_keeps_the_descriptors_of_its_bytes(
             assert received == (unread, received.fds, 0), name
             assert not any(map(os.get_inheritable, received.fds))
             assert same(received.fds, files), name
+            send(peer, b"line\n", files[:1])
+            await arrived(sock, 5)
+            assert sock.try_recv_line()[1] == b"line"
+            send(peer, b"x", files[1:2])
+            await arrived(sock, 1)
+            assert sock.try_recv() == b"x"
+            assert same((await sock.recv_fds(0, 9)).fds, files[:2])
         sock.close()
 
 
@@ -124,20 +129,14 @@ async def _awaited(awaitable: object) -> object:
 
 
 @over_unix
-async def test_F1_try_calls_keep_them_too(wire: Wire, files: list[int]) -> None:
-    send(wire.peer, b"line\n", files[:1])
-    send(wire.peer, b"x", files[1:2])
-    await arrived(wire.sock, 6)
-    assert wire.sock.try_recv_line()[1] == b"line"
-    assert wire.sock.try_recv() == b"x"
-    received = await wire.sock.recv_fds(0, 9)
-    assert same(received.fds, files[:2])
+async def test_F1_descriptors_keep_their_place(scene: Scene, files: list[int]) -> None:
+    for check in (_their_place_in_the_kernel, _their_place_in_the_buffer, _a_message_has_its_own):
+        sock, peer = await scene.wire()
+        await check(sock, peer, files)
 
 
-@over_unix
-async def test_F1_descriptors_keep_their_place(wire: Wire, files: list[int]) -> None:
+async def _their_place_in_the_kernel(sock: Sock, peer: socket.socket, files: list[int]) -> None:
     """The kernel joins bytes to the descriptors behind them, and never to those before them."""
-    sock, peer = wire
     peer.send(b"plain")
     send(peer, b"one", files[:1])
     send(peer, b"two", files[1:3])
@@ -151,9 +150,7 @@ async def test_F1_descriptors_keep_their_place(wire: Wire, files: list[int]) -> 
     assert await sock.recv_fds(100, 9) == (b"end", [], 0)
 
 
-@over_unix
-async def test_F1_descriptors_keep_their_place_in_the_buffer(wire: Wire, files: list[int]) -> None:
-    sock, peer = wire
+async def _their_place_in_the_buffer(sock: Sock, peer: socket.socket, files: list[int]) -> None:
     send(peer, b"one", files[:1])
     send(peer, b"two", files[1:3])
     send(peer, b"three", files[3:])
@@ -173,10 +170,8 @@ async def test_F1_descriptors_keep_their_place_in_the_buffer(wire: Wire, files: 
     assert same(received.fds, files[3:])
 
 
-@over_unix
-async def test_F1_a_message_has_its_descriptors_to_itself(wire: Wire, files: list[int]) -> None:
+async def _a_message_has_its_own(sock: Sock, peer: socket.socket, files: list[int]) -> None:
     """What does not fit beside those of an earlier message waits for the next call, with its bytes."""
-    sock, peer = wire
     send(peer, b"a", files[:1])
     send(peer, b"b", files[1:2])
     send(peer, b"c", files[2:4])
@@ -224,6 +219,7 @@ async def test_F1_send_fds_reaches_recv_fds_of_the_standard_library(scene: Scene
     assert socket.recv_fds(peer, 100, 10)[:2] == (b"none", [])
 
 
+@pytest.mark.full
 @over_unix
 async def test_F1_ten_thousand_messages_with_descriptors(wire: Wire, files: list[int]) -> None:
     sock, peer = wire
@@ -245,9 +241,12 @@ async def test_F1_ten_thousand_messages_with_descriptors(wire: Wire, files: list
 
 
 @over_unix
-@pytest.mark.parametrize("buffered", [True, False])
-async def test_F1_a_reader_that_never_asks_keeps_few(scene: Scene, files: list[int], buffered: bool) -> None:
-    sock, peer = await scene.wire(buffered=buffered)
+async def test_F1_a_reader_that_never_asks_keeps_few(scene: Scene, files: list[int]) -> None:
+    for buffered in (True, False):
+        await _keeps_few(*await scene.wire(buffered=buffered), files)
+
+
+async def _keeps_few(sock: Sock, peer: socket.socket, files: list[int]) -> None:
     before = open_fds()
 
     def all_messages() -> None:
@@ -294,6 +293,7 @@ async def test_F1_close_and_the_collector_close_what_no_call_has_returned(
     assert open_fds() == before - 1
 
 
+@pytest.mark.full
 @over_unix
 async def test_F1_the_end_of_the_stream_leaves_the_descriptors(scene: Scene, files: list[int]) -> None:
     sock, peer = await scene.wire()
@@ -375,6 +375,7 @@ def read_exactly_until_empty(peer: socket.socket) -> None:
         fcntl.ioctl(peer, 0x541B, count)
 
 
+@pytest.mark.full
 @over_unix
 async def test_F1_a_large_message_waits_for_its_reader(scene: Scene, files: list[int]) -> None:
     """The descriptors pass with the first byte, also where that has to wait."""
@@ -420,18 +421,13 @@ async def test_F1_descriptors_that_the_system_cannot_pass_are_counted(wire: Wire
     assert open_fds() == before
 
 
-@over("tcp4", "udp4", "tls13")
-async def test_F1_an_ip_socket_refuses_before_any_system_call(scene: Scene) -> None:
+@over("tcp4", "unix")
+async def test_F1_ip_sockets_and_tls_refuse_before_any_system_call(scene: Scene) -> None:
+    kind, reason = TypeError, "needs a Unix socket, this is an IP socket"
     sock = scene.socket()
+    if scene.transport.is_unix:
+        sock._wrap(tls.context(TLSVersion.TLSv1_3), "localhost")
+        kind, reason = SslError, "cannot carry descriptors"
     for call in (lambda: sock.send_fds(b"x", [0]), lambda: sock.recv_fds(1, 1)):
-        with pytest.raises(TypeError, match="needs a Unix socket, this is an IP socket"):
-            await call()
-
-
-@over_unix
-async def test_F1_tls_refuses(scene: Scene) -> None:
-    sock = scene.socket()
-    sock._wrap(tls.context(TLSVersion.TLSv1_3), "localhost")
-    for call in (lambda: sock.send_fds(b"x", [0]), lambda: sock.recv_fds(1, 1)):
-        with pytest.raises(SslError, match="cannot carry descriptors"):
+        with pytest.raises(kind, match=reason):
             await call()
