@@ -57,8 +57,6 @@ _RIGHTS = int(getattr(socket, "SCM_RIGHTS", -1))
 # (SO_PASSPIDFD). Nothing here returns it.
 _PIDFD = 4
 
-_RECVMSG_FIELDS = 4
-
 _NOTED = object()
 """In place of the sender's address in a message whose descriptors are in ``pieces`` already."""
 
@@ -214,6 +212,7 @@ class PassedFds:
 
     def recv(self, size: int, flags: int, /) -> bytes:
         """Do what ``socket.recv`` does, and keep the descriptors that arrive."""
+        data: bytes
         if self.message is None:  # else a call was interrupted
             if size != self._size or flags != self._flags:
                 self._receive_as(size, flags)
@@ -224,7 +223,7 @@ class PassedFds:
         if ancillary or os_flags & _TRUNCATED or self.pieces:
             self._keep()
         self.message = None  # from here to the `return` there is no place for a signal handler
-        return data  # type: ignore[no-any-return]
+        return data
 
     def _receive_as(self, size: int, flags: int) -> None:
         arguments = (size, CONTROL_SIZE, flags | CLOSE_ON_EXEC)
@@ -325,7 +324,7 @@ class PassedFds:
         if self.message is not None:
             self._keep()
             self.message = None
-        if self.datagrams and len(self.datagrams[0]) == _RECVMSG_FIELDS:
+        if self.datagrams:
             self.trim_datagram(0)
         numbers = [fd for piece in pieces for fd in piece.fds]
         # As in `_keep`.

@@ -993,7 +993,8 @@ class Socket(BaseSocket):
             A ``ReceivedFds``: ``(data, fds, truncated)``. The descriptors are closed when this process executes
             another program, and belong to the caller. ``truncated`` counts those that were closed: a message had more
             than ``max_fds``, or too many were kept. Descriptors that the operating system could not pass (``EMFILE``)
-            count as one for each message. ``data`` is ``b""`` at the end of the stream.
+            count as one for each message. ``data`` is ``b""`` at the end of the stream, and in front of a message whose
+            descriptors do not fit beside those of earlier ones.
 
         Raises:
             SocketTimeout: the timeout expired before a byte arrived.
