@@ -17,6 +17,7 @@ import pytest
 from tests.core.interrupts import Interruption, interrupted
 from wireline import BusyError, ClosedError, SocketTimeout
 from wireline.net import ReceivedFds, Socket
+from wireline.tls import Handshake, SslContext, SslError, VerifyMode
 
 FILES = (
     "_os/passed_fds.py",
@@ -329,3 +330,17 @@ def test_FB4_detach_refuses_to_lose_descriptors(fd: int) -> None:
             sock.detach()
         os.close(sock.recv_fds(0, 1).fds[0])
         os.close(sock.detach())
+
+
+def test_FB4_descriptors_that_are_kept_are_closed_when_tls_begins(fd: int) -> None:
+    with ends() as (sock, peer):
+        before = open_fds()
+        send(peer, b"x", fd, 3)
+        assert sock.recv_some() == b"x"
+        assert open_fds() == before + 3
+        context = SslContext(verify_mode=VerifyMode.NONE)
+        with pytest.raises(SocketTimeout):
+            context.wrap_connected_socket(sock, Handshake.AS_CLIENT, "localhost", timeout=0.01)
+        assert open_fds() == before
+        with pytest.raises(SslError, match="cannot carry descriptors"):
+            sock.recv_fds(1, 1)
