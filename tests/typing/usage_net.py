@@ -23,7 +23,18 @@ from wireline import (
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.net import (
+    Accepted,
+    Datagram,
+    Pool,
+    PoolStats,
+    ReceivedFds,
+    Server,
+    Socket,
+    StopReport,
+    dial,
+    serve,
+)
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -91,6 +102,17 @@ def frames(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     assert_type(sock.frames(struct.Struct("!H"), timeout=1, flags=flags), Iterator[Frame])
     for frame in sock.frames(measure, max_size=MAX_FRAME_SIZE):
         yield frame.payload
+
+
+def descriptors(sock: Socket) -> int:
+    sock.send_fds(b"data", [0, 1], timeout=1)
+    sock.send_fds(bytearray(b"data"), (number for number in (0, 1)))
+    received = sock.recv_fds(100, 2, timeout=1)
+    assert_type(received, ReceivedFds)
+    data, fds, truncated = received
+    assert_type(data, bytes)
+    assert_type(fds, list[int])
+    return truncated
 
 
 def write(sock: Socket) -> None:

@@ -46,6 +46,7 @@ from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
+from wireline._os.passed_fds import PassedFds, Receiver
 from wireline._os.process import process
 from wireline._socket_base import BaseSocket, closed_meanwhile, inherit, require_open
 from wireline.asyncnet._completion_queue import open_queue, when_done
@@ -55,6 +56,7 @@ from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.asyncnet._sync import Notifier, WriteLock
 from wireline.asyncnet._waiters import ReadWaiter
 from wireline.errors import BusyError, SocketTimeout
+from wireline.options import SOCK_DGRAM
 from wireline.timing import Timeout
 
 __all__ = ["FdOnLoop", "is_blocking"]
@@ -71,6 +73,7 @@ class FdOnLoop:
 
     Attributes:
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
+        passed: descriptors that a Unix peer has passed, and no caller has yet; None where none can arrive.
         port: that of the loop which it belongs to, or ``UNBOUND``.
         read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
             next two.
@@ -85,6 +88,7 @@ class FdOnLoop:
     __slots__ = (
         "_notifiers",
         "epoch",
+        "passed",
         "port",
         "read_queue",
         "read_waiter",
@@ -105,6 +109,7 @@ class FdOnLoop:
         self.write_queue: OperationQueue | None = None
         self.read_waiter: ReadWaiter | None = None
         self.was_blocking = True
+        self.passed: PassedFds | None = None
         self._notifiers: set[Notifier] | None = None
 
     # Belonging to a loop, and to a process.
@@ -168,9 +173,11 @@ class FdOnLoop:
             self.write_queue = open_queue(self.port, self.sock, write=True)
         return self.write_queue
 
-    def open_read_waiter(self, core_slot: list[StreamCore], annotator: WeakAnnotator) -> ReadWaiter:
+    def open_read_waiter(
+        self, source: Receiver, core_slot: list[StreamCore], annotator: WeakAnnotator
+    ) -> ReadWaiter:
         """A waiter for the bytes of a stream, on a loop with readiness."""
-        self.read_waiter = ReadWaiter(self.port, self.sock, core_slot, annotator)
+        self.read_waiter = ReadWaiter(self.port, self.sock, source, core_slot, annotator)
         return self.read_waiter
 
     @contextlib.contextmanager
@@ -259,6 +266,17 @@ class FdOnLoop:
         finally:
             queue.held = False
 
+    async def try_or_wait(self, tried: Operation[T], operation: str, deadline: CallDeadline | None) -> T:
+        """Try to send what no operation of a loop can send; wait until that is possible."""
+        with contextlib.suppress(BlockingIOError):
+            result = tried.try_once()
+            assert not isinstance(result, NotYet)
+            return result
+        # A Unix datagram socket is writable even if the queue of the receiver is full.
+        if self.port.completions is not None or self.sock.type == SOCK_DGRAM:
+            return await self.retry_with_backoff(tried, operation, deadline)
+        return await self.open_write_queue().wait(tried, operation, deadline)
+
     @property
     def busy(self) -> bool:
         """Whether a task waits in a queue, or an operation of the loop uses the descriptor."""
@@ -308,7 +326,13 @@ class FdOnLoop:
 
     def abandon(self) -> None:
         """Close the descriptor, and nothing else: this process does not own it."""
+        self.close_received()
         close_quietly(self.sock)
+
+    def close_received(self) -> None:
+        """Close the descriptors that a peer has passed, and no caller has got: this process has its own copies."""
+        if self.passed is not None:
+            self.passed.close()
 
     @property
     def disposed(self) -> bool:

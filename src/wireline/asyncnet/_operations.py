@@ -18,6 +18,7 @@ from wireline._os.descriptor import (
     is_readable,
     is_writable,
 )
+from wireline._os.passed_fds import Ancillary, send_first
 from wireline._socket_base import BaseSocket, annotated
 from wireline._stream_common import NOW
 from wireline.asyncnet._port import Completion, Completions
@@ -33,6 +34,7 @@ __all__ = [
     "ReceiveDatagram",
     "Send",
     "SendDatagram",
+    "SendFds",
     "WeakAnnotator",
     "Writable",
     "accept_now",
@@ -286,6 +288,28 @@ class SendDatagram(LoopOperation[int]):
 
     def complete(self, result: object) -> int:
         return len(self._data)
+
+
+class SendFds(Operation[int]):
+    """Send the first bytes of a message, or a datagram, with descriptors.
+
+    Attributes:
+        sent: bytes that were sent; once there are any, the descriptors were sent too.
+    """
+
+    __slots__ = ("_ancillary", "_data", "_sock", "sent")
+
+    def __init__(self, sock: socket.socket, data: bytes | memoryview, ancillary: Ancillary) -> None:
+        self._sock = sock
+        self._data = data
+        self._ancillary = ancillary
+        self.sent = 0
+
+    def try_once(self) -> int:
+        sending = send_first(self._sock, self._data, self._ancillary, NOW)
+        for self.sent in sending:
+            break
+        return self.sent
 
 
 class Connect(LoopOperation[None]):
