@@ -29,6 +29,7 @@ from wireline._core.tls_engine import (
     TlsEngine,
     TruncatedError,
 )
+from wireline._core.tls_layers import InnerTlsEngine
 from wireline.errors import copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
@@ -96,6 +97,14 @@ class TlsCore(StreamCore):
     def with_ssl_object(self, call: Callable[[ssl.SSLObject], T]) -> T:
         """Make a call with the ``ssl.SSLObject``."""
         return call(self.engine.obj)
+
+    def enter_layer(self, outer: TlsCore) -> None:
+        """Before the handshake: be inside the stream of ``outer``, whose place this core takes."""
+        self.engine = InnerTlsEngine(self.engine, outer.engine)
+        self.outgoing = self.engine.outgoing
+        if outer.gone:
+            outer._cut_off()
+        self.unsent = outer.unsent
 
     # The handshake: `handshake`, send the output, wait for `handshake_input`, and again.
 
@@ -228,7 +237,7 @@ class TlsCore(StreamCore):
             engine.due = b""
             self.inbox = None
         self._buffer_decrypted()
-        if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
+        if at_end or engine.over or self.outgoing.pending:
             self._decrypt(at_end=at_end)
 
     def _buffer_decrypted(self) -> None:
@@ -284,7 +293,7 @@ class TlsCore(StreamCore):
     def recover(self) -> None:
         self._go_back()
         self._buffer_decrypted()
-        if self.engine.ended or self.engine.error is not None:
+        if self.engine.over:
             self._decrypt()
         self.done()
 
@@ -435,7 +444,7 @@ class TlsCore(StreamCore):
         if self.send_in_flight:
             return b""
         if not self.message_incomplete:
-            self.close_notify()
+            self.engine.finish()
         if self.gone:
             self._cut_off()
         return bytes(self.unsent) + self.engine.take_output()

@@ -75,6 +75,22 @@ class TruncatedError(WirelineError, ssl.SSLError):
         super().__init__(ssl.SSL_ERROR_EOF, message)
 
 
+class Incoming(Protocol):
+    """Where ciphertext is put that was received: a ``ssl.MemoryBIO``, or another engine."""
+
+    @property
+    def pending(self) -> int: ...
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+
+class Outgoing(Protocol):
+    """Where ciphertext is taken from that is to be sent: likewise."""
+
+    @property
+    def pending(self) -> int: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class Policy(Protocol):
     """What is decided about one connection, above the engine."""
 
@@ -82,9 +98,6 @@ class Policy(Protocol):
     def ragged_eof(self) -> bool:
         """Whether the end of the TCP stream is an end of the TLS stream as well, knowingly."""
         ...
-
-    def prepare(self, obj: ssl.SSLObject) -> None:
-        """Do what has to be done to a connection before its handshake."""
 
     def check(self, obj: ssl.SSLObject) -> None:
         """Look at a finished handshake, before anything is handed out; raise ``ssl.SSLError`` to refuse the peer."""
@@ -135,6 +148,7 @@ class TlsEngine:
         established: the handshake is done, and the peer was not refused.
         ended: the peer has sent its ``close_notify``.
         error: what ended the connection for good; nothing more is asked of OpenSSL.
+        over: nothing more can be decrypted: ``conclude`` says why.
         outgoing: where ciphertext waits to be sent; ``take_output`` takes it.
         outputs: gives what is in ``outgoing``, without end.
         ready: ciphertext to send before the content of ``outgoing``.
@@ -162,6 +176,7 @@ class TlsEngine:
         "opened",
         "outgoing",
         "outputs",
+        "over",
         "plaintext",
         "policy",
         "read",
@@ -170,13 +185,11 @@ class TlsEngine:
         "write",
     )
 
-    def __init__(
-        self, obj: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, policy: Policy
-    ) -> None:
+    def __init__(self, obj: ssl.SSLObject, incoming: Incoming, outgoing: Outgoing, policy: Policy) -> None:
         self.obj = obj
         self.policy = policy
         self.established = False
-        self.ended = False
+        self.ended = self.over = False
         self.incoming = incoming
         self.outgoing = outgoing
         # What `SSLObject` only passes on to: one Python call less for each record.
@@ -200,7 +213,6 @@ class TlsEngine:
         self._remembered = self._collecting = False
         self._head = b""  # of a record whose header is not whole yet, while tickets are collected
         self._missing = 0  # bytes of a record, likewise
-        policy.prepare(obj)
 
     @property
     def has_output(self) -> bool:
@@ -305,7 +317,7 @@ class TlsEngine:
             self.end()
 
     def decrypt_all(self, data: bytes) -> None:
-        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what followed.
+        """Decrypt into ``decrypted``, and raise nothing: ``over`` says whether an end or an error followed.
 
         If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
         with none. ``data`` is ``due`` afterwards.
@@ -388,6 +400,10 @@ class TlsEngine:
             self.policy.store_session(self.obj)
             self._collecting = self.policy.wants_every_ticket(self.obj)
 
+    def collect_no_tickets(self) -> None:
+        """Have one session stored, with the first data: records do not arrive one by one."""
+        self._collecting = False
+
     def _end_of_record(self, view: memoryview, start: int) -> int:
         """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""
         if not self._missing:
@@ -409,7 +425,7 @@ class TlsEngine:
 
     def end(self) -> None:
         """A read gave the end: the peer has sent its ``close_notify``."""
-        self.ended = True
+        self.ended = self.over = True
         self.fast_path_ok = False
 
     def encrypt(self, data: bytes | memoryview) -> None:
@@ -457,6 +473,10 @@ class TlsEngine:
         except ssl.SSLError as error:
             self.set_fatal_error(error)  # of reading: our own is in the output by now
 
+    def finish(self) -> None:
+        """Put ``close_notify`` into the output, as the last thing that this connection sends."""
+        self.close_notify()
+
     def fail_handshake(self, cause: BaseException) -> ssl.SSLError:
         """Give up a handshake; return the error that every later use raises."""
         if self.error is None:
@@ -469,6 +489,7 @@ class TlsEngine:
     def set_fatal_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
         self.error = copy_for_reraise(error)
+        self.over = True
         self.fast_path_ok = self.may_write = False
         return error
 

@@ -350,7 +350,9 @@ class SslContext(MutableSettings):
         )
         if offered is not None:
             offer_session(obj, offered.session)
-        return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
+        policy = TlsPolicy(role, name, port, offered)
+        policy.prepare(obj)
+        return TlsEngine(obj, incoming, outgoing, policy)
 
     def _client_core(self, hostname: str | IpAddress, port: int, *, shared: bool = False) -> TlsCore:
         """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
