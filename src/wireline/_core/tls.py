@@ -443,8 +443,7 @@ class TlsCore(StreamCore):
         """Return the rest of a record, and ``close_notify`` unless a message is incomplete."""
         if self.send_in_flight:
             return b""
-        if not self.message_incomplete:
-            self.engine.finish()
+        self.engine.finish(whole=not self.message_incomplete)
         if self.gone:
             self._cut_off()
         return bytes(self.unsent) + self.engine.take_output()

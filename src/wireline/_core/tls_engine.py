@@ -473,9 +473,14 @@ class TlsEngine:
         except ssl.SSLError as error:
             self.set_fatal_error(error)  # of reading: our own is in the output by now
 
-    def finish(self) -> None:
-        """Put ``close_notify`` into the output, as the last thing that this connection sends."""
-        self.close_notify()
+    def finish(self, *, whole: bool) -> None:
+        """Put the last thing that this connection sends into the output.
+
+        Args:
+            whole: all of the data was sent, and ``close_notify`` may say so.
+        """
+        if whole:
+            self.close_notify()
 
     def fail_handshake(self, cause: BaseException) -> ssl.SSLError:
         """Give up a handshake; return the error that every later use raises."""

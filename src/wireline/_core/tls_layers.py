@@ -152,11 +152,9 @@ class InnerTlsEngine(TlsEngine):
 
     def _look_for_a_session(self, *, whole: bool) -> None:
         super()._look_for_a_session(whole=whole)
-        self.fast_path_ok = (
-            False  # it asks OpenSSL for plaintext, and the ciphertext may be in the outer engine
-        )
+        self.fast_path_ok = False  # for it the ciphertext would have to be in the BIO of OpenSSL
 
-    def finish(self) -> None:
-        super().finish()
+    def finish(self, *, whole: bool) -> None:
+        super().finish(whole=whole)
         self._output.encrypt()
-        self._outer.finish()
+        self._outer.finish(whole=True)  # without the inner `close_notify` it is a truncation to the peer

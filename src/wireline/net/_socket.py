@@ -1272,7 +1272,9 @@ class Socket(BaseSocket):
     ) -> None:
         """Start TLS on the connection (STARTTLS): do the handshake now.
 
-        After a timeout or a cancellation, or if the handshake fails, the socket can only be closed.
+        After a timeout or a cancellation, or if the handshake fails, the socket can only be closed. On a TLS socket the
+        new layer is inside of the one that is there: ``tls_info``, certificates and the end of the stream are those of
+        the inner one, and ``close`` ends both.
 
         Args:
             ctx: the ``SslContext``, for its certificates and its rules.
