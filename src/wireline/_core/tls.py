@@ -1,7 +1,9 @@
 """A stream inside TLS: a ``StreamCore`` with an engine between it and the wire.
 
 Requests are answered from the buffer, which holds plaintext. Received bytes are ciphertext, and all of them are
-decrypted at once: they are no more than one receive. So there is one place where received data can wait.
+decrypted at once: they are no more than one receive. So there is one place where received data can wait. Of an
+unbuffered stream one receive is the rest of a record at most, so that records wait in the kernel, where ``select`` sees
+them; only what a record has beyond the size that was asked for waits here.
 
 The ciphertext to send belongs to the call that holds the write lock. A read can make some, too (the answer to a key
 update, an alert). ``on_output`` then sends it if the lock is free; a call that holds the lock checks for it after
@@ -116,6 +118,9 @@ class TlsCore(StreamCore):
         Raises:
             ssl.SSLError: it failed, as every later use of the connection will.
         """
+        self.engine.record_wise = not self.buffered
+        if not self.buffered:
+            self.recv_size = self.engine.record_rest
         try:
             done = self.engine.handshake(at_end=self._eof_seen)
         except ssl.SSLError as error:
@@ -339,6 +344,10 @@ class TlsCore(StreamCore):
         self.fast_recv_ok = False
         self.direct = direct
         self.direct_limit = limit
+        if not self.buffered:
+            # `select` does not see what is read ahead.
+            self.recv_size = self.engine.record_rest
+            return
         # For a large request twice the last read: a small one is not to cost a large block of memory.
         last = self._last_read_size
         self.recv_size = _MIN_RECV if amount < BUFFER_SIZE else max(_MIN_RECV, min(2 * last, _MAX_RECV))

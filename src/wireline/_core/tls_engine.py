@@ -151,6 +151,7 @@ class TlsEngine:
         over: nothing more can be decrypted: ``conclude`` says why.
         outgoing: where ciphertext waits to be sent; ``take_output`` takes it.
         outputs: gives what is in ``outgoing``, without end.
+        record_wise: no more than the rest of a record is received at once, see ``record_rest``.
         ready: ciphertext to send before the content of ``outgoing``.
         holding: ``ready`` is to wait for more to send.
     """
@@ -181,6 +182,7 @@ class TlsEngine:
         "policy",
         "read",
         "ready",
+        "record_wise",
         "records",
         "write",
     )
@@ -199,6 +201,7 @@ class TlsEngine:
         self.error: ssl.SSLError | None = None
         self.fast_path_ok = False
         self.may_write = True
+        self.record_wise = False
         self.due = b""
         self.given = 0
         self.opened: Iterator[bytes] = map(self.read, itertools.repeat(RECORD))
@@ -211,8 +214,10 @@ class TlsEngine:
         self.ready: list[bytes] = []
         self.holding = False
         self._remembered = self._collecting = False
-        self._head = b""  # of a record whose header is not whole yet, while tickets are collected
-        self._missing = 0  # bytes of a record, likewise
+        # Of the record that is being received, while there is a need to know: of its header, if that is not whole yet,
+        # what is there; else how many bytes are missing.
+        self._head = b""
+        self._missing = 0
 
     @property
     def has_output(self) -> bool:
@@ -234,7 +239,15 @@ class TlsEngine:
 
     def feed_handshake(self, data: bytes) -> None:
         """Take ciphertext while the handshake is not done."""
+        view, start = memoryview(data), 0
+        while start < len(view):
+            start, self._head, self._missing = self._end_of_record(view, start)
         self.incoming.write(data)
+
+    @property
+    def record_rest(self) -> int:
+        """How many bytes to receive for the record that has begun, or for a next one: first those of its header."""
+        return self._missing or _HEADER - len(self._head)
 
     def handshake(self, *, at_end: bool = False) -> bool:
         """Go on with the handshake; True when it is done. ``has_output`` may be true after each step.
@@ -339,9 +352,14 @@ class TlsEngine:
         while (
             start < size and not self.ended and self.error is None
         ):  # else it would pile up, for no read takes it
-            end = self._end_of_record(view, start) if self._collecting else start + MAX_CIPHERTEXT_RECORD
+            if self._collecting or self.record_wise:
+                end, head, missing = self._end_of_record(view, start)
+            else:
+                end, head, missing = start + MAX_CIPHERTEXT_RECORD, b"", 0
             start, piece = end, view[start:end]
-            # A signal handler can only raise an exception after both.
+            # A signal handler can only raise an exception after the last of these.
+            self._head = head
+            self._missing = missing
             self.given = end
             self.incoming.write(piece)
             self._drain()
@@ -392,7 +410,7 @@ class TlsEngine:
         """
         if self.decrypted:
             self._remembered = True
-            self.fast_path_ok = not self.ended and self.error is None
+            self.fast_path_ok = not self.ended and self.error is None and not self.record_wise
             if not self._collecting:
                 self.policy.store_session(self.obj)
             self._collecting = False
@@ -404,17 +422,21 @@ class TlsEngine:
         """Have one session stored, with the first data: records do not arrive one by one."""
         self._collecting = False
 
-    def _end_of_record(self, view: memoryview, start: int) -> int:
-        """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""
-        if not self._missing:
-            end = start + _HEADER - len(self._head)
-            self._head += bytes(view[start:end])
-            if len(self._head) < _HEADER:
-                return len(view)
-            start, self._missing, self._head = end, int.from_bytes(self._head[_LENGTH_AT:], "big"), b""
-        end = min(start + self._missing, len(view))
-        self._missing -= end - start
-        return end
+    def _end_of_record(self, view: memoryview, start: int) -> tuple[int, bytes, int]:
+        """Find the end of the record that goes on at ``start``.
+
+        Returns:
+            The end, or that of ``view`` if it is before; and what ``_head`` and ``_missing`` are from there on.
+        """
+        head, missing = self._head, self._missing
+        if not missing:
+            end = start + _HEADER - len(head)
+            head += bytes(view[start:end])
+            if len(head) < _HEADER:
+                return len(view), head, 0
+            start, missing, head = end, int.from_bytes(head[_LENGTH_AT:], "big"), b""
+        end = min(start + missing, len(view))
+        return end, head, missing - (end - start)
 
     def on_read_error(self, error: ssl.SSLError) -> None:
         """A read raised an error."""

@@ -125,6 +125,10 @@ class InnerTlsEngine(TlsEngine):
         self.records = fresh.records  # it looks at the BIO of the inner engine
         # The outer engine has put this out before: it is sent first, and is not encrypted again.
         self.ready, self.holding = [*outer.ready], outer.holding
+        self._head, self._missing = (
+            outer._head,
+            outer._missing,
+        )  # what is received are records of the outermost engine
         outer.collect_no_tickets()
 
     def handshake(self, *, at_end: bool = False) -> bool:
