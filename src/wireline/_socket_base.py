@@ -108,7 +108,8 @@ class BaseSocket:
             sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
             protocol: the default means the usual protocol of ``domain`` and ``sock_type``.
             buffered: read from the kernel in large pieces, and keep the rest for the next read. An unbuffered socket
-                never reads more from the kernel than it returns, and a line takes a system call per byte.
+                never reads more from the kernel than it returns, and a line takes a system call per byte. Over TLS it
+                reads one record at a time, in two system calls, and keeps what the record has beyond the result.
             inheritable: whether programs that this process executes inherit the descriptor.
 
         Raises:

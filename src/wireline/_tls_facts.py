@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from wireline._core.stream import StreamCore
 from wireline._os.linger import DEFAULT_LINGER
 from wireline._parts import Stream
+from wireline._validation import Leftover
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
@@ -65,11 +66,11 @@ def repr_extra(core: StreamCore | None) -> str:
     return f"tls={version or 'not yet'}"
 
 
-def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
+def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: Leftover) -> None:
     """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
-    Bytes received in clear must not be taken for protected ones (T6). A socket that uses TLS already is refused: this
-    handshake would replace the first one, and the rest of the connection would lose the encryption of the first.
+    Bytes received in clear must not be taken for protected ones (T6). A stream that uses TLS already gets a layer
+    inside of it (T12), and what was received in the outer layer counts as received in clear.
 
     Args:
         io: of the stream, which the caller holds.
@@ -78,12 +79,10 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
         leftover: what is done with unread bytes, see ``SslContext.wrap_connected_socket``.
 
     Raises:
-        ssl.SSLError: the socket uses TLS already, or has unread bytes that were received in clear.
+        ssl.SSLError: the socket has unread bytes that were received in clear.
     """
     plaintext_core = io.core
     assert plaintext_core is not None
-    if plaintext_core.is_tls:
-        raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:
@@ -94,6 +93,8 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
                 "injected them (leftover='tls' takes them for the beginning of the handshake)"
             )
         tls_core.feed(unread)
+    if (outer := tls_core_of(plaintext_core)) is not None:
+        tls_core.enter_layer(outer)  # now, because what was fed is plaintext of the outer layer
     io.use_core(owner, tls_core)
 
 

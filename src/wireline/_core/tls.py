@@ -1,7 +1,9 @@
 """A stream inside TLS: a ``StreamCore`` with an engine between it and the wire.
 
 Requests are answered from the buffer, which holds plaintext. Received bytes are ciphertext, and all of them are
-decrypted at once: they are no more than one receive. So there is one place where received data can wait.
+decrypted at once: they are no more than one receive. So there is one place where received data can wait. Of an
+unbuffered stream one receive is the rest of a record at most, so that records wait in the kernel, where ``select`` sees
+them; only what a record has beyond the size that was asked for waits here.
 
 The ciphertext to send belongs to the call that holds the write lock. A read can make some, too (the answer to a key
 update, an alert). ``on_output`` then sends it if the lock is free; a call that holds the lock checks for it after
@@ -29,6 +31,7 @@ from wireline._core.tls_engine import (
     TlsEngine,
     TruncatedError,
 )
+from wireline._core.tls_layers import InnerTlsEngine
 from wireline.errors import copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
@@ -97,6 +100,14 @@ class TlsCore(StreamCore):
         """Make a call with the ``ssl.SSLObject``."""
         return call(self.engine.obj)
 
+    def enter_layer(self, outer: TlsCore) -> None:
+        """Before the handshake: be inside the stream of ``outer``, whose place this core takes."""
+        self.engine = InnerTlsEngine(self.engine, outer.engine)
+        self.outgoing = self.engine.outgoing
+        if outer.gone:
+            outer._cut_off()
+        self.unsent = outer.unsent
+
     # The handshake: `handshake`, send the output, wait for `handshake_input`, and again.
 
     def handshake(self) -> bool:
@@ -107,6 +118,9 @@ class TlsCore(StreamCore):
         Raises:
             ssl.SSLError: it failed, as every later use of the connection will.
         """
+        self.engine.record_wise = not self.buffered
+        if not self.buffered:
+            self.recv_size = self.engine.record_rest
         try:
             done = self.engine.handshake(at_end=self._eof_seen)
         except ssl.SSLError as error:
@@ -228,7 +242,7 @@ class TlsCore(StreamCore):
             engine.due = b""
             self.inbox = None
         self._buffer_decrypted()
-        if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
+        if at_end or engine.over or self.outgoing.pending:
             self._decrypt(at_end=at_end)
 
     def _buffer_decrypted(self) -> None:
@@ -284,7 +298,7 @@ class TlsCore(StreamCore):
     def recover(self) -> None:
         self._go_back()
         self._buffer_decrypted()
-        if self.engine.ended or self.engine.error is not None:
+        if self.engine.over:
             self._decrypt()
         self.done()
 
@@ -330,6 +344,10 @@ class TlsCore(StreamCore):
         self.fast_recv_ok = False
         self.direct = direct
         self.direct_limit = limit
+        if not self.buffered:
+            # `select` does not see what is read ahead.
+            self.recv_size = self.engine.record_rest
+            return
         # For a large request twice the last read: a small one is not to cost a large block of memory.
         last = self._last_read_size
         self.recv_size = _MIN_RECV if amount < BUFFER_SIZE else max(_MIN_RECV, min(2 * last, _MAX_RECV))
@@ -434,8 +452,7 @@ class TlsCore(StreamCore):
         """Return the rest of a record, and ``close_notify`` unless a message is incomplete."""
         if self.send_in_flight:
             return b""
-        if not self.message_incomplete:
-            self.close_notify()
+        self.engine.finish(whole=not self.message_incomplete)
         if self.gone:
             self._cut_off()
         return bytes(self.unsent) + self.engine.take_output()
