@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import enum
-import functools
 import os
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from ._context import SslContext
@@ -111,11 +110,17 @@ class TlsOptions:
     password: Password | None = field(repr=False)
     server_name_callback: ServerNameCallback | None
     keylog_file: str | None
+    cert_data: bytes | None = field(repr=False)
+    key_data: bytes | None = field(repr=False)
+    ca_data: bytes | None = field(repr=False)
+    min_version: ssl.TLSVersion | None
+    max_version: ssl.TLSVersion | None
+    partial_chain: bool
 
     @property
     def has_own_cas(self) -> bool:
         """Whether the caller named the CAs to trust."""
-        return bool(self.ca_file or self.ca_dir)
+        return bool(self.ca_file or self.ca_dir or self.ca_data is not None)
 
 
 def check_version(version: ProtocolVersion) -> None:
@@ -166,16 +171,70 @@ def path(name: str, value: FilePath) -> str:
     return text
 
 
-def certificate_paths(cert_file: FilePath, key_file: FilePath) -> tuple[str, str]:
-    """Return the paths of a certificate and its key.
+def flag(name: str, value: bool) -> bool:
+    """Return a flag.
 
     Raises:
-        ValueError: there is a key without a certificate.
+        TypeError: it is not a ``bool``.
     """
-    cert, key = path("cert_file", cert_file), path("key_file", key_file)
-    if key and not cert:
+    require(name, value, bool)
+    return value
+
+
+def keylog_path(value: FilePath | Literal[True] | None) -> str | None:
+    """Return the path of the key log; True takes it from the environment.
+
+    Raises:
+        TypeError: it is not a path, True or None.
+    """
+    if value is True:
+        return os.environ.get("SSLKEYLOGFILE") or None
+    return None if value is None else path("keylog_file", value)
+
+
+def check_combinations(options: TlsOptions) -> None:
+    """Check that each thing is given once, no key without a certificate, and that the versions are a range.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    for name in ("cert", "key", "ca"):
+        if getattr(options, f"{name}_file") and getattr(options, f"{name}_data") is not None:
+            raise ValueError(f"{name}_file and {name}_data are two sources of one thing: give one of them")
+    if options.key_file and not options.cert_file and options.cert_data is None:
         raise ValueError("key_file needs the cert_file of the certificate that the key belongs to")
-    return cert, key
+    if options.min_version and options.max_version and options.min_version > options.max_version:
+        raise ValueError("min_version is above max_version")
+    if options.key_data is not None and not options.cert_file and options.cert_data is None:
+        raise ValueError("key_data needs the cert_data of the certificate that the key belongs to")
+
+
+def pem_or_der(name: str, data: bytes | None) -> bytes | None:
+    """Return a copy of certificates or a key in memory.
+
+    Raises:
+        TypeError: it is neither bytes nor None.
+    """
+    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"{name} is bytes, PEM or DER, not {type(data).__name__}")
+    return None if data is None else bytes(data)
+
+
+def tls_version(name: str, version: ssl.TLSVersion | None) -> ssl.TLSVersion | None:
+    """Return the version of a limit.
+
+    Raises:
+        TypeError: it is neither a ``ssl.TLSVersion`` nor None.
+        ValueError: it is below TLS 1.2.
+    """
+    if version is None:
+        return None
+    require(name, version, ssl.TLSVersion)
+    if version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        raise ValueError(
+            f"{name} is TLSv1_2 or TLSv1_3, not {version.name}: older versions are deprecated (RFC 8996)"
+        )
+    return version
 
 
 def client_certs_mode(client_certs: str) -> ssl.VerifyMode:
@@ -208,16 +267,14 @@ def alpn_protocols(alpn: Sequence[str]) -> tuple[str, ...]:
 
 
 def key_password(password: Password | None) -> Password | None:
-    """Return the password of a key; a callable is wrapped so that it is called once for all loads of the key.
+    """Return the password of a key.
 
     Raises:
         TypeError: it is not text, bytes or callable.
     """
-    if password is None or isinstance(password, str | bytes):
-        return password
-    if not callable(password):
+    if password is not None and not isinstance(password, str | bytes) and not callable(password):
         raise TypeError(f"password is str, bytes or a callable, not {type(password).__name__}")
-    return functools.cache(password)
+    return password
 
 
 def short_text(name: str, text: str, limit: int) -> bytes:
