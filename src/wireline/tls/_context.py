@@ -23,6 +23,7 @@ from . import _context_factory, _features
 from ._material import Material
 from ._mutable_settings import MutableSettings
 from ._names import normalise
+from ._pins import Pins
 from ._policy import TlsPolicy
 from ._role_context import RoleContext
 from ._sessions import SessionCache, offer_session
@@ -41,12 +42,14 @@ from ._tls_options import (
     check_version,
     client_certs_mode,
     flag,
+    group_list,
     key_password,
     keylog_path,
     path,
     pem_or_der,
     require,
     require_callable,
+    secret_for_tickets,
     tls_version,
 )
 from ._wrapping import AsyncUpgradable, Upgradable, Wrappable, require_method
@@ -91,6 +94,10 @@ class SslContext(MutableSettings):
         min_version: ssl.TLSVersion | None = None,
         max_version: ssl.TLSVersion | None = None,
         partial_chain: bool = True,
+        groups: Sequence[str] | None = None,
+        pinned: Sequence[str] = (),
+        psk_decoy: bool = False,
+        ticket_keys: bytes | None = None,
     ) -> None:
         """Check the arguments and read the files, so that errors appear before the first connection.
 
@@ -126,6 +133,15 @@ class SslContext(MutableSettings):
             max_version: the highest one; by default the highest that OpenSSL has.
             partial_chain: trust the chain of a peer as soon as it reaches a certificate of ``ca_*``, even if that is
                 no root (``VERIFY_X509_PARTIAL_CHAIN``).
+            groups: groups of the key exchange, in order of preference, by OpenSSL's names (``"X25519"``, and
+                ``"X25519MLKEM768"`` from OpenSSL 3.5 on); by default OpenSSL's own.
+            pinned: pins of which the verified chain of a peer must have one: ``"sha256/BASE64"`` of a public key, or
+                the SHA-256 of a certificate in hexadecimal. With ``VerifyMode.NONE`` the certificate of the server
+                itself must be pinned.
+            psk_decoy: a server gives identities that ``server_get_psk`` does not know a random key, so that a client
+                cannot tell an unknown identity from a wrong key.
+            ticket_keys: 80 bytes, random and secret, that servers share so that the session of one is resumed by
+                another. Tickets stay valid only where the CAs and ``client_certs`` are the same.
 
         Raises:
             OSError: a file is missing, or there is no CA. With a certificate and no ``ca_*``, missing CAs of the system
@@ -133,7 +149,8 @@ class SslContext(MutableSettings):
             ssl.SSLError: certificate and key do not match, one is damaged, the password is missing or wrong, or the
                 ciphers are unknown; the message names the file, and ``filename`` is set.
             ValueError: an argument has an invalid value.
-            NotImplementedError: this interpreter cannot set ``ciphersuites``; the message says why.
+            NotImplementedError: this interpreter cannot set ``ciphersuites``, ``groups`` or ``ticket_keys``; the
+                message says why.
         """
         check_version(prot_version)
         require("verify_mode", verify_mode, VerifyMode)
@@ -161,6 +178,10 @@ class SslContext(MutableSettings):
             min_version=tls_version("min_version", min_version),
             max_version=tls_version("max_version", max_version),
             partial_chain=flag("partial_chain", partial_chain),
+            groups=group_list(groups),
+            pins=Pins(pinned),
+            psk_decoy=flag("psk_decoy", psk_decoy),
+            ticket_keys=secret_for_tickets(ticket_keys),
         )
         check_combinations(options)
         require("ragged_eof", ragged_eof, bool)
@@ -204,6 +225,33 @@ class SslContext(MutableSettings):
         self._ragged_eof = ragged_eof
         self._lock = ProcessLock()
         self._roles: dict[Handshake, RoleContext] = {}
+
+    def reload(self) -> None:
+        """Read the files again, for new handshakes. Connections that exist go on with what they have.
+
+        Any thread may call it, and unlike a change of a setting it is allowed after the first use. Bytes that were
+        given as arguments stay. The sessions of clients are forgotten; the tickets of servers stay valid if the CAs and
+        the demand for client certificates are the same (without the bridge to OpenSSL they are all void). A callable
+        ``password`` is called again.
+
+        Raises:
+            OSError, ssl.SSLError: a file is missing or wrong, as in the constructor. Nothing has changed.
+            RuntimeError: the context was made by ``from_ssl``: it has no files of its own.
+            ClosedError: the context was destroyed.
+        """
+        self._require_alive()
+        self._require_own()
+        options, before = self._options, self._material
+        assert options is not None
+        # Outside the lock: a handshake does not wait for a disk.
+        material = Material.read(options, before.ticket_secret if before is not None else None)
+        _context_factory.check_options(options, material)
+        with self._lock.here:
+            self._require_alive()
+            self._material = material
+            self._roles.clear()
+            if self._session_cache is not None:
+                self._session_cache.clear()
 
     @staticmethod
     def available_features() -> _features.Features:
@@ -251,6 +299,7 @@ class SslContext(MutableSettings):
             ragged_eof=self._ragged_eof,
             require_alpn=self._require_alpn,
             alpn=self._options.alpn if self._options else (),
+            pins=self._options.pins if self._options else None,
             psk=get_psk is not None,
             session_id_context=self._session_id_context.encode(),
             # With PSK no sessions: resumption would accept a server whose key was revoked.

@@ -6,17 +6,21 @@ distributions. ``_openssl`` and ``_psk`` are imported where they are needed, bec
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ._keylog import create_keylog, start_keylog
 from ._material import Material
+from ._pem import certificates_in
 from ._policy import on_server_name
 from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
     CIPHERS_PSK,
+    TICKET_KEYS_SIZE,
     TlsOptions,
     VerifyMode,
 )
@@ -91,8 +95,33 @@ def make_server_context(
     if get_psk is not None:
         from . import _psk
 
-        _psk.install_server(context, get_psk, hint)
+        _psk.install_server(context, get_psk, hint, decoy=options.psk_decoy)
+    else:
+        _set_ticket_keys(context, options, material)
     return context
+
+
+def _set_ticket_keys(context: ssl.SSLContext, options: TlsOptions, material: Material) -> None:
+    """Set the keys of session tickets. They depend on the CAs and on the demand for client certificates.
+
+    A ticket stands for a client that was verified. So one of other CAs or another demand, before a reload or of another
+    process, must not be accepted.
+    """
+    from . import _openssl
+
+    # OpenSSL's own keys are of this context alone, and void with it.
+    own = (
+        options.client_certs is not ssl.CERT_NONE and not options.has_own_cas
+    )  # the CAs of the system may change
+    if options.ticket_keys is None and (own or not _openssl.available()):
+        return
+    trust = hashlib.sha512(str(int(options.client_certs)).encode())
+    for source in material.trust.given if material.trust is not None else ():
+        for der in certificates_in(source):
+            trust.update(der)
+    secret = options.ticket_keys or material.ticket_secret
+    keys = b"".join(hmac.digest(secret, bytes([part]) + trust.digest(), "sha512") for part in range(2))
+    _openssl.set_ticket_keys(context, keys[:TICKET_KEYS_SIZE])
 
 
 def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | None]) -> None:
@@ -116,6 +145,8 @@ def check_options(options: TlsOptions, material: Material) -> None:
     context = _common_context(ssl.PROTOCOL_TLS_SERVER, options, material, psk=False, keylog=False)
     if material.trust is not None and material.trust.given:
         material.trust.load(context)
+    if options.ticket_keys is not None:
+        _set_ticket_keys(context, options, material)
     if options.keylog_file:
         create_keylog(options.keylog_file)
 
@@ -140,6 +171,10 @@ def _common_context(
 
         _openssl.set_ciphersuites(context, options.ciphersuites)
     _set_versions(context, options)
+    if options.groups:
+        from . import _openssl
+
+        _openssl.set_groups(context, options.groups)
     if material.credentials is not None:
         material.credentials.load(context, material.password)
     if options.alpn:

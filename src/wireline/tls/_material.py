@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from . import _trust
 from ._credentials import Credentials
 from ._pem import Source, read_source
-from ._tls_options import TlsOptions, VerifyMode
+from ._tls_options import TICKET_KEYS_SIZE, TlsOptions, VerifyMode
 
 __all__ = ["Material"]
 
@@ -23,15 +24,21 @@ class Material:
         credentials: our own certificate and key; None without one.
         trust: the CAs; None if they are looked for when a client needs them.
         password: of the key; a callable is called once for all loads.
+        ticket_secret: the secret of a server's session tickets, unless the options have one.
     """
 
     credentials: Credentials | None
     trust: _trust.Trust | None
     password: Callable[[], str | bytes] | str | bytes | None = field(repr=False)
+    ticket_secret: bytes = field(repr=False)
 
     @classmethod
-    def read(cls, options: TlsOptions) -> Material:
+    def read(cls, options: TlsOptions, ticket_secret: bytes | None = None) -> Material:
         """Read the files.
+
+        Args:
+            options: which files.
+            ticket_secret: of the material before a reload.
 
         Raises:
             OSError: a file is missing, or there is no CA.
@@ -42,7 +49,12 @@ class Material:
         if options.has_own_cas or (options.verify_mode is not VerifyMode.NONE and credentials is None):
             trust = _find_trust(options)
         password = options.password
-        return cls(credentials, trust, functools.cache(password) if callable(password) else password)
+        return cls(
+            credentials,
+            trust,
+            functools.cache(password) if callable(password) else password,
+            ticket_secret or os.urandom(TICKET_KEYS_SIZE),
+        )
 
     def trust_in(self, context: ssl.SSLContext, options: TlsOptions) -> None:
         """Make a context trust the CAs.

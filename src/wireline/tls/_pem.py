@@ -16,7 +16,16 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Block", "Source", "broken", "certificates_in", "first_element", "private_key_in", "read_source"]
+__all__ = [
+    "Block",
+    "Source",
+    "broken",
+    "certificates_in",
+    "content",
+    "elements",
+    "private_key_in",
+    "read_source",
+]
 
 _BEGIN = re.compile(rb"^[ \t]*-----BEGIN ([A-Z0-9 ]+)-----[ \t\r]*$", re.MULTILINE)
 _MAX_SIZE = 64 * 1024 * 1024
@@ -174,7 +183,7 @@ def _der_block(data: bytes) -> Block | None:
 
 def _label_of(data: bytes) -> str | None:
     """Return the PEM label of a structure, told by its first two elements."""
-    inner = _content(data)
+    inner = content(data)
     if inner is None:
         return None
     first = first_element(inner)
@@ -185,7 +194,7 @@ def _label_of(data: bytes) -> str | None:
         if first == b"\x02\x01\x03":
             return "PKCS12"
         return {b"\x30": "PRIVATE KEY", b"\x02": "RSA PRIVATE KEY", b"\x04": "EC PRIVATE KEY"}.get(after)
-    return {b"\x04": "ENCRYPTED PRIVATE KEY", b"\x03": "PUBLIC KEY"}.get(after) or _signed(_content(first))
+    return {b"\x04": "ENCRYPTED PRIVATE KEY", b"\x03": "PUBLIC KEY"}.get(after) or _signed(content(first))
 
 
 def _signed(value: bytes | None) -> str | None:
@@ -212,7 +221,14 @@ def first_element(data: bytes) -> bytes:
     return data[: size + length] if size + length <= len(data) else b""
 
 
-def _content(data: bytes) -> bytes | None:
+def elements(data: bytes | None) -> Iterator[bytes]:
+    """Iterate over the ASN.1 elements of a content."""
+    while data and (element := first_element(data)):
+        yield element
+        data = data[len(element) :]
+
+
+def content(data: bytes) -> bytes | None:
     """Return the content of a sequence; None if the data does not begin with a whole one."""
     element = first_element(data)
     if element[:1] != b"\x30":

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import enum
 import os
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from ._pins import Pins
 
 if TYPE_CHECKING:
     from ._context import SslContext
@@ -89,6 +92,9 @@ _CLIENT_CERTS = {
     "required": ssl.CERT_REQUIRED,
 }
 
+TICKET_KEYS_SIZE = 80
+"""Bytes of OpenSSL's keys for session tickets: a name of 16, and 32 each for HMAC and AES-256."""
+
 Password = str | bytes | Callable[[], str | bytes]
 FilePath = str | os.PathLike[str]
 ServerNameCallback = Callable[[str | None], "SslContext | None"]
@@ -116,6 +122,10 @@ class TlsOptions:
     min_version: ssl.TLSVersion | None
     max_version: ssl.TLSVersion | None
     partial_chain: bool
+    groups: str
+    pins: Pins
+    psk_decoy: bool
+    ticket_keys: bytes | None = field(repr=False)
 
     @property
     def has_own_cas(self) -> bool:
@@ -179,6 +189,43 @@ def flag(name: str, value: bool) -> bool:
     """
     require(name, value, bool)
     return value
+
+
+def group_list(groups: Sequence[str] | None) -> str:
+    """Return the groups as OpenSSL's list; ``""`` for its own.
+
+    Raises:
+        TypeError: it is not a sequence of ``str``, or a single ``str``.
+        ValueError: it is empty, or one is no name.
+    """
+    if groups is None:
+        return ""
+    if isinstance(groups, str | bytes):
+        raise TypeError(f"groups is a sequence of names, got {groups!r}")
+    names = list(groups)
+    for name in names:
+        require("a name of groups", name, str)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise ValueError(f"{name!r} is not the name of a group")
+    if not names:
+        raise ValueError("groups is empty: no key exchange would be left")
+    return ":".join(names)
+
+
+def secret_for_tickets(keys: bytes | None) -> bytes | None:
+    """Return a copy of the secret that servers share for their session tickets.
+
+    Raises:
+        TypeError: it is not bytes or None.
+        ValueError: it does not have 80 bytes.
+    """
+    if keys is None:
+        return None
+    if not isinstance(keys, bytes | bytearray | memoryview):
+        raise TypeError(f"ticket_keys is bytes, not {type(keys).__name__}")
+    if len(bytes(keys)) != TICKET_KEYS_SIZE:
+        raise ValueError(f"ticket_keys has {TICKET_KEYS_SIZE} bytes, got {len(bytes(keys))}")
+    return bytes(keys)
 
 
 def keylog_path(value: FilePath | Literal[True] | None) -> str | None:
