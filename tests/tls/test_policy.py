@@ -102,7 +102,7 @@ def test_T8_the_chain_is_leaf_to_root(version: str) -> None:
     only(version, client, server)
     pair = engines(client, server)
     assert chain(pair.client) == []
-    assert info(pair.client) == ("", "", None, False, "localhost")
+    assert info(pair.client) == ("", "", None, False, "localhost", None, None)
     assert shake(pair) == [None, None]
     found = chain(pair.client)
     assert len(found) == 3
@@ -322,7 +322,7 @@ def test_the_callback_leads_to_the_context_of_a_name(version: str) -> None:
     only(version, client, names.context, *names.hosts.values())
     assert info(connect(client, names.context, "a.test").client).alpn == "a"
     pair = connect(client, names.context, "b.test")
-    assert info(pair.server)[2:] == ("b", False, "b.test")
+    assert info(pair.server)[2:5] == ("b", False, "b.test")
     assert info(connect(client, names.context, "c.test").client).alpn is None
     assert names.asked == ["a.test", "b.test", "c.test"]
 

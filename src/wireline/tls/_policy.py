@@ -50,6 +50,10 @@ class TlsInfo(NamedTuple):
     """Whether an earlier session was resumed, or (TLS 1.3) a pre-shared key was used."""
     server_name: str
     """The name or address that the client asked for; ``""`` if it sent none."""
+    group: str | None = None
+    """The group of the key exchange, such as ``"x25519"`` or ``"X25519MLKEM768"``; None where it cannot be known."""
+    ocsp_response: bytes | None = None
+    """The OCSP response that the server has stapled, as DER, not verified; None without one, and in a server."""
 
 
 class _Negotiated(NamedTuple):
@@ -61,6 +65,8 @@ class _Negotiated(NamedTuple):
     resumed: bool
     psk_identity: str
     chain: tuple[Certificate, ...]
+    group: str | None
+    ocsp_response: bytes | None
 
 
 class TlsPolicy:
@@ -110,6 +116,11 @@ class TlsPolicy:
             self._set_session_id_context(obj)
             if obj.context.sni_callback is not None:
                 _server_policies[obj] = self
+        else:
+            from . import _openssl
+
+            if _openssl.available():
+                _openssl.request_ocsp_response(obj)
         if self._role.psk:
             _take_psk_callback_error()  # drop the error of an earlier handshake of this thread
 
@@ -135,11 +146,23 @@ class TlsPolicy:
                 ssl.SSL_ERROR_SSL,
                 "a resumed session does not replace the client certificate that this server name requires",
             )
+        self._check_pins(obj, psk_used)
         if self._role.require_alpn and obj.selected_alpn_protocol() is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
         # Any thread may ask for the result later, while OpenSSL runs in another thread and may free parts of it (the
         # session of a client, when a ticket arrives). So it is copied now.
         self._negotiated = self._snapshot(obj)
+
+    def _check_pins(self, obj: ssl.SSLObject, psk_used: bool) -> None:
+        pins = self._role.pins
+        if not pins or psk_used:
+            return
+        if self._verify_mode != ssl.CERT_NONE:
+            # What the peer sent beside its verified chain does not count: anyone can send a pinned certificate along.
+            pins.check(self._chain(obj))
+        elif not self._role.server:
+            leaf = obj.getpeercert(True)
+            pins.check([leaf] if leaf else [])
 
     def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Add details to the error of a handshake: a callback's exception as cause, the host name as a note."""
@@ -222,7 +245,15 @@ class TlsPolicy:
         negotiated = self._negotiated or self._snapshot(obj)
         # A server's name is looked up only here: it takes ten times as long as the snapshot, and does not change.
         name = _name_asked_for(obj) if self._role.server and not self._host else self._host
-        return TlsInfo(negotiated.version, negotiated.cipher, negotiated.alpn, negotiated.resumed, name)
+        return TlsInfo(
+            negotiated.version,
+            negotiated.cipher,
+            negotiated.alpn,
+            negotiated.resumed,
+            name,
+            negotiated.group,
+            negotiated.ocsp_response,
+        )
 
     def _snapshot(self, obj: ssl.SSLObject) -> _Negotiated:
         version, cipher = obj.version(), obj.cipher()
@@ -233,7 +264,16 @@ class TlsPolicy:
             obj.session_reused or False,
             self._identity(obj),
             tuple(self._chain(obj)),
+            *self._facts_of_openssl(obj),
         )
+
+    def _facts_of_openssl(self, obj: ssl.SSLObject) -> tuple[str | None, bytes | None]:
+        """The group and the OCSP response; None without the bridge."""
+        from . import _openssl
+
+        if not (_openssl.available() and obj.version()):
+            return None, None
+        return _openssl.group(obj), None if self._role.server else _openssl.ocsp_response(obj)
 
     def _chain(self, obj: ssl.SSLObject) -> list[Certificate]:
         if self._verify_mode == ssl.CERT_NONE:
