@@ -83,17 +83,19 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: Leftov
     """
     plaintext_core = io.core
     assert plaintext_core is not None
+    outer = tls_core_of(plaintext_core)
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":
+            where = "in clear" if outer is None else "in the outer layer"
             raise tls_error(
-                f"{len(unread)} bytes were received in clear and not read before TLS begins: an attacker may have "
+                f"{len(unread)} bytes were received {where} and not read before TLS begins: an attacker may have "
                 "injected them (leftover='tls' takes them for the beginning of the handshake)"
             )
         tls_core.feed(unread)
-    if (outer := tls_core_of(plaintext_core)) is not None:
+    if outer is not None:
         tls_core.enter_layer(outer)  # now, because what was fed is plaintext of the outer layer
     io.use_core(owner, tls_core)
 

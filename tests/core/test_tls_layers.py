@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import ssl
-from collections.abc import Callable
 
 import pytest
 
-from tests.core.test_tls import connected, new_pair, one_loop_or_shared, out, said, shake
-from tests.core.test_tls_engine import both_versions
+from tests.core.test_tls import connected, new_pair, out, said, shake
 from tests.tls.both import needs_the_bridge
 from tests.tls.nested import NestedPeer
 from tests.tls.test_floods import updates
@@ -19,6 +16,20 @@ from wireline.options import SAFE_DISCONN
 from wireline.tls import SslError, TruncatedError
 
 TLS1_2, TLS1_3 = ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3
+
+# One of each is in the sample.
+each_version = pytest.mark.parametrize("version", [pytest.param(TLS1_2, marks=pytest.mark.full), TLS1_3])
+each_pair_of_versions = pytest.mark.parametrize(
+    ("outer", "inner"),
+    [
+        (TLS1_2, TLS1_3),
+        *(
+            pytest.param(*pair, marks=pytest.mark.full)
+            for pair in ((TLS1_2, TLS1_2), (TLS1_3, TLS1_2), (TLS1_3, TLS1_3))
+        ),
+    ],
+)
+one_loop_or_shared = pytest.mark.parametrize("shared", [pytest.param(False, marks=pytest.mark.full), True])
 
 
 def layered(
@@ -46,8 +57,7 @@ def end_of(core: TlsCore) -> str:
         return "truncated"
 
 
-@pytest.mark.parametrize("inner", [TLS1_2, TLS1_3], ids=lambda version: version.name)
-@pytest.mark.parametrize("outer", [TLS1_2, TLS1_3], ids=lambda version: version.name)
+@each_pair_of_versions
 def test_T12_an_end_anywhere_is_clean_only_after_the_inner_close_notify(
     outer: ssl.TLSVersion, inner: ssl.TLSVersion
 ) -> None:
@@ -66,7 +76,7 @@ def test_T12_an_end_anywhere_is_clean_only_after_the_inner_close_notify(
         assert end_of(client) == ("clean" if size == announced else "truncated")
 
 
-@both_versions
+@each_version
 def test_T12_the_end_of_the_outer_layer_alone_is_a_truncation(version: ssl.TLSVersion) -> None:
     (client, server), (_, around) = layered(version, version)
     wire = said(server, b"message")
@@ -94,7 +104,7 @@ def test_T12_each_context_says_whether_the_end_of_its_wire_is_an_end() -> None:
     assert end_of(client) == "truncated"
 
 
-@both_versions
+@each_version
 def test_T12_an_end_in_the_middle_of_the_inner_handshake_is_an_error(version: ssl.TLSVersion) -> None:
     for how in ("the wire", "the outer layer"):
         around = connected(version)
@@ -110,7 +120,7 @@ def test_T12_an_end_in_the_middle_of_the_inner_handshake_is_an_error(version: ss
             client.encrypt(b"in one layer only?")
 
 
-@both_versions
+@each_version
 def test_T12_damage_in_either_layer_ends_both(version: ssl.TLSVersion) -> None:
     def damaged(wire: bytes) -> bytes:
         return wire and wire[:-1] + bytes([wire[-1] ^ 1])
@@ -180,12 +190,6 @@ def test_FB16_a_flood_of_key_updates_in_the_outer_layer_is_bounded() -> None:
 # ------------------------------------------------------------------------------------- a peer that is not ours
 
 
-NESTED: dict[str, Callable[[], NestedPeer]] = {
-    f"{outer.name} {inner.name}": (lambda outer=outer, inner=inner: NestedPeer(outer, inner))  # type: ignore[misc]
-    for outer, inner in itertools.product((TLS1_2, TLS1_3), repeat=2)
-}
-
-
 def meet(core: TlsCore, peer: NestedPeer, layer: int) -> None:
     """Shake hands with a peer that is not ours, in one layer."""
     done = False
@@ -197,18 +201,17 @@ def meet(core: TlsCore, peer: NestedPeer, layer: int) -> None:
             core.feed(wire)
 
 
-@pytest.mark.parametrize("versions", NESTED)
+@each_pair_of_versions
 @one_loop_or_shared
 def test_T12_objects_of_the_standard_library_nested_in_each_other_are_a_peer(
-    versions: str, shared: bool
+    outer: ssl.TLSVersion, inner: ssl.TLSVersion, shared: bool
 ) -> None:
     for size in (1, 100, 20_000, 100_000):
-        peer = NESTED[versions]()
-        outer = new_pair(TLS1_3, shared=shared)[0]
-        outer.engine.obj.context.maximum_version = TLS1_3
-        meet(outer, peer, 0)
-        core = new_pair(TLS1_3, shared=shared)[0]
-        core.enter_layer(outer)
+        peer = NestedPeer(outer, inner)
+        around = new_pair(outer, shared=shared)[0]
+        meet(around, peer, 0)
+        core = new_pair(inner, shared=shared)[0]
+        core.enter_layer(around)
         meet(core, peer, 1)
         message = bytes(range(256)) * (size // 256 + 1)
         peer.feed(said(core, message))

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.interrupts import Interruption, interrupted
-from tests.core.test_tls import connected, new_pair, one_loop_or_shared, out, said
-from tests.core.test_tls_engine import both_versions, versions
+from tests.core.test_tls import connected, new_pair, out, said
+from tests.core.test_tls_engine import versions
 from tests.core.test_tls_interrupted import CODE, NEVER, every_moment
+from tests.core.test_tls_layers import each_version, one_loop_or_shared
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import RECORD
 from wireline.options import BUFFER_SIZE
@@ -49,7 +50,7 @@ def receive(core: TlsCore, kernel: Kernel, size: int = BUFFER_SIZE) -> bytes:
     return answer
 
 
-@both_versions
+@each_version
 @one_loop_or_shared
 def test_what_was_not_returned_is_in_the_kernel(version: ssl.TLSVersion, shared: bool) -> None:
     client, server = connected(version, buffered=False, shared=shared)
@@ -63,7 +64,7 @@ def test_what_was_not_returned_is_in_the_kernel(version: ssl.TLSVersion, shared:
         assert not client.engine.incoming.pending
 
 
-@both_versions
+@each_version
 def test_only_the_rest_of_a_record_waits_inside(version: ssl.TLSVersion) -> None:
     client, server = connected(version, buffered=False)
     kernel = Kernel(said(server, b"a first record") + said(server, b"a second record"))
@@ -76,8 +77,8 @@ def test_only_the_rest_of_a_record_waits_inside(version: ssl.TLSVersion) -> None
     assert len(kernel.wire) == second
 
 
-@both_versions
-@pytest.mark.parametrize("layers", [1, 2])
+@each_version
+@pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.full)])
 def test_a_handshake_receives_nothing_that_follows_it(version: ssl.TLSVersion, layers: int) -> None:
     cores = new_pair(version, buffered=False)
     if layers == 2:

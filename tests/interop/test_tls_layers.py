@@ -22,7 +22,7 @@ from tests.tools import require_tool
 from wireline import Address
 from wireline.tls import Handshake
 
-pytestmark = [pytest.mark.interop, pytest.mark.anyio]
+pytestmark = [pytest.mark.interop, pytest.mark.anyio, pytest.mark.full]
 
 flavour, anyio_backend, version = both.flavour, both.anyio_backend, openssl.version
 

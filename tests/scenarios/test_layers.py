@@ -52,6 +52,7 @@ async def test_T12_start_tls_adds_a_layer_to_any_stream(pair: Pair, scene: Scene
             await sending
 
 
+@pytest.mark.full
 async def test_T12_each_end_is_the_end_of_its_layer(pair: Pair) -> None:
     await add_layer(pair)
     await pair.client.send(b"question", timeout=PATIENCE)
@@ -64,6 +65,7 @@ async def test_T12_each_end_is_the_end_of_its_layer(pair: Pair) -> None:
         assert await pair.client.recv(100, PATIENCE, SocketFlag.NONE) == b""
 
 
+@pytest.mark.full
 async def test_T12_a_handshake_that_times_out_or_is_left_leaves_nothing_to_use(wire: Wire) -> None:
     """As on a plain stream: nothing is sent outside of the layer that was meant."""
     context = SslContext(ca_file=certificates.ca_file())
@@ -80,6 +82,7 @@ async def test_T12_a_handshake_that_times_out_or_is_left_leaves_nothing_to_use(w
     wire.sock.close()
 
 
+@pytest.mark.full
 async def test_T12_a_peer_that_ends_the_stream_in_the_handshake_is_an_error(wire: Wire) -> None:
     context = SslContext(ca_file=certificates.ca_file())
     shaking = await begin(wire.sock.start_tls(context, hostname="localhost", timeout=PATIENCE))
@@ -90,6 +93,7 @@ async def test_T12_a_peer_that_ends_the_stream_in_the_handshake_is_an_error(wire
         await soon(wire.sock.send(b"x"))
 
 
+@pytest.mark.full
 async def test_T12_the_last_reply_arrives_though_the_request_was_not_read(pair: Pair) -> None:
     """T4 with two layers: unread input must not turn the close into a reset that takes the reply away."""
     await add_layer(pair)
@@ -105,6 +109,7 @@ async def test_T12_the_last_reply_arrives_though_the_request_was_not_read(pair: 
     assert await pair.client.recv(10, PATIENCE) == b""
 
 
+@pytest.mark.full
 async def test_T12_a_reader_beside_a_writer_at_both_ends(pair: Pair) -> None:
     await add_layer(pair)
     message = pattern(2_000_000)
@@ -124,6 +129,7 @@ async def test_T12_a_reader_beside_a_writer_at_both_ends(pair: Pair) -> None:
     assert one == other == message
 
 
+@pytest.mark.full
 async def test_T12_an_unbuffered_socket_gets_a_layer_too(scene: Scene) -> None:
     pair = await scene.pair(buffered=False)
     await add_layer(pair)
@@ -132,6 +138,7 @@ async def test_T12_an_unbuffered_socket_gets_a_layer_too(scene: Scene) -> None:
     assert await pair.server.recv_exactly(10, PATIENCE) == b"and a rest"
 
 
+@pytest.mark.full
 async def test_T12_the_facts_of_a_socket_are_of_the_layer_of_the_running_handshake(
     pair: Pair, scene: Scene
 ) -> None:

@@ -86,6 +86,7 @@ class Slow:
         return self._peer.ends()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("how", ["cancel", "close"])
 async def test_T12_an_inner_handshake_may_be_left_after_any_byte(flavour: Flavour, how: str) -> None:
     """After a cancellation nothing can be sent in the outer layer alone; ``close`` ends that layer."""
