@@ -155,6 +155,12 @@ class Face:
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name.startswith("multicast_"):
+            setattr(self._sock, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._sock, name)
         if name not in WAITING:

@@ -174,8 +174,9 @@ async def test_R13_close_wakes_reader_and_writer_together(wire: Wire, timeout: f
         lambda sock, timeout: sock.recv_from_into(bytearray(10), timeout=timeout),
         lambda sock, timeout: sock.recv(10, timeout),
         lambda sock, timeout: sock.recv_some(10, timeout),
+        lambda sock, timeout: sock.recv_many_from(timeout=timeout),
     ],
-    ids=["recv_from", "recv_from_into", "recv", "recv_some"],
+    ids=["recv_from", "recv_from_into", "recv", "recv_some", "recv_many_from"],
 )
 async def test_R13_close_wakes_a_read_that_waits_for_a_datagram(
     scene: Scene, receive: Call, timeout: float | None

@@ -96,12 +96,17 @@ class Batch:
         return None if number == len(self._payloads) else (self._payloads[number], self._targets[number])
 
     def send_chunk(self) -> None:
-        """Send some of the rest without waiting; at least one, or an ``OSError`` says why not."""
+        """Send some of the rest without waiting.
+
+        Raises:
+            BlockingIOError: none could be sent.
+            OSError: the next one was refused.
+        """
         number = len(self.sent)
         payloads = self._payloads[number : number + _CHUNK]
         try:
             self.sent.extend(map(self._sock.sendto, payloads, repeat(_NOW), self._targets[number:]))
-        except OSError:
+        except BlockingIOError:
             if len(self.sent) == number:
                 raise
 
