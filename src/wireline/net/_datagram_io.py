@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.sizes import check_size
-from wireline._os.datagram import Datagram, Raw, ReceivedInto, data_of, store_datagram
+from wireline._os.datagram import Datagram, Raw, ReceivedInto, store_datagram
 from wireline._os.descriptor import State
 from wireline._os.inbox import Inbox
 from wireline._os.outbox import Batch, Outgoing, Targets, check_outgoing, is_refusal
@@ -59,15 +59,19 @@ class DatagramIO:
         size: int,
         flags: SocketFlag,
         timeout: Timeout,
-    ) -> Datagram:
-        """Receive one datagram, cut to ``size``."""
-        return self._receive(owner, operation, size, flags, timeout, self.inbox.make)
-
-    def receive_data(
-        self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: Timeout
-    ) -> bytes:
-        """Receive the data of one datagram, cut to ``size``."""
-        return self._receive(owner, operation, size, flags, timeout, data_of)
+        make: Callable[[Raw, int], T],
+    ) -> T:
+        """Receive one datagram, cut to ``size``, and ``make`` the result of it."""
+        if type(size) is not int or size < 0:
+            size = check_size(size)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        take = self.inbox.take
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
+            if SocketFlag.PEEK in flags:
+                take = self.inbox.peek
+        return self._take_alone(owner, operation, timeout, take, size, make)
 
     def receive_into(
         self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: Timeout
@@ -77,7 +81,7 @@ class DatagramIO:
         def store(raw: Raw, size: int) -> ReceivedInto:
             return store_datagram(target, raw, size)
 
-        return self._receive(owner, operation, len(target), flags, timeout, store)
+        return self.receive(owner, operation, len(target), flags, timeout, store)
 
     def receive_many(
         self, owner: BaseSocket, operation: str, size: int, count: int, timeout: Timeout
@@ -89,27 +93,6 @@ class DatagramIO:
             return inbox.take_many(sock, size, count, make)
 
         return self._take_alone(owner, operation, check_timeout(timeout), take, size, inbox.make)
-
-    def _receive(
-        self,
-        owner: BaseSocket,
-        operation: str,
-        size: int,
-        flags: SocketFlag,
-        timeout: Timeout,
-        make: Callable[[Raw, int], T],
-    ) -> T:
-        """Receive one datagram, and ``make`` the result of it."""
-        if type(size) is not int or size < 0:
-            size = check_size(size)
-        if timeout is not None:
-            timeout = check_timeout(timeout)
-        take = self.inbox.take
-        if flags is not SAFE_DISCONN:
-            check_flags(flags)
-            if SocketFlag.PEEK in flags:
-                take = self.inbox.peek
-        return self._take_alone(owner, operation, timeout, take, size, make)
 
     def _take_alone(
         self,
@@ -136,10 +119,7 @@ class DatagramIO:
             except OSError as error:
                 raise described(error, operation, owner) from error.__cause__
             if blocked:
-                deadline = start_deadline(timeout)
-                result = retry_when_ready(
-                    owner, guard, operation, deadline, lambda: take(guard.sock, size, make)
-                )
+                result = self._wait(owner, operation, timeout, take, size, make)
         except BaseException:
             guard.leave(use)
             raise
@@ -151,6 +131,20 @@ class DatagramIO:
         if guard.closing:
             guard.close_if_unused()
         return result
+
+    def _wait(
+        self,
+        owner: BaseSocket,
+        operation: str,
+        timeout: float | None,
+        take: Callable[[socket.socket, int, Callable[[Raw, int], T]], R],
+        size: int,
+        make: Callable[[Raw, int], T],
+    ) -> R:
+        """Wait until ``take`` finds a datagram. In the method above the closure would make each access slower."""
+        sock = self._fd.sock
+        deadline = start_deadline(timeout)
+        return retry_when_ready(owner, self._fd, operation, deadline, lambda: take(sock, size, make))
 
     # Sending.
 

@@ -29,7 +29,7 @@ from wireline._core.named import (
 )
 from wireline._core.sizes import check_count, check_max_length, check_size
 from wireline._core.stream import SOME, Delimiter, StreamCore
-from wireline._os.datagram import Datagram, ReceivedInto
+from wireline._os.datagram import Datagram, ReceivedInto, data_of
 from wireline._os.descriptor import (
     KERNEL_WAITS,
     State,
@@ -132,7 +132,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._datagrams is not None:
-            return self._datagrams.receive_data(self, "recv", size, flags, timeout)
+            return self._datagrams.receive(self, "recv", size, flags, timeout, data_of)
         return self._io.read(self, StreamCore.recv, timeout, size, flags)
 
     def recv_into(
@@ -195,7 +195,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._datagrams is not None:
-            return self._datagrams.receive_data(self, "recv_some", max_size, flags, timeout)
+            return self._datagrams.receive(self, "recv_some", max_size, flags, timeout, data_of)
         if (
             timeout is None
             and flags is SAFE_DISCONN
@@ -721,7 +721,7 @@ class Socket(BaseSocket):
         """
         try:
             if self._datagrams is not None:
-                return self._datagrams.receive_data(self, "try_recv", max_size, SAFE_DISCONN, 0)
+                return self._datagrams.receive(self, "try_recv", max_size, SAFE_DISCONN, 0, data_of)
             return self._io.read(self, TRY_RECV, 0, max_size, SAFE_DISCONN)
         except SocketTimeout:
             return None
@@ -1027,7 +1027,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
         datagrams = self._datagrams or self._open_datagrams("recv_from")
-        return datagrams.receive(self, "recv_from", size, flags, timeout)
+        return datagrams.receive(self, "recv_from", size, flags, timeout, datagrams.inbox.make)
 
     def recv_many_from(
         self, max_count: int = 64, size: int = 2048, timeout: Timeout = None
