@@ -102,7 +102,10 @@ class Socket(BaseSocket):
         # No other code sets these: a subtype is safe.
         self._fd = FdGuard(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._datagrams = DatagramIO(self._fd) if sock.type == SOCK_DGRAM else None
+        self._datagrams = None
+        if sock.type == SOCK_DGRAM:
+            self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
+            self._io.kernel_flags = None  # no `send` takes the way of a stream
         super()._setup(sock, buffered, state, peer)
 
     # Reading.
@@ -194,8 +197,6 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        if self._datagrams is not None:
-            return self._datagrams.receive(self, "recv_some", max_size, flags, timeout, data_of)
         if (
             timeout is None
             and flags is SAFE_DISCONN
@@ -231,6 +232,8 @@ class Socket(BaseSocket):
                 core_slot += io.fd.cores
                 io.end_fast_recv(self)
             del core  # a reference left after the call would look like a reader's
+        if self._datagrams is not None:
+            return self._datagrams.receive(self, "recv_some", max_size, flags, timeout, data_of)
         return self._io.read(self, StreamCore.recv_some, timeout, max_size, flags)
 
     def recv_exactly(self, size: int, timeout: Timeout = None) -> bytes:
@@ -748,14 +751,14 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        if self._datagrams is not None:
-            self._send_datagram("send", data, flags, timeout)
-            return
         io = self._io
         deadline = None
         if type(data) is bytes and flags is io.kernel_flags and timeout is None:
             payload: bytes | memoryview = data
             first = payload
+        elif self._datagrams is not None:
+            self._send_datagram("send", data, flags, timeout)
+            return
         else:
             self.last_bytes_sent = 0  # also if an argument is refused
             payload, first, deadline = _prepare_send(io, data, flags, timeout)
