@@ -301,8 +301,11 @@ def test_R13_R14_closed_while_accepting_and_no_client_lands_elsewhere(timeout: f
     assert landed >= LANES * ROUNDS
 
 
+@pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
-def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(timeout: float | None) -> None:
+def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(
+    timeout: float | None, many: bool
+) -> None:
     landed = 0
     with Socket(sock_type=SOCK_DGRAM) as sender:
 
@@ -314,8 +317,11 @@ def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(timeo
                 arrived = threading.Event()
 
                 def receive() -> None:
-                    data = sock.recv_from(100, timeout=timeout).data
-                    assert data == b"%d" % port
+                    if many:
+                        received = sock.recv_many_from(timeout=timeout)
+                    else:
+                        received = [sock.recv_from(100, timeout=timeout)]
+                    assert [datagram.data for datagram in received] == [b"%d" % port]
                     arrived.set()
 
                 receiving = Doing(receive)

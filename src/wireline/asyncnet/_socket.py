@@ -96,7 +96,7 @@ class AsyncSocket(BaseSocket):
         self._fd = FdOnLoop(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         if sock.type == SOCK_DGRAM:
-            self._datagrams = DatagramIO(self._fd)
+            self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         super()._setup(sock, buffered, state, peer)
 
     @classmethod

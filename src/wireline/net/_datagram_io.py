@@ -130,7 +130,7 @@ class DatagramIO:
             del users[use]
         if guard.closing:
             guard.close_if_unused()
-        return result
+        return result  # pyright: ignore[reportPossiblyUnboundVariable, reportReturnType] # `blocked` tells
 
     def _wait(
         self,
