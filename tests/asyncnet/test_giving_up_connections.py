@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -371,6 +372,43 @@ async def test_R5_a_receive_that_is_given_up_at_any_moment_takes_no_datagram_awa
             while len(seen) < 3:
                 seen += await receive(sock, PATIENCE)
             assert seen == [b"first", b"", b"third"]
+
+
+async def received(receiver: socket.socket, count: int) -> list[bytes]:
+    """Receive so many datagrams, and let the other tasks run."""
+    got: list[bytes] = []
+    while len(got) < count:
+        with contextlib.suppress(BlockingIOError):
+            got.append(receiver.recv(9))
+        await asyncio.sleep(0)
+    return got
+
+
+@every_way_for_datagrams
+@pytest.mark.parametrize("how", HOWS)
+async def test_W9_a_batch_that_is_given_up_says_how_much_of_it_was_sent(
+    way: Way, how: str, tmp_path: Path
+) -> None:
+    numbers = [b"%03d" % number for number in range(60)]  # more than the queue of a Unix socket holds
+    for count in moments(way):
+        with (
+            socket.socket(AF_UNIX, SOCK_DGRAM) as receiver,
+            contextlib.closing(AsyncSocket(AF_UNIX, SOCK_DGRAM)) as sock,
+        ):
+            receiver.bind(str(tmp_path / f"receiver{count}"))
+            receiver.setblocking(False)
+            outgoing = [(data, receiver.getsockname(), 0) for data in numbers]
+            call = GivenUp(how, lambda timeout, sock=sock, all=outgoing: sock.send_many_to(all, timeout))
+            got = await received(receiver, 5)
+            await turns(count)
+            await call.give_up()
+            outcome = await call.outcome()
+            sent = sock.last_bytes_sent // 3
+            assert outcome in (LEFT, sent)
+            assert 5 <= sent < 60
+            rest = asyncio.create_task(sock.send_many_to(outgoing[sent:]))
+            assert got + await received(receiver, 55) == numbers
+            assert await rest == 60 - sent
 
 
 @every_way_for_datagrams
