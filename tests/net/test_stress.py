@@ -301,11 +301,8 @@ def test_R13_R14_closed_while_accepting_and_no_client_lands_elsewhere(timeout: f
     assert landed >= LANES * ROUNDS
 
 
-@pytest.mark.parametrize("many", [False, True])
 @pytest.mark.parametrize("timeout", [None, PATIENCE])
-def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(
-    timeout: float | None, many: bool
-) -> None:
+def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(timeout: float | None) -> None:
     landed = 0
     with Socket(sock_type=SOCK_DGRAM) as sender:
 
@@ -315,6 +312,7 @@ def test_R13_R14_closed_while_receiving_datagrams_and_none_lands_elsewhere(
                 sock.bind_addr(0, LOOPBACK)
                 port = sock.local_addr.port
                 arrived = threading.Event()
+                many = moments.random() < 0.5
 
                 def receive() -> None:
                     if many:

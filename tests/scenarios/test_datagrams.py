@@ -153,10 +153,7 @@ async def test_W8_R5_a_call_for_many_takes_no_more_than_it_returns(scene: Scene)
     assert [len(await there.recv_many_from(max_count, 10, 0)) for max_count in (1, 2)] == [1, 2]
     cut, empty = await soon(there.recv_many_from(64, size=4))
     assert (cut.data, cut.truncated, empty.data, empty.truncated) == (b"0123", True, b"", False)
-
-
-async def test_W8_R11_a_call_for_many_is_a_receiver_like_others(scene: Scene) -> None:
-    here, there = scene.bound(), scene.bound()
+    # R11: it is a receiver like others.
     first = await begin(there.recv_many_from(), A_WHILE)
     for call in (there.recv_many_from(), there.recv_from(10)):
         with pytest.raises(BusyError):
@@ -231,7 +228,7 @@ async def test_W8_many_go_to_names_which_are_resolved_before_the_first_is_sent(
 
 
 @udp
-@pytest.mark.stress
+@pytest.mark.full
 async def test_W8_a_flood_arrives_in_order(scene: Scene) -> None:
     here, there = scene.bound(), scene.bound()
     where = there.local_addr
