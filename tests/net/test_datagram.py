@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
 import socket
 from collections.abc import Iterator
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from wireline import address
 from wireline._os.datagram import Raw, data_of, make_datagram, store_datagram
 from wireline._os.inbox import MAX_COUNT, Inbox
+from wireline._os.passed_fds import CONTROL_SIZE, PassedFds
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -135,3 +138,30 @@ def test_W8_ten_thousand_peers_do_not_fill_the_memory() -> None:
         assert datagram.address == sockaddr
         assert make_datagram((b"y", sockaddr), 9).address is datagram.address
     assert len(address.known_addresses) <= 512
+
+
+def test_W8_P5_calls_with_and_without_descriptors_take_what_the_other_has_left() -> None:
+    def interrupt_take_fds(inbox: Inbox, sock: socket.socket) -> None:
+        passed = inbox.passed = inbox.passed or PassedFds(sock)
+        passed.datagrams.extend(map(sock.recvmsg, (4,), (CONTROL_SIZE,), (0,)))
+
+    with contextlib.ExitStack() as stack:
+        here, there = (
+            stack.enter_context(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        )
+        inbox = Inbox()
+        before = len(os.listdir("/dev/fd"))
+        for call in (inbox.take, inbox.peek, lambda *args: inbox.take_many(*args[:2], 64, args[2])[0]):
+            socket.send_fds(here, [b"0123456789"], [here.fileno()] * 3)
+            interrupt_take_fds(inbox, there)
+            assert inbox.has_kept
+            datagram = call(there, 9, make_datagram)
+            assert (datagram.data, datagram.truncated) == (b"0123", True)
+            if call == inbox.peek:
+                assert inbox.take_fds(there, 9, 0) == (b"0123", [], 3)
+            assert not inbox.has_kept
+        assert len(os.listdir("/dev/fd")) == before
+        here.send(b"0123456789")
+        with pytest.raises(Broken):
+            inbox.take(there, 4, interrupted)
+        assert inbox.take_fds(there, 9, 2) == (b"0123", [], 0)

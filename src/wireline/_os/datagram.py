@@ -11,6 +11,7 @@ from wireline.address import Address, IpAddress, cached_address, known_addresses
 
 __all__ = [
     "INFO_SIZE",
+    "MSG_TRUNC",
     "Datagram",
     "Raw",
     "ReceivedInto",
@@ -26,7 +27,7 @@ T = TypeVar("T")
 # Of <linux/in.h>, for which `socket` has a name from Python 3.14 on.
 _IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
 _IPV6_PKTINFO: int = getattr(socket, "IPV6_PKTINFO", 50)
-_MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
+MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
 # `struct in_pktinfo`: the interface, the local address, the destination; `struct in6_pktinfo`.
 _IPV4_INFO = struct.Struct("@i4s4s")
 _IPV6_INFO = struct.Struct("@16sI")
@@ -140,7 +141,7 @@ def store_datagram(target: memoryview, raw: Raw, size: int) -> ReceivedInto:
 
 
 def _is_cut(raw: Raw, size: int) -> bool:
-    return len(raw[0]) > size or (len(raw) == 4 and bool(raw[2] & _MSG_TRUNC))
+    return len(raw[0]) > size or (len(raw) == 4 and bool(raw[2] & MSG_TRUNC))
 
 
 def packet_info_option(family: int) -> tuple[int, int]:

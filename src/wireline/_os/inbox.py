@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import TypeVar
 
-from wireline._os.datagram import INFO_SIZE, Datagram, Raw, make_datagram, make_informed
+from wireline._os.datagram import INFO_SIZE, MSG_TRUNC, Datagram, Raw, data_of, make_datagram, make_informed
+from wireline._os.passed_fds import CLOSE_ON_EXEC, CONTROL_SIZE, PassedFds, ReceivedFds
 from wireline.options import DONT_WAIT
 
 __all__ = ["ANY_DATAGRAM", "MAX_COUNT", "Inbox"]
@@ -43,12 +44,24 @@ class Inbox:
     Attributes:
         make: makes a ``Datagram``.
         packet_info: the datagrams have their packet information.
+        passed: the descriptors of a datagram that ``take_fds`` has received; None before the first ``take_fds``.
     """
 
-    __slots__ = ("_error", "_incoming", "_latest", "_pending", "_size", "_sock", "make", "packet_info")
+    __slots__ = (
+        "_error",
+        "_incoming",
+        "_latest",
+        "_pending",
+        "_size",
+        "_sock",
+        "make",
+        "packet_info",
+        "passed",
+    )
 
     def __init__(self) -> None:
         self.packet_info = False
+        self.passed: PassedFds | None = None
         self.make: Callable[[Raw, int], Datagram] = make_datagram
         # Receives from `_sock`, `_size` bytes at most.
         self._incoming: Iterator[Raw] = iter(())
@@ -72,7 +85,8 @@ class Inbox:
             BlockingIOError: none has arrived.
             OSError: a pending error of the socket.
         """
-        if self._latest is not None or self._pending or self._error is not None:
+        kept = self._latest is not None or self._pending or self._error is not None
+        if (kept or self.passed is not None) and self.has_kept:
             return self._take_kept(size, make)
         if size != self._size or sock is not self._sock:
             self._prepare(sock, size)
@@ -91,7 +105,7 @@ class Inbox:
             OSError: a pending error of the socket.
         """
         pending = self._pending
-        if self._latest is not None:
+        if self._latest is not None or (self.passed is not None and self.passed.datagrams):
             return [self._take_kept(size, make)]
         if not pending:
             self._raise_kept_error()
@@ -116,8 +130,36 @@ class Inbox:
         kept = self._latest or next(iter(self._pending), None)
         if kept is not None:
             return make(kept, min(size, self._size))
+        if self.passed is not None and self.passed.datagrams:
+            return _make_of_message(self.passed.datagrams[0], size, make)
         self._raise_kept_error()
         return make(self._receive_call(sock, size, DONT_WAIT | socket.MSG_PEEK)(), size)
+
+    def take_fds(self, sock: socket.socket, size: int, max_fds: int) -> ReceivedFds:
+        """Receive one datagram, cut to ``size`` bytes, with its descriptors; those above ``max_fds`` are closed.
+
+        Raises:
+            BlockingIOError: none has arrived.
+            OSError: a pending error of the socket.
+        """
+        passed = self.passed
+        assert passed is not None
+        datagrams = passed.datagrams
+        if not datagrams:
+            if self.has_kept:  # by a call without descriptors
+                return self._take_kept(size, lambda raw, size: ReceivedFds(data_of(raw, size), [], 0))
+            arguments = (min(size, _MAX_DATAGRAM),), (CONTROL_SIZE,), (DONT_WAIT | CLOSE_ON_EXEC,)
+            datagrams.extend(map(sock.recvmsg, *arguments))
+        kept = passed.trim_datagram(max_fds)
+        received = ReceivedFds(datagrams[0][0][:size], list(kept.fds), kept.truncated)
+        del datagrams[0]
+        return received
+
+    @property
+    def has_kept(self) -> bool:
+        """Whether the next call returns, or raises, what an earlier one has left."""
+        passed = self.passed is not None and self.passed.datagrams
+        return bool(self._latest or self._pending or self._error or passed)
 
     def put(self, raw: Raw, size: int) -> None:
         """Let a datagram, received for at most ``size`` bytes, be the next result."""
@@ -140,6 +182,12 @@ class Inbox:
         return functools.partial(sock.recvfrom, size + 1, os_flags)  # one byte more: see `Raw`
 
     def _take_kept(self, size: int, make: Callable[[Raw, int], T]) -> T:
+        passed = self.passed
+        if passed is not None and passed.datagrams:
+            passed.trim_datagram(0)
+            result = _make_of_message(passed.datagrams[0], size, make)
+            del passed.datagrams[0]
+            return result
         # It may have been received for a call with another size, and was cut then.
         size = min(size, self._size)
         if self._latest is not None:
@@ -157,3 +205,11 @@ class Inbox:
         if error is not None:
             self._error = None
             raise error
+
+
+def _make_of_message(message: Raw, size: int, make: Callable[[Raw, int], T]) -> T:
+    """Make the result of a datagram that ``take_fds`` has received, without its descriptors."""
+    data, _, os_flags, sender = message
+    if os_flags & MSG_TRUNC:
+        return make((data + b"\0", sender), min(size, len(data)))  # one byte more: see `Raw`
+    return make((data, sender), size)

@@ -7,7 +7,6 @@ A datagram that has arrived, or that may be sent at once, passes through plain f
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 from collections.abc import Callable, Iterable
 from typing import TypeVar, cast
@@ -18,13 +17,14 @@ from wireline._os.datagram import Datagram, Raw, ReceivedInto, data_of, store_da
 from wireline._os.descriptor import State
 from wireline._os.inbox import ANY_DATAGRAM, Inbox
 from wireline._os.outbox import Batch, Outgoing, Targets, check_outgoing, is_refusal
-from wireline._socket_base import BaseSocket, annotated, require_open
+from wireline._os.passed_fds import Ancillary, PassedFds, ReceivedFds
+from wireline._socket_base import BaseSocket, annotated, require_open, require_peer
 from wireline._stream_common import NOW
 from wireline._validation import check_peer_arguments
 from wireline.address import IpAddress
 from wireline.asyncnet._connect import resolve
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._operations import ReceiveDatagrams, SendDatagram
+from wireline.asyncnet._operations import ReceiveDatagrams, SendDatagram, SendFds
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
 from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag, check_flags
 from wireline.timing import Timeout
@@ -105,6 +105,17 @@ class DatagramIO:
         )
         self._fd.port.budget -= len(received)
         return received
+
+    async def receive_fds(self, owner: BaseSocket, size: int, max_fds: int, timeout: Timeout) -> ReceivedFds:
+        """Receive one datagram, cut to ``size`` bytes, with its descriptors."""
+        inbox = self.inbox
+        sock = self._fd.sock
+        if inbox.passed is None:
+            inbox.passed = self._fd.passed = PassedFds(sock)
+        # An operation of the loop drops the descriptors.
+        return await self._receive(
+            owner, "recv_fds", SAFE_DISCONN, timeout, lambda: inbox.take_fds(sock, size, max_fds)
+        )
 
     def try_receive(self, owner: BaseSocket, operation: str, size: int) -> bytes | None:
         """Receive the data of one datagram, cut to ``size`` bytes; None if none has arrived."""
@@ -196,10 +207,27 @@ class DatagramIO:
         """Send one datagram to the peer of a connected socket; return its size."""
         require_open(owner, operation)
         self._fd.enter(owner)
-        if self._fd.state is not State.CONNECTED:
-            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        require_peer(self._fd.state, operation)
         deadline = self._fd.deadline(owner, check_timeout(timeout))
         return await self._send(owner, operation, payload, None, deadline)
+
+    async def send_fds(
+        self, owner: BaseSocket, payload: bytes | memoryview, ancillary: Ancillary, timeout: Timeout
+    ) -> int:
+        """Send one datagram with descriptors to the peer of a connected socket; return its size."""
+        fd = self._fd
+        fd.enter(owner)
+        require_peer(fd.state, "send_fds")
+        deadline = fd.deadline(owner, check_timeout(timeout))
+        await fd.spend_budget()
+        fd.raise_if_closed("send_fds")
+        try:
+            return await fd.try_or_wait(SendFds(fd.sock, payload, ancillary), "send_fds", deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout("send_fds", error.seconds, 0) from None
+        except OSError as error:
+            fd.raise_if_closed("send_fds")
+            raise annotated(error, "send_fds", owner) from error.__cause__
 
     async def send_to(
         self,

@@ -7,7 +7,6 @@ handler that raises there would lose a datagram (``_os.inbox``).
 
 from __future__ import annotations
 
-import errno
 import socket
 from collections.abc import Callable, Iterable
 from typing import TypeVar
@@ -15,10 +14,11 @@ from typing import TypeVar
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.sizes import check_size
 from wireline._os.datagram import Datagram, Raw, ReceivedInto, store_datagram
-from wireline._os.descriptor import State
+from wireline._os.descriptor import is_readable
 from wireline._os.inbox import Inbox
 from wireline._os.outbox import Batch, Outgoing, Targets, check_outgoing, is_refusal
-from wireline._socket_base import BaseSocket
+from wireline._os.passed_fds import Ancillary, PassedFds, ReceivedFds, send_first
+from wireline._socket_base import BaseSocket, require_peer
 from wireline._stream_common import NOW
 from wireline._validation import check_peer_arguments
 from wireline.address import IpAddress
@@ -26,7 +26,7 @@ from wireline.errors import ClosedError, SockAddr
 from wireline.net._connect import resolve
 from wireline.net._fd_guard import ALONE, FdGuard, Use
 from wireline.net._poll import start_deadline
-from wireline.net._retry import described, retry_when_ready, until_ready
+from wireline.net._retry import described, retry_when_ready, until_ready, wait_until
 from wireline.options import SAFE_DISCONN, SocketFlag, check_flags
 from wireline.timing import Timeout
 
@@ -94,6 +94,25 @@ class DatagramIO:
 
         return self._take_alone(owner, operation, check_timeout(timeout), take, size, inbox.make)
 
+    def receive_fds(self, owner: BaseSocket, size: int, max_fds: int, timeout: Timeout) -> ReceivedFds:
+        """Receive one datagram, cut to ``size``, with its descriptors."""
+        inbox = self.inbox
+        if inbox.passed is None:
+            inbox.passed = self._fd.passed = PassedFds(self._fd.sock)
+
+        def take(sock: socket.socket, size: int, _: Callable[[Raw, int], Datagram]) -> ReceivedFds:
+            return inbox.take_fds(sock, size, max_fds)
+
+        return self._take_alone(owner, "recv_fds", check_timeout(timeout), take, size, inbox.make)
+
+    def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until there is a datagram, or an error."""
+
+        def is_here(sock: socket.socket) -> bool:
+            return self.inbox.has_kept or is_readable(sock)
+
+        wait_until(owner, self._fd, "wait_readable", is_here, timeout, alone=True)
+
     def _take_alone(
         self,
         owner: BaseSocket,
@@ -157,12 +176,27 @@ class DatagramIO:
             guard.users[use] = None
             if guard.closing:
                 raise ClosedError(f"{operation}: the socket is closed")
-            if guard.state is not State.CONNECTED:
-                raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+            require_peer(guard.state, operation)
             sock = guard.sock
             return self._send(owner, operation, deadline, lambda: sock.send(payload, NOW))
         finally:
             guard.leave(use)
+
+    def send_fds(
+        self,
+        owner: BaseSocket,
+        payload: bytes | memoryview,
+        ancillary: Ancillary,
+        deadline: CallDeadline | None,
+    ) -> int:
+        """Send one datagram with descriptors to the peer of a connected socket."""
+        with Use(self._fd, "send_fds") as sock:
+            require_peer(self._fd.state, "send_fds")
+
+            def attempt() -> int:
+                return sum(send_first(sock, payload, ancillary, NOW))
+
+            return self._send(owner, "send_fds", deadline, attempt)
 
     def send_to(
         self,
