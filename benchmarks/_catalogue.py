@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from benchmarks import (
     _async_catalogue,
+    _datagrams_catalogue,
     _frames_catalogue,
     _growth_catalogue,
     _pipelined_catalogue,
@@ -77,6 +78,7 @@ CONTESTANTS: list[Entrant] = [
         for name, work, function, program in _ONE_CONNECTION
     ),
     *_frames_catalogue.CONTESTANTS,
+    *_datagrams_catalogue.CONTESTANTS,
     *_async_catalogue.CONTESTANTS,
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
@@ -138,6 +140,7 @@ ROWS: list[Row] = [
     DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
     *_frames_catalogue.ROWS,
+    *_datagrams_catalogue.ROWS,
     *_async_catalogue.ROWS,
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
@@ -150,6 +153,8 @@ HEADLINES = {
     "lines 64 B: recv_line",
     "frames 100 B: frames()",
     "async frames 100 B: frames()",
+    "datagrams 64 B: recv_from",
+    "async datagrams 64 B: recv_from",
     "bulk 64 KiB: send",
     "bulk 64 KiB: recv_some, ready",
     "async buffered lines: recv_line",

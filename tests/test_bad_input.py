@@ -113,6 +113,26 @@ FRAME = {
     "length_adjust": NO_INTS,
     "max_size": SIZES,
 }
+OUTGOING = (
+    bad(
+        TypeError,
+        None,
+        5,
+        b"one",
+        "text",
+        [b"one"],
+        [(b"one",)],
+        [(b"one", LOOPBACK)],
+        [("text", LOOPBACK, 1)],
+    )
+    + [([(b"x", LOOPBACK, 1), (b"x", LOOPBACK, port)], error) for port, error in PORTS]
+    + [([(b"x", LOOPBACK, 1), (b"x", peer, 1)], error) for peer, error in PEERS]
+)
+GROUP = "239.1.2.3"
+GROUPS = bad(TypeError, None, 5, b"239.1.2.3", [GROUP]) + bad(
+    ValueError, "", "localhost", LOOPBACK, "ff15::1", wireline.IPV6_LOOPBACK, "239.1.2.3%lo"
+)
+INTERFACES = bad(TypeError, b"lo", 1.5, [], True) + bad(ValueError, "", "l\0", 0, -1, HUGE, "::1")
 DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("listening",)
 ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
 
@@ -207,6 +227,12 @@ METHODS = {
     "recv_from_into": Call(
         {"buffer": bytearray(10)}, {"buffer": BUFFERS, "size": BUFFER_SIZES, **READ}, DATAGRAM
     ),
+    "recv_many_from": Call(
+        {}, {"max_count": NO_INTS + bad(ValueError, 0, -1), "size": SIZES, **WAIT}, DATAGRAM
+    ),
+    "send_many_to": Call({"datagrams": [(b"x", LOOPBACK, 1)]}, {"datagrams": OUTGOING, **WAIT}, DATAGRAM),
+    "join_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
+    "leave_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
     "get_sock_opt": Call({"opt": SockOpt.REUSE_ADDR}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY),
     "set_sock_opt": Call(
         {"opt": SockOpt.REUSE_ADDR, "value": True}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY
@@ -232,12 +258,13 @@ METHODS = {
     "close": Call({}, {"linger": TIMEOUTS, "flags": FLAGS}, ANY),
 }
 
-TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
+TRUTH_VALUES = {"buffered", "inheritable", "packet_info", "reuse_port", "is_async", "value"}
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
     "adopt detach fileno tcp_info peer_credentials"
     " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
+    " multicast_interface multicast_loop multicast_ttl"
     " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
@@ -505,6 +532,13 @@ STATES: dict[str, State] = {
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,
     "recv_from_into": NO_STREAMS,
+    "recv_many_from": NO_STREAMS,
+    "send_many_to": NO_STREAMS,
+    "join_group": NO_STREAMS,
+    "leave_group": NO_STREAMS,
+    "multicast_interface": NO_STREAMS,
+    "multicast_loop": NO_STREAMS,
+    "multicast_ttl": NO_STREAMS,
     "accept": NO_LISTENER | NO_DATAGRAMS,
     "accept_addr": NO_LISTENER | NO_DATAGRAMS,
     "try_accept_addr": NO_LISTENER | NO_DATAGRAMS,

@@ -53,7 +53,8 @@ LINE = f"timeout=None, {FLAGS}, max_length=MAX_LINE_LENGTH, *, on_long='truncate
 # `...` stands for a default that is the flavour's own business.
 METHODS = {
     "__init__": Entry(
-        "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False"
+        "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False, "
+        "packet_info=False"
     ),
     "from_fd": Entry("fd, domain=..., sock_type=..., protocol=..., *, buffered=True"),
     "from_socket": Entry("sock, *, buffered=True"),
@@ -91,6 +92,10 @@ METHODS = {
     "try_recv": Entry("max_size=BUFFER_SIZE"),
     "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
     "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
+    "recv_many_from": Entry("max_count=64, size=2048, timeout=None", waits=True),
+    "send_many_to": Entry("datagrams, timeout=None", waits=True),
+    "join_group": Entry("group, interface=None"),
+    "leave_group": Entry("group, interface=None"),
     "skip": Entry("size, timeout=None", waits=True),
     "wait_readable": Entry("timeout=None", waits=True),
     "wait_writable": Entry("timeout=None", waits=True),
@@ -115,6 +120,7 @@ METHODS = {
     "get_psk_identity": Entry(""),
 }
 PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+PROPERTIES |= {"multicast_interface", "multicast_loop", "multicast_ttl"}
 PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {
@@ -206,6 +212,8 @@ def test_results_have_names(flavour: Flavour) -> None:
     for name, fields in TUPLES.items():
         assert getattr(flavour.module, name)._fields == fields
     assert flavour.module.Datagram.truncated is flavour.module.ReceivedInto.truncated is False
+    datagram = flavour.module.Datagram(b"data", ("host", 1))
+    assert datagram.destination is datagram.interface is None
 
 
 @every_flavour

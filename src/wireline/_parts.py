@@ -1,4 +1,4 @@
-"""The two parts of every socket, which each flavour makes: a ``Descriptor`` and a ``Stream``.
+"""The parts of every socket, which each flavour makes: a ``Descriptor``, a ``Stream``, and ``Datagrams`` for some.
 
 The protocols name the methods that code of both flavours calls. In a call of a ``Stream``, ``owner`` is the socket.
 """
@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from wireline._core.buffer import ReceiveBuffer
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
+from wireline._os.inbox import Inbox
 from wireline._os.passed_fds import PassedFds
 
-__all__ = ["Descriptor", "Stream"]
+__all__ = ["Datagrams", "Descriptor", "Stream"]
 
 
 class Descriptor(Protocol):
@@ -56,6 +57,17 @@ class Descriptor(Protocol):
 
     def begin_close(self, dispose: Callable[[], None]) -> None:
         """Wake the waiting calls, and close the descriptor by ``dispose`` when no call uses it any more."""
+
+
+class Datagrams(Protocol):
+    """The datagrams of a socket: the ``DatagramIO`` of its flavour.
+
+    Attributes:
+        inbox: receives, and keeps what the system has given and no caller has.
+    """
+
+    @property
+    def inbox(self) -> Inbox: ...
 
 
 class Stream(Protocol):

@@ -922,6 +922,23 @@ class SendTo(Datagrams):
         self.sock.send_to("127.0.0.1", self.peer.getsockname()[1], b"hello", timeout=1.0)
 
 
+class RecvManyFrom(Datagrams):
+    modes = ("there", "none")
+
+    def act(self) -> None:
+        if self.mode == "there":
+            for data in (b"one", b"two", b"three"):
+                self.say(data)
+        several = self.sock.recv_many_from(timeout=2.0 if self.mode == "there" else 0.003)
+        self.got += [datagram.data for datagram in several]
+
+
+class SendManyTo(Datagrams):
+    def act(self) -> None:
+        where = "127.0.0.1", self.peer.getsockname()[1]
+        self.sock.send_many_to([(b"hello", *where), (b"again", *where)], timeout=1.0)
+
+
 class Stop(Scene):
     """``Server.stop`` while a client is served; the handler's second request is another ``stop``."""
 
@@ -1005,6 +1022,8 @@ SCENES: dict[str, type[Scene]] = {
         Accept,
         RecvFrom,
         SendTo,
+        RecvManyFrom,
+        SendManyTo,
         Stop,
     )
 }

@@ -6,18 +6,22 @@ import pathlib
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from typing import assert_type
 
 from wireline import (
+    AF_INET,
     AF_INET6,
     AF_UNIX,
     IPPROTO_UDP,
+    IPV4_LOOPBACK,
     MAX_FRAME_SIZE,
     SAFE_DISCONN,
     SOCK_DGRAM,
     Address,
     Deadline,
     Frame,
+    IpAddress,
     ReadLineResult,
     SocketFlag,
     SockOpt,
@@ -143,6 +147,21 @@ def datagrams(sock: Socket) -> None:
     assert_type(datagram.truncated, bool)
     size, address = sock.recv_from_into(bytearray(1500))
     assert_type(size, int)
+    several = sock.recv_many_from(64, size=1500, timeout=1)
+    assert_type(several, list[Datagram])
+    assert_type(sock.send_many_to([(b"data", "localhost", 53), *several], timeout=1), int)
+    with Socket(AF_INET, SOCK_DGRAM, packet_info=True) as informed:
+        informed.join_group("239.1.2.3", "lo")
+        informed.leave_group(IPV4_LOOPBACK, interface=1)
+        assert_type(informed.multicast_ttl, int)
+        assert_type(informed.multicast_loop, bool)
+        assert_type(informed.multicast_interface, str | int | IPv4Address | None)
+        informed.multicast_ttl = 4
+        informed.multicast_loop = False
+        informed.multicast_interface = IPV4_LOOPBACK
+        informed.multicast_interface = None
+    assert_type(datagram.destination, IpAddress | None)
+    assert_type(datagram.interface, str | None)
 
 
 def accept(listener: Socket) -> None:

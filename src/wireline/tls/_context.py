@@ -10,7 +10,7 @@ import ssl
 import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
