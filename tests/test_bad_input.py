@@ -605,18 +605,28 @@ def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscall
 # The functions of a module, and the result of `serve`.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
+SOCKET_OPTIONS = bad(TypeError, None, 5, "abc", [1], [(1, 2)], [(1, 2, "3")], [("1", 2, 3)], [(1, None, 3)])
+SOCKET_OPTIONS += bad(ValueError, [(-1, 2, 3)], [(1, 2, HUGE)])
 CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
 FUNCTIONS = {
     "dial": Call(
         {"address": LOOPBACK, "port": 1},
         {
-            "address": PEERS,
+            "address": PEERS + UNIX_PATHS,
             "port": PORTS,
             "protocol": bad(TypeError, "tcp", None, 6.0, True, [])
             + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
             **WAIT,
             "tls": CONTEXTS,
             "hostname": bad(ValueError, "localhost", ""),  # without tls it is not checked
+            "local_addr": bad(
+                TypeError, "localhost", 5, ("localhost",), ["localhost", 0], (None, 0), ("", "0")
+            )
+            + bad(ValueError, ("localhost", -1), ("local\0host", 0)),
+            "family": NO_INTS + bad(ValueError, AF_UNIX, -1, 99, HUGE),
+            "options": SOCKET_OPTIONS,
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
+            "resolver": bad(TypeError, 5, "resolver", []),
         },
     ),
     "serve": Call(

@@ -18,6 +18,7 @@ from wireline import (
     Address,
     Deadline,
     Frame,
+    KeepAlive,
     ReadLineResult,
     SocketFlag,
     SockOpt,
@@ -45,6 +46,9 @@ def connect(sock: Socket) -> None:
     sock.connect_unix(pathlib.Path("/run/peer"), timeout=0.5)
     assert_type(dial("localhost", 80, timeout=1.5), Socket)
     assert_type(dial("localhost", 53, IPPROTO_UDP, buffered=False), Socket)
+    assert_type(dial("unix:/run/store.sock", options=[(1, 2, 3), (1, 2, b"4")]), Socket)
+    assert_type(dial("localhost", 80, local_addr=("::1", 0), family=AF_INET6, keep_alive=None), Socket)
+    assert_type(dial("localhost", 80, keep_alive=KeepAlive(60), resolver=socket.getaddrinfo), Socket)
 
 
 def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
