@@ -640,6 +640,10 @@ FUNCTIONS = {
             "tls": CONTEXTS,
             "handshake_timeout": TIMEOUTS + bad(TypeError, wireline.Deadline(1)),
             "on_error": bad(TypeError, 5, "on_error", []),
+            "sock": bad(TypeError, 5, "sock", [5], {}, 0) + bad(ValueError, [], ()),
+            "options": SOCKET_OPTIONS,
+            "mode": bad(TypeError, "600", 1.5, True, []) + bad(ValueError, -1, 0o1000, HUGE, 0o600),
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
         },
     ),
 }

@@ -179,6 +179,12 @@ def failed(error: Exception, client: Socket) -> None:
     print(error, client.peer_addr)
 
 
+def take_over(plain: socket.socket, ours: Socket) -> list[Server]:
+    servers = [serve(handler, sock=plain), serve(handler, sock=ours), serve(handler, sock=[plain, ours])]
+    servers.append(serve(handler, address="unix:/run/store.sock", mode=0o600))
+    return servers
+
+
 def server() -> StopReport:
     with serve(
         handler,
@@ -189,9 +195,13 @@ def server() -> StopReport:
         reuse_port=True,
         buffered=False,
         on_error=failed,
+        options=[(1, 2, 3)],
+        keep_alive=None,
     ) as one:
         assert_type(one, Server)
         assert_type(one.local_addr, Address)
+        assert_type(one.local_addrs, tuple[Address, ...])
+        assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
         one.request_stop(drain=1.5)
         one.wait(timeout=1)

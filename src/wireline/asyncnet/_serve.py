@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable, Generator
+import socket
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
+from wireline._listeners import ListenConfig, close_all
+from wireline._os.keep_alive import DEFAULT_KEEP_ALIVE, KeepAlive
 from wireline._os.process import process
 from wireline._os.resolver import resolve
 from wireline._server_common import (
     HandshakeConfig,
-    ListenAddress,
     StopReport,
     StopRequest,
     StopRequests,
     check_callback,
     check_limit,
     check_wait_after_fork,
-    open_listener,
 )
-from wireline._validation import require_int
+from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
 from wireline.asyncnet._port import Task, Tasks, running_port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
@@ -56,7 +57,7 @@ _ACCEPTS_IN_A_ROW = 64
 
 def serve(
     handler: Handler,
-    port: int,
+    port: int = 0,
     address: str | IpAddress = "",
     *,
     tls: SslContext | None = None,
@@ -66,6 +67,10 @@ def serve(
     reuse_port: bool = False,
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
+    sock: AsyncSocket | socket.socket | Sequence[AsyncSocket | socket.socket] | None = None,
+    options: Iterable[SocketOption] = (),
+    mode: int | None = None,
+    keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
 ) -> StartingServer:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -84,8 +89,9 @@ def serve(
     Args:
         handler: the function that serves one connection.
         port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
-        address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
-            and on Linux ``"unix:@name"`` one with an abstract name.
+        address: a name or an address. Of a name every address is bound, with one port; a family that this host does not
+            have is left out. ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket, and on Linux
+            ``"unix:@name"`` one with an abstract name.
         tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
         max_connections: the most connections served at the same time; further clients wait to be accepted. None means
             no limit.
@@ -97,6 +103,14 @@ def serve(
             connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
             flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
             other effect.
+        sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
+            or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
+            it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
+            path.
+        options: tuples of level, option and value, set on the listening sockets before they are bound.
+        mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
+        keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
+            on the listening sockets, from which Linux copies it.
 
     Returns:
         The running server.
@@ -109,21 +123,20 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    where = ListenAddress.from_arguments(address, port)
     limit = check_limit(max_connections)
-    require_int("backlog", backlog)
+    listen = ListenConfig.check(
+        AsyncSocket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
+    )
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 
     async def start() -> Server:
         tasks = running_tasks()  # or it raises, before there is a listener
         found = None
-        if where.needs_lookup:
-            lookup = resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
+        if listen.needs_lookup:
+            lookup = resolve(listen.host, listen.port, 0, SOCK_STREAM, IPPROTO_TCP)
             found = await wait_for_lookup(lookup, "serve", None, Notifier(running_port()))
-        listener = open_listener(
-            AsyncSocket, where, found or [], backlog=backlog, reuse_port=reuse_port, buffered=buffered
-        )
-        return Server(listener, handler, limit, handshake_config, on_error, tasks)
+        listeners = listen.open(AsyncSocket, found or [])
+        return Server(listeners, handler, limit, handshake_config, on_error, tasks)
 
     return StartingServer(start)
 
@@ -160,14 +173,14 @@ class Server:
 
     def __init__(
         self,
-        listener: AsyncSocket,
+        listeners: list[AsyncSocket],
         handler: Handler,
         max_connections: int | None,
         handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
         tasks: Tasks,
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._handler = handler
         self._handshake_config = handshake_config
         self._on_error = on_error
@@ -181,23 +194,38 @@ class Server:
         self._port = running_port()
         self._tasks = tasks
         self._changed = Notifier(self._port)
-        self._accepting = True
         self._stopping = False
         self._stops = StopRequests()
         self._forcing = False
         self._report: StopReport | None = None
         try:
-            self._local_addr = listener.local_addr
-            self._events = EventLog(self._local_addr)
-            self._acceptor = self._tasks.spawn(self._accept(), f"wireline-serve-{self._local_addr.port}")
+            self._local_addrs = tuple(listener.local_addr for listener in listeners)
+            self._events = EventLog(self._local_addrs[0])
+            self._accepting = len(listeners)
+            # The first carries out what `request_stop` requests.
+            self._acceptors: list[Task] = []
+            for listener, where in zip(listeners, self._local_addrs, strict=True):
+                accepting = self._accept(listener, where)
+                self._acceptors.append(self._tasks.spawn(accepting, f"wireline-serve-{where.port}"))
         except BaseException:
-            listener.close()
+            self._stopping = True
+            close_all(listeners)
             raise
 
     @property
     def local_addr(self) -> Address:
         """The address that the server listens on, also after ``stop``; of a Unix socket the path, and port 0."""
-        return self._local_addr
+        return self._local_addrs[0]
+
+    @property
+    def local_addrs(self) -> tuple[Address, ...]:
+        """Every address that the server listens on, also after ``stop``; ``local_addr`` is the first of them."""
+        return self._local_addrs
+
+    @property
+    def sockets(self) -> tuple[AsyncSocket, ...]:
+        """The listening sockets, which ``stop`` closes."""
+        return tuple(self._listeners)
 
     @property
     def connections(self) -> int:
@@ -263,7 +291,7 @@ class Server:
             report = await self._end(mine)
         finally:
             self._stops.leave(mine, me)
-        await self._until(self._acceptor.done, self._moment(_UNWIND))  # the loop may be closed next
+        await self._until(self._have_ended, self._moment(_UNWIND))  # the loop may be closed next
         return report
 
     def request_stop(self, drain: float | Deadline = 0.0) -> None:
@@ -289,14 +317,18 @@ class Server:
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
                 self._port.call_threadsafe(self._requested)
 
+    def _have_ended(self) -> bool:
+        return all(acceptor.done() for acceptor in self._acceptors)
+
     def _requested(self) -> None:
         self._begin_to_stop()
-        if self._acceptor.done():  # it has ended with a `stop` that was given up
-            self._acceptor = self._tasks.spawn(self._carry_out(), self._acceptor.get_name())
+        first = self._acceptors[0]
+        if first.done():  # it has ended with a `stop` that was given up
+            self._acceptors[0] = self._tasks.spawn(self._carry_out(), first.get_name())
 
     def _begin_to_stop(self) -> None:
         self._stopping = True
-        self._listener.close()
+        close_all(self._listeners)
         self._changed.notify()
 
     async def _end(self, request: StopRequest) -> StopReport:
@@ -348,7 +380,7 @@ class Server:
     def _disown(self) -> StopReport:
         """Let go of the descriptors, in a forked child. The server and its tasks are the parent's."""
         self._disowned = True
-        self._listener.close()
+        close_all(self._listeners)
         for client in list(self._active.values()):
             if client._fd.is_foreign:  # else the child has gone on with it
                 client.close()
@@ -364,19 +396,22 @@ class Server:
         while not condition() and (until is None or self._port.time() < until):
             await self._changed.wait(until)
 
-    # The task that accepts.
+    # The tasks that accept, one for each listening socket.
 
-    async def _accept(self) -> None:
+    async def _accept(self, listener: AsyncSocket, where: Address) -> None:
         try:
-            await self._accept_loop()
+            await self._accept_loop(listener, where)
         finally:
-            self._accepting = False
+            self._accepting -= 1
             self._begin_to_stop()
         # Without `add_reader` an operation of the loop has the listener in its hands for some turns yet.
         for _ in range(_TURNS_OF_AN_OPERATION):
-            if self._listener._fd.busy:
+            if listener._fd.busy:
                 await self._port.sleep(0)
-        await self._carry_out()
+        if listener is self._listeners[0]:
+            await self._carry_out()
+        else:
+            self._changed.notify()
 
     async def _carry_out(self) -> None:
         """Do what ``request_stop`` asked for; a call of ``stop`` does everything by itself."""
@@ -385,7 +420,7 @@ class Server:
             await self._end(request)
         self._changed.notify()
 
-    async def _accept_loop(self) -> None:
+    async def _accept_loop(self, listener: AsyncSocket, where: Address) -> None:
         backoff = AcceptBackoff()
         in_a_row = 0
         while True:
@@ -393,7 +428,7 @@ class Server:
             if self._stopping:
                 return
             try:
-                client, address = await self._listener.accept_addr()
+                client, address = await listener.accept_addr()
                 self._start(client, address)
             except ClosedError:
                 return
@@ -401,9 +436,7 @@ class Server:
                 # No descriptor, no memory to be had (S5).
                 delay, count = backoff.failed(self._port.time())
                 if count:
-                    log.error(
-                        "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
-                    )
+                    log.error("cannot accept connections at %s (%d times): %s", where, count, error)
                 await self._until(lambda: self._stopping, self._moment(delay))
                 continue
             backoff.succeeded()

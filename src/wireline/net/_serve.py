@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from wireline._core.backoff import AcceptBackoff
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
+from wireline._listeners import ListenConfig, close_all
+from wireline._os.keep_alive import DEFAULT_KEEP_ALIVE, KeepAlive
 from wireline._os.process import process
 from wireline._os.resolver import resolve
 from wireline._server_common import (
     HandshakeConfig,
-    ListenAddress,
     StopReport,
     StopRequest,
     StopRequests,
     check_callback,
     check_limit,
     check_wait_after_fork,
-    open_listener,
 )
-from wireline._validation import require_int
+from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
@@ -53,7 +54,7 @@ _LOOK = 0.5
 
 def serve(
     handler: Handler,
-    port: int,
+    port: int = 0,
     address: str | IpAddress = "",
     *,
     tls: SslContext | None = None,
@@ -63,6 +64,10 @@ def serve(
     reuse_port: bool = False,
     buffered: bool = True,
     on_error: ErrorHandler | None = None,
+    sock: Socket | socket.socket | Sequence[Socket | socket.socket] | None = None,
+    options: Iterable[SocketOption] = (),
+    mode: int | None = None,
+    keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
 ) -> Server:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -81,8 +86,9 @@ def serve(
     Args:
         handler: the function that serves one connection.
         port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
-        address: a name or an address; ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket,
-            and on Linux ``"unix:@name"`` one with an abstract name.
+        address: a name or an address. Of a name every address is bound, with one port; a family that this host does not
+            have is left out. ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket, and on Linux
+            ``"unix:@name"`` one with an abstract name.
         tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
         max_connections: the most connections served at the same time; further clients wait to be accepted. None means
             no limit.
@@ -94,6 +100,14 @@ def serve(
             connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
             flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
             other effect.
+        sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
+            or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
+            it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
+            path.
+        options: tuples of level, option and value, set on the listening sockets before they are bound.
+        mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
+        keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
+            on the listening sockets, from which Linux copies it.
 
     Returns:
         The running server.
@@ -106,15 +120,15 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    where = ListenAddress.from_arguments(address, port)
     limit = check_limit(max_connections)
-    require_int("backlog", backlog)
+    listen = ListenConfig.check(
+        Socket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
+    )
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
     found = (
-        resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if where.needs_lookup else []
+        resolve(listen.host, listen.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if listen.needs_lookup else []
     )
-    listener = open_listener(Socket, where, found, backlog=backlog, reuse_port=reuse_port, buffered=buffered)
-    return Server(listener, handler, limit, handshake_config, on_error)
+    return Server(listen.open(Socket, found), handler, limit, handshake_config, on_error)
 
 
 class _Sleepers:
@@ -159,18 +173,18 @@ class Server:
     interrupted another call of ``stop``. So there is no lock here: every decision is one operation on a dict, which is
     atomic. And a call of ``stop`` waits for handlers only, never for another call: each call does the whole work, and
     the report of the first one to finish is the report of all. A call that has interrupted another one in the same
-    thread leaves the work to that one. The accept thread does the work of ``request_stop``.
+    thread leaves the work to that one. The first accept thread does the work of ``request_stop``.
     """
 
     def __init__(
         self,
-        listener: Socket,
+        listeners: list[Socket],
         handler: Handler,
         max_connections: int | None,
         handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
     ) -> None:
-        self._listener = listener
+        self._listeners = listeners
         self._handler = handler
         self._handshake_config = handshake_config
         self._on_error = on_error
@@ -178,28 +192,48 @@ class Server:
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
-        self._room = _Sleepers()  # the accept thread, while it waits for anything but a client
+        self._room = _Sleepers()  # the accept threads, while they wait for anything but a client
         self._changed = _Sleepers()
-        self._accepting = True
         self._stopping = False
         self._stops = StopRequests()
         self._forcing = False
         self._reports: list[StopReport] = []  # the first one counts
         try:
-            self._local_addr = listener.local_addr
-            self._events = EventLog(self._local_addr)
-            self._acceptor = threading.Thread(
-                target=self._accept, name=f"wireline-serve-{self._local_addr.port}", daemon=True
-            )
-            self._acceptor.start()
+            self._local_addrs = tuple(listener.local_addr for listener in listeners)
+            self._events = EventLog(self._local_addrs[0])
+            # Those that have not ended: the first carries out what `request_stop` requests.
+            self._acceptors = [
+                threading.Thread(
+                    target=self._accept,
+                    args=(listener, where),
+                    name=f"wireline-serve-{where.port}",
+                    daemon=True,
+                )
+                for listener, where in zip(listeners, self._local_addrs, strict=True)
+            ]
+            self._accepting = dict.fromkeys(self._acceptors)
+            for acceptor in self._acceptors:
+                acceptor.start()
         except BaseException:
-            listener.close()
+            self._stopping = True
+            self._reports.append(StopReport(0, 0))  # so that the threads that did start end
+            close_all(listeners)
             raise
 
     @property
     def local_addr(self) -> Address:
         """The address that the server listens on, also after ``stop``; of a Unix socket the path, and port 0."""
-        return self._local_addr
+        return self._local_addrs[0]
+
+    @property
+    def local_addrs(self) -> tuple[Address, ...]:
+        """Every address that the server listens on, also after ``stop``; ``local_addr`` is the first of them."""
+        return self._local_addrs
+
+    @property
+    def sockets(self) -> tuple[Socket, ...]:
+        """The listening sockets, which ``stop`` closes."""
+        return tuple(self._listeners)
 
     @property
     def connections(self) -> int:
@@ -269,7 +303,8 @@ class Server:
             report = self._end(mine)
         finally:
             self._stops.leave(mine, me)
-        self._acceptor.join(_UNWIND)
+        for acceptor in self._acceptors:
+            acceptor.join(_UNWIND)
         return report
 
     def request_stop(self, drain: float | Deadline = 0.0) -> None:
@@ -296,7 +331,7 @@ class Server:
     def _begin_to_stop(self) -> None:
         self._stopping = True
         try:
-            self._listener.close()  # wakes the accept thread
+            close_all(self._listeners)  # wakes the accept threads
         finally:
             self._room.wake()
             self._changed.wake()
@@ -331,7 +366,7 @@ class Server:
     def _disown(self) -> StopReport:
         """Close the descriptors, in a forked child. The server and its threads belong to the parent."""
         self._disowned = True
-        self._listener.close()
+        close_all(self._listeners)
         for client in self._active.copy().values():
             if client._fd.is_foreign:  # otherwise the child has used it, and owns it
                 client.close()
@@ -346,21 +381,24 @@ class Server:
     ) -> None:
         self.stop()
 
-    # The accept thread.
+    # The accept threads, one for each listening socket.
 
-    def _accept(self) -> None:
+    def _accept(self, listener: Socket, where: Address) -> None:
+        me = threading.current_thread()
         try:
-            self._accept_loop()
+            self._accept_loop(listener, where)
         finally:
-            self._accepting = False
+            self._accepting.pop(me, None)
             self._begin_to_stop()
+        if me is not self._acceptors[0]:
+            return
         # A call of `stop` does the whole work, but it may be cancelled, and a request may follow.
         self._changed.wait(lambda: self._reports or self._stops.requested, None)
         request = self._stops.requested
         if request is not None and not self._reports:
             self._end(request)
 
-    def _accept_loop(self) -> None:
+    def _accept_loop(self, listener: Socket, where: Address) -> None:
         backoff = AcceptBackoff()
         while True:
             if self._limit is not None:
@@ -368,7 +406,7 @@ class Server:
             if self._stopping:
                 return
             try:
-                client, address = self._listener.accept_addr()
+                client, address = listener.accept_addr()
                 self._start(client, address)
             except ClosedError:
                 return
@@ -376,9 +414,7 @@ class Server:
                 # Out of descriptors, memory or threads (S5).
                 delay, count = backoff.failed(time.monotonic())
                 if count:
-                    log.error(
-                        "cannot accept connections at %s (%d times): %s", self._local_addr, count, error
-                    )
+                    log.error("cannot accept connections at %s (%d times): %s", where, count, error)
                 self._room.wait(lambda: self._stopping, time.monotonic() + delay)
             else:
                 backoff.succeeded()
