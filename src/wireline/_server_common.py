@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
-from wireline._validation import require_context, require_int
+from wireline._validation import require_context
 from wireline.timing import check_seconds
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ __all__ = [
     "StopRequest",
     "StopRequests",
     "check_callback",
-    "check_limit",
     "check_wait_after_fork",
 ]
 
@@ -176,18 +175,3 @@ def check_wait_after_fork(*, stopped: bool) -> None:
     """
     if not stopped:
         raise RuntimeError("wait: the server runs in the parent process, which made it")
-
-
-def check_limit(max_connections: int | None) -> int | None:
-    """Return ``max_connections`` if it is valid.
-
-    Raises:
-        TypeError: it is not an int.
-        ValueError: it is less than 1.
-    """
-    if max_connections is None:
-        return None
-    require_int("max_connections", max_connections)
-    if max_connections < 1:
-        raise ValueError(f"max_connections must be at least 1, got {max_connections}")
-    return max_connections

@@ -8,9 +8,10 @@ import inspect
 import socket
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from wireline._core.backoff import AcceptBackoff
+from wireline._core.connection_counts import Admission, Connection
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._listeners import ListenConfig, close_all
@@ -23,12 +24,12 @@ from wireline._server_common import (
     StopRequest,
     StopRequests,
     check_callback,
-    check_limit,
     check_wait_after_fork,
 )
+from wireline._server_limits import ConnectionLimiter, ServerLimits
 from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
-from wireline.asyncnet._port import Task, Tasks, running_port, running_tasks
+from wireline.asyncnet._port import Task, Tasks, Timer, running_port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
@@ -71,6 +72,13 @@ def serve(
     options: Iterable[SocketOption] = (),
     mode: int | None = None,
     keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
+    on_full: Literal["wait", "refuse"] = "wait",
+    max_per_address: int | None = None,
+    max_handshakes: int | None = None,
+    first_byte_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    lifetime: float | None = None,
+    min_rate: float | None = None,
 ) -> StartingServer:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -86,6 +94,10 @@ def serve(
     one of another socket, is an error of the program, and is logged at ERROR with its traceback. After ten lines of one
     kind in one second the others of this kind are counted in one line.
 
+    A connection that exceeds a time limit is closed: its handler gets a ``ClosedError`` from its read or send, or from
+    the next one. This is one line at INFO. A connection counts against ``max_connections`` and ``max_per_address``
+    until its descriptor is closed, also while it lingers after ``close``.
+
     Args:
         handler: the function that serves one connection.
         port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
@@ -93,8 +105,8 @@ def serve(
             have is left out. ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket, and on Linux
             ``"unix:@name"`` one with an abstract name.
         tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
-        max_connections: the most connections served at the same time; further clients wait to be accepted. None means
-            no limit.
+        max_connections: the most connections at the same time; see ``on_full`` for further clients. None means no
+            limit, here and below.
         handshake_timeout: seconds for the handshake of one client, which delays no other client.
         backlog: the most clients that wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
@@ -111,6 +123,17 @@ def serve(
         mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
         keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
             on the listening sockets, from which Linux copies it.
+        on_full: ``"wait"`` leaves clients in the queue of the operating system while ``max_connections`` or
+            ``max_handshakes`` is reached; ``"refuse"`` resets their connections at once.
+        max_per_address: the most connections of one client address at the same time; further ones are reset. IPv6
+            addresses count by network (/64). Unix clients are exempt.
+        max_handshakes: the most clients that are in their TLS handshake at the same time.
+        first_byte_timeout: seconds from the start of the handler to the first byte of the client.
+        idle_timeout: seconds in which the handler waits for the client, and no byte moves in either direction. A
+            connection is closed after at most a quarter more.
+        lifetime: seconds from the accept to the end of a connection, whatever it does.
+        min_rate: bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has begun and
+            is not complete. A client that waits between two messages, or for the handler, is not slow.
 
     Returns:
         The running server.
@@ -123,7 +146,16 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    limit = check_limit(max_connections)
+    limits = ServerLimits.check(
+        max_connections,
+        max_per_address,
+        max_handshakes,
+        on_full,
+        first_byte_timeout,
+        idle_timeout,
+        lifetime,
+        min_rate,
+    )
     listen = ListenConfig.check(
         AsyncSocket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
     )
@@ -136,7 +168,7 @@ def serve(
             lookup = resolve(listen.host, listen.port, 0, SOCK_STREAM, IPPROTO_TCP)
             found = await wait_for_lookup(lookup, "serve", None, Notifier(running_port()))
         listeners = listen.open(AsyncSocket, found or [])
-        return Server(listeners, handler, limit, handshake_config, on_error, tasks)
+        return Server(listeners, handler, limits, handshake_config, on_error, tasks)
 
     return StartingServer(start)
 
@@ -175,7 +207,7 @@ class Server:
         self,
         listeners: list[AsyncSocket],
         handler: Handler,
-        max_connections: int | None,
+        limits: ServerLimits,
         handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
         tasks: Tasks,
@@ -184,10 +216,10 @@ class Server:
         self._handler = handler
         self._handshake_config = handshake_config
         self._on_error = on_error
-        self._limit = max_connections
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[Task, AsyncSocket] = {}
+        self._connections: dict[Task, Connection] = {}  # if there are limits
         # One of each for all connections: a lambda and a context of its own would be 280 bytes for each of them.
         self._when_done = self._finish
         self._context = contextvars.copy_context()
@@ -201,6 +233,8 @@ class Server:
         try:
             self._local_addrs = tuple(listener.local_addr for listener in listeners)
             self._events = EventLog(self._local_addrs[0])
+            self._limiter = self._make_limiter(limits) if limits.any else None
+            self._timer: Timer | None = None
             self._accepting = len(listeners)
             # The first carries out what `request_stop` requests.
             self._acceptors: list[Task] = []
@@ -211,6 +245,16 @@ class Server:
             self._stopping = True
             close_all(listeners)
             raise
+
+    def _make_limiter(self, limits: ServerLimits) -> ConnectionLimiter:
+        return ConnectionLimiter(
+            limits,
+            self._events,
+            handshakes=self._handshake_config is not None,
+            log_exceeded=self._on_error is None,
+            on_release=self._released,
+            lock=contextlib.nullcontext(),
+        )
 
     @property
     def local_addr(self) -> Address:
@@ -347,6 +391,7 @@ class Server:
         finally:
             self._forcing = False
             self._changed.notify()
+        self._cancel_look()
         self._events.flush()
         return self._report
 
@@ -429,7 +474,7 @@ class Server:
                 return
             try:
                 client, address = await listener.accept_addr()
-                self._start(client, address)
+                await self._admit(client, address)
             except ClosedError:
                 return
             except Exception as error:  # noqa: BLE001 -- nothing but a stop may end this loop
@@ -445,25 +490,80 @@ class Server:
                 await self._port.sleep(0)
 
     def _may_go_on(self) -> bool:
-        return self._stopping or self._limit is None or len(self._active) < self._limit
+        return self._stopping or self._limiter is None or not self._limiter.must_wait()
 
-    def _start(self, client: AsyncSocket, address: Address) -> None:
-        serving = self._run(client, address)
+    async def _admit(self, client: AsyncSocket, address: Address) -> None:
+        if self._limiter is None:
+            self._start(client, address, None)
+            return
+        connection = self._limiter.new(client, address, self._port.time())
+        try:
+            while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
+                # The task of another listening socket may have taken the last place since this one looked.
+                if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping:
+                    self._limiter.refuse(connection, address, admission, self._port.time())
+                    return
+                await self._until(self._may_go_on, None)
+        except BaseException:
+            client.close()
+            raise
+        self._start(client, address, connection)
+
+    def _start(self, client: AsyncSocket, address: Address, connection: Connection | None) -> None:
+        serving = self._run(client, address, connection)
         try:
             task = self._tasks.spawn(serving, f"wireline-client-{address.port}")
         except BaseException:  # of the program's own task factory, say
             serving.close()
             client.close()
+            self._let_go(connection)
             raise
         if not task.done():  # as an eager one may be
             # A task that is cancelled before its first step never runs, and so cannot clean up.
             self._active[task] = client
+            if connection is not None:
+                self._connections[task] = connection
             task.add_done_callback(self._when_done, context=self._context)
+
+    # Limits. A timer looks at the connections.
+
+    def _released(self) -> None:
+        """A place may be free: in any thread, because a connection may have lingered."""
+        if self._port.is_here():
+            self._changed.notify()
+        else:
+            self._changed.notify_threadsafe()
+
+    def _plan_look(self) -> None:
+        self._cancel_look()
+        at = None if self._limiter is None else self._limiter.next_look()
+        if at is not None and self._report is None:
+            self._timer = self._port.call_at(at, self._look)
+
+    def _cancel_look(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def _look(self) -> None:
+        self._timer = None
+        assert self._limiter is not None
+        try:
+            self._limiter.enforce(self._port.time())
+        finally:
+            self._plan_look()
+
+    def _let_go(self, connection: Connection | None) -> None:
+        if connection is not None and self._limiter is not None:
+            self._limiter.end(connection)
 
     # The task of one connection.
 
-    async def _run(self, client: AsyncSocket, address: Address) -> None:
-        self._active[self._tasks.current()] = client  # here: an eager task runs before `spawn` returns
+    async def _run(self, client: AsyncSocket, address: Address, connection: Connection | None) -> None:
+        me = self._tasks.current()
+        self._active[me] = client  # here: an eager task runs before `spawn` returns
+        if connection is not None:
+            self._connections[me] = connection
         accepted = self._port.time()
         in_handshake = self._handshake_config is not None
         try:
@@ -471,13 +571,25 @@ class Server:
                 secure = self._handshake_config.tls._server_core(shared=False)
                 await client._upgrade(secure, self._handshake_config.timeout, "handshake")
                 in_handshake = False
+            if connection is not None:
+                self._begin(connection)
             await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
-            if not (self._stopping and blame(error, client) is Blame.CLOSED):
+            if not (self._is_ours(connection) and blame(error, client) is Blame.CLOSED):
                 await self._report_error(error, client, address, accepted, in_handshake)
         finally:
-            self._finish(self._tasks.current())
+            self._finish(me)
+
+    def _begin(self, connection: Connection) -> None:
+        assert self._limiter is not None
+        if self._limiter.start(connection, self._port.time()):
+            self._plan_look()
+
+    def _is_ours(self, connection: Connection | None) -> bool:
+        """Whether the server itself has closed a connection, and has reported it."""
+        exceeded = connection is not None and connection.exceeded is not None
+        return self._stopping or (exceeded and self._on_error is None)
 
     async def _report_error(
         self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool
@@ -498,8 +610,9 @@ class Server:
         if client is None:
             return
         client.close()
+        self._let_go(self._connections.pop(task, None))
         # Not for each: a drain of thousands would look thousands of times.
-        if self._limit is not None or (self._stopping and self._is_over()):
+        if self._stopping and self._is_over():
             self._changed.notify()
 
     async def __aenter__(self) -> Self:

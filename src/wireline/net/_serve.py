@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from wireline._core.backoff import AcceptBackoff
+from wireline._core.connection_counts import Admission, Connection
 from wireline._core.deadline import check_timeout
 from wireline._event_log import Blame, EventLog, blame, log
 from wireline._listeners import ListenConfig, close_all
@@ -23,9 +24,9 @@ from wireline._server_common import (
     StopRequest,
     StopRequests,
     check_callback,
-    check_limit,
     check_wait_after_fork,
 )
+from wireline._server_limits import ConnectionLimiter, ServerLimits
 from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
@@ -68,6 +69,13 @@ def serve(
     options: Iterable[SocketOption] = (),
     mode: int | None = None,
     keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
+    on_full: Literal["wait", "refuse"] = "wait",
+    max_per_address: int | None = None,
+    max_handshakes: int | None = None,
+    first_byte_timeout: float | None = None,
+    idle_timeout: float | None = None,
+    lifetime: float | None = None,
+    min_rate: float | None = None,
 ) -> Server:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -83,6 +91,10 @@ def serve(
     one of another socket, is an error of the program, and is logged at ERROR with its traceback. After ten lines of one
     kind in one second the others of this kind are counted in one line.
 
+    A connection that exceeds a time limit is closed: its handler gets a ``ClosedError`` from its read or send, or from
+    the next one. This is one line at INFO. A connection counts against ``max_connections`` and ``max_per_address``
+    until its descriptor is closed, also while it lingers after ``close``.
+
     Args:
         handler: the function that serves one connection.
         port: 0 lets the operating system choose; the server's ``local_addr`` has the port.
@@ -90,8 +102,8 @@ def serve(
             have is left out. ``""`` is every interface, IPv6 and IPv4; ``"unix:/path"`` is a Unix socket, and on Linux
             ``"unix:@name"`` one with an abstract name.
         tls: a ``wireline.tls.SslContext``: the handler is called after a TLS handshake.
-        max_connections: the most connections served at the same time; further clients wait to be accepted. None means
-            no limit.
+        max_connections: the most connections at the same time; see ``on_full`` for further clients. None means no
+            limit, here and below.
         handshake_timeout: seconds for the handshake of one client, which delays no other client.
         backlog: the most clients that wait to be accepted; the operating system has a limit of its own.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
@@ -108,6 +120,17 @@ def serve(
         mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
         keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
             on the listening sockets, from which Linux copies it.
+        on_full: ``"wait"`` leaves clients in the queue of the operating system while ``max_connections`` or
+            ``max_handshakes`` is reached; ``"refuse"`` resets their connections at once.
+        max_per_address: the most connections of one client address at the same time; further ones are reset. IPv6
+            addresses count by network (/64). Unix clients are exempt.
+        max_handshakes: the most clients that are in their TLS handshake at the same time.
+        first_byte_timeout: seconds from the start of the handler to the first byte of the client.
+        idle_timeout: seconds in which the handler waits for the client, and no byte moves in either direction. A
+            connection is closed after at most a quarter more.
+        lifetime: seconds from the accept to the end of a connection, whatever it does.
+        min_rate: bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has begun and
+            is not complete. A client that waits between two messages, or for the handler, is not slow.
 
     Returns:
         The running server.
@@ -120,7 +143,16 @@ def serve(
     check_callback("handler", "a socket and an address", handler)
     if on_error is not None:
         check_callback("on_error", "an exception and a socket", on_error)
-    limit = check_limit(max_connections)
+    limits = ServerLimits.check(
+        max_connections,
+        max_per_address,
+        max_handshakes,
+        on_full,
+        first_byte_timeout,
+        idle_timeout,
+        lifetime,
+        min_rate,
+    )
     listen = ListenConfig.check(
         Socket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
     )
@@ -128,7 +160,7 @@ def serve(
     found = (
         resolve(listen.host, listen.port, 0, SOCK_STREAM, IPPROTO_TCP).result() if listen.needs_lookup else []
     )
-    return Server(listen.open(Socket, found), handler, limit, handshake_config, on_error)
+    return Server(listen.open(Socket, found), handler, limits, handshake_config, on_error)
 
 
 class _Sleepers:
@@ -180,7 +212,7 @@ class Server:
         self,
         listeners: list[Socket],
         handler: Handler,
-        max_connections: int | None,
+        limits: ServerLimits,
         handshake_config: HandshakeConfig | None,
         on_error: ErrorHandler | None,
     ) -> None:
@@ -188,7 +220,6 @@ class Server:
         self._handler = handler
         self._handshake_config = handshake_config
         self._on_error = on_error
-        self._limit = max_connections
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
@@ -201,6 +232,7 @@ class Server:
         try:
             self._local_addrs = tuple(listener.local_addr for listener in listeners)
             self._events = EventLog(self._local_addrs[0])
+            self._limiter = self._make_limiter(limits) if limits.any else None
             # Those that have not ended: the first carries out what `request_stop` requests.
             self._acceptors = [
                 threading.Thread(
@@ -212,13 +244,32 @@ class Server:
                 for listener, where in zip(listeners, self._local_addrs, strict=True)
             ]
             self._accepting = dict.fromkeys(self._acceptors)
+            self._helpers = list(self._acceptors)
             for acceptor in self._acceptors:
                 acceptor.start()
+            if self._limiter is not None and self._limiter.looks:
+                name = f"wireline-limits-{self._local_addrs[0].port}"
+                limiting = threading.Thread(
+                    target=self._enforce, args=(self._limiter,), name=name, daemon=True
+                )
+                limiting.start()
+                self._helpers.append(limiting)
         except BaseException:
             self._stopping = True
             self._reports.append(StopReport(0, 0))  # so that the threads that did start end
+            self._changed.wake()
             close_all(listeners)
             raise
+
+    def _make_limiter(self, limits: ServerLimits) -> ConnectionLimiter:
+        return ConnectionLimiter(
+            limits,
+            self._events,
+            handshakes=self._handshake_config is not None,
+            log_exceeded=self._on_error is None,
+            on_release=self._room.wake,
+            lock=threading.Lock(),
+        )
 
     @property
     def local_addr(self) -> Address:
@@ -303,8 +354,8 @@ class Server:
             report = self._end(mine)
         finally:
             self._stops.leave(mine, me)
-        for acceptor in self._acceptors:
-            acceptor.join(_UNWIND)
+        for helper in self._helpers:
+            helper.join(_UNWIND)
         return report
 
     def request_stop(self, drain: float | Deadline = 0.0) -> None:
@@ -401,13 +452,13 @@ class Server:
     def _accept_loop(self, listener: Socket, where: Address) -> None:
         backoff = AcceptBackoff()
         while True:
-            if self._limit is not None:
+            if self._limiter is not None:
                 self._room.wait(self._may_go_on, None)
             if self._stopping:
                 return
             try:
                 client, address = listener.accept_addr()
-                self._start(client, address)
+                self._admit(client, address)
             except ClosedError:
                 return
             except Exception as error:  # noqa: BLE001 -- only a stop may end this loop
@@ -420,25 +471,55 @@ class Server:
                 backoff.succeeded()
 
     def _may_go_on(self) -> bool:
-        return self._stopping or self._limit is None or len(self._active) < self._limit
+        return self._stopping or self._limiter is None or not self._limiter.must_wait()
 
-    def _start(self, client: Socket, address: Address) -> None:
+    def _admit(self, client: Socket, address: Address) -> None:
+        if self._limiter is None:
+            self._start(client, address, None)
+            return
+        connection = self._limiter.new(client, address, time.monotonic())
+        while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
+            # The accept thread of another listening socket may have taken the last place since this one looked.
+            if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping:
+                self._limiter.refuse(connection, address, admission, time.monotonic())
+                return
+            self._room.wait(self._may_go_on, None)
+        self._start(client, address, connection)
+
+    def _start(self, client: Socket, address: Address, connection: Connection | None) -> None:
         thread = threading.Thread(
-            target=self._run, args=(client, address), name=f"wireline-client-{address.port}", daemon=True
+            target=self._run,
+            args=(client, address, connection),
+            name=f"wireline-client-{address.port}",
+            daemon=True,
         )
         self._active[thread] = client
         if self._forcing:  # too late: a stop is closing the connections
-            self._finish(thread, client)
+            self._finish(thread, client, connection)
             return
         try:
             thread.start()
         except BaseException:
-            self._finish(thread, client)
+            self._finish(thread, client, connection)
             raise
+
+    # The thread that looks at the connections, if there are time limits.
+
+    def _enforce(self, limiter: ConnectionLimiter) -> None:
+        while not self._reports:
+            limiter.enforce(time.monotonic())
+            planned = limiter.next_look()
+
+            def must_look(planned: float | None = planned) -> bool:
+                earliest = limiter.next_look()
+                sooner = earliest is not None and (planned is None or earliest < planned)
+                return sooner or bool(self._reports)
+
+            self._changed.wait(must_look, planned)
 
     # The thread of one connection.
 
-    def _run(self, client: Socket, address: Address) -> None:
+    def _run(self, client: Socket, address: Address, connection: Connection | None) -> None:
         accepted = time.monotonic()
         in_handshake = self._handshake_config is not None
         try:
@@ -446,13 +527,25 @@ class Server:
                 secure = self._handshake_config.tls._server_core(shared=True)
                 client._upgrade(secure, self._handshake_config.timeout, "handshake")
                 in_handshake = False
+            if connection is not None:
+                self._begin(connection)
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection
             # `stop` has closed the connection. At any other time the error is the handler's own.
-            if not (self._stopping and blame(error, client) is Blame.CLOSED):
+            if not (self._is_ours(connection) and blame(error, client) is Blame.CLOSED):
                 self._report_error(error, client, address, accepted, in_handshake)
         finally:
-            self._finish(threading.current_thread(), client)
+            self._finish(threading.current_thread(), client, connection)
+
+    def _begin(self, connection: Connection) -> None:
+        assert self._limiter is not None
+        if self._limiter.start(connection, time.monotonic()):
+            self._changed.wake()
+
+    def _is_ours(self, connection: Connection | None) -> bool:
+        """Whether the server itself has closed a connection, and has reported it."""
+        exceeded = connection is not None and connection.exceeded is not None
+        return self._stopping or (exceeded and self._on_error is None)
 
     def _report_error(
         self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
@@ -466,12 +559,13 @@ class Server:
         except Exception as another:  # noqa: BLE001 -- it is only logged
             self._events.log_failure("on_error failed", another)
 
-    def _finish(self, thread: threading.Thread, client: Socket) -> None:
+    def _finish(self, thread: threading.Thread, client: Socket, connection: Connection | None) -> None:
         try:
             client.close()
         finally:
+            if connection is not None and self._limiter is not None:
+                self._limiter.end(connection)
             self._active.pop(thread, None)
-            self._room.wake()
             # Only the last one wakes them: a drain of thousands would check thousands of times.
             if self._stopping and self._is_over():
                 self._changed.wake()
