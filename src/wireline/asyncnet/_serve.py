@@ -29,7 +29,7 @@ from wireline._server_common import (
 from wireline._server_limits import ConnectionLimiter, ServerLimits
 from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
-from wireline.asyncnet._port import Task, Tasks, Timer, running_port, running_tasks
+from wireline.asyncnet._port import Port, Task, Tasks, Timer, running_port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
@@ -39,7 +39,7 @@ from wireline.timing import Deadline, Timeout
 if TYPE_CHECKING:
     from wireline.tls import SslContext
 
-__all__ = ["Handler", "Server", "serve"]
+__all__ = ["Handler", "Server", "StopEvent", "serve"]
 
 Handler = Callable[[AsyncSocket, Address], Awaitable[object]]
 ErrorHandler = Callable[[Exception, AsyncSocket], object]
@@ -194,6 +194,47 @@ class StartingServer:
         await self._server.stop()
 
 
+class StopEvent:
+    """Whether a server stops: the event ``Server.stopping``."""
+
+    def __init__(self, port: Port) -> None:
+        self._is_set = False
+        self._notifier = Notifier(port)
+
+    def is_set(self) -> bool:
+        """Return whether the server stops, or has stopped."""
+        return self._is_set
+
+    async def wait(self, timeout: Timeout = None) -> bool:
+        """Wait until the server stops.
+
+        A timeout or a cancellation leaves the server as it is.
+
+        Args:
+            timeout: seconds; None means no limit.
+
+        Returns:
+            True if the server stops, False if the timeout expired first.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        seconds = check_timeout(timeout)
+        now = self._notifier.port.time
+        until = None if seconds is None else now() + seconds
+        while not self._is_set and (until is None or now() < until):
+            await self._notifier.wait(until)
+        return self._is_set
+
+    def _announce(self) -> None:
+        """Be set; from any thread. ``_set`` follows on the loop, and wakes the tasks."""
+        self._is_set = True
+
+    def _set(self) -> None:
+        self._is_set = True
+        self._notifier.notify()
+
+
 class Server:
     """A running server, made by ``serve``.
 
@@ -226,7 +267,7 @@ class Server:
         self._port = running_port()
         self._tasks = tasks
         self._changed = Notifier(self._port)
-        self._stopping = False
+        self._stopping = StopEvent(self._port)
         self._stops = StopRequests()
         self._forcing = False
         self._report: StopReport | None = None
@@ -242,7 +283,7 @@ class Server:
                 accepting = self._accept(listener, where)
                 self._acceptors.append(self._tasks.spawn(accepting, f"wireline-serve-{where.port}"))
         except BaseException:
-            self._stopping = True
+            self._stopping._set()
             close_all(listeners)
             raise
 
@@ -275,6 +316,20 @@ class Server:
     def connections(self) -> int:
         """The number of connections that are being served."""
         return len(self._active)
+
+    @property
+    def clients(self) -> tuple[AsyncSocket, ...]:
+        """The sockets of the connections that are open, in the order of their accept."""
+        return tuple(client for client in self._active.copy().values() if not client.is_closed)
+
+    @property
+    def stopping(self) -> StopEvent:
+        """An event that is set when the server begins to stop, before it closes the listening sockets.
+
+        For a handler that waits for something other than its client, or that keeps a connection open for the next
+        request: it can end by itself during the drain.
+        """
+        return self._stopping
 
     async def wait(self, timeout: Timeout = None) -> None:
         """Wait until the server has been stopped.
@@ -358,6 +413,7 @@ class Server:
         elif self._report is None:
             mine = StopRequest(self._moment(seconds), self._active)
             self._stops.request(mine)
+            self._stopping._announce()
             with contextlib.suppress(RuntimeError):  # the loop was closed, and ended everything
                 self._port.call_threadsafe(self._requested)
 
@@ -371,7 +427,7 @@ class Server:
             self._acceptors[0] = self._tasks.spawn(self._carry_out(), first.get_name())
 
     def _begin_to_stop(self) -> None:
-        self._stopping = True
+        self._stopping._set()
         close_all(self._listeners)
         self._changed.notify()
 
@@ -470,7 +526,7 @@ class Server:
         in_a_row = 0
         while True:
             await self._until(self._may_go_on, None)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             try:
                 client, address = await listener.accept_addr()
@@ -482,7 +538,7 @@ class Server:
                 delay, count = backoff.failed(self._port.time())
                 if count:
                     log.error("cannot accept connections at %s (%d times): %s", where, count, error)
-                await self._until(lambda: self._stopping, self._moment(delay))
+                await self._until(self._stopping.is_set, self._moment(delay))
                 continue
             backoff.succeeded()
             in_a_row += 1
@@ -490,7 +546,7 @@ class Server:
                 await self._port.sleep(0)
 
     def _may_go_on(self) -> bool:
-        return self._stopping or self._limiter is None or not self._limiter.must_wait()
+        return self._stopping.is_set() or self._limiter is None or not self._limiter.must_wait()
 
     async def _admit(self, client: AsyncSocket, address: Address) -> None:
         if self._limiter is None:
@@ -500,7 +556,7 @@ class Server:
         try:
             while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
                 # The task of another listening socket may have taken the last place since this one looked.
-                if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping:
+                if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping.is_set():
                     self._limiter.refuse(connection, address, admission, self._port.time())
                     return
                 await self._until(self._may_go_on, None)
@@ -589,7 +645,7 @@ class Server:
     def _is_ours(self, connection: Connection | None) -> bool:
         """Whether the server itself has closed a connection, and has reported it."""
         exceeded = connection is not None and connection.exceeded is not None
-        return self._stopping or (exceeded and self._on_error is None)
+        return self._stopping.is_set() or (exceeded and self._on_error is None)
 
     async def _report_error(
         self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool
@@ -612,7 +668,7 @@ class Server:
         client.close()
         self._let_go(self._connections.pop(task, None))
         # Not for each: a drain of thousands would look thousands of times.
-        if self._stopping and self._is_over():
+        if self._stopping.is_set() and self._is_over():
             self._changed.notify()
 
     async def __aenter__(self) -> Self:

@@ -37,7 +37,7 @@ from wireline.timing import Deadline, Timeout
 if TYPE_CHECKING:
     from wireline.tls import SslContext
 
-__all__ = ["Handler", "Server", "serve"]
+__all__ = ["Handler", "Server", "StopEvent", "serve"]
 
 Handler = Callable[[Socket, Address], object]
 ErrorHandler = Callable[[Exception, Socket], object]
@@ -198,6 +198,38 @@ class _Sleepers:
             self._locks.pop(lock, None)
 
 
+class StopEvent:
+    """Whether a server stops: the event ``Server.stopping``."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+        self._sleepers = _Sleepers()
+
+    def is_set(self) -> bool:
+        """Return whether the server stops, or has stopped."""
+        return self._is_set
+
+    def wait(self, timeout: Timeout = None) -> bool:
+        """Wait until the server stops.
+
+        A timeout or a cancellation leaves the server as it is.
+
+        Args:
+            timeout: seconds; None means no limit.
+
+        Returns:
+            True if the server stops, False if the timeout expired first.
+
+        Raises:
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        return self._sleepers.wait(self.is_set, _moment(check_timeout(timeout)))
+
+    def _set(self) -> None:
+        self._is_set = True
+        self._sleepers.wake()
+
+
 class Server:
     """A running server, made by ``serve``.
 
@@ -225,7 +257,7 @@ class Server:
         self._active: dict[threading.Thread, Socket] = {}
         self._room = _Sleepers()  # the accept threads, while they wait for anything but a client
         self._changed = _Sleepers()
-        self._stopping = False
+        self._stopping = StopEvent()
         self._stops = StopRequests()
         self._forcing = False
         self._reports: list[StopReport] = []  # the first one counts
@@ -255,7 +287,7 @@ class Server:
                 limiting.start()
                 self._helpers.append(limiting)
         except BaseException:
-            self._stopping = True
+            self._stopping._set()
             self._reports.append(StopReport(0, 0))  # so that the threads that did start end
             self._changed.wake()
             close_all(listeners)
@@ -290,6 +322,20 @@ class Server:
     def connections(self) -> int:
         """The number of connections that are being served."""
         return len(self._active)
+
+    @property
+    def clients(self) -> tuple[Socket, ...]:
+        """The sockets of the connections that are open, in the order of their accept."""
+        return tuple(client for client in self._active.copy().values() if not client.is_closed)
+
+    @property
+    def stopping(self) -> StopEvent:
+        """An event that is set when the server begins to stop, before it closes the listening sockets.
+
+        For a handler that waits for something other than its client, or that keeps a connection open for the next
+        request: it can end by itself during the drain.
+        """
+        return self._stopping
 
     def wait(self, timeout: Timeout = None) -> None:
         """Wait until the server has been stopped.
@@ -380,7 +426,7 @@ class Server:
             self._begin_to_stop()
 
     def _begin_to_stop(self) -> None:
-        self._stopping = True
+        self._stopping._set()
         try:
             close_all(self._listeners)  # wakes the accept threads
         finally:
@@ -454,7 +500,7 @@ class Server:
         while True:
             if self._limiter is not None:
                 self._room.wait(self._may_go_on, None)
-            if self._stopping:
+            if self._stopping.is_set():
                 return
             try:
                 client, address = listener.accept_addr()
@@ -466,12 +512,12 @@ class Server:
                 delay, count = backoff.failed(time.monotonic())
                 if count:
                     log.error("cannot accept connections at %s (%d times): %s", where, count, error)
-                self._room.wait(lambda: self._stopping, time.monotonic() + delay)
+                self._room.wait(self._stopping.is_set, time.monotonic() + delay)
             else:
                 backoff.succeeded()
 
     def _may_go_on(self) -> bool:
-        return self._stopping or self._limiter is None or not self._limiter.must_wait()
+        return self._stopping.is_set() or self._limiter is None or not self._limiter.must_wait()
 
     def _admit(self, client: Socket, address: Address) -> None:
         if self._limiter is None:
@@ -480,7 +526,7 @@ class Server:
         connection = self._limiter.new(client, address, time.monotonic())
         while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
             # The accept thread of another listening socket may have taken the last place since this one looked.
-            if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping:
+            if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping.is_set():
                 self._limiter.refuse(connection, address, admission, time.monotonic())
                 return
             self._room.wait(self._may_go_on, None)
@@ -545,7 +591,7 @@ class Server:
     def _is_ours(self, connection: Connection | None) -> bool:
         """Whether the server itself has closed a connection, and has reported it."""
         exceeded = connection is not None and connection.exceeded is not None
-        return self._stopping or (exceeded and self._on_error is None)
+        return self._stopping.is_set() or (exceeded and self._on_error is None)
 
     def _report_error(
         self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
@@ -567,7 +613,7 @@ class Server:
                 self._limiter.end(connection)
             self._active.pop(thread, None)
             # Only the last one wakes them: a drain of thousands would check thousands of times.
-            if self._stopping and self._is_over():
+            if self._stopping.is_set() and self._is_over():
                 self._changed.wake()
 
 
