@@ -269,6 +269,11 @@ class ConnectionLimiter:
             except OSError as error:
                 self._events.log_failure("a connection could not be closed", error)
 
+    def reason(self, connection: Connection) -> str | None:
+        """Return the time limit, in words, for which a connection was closed."""
+        limit = connection.exceeded
+        return self.limits.exceeded(limit) if isinstance(limit, TimeLimit) else None
+
     def _exceeding(self, now: float) -> list[tuple[Connection, TimeLimit]]:
         if self._times is None:
             return []

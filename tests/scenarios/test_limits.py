@@ -341,7 +341,9 @@ async def test_FA19_on_error_gets_the_error_in_place_of_the_line(scene: Scene, l
     server = await scene.serve(Echo(), first_byte_timeout=0.05, on_error=on_error)
     assert await end_of(await connected(scene, server)) < TOO_LONG
     await eventually(lambda: server.connections == 0)
-    assert [type(error) for error in seen] == [ClosedError]
+    assert [(type(error), *error.__notes__) for error in seen] == [
+        (ClosedError, "no byte in the first 0.05 s")
+    ]
     assert log() == []
 
 

@@ -114,7 +114,7 @@ def serve(
         on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
             connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
             flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
-            other effect.
+            other effect. The error of a connection that the server has closed for a limit has a note that says which.
         sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
             or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
             it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
@@ -632,7 +632,7 @@ class Server:
             await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
-            if not (self._is_ours(connection) and blame(error, client) is Blame.CLOSED):
+            if not (blame(error, client) is Blame.CLOSED and self._is_ours(error, connection)):
                 await self._report_error(error, client, address, accepted, in_handshake)
         finally:
             self._finish(me)
@@ -642,10 +642,12 @@ class Server:
         if self._limiter.start(connection, self._port.time()):
             self._plan_look()
 
-    def _is_ours(self, connection: Connection | None) -> bool:
-        """Whether the server itself has closed a connection, and has reported it."""
-        exceeded = connection is not None and connection.exceeded is not None
-        return self._stopping.is_set() or (exceeded and self._on_error is None)
+    def _is_ours(self, error: Exception, connection: Connection | None) -> bool:
+        """Whether the server itself has closed a connection, and has reported it or need not."""
+        reason = None if self._limiter is None or connection is None else self._limiter.reason(connection)
+        if reason is not None:
+            error.add_note(reason)
+        return self._stopping.is_set() or (reason is not None and self._on_error is None)
 
     async def _report_error(
         self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool

@@ -111,7 +111,7 @@ def serve(
         on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
             connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
             flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
-            other effect.
+            other effect. The error of a connection that the server has closed for a limit has a note that says which.
         sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
             or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
             it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
@@ -578,7 +578,7 @@ class Server:
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection
             # `stop` has closed the connection. At any other time the error is the handler's own.
-            if not (self._is_ours(connection) and blame(error, client) is Blame.CLOSED):
+            if not (blame(error, client) is Blame.CLOSED and self._is_ours(error, connection)):
                 self._report_error(error, client, address, accepted, in_handshake)
         finally:
             self._finish(threading.current_thread(), client, connection)
@@ -588,10 +588,12 @@ class Server:
         if self._limiter.start(connection, time.monotonic()):
             self._changed.wake()
 
-    def _is_ours(self, connection: Connection | None) -> bool:
-        """Whether the server itself has closed a connection, and has reported it."""
-        exceeded = connection is not None and connection.exceeded is not None
-        return self._stopping.is_set() or (exceeded and self._on_error is None)
+    def _is_ours(self, error: Exception, connection: Connection | None) -> bool:
+        """Whether the server itself has closed a connection, and has reported it or need not."""
+        reason = None if self._limiter is None or connection is None else self._limiter.reason(connection)
+        if reason is not None:
+            error.add_note(reason)
+        return self._stopping.is_set() or (reason is not None and self._on_error is None)
 
     def _report_error(
         self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
