@@ -118,7 +118,7 @@ def serve(
         sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
             or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
             it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
-            path.
+            path. The sockets become non-blocking, for these processes too.
         options: tuples of level, option and value, set on the listening sockets before they are bound.
         mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
         keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
