@@ -58,6 +58,7 @@ def test_one_address_does_not_take_the_places_of_others() -> None:
     assert counts.admit(greedy[4], handshake=False) is ADDRESS_FULL
 
 
+@pytest.mark.full
 def test_addresses_that_have_left_are_forgotten() -> None:
     counts = ConnectionCounts(max_per_address=1)
     for number in range(10_000):
@@ -68,6 +69,7 @@ def test_addresses_that_have_left_are_forgotten() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
+@pytest.mark.full
 def test_no_limit_is_ever_exceeded(steps: list[tuple[int, bool]]) -> None:
     counts = ConnectionCounts(max_connections=6, max_per_address=3, max_handshakes=2)
     here: list[Connection] = []
@@ -126,6 +128,7 @@ def test_a_client_that_sends_nothing() -> None:
     assert times.next_look() is None, "the other is looked at no more"
 
 
+@pytest.mark.full
 def test_the_lifetime_counts_from_the_accept() -> None:
     times = ConnectionTimes(TimeLimits(lifetime=100))
     one = connection(now=5.0)
@@ -181,6 +184,7 @@ def test_a_slow_line_is_cut_and_a_fast_one_is_not() -> None:
     assert slow_line(ConnectionTimes(TimeLimits(min_rate=10)), rate=11, until=60) is None
 
 
+@pytest.mark.full
 def test_one_byte_every_ten_seconds_is_cut() -> None:
     ended = slow_line(ConnectionTimes(TimeLimits(min_rate=1)), rate=0.1, until=60)
     assert ended is not None
@@ -199,6 +203,7 @@ def test_the_rate_does_not_count_between_messages_nor_while_the_handler_is_busy(
     assert first(times, client, 1000.0) is None
 
 
+@pytest.mark.full
 def test_each_message_is_measured_for_itself() -> None:
     """A client types: at each look it is in the middle of a line, but of another one than before."""
     times = ConnectionTimes(TimeLimits(min_rate=1000))
@@ -222,6 +227,7 @@ def test_an_end_before_its_time_costs_nothing_and_leaves_nothing() -> None:
     times.remove(connection())
 
 
+@pytest.mark.full
 def test_start_says_when_the_next_look_is_earlier() -> None:
     times = ConnectionTimes(TimeLimits(first_byte=1, lifetime=1000))
     assert times.start(connection(), 0.0)
@@ -232,6 +238,7 @@ def test_start_says_when_the_next_look_is_earlier() -> None:
 
 
 @given(st.floats(0.01, 1000), st.floats(0.01, 1000), st.lists(st.floats(0, 500), min_size=1, max_size=20))
+@pytest.mark.full
 def test_silent_clients_end_at_their_first_limit(
     first_byte: float, lifetime: float, starts: list[float]
 ) -> None:

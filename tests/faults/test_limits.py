@@ -29,8 +29,14 @@ def play(scene: str) -> None:
     assert (ran.stdout, ran.returncode, ran.stderr) == ("ok\n", 0, "")
 
 
-@pytest.mark.parametrize("scene", ["greedy_address", "fork_after_serve", "shared_socket", "signals"])
+@pytest.mark.parametrize("scene", ["greedy_address", "fork_after_serve"])
 def test_FA19_limits_hold(scene: str) -> None:
+    play(scene)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("scene", ["shared_socket", "signals"])
+def test_S10_a_server_and_others_do_not_disturb_each_other(scene: str) -> None:
     play(scene)
 
 

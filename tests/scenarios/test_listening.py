@@ -103,6 +103,7 @@ async def test_S10_any_other_error_closes_all(scene: Scene, names: Names) -> Non
 
 
 @over_one
+@pytest.mark.full
 async def test_S10_another_port_is_tried_if_one_is_not_free_everywhere(
     scene: Scene, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,6 +173,7 @@ async def test_S10_a_server_takes_over_a_listening_socket_and_only_closes_it(
 
 
 @over_one
+@pytest.mark.full
 async def test_S10_systemd_gives_several(scene: Scene, tmp_path: Any) -> None:
     listeners = [
         socket.create_server(("127.0.0.1", 0)),
@@ -245,6 +247,7 @@ async def test_FA20_the_path_has_its_mode_from_the_first_moment(
 
 
 @unix
+@pytest.mark.full
 async def test_mode_is_for_a_path(scene: Scene) -> None:
     for address in ("127.0.0.1", "", "unix:@wireline-mode"):
         with no_descriptor_is_lost(), pytest.raises(ValueError, match="mode"):
