@@ -56,6 +56,7 @@ class StreamIO:
         fd: the guard of the descriptor.
         core: the core, always; None before there is one. A call keeps it in no variable while it waits: it would look
             like one that a reader holds.
+        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         core_slot: the core, while no thread reads (that of the guard).
         buffer: that of the core.
         write_lock: the right to write (that of the guard).
@@ -65,7 +66,6 @@ class StreamIO:
             descriptor does not block.
         quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
             ``close`` on.
-        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
         kernel_waits: the descriptor blocks.
     """
@@ -101,12 +101,12 @@ class StreamIO:
         self.core_slot = fd.resting
         self.write_lock = fd.writing
         self.write_shut = False
-        self.wait_all = _WAIT_ALL
         self.sender: Sender = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
         self._readable: Readiness | None = None
+        self.wait_all = _WAIT_ALL
         self._writable: Readiness | None = None
 
     # States.
