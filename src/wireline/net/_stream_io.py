@@ -58,6 +58,7 @@ class StreamIO:
         fd: the guard of the descriptor.
         core: the core, always; None before there is one. A call keeps it in no variable while it waits: it would look
             like one that a reader holds.
+        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         core_slot: the core, while no thread reads (that of the guard).
         buffer: that of the core.
         write_lock: the right to write (that of the guard).
@@ -86,6 +87,7 @@ class StreamIO:
         "receive",
         "sender",
         "source",
+        "wait_all",
         "write_lock",
         "write_shut",
     )
@@ -109,6 +111,7 @@ class StreamIO:
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
         self._readable: Readiness | None = None
+        self.wait_all = _WAIT_ALL
         self._writable: Readiness | None = None
 
     # States.
@@ -150,6 +153,18 @@ class StreamIO:
         self.quiet_epoch = None
         self.buffer.drop_ahead()
         self.buffer = EMPTY
+
+    def is_reading(self) -> bool:
+        """Whether a thread reads."""
+        return not self.core_slot
+
+    def is_writing(self) -> bool:
+        """Whether a thread writes."""
+        return not self.write_lock.free
+
+    def show_progress(self) -> None:
+        """Count the bytes of an incomplete block while a read waits for the rest, at the price of system calls."""
+        self.wait_all = 0
 
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor, when no call uses it any more."""
@@ -391,7 +406,7 @@ class StreamIO:
         Returns:
             False if nothing is there, and nothing waited.
         """
-        receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
+        receive = (core.recv_size, (self.wait_all if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
             self.receive = map(self.source.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
