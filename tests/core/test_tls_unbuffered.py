@@ -137,7 +137,7 @@ def test_every_cut_gives_the_same_bytes(
 @pytest.mark.full
 @one_loop_or_shared
 def test_P5_an_interruption_does_not_lose_the_place_in_a_record(shared: bool) -> None:
-    messages = [random.Random(size).randbytes(size) for size in (5, 300, 40_000)]
+    messages = [random.Random(size).randbytes(size) for size in (5, 300, 20_000)]
 
     def scene(target: int, moment: int) -> bool:
         client, server = connected(TLS1_3, buffered=False, shared=shared)
@@ -150,7 +150,10 @@ def test_P5_an_interruption_does_not_lose_the_place_in_a_record(shared: bool) ->
                 client.inbox = kernel.recv(client.recv_size)
                 accept = functools.partial(client.accept, client.inbox)
                 try:
-                    interrupted(accept, moment if count == target else NEVER, *CODE)
+                    if count <= target:  # tracing is slow, and the rest is not of interest
+                        interrupted(accept, moment if count == target else NEVER, *CODE)
+                    else:
+                        accept()
                 except Interruption:
                     raised = True
                 client.note()  # goes back, whether it was interrupted or its answer was not taken
