@@ -205,7 +205,7 @@ TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value", "v
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "adopt detach fileno tcp_info peer_credentials"
+    "adopt detach fileno tcp_info peer_credentials stats"
     " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
     " peer_addr got_handshake get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
@@ -501,6 +501,7 @@ WORKS_IN_EVERY_STATE = {
     "is_ssl",
     "last_bytes_sent",
     "socket_error",
+    "stats",
     "try_send",
 }
 
@@ -532,6 +533,7 @@ def test_calls_that_work_in_every_state(flavour: str, kind: str, syscalls: Sysca
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
+        assert sock.stats.bytes_sent == 0
         with pytest.raises(ConnectionResetError):
             sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
         with syscalls.recording(everywhere=True) as calls:

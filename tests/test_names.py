@@ -106,7 +106,7 @@ METHODS = {
     "get_peer_certificates": Entry("*, verified=True"),
     "get_psk_identity": Entry(""),
 }
-PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr", "stats"}
 PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {

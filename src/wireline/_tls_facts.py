@@ -89,6 +89,7 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
         raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
+    tls_core.continue_counts(plaintext_core, io.payload_sent)
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":

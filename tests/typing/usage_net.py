@@ -20,6 +20,7 @@ from wireline import (
     Frame,
     ReadLineResult,
     SocketFlag,
+    SocketStats,
     SockOpt,
     parse_ip_address,
 )
@@ -139,6 +140,10 @@ def look(sock: Socket) -> None:
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
     assert_type(sock.get_peer_certificates(), list[Certificate])
+    stats = sock.stats
+    assert_type(stats, SocketStats)
+    assert_type(stats.bytes_received + stats.wire_bytes_sent, int)
+    assert_type(stats.opened_at, float | None)
     assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
