@@ -87,7 +87,7 @@ class AsyncSocket(BaseSocket):
     _io: StreamIO
 
     # Attributes of the class until they are needed: a connection has 16 bytes less.
-    _datagrams: DatagramIO | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    _datagrams: DatagramIO | None = None
     _is_connecting = False
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
@@ -95,7 +95,7 @@ class AsyncSocket(BaseSocket):
         self._fd = FdOnLoop(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         if sock.type == SOCK_DGRAM:
-            self._datagrams = DatagramIO(self._fd)
+            self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         super()._setup(sock, buffered, state, peer)
 
     @classmethod
