@@ -24,6 +24,7 @@ class Descriptor(Protocol):
     Attributes:
         sock: the descriptor's owner object; ``replace`` sets another one.
         state: what the descriptor is: connected, listening, or neither.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
         disposed: a ``close`` is complete; one that an exception interrupted must be repeated.
         passed: the descriptors that a Unix socket has received; None where none can arrive, or none have.
@@ -31,6 +32,7 @@ class Descriptor(Protocol):
 
     sock: socket.socket
     state: State
+    opened_at: float | None
     epoch: object
     passed: PassedFds | None
 
@@ -64,10 +66,13 @@ class Datagrams(Protocol):
 
     Attributes:
         inbox: receives, and keeps what the system has given and no caller has.
+        sent: bytes of payload, since the beginning.
     """
 
     @property
     def inbox(self) -> Inbox: ...
+    @property
+    def sent(self) -> int: ...
 
 
 class Stream(Protocol):
@@ -77,6 +82,7 @@ class Stream(Protocol):
         fd: the descriptor.
         core: the core; None while the socket is not connected.
         buffer: the core's buffer; an empty one before there is a core, and after ``close``.
+        payload_sent: bytes that sending calls have sent, since the beginning.
         sender: sends plaintext.
         write_shut: ``shutdown_write`` was called.
         kernel_waits: the descriptor blocks, so that one system call may wait in the kernel.
@@ -86,6 +92,7 @@ class Stream(Protocol):
 
     core: StreamCore | None
     buffer: ReceiveBuffer
+    payload_sent: int
     sender: Sender
     write_shut: bool
 

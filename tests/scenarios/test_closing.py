@@ -298,7 +298,7 @@ DATAGRAMS_ONLY = {
     "send_many_to",
     "send_to",
 }
-STILL_ANSWERED = {"close", "fileno", "got_handshake", "has_data_buffered", "is_closed", "is_ssl", "try_send"}
+STILL_ANSWERED = set("close fileno got_handshake has_data_buffered is_closed is_ssl stats try_send".split())
 CONSTRUCTORS = {"from_fd", "from_socket"}
 
 

@@ -25,6 +25,7 @@ from wireline import (
     KeepAlive,
     ReadLineResult,
     SocketFlag,
+    SocketStats,
     SockOpt,
     parse_ip_address,
 )
@@ -40,7 +41,7 @@ from wireline.net import (
     dial,
     serve,
 )
-from wireline.tls import Handshake, SslContext
+from wireline.tls import Certificate, Handshake, SslContext
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -191,6 +192,12 @@ def look(sock: Socket) -> None:
     assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
+    assert_type(sock.get_peer_certificates(), list[Certificate])
+    stats = sock.stats
+    assert_type(stats, SocketStats)
+    assert_type(stats.bytes_received + stats.wire_bytes_sent, int)
+    assert_type(stats.opened_at, float | None)
+    assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import TypeVar
 
@@ -45,6 +45,7 @@ class Inbox:
         make: makes a ``Datagram``.
         packet_info: the datagrams have their packet information.
         passed: the descriptors of a datagram that ``take_fds`` has received; None before the first ``take_fds``.
+        received: bytes of payload that callers have got.
     """
 
     __slots__ = (
@@ -57,10 +58,12 @@ class Inbox:
         "make",
         "packet_info",
         "passed",
+        "received",
     )
 
     def __init__(self) -> None:
         self.packet_info = False
+        self.received = 0
         self.passed: PassedFds | None = None
         self.make: Callable[[Raw, int], Datagram] = make_datagram
         # Receives from `_sock`, `_size` bytes at most.
@@ -94,6 +97,8 @@ class Inbox:
         for self._latest in incoming:  # no signal handler can run here: see above
             break
         result = make(self._latest, size)  # type: ignore[arg-type] # the loop has set it
+        length = len(self._latest[0])  # type: ignore[index]
+        self.received += length if length < size else size
         self._latest = None
         return result
 
@@ -122,6 +127,8 @@ class Inbox:
                 self.put_error(error)
         size = min(size, self._size)
         result = [make(raw, size) for raw in pending[:count]]
+        received = _payload(pending[:count], size)
+        self.received += received
         del pending[:count]
         return result
 
@@ -152,6 +159,8 @@ class Inbox:
             datagrams.extend(map(sock.recvmsg, *arguments))
         kept = passed.trim_datagram(max_fds)
         received = ReceivedFds(datagrams[0][0][:size], list(kept.fds), kept.truncated)
+        length = len(received.data)
+        self.received += length
         del datagrams[0]
         return received
 
@@ -186,17 +195,23 @@ class Inbox:
         if passed is not None and passed.datagrams:
             passed.trim_datagram(0)
             result = _make_of_message(passed.datagrams[0], size, make)
+            received = _payload(passed.datagrams[:1], size)
+            self.received += received
             del passed.datagrams[0]
             return result
         # It may have been received for a call with another size, and was cut then.
         size = min(size, self._size)
         if self._latest is not None:
             result = make(self._latest, size)
+            received = _payload([self._latest], size)
+            self.received += received
             self._latest = None
             return result
         if not self._pending:
             self._raise_kept_error()
         result = make(self._pending[0], size)
+        received = _payload(self._pending[:1], size)
+        self.received += received
         del self._pending[0]
         return result
 
@@ -205,6 +220,11 @@ class Inbox:
         if error is not None:
             self._error = None
             raise error
+
+
+def _payload(datagrams: Iterable[Raw], size: int) -> int:
+    """Return the bytes that the caller gets of some datagrams, each cut to ``size``."""
+    return sum(min(len(raw[0]), size) for raw in datagrams)
 
 
 def _make_of_message(message: Raw, size: int, make: Callable[[Raw, int], T]) -> T:

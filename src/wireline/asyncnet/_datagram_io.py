@@ -39,14 +39,16 @@ class DatagramIO:
 
     Attributes:
         inbox: receives, and keeps what the system has given and no caller has.
+        sent: bytes of payload.
     """
 
-    __slots__ = ("_fd", "_targets", "inbox")
+    __slots__ = ("_fd", "_targets", "inbox", "sent")
 
     def __init__(self, fd: FdOnLoop) -> None:
         self._fd = fd
         self._targets = Targets()
         self.inbox = Inbox()
+        self.sent = 0
 
     # Receiving.
 
@@ -194,7 +196,9 @@ class DatagramIO:
             return None
         loop_port.budget = left - 1
         try:
-            return fd.sock.sendto(payload, NOW, target)
+            sent = fd.sock.sendto(payload, NOW, target)
+            self.sent += sent
+            return sent
         except BlockingIOError:
             return None
         except OSError as error:
@@ -209,7 +213,9 @@ class DatagramIO:
         self._fd.enter(owner)
         require_peer(self._fd.state, operation)
         deadline = self._fd.deadline(owner, check_timeout(timeout))
-        return await self._send(owner, operation, payload, None, deadline)
+        sent = await self._send(owner, operation, payload, None, deadline)
+        self.sent += sent
+        return sent
 
     async def send_fds(
         self, owner: BaseSocket, payload: bytes | memoryview, ancillary: Ancillary, timeout: Timeout
@@ -222,7 +228,9 @@ class DatagramIO:
         await fd.spend_budget()
         fd.raise_if_closed("send_fds")
         try:
-            return await fd.try_or_wait(SendFds(fd.sock, payload, ancillary), "send_fds", deadline)
+            sent = await fd.try_or_wait(SendFds(fd.sock, payload, ancillary), "send_fds", deadline)
+            self.sent += sent
+            return sent
         except SocketTimeout as error:
             raise SocketTimeout("send_fds", error.seconds, 0) from None
         except OSError as error:
@@ -245,7 +253,9 @@ class DatagramIO:
         target = self._targets.find(fd.sock, address, port)
         if target is None:
             target = await self._resolve(owner, "send_to", address, port, deadline)
-        return await self._send(owner, "send_to", payload, target, deadline)
+        sent = await self._send(owner, "send_to", payload, target, deadline)
+        self.sent += sent
+        return sent
 
     async def send_many_to(self, owner: BaseSocket, datagrams: Iterable[Outgoing], timeout: Timeout) -> int:
         """Send several datagrams; return how many were sent."""
@@ -269,6 +279,7 @@ class DatagramIO:
                 self.inbox.put_error(error)
         finally:
             owner.last_bytes_sent = sum(batch.sent)
+            self.sent += owner.last_bytes_sent
         return len(batch.sent)
 
     async def _send_some(
@@ -335,6 +346,8 @@ class DatagramIO:
         if self._fd.state is not State.CONNECTED or (queue is not None and queue.busy):
             return None
         try:
-            return self._fd.sock.send(payload, NOW)
+            sent = self._fd.sock.send(payload, NOW)
         except OSError:
             return None
+        self.sent += sent
+        return sent

@@ -867,8 +867,10 @@ class AsyncSocket(BaseSocket):
                     raise
                 await port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
+            io = self._io
+            if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
+                io.payload_sent += size
                 return
         await self._send_waiting(payload, sent, flags, timeout)
 

@@ -41,14 +41,16 @@ class DatagramIO:
 
     Attributes:
         inbox: receives, and keeps what the system has given and no caller has.
+        sent: bytes of payload.
     """
 
-    __slots__ = ("_fd", "_targets", "inbox")
+    __slots__ = ("_fd", "_targets", "inbox", "sent")
 
     def __init__(self, fd: FdGuard) -> None:
         self._fd = fd
         self._targets = Targets()
         self.inbox = Inbox()
+        self.sent = 0
 
     # Receiving.
 
@@ -178,7 +180,9 @@ class DatagramIO:
                 raise ClosedError(f"{operation}: the socket is closed")
             require_peer(guard.state, operation)
             sock = guard.sock
-            return self._send(owner, operation, deadline, lambda: sock.send(payload, NOW))
+            sent = self._send(owner, operation, deadline, lambda: sock.send(payload, NOW))
+            self.sent += sent
+            return sent
         finally:
             guard.leave(use)
 
@@ -196,7 +200,9 @@ class DatagramIO:
             def attempt() -> int:
                 return sum(send_first(sock, payload, ancillary, NOW))
 
-            return self._send(owner, "send_fds", deadline, attempt)
+            sent = self._send(owner, "send_fds", deadline, attempt)
+            self.sent += sent
+            return sent
 
     def send_to(
         self,
@@ -218,7 +224,9 @@ class DatagramIO:
             target = self._targets.find(sock, address, port)
             if target is None:
                 target = self._resolve(owner, "send_to", address, port, deadline)
-            return self._send(owner, "send_to", deadline, lambda: sock.sendto(payload, NOW, target))
+            sent = self._send(owner, "send_to", deadline, lambda: sock.sendto(payload, NOW, target))
+            self.sent += sent
+            return sent
         finally:
             guard.leave(use)
 
@@ -243,6 +251,7 @@ class DatagramIO:
                     self.inbox.put_error(error)
             finally:
                 owner.last_bytes_sent = sum(batch.sent)
+                self.sent += owner.last_bytes_sent
         return len(batch.sent)
 
     def _resolve(
