@@ -579,18 +579,25 @@ class BaseSocket:
         tls_core = tls_core_of(self._io.core)
         return tls_core is not None and tls_core.engine.established
 
-    def get_peer_certificates(self) -> list[Certificate]:
-        """Return the peer's certificates, its own first, the root last.
+    def get_peer_certificates(self, *, verified: bool = True) -> list[Certificate]:
+        """Return the peer's certificates, its own first.
+
+        Args:
+            verified: False returns the certificates that the peer has sent, in its order, whether they were checked or
+                not, for example for channel binding with ``VerifyMode.NONE``. They prove nothing.
 
         Returns:
-            The verified chain; empty if the peer has sent none, or it was not verified. After a resumption a server
-            has only the client's own certificate, and a client has the chain of the first connection.
+            The verified chain up to the root; empty if the peer has sent none, or it was not verified. With
+            ``verified=False`` what was sent, usually without the root; empty before the handshake and with a pre-shared
+            key. A resumed handshake sends none: a server then has only the client's own certificate, and a client those
+            of the first connection. Where sessions cannot be copied (``WIRELINE_NO_BRIDGE``), a client has of those
+            that were not verified only the server's own.
 
         Raises:
             ClosedError: the socket is closed.
         """
         require_open(self, "get_peer_certificates")
-        return certificates(self._io.core)
+        return certificates(self._io.core, verified=verified)
 
     def get_psk_identity(self) -> str:
         """Return the PSK identity that the handshake has verified; ``""`` if no pre-shared key was used.

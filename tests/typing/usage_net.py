@@ -24,6 +24,7 @@ from wireline import (
     parse_ip_address,
 )
 from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.tls import Certificate
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -137,6 +138,8 @@ def look(sock: Socket) -> None:
     assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
+    assert_type(sock.get_peer_certificates(), list[Certificate])
+    assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
 
