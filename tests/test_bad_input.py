@@ -26,6 +26,7 @@ import wireline
 import wireline.asyncnet
 import wireline.net
 from tests.faults.syscalls import Syscalls
+from tests.tls import certificates
 from wireline import (
     AF_INET,
     AF_UNIX,
@@ -40,6 +41,7 @@ from wireline import (
 )
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Server, Socket, dial, serve
+from wireline.tls import Handshake, SslContext
 
 pytestmark = pytest.mark.in_both_flavours
 
@@ -83,6 +85,11 @@ BUFFERS = bad(TypeError, b"read-only", memoryview(b"read-only"), "text", None, 5
     ValueError, SPARSE
 )
 BUFFER_SIZES = [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, 11, HUGE)
+
+
+CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
+VERIFIES = SslContext(ca_file=certificates.ca_file())
+VERIFIES.ssl_context(Handshake.AS_CLIENT)  # which reads the files
 
 
 class Call(NamedTuple):
@@ -166,6 +173,16 @@ METHODS = {
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
+    "start_tls": Call(
+        {"ctx": VERIFIES, "hostname": "localhost"},
+        {
+            "ctx": CONTEXTS,
+            "handshake": bad(TypeError, "AS_CLIENT", 1, None, ssl.PROTOCOL_TLS_CLIENT),
+            "hostname": bad(TypeError, None, 5, b"localhost") + bad(ValueError, "", "a\0b", "a b"),
+            "leftover": bad(ValueError, None, "drop", "", 1),
+            **WAIT,
+        },
+    ),
     "send_to": Call(
         {"address": LOOPBACK, "port": 1, "data": b"x"},
         {"address": PEERS, "port": PORTS, "data": DATA, **READ},
@@ -457,6 +474,7 @@ STATES: dict[str, State] = {
     "send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
+    "start_tls": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,
     "recv_from_into": NO_STREAMS,
@@ -606,7 +624,6 @@ def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscall
 # The functions of a module, and the result of `serve`.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
-CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
 FUNCTIONS = {
     "dial": Call(
         {"address": LOOPBACK, "port": 1},

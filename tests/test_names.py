@@ -15,6 +15,7 @@ import pytest
 import wireline
 from tests.scenarios.flavours import WAITING
 from wireline import asyncnet, net
+from wireline.options import Handshake
 
 
 class Flavour(NamedTuple):
@@ -93,6 +94,9 @@ METHODS = {
     "skip": Entry("size, timeout=None", waits=True),
     "close": Entry(f"{FLAGS}, *, linger=None"),
     "shutdown_write": Entry("timeout=None", waits=True),
+    "start_tls": Entry(
+        "ctx, handshake=Handshake.AS_CLIENT, hostname='', timeout=None, *, leftover='refuse'", waits=True
+    ),
     "fileno": Entry(""),
     "getsockopt": Entry("level, option, size=0"),
     "setsockopt": Entry("level, option, value"),
@@ -154,7 +158,7 @@ def parameters_of(function: Any) -> list[inspect.Parameter]:
 
 def check(name: str, function: Any, entry: Entry, flavour: Flavour) -> None:
     written: list[inspect.Parameter] = parameters_of(
-        eval(f"lambda {entry.parameters}: 0", vars(wireline) | {})
+        eval(f"lambda {entry.parameters}: 0", vars(wireline) | {"Handshake": Handshake})
     )
     found = parameters_of(function)
     assert [(each.name, each.kind) for each in found] == [(each.name, each.kind) for each in written], name

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from wireline._core.stream import StreamCore
 from wireline._os.linger import DEFAULT_LINGER
 from wireline._parts import Stream
+from wireline._validation import Leftover
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def repr_extra(core: StreamCore | None) -> str:
     return f"tls={version or 'not yet'}"
 
 
-def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
+def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: Leftover) -> None:
     """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
     Bytes received in clear must not be taken for protected ones (T6). A socket that uses TLS already is refused: this

@@ -24,7 +24,7 @@ from wireline import (
     parse_ip_address,
 )
 from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
-from wireline.tls import Certificate
+from wireline.tls import Certificate, Handshake, SslContext
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -101,6 +101,12 @@ def write(sock: Socket) -> None:
     assert_type(sock.send_some(b"data"), int)
     assert_type(sock.try_send(b"data"), bool)
     sock.shutdown_write(timeout=1)
+
+
+def start_tls(sock: Socket, ctx: SslContext) -> None:
+    sock.start_tls(ctx, hostname="localhost", timeout=1)
+    sock.start_tls(ctx, Handshake.AS_SERVER, leftover="tls")
+    sock.start_tls(ctx, Handshake.AS_CLIENT, parse_ip_address("::1"), Deadline(1), leftover="refuse")
 
 
 def datagrams(sock: Socket) -> None:

@@ -32,8 +32,10 @@ from wireline._socket_base import (
 )
 from wireline._stream_common import NOW, send_available, should_raise
 from wireline._tls_facts import begin_upgrade
+from wireline._tls_role import core_to_start_tls
 from wireline._validation import (
     Buffer,
+    Leftover,
     UnixPath,
     as_bytes_like,
     as_writable_view,
@@ -60,6 +62,7 @@ from wireline.options import (
     SAFE_DISCONN,
     SOCK_DGRAM,
     AcceptResult,
+    Handshake,
     ReadLineResult,
     SocketFlag,
     check_flags,
@@ -69,6 +72,7 @@ from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
+    from wireline.tls import SslContext
 
 __all__ = ["Accepted", "AsyncSocket"]
 
@@ -1331,12 +1335,46 @@ class AsyncSocket(BaseSocket):
 
     # TLS.
 
+    async def start_tls(
+        self,
+        ctx: SslContext,
+        handshake: Handshake = Handshake.AS_CLIENT,
+        hostname: str | IpAddress = "",
+        timeout: Timeout = None,
+        *,
+        leftover: Leftover = "refuse",
+    ) -> None:
+        """Start TLS on the connection (STARTTLS): do the handshake now.
+
+        After a timeout or a cancellation, or if the handshake fails, the socket can only be closed.
+
+        Args:
+            ctx: the ``SslContext``, for its certificates and its rules.
+            handshake: our role.
+            hostname: the name that the server's certificate must have. A client that verifies needs it.
+            timeout: seconds for the whole handshake; None means no limit, 0 does not wait.
+            leftover: how bytes that were received before the call and not read are treated. ``"refuse"`` raises an
+                error, because an attacker may have inserted them; ``"tls"`` takes them as the beginning of the
+                handshake.
+
+        Raises:
+            ssl.SSLError: the handshake failed, or there are unread bytes.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading or sending.
+            ClosedError: the context was destroyed, or this side closed the socket, before or during the call.
+            OSError: the socket is not connected, the connection failed, or no CA is found.
+            TypeError, ValueError: a datagram socket; a client verifies and has no hostname; an argument has the wrong
+                type or another value.
+        """
+        core = core_to_start_tls(ctx, handshake, hostname, leftover, shared=False)
+        await self._upgrade(core, timeout, "start_tls", leftover)
+
     async def _upgrade(
         self,
         tls_core: TlsCore,
         timeout: CallDeadline | Timeout,
         operation: str,
-        leftover: str = "refuse",
+        leftover: Leftover = "refuse",
     ) -> None:
         """Begin TLS on the connection, and do the handshake."""
         if not isinstance(timeout, CallDeadline):
