@@ -14,7 +14,7 @@ from examples.postgres.scram import Authentication
 from wireline import MAX_FRAME_SIZE, Address, ClosedError, Deadline, Frame, FrameError, SocketTimeout
 from wireline.net import Pool, Socket, dial
 from wireline.timing import Timeout
-from wireline.tls import Certificate, Handshake, TruncatedError
+from wireline.tls import Certificate, TruncatedError
 
 STARTUP_LIMIT = 32 * 1024
 """Bytes of a message before the server has proved anything. A guess: true ones have some hundred."""
@@ -290,9 +290,7 @@ def _open(config: Config, deadline: Deadline, server: Address | None = None) -> 
                 # Never continue in plaintext: an attacker may have removed the server's answer.
                 raise ProtocolError("the server does not offer TLS")
             # Bytes that arrived together with that answer are refused here: an attacker may have injected them.
-            config.tls.wrap_connected_socket(
-                sock, Handshake.AS_CLIENT, hostname=config.host, timeout=deadline
-            )
+            sock.start_tls(config.tls, hostname=config.host, timeout=deadline)
     except BaseException:
         sock.close()
         raise
@@ -303,8 +301,8 @@ def _certificate(sock: Socket) -> Certificate | None:
     """The certificate that the server has shown, whether or not it was verified."""
     if not sock.is_ssl:
         return None
-    data = sock.ssl_handle.getpeercert(binary_form=True)
-    return Certificate(data) if data else None
+    chain = sock.get_peer_certificates(verified=False)
+    return chain[0] if chain else None
 
 
 def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
