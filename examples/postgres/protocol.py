@@ -15,6 +15,7 @@ from wireline.tls import SslContext
 HEADER = "!cI"
 """Of a message: its kind, and its length with these four bytes of the length."""
 LENGTH_ADJUST = -4
+_unpack_header = struct.Struct(HEADER).unpack_from
 
 PROTOCOL_3_0 = 3 << 16
 SSL_REQUEST = struct.pack("!II", 8, 80877103)
@@ -163,6 +164,20 @@ def read_row(payload: bytes) -> tuple[str | None, ...]:
             at += size
     _check_length(payload, at)
     return tuple(values)
+
+
+def split_rows(data: bytes) -> tuple[list[bytes], int]:
+    """The rows of a COPY in the whole messages at the beginning of ``data``, and where these messages end."""
+    rows: list[bytes] = []
+    at, size_of_data = 0, len(data)
+    while at + 5 <= size_of_data:
+        kind, size = _unpack_header(data, at)
+        end = at + 1 + size
+        if kind != b"d" or size < 4 or end > size_of_data:
+            break
+        rows.append(data[at + 5 : end])
+        at = end
+    return rows, at
 
 
 def read_strings(payload: bytes) -> Iterable[str]:

@@ -52,7 +52,7 @@ class Authentication:
         Raises:
             ProtocolError: the server wants another method, or does not know the password.
         """
-        kind, data = int.from_bytes(payload[:4]), payload[4:]
+        kind, data = int.from_bytes(payload[:4]) if len(payload) >= 4 else -1, payload[4:]
         if kind == 0:
             if not self._verified:
                 raise ProtocolError("the server did not prove that it knows the password")

@@ -9,12 +9,13 @@ from types import TracebackType
 from typing import NoReturn, Self
 
 from examples.postgres import protocol
+from examples.postgres.aio.opening import certificate_of, open_socket
 from examples.postgres.protocol import Config, PostgresError, ProtocolError, Result
 from examples.postgres.scram import Authentication
-from wireline import MAX_FRAME_SIZE, Address, ClosedError, Deadline, Frame, FrameError, SocketTimeout
-from wireline.asyncnet import AsyncSocket, Pool, dial
+from wireline import MAX_FRAME_SIZE, ClosedError, Deadline, Frame, FrameError, SocketTimeout
+from wireline.asyncnet import AsyncSocket, Pool
 from wireline.timing import Timeout
-from wireline.tls import Certificate, TruncatedError
+from wireline.tls import TruncatedError
 
 STARTUP_LIMIT = 32 * 1024
 """Bytes of a message before the server has proved anything. A guess: true ones have some hundred."""
@@ -48,7 +49,7 @@ class Connection:
     async def connect(cls, config: Config, timeout: Timeout = None) -> Self:
         """Connect, encrypt, authenticate; ``timeout`` is for all of it."""
         deadline = Deadline(timeout)
-        connection = cls(await _open(config, deadline), config)
+        connection = cls(await open_socket(config, deadline), config)
         try:
             await connection._start_up(deadline)
         except BaseException:
@@ -106,18 +107,22 @@ class Connection:
         results: list[Result] = []
         columns: tuple[str, ...] = ()
         rows: list[tuple[str | None, ...]] = []
-        async for (kind, _), payload in await self._ask(request, deadline):
-            if kind == b"D":
-                rows.append(protocol.read_row(payload))
-            elif kind == b"T":
-                columns = protocol.read_columns(payload)
-            elif kind in b"CI":  # complete; or the statement was empty
-                results.append(Result(payload[:-1].decode(), columns, rows))
-                columns, rows = (), []
-            elif kind in b"GH":
-                self._refuse("COPY is no query: use copy_in or copy_out")
-            elif kind not in b"12n":
-                self._refuse(f"{kind!r} is no part of a result")
+        try:
+            async for (kind, _), payload in await self._ask(request, deadline):
+                if kind == b"D":
+                    rows.append(protocol.read_row(payload))
+                elif kind == b"T":
+                    columns = protocol.read_columns(payload)
+                elif kind in b"CI":  # complete; or the statement was empty
+                    results.append(Result(payload[:-1].decode(), columns, rows))
+                    columns, rows = (), []
+                elif kind in b"GH":
+                    raise ProtocolError("COPY is no query: use copy_in or copy_out")
+                elif kind not in b"12n":
+                    raise ProtocolError(f"{kind!r} is no part of a result")
+        except (ProtocolError, UnicodeDecodeError):
+            self._sock.close()
+            raise
         return results
 
     async def copy_out(self, sql: str, timeout: Timeout = None) -> AsyncIterator[bytes]:
@@ -130,6 +135,12 @@ class Connection:
         async for (kind, _), payload in await self._ask(protocol.simple_query(sql), Deadline(timeout)):
             if kind == b"d":
                 yield payload
+                # Rows that have arrived with this one: to split them together costs half of a frame for each.
+                rows, end = protocol.split_rows(bytes(await self._sock.fill(0)))
+                self._sock.consume(end)
+                for row in rows:  # async:
+                    yield row
+                # blocking: yield from rows
             elif kind not in b"HcC":
                 self._refuse("this is no COPY ... TO STDOUT")
 
@@ -223,6 +234,8 @@ class Connection:
                     break
                 elif kind == b"E":
                     error = PostgresError(payload)
+                    if error.severity in protocol.FATAL:
+                        raise EOFError  # the server is about to close
                 else:
                     self._note(kind, payload)
             else:
@@ -242,8 +255,8 @@ class Connection:
         if kind == b"N" and self.on_notice:
             self.on_notice(PostgresError(payload))
         elif kind == b"S":
-            name, value = protocol.read_strings(payload)
-            self.parameters[name] = value
+            name, *value = protocol.read_strings(payload)
+            self.parameters[name] = "".join(value)
 
     def _refuse(self, reason: str) -> NoReturn:
         """Close: after this the messages could not be told apart."""
@@ -253,7 +266,7 @@ class Connection:
     # The beginning, and cancelling.
 
     async def _start_up(self, deadline: Deadline) -> None:
-        authentication = Authentication(self._config.password, _certificate(self._sock))
+        authentication = Authentication(self._config.password, certificate_of(self._sock))
         await self._send(protocol.start_up(self._config), deadline)
         self._unread = object()
         async for (kind, _), payload in self._answer(deadline, STARTUP_LIMIT):
@@ -273,36 +286,10 @@ class Connection:
         The call that waits gets a ``PostgresError`` with SQLSTATE 57014, unless it was faster.
         """
         deadline = Deadline(timeout)
-        async with await _open(self._config, deadline, self._sock.peer_addr) as sock:
+        async with await open_socket(self._config, deadline, self._sock.peer_addr) as sock:
             await sock.send(protocol.CANCEL + self._key, timeout=deadline)
             with suppress(TruncatedError):
                 await sock.recv_some(timeout=deadline)  # the end: the session has been signalled
-
-
-async def _open(config: Config, deadline: Deadline, server: Address | None = None) -> AsyncSocket:
-    """Connect and encrypt. A host name may have several addresses: a given one is that of a session's server."""
-    host, port = server or (config.host, config.port)
-    sock = await dial(host, port, timeout=deadline)
-    try:
-        if config.tls is not None:
-            await sock.send(protocol.SSL_REQUEST, timeout=deadline)
-            if await sock.recv_exactly(1, deadline) != b"S":
-                # Never continue in plaintext: an attacker may have removed the server's answer.
-                raise ProtocolError("the server does not offer TLS")
-            # Bytes that arrived together with that answer are refused here: an attacker may have injected them.
-            await sock.start_tls(config.tls, hostname=config.host, timeout=deadline)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _certificate(sock: AsyncSocket) -> Certificate | None:
-    """The certificate that the server has shown, whether or not it was verified."""
-    if not sock.is_ssl:
-        return None
-    chain = sock.get_peer_certificates(verified=False)
-    return chain[0] if chain else None
 
 
 async def _chunks(rows: AsyncIterable[bytes]) -> AsyncIterator[bytes]:

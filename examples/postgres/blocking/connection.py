@@ -9,12 +9,13 @@ from contextlib import suppress
 from types import TracebackType
 from typing import NoReturn, Self
 from examples.postgres import protocol
+from examples.postgres.blocking.opening import certificate_of, open_socket
 from examples.postgres.protocol import Config, PostgresError, ProtocolError, Result
 from examples.postgres.scram import Authentication
-from wireline import MAX_FRAME_SIZE, Address, ClosedError, Deadline, Frame, FrameError, SocketTimeout
-from wireline.net import Pool, Socket, dial
+from wireline import MAX_FRAME_SIZE, ClosedError, Deadline, Frame, FrameError, SocketTimeout
+from wireline.net import Pool, Socket
 from wireline.timing import Timeout
-from wireline.tls import Certificate, TruncatedError
+from wireline.tls import TruncatedError
 
 STARTUP_LIMIT = 32 * 1024
 """Bytes of a message before the server has proved anything. A guess: true ones have some hundred."""
@@ -48,7 +49,7 @@ class Connection:
     def connect(cls, config: Config, timeout: Timeout = None) -> Self:
         """Connect, encrypt, authenticate; ``timeout`` is for all of it."""
         deadline = Deadline(timeout)
-        connection = cls(_open(config, deadline), config)
+        connection = cls(open_socket(config, deadline), config)
         try:
             connection._start_up(deadline)
         except BaseException:
@@ -106,18 +107,22 @@ class Connection:
         results: list[Result] = []
         columns: tuple[str, ...] = ()
         rows: list[tuple[str | None, ...]] = []
-        for (kind, _), payload in self._ask(request, deadline):
-            if kind == b"D":
-                rows.append(protocol.read_row(payload))
-            elif kind == b"T":
-                columns = protocol.read_columns(payload)
-            elif kind in b"CI":  # complete; or the statement was empty
-                results.append(Result(payload[:-1].decode(), columns, rows))
-                columns, rows = (), []
-            elif kind in b"GH":
-                self._refuse("COPY is no query: use copy_in or copy_out")
-            elif kind not in b"12n":
-                self._refuse(f"{kind!r} is no part of a result")
+        try:
+            for (kind, _), payload in self._ask(request, deadline):
+                if kind == b"D":
+                    rows.append(protocol.read_row(payload))
+                elif kind == b"T":
+                    columns = protocol.read_columns(payload)
+                elif kind in b"CI":  # complete; or the statement was empty
+                    results.append(Result(payload[:-1].decode(), columns, rows))
+                    columns, rows = (), []
+                elif kind in b"GH":
+                    raise ProtocolError("COPY is no query: use copy_in or copy_out")
+                elif kind not in b"12n":
+                    raise ProtocolError(f"{kind!r} is no part of a result")
+        except (ProtocolError, UnicodeDecodeError):
+            self._sock.close()
+            raise
         return results
 
     def copy_out(self, sql: str, timeout: Timeout = None) -> Iterator[bytes]:
@@ -130,6 +135,12 @@ class Connection:
         for (kind, _), payload in self._ask(protocol.simple_query(sql), Deadline(timeout)):
             if kind == b"d":
                 yield payload
+                # Rows that have arrived with this one: to split them together costs half of a frame for each.
+                rows, end = protocol.split_rows(bytes(self._sock.fill(0)))
+                self._sock.consume(end)
+
+
+                yield from rows
             elif kind not in b"HcC":
                 self._refuse("this is no COPY ... TO STDOUT")
 
@@ -223,6 +234,8 @@ class Connection:
                     break
                 elif kind == b"E":
                     error = PostgresError(payload)
+                    if error.severity in protocol.FATAL:
+                        raise EOFError  # the server is about to close
                 else:
                     self._note(kind, payload)
             else:
@@ -242,8 +255,8 @@ class Connection:
         if kind == b"N" and self.on_notice:
             self.on_notice(PostgresError(payload))
         elif kind == b"S":
-            name, value = protocol.read_strings(payload)
-            self.parameters[name] = value
+            name, *value = protocol.read_strings(payload)
+            self.parameters[name] = "".join(value)
 
     def _refuse(self, reason: str) -> NoReturn:
         """Close: after this the messages could not be told apart."""
@@ -253,7 +266,7 @@ class Connection:
     # The beginning, and cancelling.
 
     def _start_up(self, deadline: Deadline) -> None:
-        authentication = Authentication(self._config.password, _certificate(self._sock))
+        authentication = Authentication(self._config.password, certificate_of(self._sock))
         self._send(protocol.start_up(self._config), deadline)
         self._unread = object()
         for (kind, _), payload in self._answer(deadline, STARTUP_LIMIT):
@@ -273,36 +286,10 @@ class Connection:
         The call that waits gets a ``PostgresError`` with SQLSTATE 57014, unless it was faster.
         """
         deadline = Deadline(timeout)
-        with _open(self._config, deadline, self._sock.peer_addr) as sock:
+        with open_socket(self._config, deadline, self._sock.peer_addr) as sock:
             sock.send(protocol.CANCEL + self._key, timeout=deadline)
             with suppress(TruncatedError):
                 sock.recv_some(timeout=deadline)  # the end: the session has been signalled
-
-
-def _open(config: Config, deadline: Deadline, server: Address | None = None) -> Socket:
-    """Connect and encrypt. A host name may have several addresses: a given one is that of a session's server."""
-    host, port = server or (config.host, config.port)
-    sock = dial(host, port, timeout=deadline)
-    try:
-        if config.tls is not None:
-            sock.send(protocol.SSL_REQUEST, timeout=deadline)
-            if sock.recv_exactly(1, deadline) != b"S":
-                # Never continue in plaintext: an attacker may have removed the server's answer.
-                raise ProtocolError("the server does not offer TLS")
-            # Bytes that arrived together with that answer are refused here: an attacker may have injected them.
-            sock.start_tls(config.tls, hostname=config.host, timeout=deadline)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
-
-
-def _certificate(sock: Socket) -> Certificate | None:
-    """The certificate that the server has shown, whether or not it was verified."""
-    if not sock.is_ssl:
-        return None
-    chain = sock.get_peer_certificates(verified=False)
-    return chain[0] if chain else None
 
 
 def _chunks(rows: Iterable[bytes]) -> Iterator[bytes]:
