@@ -24,7 +24,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Examples in both flavours: the async one, of which the blocking one is made. A directory is a package.
 TWINS := async_chat.py:chat_server.py async_echo.py:echo_threads.py async_http_client.py:http_client.py \
 	async_mutual_tls.py:mutual_tls.py async_psk_greeter.py:psk_greeter.py async_starttls.py:starttls.py \
-	async_tls_echo.py:tls_echo.py async_udp_echo.py:udp_exchange.py postgres/aio:postgres/blocking
+	async_redis_client.py:redis_client.py async_tls_echo.py:tls_echo.py async_udp_echo.py:udp_exchange.py \
+	postgres/aio:postgres/blocking
 
 twin = for pair in $(TWINS); do \
 	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*} examples/$${pair\#*:} || exit 1; done
