@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from benchmarks import (
     _async_catalogue,
+    _drivers_catalogue,
     _frames_catalogue,
     _growth_catalogue,
     _pipelined_catalogue,
@@ -81,6 +82,7 @@ CONTESTANTS: list[Entrant] = [
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
     *_growth_catalogue.CONTESTANTS,
+    *_drivers_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -142,6 +144,7 @@ ROWS: list[Row] = [
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
     *_growth_catalogue.ROWS,
+    *_drivers_catalogue.ROWS,
 ]
 
 HEADLINES = {

@@ -83,18 +83,21 @@ class Redis:
             raise reply
         return reply
 
-    async def messages(
-        self, *channels: str | bytes, timeout: Timeout = None
-    ) -> AsyncIterator[tuple[bytes, bytes]]:
-        """Subscribe, and yield the channel and the data of every message.
+    async def subscribe(self, *channels: str | bytes, timeout: Timeout = PATIENCE) -> None:
+        """Ask for the messages of channels. From now on the connection is for ``messages`` only."""
+        try:
+            await self._sock.send(command("SUBSCRIBE", *channels), timeout=timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    async def messages(self, timeout: Timeout = None) -> AsyncIterator[tuple[bytes, bytes]]:
+        """Yield the channel and the data of every message.
 
         Args:
-            channels: their names.
             timeout: seconds to wait for each message; None waits for ever. It loses nothing and leaves the connection
-                open: another ``messages()``, without channels, goes on.
+                open: another ``messages()`` goes on.
         """
-        if channels:
-            await self._sock.send(command("SUBSCRIBE", *channels), timeout=PATIENCE)
         while True:
             # Only this wait has the caller's timeout: nothing of a message has been consumed.
             found, end = split_messages(bytes(await self._sock.fill(1, timeout)))
@@ -189,7 +192,8 @@ async def talk(host: str, port: int, words: Sequence[str]) -> None:
         if words[0].upper() != "SUBSCRIBE":
             print(await redis.execute(*words))
             return
-        async for channel, data in redis.messages(*words[1:]):
+        await redis.subscribe(*words[1:])
+        async for channel, data in redis.messages():
             print(channel, data, flush=True)
 
 

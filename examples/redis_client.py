@@ -83,18 +83,21 @@ class Redis:
             raise reply
         return reply
 
-    def messages(
-        self, *channels: str | bytes, timeout: Timeout = None
-    ) -> Iterator[tuple[bytes, bytes]]:
-        """Subscribe, and yield the channel and the data of every message.
+    def subscribe(self, *channels: str | bytes, timeout: Timeout = PATIENCE) -> None:
+        """Ask for the messages of channels. From now on the connection is for ``messages`` only."""
+        try:
+            self._sock.send(command("SUBSCRIBE", *channels), timeout=timeout)
+        except BaseException:
+            self.close()
+            raise
+
+    def messages(self, timeout: Timeout = None) -> Iterator[tuple[bytes, bytes]]:
+        """Yield the channel and the data of every message.
 
         Args:
-            channels: their names.
             timeout: seconds to wait for each message; None waits for ever. It loses nothing and leaves the connection
-                open: another ``messages()``, without channels, goes on.
+                open: another ``messages()`` goes on.
         """
-        if channels:
-            self._sock.send(command("SUBSCRIBE", *channels), timeout=PATIENCE)
         while True:
             # Only this wait has the caller's timeout: nothing of a message has been consumed.
             found, end = split_messages(bytes(self._sock.fill(1, timeout)))
@@ -189,7 +192,8 @@ def talk(host: str, port: int, words: Sequence[str]) -> None:
         if words[0].upper() != "SUBSCRIBE":
             print(redis.execute(*words))
             return
-        for channel, data in redis.messages(*words[1:]):
+        redis.subscribe(*words[1:])
+        for channel, data in redis.messages():
             print(channel, data, flush=True)
 
 

@@ -36,8 +36,11 @@ class Waiting:
     def execute(self, *words: str | bytes | int, timeout: float = 5) -> object:
         return self._runner.run(self._client.execute(*words, timeout=timeout))
 
-    def messages(self, *channels: str, timeout: float = 5) -> Iterator[tuple[bytes, bytes]]:
-        messages = self._client.messages(*channels, timeout=timeout)
+    def subscribe(self, *channels: str) -> None:
+        self._runner.run(self._client.subscribe(*channels))
+
+    def messages(self, timeout: float = 5) -> Iterator[tuple[bytes, bytes]]:
+        messages = self._client.messages(timeout)
 
         async def after(iterator: AsyncIterator[tuple[bytes, bytes]]) -> tuple[bytes, bytes]:
             return await anext(iterator)
@@ -96,8 +99,9 @@ def test_messages_arrive_in_order_and_a_timeout_loses_none(
     redis_server: Tcp, connect: Callable[[int], Any]
 ) -> None:
     listener, publisher = connect(redis_server.port), connect(redis_server.port)
+    listener.subscribe("news")
     with pytest.raises(SocketTimeout):
-        next(listener.messages("news", timeout=0.2))
+        next(listener.messages(timeout=0.2))
     sent = [b"%d:" % number + b"\r\n" * (number % 50) for number in range(2000)] + [bytes(1 << 20)]
     for data in sent:
         assert publisher.execute("PUBLISH", "news", data) == 1
@@ -150,7 +154,8 @@ def test_messages_are_the_same_wherever_the_input_is_cut(connect: Callable[[int]
     for cut in range(0, len(whole), 3):
         with server(saying(whole[:cut], whole[cut:])) as config:
             client = connect(config.port)
-            messages = client.messages("news")
+            client.subscribe("news")
+            messages = client.messages()
             found = [next(messages) for _ in replies[1:]]
             client.close()
         assert found == [(b"news", words[2]) for words in replies[1:]]
