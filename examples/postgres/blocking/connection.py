@@ -135,7 +135,7 @@ class Connection:
         for (kind, _), payload in self._ask(protocol.simple_query(sql), Deadline(timeout)):
             if kind == b"d":
                 yield payload
-                # Rows that have arrived with this one: to split them together costs half of a frame for each.
+                # To split the rows that arrived with this one together costs less than a frame for each.
                 rows, end = protocol.split_rows(bytes(self._sock.fill(0)))
                 self._sock.consume(end)
 
