@@ -18,7 +18,7 @@ from examples.postgres.protocol import ProtocolError, message, read_strings, str
 from wireline.tls import Certificate
 
 MOST_ITERATIONS = 1_000_000
-"""A guess. The server chooses how much work the client does, and a hostile one must not stop it for minutes."""
+"""A guess: half a second, in which an event loop stands. The server chooses the number, and may be hostile."""
 
 # The last bytes of the signature algorithm's object identifier, and the hash of tls-server-end-point.
 _RSA, _ECDSA = bytes.fromhex("2a864886f70d0101"), bytes.fromhex("2a8648ce3d0403")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import signal
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -234,6 +235,39 @@ def test_a_cancelled_task_leaves_the_connection_usable_wherever_it_was(config: C
         connection.close()
 
     asyncio.run(main())
+
+
+class Interrupted(Exception):
+    """What the signal handler raises."""
+
+
+def test_a_signal_handler_that_raises_causes_no_wrong_answer(config: Config) -> None:
+    def interrupt(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    connection = blocking.Connection.connect(config, 10)
+    interrupted = 0
+    try:
+        for turn in range(200):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (turn % 50 + 1))
+                connection.query("SELECT 'old'", timeout=5)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                interrupted += 1
+            if connection.is_closed:
+                connection = blocking.Connection.connect(config, 10)
+            try:
+                assert connection.query("SELECT $1::int", turn, timeout=2).rows == [(str(turn),)]
+            except SocketTimeout:  # it came after the end of the answer was read, and before that was noted
+                connection.close()
+                connection = blocking.Connection.connect(config, 10)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        connection.close()
+    assert interrupted > 10
 
 
 # COPY.

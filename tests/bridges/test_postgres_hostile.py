@@ -101,6 +101,8 @@ async def test_a_server_that_does_not_know_the_password_is_refused(flavour: str)
 
 
 IN_AN_ANSWER = {
+    "no result": READY,
+    "two results": said(b"C", b"SELECT 1\0") * 2 + READY,
     "the longest length": b"D" + b"\xff" * 4,
     "a negative length": b"D" + bytes(4),
     "an unknown message": said(b"@"),

@@ -18,7 +18,7 @@ from wireline.timing import Timeout
 from wireline.tls import TruncatedError
 
 STARTUP_LIMIT = 32 * 1024
-"""Bytes of a message before the server has proved anything. A guess: true ones have some hundred."""
+"""Bytes of a message before the server has proved anything. A guess: true ones have a few hundred."""
 COPY_CHUNK = 64 * 1024
 """Bytes of rows that are sent together, so that small rows do not cost a system call each."""
 
@@ -28,7 +28,8 @@ class Connection:
 
     An error of the server leaves the connection usable. So does a timeout, or a cancellation, while an answer is read:
     the next call first reads the rest of that answer, which ``cancel`` makes short. One that cuts a request closes the
-    connection, because the server would take the next request for the rest. What the protocol does not allow closes it.
+    connection, because the server would take the next request for the rest. What the protocol does not allow closes it,
+    and so does a message, a row for example, of more than 16 MiB.
 
     Attributes:
         parameters: what the server reports of itself, such as ``server_version``.
@@ -92,8 +93,10 @@ class Connection:
             PostgresError: the server refused it.
         """
         request = protocol.extended_query(sql, parameters)
-        (result,) = self._results(request, Deadline(timeout))
-        return result
+        results = self._results(request, Deadline(timeout))
+        if len(results) != 1:
+            self._refuse(f"one statement has {len(results)} results")
+        return results[0]
 
     def script(self, sql: str, timeout: Timeout = None) -> list[Result]:
         """Execute statements without parameters, separated by semicolons. The result of each is in the list.
@@ -183,6 +186,8 @@ class Connection:
                 )
             except SocketTimeout:
                 return False
+            except (FrameError, EOFError):
+                return True  # nothing was consumed, and `_answer` finds the same
             if kind == b"E":
                 self._sock.unread(protocol.message(kind, payload))  # `_answer` reads it
                 return True
@@ -203,8 +208,8 @@ class Connection:
                 for (kind, _), _ in self._answer(deadline):
                     if kind == b"G":
                         self._fail_copy()
+        self._unread = object()  # first: after an exception of a signal handler it may be sent already
         self._send(request, deadline)
-        self._unread = object()
         return self._answer(deadline)
 
     def _send(self, data: bytes, deadline: Deadline) -> None:
@@ -267,8 +272,8 @@ class Connection:
 
     def _start_up(self, deadline: Deadline) -> None:
         authentication = Authentication(self._config.password, certificate_of(self._sock))
-        self._send(protocol.start_up(self._config), deadline)
         self._unread = object()
+        self._send(protocol.start_up(self._config), deadline)
         for (kind, _), payload in self._answer(deadline, STARTUP_LIMIT):
             if kind == b"R":
                 if answer := authentication.answer(payload):
