@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -238,36 +239,50 @@ def test_a_cancelled_task_leaves_the_connection_usable_wherever_it_was(config: C
 
 
 class Interrupted(Exception):
-    """What the signal handler raises."""
+    """What a signal handler raises."""
 
 
-def test_a_signal_handler_that_raises_causes_no_wrong_answer(config: Config) -> None:
-    def interrupt(*_: object) -> None:
-        raise Interrupted
+def interrupt_before_line(number: int) -> None:
+    """Raise in this thread before so many lines of the blocking connection have run, as a signal handler can."""
+    left = number
 
-    before = signal.signal(signal.SIGALRM, interrupt)
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if frame.f_code.co_filename != blocking.connection.__file__:
+            return None
+        left -= event == "line"
+        if left == 0:
+            raise Interrupted
+        return trace
+
+    sys.settrace(trace)
+
+
+def test_an_exception_of_a_signal_handler_causes_no_wrong_answer(config: Config) -> None:
     connection = blocking.Connection.connect(config, 10)
-    interrupted = 0
-    try:
-        for turn in range(200):
-            try:
-                signal.setitimer(signal.ITIMER_REAL, 1e-5 * (turn % 50 + 1))
-                connection.query("SELECT 'old'", timeout=5)
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Interrupted:
-                interrupted += 1
-            if connection.is_closed:
-                connection = blocking.Connection.connect(config, 10)
-            try:
-                assert connection.query("SELECT $1::int", turn, timeout=2).rows == [(str(turn),)]
-            except SocketTimeout:  # it came after the end of the answer was read, and before that was noted
-                connection.close()
-                connection = blocking.Connection.connect(config, 10)
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-        connection.close()
-    assert interrupted > 10
+    tracing = sys.gettrace()
+    unsure = 0
+    for line in itertools.count(1):
+        interrupt_before_line(line)
+        try:
+            connection.query("SELECT 'old'", timeout=5)
+            break
+        except Interrupted:
+            pass
+        finally:
+            sys.settrace(tracing)
+        try:
+            assert connection.query("SELECT $1::int", line, timeout=0.3).rows == [(str(line),)]
+        except SocketTimeout:  # the request was not sent, or the end of its answer was not noted
+            unsure += 1
+            connection.close()
+        except ClosedError:
+            pass
+        if connection.is_closed:
+            connection = blocking.Connection.connect(config, 10)
+    connection.close()
+    assert line > 20
+    assert unsure < 10
 
 
 # COPY.

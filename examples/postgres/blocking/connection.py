@@ -29,7 +29,8 @@ class Connection:
     An error of the server leaves the connection usable. So does a timeout, or a cancellation, while an answer is read:
     the next call first reads the rest of that answer, which ``cancel`` makes short. One that cuts a request closes the
     connection, because the server would take the next request for the rest. What the protocol does not allow closes it,
-    and so does a message, a row for example, of more than 16 MiB.
+    and so does a message, a row for example, of more than 16 MiB. After an exception of a signal handler close it: no
+    call gets the answer to another one, but the next may wait for an answer that does not come.
 
     Attributes:
         parameters: what the server reports of itself, such as ``server_version``.
