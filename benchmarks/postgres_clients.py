@@ -6,6 +6,7 @@ A row of COPY OUT has 100 bytes. asyncpg gives blocks of many rows; the others g
 from __future__ import annotations
 
 import asyncio
+import io
 
 from benchmarks._client_trial import ClientTrial
 from examples.postgres import Config, aio, blocking
@@ -30,8 +31,10 @@ def copy_out(trial: ClientTrial) -> None:
     expected = _expected_rows(trial.batch)
     with blocking.Connection.connect(_config(trial)) as connection:
         for count in trial.batches():
-            rows = list(connection.copy_out(f"COPY ({_QUERY.format(count)}) TO STDOUT"))
-            trial.check(b"".join(rows), expected)
+            copied = io.BytesIO()
+            for row in connection.copy_out(f"COPY ({_QUERY.format(count)}) TO STDOUT"):
+                copied.write(row)
+            trial.check(copied.getvalue(), expected)
 
 
 def psycopg_copy_out(trial: ClientTrial) -> None:
@@ -40,17 +43,21 @@ def psycopg_copy_out(trial: ClientTrial) -> None:
     expected = _expected_rows(trial.batch)
     with psycopg.connect(host="127.0.0.1", port=trial.port, user="postgres") as connection:
         for count in trial.batches():
+            copied = io.BytesIO()
             with connection.cursor().copy(f"COPY ({_QUERY.format(count)}) TO STDOUT") as copy:
-                rows = list(copy)
-            trial.check(b"".join(rows), expected)
+                for row in copy:
+                    copied.write(row)
+            trial.check(copied.getvalue(), expected)
 
 
 async def _copy_out(trial: ClientTrial) -> None:
     expected = _expected_rows(trial.batch)
     async with await aio.Connection.connect(_config(trial)) as connection:
         for count in trial.batches():
-            rows = [row async for row in connection.copy_out(f"COPY ({_QUERY.format(count)}) TO STDOUT")]
-            trial.check(b"".join(rows), expected)
+            copied = io.BytesIO()
+            async for row in connection.copy_out(f"COPY ({_QUERY.format(count)}) TO STDOUT"):
+                copied.write(row)
+            trial.check(copied.getvalue(), expected)
 
 
 async def _asyncpg_copy_out(trial: ClientTrial) -> None:
@@ -59,13 +66,13 @@ async def _asyncpg_copy_out(trial: ClientTrial) -> None:
     expected = _expected_rows(trial.batch)
     connection = await asyncpg.connect(host="127.0.0.1", port=trial.port, user="postgres", ssl=False)
     for count in trial.batches():
-        blocks: list[bytes] = []
+        copied = io.BytesIO()
 
-        async def keep(block: bytes, blocks: list[bytes] = blocks) -> None:
-            blocks.append(block)
+        async def write(block: bytes, copied: io.BytesIO = copied) -> None:
+            copied.write(block)
 
-        await connection.copy_from_query(_QUERY.format(count), output=keep)
-        trial.check(b"".join(blocks), expected)
+        await connection.copy_from_query(_QUERY.format(count), output=write)
+        trial.check(copied.getvalue(), expected)
     await connection.close()
 
 

@@ -41,8 +41,8 @@ def messages(trial: ClientTrial) -> None:
         client.subscribe("news")
         iterator = client.messages()
         for count in trial.batches(publish):
-            found = list(itertools.islice(iterator, count))
-            trial.check([data for _, data in found], expected)
+            found = [data for _, data in itertools.islice(iterator, count)]
+            trial.check(found, expected)
 
 
 def redis_py_messages(trial: ClientTrial) -> None:
@@ -54,8 +54,8 @@ def redis_py_messages(trial: ClientTrial) -> None:
             subscription.subscribe("news")
             iterator = subscription.listen()
             for count in trial.batches(publish):
-                found = list(itertools.islice(iterator, count))
-                trial.check([each["data"] for each in found], expected)
+                found = [each["data"] for each in itertools.islice(iterator, count)]
+                trial.check(found, expected)
 
 
 async def _messages(trial: ClientTrial) -> None:
@@ -65,8 +65,8 @@ async def _messages(trial: ClientTrial) -> None:
             await client.subscribe("news")
             iterator = client.messages()
             for count in trial.batches(publish):
-                found = [await anext(iterator) for _ in range(count)]
-                trial.check([data for _, data in found], expected)
+                found = [(await anext(iterator))[1] for _ in range(count)]
+                trial.check(found, expected)
 
 
 async def _redis_py_messages(trial: ClientTrial) -> None:
@@ -79,8 +79,8 @@ async def _redis_py_messages(trial: ClientTrial) -> None:
                 await subscription.subscribe("news")
                 iterator = subscription.listen()
                 for count in trial.batches(publish):
-                    found = [await anext(iterator) for _ in range(count)]
-                    trial.check([each["data"] for each in found], expected)
+                    found = [(await anext(iterator))["data"] for _ in range(count)]
+                    trial.check(found, expected)
 
 
 def async_messages(trial: ClientTrial) -> None:
