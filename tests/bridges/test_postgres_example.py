@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -401,6 +402,17 @@ async def test_a_session_that_is_terminated_during_a_copy(
         assert connection.is_closed
         with pytest.raises(ClosedError):
             await connection.query("SELECT 1")
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_child_that_closes_does_not_end_the_session_of_its_parent(config: Config) -> None:
+    with blocking.Connection.connect(config, 10) as connection:
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        assert connection.query("SELECT 1", timeout=5).rows == [("1",)]
 
 
 # The pool.

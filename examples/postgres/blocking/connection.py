@@ -1,9 +1,10 @@
 # Made by 'wireline twin' from ../aio/connection.py: edit that file.
-# From line 11 on, line N here is line N there.
+# From line 12 on, line N here is line N there.
 # isort: skip_file
 # fmt: off
 """One session with a PostgreSQL server, and a pool of them."""
 from __future__ import annotations
+import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from types import TracebackType
@@ -44,6 +45,7 @@ class Connection:
         self.on_notice: Callable[[PostgresError], object] | None = None
         self._sock = sock
         self._config = config
+        self._process = os.getpid()
         self._key = b""
         self._unread: object = None  # stands for the answer that has not been read to its end
 
@@ -74,10 +76,12 @@ class Connection:
 
     def close(self) -> None:
         """End the session. It never waits."""
-        if not self._sock.is_closed:
+        if (
+            not self._sock.is_closed and self._process == os.getpid()
+        ):  # in a forked child it is the parent's session
             with suppress(OSError):
                 self._sock.try_send(protocol.TERMINATE)
-            self._sock.close()
+        self._sock.close()
 
     def is_reusable(self) -> bool:
         """Whether a pool may give it to another block."""
