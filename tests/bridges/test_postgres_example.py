@@ -409,9 +409,11 @@ def test_a_forked_child_that_closes_does_not_end_the_session_of_its_parent(confi
     with blocking.Connection.connect(config, 10) as connection:
         child = os.fork()
         if child == 0:
-            connection.close()
-            os._exit(0)
-        assert os.waitpid(child, 0)[1] == 0
+            try:
+                connection.close()
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
         assert connection.query("SELECT 1", timeout=5).rows == [("1",)]
 
 

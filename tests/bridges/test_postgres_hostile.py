@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import socket
 import struct
+import sys
+import termios
 import threading
 import time
 from base64 import b64encode
@@ -157,10 +160,14 @@ async def test_a_server_that_breaks_off_is_a_connection_error(flavour: str) -> N
 async def test_the_deadline_covers_a_server_that_says_something_all_the_time(flavour: str) -> None:
     def notices(sock: socket.socket) -> None:
         while True:
+            sock.sendall(said(b"N", b"Mwait\0\0") * 1000)
+
+    def slow_notices(sock: socket.socket) -> None:
+        while True:
             sock.sendall(said(b"N", b"Mwait\0\0"))
             time.sleep(0.01)
 
-    for talk in (notices, saying(b""), saying(asks(0))):
+    for talk in (notices, slow_notices, saying(b""), saying(asks(0))):
         with server(talk) as config, pytest.raises(SocketTimeout):
             await CONNECT[flavour](config, 0.2)
 
@@ -193,6 +200,41 @@ async def test_a_timeout_that_cuts_a_request_closes_the_connection(flavour: str)
                 await connection.copy_in("COPY words FROM STDIN", endless(), timeout=0.3)
             assert connection.is_closed
             cut.set()
+
+
+def wait_until_it_grows_no_more(sock: socket.socket) -> None:
+    """Wait until the peer cannot send, because nothing is read."""
+    before, now = -1, 0
+    while not now or now != before:
+        time.sleep(0.1)
+        before, now = now, int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+@in_both_flavours
+async def test_a_copy_in_goes_on_with_a_server_that_speaks_before_it_reads(flavour: str) -> None:
+    notices = said(b"N", b"M" + bytes(1000)) * 1000
+
+    def speaking_first(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(LET_IN + READY)
+        sock.recv(65536)
+        sock.sendall(said(b"G", b"\0\0\0"))
+        wait_until_it_grows_no_more(sock)
+        for _ in range(30):  # more than the kernel holds
+            sock.sendall(notices)
+        last = b""
+        while not last.endswith(protocol.COPY_DONE):
+            last = last[-10:] + sock.recv(1 << 20)
+        sock.sendall(said(b"C", b"COPY 30\0") + READY)
+        sock.recv(65536)
+
+    async def rows() -> AsyncIterator[bytes]:
+        for _ in range(30):
+            yield b"x" * (1 << 20)
+
+    with server(speaking_first) as config:
+        async with await CONNECT[flavour](config) as connection:
+            assert await connection.copy_in("COPY words FROM STDIN", rows(), timeout=8) == "COPY 30"
 
 
 # SCRAM by itself.

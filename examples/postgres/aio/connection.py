@@ -22,6 +22,8 @@ STARTUP_LIMIT = 32 * 1024
 """Bytes of a message before the server has proved anything. A guess: true ones have a few hundred."""
 COPY_CHUNK = 64 * 1024
 """Bytes of rows that are sent together, so that small rows do not cost a system call each."""
+LISTEN_EVERY = 0.02
+"""Seconds that a COPY waits for the server to read before it looks whether the server waits for the client. A guess."""
 
 
 class Connection:
@@ -174,20 +176,41 @@ class Connection:
     async def _send_rows(self, rows: AsyncIterable[bytes], deadline: Deadline) -> None:
         try:
             async for chunk in _chunks(rows):
-                await self._send(protocol.copy_data(chunk), deadline)
-                if await self._is_refused():
+                if await self._send_and_listen(protocol.copy_data(chunk), deadline):
                     return
             await self._send(protocol.COPY_DONE, deadline)
         except BaseException:
             self._fail_copy()
             raise
 
-    async def _is_refused(self) -> bool:
-        """Take in what the server has said during a COPY without waiting; whether that is an error."""
+    async def _send_and_listen(self, data: bytes, deadline: Deadline) -> bool:
+        """Send a piece of a COPY, and return whether the server has refused it.
+
+        A server whose notices are not read stops reading, and both sides would wait for ever.
+        """
+        rest = memoryview(data)
+        refused = False
+        try:
+            while rest:
+                wait = min(deadline.remaining(), LISTEN_EVERY)
+                try:
+                    sent = await self._sock.send_some(rest, wait)
+                    rest, wait = rest[sent:], 0.0
+                except SocketTimeout:
+                    check_time(deadline)  # nothing of it was sent
+                refused = refused or await self._is_refused(wait, deadline)
+        except BaseException:
+            self._sock.close()
+            raise
+        return refused
+
+    async def _is_refused(self, wait: float, deadline: Deadline) -> bool:
+        """Take in what the server says during a COPY, until it is silent for ``wait``; whether that is an error."""
         while True:
+            check_time(deadline)
             try:
                 (kind, _), payload = await self._sock.recv_frame(
-                    protocol.HEADER, length_adjust=protocol.LENGTH_ADJUST, timeout=0
+                    protocol.HEADER, length_adjust=protocol.LENGTH_ADJUST, timeout=wait
                 )
             except SocketTimeout:
                 return False
@@ -234,20 +257,21 @@ class Connection:
         try:
             async for frame in frames:
                 (kind, _), payload = frame
-                if kind not in b"ZENSA":
-                    yield frame
-                    if self._unread is not answer:
-                        raise RuntimeError("the rest of this answer is gone: there was another call")
-                elif kind == b"Z":
+                if kind == b"Z":
                     self.transaction = payload.decode(errors="replace")
                     self._unread = None
                     break
-                elif kind == b"E":
+                if kind == b"E":
                     error = PostgresError(payload)
                     if error.severity in protocol.FATAL:
                         raise EOFError  # the server is about to close
-                else:
+                elif kind in b"NSA":
                     self._note(kind, payload)
+                else:
+                    yield frame
+                    if self._unread is not answer:
+                        raise RuntimeError("the rest of this answer is gone: there was another call")
+                check_time(deadline)
             else:
                 raise EOFError
         except (SocketTimeout, ClosedError):
@@ -300,6 +324,12 @@ class Connection:
             await sock.send(protocol.CANCEL + self._key, timeout=deadline)
             with suppress(TruncatedError):
                 await sock.recv_some(timeout=deadline)  # the end: the session has been signalled
+
+
+def check_time(deadline: Deadline) -> None:
+    """Raise if no time is left. A read raises only if it has to wait: never, if data arrive without a pause."""
+    if deadline.expired():
+        raise SocketTimeout("the answer", 0.0)
 
 
 async def _chunks(rows: AsyncIterable[bytes]) -> AsyncIterator[bytes]:
