@@ -25,8 +25,6 @@ from tests.tls import certificates
 from wireline import SocketTimeout
 from wireline.tls import Certificate, SslContext, SslError
 
-pytestmark = pytest.mark.sampled
-
 
 def said(kind: bytes, *parts: bytes) -> bytes:
     return protocol.message(kind, *parts)
@@ -60,6 +58,7 @@ AT_THE_START: dict[str, tuple[bytes, type[Exception]]] = {
 }
 
 
+@pytest.mark.sampled
 @in_both_flavours
 async def test_a_hostile_server_at_the_start_is_refused_at_once(flavour: str) -> None:
     for name, (data, error) in AT_THE_START.items():
@@ -118,6 +117,7 @@ IN_AN_ANSWER = {
 }
 
 
+@pytest.mark.sampled
 @in_both_flavours
 async def test_a_hostile_answer_closes_the_connection(flavour: str) -> None:
     for name, data in IN_AN_ANSWER.items():
@@ -156,6 +156,7 @@ async def test_a_server_that_breaks_off_is_a_connection_error(flavour: str) -> N
             await CONNECT[flavour](config)
 
 
+@pytest.mark.sampled
 @in_both_flavours
 async def test_the_deadline_covers_a_server_that_says_something_all_the_time(flavour: str) -> None:
     def notices(sock: socket.socket) -> None:
@@ -210,6 +211,7 @@ def wait_until_it_grows_no_more(sock: socket.socket) -> None:
         before, now = now, int.from_bytes(fcntl.ioctl(sock, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
+@pytest.mark.sampled
 @in_both_flavours
 async def test_a_copy_in_goes_on_with_a_server_that_speaks_before_it_reads(flavour: str) -> None:
     notices = said(b"N", b"M" + bytes(1000)) * 1000
@@ -240,6 +242,7 @@ async def test_a_copy_in_goes_on_with_a_server_that_speaks_before_it_reads(flavo
 # SCRAM by itself.
 
 
+@pytest.mark.sampled
 def test_scram_gives_the_proof_of_rfc_7677(monkeypatch: pytest.MonkeyPatch) -> None:
     nonce = b"rOprNGfwEbeRWgbNEkqO"
     dialogue = scram.Authentication("pencil", None)

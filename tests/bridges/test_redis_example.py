@@ -144,7 +144,6 @@ def test_a_hostile_reply_closes_the_connection(connect: Callable[[int], Any]) ->
 
 
 @flavours
-@pytest.mark.sampled
 def test_messages_are_the_same_wherever_the_input_is_cut(connect: Callable[[int], Any]) -> None:
     replies = [
         [b"subscribe", b"news", b"1"],
