@@ -8,6 +8,7 @@ from __future__ import annotations
 from benchmarks import (
     _async_catalogue,
     _datagrams_catalogue,
+    _drivers_catalogue,
     _frames_catalogue,
     _growth_catalogue,
     _pipelined_catalogue,
@@ -83,6 +84,7 @@ CONTESTANTS: list[Entrant] = [
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
     *_growth_catalogue.CONTESTANTS,
+    *_drivers_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -145,6 +147,7 @@ ROWS: list[Row] = [
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
     *_growth_catalogue.ROWS,
+    *_drivers_catalogue.ROWS,
 ]
 
 HEADLINES = {

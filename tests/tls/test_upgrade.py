@@ -18,6 +18,7 @@ import wireline
 from tests.scenarios.flavours import Flavour, Sock, in_thread
 from tests.tls.both import PATIENCE, anyio_backend, flavour, upgrade
 from tests.tls.memory import client_context, server_context
+from wireline import SocketTimeout
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, SslError, TruncatedError
 
@@ -68,6 +69,27 @@ async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshak
     wire.peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         wire.peer.recv(1)
+
+
+@both_roles
+async def test_start_tls_names_itself_in_a_timeout(wire: Wire, role: Handshake) -> None:
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.start_tls(context_for(role), role, "localhost", 0.01)
+    assert caught.value.operation == "start_tls"
+
+
+async def test_start_tls_asks_as_a_client_unless_told_otherwise(wire: Wire) -> None:
+    """A server that trusts no CA, and a client that verifies: the defaults of ``start_tls`` are those of a client."""
+    peer = Socket.from_socket(wire.peer.dup())
+    with peer:
+        serving = asyncio.ensure_future(
+            in_thread(peer.start_tls, server_context(), Handshake.AS_SERVER, timeout=PATIENCE)
+        )
+        await wire.sock.start_tls(client_context(), hostname="localhost", timeout=PATIENCE)
+        await serving
+        peer.send(b"hello\n")
+        assert await wire.sock.recv_line(PATIENCE) == b"hello"
+        assert wire.sock.get_peer_certificates()
 
 
 @both_roles
