@@ -34,6 +34,7 @@ from tests.scenarios.scene import (
     soon,
 )
 from wireline import ClosedError, SocketFlag, SockOpt
+from wireline.tls import SslContext, VerifyMode
 
 pytestmark = [pytest.mark.anyio, over_every_stream]
 
@@ -261,6 +262,11 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "recv_line_into": lambda sock: sock.recv_line_into(bytearray()),
     "recv_some": lambda sock: sock.recv_some(),
     "recv_until": lambda sock: sock.recv_until(b"\n"),
+    "send_fds": lambda sock: sock.send_fds(b"x", []),
+    "recv_fds": lambda sock: sock.recv_fds(1, 1),
+    "start_tls": lambda sock: sock.start_tls(SslContext(verify_mode=VerifyMode.NONE)),
+    "wait_readable": lambda sock: sock.wait_readable(),
+    "wait_writable": lambda sock: sock.wait_writable(),
     "join_group": lambda sock: sock.join_group("239.1.2.3"),
     "leave_group": lambda sock: sock.leave_group("239.1.2.3"),
     "multicast_interface": lambda sock: sock.multicast_interface,
