@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVarTuple
 
 from wireline._core.backoff import AcceptBackoff
 from wireline._core.connection_counts import Admission, Connection
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Handler", "Server", "StopEvent", "serve"]
 
 Handler = Callable[[Socket, Address], object]
+Ts = TypeVarTuple("Ts")
+
 ErrorHandler = Callable[[Exception, Socket], object]
 
 # Seconds that `stop` waits for handlers to return after it has closed their connections. A guess: no call on the
@@ -265,27 +267,18 @@ class Server:
             self._local_addrs = tuple(listener.local_addr for listener in listeners)
             self._events = EventLog(self._local_addrs[0])
             self._limiter = self._make_limiter(limits) if limits.any else None
-            # Those that have not ended: the first carries out what `request_stop` requests.
+            # The first carries out what `request_stop` requests.
             self._acceptors = [
-                threading.Thread(
-                    target=self._accept,
-                    args=(listener, where),
-                    name=f"wireline-serve-{where.port}",
-                    daemon=True,
-                )
+                _daemon(f"wireline-serve-{where.port}", self._accept, listener, where)
                 for listener, where in zip(listeners, self._local_addrs, strict=True)
             ]
-            self._accepting = dict.fromkeys(self._acceptors)
-            self._helpers = list(self._acceptors)
-            for acceptor in self._acceptors:
-                acceptor.start()
+            self._accepting = dict.fromkeys(self._acceptors)  # those that have not ended
+            self._threads = list(self._acceptors)
             if self._limiter is not None and self._limiter.looks:
                 name = f"wireline-limits-{self._local_addrs[0].port}"
-                limiting = threading.Thread(
-                    target=self._enforce, args=(self._limiter,), name=name, daemon=True
-                )
-                limiting.start()
-                self._helpers.append(limiting)
+                self._threads.append(_daemon(name, self._enforce, self._limiter))
+            for thread in self._threads:
+                thread.start()
         except BaseException:
             self._stopping._set()
             self._reports.append(StopReport(0, 0))  # so that the threads that did start end
@@ -400,8 +393,8 @@ class Server:
             report = self._end(mine)
         finally:
             self._stops.leave(mine, me)
-        for helper in self._helpers:
-            helper.join(_UNWIND)
+        for thread in self._threads:
+            thread.join(_UNWIND)
         return report
 
     def request_stop(self, drain: float | Deadline = 0.0) -> None:
@@ -533,12 +526,7 @@ class Server:
         self._start(client, address, connection)
 
     def _start(self, client: Socket, address: Address, connection: Connection | None) -> None:
-        thread = threading.Thread(
-            target=self._run,
-            args=(client, address, connection),
-            name=f"wireline-client-{address.port}",
-            daemon=True,
-        )
+        thread = _daemon(f"wireline-client-{address.port}", self._run, client, address, connection)
         self._active[thread] = client
         if self._forcing:  # too late: a stop is closing the connections
             self._finish(thread, client, connection)
@@ -617,6 +605,10 @@ class Server:
             # Only the last one wakes them: a drain of thousands would check thousands of times.
             if self._stopping.is_set() and self._is_over():
                 self._changed.wake()
+
+
+def _daemon(name: str, target: Callable[[*Ts], None], *args: *Ts) -> threading.Thread:
+    return threading.Thread(target=target, args=args, name=name, daemon=True)
 
 
 def _moment(seconds: float | None) -> float | None:
