@@ -197,16 +197,17 @@ METHODS = {
         {"err": bad(TypeError, "1", None), "last_error": bad(TypeError, "1", None), "flags": FLAGS},
         ANY,
     ),
+    "get_peer_certificates": Call({"verified": False}, {}, ANY),
     "close": Call({}, {"linger": TIMEOUTS, "flags": FLAGS}, ANY),
 }
 
-TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
+TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value", "verified"}
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "adopt detach fileno tcp_info peer_credentials"
+    "adopt detach fileno tcp_info peer_credentials stats"
     " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
-    " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
+    " peer_addr got_handshake get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
 
@@ -500,6 +501,7 @@ WORKS_IN_EVERY_STATE = {
     "is_ssl",
     "last_bytes_sent",
     "socket_error",
+    "stats",
     "try_send",
 }
 
@@ -531,6 +533,7 @@ def test_calls_that_work_in_every_state(flavour: str, kind: str, syscalls: Sysca
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
+        assert sock.stats.bytes_sent == 0
         with pytest.raises(ConnectionResetError):
             sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
         with syscalls.recording(everywhere=True) as calls:

@@ -103,10 +103,10 @@ METHODS = {
     "set_sock_opt": Entry("opt, value, level=None"),
     "get_socket_error": Entry(""),
     "socket_error": Entry(f"err=-1, is_async=False, last_error=-1, {FLAGS}"),
-    "get_peer_certificates": Entry(""),
+    "get_peer_certificates": Entry("*, verified=True"),
     "get_psk_identity": Entry(""),
 }
-PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr", "stats"}
 PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {

@@ -1,4 +1,4 @@
-"""The two parts of every socket, which each flavour makes: a ``Descriptor`` and a ``Stream``.
+"""The parts of a socket, which each flavour makes: a ``Descriptor``, a ``Stream``, and ``Datagrams`` if it has them.
 
 The protocols name the methods that code of both flavours calls. In a call of a ``Stream``, ``owner`` is the socket.
 """
@@ -13,7 +13,7 @@ from wireline._core.buffer import ReceiveBuffer
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
 
-__all__ = ["Descriptor", "Stream"]
+__all__ = ["Datagrams", "Descriptor", "Stream"]
 
 
 class Descriptor(Protocol):
@@ -22,12 +22,14 @@ class Descriptor(Protocol):
     Attributes:
         sock: the descriptor's owner object; ``replace`` sets another one.
         state: what the descriptor is: connected, listening, or neither.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
         disposed: a ``close`` is complete; one that an exception interrupted must be repeated.
     """
 
     sock: socket.socket
     state: State
+    opened_at: float | None
     epoch: object
 
     @property
@@ -55,6 +57,20 @@ class Descriptor(Protocol):
         """Wake the waiting calls, and close the descriptor by ``dispose`` when no call uses it any more."""
 
 
+class Datagrams(Protocol):
+    """The datagrams of a socket: the ``DatagramIO`` of its flavour.
+
+    Attributes:
+        received: bytes of payload, since the beginning.
+        sent: likewise.
+    """
+
+    @property
+    def received(self) -> int: ...
+    @property
+    def sent(self) -> int: ...
+
+
 class Stream(Protocol):
     """The connected stream of a socket: the ``StreamIO`` of its flavour.
 
@@ -62,6 +78,7 @@ class Stream(Protocol):
         fd: the descriptor.
         core: the core; None while the socket is not connected.
         buffer: the core's buffer; an empty one before there is a core, and after ``close``.
+        payload_sent: bytes that sending calls have sent, since the beginning.
         sender: sends plaintext.
         write_shut: ``shutdown_write`` was called.
         kernel_waits: the descriptor blocks, so that one system call may wait in the kernel.
@@ -71,6 +88,7 @@ class Stream(Protocol):
 
     core: StreamCore | None
     buffer: ReceiveBuffer
+    payload_sent: int
     sender: Sender
     write_shut: bool
 

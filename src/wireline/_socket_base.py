@@ -12,6 +12,7 @@ import functools
 import os
 import socket
 import threading
+import time
 import warnings
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
@@ -30,7 +31,7 @@ from wireline._os.descriptor import (
 from wireline._os.keep_alive import KeepAlive, keep_alive_options, require_tcp
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
-from wireline._parts import Descriptor, Stream
+from wireline._parts import Datagrams, Descriptor, Stream
 from wireline._tls_facts import (
     certificates,
     psk_identity,
@@ -70,6 +71,7 @@ from wireline.timing import FOREVER, check_seconds
 if TYPE_CHECKING:
     import ssl
 
+    from wireline._core.stats import SocketStats
     from wireline._core.tls import TlsCore
     from wireline._os.facts import PeerCredentials, TcpInfo
     from wireline.tls import Certificate, SslContext, TlsInfo
@@ -82,6 +84,7 @@ class BaseSocket:
 
     _fd: Descriptor
     _io: Stream
+    _datagrams: Datagrams | None
 
     # Attributes of the class until they are needed: most connections have none of them.
     _local: LocalEnd | None = None
@@ -257,6 +260,7 @@ class BaseSocket:
             require_kernel_waits(fd.sock)
         fd.sock.setblocking(is_stream and io.kernel_waits)  # first, because it may fail
         fd.state = State.CONNECTED
+        fd.opened_at = time.monotonic()
         self._peer = None if peer is None else to_display_address(peer)
         if is_stream:
             if core is None:
@@ -270,6 +274,7 @@ class BaseSocket:
         """Return to the state of an unconnected socket."""
         self._io.unconnected()
         self._fd.state = State.FRESH
+        self._fd.opened_at = None
         self._peer = None
 
     def _replace_fd(self) -> None:
@@ -520,6 +525,29 @@ class BaseSocket:
         with self._use("peer_credentials") as sock:
             return peer_credentials(sock)
 
+    @property
+    def stats(self) -> SocketStats:
+        """The bytes that the socket has received and sent, also after ``close``.
+
+        The counts begin at 0 when the socket is connected, accepted or taken over.
+        """
+        from wireline._core.stats import SocketStats
+
+        io, core, datagrams = self._io, self._io.core, self._datagrams
+        received, sent = 0, io.payload_sent
+        if core is not None:
+            received = core.buffer.received
+        elif datagrams is not None:
+            received, sent = datagrams.received, datagrams.sent
+        wire_received, wire_sent = (received, sent) if core is None else core.wire_traffic(sent)
+        return SocketStats(
+            bytes_received=received,
+            bytes_sent=sent,
+            wire_bytes_received=wire_received,
+            wire_bytes_sent=wire_sent,
+            opened_at=self._fd.opened_at,
+        )
+
     def get_socket_error(self) -> int:
         """Return and clear the pending error of the socket (``SO_ERROR``), an ``errno``; 0 if there is none."""
         with self._use("get_socket_error") as sock:
@@ -579,18 +607,25 @@ class BaseSocket:
         tls_core = tls_core_of(self._io.core)
         return tls_core is not None and tls_core.engine.established
 
-    def get_peer_certificates(self) -> list[Certificate]:
-        """Return the peer's certificates, its own first, the root last.
+    def get_peer_certificates(self, *, verified: bool = True) -> list[Certificate]:
+        """Return the peer's certificates, its own first.
+
+        Args:
+            verified: False returns the certificates that the peer has sent, in its order, whether they were checked or
+                not, for example for channel binding with ``VerifyMode.NONE``. They prove nothing.
 
         Returns:
-            The verified chain; empty if the peer has sent none, or it was not verified. After a resumption a server
-            has only the client's own certificate, and a client has the chain of the first connection.
+            The verified chain up to the root; empty if the peer has sent none, or it was not verified. With
+            ``verified=False`` what was sent, usually without the root; empty before the handshake and with a pre-shared
+            key. A resumed handshake sends none: a server then has only the client's own certificate, and a client those
+            of the first connection. Where sessions cannot be copied (``WIRELINE_NO_BRIDGE``), a client has of those
+            that were not verified only the server's own.
 
         Raises:
             ClosedError: the socket is closed.
         """
         require_open(self, "get_peer_certificates")
-        return certificates(self._io.core)
+        return certificates(self._io.core, verified=verified)
 
     def get_psk_identity(self) -> str:
         """Return the PSK identity that the handshake has verified; ``""`` if no pre-shared key was used.

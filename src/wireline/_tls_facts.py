@@ -46,10 +46,13 @@ def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) 
     return tls_core
 
 
-def certificates(core: StreamCore | None) -> list[Certificate]:
-    """Return the verified certificates of the peer, its own first."""
+def certificates(core: StreamCore | None, *, verified: bool) -> list[Certificate]:
+    """Return the verified certificates of the peer, or those that it has sent; its own first."""
     tls_core = tls_core_of(core)
-    return [] if tls_core is None else tls_core.with_ssl_object(tls_core.engine.policy.certificates)
+    if tls_core is None:
+        return []
+    policy = tls_core.engine.policy
+    return tls_core.with_ssl_object(policy.certificates if verified else policy.sent_certificates)
 
 
 def psk_identity(core: StreamCore | None) -> str:
@@ -86,6 +89,7 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
         raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
+    tls_core.continue_counts(plaintext_core, io.payload_sent)
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":

@@ -279,7 +279,7 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
 """Every public method, and the properties that ask the operating system."""
 
 DATAGRAMS_ONLY = {"recv_from", "recv_from_into", "send_to"}
-STILL_ANSWERED = {"close", "fileno", "got_handshake", "has_data_buffered", "is_closed", "is_ssl", "try_send"}
+STILL_ANSWERED = set("close fileno got_handshake has_data_buffered is_closed is_ssl stats try_send".split())
 CONSTRUCTORS = {"from_fd", "from_socket"}
 
 

@@ -241,6 +241,7 @@ class Read(Stream):
 
     modes = ("there", "pieces", "none")
     sent = TEXT
+    put_back = 0  # bytes in the text that were not received
     timeout: float | None
 
     def prepare(self) -> None:
@@ -303,6 +304,9 @@ class Read(Stream):
 
     def compare(self, whole: bytes) -> None:
         if self.got == whole:
+            counted, received = self.sock.stats.bytes_received, len(whole) - self.put_back
+            if counted != received:
+                raise Bad("wrong", f"{counted} bytes are counted of {received} that were received")
             return
         common = common_length(self.got, whole)
         rest = self.got[common:]
@@ -492,6 +496,7 @@ class Unread(Read):
     def act(self) -> None:
         self.sock.unread(b"put back ")
         self.text = b"put back " + self.text
+        self.put_back = 9
 
 
 class Write(Stream):

@@ -21,10 +21,12 @@ from wireline import (
     KeepAlive,
     ReadLineResult,
     SocketFlag,
+    SocketStats,
     SockOpt,
     parse_ip_address,
 )
 from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.tls import Certificate
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -141,6 +143,12 @@ def look(sock: Socket) -> None:
     assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
+    assert_type(sock.get_peer_certificates(), list[Certificate])
+    stats = sock.stats
+    assert_type(stats, SocketStats)
+    assert_type(stats.bytes_received + stats.wire_bytes_sent, int)
+    assert_type(stats.opened_at, float | None)
+    assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
 

@@ -174,7 +174,8 @@ class LockedTlsSender:
         if core.gone != len(sealed):
             core.sent(core.gone)
             return size
-        # Both: no signal handler can run in between.
+        # All of these: no signal handler can run in between.
+        core.wire_sent += core.gone
         core.unsent = b""
         core.gone = 0
         if size == whole:

@@ -106,6 +106,7 @@ class Policy(Protocol):
     # What the sockets' properties of the same meaning return.
 
     def certificates(self, obj: ssl.SSLObject) -> list[Certificate]: ...
+    def sent_certificates(self, obj: ssl.SSLObject) -> list[Certificate]: ...
     def psk_identity(self, obj: ssl.SSLObject) -> str: ...
     def info(self, obj: ssl.SSLObject) -> TlsInfo: ...
     def pointer(self, obj: ssl.SSLObject) -> int: ...
@@ -130,6 +131,7 @@ class TlsEngine:
         plaintext: the record that ``opened`` gave last, until it is in ``decrypted``; None during the call of OpenSSL.
         decrypted: the plaintext of records, for the caller of ``decrypt_all`` to take away.
         accepted: bytes of plaintext that were made into records, since the beginning.
+        wire_received: bytes of ciphertext that were fed, since the beginning.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
@@ -167,6 +169,7 @@ class TlsEngine:
         "read",
         "ready",
         "records",
+        "wire_received",
         "write",
     )
 
@@ -193,7 +196,7 @@ class TlsEngine:
         self.records = RecordReader(cast("ReadInto", inner.read), inner.pending, incoming)
         self.plaintext: bytes | None = b""
         self.decrypted: list[bytes] = []
-        self.accepted = 0
+        self.accepted = self.wire_received = 0
         self.outputs: Iterator[bytes] = map(outgoing.read, itertools.repeat(-1))
         self.ready: list[bytes] = []
         self.holding = False
@@ -222,6 +225,7 @@ class TlsEngine:
 
     def feed_handshake(self, data: bytes) -> None:
         """Take ciphertext while the handshake is not done."""
+        self.wire_received += len(data)
         self.incoming.write(data)
 
     def handshake(self, *, at_end: bool = False) -> bool:
@@ -310,13 +314,14 @@ class TlsEngine:
         If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
         with none. ``data`` is ``due`` afterwards.
         """
-        due, view = self.due, memoryview(data)
+        due, view, size = self.due, memoryview(data), len(data)
         if due or not data:
             self._open(memoryview(due), self.given)
             if due is data or not data:
                 return
         self.given = 0
         self.due = data
+        self.wire_received += size
         self._open(view, 0)
 
     def _open(self, view: memoryview, start: int) -> None:

@@ -29,10 +29,11 @@ T = TypeVar("T")
 class DatagramIO:
     """The datagrams of one socket. As of ``StreamIO``, the socket is an argument of the calls."""
 
-    __slots__ = ("_fd",)
+    __slots__ = ("_fd", "received", "sent")
 
     def __init__(self, fd: FdOnLoop) -> None:
         self._fd = fd
+        self.received = self.sent = 0  # bytes of payload, for `stats`
 
     async def send(
         self, owner: BaseSocket, operation: str, payload: bytes | memoryview, timeout: Timeout
@@ -54,6 +55,18 @@ class DatagramIO:
         deadline: CallDeadline | None,
     ) -> int:
         """Send one datagram, to the connected peer if ``target`` is None; return its size."""
+        sent = await self._send_to(owner, operation, payload, target, deadline)
+        self.sent += sent
+        return sent
+
+    async def _send_to(
+        self,
+        owner: BaseSocket,
+        operation: str,
+        payload: bytes | memoryview,
+        target: SockAddr | None,
+        deadline: CallDeadline | None,
+    ) -> int:
         send = SendDatagram(self._fd.sock, payload, target)
         await self._fd.spend_budget()
         self._fd.raise_if_closed(operation)
@@ -76,16 +89,18 @@ class DatagramIO:
         if self._fd.state is not State.CONNECTED or (queue is not None and queue.busy):
             return None
         try:
-            return self._fd.sock.send(payload, NOW)
+            sent = self._fd.sock.send(payload, NOW)
         except OSError:
             return None
+        self.sent += sent
+        return sent
 
     async def receive(
         self, owner: BaseSocket, operation: str, size: int, flags: SocketFlag, timeout: Timeout
     ) -> Datagram:
         """Receive one datagram, cut to ``size`` bytes."""
         size = check_size(size)
-        return await self._receive(
+        datagram = await self._receive(
             owner,
             operation,
             flags,
@@ -93,6 +108,12 @@ class DatagramIO:
             lambda sock: _datagram.receive(sock, size, flags),
             lambda data, sender: _datagram.truncate(data, sender, size),
         )
+        self._count(len(datagram.data), flags)
+        return datagram
+
+    def _count(self, received: int, flags: SocketFlag) -> None:
+        if flags is SAFE_DISCONN or SocketFlag.PEEK not in flags:
+            self.received += received
 
     def try_receive(self, owner: BaseSocket, operation: str, size: int) -> Datagram | None:
         """Receive one datagram, cut to ``size`` bytes; None if none has arrived."""
@@ -106,18 +127,23 @@ class DatagramIO:
         try:
             if orphan is not None:
                 data, sender = cast("tuple[bytes, SockAddr]", orphan.result())
-                return _datagram.truncate(data, sender, size)
-            return None if queue.in_flight else _datagram.receive(fd.sock, size, SAFE_DISCONN)
+                datagram = _datagram.truncate(data, sender, size)
+            elif queue.in_flight:
+                return None
+            else:
+                datagram = _datagram.receive(fd.sock, size, SAFE_DISCONN)
         except BlockingIOError:
             return None
         except OSError as error:
             raise annotated(error, operation, owner) from error.__cause__
+        self.received += len(datagram.data)
+        return datagram
 
     async def receive_into(
         self, owner: BaseSocket, operation: str, target: memoryview, flags: SocketFlag, timeout: Timeout
     ) -> ReceivedInto:
         """Receive one datagram into a buffer."""
-        return await self._receive(
+        received = await self._receive(
             owner,
             operation,
             flags,
@@ -125,6 +151,8 @@ class DatagramIO:
             lambda sock: _datagram.receive_into(sock, target, flags),
             lambda data, sender: _datagram.truncate_into(data, sender, target),
         )
+        self._count(received.size, flags)
+        return received
 
     async def _receive(
         self,

@@ -70,6 +70,7 @@ class FdOnLoop:
 
     Attributes:
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         port: that of the loop which it belongs to, or ``UNBOUND``.
         read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
             next two.
@@ -84,6 +85,7 @@ class FdOnLoop:
     __slots__ = (
         "_notifiers",
         "epoch",
+        "opened_at",
         "port",
         "read_queue",
         "read_waiter",
@@ -97,6 +99,7 @@ class FdOnLoop:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.state = State.FRESH
+        self.opened_at: float | None = None
         self.epoch: object = process.epoch
         self.port = UNBOUND
         self.write_lock = WriteLock()

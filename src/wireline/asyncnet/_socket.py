@@ -87,7 +87,7 @@ class AsyncSocket(BaseSocket):
     _io: StreamIO
 
     # Attributes of the class until they are needed: a connection has 16 bytes less.
-    _datagrams: DatagramIO | None = None
+    _datagrams: DatagramIO | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
     _is_connecting = False
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
@@ -816,8 +816,10 @@ class AsyncSocket(BaseSocket):
                     raise
                 await port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
+            io = self._io
+            if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
+                io.payload_sent += size
                 return
         await self._send_waiting(payload, sent, flags, timeout)
 

@@ -54,10 +54,11 @@ class StreamIO:
         write_shut: ``shutdown_write`` was called.
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
         fd: the descriptor.
+        payload_sent: bytes that sending calls have sent, since the beginning.
         sender: sends plaintext: the socket, or an object that encrypts it first.
     """
 
-    __slots__ = ("buffer", "core", "core_slot", "fd", "sender", "write_shut")
+    __slots__ = ("buffer", "core", "core_slot", "fd", "payload_sent", "sender", "write_shut")
 
     kernel_waits = False
     shared = False
@@ -67,6 +68,7 @@ class StreamIO:
         self.core: StreamCore | None = None
         self.buffer = EMPTY
         self.write_shut = False
+        self.payload_sent = 0
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
 
@@ -98,6 +100,7 @@ class StreamIO:
         self.core = None
         self.buffer = EMPTY
         self.sender = self.fd.sock
+        self.payload_sent = 0
 
     def inherit(self) -> None:
         """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
@@ -402,6 +405,7 @@ class StreamIO:
             elif type(payload) is memoryview:
                 payload.release()  # W4: an exception would keep the caller's buffer
             owner.last_bytes_sent = sent
+            self.payload_sent += sent
             self.release_write_lock(owner)
         return True
 
@@ -415,6 +419,7 @@ class StreamIO:
         if core.seals:
             await self._wait_writable("send_some", deadline)  # a timeout is to have sent nothing
         owner.last_bytes_sent = sent = await self._send_once("send_some", payload, deadline)
+        self.payload_sent += sent
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             await self.flush(core, "send_some", deadline)

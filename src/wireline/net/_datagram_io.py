@@ -27,10 +27,11 @@ T = TypeVar("T")
 class DatagramIO:
     """What threads do with a datagram socket. As of ``StreamIO``, the socket is an argument of the calls."""
 
-    __slots__ = ("_arrived", "_fd")
+    __slots__ = ("_arrived", "_fd", "received", "sent")
 
     def __init__(self, fd: FdGuard) -> None:
         self._fd = fd
+        self.received = self.sent = 0  # bytes of payload, for `stats`
         self._arrived: list[tuple[Any, ...]] = []  # a datagram that the system gave, and no caller has
 
     def receive(
@@ -78,11 +79,14 @@ class DatagramIO:
                     deadline,
                     lambda: _datagram.receive_raw(sock, size, os_flags, arrived),
                 )
-            result = make(*_datagram.parse_raw(arrived[0], size))
+            raw = _datagram.parse_raw(arrived[0], size)
+            received = 0 if peeks else len(raw[0])
+            result = make(*raw)
         except BaseException:
             use.__exit__(None, None, None)
             raise
         # From here to the `return` there is no place for a signal handler: so this is `use.__exit__`, without the call.
+        self.received += received
         if not peeks:
             del arrived[0]
         if ALONE in guard.alone and guard.alone[ALONE] is use:
@@ -100,15 +104,19 @@ class DatagramIO:
         with Use(self._fd, operation) as sock:
             if self._fd.state is not State.CONNECTED:
                 raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
-            return until_ready(
+            sent = until_ready(
                 owner, self._fd, operation, deadline, lambda: sock.send(payload, NO_SIGNAL), write=True
             )
+            self.sent += sent
+            return sent
 
     def send_to(
         self, owner: BaseSocket, payload: bytes | memoryview, target: SockAddr, deadline: CallDeadline | None
     ) -> int:
         """Send one datagram to an address."""
         sock = self._fd.sock
-        return until_ready(
+        sent = until_ready(
             owner, self._fd, "send_to", deadline, lambda: sock.sendto(payload, target), write=True
         )
+        self.sent += sent
+        return sent

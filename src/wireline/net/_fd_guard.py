@@ -61,6 +61,7 @@ class FdGuard:
         disposed: the descriptor was closed, or given to the thread that lingers for it.
         readable: threads may read: the stream is connected, and past its handshake.
         read_shutdown: ``SHUT_RD`` was done, to wake a thread that reads.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         interrupted: an exception ended a read, and its traceback may keep a reference to the core.
     """
 
@@ -76,6 +77,7 @@ class FdGuard:
         "disposed",
         "epoch",
         "interrupted",
+        "opened_at",
         "read_shutdown",
         "readable",
         "resting",
@@ -90,6 +92,7 @@ class FdGuard:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.state = State.FRESH
+        self.opened_at: float | None = None
         self.epoch: object = process.epoch
         self.unclaimed: Unclaimed = []
         self.resting: list[StreamCore] = []

@@ -94,13 +94,14 @@ class Socket(BaseSocket):
     _module = "wireline.net"
     _fd: FdGuard
     _io: StreamIO
+    _datagrams: DatagramIO | None
     last_bytes_sent: int
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
         # No other code sets these two: a subtype is safe.
         self._fd = FdGuard(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)  # pyright: ignore[reportIncompatibleVariableOverride]
-        self._datagrams = DatagramIO(self._fd) if sock.type == SOCK_DGRAM else None
+        self._datagrams = DatagramIO(self._fd) if sock.type == SOCK_DGRAM else None  # pyright: ignore[reportIncompatibleVariableOverride]
         super()._setup(sock, buffered, state, peer)
 
     # Reading.
@@ -205,16 +206,18 @@ class Socket(BaseSocket):
                 core = core_slot.pop()
                 # An `inbox` left by an interrupted call: the core must recover first, on the slow path.
                 if core.fast_recv_ok and core.inbox is None:
-                    received = core.buffer.received
                     for core.inbox in io.receive:  # no signal handler can run here: see `StreamIO.fill`
                         break
                     data = core.inbox
-                    if core.is_tls:  # without TLS the next condition does the same without a call
+                    if core.is_tls:
                         core.direct = SOME
                         core.direct_limit = max_size
                         data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
-                    if data and (size := len(data)) <= max_size:
-                        core.buffer.received = received + size  # over TLS `accept` has counted it
+                    elif 0 < (size := len(data)) <= max_size:  # type: ignore[arg-type] # likewise
+                        core.buffer.received += size  # `accept` does the same, which is a call
+                    else:
+                        data = None
+                    if data is not None:
                         core.undo = core.inbox = None
                         core_slot += io.fd.cores
                         if io.quiet_epoch is not process.epoch:
@@ -765,17 +768,19 @@ class Socket(BaseSocket):
             return  # a datagram was sent
         # No variable holds the core: a reference here would look like a reader's.
         sent = 0
-        before: int | None = None
         try:
-            before = io.core.accepted  # type: ignore[union-attr] # connected: there is a permit
             # One system call: if the payload does not fit, the kernel waits until it is sent.
             if first:
                 sent = io.sender.send(first, NO_SIGNAL)
-            while sent != len(payload) or io.core.unsent:  # type: ignore[union-attr]
-                sent += io.send_more(payload, sent, deadline)
+            if io.engine is None:
+                while sent != len(payload):
+                    sent += io.send_more(payload, sent, deadline)
+                io.payload_sent += sent
+            else:
+                sent = io.finish_message(io.engine, payload, sent, deadline)
             self.last_bytes_sent = sent
         except BaseException as error:  # noqa: BLE001 -- raised again there
-            self.last_bytes_sent = io.count_sent(sent, before)
+            self.last_bytes_sent = io.count_sent(sent)
             _raise_send_error(io, self, error, flags)
         finally:
             free += writing.permits
@@ -783,7 +788,7 @@ class Socket(BaseSocket):
                 writing.wake_next()
             if io.quiet_epoch is not process.epoch:
                 io.leave(self)
-            if io.core.has_output:  # type: ignore[union-attr]
+            if io.engine is not None:
                 io.send_output(self)  # made by a read that found the lock taken
 
     def _wait_to_send(self, payload: bytes | memoryview, deadline: CallDeadline | None) -> Permit | None:
