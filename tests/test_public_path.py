@@ -29,6 +29,7 @@ SHARED = {
     ("wireline.asyncnet", "Datagram"): "wireline.net",
     ("wireline.asyncnet", "PoolStats"): "wireline.net",
     ("wireline.asyncnet", "ReceivedInto"): "wireline.net",
+    ("wireline.asyncnet", "ServerStats"): "wireline.net",
     ("wireline.asyncnet", "StopReport"): "wireline.net",
     ("wireline.tls", "AcceptResult"): "wireline",
     ("wireline.tls", "SslError"): "ssl",

@@ -25,7 +25,18 @@ from wireline import (
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.net import (
+    Accepted,
+    Datagram,
+    Pool,
+    PoolStats,
+    Server,
+    ServerStats,
+    Socket,
+    StopReport,
+    dial,
+    serve,
+)
 from wireline.tls import Certificate
 
 
@@ -211,6 +222,8 @@ def server() -> StopReport:
         assert_type(one.local_addrs, tuple[Address, ...])
         assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
+        assert_type(one.stats, ServerStats)
+        assert_type(one.stats.bytes_sent, int)
         assert_type(one.clients, tuple[Socket, ...])
         assert_type(one.stopping.is_set() or one.stopping.wait(1.5), bool)
         one.request_stop(drain=1.5)

@@ -20,6 +20,7 @@ from wireline._os.process import process
 from wireline._os.resolver import resolve
 from wireline._server_common import (
     HandshakeConfig,
+    ServerTotals,
     StopReport,
     StopRequest,
     StopRequests,
@@ -35,6 +36,7 @@ from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
+    from wireline._server_stats import ServerStats
     from wireline.tls import SslContext
 
 __all__ = ["Handler", "Server", "StopEvent", "serve"]
@@ -257,6 +259,7 @@ class Server:
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
+        self._totals = ServerTotals(threading.Lock())
         self._room = _Sleepers()  # the accept threads, while they wait for anything but a client
         self._changed = _Sleepers()
         self._stopping = StopEvent()
@@ -320,6 +323,11 @@ class Server:
     def clients(self) -> tuple[Socket, ...]:
         """The sockets of the connections that are open, in the order of their accept."""
         return tuple(client for client in self._active.copy().values() if not client.is_closed)
+
+    @property
+    def stats(self) -> ServerStats:
+        """What the server has done since it was started, also after ``stop``."""
+        return self._totals.stats(self._active)
 
     @property
     def stopping(self) -> StopEvent:
@@ -520,6 +528,7 @@ class Server:
         while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
             # The accept thread of another listening socket may have taken the last place since this one looked.
             if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping.is_set():
+                self._totals.count_refused()
                 self._limiter.refuse(connection, address, admission, time.monotonic())
                 return
             self._room.wait(self._may_go_on, None)
@@ -528,6 +537,7 @@ class Server:
     def _start(self, client: Socket, address: Address, connection: Connection | None) -> None:
         thread = _daemon(f"wireline-client-{address.port}", self._run, client, address, connection)
         self._active[thread] = client
+        self._totals.count_accepted()
         if self._forcing:  # too late: a stop is closing the connections
             self._finish(thread, client, connection)
             return
@@ -565,6 +575,8 @@ class Server:
                 self._begin(connection)
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection
+            if in_handshake and not self._stopping.is_set():
+                self._totals.count_failed_handshake()
             # `stop` has closed the connection. At any other time the error is the handler's own.
             if not (blame(error, client) is Blame.CLOSED and self._is_ours(error, connection)):
                 self._report_error(error, client, address, accepted, in_handshake)
@@ -601,7 +613,7 @@ class Server:
         finally:
             if connection is not None and self._limiter is not None:
                 self._limiter.end(connection)
-            self._active.pop(thread, None)
+            self._totals.close(self._active, thread, client)
             # Only the last one wakes them: a drain of thousands would check thousands of times.
             if self._stopping.is_set() and self._is_over():
                 self._changed.wake()
