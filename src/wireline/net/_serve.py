@@ -591,9 +591,10 @@ class Server:
     def _is_ours(self, error: Exception, connection: Connection | None) -> bool:
         """Whether the server itself has closed a connection, and has reported it or need not."""
         reason = None if self._limiter is None or connection is None else self._limiter.reason(connection)
-        if reason is not None:
-            error.add_note(reason)
-        return self._stopping.is_set() or (reason is not None and self._on_error is None)
+        if reason is None:
+            return self._stopping.is_set()
+        error.add_note(reason)
+        return self._on_error is None
 
     def _report_error(
         self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
