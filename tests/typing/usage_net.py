@@ -36,6 +36,7 @@ from wireline.net import (
     PoolStats,
     ReceivedFds,
     Server,
+    ServerStats,
     Socket,
     StopReport,
     dial,
@@ -260,6 +261,8 @@ def server() -> StopReport:
         assert_type(one.local_addrs, tuple[Address, ...])
         assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
+        assert_type(one.stats, ServerStats)
+        assert_type(one.stats.bytes_sent, int)
         assert_type(one.clients, tuple[Socket, ...])
         assert_type(one.stopping.is_set() or one.stopping.wait(1.5), bool)
         one.request_stop(drain=1.5)

@@ -26,6 +26,7 @@ from wireline.asyncnet._systemd import listeners_from_environment as listeners_f
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.asyncnet._pool import Pool as Pool
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "StartingServer",
     "StopEvent",
     "StopReport",
@@ -51,6 +53,7 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.asyncnet._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.

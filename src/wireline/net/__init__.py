@@ -24,6 +24,7 @@ from wireline.net._systemd import listeners_from_environment as listeners_from_e
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.net._pool import Pool as Pool
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "Socket",
     "StopEvent",
     "StopReport",
@@ -47,6 +49,7 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.net._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
