@@ -233,6 +233,23 @@ def test_errors_of_a_handshake(flavour: str) -> None:
         run(main)
 
 
+def test_a_connection_comes_from_the_local_address(flavour: str) -> None:
+    options = {"local_addr": ("127.0.0.2", 0), "keep_alive": None}
+
+    async def main() -> None:
+        for backend, local, expected in (
+            (BACKENDS[flavour](), "127.0.0.3", "127.0.0.3"),
+            (BACKENDS[flavour](**options), None, "127.0.0.2"),
+            (BACKENDS[flavour](**options), "127.0.0.3", "127.0.0.3"),
+        ):
+            stream = await backend.connect_tcp(*where, timeout=PATIENCE, local_address=local)
+            assert stream.get_extra_info("client_addr")[0] == expected
+            await stream.aclose()
+
+    with serving(echo) as where:
+        run(main)
+
+
 @pytest.mark.sampled
 def test_options_of_dial(flavour: str) -> None:
     for name in ("tls", "protocol", "hostname"):
