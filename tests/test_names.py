@@ -125,13 +125,16 @@ PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {
     "dial": Entry(
-        "address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None",
+        "address, port=None, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None,"
+        "local_addr=None, family=0, options=(), keep_alive=KeepAlive(), resolver=None",
         waits=True,
     ),
     "listeners_from_environment": Entry(""),
     "serve": Entry(
-        "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
-        "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None",
+        "handler, port=0, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
+        "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None, sock=None, options=(), mode=None,"
+        "keep_alive=KeepAlive(), on_full='wait', max_per_address=None, max_handshakes=None,"
+        "first_byte_timeout=None, idle_timeout=None, lifetime=None, min_rate=None",
         waits=True,
     ),
 }
@@ -140,7 +143,7 @@ SERVER_METHODS = {
     "stop": Entry("drain=0.0", waits=True),
     "request_stop": Entry("drain=0.0"),
 }
-SERVER_PROPERTIES = {"connections", "local_addr"}
+SERVER_PROPERTIES = {"clients", "connections", "local_addr", "local_addrs", "sockets", "stats", "stopping"}
 
 POOL_METHODS = {
     "__init__": Entry(
@@ -237,6 +240,8 @@ def test_the_module_of_a_flavour_shows_these_names(flavour: Flavour) -> None:
         "Handler",
         "Pool",
         "PoolStats",
+        "ServerStats",
+        "StopEvent",
         *FUNCTIONS,
         *TUPLES,
         *flavour.adds,
