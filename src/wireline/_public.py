@@ -33,7 +33,7 @@ def load_when_used(
 ) -> Callable[[str], object]:
     """Return the ``__getattr__`` of a public module, which imports some of its names when they are used first.
 
-    Their modules need ``dataclasses``, which takes a third of the time of ``import wireline.net``.
+    Their modules need ``dataclasses`` and ``logging``, which take as long as the rest of ``import wireline.net``.
 
     Args:
         module: the public module.
