@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import inspect
+import io
 import itertools
 import socket
 import ssl
@@ -164,6 +165,17 @@ METHODS = {
     "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "sendfile": Call(
+        {"file": io.BytesIO(b"x")},
+        {
+            "file": bad(TypeError, None, 5, b"bytes", "path", io.StringIO("text"), object())
+            + bad(io.UnsupportedOperation, io.BufferedWriter(io.BytesIO())),
+            "offset": SIZES + bad(ValueError, HUGE),
+            "count": [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, HUGE),
+            **WAIT,
+        },
+        ("stream",),
+    ),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
     "send_to": Call(
@@ -454,6 +466,7 @@ STATES: dict[str, State] = {
     "send": NO_STREAM | NO_DESTINATION,
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
+    "sendfile": NO_STREAM | NO_DATAGRAMS,
     "__iand__": NO_STREAM | NO_DESTINATION,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,

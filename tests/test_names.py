@@ -70,6 +70,7 @@ METHODS = {
     "send_many": Entry(f"parts, {FLAGS}, timeout=None", waits=True),
     "send_some": Entry("data, timeout=None", waits=True),
     "try_send": Entry("data"),
+    "sendfile": Entry("file, offset=0, count=None, timeout=None", waits=True),
     "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),
     "recv": Entry(f"size, timeout=None, {FLAGS}", waits=True),
     "recv_into": Entry(f"buffer, size=None, timeout=None, {FLAGS}", waits=True),

@@ -31,7 +31,7 @@ Handler: TypeAlias = Callable[[Sock, Address], Awaitable[object]]
 
 WAITING = frozenset(
     """
-    connect connect_unix accept accept_addr send send_many send_some send_to
+    connect connect_unix accept accept_addr send send_many send_some send_to sendfile
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
     recv_struct recv_frame fill recv_some_into shutdown_write
     """.split()

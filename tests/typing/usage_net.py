@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import socket
 import struct
@@ -98,6 +99,9 @@ def write(sock: Socket) -> None:
     sock &= b"data"
     assert_type(sock, Socket)
     assert_type(sock.send_some(b"data"), int)
+    with open("file", "rb") as file:
+        assert_type(sock.sendfile(file), int)
+        assert_type(sock.sendfile(io.BytesIO(b"data"), 1, count=None, timeout=Deadline(1)), int)
     assert_type(sock.try_send(b"data"), bool)
     sock.shutdown_write(timeout=1)
 
