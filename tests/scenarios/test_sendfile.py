@@ -8,7 +8,6 @@ import errno
 import gzip
 import io
 import os
-import pathlib
 import socket
 import tempfile
 import threading
@@ -56,6 +55,10 @@ def large_file() -> Iterator[Any]:
     with tempfile.TemporaryFile() as file:
         file.truncate(MANY)
         yield file
+
+
+def zeroes() -> Any:
+    return open("/dev/zero", "rb")
 
 
 @pytest.mark.parametrize("timeout", [None, 20], ids=["no-timeout", "timeout"])
@@ -119,10 +122,10 @@ async def test_W11_a_sendfile_that_ran_out_of_time_says_how_much_was_sent(wire: 
 @over_one
 async def test_W11_a_fast_reader_does_not_stretch_the_deadline(wire: Wire) -> None:
     """No wait notices the deadline, as there is always room."""
-    with pathlib.Path("/dev/zero").open("rb") as zeroes:
+    with zeroes() as file:
         reading = await begin(all_of(wire.peer, 1 << 20))
         with pytest.raises(SocketTimeout) as caught:
-            await soon(wire.sock.sendfile(zeroes, timeout=0.1))
+            await soon(wire.sock.sendfile(file, timeout=0.1))
     wire.sock.close()
     assert len(await soon(reading)) == caught.value.bytes_sent
 
