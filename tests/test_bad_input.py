@@ -770,7 +770,8 @@ def test_functions_without_arguments_have_no_parameter() -> None:
 
 def test_every_function_and_parameter_of_net_is_in_the_tables() -> None:
     functions = {name for name in wireline.net.__all__ if inspect.isfunction(getattr(wireline.net, name))}
-    elsewhere = {"listeners_from_environment", "as_socket"}  # without parameters; in tests/bridges
+    # Without parameters; in tests/bridges; in tests/scenarios/test_relay.py.
+    elsewhere = {"listeners_from_environment", "as_socket", "relay"}
     assert functions - elsewhere == FUNCTIONS.keys()
     for name, call in FUNCTIONS.items():
         assert parameters(getattr(wireline.net, name)) - call.bad.keys() <= TRUTH_VALUES

@@ -116,6 +116,7 @@ FUNCTIONS = {
         waits=True,
     ),
     "listeners_from_environment": Entry(""),
+    "relay": Entry("a, b, *, idle_timeout=None, half_close_timeout=None, progress=None", waits=True),
     "serve": Entry(
         "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
         "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None",

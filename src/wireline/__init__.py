@@ -62,6 +62,7 @@ from wireline.timing import Timeout as Timeout
 if _typing.TYPE_CHECKING:
     from wireline._os.facts import PeerCredentials as PeerCredentials
     from wireline._os.facts import TcpInfo as TcpInfo
+    from wireline._relay_report import RelayReport as RelayReport
 
 __all__ = [
     "AF_INET",
@@ -98,6 +99,7 @@ __all__ = [
     "LineTooLongError",
     "PeerCredentials",
     "ReadLineResult",
+    "RelayReport",
     "SockOpt",
     "SocketFlag",
     "SocketTimeout",
@@ -118,6 +120,7 @@ __all__ = [
 
 _LOADED_WHEN_USED = {
     "PeerCredentials": ("wireline._os.facts", __name__),
+    "RelayReport": ("wireline._relay_report", __name__),
     "TcpInfo": ("wireline._os.facts", __name__),
 }
 

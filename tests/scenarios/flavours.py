@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from tests.scenarios.asynchronous import ASYNCHRONOUS
-from wireline import Address, Frame, net
+from wireline import Address, Frame, RelayReport, net
 from wireline.net import Accepted, Socket
 
 T = TypeVar("T")
@@ -60,6 +60,8 @@ class Flavour(Protocol):
     async def dial(self, *args: Any, **options: Any) -> Sock: ...
 
     async def serve(self, handler: Handler, *args: Any, **options: Any) -> Any: ...
+
+    async def relay(self, a: Sock, b: Sock, **options: Any) -> RelayReport: ...
 
 
 # ------------------------------------------------------------------------------------------- threads
@@ -153,6 +155,11 @@ class Face:
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
+
+    @property
+    def socket(self) -> Socket:
+        """The blocking socket itself."""
+        return self._sock
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._sock, name)
@@ -257,6 +264,9 @@ class Blocking:
             return _OwnThread(loop).run(handler(Face(client), address))
 
         return ServerFace(await in_thread(net.serve, in_its_thread, *args, **options))
+
+    async def relay(self, a: Face, b: Face, **options: Any) -> RelayReport:
+        return await in_thread(net.relay, a.socket, b.socket, **options)
 
 
 FLAVOURS: tuple[Flavour, ...] = (Blocking(), *ASYNCHRONOUS)

@@ -20,11 +20,12 @@ from wireline import (
     Deadline,
     Frame,
     ReadLineResult,
+    RelayReport,
     SocketFlag,
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, relay, serve
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -203,3 +204,12 @@ def server() -> StopReport:
 def managed() -> bytes:
     with dial("localhost", 80) as sock:
         return sock.recv_some()
+
+
+def pass_on(a: Socket, b: Socket) -> int:
+    report = relay(a, b, idle_timeout=60, half_close_timeout=1.5, progress=lambda up, down: print(up, down))
+    assert_type(report, RelayReport)
+    assert_type(report.error, OSError | None)
+    if report.reason == "reset" and report.failed == "a":
+        b.close(linger=0)
+    return report.a_to_b + report.b_to_a

@@ -25,6 +25,7 @@ from wireline.asyncnet._systemd import listeners_from_environment as listeners_f
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
     from wireline.asyncnet._pool import Pool as Pool
+    from wireline.asyncnet._relay import relay as relay
 
 __all__ = [
     "Accepted",
@@ -41,12 +42,14 @@ __all__ = [
     "as_transport",
     "dial",
     "listeners_from_environment",
+    "relay",
     "serve",
 ]
 
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.asyncnet._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "relay": ("wireline.asyncnet._relay", __name__),
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.

@@ -289,6 +289,19 @@ class StreamIO:
                 core.fail(annotated(error, request.__name__, owner))
         return answer
 
+    def receive_now(self, owner: BaseSocket, operation: str) -> bool:
+        """Receive once without waiting, after a request of the core has set how much; False if nothing has arrived."""
+        core = self.core
+        assert core is not None
+        try:
+            core.feed(self.fd.sock.recv(core.recv_size, DONT_WAIT))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise_if_closed(owner, operation)
+            core.fail(annotated(error, operation, owner))
+        return True
+
     def raise_not_readable(self, owner: BaseSocket, operation: str) -> NoReturn:
         """Say why there is no core in the slot."""
         if self.core is None or owner.is_closed:

@@ -23,6 +23,7 @@ from wireline.net._systemd import listeners_from_environment as listeners_from_e
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
     from wireline.net._pool import Pool as Pool
+    from wireline.net._relay import relay as relay
 
 __all__ = [
     "Accepted",
@@ -37,12 +38,14 @@ __all__ = [
     "as_socket",
     "dial",
     "listeners_from_environment",
+    "relay",
     "serve",
 ]
 
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.net._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "relay": ("wireline.net._relay", __name__),
 }
 
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
