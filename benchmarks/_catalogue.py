@@ -9,6 +9,7 @@ from benchmarks import (
     _async_catalogue,
     _frames_catalogue,
     _growth_catalogue,
+    _moving_catalogue,
     _pipelined_catalogue,
     _tls_catalogue,
 )
@@ -81,6 +82,7 @@ CONTESTANTS: list[Entrant] = [
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
     *_growth_catalogue.CONTESTANTS,
+    *_moving_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -142,6 +144,7 @@ ROWS: list[Row] = [
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
     *_growth_catalogue.ROWS,
+    *_moving_catalogue.ROWS,
 ]
 
 HEADLINES = {
@@ -153,6 +156,8 @@ HEADLINES = {
     "bulk 64 KiB: send",
     "bulk 64 KiB: recv_some, ready",
     "async buffered lines: recv_line",
+    "relay 64 KiB: relay",
+    "file 200 MB: sendfile",
     "import wireline",
     "import wireline.net",
     "async echo 64 B: asyncio / asyncio streams",

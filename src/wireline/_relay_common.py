@@ -24,7 +24,7 @@ from typing import Literal, cast
 from wireline._core.stream import StreamCore
 from wireline._os.descriptor import shut_down_writing
 from wireline._os.linger import unacked
-from wireline._os.splice import Pipe, can_splice, open_pipe
+from wireline._os.splice import PIPE_SIZE, Pipe, can_splice, open_pipe
 from wireline._parts import Stream
 from wireline._relay_report import RelayReport
 from wireline._socket_base import BaseSocket, annotated, check_kind, raise_if_closed, require_open
@@ -33,7 +33,7 @@ from wireline.errors import ClosedError, copy_for_reraise
 from wireline.options import AF_UNIX, BUFFER_SIZE, SocketFlag
 from wireline.timing import check_seconds
 
-__all__ = ["ACK_INTERVAL", "PIECE", "Direction", "Relay", "Side", "check_arguments"]
+__all__ = ["ACK_INTERVAL", "PIECE", "READ", "WRITE", "Direction", "Relay", "Side", "check_arguments"]
 
 PIECE = 256 * 1024
 """The most bytes of one receive, once a direction fills smaller ones. A guess."""
@@ -51,6 +51,9 @@ _PIPE_IDLE = 1.0
 ACK_INTERVAL = 0.002
 """Seconds between two looks whether a peer has acknowledged all. A guess; no event says so."""
 
+READ, WRITE = 1, 2
+"""Events."""
+
 _NO_FLAGS = SocketFlag(0)
 
 Progress = Callable[[int, int], object]
@@ -60,16 +63,18 @@ class Side:
     """One of the two sockets.
 
     Attributes:
+        events: what to wait for: ``READ`` and ``WRITE``.
         owner: the socket.
         name: the parameter's name.
     """
 
-    __slots__ = ("io", "name", "owner")
+    __slots__ = ("events", "io", "name", "owner")
 
     def __init__(self, owner: BaseSocket, name: Literal["a", "b"]) -> None:
         self.owner = owner
         self.io: Stream = owner._io
         self.name = name
+        self.events = 0
 
     @property
     def core(self) -> StreamCore:
@@ -93,10 +98,12 @@ class Direction:
         full: the sink takes nothing at the moment.
         ending: the source has ended, and the sink is to see that.
         over: nothing is left to do.
+        ready: an event has been reported since nothing could be done, or there was none to wait for yet.
         error: why the sink could not be sent to.
     """
 
     __slots__ = (
+        "_drained",
         "_gone",
         "_pipe",
         "_pipe_at",
@@ -107,6 +114,7 @@ class Direction:
         "full",
         "moved",
         "over",
+        "ready",
         "sink",
         "source",
     )
@@ -115,7 +123,8 @@ class Direction:
         self.source = source
         self.sink = sink
         self.moved = 0
-        self.full = self.ending = self.over = self._shut = False
+        self.full = self.ending = self.over = self._shut = self._drained = False
+        self.ready = True
         self.error: OSError | None = None
         self._size = BUFFER_SIZE
         self._gone = 0
@@ -143,8 +152,18 @@ class Direction:
         Raises:
             OSError: the source broke. An error of the sink is kept in ``error``.
         """
-        if self.over:
+        if self.over or not self.ready:
             return False
+        self.ready = active = self._move(now)
+        if active and self._drained and not self.full and not self.source.core and not self._in_pipe():
+            # The last receive has taken all that was there: the next would only find that out.
+            self.ready = self._drained = False
+        return active
+
+    def _in_pipe(self) -> int:
+        return 0 if self._pipe is None else self._pipe.size
+
+    def _move(self, now: float) -> bool:
         try:
             self.full = not self.sink.flush()
             if self.full:
@@ -171,8 +190,11 @@ class Direction:
         before = source.core.buffer.received
         if not source.io.receive_now(source.owner, "relay"):
             return False
-        if source.core.buffer.received - before >= BUFFER_SIZE:
+        received = source.core.buffer.received - before
+        if received >= BUFFER_SIZE:
             self._size = PIECE
+        # 0: the end, or an error, which the next step finds in the core. With TLS the end may be there with the last data.
+        self._drained = 0 < received < BUFFER_SIZE and not source.core.is_tls
         return True
 
     def _send_buffered(self) -> bool:
@@ -212,6 +234,8 @@ class Direction:
             self._pipe_at = float("inf")
         elif not size:
             source.core.feed(b"")
+        else:
+            self._drained = size < PIPE_SIZE // 2
         return True
 
     def _empty_pipe(self, pipe: Pipe, now: float) -> bool:
@@ -372,6 +396,7 @@ class Relay:
         for side in self.sides:
             if not self.finished and side.core.has_output:  # made by a read
                 self._flush(side)
+        self._choose_events()
         self.show_progress()
 
     def show_progress(self) -> None:
@@ -430,21 +455,23 @@ class Relay:
         if self.idle_at is not None and now >= self.idle_at and not self.finished:
             self._report = "idle", None, None
 
-    def wants(self, side: Side, *, write: bool) -> bool:
-        """Whether to wait until a side can be read, or written."""
-        if self.finished:
-            return False
-        if not write:
-            return any(
-                direction.source is side
-                and not direction.over
-                and not direction.ending
-                and not direction.full
-                for direction in self.directions
-            )
-        return side.core.has_output or any(
-            direction.sink is side and not direction.over and direction.full for direction in self.directions
-        )
+    def on_event(self, side: Side, events: int) -> None:
+        """Note that a side can be read or written; ``advance`` is to be called."""
+        for direction in self.directions:
+            if (events & READ and direction.source is side) or (events & WRITE and direction.sink is side):
+                direction.ready = True
+
+    def _choose_events(self) -> None:
+        """Set what to wait for."""
+        for side in self.sides:
+            side.events = WRITE if side.core.has_output and not self.finished else 0
+        for direction in self.directions:
+            if direction.over or self.finished:
+                continue
+            if direction.full:
+                direction.sink.events |= WRITE
+            elif not direction.ending:
+                direction.source.events |= READ
 
     def _flush(self, side: Side) -> None:
         try:

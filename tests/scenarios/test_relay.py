@@ -227,6 +227,18 @@ async def test_close_ends_a_relay(scene: Scene, closed: str) -> None:
         await soon(scene.flavour.relay(near.sock, far.sock))
 
 
+@pytest.mark.parametrize("closed", ["a", "b"])
+async def test_close_ends_a_relay_that_is_half_closed(scene: Scene, closed: str) -> None:
+    """Nothing is waited for from the side that has ended."""
+    near, far = await two_wires(scene)
+    running = await begin(scene.flavour.relay(near.sock, far.sock))
+    near.peer.shutdown(socket.SHUT_WR)
+    assert await soon(all_of(far.peer)) == b""
+    (near if closed == "a" else far).sock.close()
+    with pytest.raises(ClosedError):
+        await soon(running)
+
+
 async def test_relay_refuses_a_socket_in_use_and_harms_no_other_call(scene: Scene) -> None:
     near, far = await two_wires(scene)
     reading = await begin(far.sock.recv_some(), A_WHILE)

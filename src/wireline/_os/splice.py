@@ -11,13 +11,13 @@ import socket
 
 from wireline._os.sigpipe import sigpipe_is_ignored
 
-__all__ = ["Pipe", "can_splice", "open_pipe"]
+__all__ = ["PIPE_SIZE", "Pipe", "can_splice", "open_pipe"]
 
 # The most pipes of a process. A guess: 128 descriptors, and half of the pages that Linux lets a user's pipes have.
 _MAX_PIPES = 64
 
-# Bytes that a pipe holds. Measured: with 64 KiB, the default, splice(2) is no faster than `recv` and `send`.
-_SIZE = 512 * 1024
+PIPE_SIZE = 512 * 1024
+"""Bytes that a pipe holds. Measured: with 64 KiB, the default, splice(2) is no faster than ``recv`` and ``send``."""
 
 # splice(2): what a system or a kind of descriptor that cannot do it reports.
 _NOT_POSSIBLE = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF, errno.ESPIPE})
@@ -76,21 +76,21 @@ class Pipe:
         import fcntl  # Windows has none, and no splice(2) either
 
         try:
-            fcntl.fcntl(self._ends[1], fcntl.F_SETPIPE_SZ, _SIZE)
+            fcntl.fcntl(self._ends[1], fcntl.F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:
             pass  # above the user's limit: the default size
 
     def fill_from(self, source: socket.socket) -> int | None:
         """Take what has arrived. 0 is the end of the stream; None: splice(2) is not possible.
 
+        It waits if the descriptor blocks: splice(2) has no MSG_DONTWAIT.
+
         Raises:
             BlockingIOError: nothing has arrived.
             OSError: of the socket.
         """
-        # splice(2) has no MSG_DONTWAIT, and a duplicate of the descriptor may have been made blocking (W10).
-        source.setblocking(False)
         try:
-            for self.size in map(os.splice, (source.fileno(),), (self._ends[1],), (_SIZE,)):  # noqa: B020
+            for self.size in map(os.splice, (source.fileno(),), (self._ends[1],), (PIPE_SIZE,)):  # noqa: B020
                 break
         except OSError as error:
             if error.errno in _NOT_POSSIBLE:
@@ -99,13 +99,12 @@ class Pipe:
         return self.size
 
     def send_to(self, sink: socket.socket) -> None:
-        """Send what is inside as far as there is room; the caller takes ``gone`` off ``size``.
+        """Send what is inside as far as there is room; the caller takes ``gone`` off ``size``. It may wait, likewise.
 
         Raises:
             BlockingIOError: there is no room.
             OSError: of the socket; EINVAL and the like: splice(2) is not possible.
         """
-        sink.setblocking(False)
         for self.gone in map(os.splice, (self._ends[0],), (sink.fileno(),), (self.size,)):  # noqa: B020
             break
 
@@ -113,7 +112,7 @@ class Pipe:
         """Take out what is inside."""
         pieces = []
         try:
-            while piece := os.read(self._ends[0], _SIZE):
+            while piece := os.read(self._ends[0], PIPE_SIZE):
                 pieces.append(piece)
         except BlockingIOError:
             pass

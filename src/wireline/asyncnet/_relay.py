@@ -6,11 +6,21 @@ On a loop without readiness two tasks do, by reads and sends.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from contextvars import Context
 
 from wireline._os.linger import DEFAULT_LINGER
-from wireline._relay_common import ACK_INTERVAL, PIECE, Direction, Relay, Side, check_arguments
+from wireline._relay_common import (
+    ACK_INTERVAL,
+    PIECE,
+    READ,
+    WRITE,
+    Direction,
+    Relay,
+    Side,
+    check_arguments,
+)
 from wireline._relay_report import RelayReport
 from wireline._socket_base import raise_if_closed
 from wireline.asyncnet._port import Port, running_tasks
@@ -145,12 +155,12 @@ class _Callbacks(_Runner):
 
     def __init__(self, running: Relay, port: Port, notifier: Notifier) -> None:
         super().__init__(running, port, notifier)
-        self._watched: set[tuple[str, bool]] = set()
+        self._watched: dict[tuple[str, int], Callable[[], None]] = {}
 
     async def run(self) -> None:
         """Relay until the end."""
         try:
-            self._on_ready()
+            self._advance()
             await self._wait()
             self._unwatch()
             await self._wait_until_acked()
@@ -158,38 +168,47 @@ class _Callbacks(_Runner):
             self._unwatch()
             self._running.put_back()
 
-    def _on_ready(self) -> None:
-        if self._running.finished or self._error is not None:
+    def _advance(self) -> None:
+        running = self._running
+        if running.finished or self._error is not None:
             return
+        now = self._port.time()
         try:
-            self._running.prepare(self._port.time())
-            self._running.advance(self._port.time())
-            self._watch()
+            if running.prepare(now):
+                for side in running.sides:
+                    side.owner._fd.sock.setblocking(
+                        False
+                    )  # as in `accept_now`: splice(2) has no MSG_DONTWAIT
+            running.advance(now)
+            for side in running.sides:
+                self._watch(side, READ)
+                self._watch(side, WRITE)
         except BaseException as error:  # noqa: BLE001 -- it belongs to the task that waits
             self._error = error
         self._notify_if_needed()
 
-    def _watch(self) -> None:
-        for side in self._running.sides:
-            for write in (False, True):
-                self._watch_if(side, write=write, wanted=self._running.wants(side, write=write))
+    def _on_event(self, side: Side, event: int) -> None:
+        self._running.on_event(side, event)
+        self._advance()
 
-    def _watch_if(self, side: Side, *, write: bool, wanted: bool) -> None:
-        key = side.name, write
+    def _watch(self, side: Side, event: int) -> None:
+        key = side.name, event
+        wanted = bool(side.events & event)
         if wanted is (key in self._watched):
             return
         sock = side.owner._fd.sock
         if wanted:
-            if self._port.watch(sock, self._on_ready, write=write):
-                self._watched.add(key)
+            callback = functools.partial(self._on_event, side, event)
+            if self._port.watch(sock, callback, write=event is WRITE):
+                self._watched[key] = callback
         else:
-            self._watched.discard(key)
-            self._port.unwatch(sock.fileno(), self._on_ready, write=write)
+            self._port.unwatch(sock.fileno(), self._watched.pop(key), write=event is WRITE)
 
     def _unwatch(self) -> None:
         for side in self._running.sides:
-            for write in (False, True):
-                self._watch_if(side, write=write, wanted=False)
+            side.events = 0
+            self._watch(side, READ)
+            self._watch(side, WRITE)
 
 
 class _Tasks(_Runner):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
 from wireline._os.linger import DEFAULT_LINGER
-from wireline._relay_common import ACK_INTERVAL, Relay, Side, check_arguments
+from wireline._relay_common import ACK_INTERVAL, READ, WRITE, Relay, Side, check_arguments
 from wireline._relay_report import RelayReport
 from wireline._socket_base import raise_if_closed
 from wireline.net._send_file import not_blocking
@@ -23,6 +23,9 @@ __all__ = ["relay"]
 
 # poll(2) takes an int of milliseconds.
 _LONGEST_POLL = 2**31 - 1
+
+# Seconds between two looks whether a socket was closed, where no event says so. A guess.
+_LOOK = 0.2
 
 
 def relay(
@@ -70,8 +73,8 @@ def relay(
     with _reading(a), _reading(b):
         running = Relay(a, b, idle_timeout, half_close_timeout, progress, time.monotonic())
         try:
-            with _Permits(a, b) as permits:
-                _run(running, permits)
+            with _Permits(a, b) as permits, _Waiting(running, a, b) as waiting:
+                _run(running, permits, waiting)
             _wait_until_acked(running)
         finally:
             running.put_back()
@@ -129,8 +132,7 @@ class _Permits:
                 sock._io.release_permit(sock)
 
 
-def _run(running: Relay, permits: _Permits) -> None:
-    wait = _Waiting(running)
+def _run(running: Relay, permits: _Permits, waiting: _Waiting) -> None:
     while True:
         now = time.monotonic()
         permits.take()
@@ -142,39 +144,69 @@ def _run(running: Relay, permits: _Permits) -> None:
         running.on_alarm(time.monotonic())
         if running.finished:
             return
-        permits.give_back(side for side in running.sides if not running.wants(side, write=True))
-        wait.until(running.alarm())
+        permits.give_back(side for side in running.sides if not side.events & WRITE)
+        waiting.until(running.alarm())
 
 
 class _Waiting:
-    """Waits until one of the two sockets can be used."""
+    """Waits until one of the two sockets can be used, or is closed.
 
-    def __init__(self, running: Relay) -> None:
+    ``close`` wakes the wait for a socket by ``shutdown``. A socket from which nothing is wanted, as after its end, is
+    not in the ``poll``, which would report its state without end; for it there is its waker.
+    """
+
+    def __init__(self, running: Relay, a: Socket, b: Socket) -> None:
         self._running = running
         self._poll = select.poll() if hasattr(select, "poll") else None
         self._masks: dict[int, int] = {}
+        self._guards = {"a": a._fd, "b": b._fd}
 
     def until(self, moment: float | None) -> None:
-        """Wait, at most until the clock shows ``moment``."""
+        """Wait, at most until the clock shows ``moment``, and note the events."""
         seconds = None if moment is None else max(0.0, moment - time.monotonic())
         if self._poll is None:
-            readers, writers = (
-                [side.owner for side in self._running.sides if self._running.wants(side, write=write)]
-                for write in (False, True)
-            )
-            select.select(readers, writers, writers, seconds)
+            self._select(seconds)
             return
+        sides: dict[int, Side] = {}
         for side in self._running.sides:
             fd = side.owner.fileno()
             if fd < 0:
                 return  # closed in this moment
-            mask = select.POLLIN if self._running.wants(side, write=False) else 0
-            mask |= select.POLLOUT if self._running.wants(side, write=True) else 0
-            if mask != self._masks.get(fd, 0):
-                # Not with a mask of 0: a connection that is reset would be reported again and again.
-                self._poll.register(fd, mask) if mask else self._poll.unregister(fd)
-                self._masks[fd] = mask
-        self._poll.poll(None if seconds is None else min(seconds * 1000, _LONGEST_POLL))
+            sides[fd] = side
+            read = select.POLLIN if side.events & READ else 0
+            self._register(fd, read | (select.POLLOUT if side.events & WRITE else 0))
+            if not side.events:
+                try:
+                    self._register(self._guards[side.name].waker.fileno(), select.POLLIN)
+                except OSError:  # no descriptor is left
+                    seconds = _LOOK if seconds is None else min(seconds, _LOOK)
+        for fd, mask in self._poll.poll(None if seconds is None else min(seconds * 1000, _LONGEST_POLL)):
+            events = {select.POLLIN: READ, select.POLLOUT: WRITE}.get(mask, READ | WRITE)
+            if fd in sides:
+                self._running.on_event(sides[fd], events)
+
+    def _register(self, fd: int, mask: int) -> None:
+        if mask == self._masks.get(fd, 0):
+            return
+        self._masks[fd] = mask
+        if mask:
+            self._poll.register(fd, mask)  # type: ignore[union-attr] # called where there is `poll`
+        else:
+            self._poll.unregister(fd)  # type: ignore[union-attr]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for guard in self._guards.values():
+            guard.waker.close()
+
+    def _select(self, seconds: float | None) -> None:
+        sides = self._running.sides
+        readers, writers = ([side.owner for side in sides if side.events & each] for each in (READ, WRITE))
+        select.select(readers, writers, writers, seconds)
+        for side in sides:
+            self._running.on_event(side, side.events)
 
 
 def _wait_until_acked(running: Relay) -> None:
