@@ -193,7 +193,7 @@ class Direction:
         received = source.core.buffer.received - before
         if received >= BUFFER_SIZE:
             self._size = PIECE
-        # 0: the end, or an error, which the next step finds in the core. With TLS the end may be there with the last data.
+        # 0: the end, or an error, which the next step finds in the core. With TLS the end may be there with data.
         self._drained = 0 < received < BUFFER_SIZE and not source.core.is_tls
         return True
 
@@ -235,7 +235,7 @@ class Direction:
         elif not size:
             source.core.feed(b"")
         else:
-            self._drained = size < PIPE_SIZE // 2
+            self._drained = size < PIPE_SIZE // 4
         return True
 
     def _empty_pipe(self, pipe: Pipe, now: float) -> bool:
@@ -324,6 +324,7 @@ class Relay:
     Attributes:
         finished: it has ended.
         idle_at: when it ends because nothing moves; None: never.
+        unfinished: ``advance`` has stopped at its limit and is to be called again, whether there is an event or not.
     """
 
     __slots__ = (
@@ -336,6 +337,7 @@ class Relay:
         "down",
         "idle_at",
         "sides",
+        "unfinished",
         "up",
     )
 
@@ -360,6 +362,7 @@ class Relay:
         self._began = now
         self._shown = 0
         self._report: tuple[str, Side | None, OSError | None] | None = None
+        self.unfinished = False
         self.idle_at: float | None = None
         self.touch(now)
 
@@ -393,6 +396,7 @@ class Relay:
                 self.touch(now)
             if self.up.moved + self.down.moved - before >= _TURN:
                 break
+        self.unfinished = active and not self.finished
         for side in self.sides:
             if not self.finished and side.core.has_output:  # made by a read
                 self._flush(side)

@@ -28,7 +28,7 @@ from tests.scenarios.scene import (
     reset,
     soon,
 )
-from wireline import BusyError, ClosedError, RelayReport, SocketTimeout
+from wireline import BusyError, ClosedError, RelayReport, SocketTimeout, _relay_common
 from wireline._os import splice
 
 pytestmark = [pytest.mark.anyio, over_every_stream]
@@ -211,6 +211,21 @@ async def test_relay_delivers_the_answer_to_an_upload_that_is_refused(scene: Sce
     near.sock.close(linger=0)
     with pytest.raises(ConnectionError):
         await soon(sending)
+
+
+async def test_relay_goes_on_without_an_event_after_its_limit_of_one_turn(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It stopped with bytes that it had received, and nothing more arrived to wake it."""
+    monkeypatch.setattr(_relay_common, "_TURN", 0)
+    near, far = await two_wires(scene)
+    running = await begin(scene.flavour.relay(near.sock, far.sock))
+    for size in (1, 100_000):
+        near.peer.sendall(bytes(size))
+        assert await soon(in_thread(read_exactly, far.peer, size)) == bytes(size)
+    for peer in (near.peer, far.peer):
+        peer.shutdown(socket.SHUT_WR)
+    assert (await soon(running)).a_to_b == 100_001
 
 
 @pytest.mark.parametrize("closed", ["a", "b"])

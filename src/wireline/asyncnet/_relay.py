@@ -156,6 +156,7 @@ class _Callbacks(_Runner):
     def __init__(self, running: Relay, port: Port, notifier: Notifier) -> None:
         super().__init__(running, port, notifier)
         self._watched: dict[tuple[str, int], Callable[[], None]] = {}
+        self._over = False
 
     async def run(self) -> None:
         """Relay until the end."""
@@ -165,24 +166,26 @@ class _Callbacks(_Runner):
             self._unwatch()
             await self._wait_until_acked()
         finally:
+            self._over = True
             self._unwatch()
             self._running.put_back()
 
     def _advance(self) -> None:
         running = self._running
-        if running.finished or self._error is not None:
+        if self._over or running.finished or self._error is not None:
             return
         now = self._port.time()
         try:
             if running.prepare(now):
                 for side in running.sides:
-                    side.owner._fd.sock.setblocking(
-                        False
-                    )  # as in `accept_now`: splice(2) has no MSG_DONTWAIT
+                    # As in `accept_now`: splice(2) has no MSG_DONTWAIT.
+                    side.owner._fd.sock.setblocking(False)
             running.advance(now)
             for side in running.sides:
                 self._watch(side, READ)
                 self._watch(side, WRITE)
+            if running.unfinished:
+                self._port.call_soon(self._advance, context=Context())
         except BaseException as error:  # noqa: BLE001 -- it belongs to the task that waits
             self._error = error
         self._notify_if_needed()

@@ -145,7 +145,7 @@ def _run(running: Relay, permits: _Permits, waiting: _Waiting) -> None:
         if running.finished:
             return
         permits.give_back(side for side in running.sides if not side.events & WRITE)
-        waiting.until(running.alarm())
+        waiting.until(now if running.unfinished else running.alarm())
 
 
 class _Waiting:
