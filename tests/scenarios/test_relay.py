@@ -80,8 +80,12 @@ async def test_relay_passes_every_byte_in_both_directions_and_the_ends(scene: Sc
         assert await soon(sock.recv_some()) == b""
 
 
-@pytest.mark.parametrize("turned", [False, True])
-async def test_relay_passes_a_half_close_on_in_either_order(scene: Scene, turned: bool) -> None:
+async def test_relay_passes_a_half_close_on_in_either_order(scene: Scene) -> None:
+    for turned in (False, True):
+        await half_close_either_way(scene, turned)
+
+
+async def half_close_either_way(scene: Scene, turned: bool) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
     first, second = (far.peer, near.peer) if turned else (near.peer, far.peer)
@@ -131,6 +135,7 @@ async def test_relay_that_is_idle_leaves_what_was_not_delivered_to_the_next_read
     await soon(sending)
 
 
+@pytest.mark.full
 async def test_relay_is_not_idle_while_one_side_sends(scene: Scene) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock, idle_timeout=0.5))
@@ -143,6 +148,7 @@ async def test_relay_is_not_idle_while_one_side_sends(scene: Scene) -> None:
     assert 1.1 < report.seconds < 3
 
 
+@pytest.mark.full
 async def test_relay_that_is_half_closed_may_have_another_limit(scene: Scene) -> None:
     near, far = await two_wires(scene)
     running = await begin(
@@ -155,10 +161,12 @@ async def test_relay_that_is_half_closed_may_have_another_limit(scene: Scene) ->
     assert report.seconds < 5
 
 
-@pytest.mark.parametrize("failing", ["a", "b"])
-async def test_relay_delivers_what_came_before_a_reset_and_says_which_side(
-    scene: Scene, failing: str
-) -> None:
+async def test_relay_delivers_what_came_before_a_reset_and_says_which_side(scene: Scene) -> None:
+    for failing in ("a", "b"):
+        await break_one_side(scene, failing)
+
+
+async def break_one_side(scene: Scene, failing: str) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
     bad, good = (near, far) if failing == "a" else (far, near)
@@ -178,6 +186,7 @@ async def test_relay_delivers_what_came_before_a_reset_and_says_which_side(
     good.sock.close(linger=0)
 
 
+@pytest.mark.full
 async def test_relay_to_a_side_that_is_gone_is_a_reset(scene: Scene) -> None:
     """The other side only sends: no read finds out."""
     near, far = await two_wires(scene)
@@ -228,8 +237,12 @@ async def test_relay_goes_on_without_an_event_after_its_limit_of_one_turn(
     assert (await soon(running)).a_to_b == 100_001
 
 
-@pytest.mark.parametrize("closed", ["a", "b"])
-async def test_close_ends_a_relay(scene: Scene, closed: str) -> None:
+async def test_close_ends_a_relay(scene: Scene) -> None:
+    for closed in ("a", "b"):
+        await close_one_side(scene, closed)
+
+
+async def close_one_side(scene: Scene, closed: str) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock), A_WHILE)
     (near if closed == "a" else far).sock.close()
@@ -242,9 +255,14 @@ async def test_close_ends_a_relay(scene: Scene, closed: str) -> None:
         await soon(scene.flavour.relay(near.sock, far.sock))
 
 
-@pytest.mark.parametrize("closed", ["a", "b"])
-async def test_close_ends_a_relay_that_is_half_closed(scene: Scene, closed: str) -> None:
+@over_one
+async def test_close_ends_a_relay_that_is_half_closed(scene: Scene) -> None:
     """Nothing is waited for from the side that has ended."""
+    for closed in ("a", "b"):
+        await close_after_a_half_close(scene, closed)
+
+
+async def close_after_a_half_close(scene: Scene, closed: str) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
     near.peer.shutdown(socket.SHUT_WR)
@@ -254,6 +272,7 @@ async def test_close_ends_a_relay_that_is_half_closed(scene: Scene, closed: str)
         await soon(running)
 
 
+@pytest.mark.full
 async def test_relay_refuses_a_socket_in_use_and_harms_no_other_call(scene: Scene) -> None:
     near, far = await two_wires(scene)
     reading = await begin(far.sock.recv_some(), A_WHILE)
@@ -269,6 +288,7 @@ async def test_relay_refuses_a_socket_in_use_and_harms_no_other_call(scene: Scen
     assert (await soon(running)).reason == "end"
 
 
+@pytest.mark.full
 async def test_relay_holds_back_a_side_whose_other_side_does_not_read(scene: Scene) -> None:
     near, far = await two_wires(scene)
     for sock in (near.sock, far.sock):
@@ -289,11 +309,14 @@ async def test_relay_holds_back_a_side_whose_other_side_does_not_read(scene: Sce
 
 
 @over_one
-@pytest.mark.parametrize("failing", ["pipe2", "first", "source", "sink"])
-async def test_relay_does_without_splice_where_the_system_refuses_it(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+async def test_relay_does_without_splice_where_the_system_refuses_it(scene: Scene) -> None:
     """No descriptor for a pipe, or a kind of socket that cannot: what is in the pipe then goes the other way."""
+    for failing in ("pipe2", "first", "source", "sink"):
+        with pytest.MonkeyPatch.context() as patch:
+            await relay_without_splice(scene, patch, failing)
+
+
+async def relay_without_splice(scene: Scene, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     real, calls = os.splice, 0
 
     def refuse(*_: object) -> int:
@@ -319,6 +342,7 @@ async def test_relay_does_without_splice_where_the_system_refuses_it(
     assert (await soon(running)).a_to_b == len(UP)
 
 
+@pytest.mark.full
 @over_one
 async def test_relay_closes_a_pipe_that_is_not_used(scene: Scene) -> None:
     near, far = await two_wires(scene)
@@ -336,6 +360,7 @@ async def test_relay_closes_a_pipe_that_is_not_used(scene: Scene) -> None:
     assert (await soon(running)).a_to_b == len(UP) + 15
 
 
+@pytest.mark.full
 @in_clear
 async def test_sockets_wait_again_after_a_relay(scene: Scene) -> None:
     near, far = await two_wires(scene)
@@ -373,6 +398,7 @@ async def test_relay_refuses_bad_arguments_before_anything_else(scene: Scene) ->
         await soon(scene.flavour.relay(near.sock, far.sock, progress=5))
 
 
+@pytest.mark.full
 @over_one
 async def test_an_exception_of_progress_ends_the_relay(scene: Scene) -> None:
     near, far = await two_wires(scene)

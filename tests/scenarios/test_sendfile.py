@@ -19,11 +19,11 @@ import pytest
 from tests.scenarios.flavours import in_thread
 from tests.scenarios.scene import (
     A_WHILE,
+    Scene,
     Wire,
     all_of,
     begin,
     eventually,
-    in_clear,
     over_every_stream,
     over_one,
     over_one_and_tls,
@@ -104,8 +104,12 @@ async def test_W11_objects_without_a_descriptor_of_their_own_are_read_and_set_ba
     assert await soon(got) == data[100:] * 3 + data
 
 
-@pytest.mark.parametrize("timeout", [0, 0.05])
-async def test_W11_a_sendfile_that_ran_out_of_time_says_how_much_was_sent(wire: Wire, timeout: float) -> None:
+async def test_W11_a_sendfile_that_ran_out_of_time_says_how_much_was_sent(scene: Scene) -> None:
+    for timeout in (0, 0.05):
+        await run_out_of_time(await scene.wire(), timeout)
+
+
+async def run_out_of_time(wire: Wire, timeout: float) -> None:
     data = pattern(20_000_000)
     with file_of(data) as file:
         with pytest.raises(SocketTimeout, match="sendfile") as caught:
@@ -119,6 +123,7 @@ async def test_W11_a_sendfile_that_ran_out_of_time_says_how_much_was_sent(wire: 
     assert got == data[3:]
 
 
+@pytest.mark.full
 @over_one
 async def test_W11_a_fast_reader_does_not_stretch_the_deadline(wire: Wire) -> None:
     """No wait notices the deadline, as there is always room."""
@@ -130,6 +135,7 @@ async def test_W11_a_fast_reader_does_not_stretch_the_deadline(wire: Wire) -> No
     assert len(await soon(reading)) == caught.value.bytes_sent
 
 
+@over_one_and_tls
 async def test_W11_a_sendfile_is_whole_among_the_sends(wire: Wire) -> None:
     raw_option(wire.sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     with file_of(b"f" * 900_000) as file:
@@ -155,6 +161,7 @@ async def test_W11_close_wakes_a_sendfile(wire: Wire, timeout: float | None) -> 
             await soon(wire.sock.sendfile(file))
 
 
+@pytest.mark.full
 async def test_W11_a_peer_that_goes_away_is_an_error(wire: Wire) -> None:
     with large_file() as file:
         sending = await begin(wire.sock.sendfile(file), A_WHILE)
@@ -165,6 +172,7 @@ async def test_W11_a_peer_that_goes_away_is_an_error(wire: Wire) -> None:
             assert any("sendfile" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.full
 async def test_W11_a_file_that_shrinks_ends_early(wire: Wire) -> None:
     with large_file() as file:
         sending = await begin(wire.sock.sendfile(file, count=MANY), A_WHILE)
@@ -175,7 +183,7 @@ async def test_W11_a_file_that_shrinks_ends_early(wire: Wire) -> None:
         assert len(await soon(got)) == MANY // 2
 
 
-@in_clear
+@over_one
 async def test_W11_where_the_system_refuses_sendfile_the_file_is_read(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +210,7 @@ async def test_W11_where_the_system_refuses_sendfile_the_file_is_read(
     assert await soon(got) == DATA * 3
 
 
+@pytest.mark.full
 @over_one
 async def test_W11_an_error_of_the_disk_is_raised_and_the_socket_works_on(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
@@ -217,6 +226,7 @@ async def test_W11_an_error_of_the_disk_is_raised_and_the_socket_works_on(
     assert read_exactly(wire.peer, 4) == b"well"
 
 
+@pytest.mark.full
 @over_one
 async def test_W11_a_sigpipe_that_is_not_ignored_is_not_sent(
     wire: Wire, monkeypatch: pytest.MonkeyPatch
@@ -233,6 +243,7 @@ async def test_W11_a_sigpipe_that_is_not_ignored_is_not_sent(
     assert await soon(got) == DATA
 
 
+@pytest.mark.full
 @over_one
 async def test_W11_a_reader_goes_on_while_a_file_is_sent(wire: Wire) -> None:
     """With a timeout the descriptor does not block meanwhile, which the reader must not notice."""
