@@ -11,6 +11,7 @@ from benchmarks import (
     _drivers_catalogue,
     _frames_catalogue,
     _growth_catalogue,
+    _moving_catalogue,
     _pipelined_catalogue,
     _tls_catalogue,
 )
@@ -85,6 +86,7 @@ CONTESTANTS: list[Entrant] = [
     *_pipelined_catalogue.CONTESTANTS,
     *_growth_catalogue.CONTESTANTS,
     *_drivers_catalogue.CONTESTANTS,
+    *_moving_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -148,6 +150,7 @@ ROWS: list[Row] = [
     *_pipelined_catalogue.ROWS,
     *_growth_catalogue.ROWS,
     *_drivers_catalogue.ROWS,
+    *_moving_catalogue.ROWS,
 ]
 
 HEADLINES = {
@@ -161,6 +164,8 @@ HEADLINES = {
     "bulk 64 KiB: send",
     "bulk 64 KiB: recv_some, ready",
     "async buffered lines: recv_line",
+    "relay 64 KiB: relay",
+    "file 200 MB: sendfile",
     "import wireline",
     "import wireline.net",
     "async echo 64 B: asyncio / asyncio streams",

@@ -14,6 +14,7 @@ import json
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -96,10 +97,29 @@ def drain(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
     return checked
 
 
+def relay(sock: socket.socket, payload: Payload, laps: tuple[int, ...]) -> int:
+    """Send all pieces on one connection, and receive them on a second one from the same contestant."""
+    with socket.create_connection(sock.getpeername()) as receiving:
+        receiving.shutdown(socket.SHUT_WR)
+        sending = threading.Thread(target=feed, args=(sock, payload, laps))
+        sending.start()
+        checked = 0
+        for piece in itertools.islice(payload.pieces(), sum(laps)):
+            received = _receive(receiving, len(piece))
+            if received != piece:
+                raise WrongBytesError(describe_difference(received, piece, checked))
+            checked += 1
+        if receiving.recv(1):
+            raise WrongBytesError("a contestant that relays has sent more than it received")
+        sending.join()
+        return checked
+
+
 ROLES: dict[str, Callable[[socket.socket, Payload, tuple[int, ...]], int]] = {
     "echo": echo,
     "feed": feed,
     "drain": drain,
+    "relay": relay,
 }
 
 

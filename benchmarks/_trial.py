@@ -85,6 +85,7 @@ class Trial:
     Attributes:
         watch: the time, without the warm-up.
         total: pieces to do, the warm-up included.
+        warm_up: pieces before those that are measured.
         certificate: a file with certificate and key; None if the work is done without TLS.
     """
 
@@ -101,8 +102,8 @@ class Trial:
         self.watch = Stopwatch()
         self.total = pieces + warm_up
         self._payload = payload
+        self.warm_up = warm_up
         self._pieces = pieces
-        self._warm_up = warm_up
         self._expected = payload.pieces()
         self._checked = 0
         self._period = self._whole = b""
@@ -115,7 +116,7 @@ class Trial:
 
     def laps(self) -> Iterator[int]:
         """How many pieces to do: first to warm up, then, with the clock running, to be measured."""
-        yield self._warm_up
+        yield self.warm_up
         self.watch.start()
         yield self._pieces
         self.watch.stop()
@@ -127,7 +128,7 @@ class Trial:
     def incoming(self) -> Iterator[int]:
         """Messages of each piece to receive. The clock runs until the piece is given to ``check``."""
         for number in range(self.total):
-            if number >= self._warm_up:
+            if number >= self.warm_up:
                 self.watch.start()
             yield self._payload.messages
 
@@ -151,7 +152,7 @@ class Trial:
         """
         began = 0.0
         while self._checked < self.total:
-            if self._checked >= self._warm_up:
+            if self._checked >= self.warm_up:
                 began = began or time.perf_counter()
                 self.watch.start()
             yield
@@ -164,7 +165,7 @@ class Trial:
                 return
             if number % READS_PER_FILL == 0:
                 _wait_until_full(sock.fileno(), READS_PER_FILL * self._payload.size)
-            if self._checked >= self._warm_up:
+            if self._checked >= self.warm_up:
                 self.watch.start()
             yield
 
@@ -191,7 +192,7 @@ class Trial:
 
     def passed(self, seconds: float, user: float, system: float) -> None:
         """Count a piece that was measured and checked elsewhere."""
-        if self._checked >= self._warm_up:
+        if self._checked >= self.warm_up:
             self.watch.add(seconds, user, system)
         self._checked += 1
 

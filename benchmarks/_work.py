@@ -34,7 +34,7 @@ class Work:
         """The same in numbers."""
         if self.load is None:
             return Task("alone", None, None, None)
-        what = {"echo": "echo", "drain": "send", "feed": "receive"}[self.load]
+        what = {"echo": "echo", "drain": "send", "feed": "receive", "relay": "relay"}[self.load]
         if self.payload in READ:
             what = READ[self.payload]
         outstanding = 1 if self.load == "echo" else None

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import functools
 import inspect
+import io
 import itertools
 import socket
 import ssl
@@ -204,6 +205,17 @@ METHODS = {
     "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "sendfile": Call(
+        {"file": io.BytesIO(b"x")},
+        {
+            "file": bad(TypeError, None, 5, b"bytes", "path", io.StringIO("text"), object())
+            + bad(io.UnsupportedOperation, io.BufferedWriter(io.BytesIO())),
+            "offset": SIZES + bad(ValueError, HUGE),
+            "count": [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, HUGE),
+            **WAIT,
+        },
+        ("stream",),
+    ),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
     "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
@@ -525,6 +537,7 @@ STATES: dict[str, State] = {
     "send": NO_STREAM | NO_DESTINATION,
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
+    "sendfile": NO_STREAM | NO_DATAGRAMS,
     "__iand__": NO_STREAM | NO_DESTINATION,
     "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
     "wait_writable": NO_STREAM,
@@ -865,7 +878,8 @@ def test_functions_without_arguments_have_no_parameter() -> None:
 
 def test_every_function_and_parameter_of_net_is_in_the_tables() -> None:
     functions = {name for name in wireline.net.__all__ if inspect.isfunction(getattr(wireline.net, name))}
-    elsewhere = {"listeners_from_environment", "as_socket"}  # without parameters; in tests/bridges
+    # Without parameters; in tests/bridges; in tests/scenarios/test_relay.py.
+    elsewhere = {"listeners_from_environment", "as_socket", "relay"}
     assert functions - elsewhere == FUNCTIONS.keys()
     for name, call in FUNCTIONS.items():
         assert parameters(getattr(wireline.net, name)) - call.bad.keys() <= TRUTH_VALUES

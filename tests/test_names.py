@@ -72,6 +72,7 @@ METHODS = {
     "send_many": Entry(f"parts, {FLAGS}, timeout=None", waits=True),
     "send_some": Entry("data, timeout=None", waits=True),
     "try_send": Entry("data"),
+    "sendfile": Entry("file, offset=0, count=None, timeout=None", waits=True),
     "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),
     "recv": Entry(f"size, timeout=None, {FLAGS}", waits=True),
     "recv_into": Entry(f"buffer, size=None, timeout=None, {FLAGS}", waits=True),
@@ -130,6 +131,7 @@ FUNCTIONS = {
         waits=True,
     ),
     "listeners_from_environment": Entry(""),
+    "relay": Entry("a, b, *, idle_timeout=None, half_close_timeout=None, progress=None", waits=True),
     "serve": Entry(
         "handler, port=0, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
         "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None, sock=None, options=(), mode=None,"

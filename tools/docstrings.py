@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 SOURCE = Path(__file__).parents[1] / "src" / "wireline"
-FILES = ("_dial.py", "_pool.py", "_serve.py", "_socket.py", "_systemd.py")
+FILES = ("_dial.py", "_pool.py", "_relay.py", "_serve.py", "_socket.py", "_systemd.py")
 """The files with the public names. Other files of the flavours have docstrings of their own."""
 
 RENAMED = {"Socket": "AsyncSocket"}

@@ -63,6 +63,7 @@ if _typing.TYPE_CHECKING:
     from wireline._core.stats import SocketStats as SocketStats
     from wireline._os.facts import PeerCredentials as PeerCredentials
     from wireline._os.facts import TcpInfo as TcpInfo
+    from wireline._relay_report import RelayReport as RelayReport
 
 __all__ = [
     "AF_INET",
@@ -99,6 +100,7 @@ __all__ = [
     "LineTooLongError",
     "PeerCredentials",
     "ReadLineResult",
+    "RelayReport",
     "SockOpt",
     "SocketFlag",
     "SocketStats",
@@ -120,6 +122,7 @@ __all__ = [
 
 _LOADED_WHEN_USED = {
     "PeerCredentials": ("wireline._os.facts", __name__),
+    "RelayReport": ("wireline._relay_report", __name__),
     "SocketStats": ("wireline._core.stats", __name__),
     "TcpInfo": ("wireline._os.facts", __name__),
 }

@@ -125,6 +125,13 @@ class Stream(Protocol):
     def unconnected(self) -> None:
         """Drop the core: the connection failed."""
 
+    def receive_now(self, owner: Any, operation: str) -> bool:
+        """Receive once without waiting, after a request of the core has set how much; False if nothing has arrived.
+
+        For the call that reserved the stream. The end and errors of the connection are kept in the core.
+        """
+        ...
+
     def flush_now(self, core: StreamCore) -> bool:
         """Send pending ciphertext as far as the send buffer has space; return whether all was sent.
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import socket
+import tempfile
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -66,6 +68,41 @@ async def test_W3_a_send_that_is_given_up_says_how_much_it_sent_and_the_next_con
             arrived += await finish(sock, peer, sock.send(SECOND))
             assert sock.last_bytes_sent == len(SECOND)
             assert arrived == FIRST[: went[0]] + SECOND, (stage, count)
+
+
+@every_way
+@pytest.mark.parametrize("how", HOWS)
+async def test_W11_a_sendfile_that_is_given_up_says_how_much_it_sent(way: Way, how: str) -> None:
+    with tempfile.TemporaryFile() as real:
+        real.write(FIRST)
+        for file, stage in itertools.product((real, io.BytesIO(FIRST)), range(4)):
+            with narrow_wire() as (sock, peer):
+                file.seek(9)
+                went: list[int] = []
+                said: list[int | None] = []
+
+                async def send(timeout: float | None, sock=sock, went=went, said=said, file=file) -> None:  # type: ignore[no-untyped-def]
+                    try:
+                        await sock.sendfile(file, 5, timeout=timeout)
+                    except SocketTimeout as error:
+                        said.append(error.bytes_sent)
+                        raise
+                    finally:
+                        went.append(sock.last_bytes_sent)
+
+                call = GivenUp(how, send)
+                arrived = b""
+                for _ in range(stage):
+                    arrived += drain(peer)
+                    await turns(stage)
+                await call.give_up()
+                outcome = await call.outcome()
+                assert file.tell() == 9
+                assert said in ([], went)
+                rest = 5 + (went[0] if went else 0)  # it may never have begun
+                assert outcome is LEFT or rest == len(FIRST)
+                arrived += await finish(sock, peer, sock.sendfile(file, rest))
+                assert arrived == FIRST[5:], stage
 
 
 @every_way

@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import pytest
 
@@ -19,20 +18,13 @@ from tests.cli.command import PATIENCE, accept, connect, read_all, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_progress import Terminal
 from wireline.cli import _relay_stats
-from wireline.cli._relay_stats import Rate, Traffic, show_traffic
-from wireline.testing import StreamRelay
+from wireline.cli._relay_stats import Moved, Rate, Traffic, show_traffic
 
 
-class Moved:
-    """The part of a relay that the statistics use."""
-
-    def __init__(self, to_server: int, to_client: int) -> None:
-        self.to_server = to_server
-        self.to_client = to_client
-
-
-def relay(to_server: int, to_client: int) -> StreamRelay:
-    return cast(StreamRelay, Moved(to_server, to_client))
+def relay(to_server: int, to_client: int) -> Moved:
+    moved = Moved()
+    moved.show(to_server, to_client)
+    return moved
 
 
 @pytest.fixture

@@ -594,12 +594,12 @@ def test_where_it_is_unknown_nothing_counts_as_unacknowledged(
 ) -> None:
     here, _ = pair
     fill(here)
-    assert linger._has_unacked(here)
+    assert linger.unacked(here)
     monkeypatch.setattr(sys, "platform", "win32")
-    assert not linger._has_unacked(here)
+    assert not linger.unacked(here)
     monkeypatch.undo()
     here.close()
-    assert not linger._has_unacked(here)
+    assert not linger.unacked(here)
 
 
 # After a fork.

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
-from wireline import asyncnet
+from wireline import RelayReport, asyncnet
 from wireline.asyncnet import AsyncSocket, _asyncio
 
 
@@ -45,6 +45,9 @@ class Asynchronous:
 
     async def serve(self, handler: asyncnet.Handler, *args: Any, **options: Any) -> asyncnet.Server:
         return await asyncnet.serve(handler, *args, **options)
+
+    async def relay(self, a: AsyncSocket, b: AsyncSocket, **options: Any) -> RelayReport:
+        return await asyncnet.relay(a, b, **options)
 
 
 ASYNCHRONOUS = (

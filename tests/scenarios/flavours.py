@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
 from tests.scenarios.asynchronous import ASYNCHRONOUS
-from wireline import Address, Frame, net
+from wireline import Address, Frame, RelayReport, net
 from wireline.net import Accepted, Socket
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ Handler: TypeAlias = Callable[[Sock, Address], Awaitable[object]]
 
 WAITING = frozenset(
     """
-    connect connect_unix accept accept_addr send send_many send_some send_to
+    connect connect_unix accept accept_addr send send_many send_some send_to sendfile
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
     recv_many_from send_many_to
     recv_struct recv_frame fill recv_some_into shutdown_write send_fds recv_fds wait_readable wait_writable
@@ -62,6 +62,8 @@ class Flavour(Protocol):
     async def dial(self, *args: Any, **options: Any) -> Sock: ...
 
     async def serve(self, handler: Handler, *args: Any, **options: Any) -> Any: ...
+
+    async def relay(self, a: Sock, b: Sock, **options: Any) -> RelayReport: ...
 
 
 # ------------------------------------------------------------------------------------------- threads
@@ -161,6 +163,11 @@ class Face:
             setattr(self._sock, name, value)
         else:
             super().__setattr__(name, value)
+
+    @property
+    def socket(self) -> Socket:
+        """The blocking socket itself."""
+        return self._sock
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._sock, name)
@@ -286,6 +293,9 @@ class Blocking:
             return _OwnThread(loop).run(handler(Face(client), address))
 
         return ServerFace(await in_thread(net.serve, in_its_thread, *args, **options))
+
+    async def relay(self, a: Face, b: Face, **options: Any) -> RelayReport:
+        return await in_thread(net.relay, a.socket, b.socket, **options)
 
 
 FLAVOURS: tuple[Flavour, ...] = (Blocking(), *ASYNCHRONOUS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import io
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -276,6 +277,7 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "send_many_to": lambda sock: sock.send_many_to([(b"x", "127.0.0.1", PORT)]),
     "send": lambda sock: sock.send(b"x"),
     "send_many": lambda sock: sock.send_many([b"x"]),
+    "sendfile": lambda sock: sock.sendfile(io.BytesIO(b"x")),
     "send_some": lambda sock: sock.send_some(b"x"),
     "send_to": lambda sock: sock.send_to("127.0.0.1", PORT, b"x"),
     "set_sock_opt": lambda sock: sock.set_sock_opt(SockOpt.KEEP_ALIVE, True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import pathlib
 import socket
 import struct
@@ -24,6 +25,7 @@ from wireline import (
     IpAddress,
     KeepAlive,
     ReadLineResult,
+    RelayReport,
     SocketFlag,
     SocketStats,
     SockOpt,
@@ -40,6 +42,7 @@ from wireline.net import (
     Socket,
     StopReport,
     dial,
+    relay,
     serve,
 )
 from wireline.tls import Certificate, Handshake, SslContext
@@ -133,6 +136,9 @@ def write(sock: Socket) -> None:
     sock &= b"data"
     assert_type(sock, Socket)
     assert_type(sock.send_some(b"data"), int)
+    with open("file", "rb") as file:
+        assert_type(sock.sendfile(file), int)
+        assert_type(sock.sendfile(io.BytesIO(b"data"), 1, count=None, timeout=Deadline(1)), int)
     assert_type(sock.try_send(b"data"), bool)
     sock.shutdown_write(timeout=1)
 
@@ -275,3 +281,12 @@ def server() -> StopReport:
 def managed() -> bytes:
     with dial("localhost", 80) as sock:
         return sock.recv_some()
+
+
+def pass_on(a: Socket, b: Socket) -> int:
+    report = relay(a, b, idle_timeout=60, half_close_timeout=1.5, progress=lambda up, down: print(up, down))
+    assert_type(report, RelayReport)
+    assert_type(report.error, OSError | None)
+    if report.reason == "reset" and report.failed == "a":
+        b.close(linger=0)
+    return report.a_to_b + report.b_to_a

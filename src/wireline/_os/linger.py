@@ -42,7 +42,7 @@ if sys.platform != "win32":
     import resource
     import termios
 
-__all__ = ["DEFAULT_LINGER", "close_in_background", "when_closed"]
+__all__ = ["DEFAULT_LINGER", "close_in_background", "unacked", "when_closed"]
 
 DEFAULT_LINGER = 2.0
 """Seconds that a lingering close may take by default, and the most that the end of the interpreter waits.
@@ -183,7 +183,7 @@ class _LingeringSocket:
     @property
     def has_unacked(self) -> bool:
         """Whether the peer's kernel has not acknowledged everything yet."""
-        return bool(self._final_bytes) or _has_unacked(self.sock)
+        return bool(self._final_bytes) or unacked(self.sock) > 0
 
     def finish_sending(self) -> bool:
         """Send the final bytes and FIN, as far as the send buffer allows; False if the connection is gone."""
@@ -617,15 +617,14 @@ def _max_sockets() -> int:
     return _MAX_SOCKETS if limit == resource.RLIM_INFINITY else min(_MAX_SOCKETS, max(1, limit // 2))
 
 
-def _has_unacked(sock: socket.socket) -> bool:
-    """Whether the kernel still holds bytes that the peer has not acknowledged; False on Windows, which cannot tell."""
+def unacked(sock: socket.socket) -> int:
+    """The number of bytes that the peer has not acknowledged; 0 on Windows, which cannot tell."""
     if sys.platform == "win32":
-        return False
+        return 0
     try:
-        unacked = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4))[0])
     except (OSError, ValueError):
-        return False
-    return bool(struct.unpack("i", unacked)[0])
+        return 0
 
 
 _linger_thread = _LingerThread()

@@ -28,6 +28,7 @@ if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
     from wireline._server_stats import ServerStats as ServerStats
     from wireline.asyncnet._pool import Pool as Pool
+    from wireline.asyncnet._relay import relay as relay
 
 __all__ = [
     "Accepted",
@@ -47,6 +48,7 @@ __all__ = [
     "as_transport",
     "dial",
     "listeners_from_environment",
+    "relay",
     "serve",
 ]
 
@@ -54,6 +56,7 @@ _LOADED_WHEN_USED = {
     "Pool": ("wireline.asyncnet._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
     "ServerStats": ("wireline._server_stats", "wireline.net"),
+    "relay": ("wireline.asyncnet._relay", __name__),
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.

@@ -187,12 +187,18 @@ class FdOnLoop:
     def notifier(self) -> Iterator[Notifier]:
         """A notifier that ``close`` uses, too."""
         notifier = Notifier(self.port)
+        with self.notifying_of_close(notifier):
+            yield notifier
+
+    @contextlib.contextmanager
+    def notifying_of_close(self, notifier: Notifier) -> Iterator[None]:
+        """Let ``close`` use a notifier during the block."""
         notifiers = self._notifiers = self._notifiers or set()
         notifiers.add(notifier)
         if self.write_lock.closed:
             notifier.notify()  # `close` was called before it could find this one
         try:
-            yield notifier
+            yield
         finally:
             notifiers.discard(notifier)
 

@@ -169,7 +169,7 @@ class OperationQueue(_Watching):
         return bool(self._queue) or self._timer.is_armed
 
     async def perform(
-        self, queued: LoopOperation[T], operation: str, deadline: CallDeadline | None, *, try_now: bool = True
+        self, queued: Operation[T], operation: str, deadline: CallDeadline | None, *, try_now: bool = True
     ) -> T:
         """Perform an operation at once if that is possible, else wait for it; see ``wait``."""
         at_once = deadline is not None and deadline.seconds == 0

@@ -331,6 +331,19 @@ class StreamIO:
                 core.fail(annotated(error, request.__name__, owner))
         return answer
 
+    def receive_now(self, owner: BaseSocket, operation: str) -> bool:
+        """Receive once without waiting, after a request of the core has set how much; False if nothing has arrived."""
+        core = self.core
+        assert core is not None
+        try:
+            core.feed(self.source.recv(core.recv_size, DONT_WAIT))
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            raise_if_closed(owner, operation)
+            core.fail(annotated(error, operation, owner))
+        return True
+
     def raise_not_readable(self, owner: BaseSocket, operation: str) -> NoReturn:
         """Say why there is no core in the slot."""
         if self.core is None or owner.is_closed:
@@ -404,21 +417,8 @@ class StreamIO:
         """Send the rest of a message, and release the lock; False if the peer is gone."""
         core = self.core
         assert core is not None
-        send: Send | None = None
         try:
-            await self.finish_orphan("send", deadline)
-            if core.unsent:
-                await self.flush(core, "send", deadline, sent)
-            while sent < len(payload):
-                try:
-                    sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
-                except BlockingIOError:
-                    send = Send(self.fd.sock, payload, sent)
-                if send is not None:  # not inside `except`, which would be the context of its errors
-                    await self._send_remaining("send", send, deadline)
-                    sent = send.sent
-                if core.unsent:
-                    await self.flush(core, "send", deadline, sent)
+            await self.send_payload(owner, "send", payload, sent, deadline)
             core.message_incomplete = False
         except SocketTimeout:
             raise
@@ -427,15 +427,43 @@ class StreamIO:
                 raise
             return False
         finally:
+            if type(payload) is memoryview:
+                payload.release()  # W4: an exception would keep the caller's buffer
+            self.release_write_lock(owner)
+        return True
+
+    async def send_payload(
+        self,
+        owner: BaseSocket,
+        operation: str,
+        payload: bytes | memoryview,
+        sent: int,
+        deadline: CallDeadline | None,
+    ) -> None:
+        """Send the rest of a payload. At the end, and after an error, ``last_bytes_sent`` is how much of it is sent."""
+        core = self.core
+        assert core is not None
+        send: Send | None = None
+        try:
+            await self.finish_orphan(operation, deadline)
+            if core.unsent:
+                await self.flush(core, operation, deadline, sent)
+            while sent < len(payload):
+                try:
+                    sent += self.sender.send(memoryview(payload)[sent:] if sent else payload, NOW)
+                except BlockingIOError:
+                    send = Send(self.fd.sock, payload, sent)
+                if send is not None:  # not inside `except`, which would be the context of its errors
+                    await self._send_remaining(operation, send, deadline)
+                    sent = send.sent
+                if core.unsent:
+                    await self.flush(core, operation, deadline, sent)
+        finally:
             if send is not None:
                 sent = send.sent
                 send.release()
-            elif type(payload) is memoryview:
-                payload.release()  # W4: an exception would keep the caller's buffer
             owner.last_bytes_sent = sent
             self.payload_sent += sent
-            self.release_write_lock(owner)
-        return True
 
     async def send_some(
         self, owner: BaseSocket, core: StreamCore, payload: bytes | memoryview, deadline: CallDeadline | None

@@ -1,17 +1,19 @@
 """``wireline relay LISTEN TARGET``.
 
-Every connection has two threads, one for each direction; `wireline.testing.StreamRelay` copies the data. The main
-thread waits for signals: the first one stops listening, the second one resets the connections that are left.
+Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` it has two, of
+`wireline.testing.StreamRelay`. The main thread waits for signals: the first one stops listening, the second one resets
+the connections that are left.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import itertools
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from wireline import Address, ClosedError, Target
@@ -19,14 +21,14 @@ from wireline.cli._binding import announce, client_name
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, Stage, classify, during, print_stderr
 from wireline.cli._peer import dial_stream
-from wireline.cli._relay_stats import Traffic, show_traffic
+from wireline.cli._relay_stats import Moved, Traffic, show_traffic
 from wireline.cli.parser._relay_options import listen_options, target_options
-from wireline.net import Socket, serve
-from wireline.testing import Faults, StreamRelay
+from wireline.net import Socket, relay, serve
 
 if TYPE_CHECKING:
     from wireline.cli._tls_handshakes import TlsClient, TlsServer
     from wireline.net import Server
+    from wireline.testing import Faults
 
 _ABORT_TIMEOUT = 0.5
 """Seconds that connections get to end after a reset. A guess: only resolving a name takes longer."""
@@ -84,14 +86,14 @@ class _Relay:
         self._target: Target = options.target
         self._timeout: float | None = options.timeout
         self._max: int | None = options.max
-        self._faults: Faults = options.fault or Faults()
+        self._faults: Faults | None = options.fault
         self._stats: bool = options.stats
         self._tls_client = tls_client
         self._tls_server = tls_server
         self._traffic = Traffic()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
-        self._open: dict[Socket, StreamRelay | None] = {}
+        self._open: dict[Socket, Callable[[], object]] = {}
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._aborted = False
@@ -125,9 +127,9 @@ class _Relay:
     def _abort_all(self) -> None:
         with self._lock:
             self._aborted = True
-            left = list(self._open.items())
-        for client, relay in left:
-            _abort(client, relay)
+            left = list(self._open.values())
+        for abort in left:
+            abort()
         self._ended.set()
 
     # One connection, in its own thread.
@@ -136,7 +138,7 @@ class _Relay:
         name = client_name(self._listen, address)
         with self._lock:
             number = next(self._numbers)
-            self._open[client] = None
+            self._open[client] = functools.partial(client.close, linger=0)
         try:
             self._relay(client, name, number)
         except ClosedError:
@@ -155,23 +157,48 @@ class _Relay:
         with during(Stage.CONNECT, self._target):
             server = self._connect()
         with server:
-            relay = StreamRelay(client, server, self._faults, number=number)
-            with self._lock:
-                self._open[client] = relay
-                aborted = self._aborted
-            if aborted:
-                relay.abort()
-            with self._traffic.counted(name, relay):
-                self._run_link(relay, client, name)
+            if self._faults is None:
+                self._relay_without_faults(client, server, name)
+            else:
+                self._relay_with_faults(client, server, name, number, self._faults)
 
-    def _run_link(self, relay: StreamRelay, client: Socket, name: str) -> None:
-        try:
-            relay.run()
-        except ClosedError:
-            raise
-        except (OSError, ValueError) as error:
-            culprit = name if relay.failed_socket is client else str(self._target)
-            raise Failure(Stage.TALK, error, culprit) from error
+    def _relay_without_faults(self, client: Socket, server: Socket, name: str) -> None:
+        def abort() -> None:
+            client.close(linger=0)
+            server.close(linger=0)
+
+        moved = Moved()
+        with self._running(client, abort), self._traffic.counted(name, moved):
+            report = relay(client, server, progress=moved.show)
+        if report.error is not None:
+            server.close(linger=0)  # neither side must mistake it for an end
+            culprit = name if report.failed == "a" else str(self._target)
+            raise Failure(Stage.TALK, report.error, culprit)
+
+    def _relay_with_faults(
+        self, client: Socket, server: Socket, name: str, number: int, faults: Faults
+    ) -> None:
+        from wireline.testing import StreamRelay
+
+        link = StreamRelay(client, server, faults, number=number)
+        with self._running(client, link.abort), self._traffic.counted(name, link):
+            try:
+                link.run()
+            except ClosedError:
+                raise
+            except (OSError, ValueError) as error:
+                culprit = name if link.failed_socket is client else str(self._target)
+                raise Failure(Stage.TALK, error, culprit) from error
+
+    @contextlib.contextmanager
+    def _running(self, client: Socket, abort: Callable[[], object]) -> Iterator[None]:
+        """Let the second signal end the block by ``abort``."""
+        with self._lock:
+            self._open[client] = abort
+            aborted = self._aborted
+        if aborted:
+            abort()
+        yield
 
     def _connect(self) -> Socket:
         if self._tls_client is not None:
@@ -185,10 +212,3 @@ class _Relay:
         for name, name_here in (_TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES).items():
             sentence = sentence.replace(name, name_here)
         print_stderr(f"wireline: {sentence}")
-
-
-def _abort(client: Socket, relay: StreamRelay | None) -> None:
-    if relay is None:  # the handshake, or connecting to the target, is in progress
-        client.close(linger=0)
-    else:
-        relay.abort()

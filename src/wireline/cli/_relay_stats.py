@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from time import monotonic
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wireline.cli._outcome import print_stderr
 from wireline.cli._progress import format_duration, format_size
@@ -16,8 +16,6 @@ from wireline.cli._progress import format_duration, format_size
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
-
-    from wireline.testing import StreamRelay
 
 _REFRESHES_PER_SECOND = 4
 
@@ -29,6 +27,28 @@ _RATE_WINDOW = 2.0
 
 _OTHER_LINES = 6
 """Lines of the table that are not connections: its frame, its head, its sum, and the count of hidden connections."""
+
+
+class Link(Protocol):
+    """What is counted of a connection: a ``Moved``, or a ``StreamRelay``."""
+
+    @property
+    def to_server(self) -> int: ...
+
+    @property
+    def to_client(self) -> int: ...
+
+
+class Moved:
+    """The bytes that ``relay`` has sent in each direction, for its ``progress``."""
+
+    def __init__(self) -> None:
+        self.to_server = 0
+        self.to_client = 0
+
+    def show(self, to_server: int, to_client: int) -> None:
+        """Take the numbers."""
+        self.to_server, self.to_client = to_server, to_client
 
 
 class Sum(NamedTuple):
@@ -56,9 +76,9 @@ class Rate:
 class _Connection:
     """An open connection."""
 
-    def __init__(self, name: str, relay: StreamRelay) -> None:
+    def __init__(self, name: str, link: Link) -> None:
         self.name = name
-        self.relay = relay
+        self.link = link
         self.started = monotonic()
         self.rate = Rate()
 
@@ -78,9 +98,9 @@ class Traffic:
         self.count = 0
 
     @contextlib.contextmanager
-    def counted(self, name: str, relay: StreamRelay) -> Iterator[None]:
+    def counted(self, name: str, link: Link) -> Iterator[None]:
         """Count a connection as open while the block runs."""
-        connection = _Connection(name, relay)
+        connection = _Connection(name, link)
         with self._lock:
             self._open.append(connection)
             self.count += 1
@@ -90,15 +110,15 @@ class Traffic:
             with self._lock:
                 self._open.remove(connection)
                 up, down = self._finished
-                self._finished = Sum(up + relay.to_server, down + relay.to_client)
+                self._finished = Sum(up + link.to_server, down + link.to_client)
 
     def now(self) -> tuple[list[_Connection], Sum]:
         """The open connections, the newest first, and the bytes of all."""
         with self._lock:
             connections = self._open[::-1]
             up, down = self._finished
-        up += sum(connection.relay.to_server for connection in connections)
-        down += sum(connection.relay.to_client for connection in connections)
+        up += sum(connection.link.to_server for connection in connections)
+        down += sum(connection.link.to_client for connection in connections)
         return connections, Sum(up, down)
 
     def line(self) -> str:
@@ -119,7 +139,7 @@ class Traffic:
         now = monotonic()
         connections, total = self.now()
         for connection in connections[:max_connections]:
-            up, down = connection.relay.to_server, connection.relay.to_client
+            up, down = connection.link.to_server, connection.link.to_client
             rate = connection.rate.update(up + down, now)
             yield _row(connection.name, up, down, rate, now - connection.started)
         if len(connections) > max_connections:

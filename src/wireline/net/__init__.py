@@ -22,6 +22,7 @@ if _typing.TYPE_CHECKING:
     from wireline._server_stats import ServerStats as ServerStats
     from wireline.net._as_socket import as_socket as as_socket
     from wireline.net._pool import Pool as Pool
+    from wireline.net._relay import relay as relay
     from wireline.net._serve import Handler as Handler
     from wireline.net._serve import Server as Server
     from wireline.net._serve import StopEvent as StopEvent
@@ -43,6 +44,7 @@ __all__ = [
     "as_socket",
     "dial",
     "listeners_from_environment",
+    "relay",
     "serve",
 ]
 
@@ -51,6 +53,7 @@ _LOADED_WHEN_USED = {
     "Handler": ("wireline.net._serve", __name__),
     "Pool": ("wireline.net._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "relay": ("wireline.net._relay", __name__),
     "Server": ("wireline.net._serve", __name__),
     "ServerStats": ("wireline._server_stats", "wireline.net"),
     "StopEvent": ("wireline.net._serve", __name__),

@@ -19,7 +19,7 @@ from wireline._validation import Buffer, as_bytes_like, as_writable_view
 from wireline.errors import SocketTimeout
 from wireline.net._socket import Socket
 from wireline.net._socket_file import SocketFile
-from wireline.options import BUFFER_SIZE, DONT_WAIT, NO_SIGNAL, SOCK_STREAM, SocketFlag, SockOpt
+from wireline.options import DONT_WAIT, NO_SIGNAL, SOCK_STREAM, SocketFlag, SockOpt
 
 if TYPE_CHECKING:
     import ssl
@@ -278,15 +278,13 @@ class SocketBridge(socket.socket):
         """Send a binary file from ``offset`` on; return how much was sent, where the file's position then is."""
         if self._timeout == 0:
             raise ValueError("non-blocking sockets are not supported")
-        file.seek(offset)
-        total = 0
         try:
-            while data := file.read(BUFFER_SIZE if count is None else min(BUFFER_SIZE, count - total)):
-                self.sendall(data)
-                total += len(data)
+            self._sock.sendfile(file, offset, count, self._timeout)
+        except SocketTimeout as error:
+            _raise_timeout(error, self._timeout)
         finally:
-            file.seek(offset + total)
-        return total
+            file.seek(offset + self._sock.last_bytes_sent)
+        return self._sock.last_bytes_sent
 
     # Files.
 

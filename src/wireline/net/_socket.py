@@ -88,6 +88,7 @@ from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
+    from wireline._os.file_part import BinaryFile
     from wireline.tls import SslContext
 
 __all__ = ["Accepted", "Socket"]
@@ -964,6 +965,44 @@ class Socket(BaseSocket):
         finally:
             del permit
             io.release_permit(self)
+
+    def sendfile(
+        self, file: BinaryFile, offset: int = 0, count: int | None = None, timeout: Timeout = None
+    ) -> int:
+        """Send a file, or a part of it; return how many bytes were sent.
+
+        A plain stream sends by sendfile(2), which copies nothing through Python, where the system can; other streams
+        read and send 256 KiB at a time. The position of a file that has a descriptor of its own is neither used nor
+        moved. That of any other object (``io.BytesIO``, ``gzip.GzipFile``, ...) is set back at the end of the call. An
+        event loop goes on after every 256 KiB, so a slow disk holds it up for the time of so many bytes.
+
+        Concurrent calls take turns, as with ``send``. A timeout or a cancellation leaves the rest unsent;
+        ``last_bytes_sent`` is the number of bytes sent, also after an error.
+
+        Args:
+            file: a binary file, readable and with positions. What was written to it and not yet flushed is flushed.
+            offset: the first byte to send, from the beginning of the file.
+            count: the most bytes to send; None means up to the end of the file, 0 sends nothing.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            The number of bytes sent. It is less than ``count`` if the file has fewer, or has become shorter meanwhile.
+
+        Raises:
+            SocketTimeout: the timeout expired; ``bytes_sent`` is the number of bytes sent before.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, the connection failed, or the file cannot be read
+                (``io.UnsupportedOperation`` of one that is not open for reading, or is a pipe).
+            TypeError, ValueError: a text file; a datagram socket; an argument has the wrong type, or is out of range.
+        """
+        self.last_bytes_sent = 0
+        from wireline._os.file_part import FilePart
+        from wireline.net._send_file import send_file
+
+        part = FilePart(file, offset, count)
+        return send_file(self._io, self, part, start_deadline(check_timeout(timeout)))
 
     def __iand__(self, data: Buffer) -> Self:
         """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""

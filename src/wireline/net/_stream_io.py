@@ -225,14 +225,14 @@ class StreamIO:
 
     def hold(self, owner: BaseSocket, operation: str) -> tuple[StreamCore, Permit]:
         """Be the only call that reads and writes the stream, for as long as the caller has what is returned."""
-        core = self._take_core_or_raise(owner, operation)
+        core = self.take_core_or_raise(owner, operation)
         permit = self.write_lock.try_acquire()
         if permit is None:
             self.core_slot += self.fd.cores
             raise BusyError(f"{operation}: another thread is sending")
         return core, permit
 
-    def _take_core_or_raise(self, owner: BaseSocket, operation: str) -> StreamCore:
+    def take_core_or_raise(self, owner: BaseSocket, operation: str) -> StreamCore:
         """Take the core from a call that is gone, or report why there is none."""
         self.arrive(owner)
         if not self.fd.cores:
@@ -245,6 +245,14 @@ class StreamIO:
                 raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         return core
+
+    def return_core(self, owner: BaseSocket) -> None:
+        """Let other calls read again."""
+        core_slot = self.core_slot
+        if not core_slot:
+            core_slot += self.fd.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
 
     # Reading.
 
@@ -275,7 +283,7 @@ class StreamIO:
         try:
             core = core_slot.pop()
         except IndexError:
-            core = self._take_core_or_raise(owner, request.__name__)
+            core = self.take_core_or_raise(owner, request.__name__)
         try:
             answer: T | None = None
             buffer = core.buffer
@@ -316,7 +324,7 @@ class StreamIO:
             self.read(owner, StreamCore.wait_readable, timeout)
             return
         timeout = check_timeout(timeout)
-        core = self._take_core_or_raise(owner, "wait_readable")
+        core = self.take_core_or_raise(owner, "wait_readable")
         try:
             core.note()
             if core.wait_readable() is None:
@@ -432,6 +440,14 @@ class StreamIO:
             annotated(error, operation, owner)
         if not core.inbox:
             raise_if_closed(owner, operation)  # then it was `close` that woke us
+        return True
+
+    def receive_now(self, owner: BaseSocket, operation: str) -> bool:
+        """Receive once without waiting, after a request of the core has set how much; False if nothing has arrived."""
+        if not self.fill(owner, self.fd.cores[0], operation, wait=False):
+            return False
+        self.fd.cores[0].accept(self.fd.cores[0].inbox)  # type: ignore[arg-type] # `fill` has set it
+        self.fd.cores[0].done()
         return True
 
     def is_the_systems(self, error: OSError) -> bool:

@@ -1,7 +1,8 @@
 """A relay between two connected sockets, in both directions, with or without faults.
 
-Theory of operation. Each direction has a thread that reads and sends. Nothing is queued in between, so a slow reader
-holds the sender back. How the ends of a stream are relayed:
+Theory of operation. Without faults it is ``wireline.net.relay``. With faults each direction has a thread that reads and
+sends. The delay line in between is limited, so a slow reader holds the sender back. How the ends of a stream are
+relayed:
 
 - A half-close is relayed after all data before it. The other direction goes on.
 - A connection that breaks is not an end: its data is delivered first, and then the other side is reset.
@@ -17,14 +18,15 @@ import contextlib
 import errno
 import os
 import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from wireline import AF_UNIX, BUFFER_SIZE, ClosedError, SocketFlag, SocketTimeout
-from wireline._os.linger import DEFAULT_LINGER
+from wireline._os.linger import DEFAULT_LINGER, unacked
+from wireline._relay_common import ACK_INTERVAL
+from wireline.net import relay
 from wireline.options import DONT_WAIT, NO_SIGNAL
 from wireline.testing._delay_line import DelayLine, Ending
 from wireline.testing._faults import NO_FAULTS, Faults
@@ -37,9 +39,6 @@ __all__ = ["StreamRelay"]
 
 # Without `SAFE_DISCONN` a reset is an error, not an end.
 _NO_FLAGS = SocketFlag(0)
-
-# Seconds between two polls for unacknowledged bytes. A guess.
-_POLL_INTERVAL = 0.002
 
 # Seconds that `send` may take to return after its last system call. A guess.
 _SEND_RETURN_TIME = 0.05
@@ -68,6 +67,7 @@ class StreamRelay:
         self.failed_socket: Socket | None = None
         self._client = client
         self._server = server
+        self._faults = faults
         self._error: OSError | None = None
         self._aborted = threading.Event()
         self._lock = threading.Lock()
@@ -88,16 +88,18 @@ class StreamRelay:
     def run(self) -> None:
         """Relay until both sides have ended, then close both. The effect of a fault is not an error.
 
+        Without faults no other call may use the sockets meanwhile; see ``wireline.net.relay``.
+
         Raises:
             OSError: one side failed, and ``failed_socket`` is its socket. The other side received everything that had
                 arrived before, and then a reset.
             ClosedError: ``abort`` was called.
         """
-        thread = threading.Thread(target=self._down.run, name="wireline-relay", daemon=True)
         try:
-            thread.start()
-            self._up.run()
-            thread.join()
+            if self._faults == NO_FAULTS:
+                self._run_without_faults()
+            else:
+                self._run_with_faults()
         except BaseException:
             self._reset()
             raise
@@ -107,6 +109,20 @@ class StreamRelay:
             raise ClosedError("run: the relay was aborted")
         self._client.close()
         self._server.close()
+
+    def _run_without_faults(self) -> None:
+        def show(to_server: int, to_client: int) -> None:
+            self._up.moved, self._down.moved = to_server, to_client
+
+        report = relay(self._client, self._server, progress=show)
+        if report.error is not None:
+            self._lose(report.error, self._client if report.failed == "a" else self._server)
+
+    def _run_with_faults(self) -> None:
+        thread = threading.Thread(target=self._down.run, name="wireline-relay", daemon=True)
+        thread.start()
+        self._up.run()
+        thread.join()
 
     def abort(self) -> None:
         """Reset both connections, from any thread. Data in flight is lost."""
@@ -154,10 +170,7 @@ class _Direction:
     def run(self) -> None:
         """Copy until this direction ends."""
         try:
-            if self._faults == NO_FAULTS:
-                self._copy()
-            else:
-                self._copy_with_faults(DelayLine(self._faults, self._seed))
+            self._copy(DelayLine(self._faults, self._seed))
         except ClosedError:
             pass  # by the other direction, or by `abort`
         except _SendFailure as failure:
@@ -171,12 +184,7 @@ class _Direction:
         finally:
             self.over.set()
 
-    def _copy(self) -> None:
-        while data := self._receive(None):
-            self._send(data)
-        self._end()
-
-    def _copy_with_faults(self, line: DelayLine) -> None:
+    def _copy(self, line: DelayLine) -> None:
         is_plain = not (self._source.is_ssl or self._sink.is_ssl)
         records = CloseNotifyFilter() if self._faults.drop_tls_close and is_plain else None
         source = _Input(self._receive, line, records)
@@ -276,22 +284,11 @@ class _Direction:
     def _wait_acked(self) -> None:
         """Wait, before a reset that drops unsent data, until the peer of the sink has acknowledged all or stops to."""
         with contextlib.suppress(OSError), self._sink._use("close") as raw:  # closed already
-            left, limit = _unacked(raw), monotonic() + DEFAULT_LINGER
-            while left and monotonic() < limit and not self.reset.wait(_POLL_INTERVAL):
-                before, left = left, _unacked(raw)
+            left, limit = unacked(raw), monotonic() + DEFAULT_LINGER
+            while left and monotonic() < limit and not self.reset.wait(ACK_INTERVAL):
+                before, left = left, unacked(raw)
                 if left < before:
                     limit = monotonic() + DEFAULT_LINGER
-
-
-def _unacked(sock: socket.socket) -> int:
-    """The number of bytes that the peer has not acknowledged; 0 where the system does not say."""
-    try:
-        import fcntl
-        import termios
-
-        return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0])
-    except (ImportError, OSError):
-        return 0
 
 
 class _Input:

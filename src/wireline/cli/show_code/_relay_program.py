@@ -43,20 +43,33 @@ _HANDLER = """\
 def handle(client, address):
     try:
 {connecting}
-            StreamRelay({arguments}).run()
+{relaying}
     except OSError:
         client.close(linger=0)  # a reset: the client must not mistake this for a normal end
         raise"""
 
 
+_WITH_FAULTS = """\
+            StreamRelay(client, server, faults).run()"""
+
+_WITHOUT_FAULTS = """\
+            report = relay(client, server)
+            if report.error is not None:
+                server.close(linger=0)
+                raise report.error"""
+
+
 def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     options = program.options
-    program.use("wireline.testing", "StreamRelay")
+    if options.fault:
+        program.use("wireline.testing", "StreamRelay")
+    else:
+        program.use("wireline.net", "relay")
     lines = connecting(program, target_side, "server", "target_context" if options.target_tls else None)
     program.define(
         _HANDLER.format(
             connecting="\n".join(f"        {line}" for line in lines.split("\n")),
-            arguments="client, server, faults" if options.fault else "client, server",
+            relaying=_WITH_FAULTS if options.fault else _WITHOUT_FAULTS,
         )
     )
 
