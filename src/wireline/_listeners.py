@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from wireline._core.happy_eyeballs import AddrInfo
-from wireline._os.keep_alive import KeepAlive, check_keep_alive, keep_alive_options
+from wireline._os.keep_alive import KeepAlive, check_keep_alive, set_default_keep_alive
 from wireline._socket_base import BaseSocket
 from wireline._validation import SocketOption, check_options, require_int, unix_target
 from wireline.address import IpAddress, check_host, check_port
@@ -126,7 +126,7 @@ class ListenConfig(NamedTuple):
                 else:
                     # A new object, which knows no path: the file belongs to the program that has bound it.
                     taken.append(kind.from_fd(each.detach(), buffered=self.buffered))
-                self._keep_alive(taken[-1])
+                self._set_keep_alive(taken[-1])
         except BaseException:
             close_all(taken)
             raise
@@ -199,15 +199,11 @@ class ListenConfig(NamedTuple):
             listener.set_sock_opt(SockOpt.REUSE_PORT, True)
         if only_v6 is not None:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(only_v6))
-        self._keep_alive(listener)
+        self._set_keep_alive(listener)
 
-    def _keep_alive(self, listener: BaseSocket) -> None:
+    def _set_keep_alive(self, listener: BaseSocket) -> None:
         """Switch keepalive on for the clients of a TCP listener, which inherit it on Linux."""
-        if self.keep_alive is None or listener._fd.sock.family == AF_UNIX:
-            return
-        with contextlib.suppress(OSError):  # the platform cannot set one of them
-            for option in keep_alive_options(self.keep_alive):
-                listener.setsockopt(*option)
+        set_default_keep_alive(listener._fd.sock, self.keep_alive)
 
 
 class _PortTakenElsewhere(OSError):

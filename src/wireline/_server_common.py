@@ -222,13 +222,15 @@ class ServerTotals:
         """Return the counts of now; ``active`` has the open connections."""
         from wireline._server_stats import ServerStats
 
-        for _ in range(_STATS_TRIES):
+        tries = 0
+        while True:
             of_closed = self._of_closed
             clients = list(active.copy().values())
             traffic = of_closed
             for client in clients:
                 traffic = _add_traffic(traffic, client)
-            if self._of_closed is of_closed:
+            tries += 1
+            if self._of_closed is of_closed or tries == _STATS_TRIES:
                 break
         return ServerStats(
             accepted=self._accepted,

@@ -15,7 +15,6 @@ from tests.scenarios.flavours import Flavour
 from wireline import AF_INET, IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, DialError, SockOpt
 from wireline._core.happy_eyeballs import AddrInfo
 from wireline._os import descriptor
-from wireline.asyncnet import _dial
 
 __all__ = ["anyio_backend", "flavour"]
 
@@ -65,8 +64,7 @@ def choose_the_dialled_port(monkeypatch: pytest.MonkeyPatch, *ports: int) -> Non
             sock.bind((HOSTS[domain], left.pop(0)))
         return sock
 
-    for module in (descriptor, _dial):
-        monkeypatch.setattr(module, "create", unlucky)
+    monkeypatch.setattr(descriptor, "create", unlucky)
 
 
 @pytest.fixture

@@ -264,7 +264,7 @@ def test_FA7_a_traceback_that_is_kept_does_not_keep_the_permit(
 ) -> None:
     sock, peer = pair
     with monkeypatch.context() as patch:
-        patch.setattr(TlsCore, "accepted", property(interrupt))
+        patch.setattr(TlsCore, "seal", interrupt)
         with pytest.raises(ZeroDivisionError) as kept:
             sock.send(b"lost")
     sock.send(b"one", timeout=PATIENCE)

@@ -363,7 +363,7 @@ async def test_S7_a_stop_among_connections_that_end_by_a_limit(scene: Scene) -> 
         limits = {"first_byte_timeout": 0.1, "idle_timeout": 0.1, "lifetime": 0.12}
         server = await scene.flavour.serve(echo, 0, "127.0.0.1", **limits)
         peers = [socket.create_connection(server.local_addr, PATIENCE) for _ in range(30)]
-        await eventually(lambda: server.connections == 30)
+        await eventually(lambda: server.stats.accepted == 30)
         report = await soon(server.stop(drain=0.1))
         assert report.drained + report.forced <= 30
         assert server.connections == 0

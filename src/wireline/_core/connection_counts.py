@@ -59,9 +59,9 @@ class Connection:
         self.address = address
         self.exceeded: object = None
         self.accepted_at = self.started_at = self.active_at = now
-        self.moved = (0, 0)
+        self.moved: tuple[int, int] = (0, 0)
         self.taken: int | None = None
-        self.measured_from = (now, 0)
+        self.measured_from: tuple[float, int] = (now, 0)
         self.tick: int | None = None
 
 

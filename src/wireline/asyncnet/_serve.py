@@ -30,7 +30,7 @@ from wireline._server_common import (
 from wireline._server_limits import ConnectionLimiter, ServerLimits
 from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
-from wireline.asyncnet._port import Port, Task, Tasks, Timer, running_port, running_tasks
+from wireline.asyncnet._port import Task, Tasks, Timer, running_port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
@@ -199,9 +199,9 @@ class StartingServer:
 class StopEvent:
     """Whether a server stops: the event ``Server.stopping``."""
 
-    def __init__(self, port: Port) -> None:
+    def __init__(self) -> None:
         self._is_set = False
-        self._notifier = Notifier(port)
+        self._notifier = Notifier(running_port())
 
     def is_set(self) -> bool:
         """Return whether the server stops, or has stopped."""
@@ -270,7 +270,7 @@ class Server:
         self._port = running_port()
         self._tasks = tasks
         self._changed = Notifier(self._port)
-        self._stopping = StopEvent(self._port)
+        self._stopping = StopEvent()
         self._stops = StopRequests()
         self._forcing = False
         self._report: StopReport | None = None
