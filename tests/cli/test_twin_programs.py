@@ -227,7 +227,7 @@ def texts(source: str) -> Iterator[str]:
 
 def test_the_blocking_examples_are_made_of_the_async_ones() -> None:
     """All that ``make twins`` makes, and nothing else says that it was made."""
-    listed = re.findall(r"(async_\w+):(\w+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    listed = re.findall(r"(async_\w+)\.py:(\w+)\.py", (ROOT / "Makefile").read_text(encoding="utf-8"))
     examples = ROOT / "examples"
     for source, made in listed:
         assert main(["twin", "--check", str(examples / f"{source}.py"), str(examples / f"{made}.py")]) == 0
