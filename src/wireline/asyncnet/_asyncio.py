@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
-from wireline.asyncnet._poller import BUDGET, FdPoller
+from wireline.asyncnet._poller import FdPoller
 from wireline.errors import SockAddr
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ class AsyncioPort(FdPoller):
     __slots__ = ("call_at", "completions", "loop", "running_loop", "time")
 
     takes_waiters = True
+    callbacks_may_raise = True
+    raise_if_cancelled = None
     cancelled_error = asyncio.CancelledError
     tasks = AsyncioTasks()
 
@@ -107,7 +109,7 @@ class AsyncioPort(FdPoller):
         yield waiter
 
     async def checkpoint(self) -> None:
-        self.budget = BUDGET
+        self.budget = self.turn_budget
         await _one_turn()
 
     async def sleep(self, seconds: float) -> None:

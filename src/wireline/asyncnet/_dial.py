@@ -66,6 +66,8 @@ async def dial(
     timeout = check_timeout(timeout)
     notifier = Notifier(running_port())
     deadline = None if timeout is None else CallDeadline(timeout, notifier.port.time())
+    if notifier.port.raise_if_cancelled is not None:
+        await notifier.port.raise_if_cancelled()
     lookup = resolve(host, port, 0, sock_type, protocol)
     found = await wait_for_lookup(lookup, "dial", deadline, notifier)
     race = Race(interleave(found or ()))

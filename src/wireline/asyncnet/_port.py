@@ -1,8 +1,9 @@
 """The operations that ``asyncnet`` needs of an event loop, and which loop is running.
 
-A ``Port`` is one run of one event loop. ``_asyncio`` implements it for asyncio and uvloop, ``_trio`` a part of it for
-trio; no other file of the package knows which one it talks to. A socket belongs to a port from its first await on, and
-compares ``port.loop is port.running_loop()`` before each call: two C calls at most, because every message pays for it.
+A ``Port`` is one run of one event loop. ``_asyncio`` implements it for asyncio and uvloop, ``_trio`` for trio; no other
+file of the package knows which one it talks to, and neither is imported before a call needs it. A socket belongs to a
+port from its first await on, and compares ``port.loop is port.running_loop()`` before each call: two C calls at most on
+asyncio, because every message pays for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from wireline.asyncnet import _asyncio
 from wireline.errors import SockAddr
 
 if TYPE_CHECKING:
@@ -107,6 +107,10 @@ class Port(Protocol):
         time: the loop's clock, in seconds.
         budget: operations that need not wait and may still be done before a task yields, see ``_poller.BUDGET``.
         takes_waiters: a task may yield a ``Waiter`` itself in order to sleep. It saves a call for every message.
+        raise_if_cancelled: raises if the caller is cancelled, and is awaited before a call that may end without a sleep.
+            None where only a sleep is cancelled (asyncio).
+        callbacks_may_raise: a ``KeyboardInterrupt`` or ``SystemExit`` in a callback ends the run in good order (asyncio).
+            Elsewhere the task that waits gets it.
         cancelled_error: the exception of a cancelled task.
         completions: the loop's own operations, where ``watch`` does not work (Windows' default loop); else None.
         tasks: None where a task may not outlive the call that starts it (trio).
@@ -125,6 +129,12 @@ class Port(Protocol):
 
     @property
     def takes_waiters(self) -> bool: ...
+
+    @property
+    def raise_if_cancelled(self) -> Callable[[], Awaitable[None]] | None: ...
+
+    @property
+    def callbacks_may_raise(self) -> bool: ...
 
     @property
     def cancelled_error(self) -> type[BaseException]: ...
@@ -238,6 +248,8 @@ def running_port() -> Port:
         from wireline.asyncnet import _trio
 
         return _trio.running_port()
+    from wireline.asyncnet import _asyncio
+
     # pyright cannot bind `park` to an object: `types.coroutine` gives it a signature without names.
     return _asyncio.running_port()  # pyright: ignore[reportReturnType]
 

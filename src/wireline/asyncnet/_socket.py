@@ -806,6 +806,9 @@ class AsyncSocket(BaseSocket):
             and port.loop is port.running_loop()
         ):
             port.budget = left - 1
+            if port.raise_if_cancelled is not None:
+                self.last_bytes_sent = 0
+                await port.raise_if_cancelled()
             try:
                 sent = self._io.sender.send(payload, NOW)
             except BlockingIOError:
@@ -954,6 +957,7 @@ class AsyncSocket(BaseSocket):
         self._fd.enter(self)
         core = await self._io.acquire_write_lock(self, "shutdown_write", deadline)
         try:
+            await self._fd.spend_budget()
             await self._io.finish_orphan("shutdown_write", deadline)
             self._io.write_shut = True
             await self._io.flush(core, "shutdown_write", deadline)
@@ -1112,6 +1116,7 @@ class AsyncSocket(BaseSocket):
         with self._connecting("connect"):
             secure = None if self._tls is None else self._tls.client_core(host, port)
             deadline = self._fd.deadline(self, timeout)
+            await self._fd.spend_budget()
             found = await resolve(self, self._fd, "connect", host, port, deadline)
             await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
@@ -1140,6 +1145,8 @@ class AsyncSocket(BaseSocket):
         with self._connecting("connect_unix"):
             secure = None if self._tls is None else self._tls.client_core("", 0)
             deadline = self._fd.deadline(self, timeout)
+            await self._fd.spend_budget()
+            self._fd.raise_if_closed("connect_unix")
             await self._connect_to_any("connect_unix", [where], secure, deadline)
 
     @contextlib.contextmanager

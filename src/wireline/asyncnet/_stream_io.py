@@ -255,6 +255,9 @@ class StreamIO:
         self, owner: BaseSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
     ) -> T:
         """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
+        port = self.fd.enter(owner)
+        if port.raise_if_cancelled is not None:
+            await port.raise_if_cancelled()
         if self.fd.read_queue is not None:
             await self.fd.read_queue.drain_orphan()
         answer = self.feed_available(owner, request, *args)

@@ -314,7 +314,7 @@ class ReadWaiter(Waiter):
                         return  # the task sleeps on
         except BaseException as error:
             self._interrupted(error)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) or not self.port.callbacks_may_raise:
                 return  # the task has it
             raise
         # `wake` without the call. The task's state first: on asyncio the task runs inside `callback`.
@@ -337,7 +337,8 @@ class ReadWaiter(Waiter):
         operation = self._request.__name__
         broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
         StreamCore.fail(self.core, broken)
-        self.wake_soon(error if isinstance(error, Exception) else copy_for_reraise(broken))
+        takes_it = isinstance(error, Exception) or not self.port.callbacks_may_raise
+        self.wake_soon(error if takes_it else copy_for_reraise(broken))
 
     @property
     def needs_loop(self) -> bool:
