@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import types
@@ -86,6 +87,9 @@ class AsyncioPort(FdPoller):
         """In a forked child: have nothing to do with the parent's loop and its epoll any more."""
         self.loop = None
         self._disown()
+
+    def open_tasks(self) -> contextlib.nullcontext[AsyncioTasks]:
+        return contextlib.nullcontext(self.tasks)  # the server ends its tasks itself
 
     # Where and when.
 

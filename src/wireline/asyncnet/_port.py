@@ -11,6 +11,7 @@ from __future__ import annotations
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -145,6 +146,10 @@ class Port(Protocol):
     @property
     def tasks(self) -> Tasks | None: ...
 
+    def open_tasks(self) -> AbstractAsyncContextManager[Tasks]:
+        """Let a block have tasks. On trio it ends when they have, and an exception at its end cancels them."""
+        ...
+
     # Where and when.
 
     def is_here(self) -> bool:
@@ -259,6 +264,7 @@ def running_tasks() -> Tasks:
     tasks = running_port().tasks
     if tasks is None:
         raise RuntimeError(
-            "this needs asyncio or uvloop: on trio no task may outlive the call that starts it"
+            "on trio no task may outlive the block that starts it: use `async with`, as in "
+            "`async with serve(...) as server`"
         )
     return tasks

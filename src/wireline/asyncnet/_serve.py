@@ -114,8 +114,7 @@ def serve(
     require_int("backlog", backlog)
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 
-    async def start() -> Server:
-        tasks = running_tasks()  # or it raises, before there is a listener
+    async def start(tasks: Tasks) -> Server:
         found = None
         if where.needs_lookup:
             lookup = resolve(where.host, where.port, 0, SOCK_STREAM, IPPROTO_TCP)
@@ -131,22 +130,33 @@ def serve(
 class StartingServer:
     """What ``serve`` returns: ``server = await serve(...)``, or ``async with serve(...) as server:``."""
 
-    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+    def __init__(self, start: Callable[[Tasks], Awaitable[Server]]) -> None:
         self._start = start
         self._server: Server | None = None
 
     def __await__(self) -> Generator[object, None, Server]:
-        return self._start().__await__()
+        return self._start(running_tasks()).__await__()
 
     async def __aenter__(self) -> Server:
-        self._server = await self._start()
+        self._block = running_port().open_tasks()
+        tasks = await self._block.__aenter__()
+        try:
+            self._server = await self._start(tasks)
+        except BaseException as error:
+            await self._block.__aexit__(type(error), error, None)
+            raise
         return self._server
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
-        await self._server.stop()
+        try:
+            await self._server.stop()
+        except BaseException as failure:
+            await self._block.__aexit__(type(failure), failure, None)
+            raise
+        await self._block.__aexit__(None, None, None)
 
 
 class Server:

@@ -100,6 +100,19 @@ class TrioPort(FdPoller):
         self._over = True
         self._disown()
 
+    @contextlib.asynccontextmanager
+    async def open_tasks(self) -> AsyncIterator[_Tasks]:
+        manager = trio.open_nursery()
+        nursery = await manager.__aenter__()
+        try:
+            yield _Tasks(nursery)
+        except BaseException:
+            nursery.cancel_scope.cancel()
+            raise
+        finally:
+            # Not with the exception, which would then be in a group.
+            await manager.__aexit__(None, None, None)
+
     # Where and when.
 
     def is_here(self) -> bool:
@@ -204,6 +217,63 @@ class TrioPort(FdPoller):
         # The program may have given the number to trio's own `wait_readable`.
         if fd >= 0 and self.is_here():
             notify_closing(fd)
+
+
+class _Task:
+    """A child of a nursery that can be cancelled by itself."""
+
+    def __init__(self, nursery: trio.Nursery, coroutine: Coroutine[Any, Any, None], name: str) -> None:
+        self._name = name
+        self._scope = trio.CancelScope()
+        self._done = trio.Event()
+        self._callbacks: list[Callable[[Any], object]] = []
+        nursery.start_soon(self._run, coroutine, name=name)
+
+    async def _run(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        _current_task.set(self)
+        try:
+            with self._scope:
+                await coroutine
+        except Exception as error:  # beside the cancellation, in a nursery of the coroutine
+            _log.error("%s failed while it was cancelled", self._name, exc_info=error)
+        finally:
+            self._done.set()
+            for callback in self._callbacks:
+                callback(self)
+
+    def __await__(self) -> Generator[Any, Any, object]:
+        return self._done.wait().__await__()
+
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def cancel(self) -> None:
+        self._scope.cancel()
+
+    def get_name(self) -> str:
+        return self._name
+
+    def add_done_callback(self, callback: Callable[[Any], object], /, *, context: Context) -> None:
+        self._callbacks.append(callback)
+
+
+class _Tasks:
+    """The tasks of a nursery."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> _Task:
+        return _Task(self._nursery, coroutine, name)
+
+    @staticmethod
+    def current() -> _Task:
+        # In a task that is not ours its own object will do: it is compared, and nothing else.
+        return _current_task.get() or cast(_Task, current_task())
+
+
+# Children of a handler, in nurseries of its own, count as the handler.
+_current_task: contextvars.ContextVar[_Task | None] = contextvars.ContextVar("wireline_task", default=None)
 
 
 class _Timer:
