@@ -23,10 +23,11 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, cast
 
+import outcome
 import trio
 from trio.lowlevel import (
     Abort,
@@ -68,7 +69,6 @@ class TrioPort(FdPoller):
         self.running_loop: Callable[[], object] = current_trio_token
         self.time: Callable[[], float] = trio.current_time
         self._over = False
-        self._context = Context()  # in which tasks are woken; `reschedule` needs none
         self._watches: dict[tuple[int, bool], trio.CancelScope] = {}
         self._timers = _Timers(self)
         _ports.add(self)
@@ -129,12 +129,12 @@ class TrioPort(FdPoller):
 
     # Sleeping.
 
-    async def park(self, waiter: Waiter) -> None:
+    def park(self, waiter: Waiter) -> Coroutine[Any, Any, None]:
         if self._over:
-            await checkpoint_if_cancelled()
-            raise RuntimeError("the run of trio is about to end: no socket can wait any more")
-        task = current_task()
-        waiter.add_done_callback(lambda _: reschedule(task), context=self._context)
+            return self._refuse()
+        # In place of a callback and its context: the task, and an object that wakes it.
+        waiter._callback = current_task()
+        waiter._context = _resume
 
         def abort(_: object) -> Abort:
             if not waiter.pending:
@@ -142,8 +142,11 @@ class TrioPort(FdPoller):
             waiter.forget_task()
             return Abort.SUCCEEDED
 
-        await wait_task_rescheduled(abort)
-        waiter.result()
+        return wait_task_rescheduled(abort)
+
+    async def _refuse(self) -> None:
+        await checkpoint_if_cancelled()
+        raise RuntimeError("the run of trio is about to end: no socket can wait any more")
 
     async def checkpoint(self) -> None:
         self.budget = self.turn_budget
@@ -155,8 +158,7 @@ class TrioPort(FdPoller):
     # Callbacks.
 
     def call_soon(self, callback: Callable[..., object], *args: object, context: Context) -> None:
-        # What is called is always the `reschedule` of `park`, which does not run the task.
-        callback(*args)
+        context.run(callback, *args)  # `_resume`, which does not run the task
 
     def call_threadsafe(self, callback: Callable[..., object], *args: object) -> None:
         if self.loop is None:
@@ -180,20 +182,23 @@ class TrioPort(FdPoller):
 
     def watch_fd(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
         scope = self._watches[fd, write] = trio.CancelScope()
-        wait = trio.lowlevel.wait_writable if write else trio.lowlevel.wait_readable
-        if not self.spawn(self._watch_fd, functools.partial(wait, fd), callback, scope):
+        if not self.spawn(self._watch_fd, fd, callback, write, scope):
             self._watches.pop((fd, write), None)
 
     async def _watch_fd(
-        self, wait: Callable[[], Awaitable[None]], callback: Callable[[], object], scope: trio.CancelScope
+        self, fd: int, callback: Callable[[], object], write: bool, scope: trio.CancelScope
     ) -> None:
+        wait = trio.lowlevel.wait_writable if write else trio.lowlevel.wait_readable
         try:
             with scope, contextlib.suppress(trio.ClosedResourceError):
                 while True:
-                    await wait()
-                    if scope.cancel_called:
+                    await wait(fd)
+                    if self._watches.get((fd, write)) is not scope:
                         return  # and the number may be another file's by now
-                    self.call(callback)
+                    try:
+                        callback()
+                    except BaseException as error:  # noqa: BLE001 -- a system task that raises ends the run
+                        self.report(error)
         except OSError as error:  # the system refuses to watch it
             self.report(error)
             self.call(callback)
@@ -217,6 +222,36 @@ class TrioPort(FdPoller):
         # The program may have given the number to trio's own `wait_readable`.
         if fd >= 0 and self.is_here():
             notify_closing(fd)
+
+
+class _Woken(outcome.Outcome[None]):
+    """What a task is woken with: None. One object serves every time, where a ``Value`` is used up."""
+
+    def unwrap(self) -> None:
+        return None
+
+    def send(self, gen: Generator[Any, None, Any]) -> Any:
+        return gen.send(None)
+
+    async def asend(self, agen: AsyncGenerator[Any, None]) -> Any:
+        return await agen.asend(None)
+
+
+_WOKEN = _Woken()
+
+
+class _Resume:
+    """What a ``Waiter`` calls in place of a ``Context``."""
+
+    @staticmethod
+    def run(task: trio.lowlevel.Task, waiter: Waiter) -> None:
+        if waiter._error is None:
+            reschedule(task, _WOKEN)
+        else:
+            reschedule(task, outcome.Error(waiter.take_error()))
+
+
+_resume = cast(Context, _Resume())
 
 
 class _Task:

@@ -132,9 +132,14 @@ class Waiter:
         self._error = error
         self.result = self._raise_error
 
-    def _raise_error(self) -> None:
+    def take_error(self) -> BaseException | None:
+        """Return the error that the task is to raise."""
         self.result = _no_error
         error, self._error = self._error, None
+        return error
+
+    def _raise_error(self) -> None:
+        error = self.take_error()
         if error is not None:
             try:
                 raise error
@@ -277,7 +282,7 @@ class ReadWaiter(Waiter):
                 self._asyncio_future_blocking = True
                 yield self  # `port.park` without the call
             else:
-                yield from self.port.park(self).__await__()
+                yield from self.port.park(self)  # type: ignore[misc] # it is a coroutine, which may be entered here
         except BaseException:
             self.pending = False
             self._core_slot.append(self.core)
