@@ -108,10 +108,10 @@ class Port(Protocol):
         time: the loop's clock, in seconds.
         budget: operations that need not wait and may still be done before a task yields, see ``_poller.BUDGET``.
         takes_waiters: a task may yield a ``Waiter`` itself in order to sleep. It saves a call for every message.
-        raise_if_cancelled: raises if the caller is cancelled, and is awaited before a call that may end without a sleep.
-            None where only a sleep is cancelled (asyncio).
-        callbacks_may_raise: a ``KeyboardInterrupt`` or ``SystemExit`` in a callback ends the run in good order (asyncio).
-            Elsewhere the task that waits gets it.
+        raise_if_cancelled: awaited before a call that may end without a sleep; raises if the caller is cancelled. None
+            where only a sleep is cancelled (asyncio).
+        callbacks_may_raise: a ``KeyboardInterrupt`` or ``SystemExit`` in a callback ends the run in good order, as on
+            asyncio. Elsewhere the task that waits gets it.
         cancelled_error: the exception of a cancelled task.
         completions: the loop's own operations, where ``watch`` does not work (Windows' default loop); else None.
         tasks: None where a task may not outlive the call that starts it (trio).

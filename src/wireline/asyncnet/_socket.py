@@ -814,10 +814,7 @@ class AsyncSocket(BaseSocket):
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                self.last_bytes_sent = 0
-                if should_raise(self._io, self, error, flags, "send"):
-                    raise
-                await port.checkpoint()  # it could not deliver (FA23)
+                await self._io.fail_send(self, error, flags)
                 return
             if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size

@@ -327,6 +327,16 @@ class StreamIO:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self.flush_now(core)
 
+    async def fail_send(self, owner: BaseSocket, error: OSError, flags: SocketFlag) -> None:
+        """Raise the error of a send that has sent nothing, unless the peer is gone and the flags allow that."""
+        owner.last_bytes_sent = 0
+        try:
+            if should_raise(self, owner, error, flags, "send"):
+                raise error
+        finally:
+            del error  # its traceback will have this frame
+        await self.fd.port.checkpoint()  # it could not deliver (FA23)
+
     async def send_locked(
         self,
         owner: BaseSocket,

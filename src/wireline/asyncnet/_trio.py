@@ -133,8 +133,8 @@ class TrioPort(FdPoller):
         if self._over:
             return self._refuse()
         # In place of a callback and its context: the task, and an object that wakes it.
-        waiter._callback = current_task()
-        waiter._context = _resume
+        waiter.callback = cast("Callable[[Any], object]", current_task())
+        waiter.context = _resume
 
         def abort(_: object) -> Abort:
             if not waiter.pending:
@@ -142,7 +142,7 @@ class TrioPort(FdPoller):
             waiter.forget_task()
             return Abort.SUCCEEDED
 
-        return wait_task_rescheduled(abort)
+        return wait_task_rescheduled(abort)  # noqa: ASYNC105 -- the caller awaits it: one coroutine less
 
     async def _refuse(self) -> None:
         await checkpoint_if_cancelled()
@@ -203,7 +203,8 @@ class TrioPort(FdPoller):
             self.report(error)
             self.call(callback)
         finally:
-            if not scope.cancel_called and current_task().parent_nursery.cancel_scope.cancel_called:
+            nursery = current_task().parent_nursery
+            if not scope.cancel_called and (nursery is None or nursery.cancel_scope.cancel_called):
                 self.end()
 
     def unwatch_fd(self, fd: int, *, write: bool = False) -> None:
@@ -245,10 +246,9 @@ class _Resume:
 
     @staticmethod
     def run(task: trio.lowlevel.Task, waiter: Waiter) -> None:
-        if waiter._error is None:
-            reschedule(task, _WOKEN)
-        else:
-            reschedule(task, outcome.Error(waiter.take_error()))
+        error = waiter.take_error() if waiter.error is not None else None
+        reschedule(task, _WOKEN if error is None else outcome.Error(error))
+        del error  # its traceback will have this frame
 
 
 _resume = cast(Context, _Resume())
@@ -269,7 +269,7 @@ class _Task:
         try:
             with self._scope:
                 await coroutine
-        except Exception as error:  # beside the cancellation, in a nursery of the coroutine
+        except Exception as error:  # noqa: BLE001 -- beside the cancellation, in a nursery of the coroutine
             _log.error("%s failed while it was cancelled", self._name, exc_info=error)
         finally:
             self._done.set()

@@ -66,15 +66,18 @@ class Waiter:
         pending: a task sleeps, or is about to, and was not woken.
         port: the loop that the task's socket belongs to.
         operation: the name of the call that waits.
+        callback, context: what wakes the task, and the context to call it in. On trio they are the task, and an object
+            that wakes it.
+        error: what the task is to raise.
         get_loop, result: ``asyncio.Task`` calls both for every sleep, so both are C functions (up to 0.2 us).
             ``get_loop`` may be the function that returns the running loop, because a socket is only awaited on its own.
     """
 
     __slots__ = (
         "_asyncio_future_blocking",
-        "_callback",
-        "_context",
-        "_error",
+        "callback",
+        "context",
+        "error",
         "get_loop",
         "operation",
         "pending",
@@ -85,9 +88,9 @@ class Waiter:
     def __init__(self, port: Port) -> None:
         self._asyncio_future_blocking = False
         self.port = port
-        self._callback: Callable[[Any], object] | None = None
-        self._context = _no_context  # until there is a callback
-        self._error: BaseException | None = None
+        self.callback: Callable[[Any], object] | None = None
+        self.context = _no_context  # until there is a callback
+        self.error: BaseException | None = None
         self.get_loop = port.running_loop
         self.result: Callable[[], object] = _no_error
         self.operation = ""
@@ -99,9 +102,9 @@ class Waiter:
         A task of asyncio runs before this returns: the caller must have finished with the state that they share.
         """
         self.pending = False
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self._context.run(callback, self)
+            self.context.run(callback, self)
 
     def wake_with(self, error: BaseException) -> None:
         """The same with an exception."""
@@ -114,14 +117,14 @@ class Waiter:
         self.pending = False
         if error is not None:
             self.set_error(error)
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self.port.call_soon(callback, self, context=self._context)
+            self.port.call_soon(callback, self, context=self.context)
 
     def forget_task(self) -> None:
         """The task was cancelled in its sleep and must not be woken. (asyncio calls ``cancel``.)"""
         self.pending = False
-        self._callback = None
+        self.callback = None
         self.abandoned()
 
     def abandoned(self) -> None:
@@ -129,13 +132,13 @@ class Waiter:
 
     def set_error(self, error: BaseException) -> None:
         """Let the task raise ``error`` when it is woken."""
-        self._error = error
+        self.error = error
         self.result = self._raise_error
 
     def take_error(self) -> BaseException | None:
         """Return the error that the task is to raise."""
         self.result = _no_error
-        error, self._error = self._error, None
+        error, self.error = self.error, None
         return error
 
     def _raise_error(self) -> None:
@@ -149,8 +152,8 @@ class Waiter:
     # The rest of what `asyncio.Task` calls.
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
-        self._callback = callback
-        self._context = context
+        self.callback = callback
+        self.context = context
 
     def cancel(self, msg: object = None) -> bool:
         if not self.pending:
@@ -327,9 +330,9 @@ class ReadWaiter(Waiter):
         if answer is not None:
             self._answer = answer
             self._core_slot.append(core)
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self._context.run(callback, self)
+            self.context.run(callback, self)
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception of a signal handler, or a fault of this library, between the kernel and the task (FA7).
