@@ -1,6 +1,7 @@
 """anyio's ``ByteStream`` and ``Listener`` over an ``AsyncSocket``; and its reading methods over any stream.
 
-Needs the extra ``anyio``. Errors of ``ByteStream`` and ``Listener`` are anyio's own; the wireline error is their ``__cause__``.
+Needs the extra ``anyio``. Errors of ``ByteStream`` and ``Listener`` are anyio's own; the wireline error is their
+``__cause__``.
 """
 
 from __future__ import annotations

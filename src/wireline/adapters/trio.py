@@ -95,6 +95,8 @@ class Stream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close the socket; a task that reads or sends gets a ``ClosedResourceError``."""
+        if not self._sock.is_closed:
+            trio.lowlevel.notify_closing(self._sock.fileno())  # for `wait_send_all_might_not_block`
         self._sock.close()
         await checkpoint()
 

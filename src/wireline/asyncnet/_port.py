@@ -9,13 +9,13 @@ asyncio, because every message pays for it.
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from wireline.errors import SockAddr
+from wireline.timing import trio_if_it_runs
 
 if TYPE_CHECKING:
     from wireline.asyncnet._waiters import Waiter
@@ -246,10 +246,8 @@ def running_port() -> Port:
     Raises:
         RuntimeError: no loop runs.
     """
-    # trio first: in its guest mode an asyncio loop runs in the same thread. A program that has not imported trio does
-    # not pay for it.
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    # trio first: in its guest mode an asyncio loop runs in the same thread.
+    if trio_if_it_runs() is not None:
         from wireline.asyncnet import _trio
 
         return _trio.running_port()

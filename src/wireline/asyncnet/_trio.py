@@ -102,6 +102,7 @@ class TrioPort(FdPoller):
 
     @contextlib.asynccontextmanager
     async def open_tasks(self) -> AsyncIterator[_Tasks]:
+        await checkpoint_if_cancelled()
         manager = trio.open_nursery()
         nursery = await manager.__aenter__()
         try:

@@ -40,6 +40,7 @@ from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._deadline_timer import DeadlineTimer
 from wireline.errors import SocketTimeout, copy_for_reraise
 from wireline.options import DONT_WAIT
+from wireline.timing import trio_if_it_runs
 
 if TYPE_CHECKING:
     from wireline.asyncnet._operations import WeakAnnotator
@@ -54,6 +55,15 @@ Ts = TypeVarTuple("Ts")
 _no_error = bool
 
 _no_context = Context()
+
+
+def refuse_trio(error: BaseException) -> None:
+    """Replace the ``TypeError`` of trio, which does not know a ``Waiter`` of asyncio.
+
+    In guest mode asyncio's loop runs in the thread of trio's tasks too, so that the comparison of loops finds nothing.
+    """
+    if isinstance(error, TypeError) and trio_if_it_runs() is not None:
+        raise RuntimeError("the socket belongs to another event loop") from None
 
 
 class Waiter:
@@ -286,9 +296,10 @@ class ReadWaiter(Waiter):
                 yield self  # `port.park` without the call
             else:
                 yield from self.port.park(self)  # type: ignore[misc] # it is a coroutine, which may be entered here
-        except BaseException:
+        except BaseException as error:
             self.pending = False
             self._core_slot.append(self.core)
+            refuse_trio(error)
             raise
         answer: T = self._answer
         self._answer = b""
