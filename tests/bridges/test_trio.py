@@ -74,10 +74,13 @@ async def clogged(transport: str) -> tuple[Stream, Stream]:
     streams = await connected(transport)
     for stream in streams:
         sock, progress = stream._sock, True
+        core = sock._io.core
+        assert core is not None
         while progress:  # TCP frees the buffer of what the peer's kernel has acknowledged
-            progress = False
+            progress, unsent = False, len(core.unsent)
             while sock.try_send(bytes(65536)) or sock.last_bytes_sent:
                 progress = True
+            progress = progress or len(core.unsent) != unsent  # the rest of a record
             select.select([], [sock], [], A_DELAYED_ACK)
     return streams
 

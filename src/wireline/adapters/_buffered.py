@@ -325,7 +325,11 @@ class BufferedStream:
             )
         if payload:
             self._send_cut = True
-            await self._stream.send(payload)
+            try:
+                await self._stream.send(payload)
+            except self._stream.broken:
+                self._send_cut = False  # every later send says the same
+                raise
             self._send_cut = False
 
     async def shutdown_write(self, timeout: Timeout = None) -> None:
