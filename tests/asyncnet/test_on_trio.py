@@ -23,7 +23,7 @@ from trio.lowlevel import checkpoint, current_statistics
 
 from tests.asyncnet.streams import LOOPBACK, listening, narrow_wire, open_descriptors, wire
 from wireline import AF_INET, AF_UNIX, SOCK_DGRAM, Address, Deadline, SocketTimeout
-from wireline.asyncnet import AsyncSocket, Pool, dial, serve
+from wireline.asyncnet import AsyncSocket, Pool, as_streams, as_transport, dial, serve
 
 PATIENCE = 10.0
 
@@ -476,6 +476,51 @@ def test_a_task_of_a_handler_counts_as_the_handler_and_may_stop_the_server() -> 
         assert reports == [(0, 0)]
 
     run(main)
+
+
+def test_the_names_of_tasks_are_those_of_asyncio_and_leaving_a_block_is_no_checkpoint() -> None:
+    names = []
+
+    async def handler(client: AsyncSocket, address: Address) -> None:
+        task = trio.lowlevel.current_task()
+        names.append(task.name == f"wireline-client-{address.port}")
+
+    async def main() -> None:
+        async with serve(handler, 0, LOOPBACK) as server:
+            with trio.CancelScope() as scope:
+                async with await dial(LOOPBACK, server.local_addr.port) as client:
+                    assert await client.recv_some() == b""
+                    scope.cancel()
+            assert client.is_closed
+            assert not scope.cancelled_caught
+            for bridge in (as_streams, functools.partial(as_transport, protocol=asyncio.Protocol())):
+                other = await dial(LOOPBACK, server.local_addr.port)
+                with contextlib.closing(other), pytest.raises(RuntimeError, match="asyncio"):
+                    bridge(other)
+
+    run(main)
+    assert names[0]
+
+
+def test_a_handler_that_does_not_end_is_waited_for_at_the_end_of_the_block() -> None:
+    ended = False
+
+    async def stubborn(client: AsyncSocket, _: Address) -> None:
+        nonlocal ended
+        await client.send(b"hello")
+        with trio.CancelScope(shield=True):
+            await trio.sleep(5)
+        ended = True
+
+    async def main() -> None:
+        async with serve(stubborn, 0, LOOPBACK) as server:
+            async with await dial(LOOPBACK, server.local_addr.port) as client:
+                assert await client.recv_some() == b"hello"
+                assert await server.stop() == (0, 1)
+                assert not ended, "stop ends in its time"
+        assert ended
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
 
 
 def test_an_awaited_server_is_refused_and_names_the_block() -> None:
