@@ -273,19 +273,14 @@ class BufferedStream:
         return result
 
     async def _receive(self, operation: str) -> None:
-        failure = None
         try:
-            data = await self._stream.receive(self._core.recv_size)
+            self._core.feed(await self._stream.receive(self._core.recv_size))
         except self._stream.broken as error:
-            failure = _reset(operation, error)
+            self._core.fail(_reset(operation, error))
         except self._stream.busy as error:
             raise BusyError(f"{operation}: another task is reading this stream") from error
         except self._stream.closed as error:
             raise ClosedError(f"{operation}: the stream is closed") from error
-        if failure is None:
-            self._core.feed(data)
-        else:
-            self._core.fail(failure)
 
     def _require_readable(self, operation: str) -> None:
         self._require_open(operation)

@@ -7,7 +7,7 @@ Needs the extra ``trio``. Errors of ``Stream`` and ``Listener`` are trio's own; 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 
 import trio
 from trio.lowlevel import cancel_shielded_checkpoint, checkpoint, checkpoint_if_cancelled
@@ -242,9 +242,10 @@ class _TrioStream:
         return bytes(await self._stream.receive_some(size))
 
     async def send_eof(self) -> None:
-        if not hasattr(self._stream, "send_eof"):
+        send_eof: Callable[[], Awaitable[None]] | None = getattr(self._stream, "send_eof", None)
+        if send_eof is None:
             raise NotImplementedError("this stream has no half-close")
-        await self._stream.send_eof()
+        await send_eof()
 
     @staticmethod
     def move_on_after(seconds: float | None) -> trio.CancelScope:
