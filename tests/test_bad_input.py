@@ -605,18 +605,30 @@ def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscall
 # The functions of a module, and the result of `serve`.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
+SOCKET_OPTIONS = bad(TypeError, None, 5, "abc", [1], [(1, 2)], [(1, 2, "3")], [("1", 2, 3)], [(1, None, 3)])
+SOCKET_OPTIONS += bad(ValueError, [(-1, 2, 3)], [(1, 2, HUGE)])
 CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
+COUNTS = bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1, HUGE)
+DURATIONS = TIMEOUTS + bad(TypeError, wireline.Deadline(1)) + bad(ValueError, 0, 0.0)
 FUNCTIONS = {
     "dial": Call(
         {"address": LOOPBACK, "port": 1},
         {
-            "address": PEERS,
+            "address": PEERS + UNIX_PATHS,
             "port": PORTS,
             "protocol": bad(TypeError, "tcp", None, 6.0, True, [])
             + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
             **WAIT,
             "tls": CONTEXTS,
             "hostname": bad(ValueError, "localhost", ""),  # without tls it is not checked
+            "local_addr": bad(
+                TypeError, "localhost", 5, ("localhost",), ["localhost", 0], (None, 0), ("", "0")
+            )
+            + bad(ValueError, ("localhost", -1), ("local\0host", 0)),
+            "family": NO_INTS + bad(ValueError, AF_UNIX, -1, 99, HUGE),
+            "options": SOCKET_OPTIONS,
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
+            "resolver": bad(TypeError, 5, "resolver", []),
         },
     ),
     "serve": Call(
@@ -625,11 +637,22 @@ FUNCTIONS = {
             "handler": bad(TypeError, None, 5, "handler", []),
             "port": PORTS,
             "address": HOSTS + UNIX_PATHS,
-            "max_connections": bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1),
+            "max_connections": COUNTS,
             "backlog": C_INTS,
             "tls": CONTEXTS,
             "handshake_timeout": TIMEOUTS + bad(TypeError, wireline.Deadline(1)),
             "on_error": bad(TypeError, 5, "on_error", []),
+            "sock": bad(TypeError, 5, "sock", [5], {}, 0) + bad(ValueError, [], ()),
+            "options": SOCKET_OPTIONS,
+            "on_full": bad(ValueError, None, 5, "", "WAIT", "block", []),
+            "max_per_address": COUNTS,
+            "max_handshakes": COUNTS,
+            "first_byte_timeout": DURATIONS,
+            "idle_timeout": DURATIONS,
+            "lifetime": DURATIONS,
+            "min_rate": bad(TypeError, "1", [], True, 1j) + bad(ValueError, 0, -1, NAN, float("inf")),
+            "mode": bad(TypeError, "600", 1.5, True, []) + bad(ValueError, -1, 0o1000, HUGE, 0o600),
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
         },
     ),
 }

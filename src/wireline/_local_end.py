@@ -44,6 +44,11 @@ class LocalEnd:
 
     # The address.
 
+    @property
+    def is_bound(self) -> bool:
+        """Whether this program has bound the socket."""
+        return self._address is not None
+
     def bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
         """Bind to an IP address."""
         try:

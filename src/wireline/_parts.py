@@ -110,6 +110,17 @@ class Stream(Protocol):
         """
         ...
 
+    def is_reading(self) -> bool:
+        """Whether a call reads."""
+        ...
+
+    def is_writing(self) -> bool:
+        """Whether a call writes."""
+        ...
+
+    def show_progress(self) -> None:
+        """Count the bytes of an incomplete block while a read waits for the rest."""
+
     def send_output(self, owner: Any) -> None:
         """Send the output that a read has produced, unless another call is sending, which then sends it."""
 

@@ -523,6 +523,20 @@ def test_a_handler_that_does_not_end_is_waited_for_at_the_end_of_the_block() -> 
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.05))
 
 
+def test_a_stop_that_is_requested_after_the_block_has_no_effect(caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> None:
+        for cancelled in (False, True):
+            with trio.CancelScope() as scope:
+                async with serve(echo, 0, LOOPBACK) as server:
+                    if cancelled:
+                        scope.cancel()
+            server.request_stop()
+            await trio.testing.wait_all_tasks_blocked()
+
+    run(main)
+    assert caplog.records == []
+
+
 def test_an_awaited_server_is_refused_and_names_the_block() -> None:
     async def main() -> None:
         with pytest.raises(RuntimeError, match="async with serve"):

@@ -200,6 +200,19 @@ class _Iterator(AsyncIterator[T]):
         return cast(T, item)
 
 
+class EventFace:
+    """A blocking event, likewise."""
+
+    def __init__(self, event: net.StopEvent) -> None:
+        self._event = event
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self, *args: Any, **kwargs: Any) -> bool:
+        return await in_thread(self._event.wait, *args, **kwargs)
+
+
 class ServerFace:
     """A blocking server, likewise."""
 
@@ -208,6 +221,14 @@ class ServerFace:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
+
+    @property
+    def stopping(self) -> EventFace:
+        return EventFace(self._server.stopping)
+
+    @property
+    def clients(self) -> tuple[Face, ...]:
+        return tuple(map(Face, self._server.clients))
 
     async def wait(self, *args: Any, **kwargs: Any) -> None:
         await in_thread(self._server.wait, *args, **kwargs)

@@ -19,6 +19,10 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
+CANCELLED = (asyncio.CancelledError, trio.Cancelled)
+"""What a cancelled call raises."""
+
+
 class Task(Protocol[T_co]):
     """A call that was started."""
 

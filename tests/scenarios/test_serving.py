@@ -327,6 +327,71 @@ async def test_S7_clients_that_were_not_accepted_see_the_end(scene: Scene) -> No
         assert read_all(queued) in (b"", b"hello")
 
 
+async def test_S10_handlers_learn_that_the_server_stops(scene: Scene) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        while not await server.stopping.wait(PATIENCE):
+            pass
+        await client.send(b"good-bye")
+
+    server = await scene.serve(handler)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(10)]
+    await eventually(lambda: server.connections == 10)
+    assert not server.stopping.is_set()
+    for wrong in (-1, "1", True, float("nan")):
+        with pytest.raises((TypeError, ValueError)):
+            await server.stopping.wait(wrong)
+    for timeout in (0, 0.02):
+        assert await server.stopping.wait(timeout) is False
+    assert await soon(server.stop(drain=PATIENCE)) == (10, 0)
+    assert server.stopping.is_set()
+    assert await server.stopping.wait(0) is True
+    for peer in peers:
+        assert await soon(all_of(peer)) == b"good-bye"
+
+
+@pytest.mark.parametrize("how", ["stop", "request_stop"])
+async def test_S10_the_event_is_set_before_the_listening_sockets_are_closed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    seen: list[bool] = []
+    server = await scene.serve(echo)
+    close = scene.flavour.socket_type.close
+
+    def closing(sock: Sock, *args: object, **options: object) -> None:
+        if sock in server.sockets:
+            seen.append(server.stopping.is_set())
+        close(sock, *args, **options)
+
+    monkeypatch.setattr(scene.flavour.socket_type, "close", closing)
+    if how == "stop":
+        await soon(server.stop())
+    else:
+        server.request_stop()
+        assert server.stopping.is_set(), "at once"
+        await soon(server.wait())
+    assert seen
+    assert all(seen)
+
+
+async def test_the_clients_of_a_server_are_those_that_are_open(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held)
+    assert server.clients == ()
+    peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
+    for peer in peers:
+        await soon(in_thread(read_exactly, peer, 5))
+    assert len(server.clients) == 3
+    first, *others = server.clients
+    assert not first.is_closed
+    first.close()
+    assert len(server.clients) == 2
+    if not scene.transport.is_unix:
+        assert {each.peer_addr for each in others} == {peer.getsockname()[:2] for peer in peers[1:]}
+    held.let_go.set()
+    await soon(server.stop(PATIENCE))
+    assert server.clients == ()
+
+
 # Asking for a stop.
 
 

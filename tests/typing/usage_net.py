@@ -18,6 +18,7 @@ from wireline import (
     Address,
     Deadline,
     Frame,
+    KeepAlive,
     ReadLineResult,
     SocketFlag,
     SockOpt,
@@ -45,6 +46,9 @@ def connect(sock: Socket) -> None:
     sock.connect_unix(pathlib.Path("/run/peer"), timeout=0.5)
     assert_type(dial("localhost", 80, timeout=1.5), Socket)
     assert_type(dial("localhost", 53, IPPROTO_UDP, buffered=False), Socket)
+    assert_type(dial("unix:/run/store.sock", options=[(1, 2, 3), (1, 2, b"4")]), Socket)
+    assert_type(dial("localhost", 80, local_addr=("::1", 0), family=AF_INET6, keep_alive=None), Socket)
+    assert_type(dial("localhost", 80, keep_alive=KeepAlive(60), resolver=socket.getaddrinfo), Socket)
 
 
 def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
@@ -175,6 +179,12 @@ def failed(error: Exception, client: Socket) -> None:
     print(error, client.peer_addr)
 
 
+def take_over(plain: socket.socket, ours: Socket) -> list[Server]:
+    servers = [serve(handler, sock=plain), serve(handler, sock=ours), serve(handler, sock=[plain, ours])]
+    servers.append(serve(handler, address="unix:/run/store.sock", mode=0o600))
+    return servers
+
+
 def server() -> StopReport:
     with serve(
         handler,
@@ -185,10 +195,16 @@ def server() -> StopReport:
         reuse_port=True,
         buffered=False,
         on_error=failed,
+        options=[(1, 2, 3)],
+        keep_alive=None,
     ) as one:
         assert_type(one, Server)
         assert_type(one.local_addr, Address)
+        assert_type(one.local_addrs, tuple[Address, ...])
+        assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
+        assert_type(one.clients, tuple[Socket, ...])
+        assert_type(one.stopping.is_set() or one.stopping.wait(1.5), bool)
         one.request_stop(drain=1.5)
         one.wait(timeout=1)
         report = one.stop(drain=1.5)

@@ -17,6 +17,7 @@ from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
 from wireline.asyncnet._serve import StartingServer as StartingServer
+from wireline.asyncnet._serve import StopEvent as StopEvent
 from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
@@ -36,6 +37,7 @@ __all__ = [
     "ReceivedInto",
     "Server",
     "StartingServer",
+    "StopEvent",
     "StopReport",
     "as_streams",
     "as_transport",

@@ -179,10 +179,17 @@ def accept_now(listener: socket.socket) -> tuple[socket.socket, SockAddr]:
 class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
     """Accept the next client of a listener."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_is_ours", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, is_ours: bool) -> None:
+        """Prepare.
+
+        Args:
+            sock: the listener.
+            is_ours: this program has bound it. Another process may accept from any other, and must not notice the end.
+        """
         self._sock = sock
+        self._is_ours = is_ours
 
     def try_once(self) -> tuple[socket.socket, SockAddr]:
         return accept_now(self._sock)
@@ -200,6 +207,9 @@ class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
         # If an accept is cancelled in the moment in which it succeeds, the loop drops the connection without closing
         # it. So we let it finish: shutting the listener down ends it; a Unix listener does not notice that, so we
         # connect to it. Cancelling is for where neither works.
+        if not self._is_ours:
+            completion.cancel()
+            return
         try:
             if self._sock.family == AF_UNIX:
                 with socket.socket(AF_UNIX) as client:

@@ -1265,7 +1265,8 @@ class AsyncSocket(BaseSocket):
         deadline = self._fd.deadline(self, timeout)
         while True:
             await self._fd.spend_budget()
-            accept = Accept(self._listener(operation))
+            is_ours = self._local is not None and self._local.is_bound
+            accept = Accept(self._listener(operation), is_ours=is_ours)
             try:
                 sock, sockaddr = await self._fd.open_read_queue().perform(accept, operation, deadline)
                 break

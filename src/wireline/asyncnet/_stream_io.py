@@ -137,7 +137,18 @@ class StreamIO:
 
     def is_used(self) -> bool:
         """Whether a task reads or writes the stream, if there is one."""
-        return self.core is not None and (self.fd.write_lock.locked or not self.core_slot)
+        return self.core is not None and (self.is_writing() or self.is_reading())
+
+    def is_reading(self) -> bool:
+        """Whether a task reads."""
+        return not self.core_slot
+
+    def is_writing(self) -> bool:
+        """Whether a task writes."""
+        return self.fd.write_lock.locked
+
+    def show_progress(self) -> None:
+        """Nothing to do: bytes are counted when they arrive."""
 
     def hold(self, owner: BaseSocket, operation: str) -> StreamCore:
         """Be the only task that reads and writes the stream."""

@@ -21,11 +21,12 @@ import functools
 import heapq
 import itertools
 import logging
+import math
 import os
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import outcome
 import trio
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
     from wireline.asyncnet._waiters import Waiter
 
 __all__ = ["TrioPort", "running_port"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("wireline")
 
@@ -155,6 +158,11 @@ class TrioPort(FdPoller):
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+    async def move_on_at(self, until: float | None, awaitable: Awaitable[T]) -> T | None:
+        with trio.CancelScope(deadline=math.inf if until is None else until):
+            return await awaitable
+        return None
 
     # Callbacks.
 
@@ -300,7 +308,11 @@ class _Tasks:
         self._nursery = nursery
 
     def spawn(self, coroutine: Coroutine[Any, Any, None], name: str) -> _Task:
-        return _Task(self._nursery, coroutine, name)
+        try:
+            return _Task(self._nursery, coroutine, name)
+        except RuntimeError:  # the block is over
+            coroutine.close()
+            raise
 
     @staticmethod
     def current() -> _Task:

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wireline import AF_UNIX, SocketTimeout, Target
+from wireline import SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
 from wireline.cli._outcome import HandshakeFailure, print_stderr
+from wireline.cli._peer import dial_address
 from wireline.cli._psk_files import read_key, read_keys
 from wireline.net import Socket, dial
 from wireline.tls import Handshake, SslContext, VerifyMode
@@ -79,18 +80,8 @@ class TlsClient:
             self._capture.unwatch(self._ssl_context)
 
     def _connect(self, target: Target, timeout: float | None) -> Socket:
-        if not target.path:
-            return dial(
-                target.host, target.port, timeout=timeout, tls=self._context, hostname=self._name or None
-            )
-        sock = Socket(AF_UNIX)
-        try:
-            self._context.wrap_socket(sock, self._name)
-            sock.connect_unix(target.path, timeout)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        address, port = dial_address(target)
+        return dial(address, port, timeout=timeout, tls=self._context, hostname=self._name or None)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ from wireline.net._as_socket import as_socket as as_socket
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server
+from wireline.net._serve import StopEvent as StopEvent
 from wireline.net._serve import serve as serve
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
@@ -33,6 +34,7 @@ __all__ = [
     "ReceivedInto",
     "Server",
     "Socket",
+    "StopEvent",
     "StopReport",
     "as_socket",
     "dial",

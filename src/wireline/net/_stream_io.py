@@ -65,6 +65,7 @@ class StreamIO:
             descriptor does not block.
         quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
             ``close`` on.
+        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
         kernel_waits: the descriptor blocks.
     """
@@ -82,6 +83,7 @@ class StreamIO:
         "quiet_epoch",
         "receive",
         "sender",
+        "wait_all",
         "write_lock",
         "write_shut",
     )
@@ -99,6 +101,7 @@ class StreamIO:
         self.core_slot = fd.resting
         self.write_lock = fd.writing
         self.write_shut = False
+        self.wait_all = _WAIT_ALL
         self.sender: Sender = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
@@ -144,6 +147,18 @@ class StreamIO:
         self.quiet_epoch = None
         self.buffer.drop_ahead()
         self.buffer = EMPTY
+
+    def is_reading(self) -> bool:
+        """Whether a thread reads."""
+        return not self.core_slot
+
+    def is_writing(self) -> bool:
+        """Whether a thread writes."""
+        return not self.write_lock.free
+
+    def show_progress(self) -> None:
+        """Count the bytes of an incomplete block while a read waits for the rest, at the price of system calls."""
+        self.wait_all = 0
 
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor, when no call uses it any more."""
@@ -362,7 +377,7 @@ class StreamIO:
         Returns:
             False if nothing is there, and nothing waited.
         """
-        receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
+        receive = (core.recv_size, (self.wait_all if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
             self.receive = map(self.fd.sock.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
