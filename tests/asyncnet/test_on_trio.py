@@ -532,6 +532,11 @@ def test_a_stop_that_is_requested_after_the_block_has_no_effect(caplog: pytest.L
                         scope.cancel()
             server.request_stop()
             await trio.testing.wait_all_tasks_blocked()
+            for call in (server.wait, server.stopping.wait):
+                with trio.CancelScope() as scope:
+                    scope.cancel()
+                    await call()
+                assert scope.cancelled_caught, "it need not sleep, and is a cancel point"
 
     run(main)
     assert caplog.records == []

@@ -230,7 +230,10 @@ class StopEvent:
             TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         seconds = check_timeout(timeout)
-        now = self._notifier.port.time
+        port = self._notifier.port
+        if port.raise_if_cancelled is not None:
+            await port.raise_if_cancelled()
+        now = port.time
         until = None if seconds is None else now() + seconds
         while not self._is_set and (until is None or now() < until):
             await self._notifier.wait(until)
@@ -358,6 +361,8 @@ class Server:
         if self._owner is not process.epoch:
             check_wait_after_fork(stopped=self._disowned)
             return
+        if self._port.raise_if_cancelled is not None:
+            await self._port.raise_if_cancelled()
         await self._until(lambda: self._report is not None, self._moment(timeout))
         if self._report is None and timeout is not None:
             raise SocketTimeout("wait", timeout)
