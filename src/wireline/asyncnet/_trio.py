@@ -52,6 +52,9 @@ T = TypeVar("T")
 
 _log = logging.getLogger("wireline")
 
+# Seconds until the next attempt to watch a descriptor that the system has refused. A guess: soon, and no busy loop.
+_RETRY = 0.01
+
 
 class TrioPort(FdPoller):
     """One run of trio."""
@@ -201,16 +204,17 @@ class TrioPort(FdPoller):
         try:
             with scope, contextlib.suppress(trio.ClosedResourceError):
                 while True:
-                    await wait(fd)
+                    try:
+                        await wait(fd)
+                    except OSError:  # no memory to watch it with
+                        await trio.sleep(_RETRY)
+                        continue
                     if self._watches.get((fd, write)) is not scope:
                         return  # and the number may be another file's by now
                     try:
                         callback()
                     except BaseException as error:  # noqa: BLE001 -- a system task that raises ends the run
                         self.report(error)
-        except OSError as error:  # the system refuses to watch it
-            self.report(error)
-            self.call(callback)
         finally:
             nursery = current_task().parent_nursery
             if not scope.cancel_called and (nursery is None or nursery.cancel_scope.cancel_called):
