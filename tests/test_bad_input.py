@@ -26,6 +26,7 @@ import wireline
 import wireline.asyncnet
 import wireline.net
 from tests.faults.syscalls import Syscalls
+from tests.tls import certificates
 from wireline import (
     AF_INET,
     AF_UNIX,
@@ -40,6 +41,7 @@ from wireline import (
 )
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Server, Socket, dial, serve
+from wireline.tls import Handshake, SslContext
 
 pytestmark = pytest.mark.in_both_flavours
 
@@ -85,6 +87,11 @@ BUFFERS = bad(TypeError, b"read-only", memoryview(b"read-only"), "text", None, 5
 BUFFER_SIZES = [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, 11, HUGE)
 
 
+CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
+VERIFIES = SslContext(ca_file=certificates.ca_file())
+VERIFIES.ssl_context(Handshake.AS_CLIENT)  # which reads the files
+
+
 class Call(NamedTuple):
     """A method or function, valid arguments, and for each parameter invalid ones."""
 
@@ -106,6 +113,26 @@ FRAME = {
     "length_adjust": NO_INTS,
     "max_size": SIZES,
 }
+OUTGOING = (
+    bad(
+        TypeError,
+        None,
+        5,
+        b"one",
+        "text",
+        [b"one"],
+        [(b"one",)],
+        [(b"one", LOOPBACK)],
+        [("text", LOOPBACK, 1)],
+    )
+    + [([(b"x", LOOPBACK, 1), (b"x", LOOPBACK, port)], error) for port, error in PORTS]
+    + [([(b"x", LOOPBACK, 1), (b"x", peer, 1)], error) for peer, error in PEERS]
+)
+GROUP = "239.1.2.3"
+GROUPS = bad(TypeError, None, 5, b"239.1.2.3", [GROUP]) + bad(
+    ValueError, "", "localhost", LOOPBACK, "ff15::1", wireline.IPV6_LOOPBACK, "239.1.2.3%lo"
+)
+INTERFACES = bad(TypeError, b"lo", 1.5, [], True) + bad(ValueError, "", "l\0", 0, -1, HUGE, "::1")
 DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("listening",)
 ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
 
@@ -160,12 +187,37 @@ METHODS = {
     ),
     "try_recv": Call({}, {"max_size": SIZES}, ("stream", "stream with lines", "connected datagram")),
     "skip": Call({"size": 1}, {"size": SIZES, **WAIT}),
+    "send_fds": Call(
+        {"data": b"x", "fds": [0]},
+        {
+            "data": DATA + bad(ValueError, b"", bytearray()),
+            "fds": bad(TypeError, 5, None, ["0"], [None], "0", [True])
+            + bad(ValueError, [-1], [2**31], [0] * 254),
+            **WAIT,
+        },
+        ("Unix", "Unix datagram"),
+    ),
+    "recv_fds": Call(
+        {"size": 1, "max_fds": 1}, {"size": SIZES, "max_fds": SIZES, **WAIT}, ("Unix", "Unix datagram")
+    ),
     "send": Call({"data": b"x"}, {"data": DATA, **READ}, ("stream", "connected datagram")),
     "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
+    "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
+    "start_tls": Call(
+        {"ctx": VERIFIES, "hostname": "localhost"},
+        {
+            "ctx": CONTEXTS,
+            "handshake": bad(TypeError, "AS_CLIENT", 1, None, ssl.PROTOCOL_TLS_CLIENT),
+            "hostname": bad(TypeError, None, 5, b"localhost") + bad(ValueError, "", "a\0b", "a b"),
+            "leftover": bad(ValueError, None, "drop", "", 1),
+            **WAIT,
+        },
+    ),
     "send_to": Call(
         {"address": LOOPBACK, "port": 1, "data": b"x"},
         {"address": PEERS, "port": PORTS, "data": DATA, **READ},
@@ -175,6 +227,12 @@ METHODS = {
     "recv_from_into": Call(
         {"buffer": bytearray(10)}, {"buffer": BUFFERS, "size": BUFFER_SIZES, **READ}, DATAGRAM
     ),
+    "recv_many_from": Call(
+        {}, {"max_count": NO_INTS + bad(ValueError, 0, -1), "size": SIZES, **WAIT}, DATAGRAM
+    ),
+    "send_many_to": Call({"datagrams": [(b"x", LOOPBACK, 1)]}, {"datagrams": OUTGOING, **WAIT}, DATAGRAM),
+    "join_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
+    "leave_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
     "get_sock_opt": Call({"opt": SockOpt.REUSE_ADDR}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY),
     "set_sock_opt": Call(
         {"opt": SockOpt.REUSE_ADDR, "value": True}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY
@@ -197,16 +255,18 @@ METHODS = {
         {"err": bad(TypeError, "1", None), "last_error": bad(TypeError, "1", None), "flags": FLAGS},
         ANY,
     ),
+    "get_peer_certificates": Call({"verified": False}, {}, ANY),
     "close": Call({}, {"linger": TIMEOUTS, "flags": FLAGS}, ANY),
 }
 
-TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
+TRUTH_VALUES = {"buffered", "inheritable", "packet_info", "reuse_port", "is_async", "value", "verified"}
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "adopt detach fileno tcp_info peer_credentials"
+    "adopt detach fileno tcp_info peer_credentials stats"
     " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
-    " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
+    " multicast_interface multicast_loop multicast_ttl"
+    " peer_addr got_handshake get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
 
@@ -374,12 +434,14 @@ def refusal(
     return caught.value
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_bad_arguments_are_refused_before_any_system_call(
-    flavour: str, name: str, syscalls: Syscalls
-) -> None:
-    if flavour == "async" and name in ONLY_BLOCKING:
-        return
+def test_bad_arguments_are_refused_before_any_system_call(flavour: str, syscalls: Syscalls) -> None:
+    for name in METHODS:
+        if flavour != "async" or name not in ONLY_BLOCKING:
+            with noted(name):
+                check_bad_arguments(flavour, name, syscalls)
+
+
+def check_bad_arguments(flavour: str, name: str, syscalls: Syscalls) -> None:
     call = METHODS[name]
     for kind, parameter in itertools.product(call.on, call.bad):
         with noted(f"{parameter} on {kind}"), SOCKETS[kind](FLAVOURS[flavour]) as sock:
@@ -430,6 +492,13 @@ NO_STREAMS = refusing(TypeError, None, "unconnected", "listening", "stream", "Un
 NO_IP = refusing(TypeError, None, "unconnected", "listening", "stream", "datagram") | ENDED
 NO_UNIX = refusing(TypeError, None, "Unix", "Unix datagram") | ENDED
 
+NO_FDS = refusing(
+    TypeError,
+    None,
+    *("unconnected", "listening", "stream", "stream with lines", "datagram", "connected datagram"),
+) | refusing(OSError, errno.ENOTCONN, "Unix")
+NO_FDS |= ENDED
+
 NO_TLS = refusing(ssl.SSLError, None, "unconnected", "listening", "stream", "datagram", "Unix") | ENDED
 
 STATES: dict[str, State] = {
@@ -451,14 +520,26 @@ STATES: dict[str, State] = {
     "recv_some_into": NO_STREAM,
     "try_recv": NO_STREAM,
     "skip": NO_STREAM | NO_DATAGRAMS,
+    "send_fds": NO_FDS | refusing(OSError, errno.EDESTADDRREQ, "Unix datagram"),
+    "recv_fds": NO_FDS,
     "send": NO_STREAM | NO_DESTINATION,
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
+    "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
+    "wait_writable": NO_STREAM,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
+    "start_tls": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,
     "recv_from_into": NO_STREAMS,
+    "recv_many_from": NO_STREAMS,
+    "send_many_to": NO_STREAMS,
+    "join_group": NO_STREAMS,
+    "leave_group": NO_STREAMS,
+    "multicast_interface": NO_STREAMS,
+    "multicast_loop": NO_STREAMS,
+    "multicast_ttl": NO_STREAMS,
     "accept": NO_LISTENER | NO_DATAGRAMS,
     "accept_addr": NO_LISTENER | NO_DATAGRAMS,
     "try_accept_addr": NO_LISTENER | NO_DATAGRAMS,
@@ -500,16 +581,19 @@ WORKS_IN_EVERY_STATE = {
     "is_ssl",
     "last_bytes_sent",
     "socket_error",
+    "stats",
     "try_send",
 }
 
 
-@pytest.mark.parametrize("name", STATES)
-def test_the_wrong_state_is_refused_before_any_system_call(
-    flavour: str, name: str, syscalls: Syscalls
-) -> None:
-    if flavour == "async" and name in ONLY_BLOCKING:
-        return
+def test_the_wrong_state_is_refused_before_any_system_call(flavour: str, syscalls: Syscalls) -> None:
+    for name in STATES:
+        if flavour != "async" or name not in ONLY_BLOCKING:
+            with noted(name):
+                check_wrong_states(flavour, name, syscalls)
+
+
+def check_wrong_states(flavour: str, name: str, syscalls: Syscalls) -> None:
     good = METHODS[name].good if name in METHODS else {}
     for kind, (error, code) in STATES[name].items():
         with noted(kind), SOCKETS[kind](FLAVOURS[flavour]) as sock:
@@ -531,6 +615,7 @@ def test_calls_that_work_in_every_state(flavour: str, kind: str, syscalls: Sysca
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
+        assert sock.stats.bytes_sent == 0
         with pytest.raises(ConnectionResetError):
             sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
         with syscalls.recording(everywhere=True) as calls:

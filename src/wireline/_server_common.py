@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
+from wireline._socket_base import BaseSocket
 from wireline._validation import require_context
 from wireline.timing import check_seconds
 
 if TYPE_CHECKING:
+    from wireline._server_stats import ServerStats
     from wireline.tls import SslContext
 
 __all__ = [
     "HandshakeConfig",
+    "ServerTotals",
     "StopReport",
     "StopRequest",
     "StopRequests",
     "check_callback",
     "check_wait_after_fork",
 ]
+
+K = TypeVar("K")
+S = TypeVar("S", bound=BaseSocket)
 
 
 class StopReport(NamedTuple):
@@ -175,3 +182,70 @@ def check_wait_after_fork(*, stopped: bool) -> None:
     """
     if not stopped:
         raise RuntimeError("wait: the server runs in the parent process, which made it")
+
+
+class ServerTotals:
+    """The counts of a server, of connections that are over and of those that are open.
+
+    The threads that accept and those of connections write here, with the lock. A question takes no lock: it may be
+    asked in the main thread, where an exception of a signal handler could keep a lock for ever. It is asked again if
+    a connection ended meanwhile.
+    """
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        self._accepted = self._refused = self._handshakes_failed = 0
+        self._of_closed = 0, 0  # bytes received and sent; another tuple for each connection that ends
+
+    def count_accepted(self) -> None:
+        """Count a connection that was accepted."""
+        with self._lock:
+            self._accepted += 1
+
+    def count_refused(self) -> None:
+        """Count a connection that was refused."""
+        with self._lock:
+            self._refused += 1
+
+    def count_failed_handshake(self) -> None:
+        """Count a connection that ended in its handshake."""
+        with self._lock:
+            self._handshakes_failed += 1
+
+    def close(self, active: dict[K, S], key: K, client: BaseSocket) -> None:
+        """Take a connection out of those that are open, and keep its counts."""
+        with self._lock:
+            self._of_closed = _add_traffic(self._of_closed, client)
+            active.pop(key, None)
+
+    def stats(self, active: dict[K, S]) -> ServerStats:
+        """Return the counts of now; ``active`` has the open connections."""
+        from wireline._server_stats import ServerStats
+
+        for _ in range(_STATS_TRIES):
+            of_closed = self._of_closed
+            clients = list(active.copy().values())
+            traffic = of_closed
+            for client in clients:
+                traffic = _add_traffic(traffic, client)
+            if self._of_closed is of_closed:
+                break
+        return ServerStats(
+            accepted=self._accepted,
+            refused=self._refused,
+            handshakes_failed=self._handshakes_failed,
+            open=len(clients),
+            bytes_received=traffic[0],
+            bytes_sent=traffic[1],
+        )
+
+
+# Connections may end all the time. Then one that has just ended may be missing in the answer. A guess.
+_STATS_TRIES = 10
+
+
+def _add_traffic(traffic: tuple[int, int], client: BaseSocket) -> tuple[int, int]:
+    """Add the payload that a client has sent and was sent."""
+    io = client._io
+    received = 0 if io.core is None else io.core.buffer.received
+    return traffic[0] + received, traffic[1] + io.payload_sent

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal, get_args
 
 from wireline.address import IpAddress, check_host, check_port, unix_path
 from wireline.options import IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, SockOpt
@@ -13,6 +13,8 @@ UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Buffer = bytes | bytearray | memoryview
 """Data to send: ``bytes``, or anything else that supports the buffer protocol."""
 
+Leftover = Literal["refuse", "tls"]
+"""What is done with bytes that were received in clear before a handshake, and not read."""
 SocketOption = tuple[int, int, int | Buffer]
 """Level, option and value, as ``setsockopt`` takes them."""
 
@@ -92,14 +94,24 @@ def check_peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]
     return host, check_port(port)
 
 
-def require_context(tls: object) -> None:
+def require_context(tls: object, name: str = "tls") -> None:
     """Refuse anything but a ``wireline.tls.SslContext``. The class is not imported here, because it needs ``ssl``.
 
     Raises:
         TypeError: it is something else.
     """
     if not hasattr(tls, "_client_core"):
-        raise TypeError(f"tls is a wireline.tls.SslContext, not {type(tls).__name__}")
+        raise TypeError(f"{name} is a wireline.tls.SslContext, not {type(tls).__name__}")
+
+
+def check_leftover(leftover: Leftover) -> None:
+    """Refuse anything but the values of ``Leftover``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if leftover not in get_args(Leftover):
+        raise ValueError(f"leftover is one of {', '.join(get_args(Leftover))}, got {leftover!r}")
 
 
 def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:
@@ -141,6 +153,19 @@ def as_bytes_like(data: Buffer) -> bytes | memoryview:
     except TypeError:
         raise TypeError(f"data to send is bytes or another buffer, not {type(data).__name__}") from None
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+
+
+def as_message(data: Buffer) -> bytes | memoryview:
+    """Do the same for data that descriptors are sent with.
+
+    Raises:
+        TypeError: it does not support the buffer protocol.
+        ValueError: it is empty.
+    """
+    payload = as_bytes_like(data)
+    if not payload:
+        raise ValueError("descriptors are sent with at least one byte of data")
+    return payload
 
 
 def join_buffers(parts: Iterable[Buffer]) -> bytes:

@@ -249,6 +249,21 @@ def to_display_address(sockaddr: SockAddr | None) -> Address:
     return Address(os.fsdecode(sockaddr) if sockaddr else "", 0)
 
 
+known_addresses: dict[SockAddr | None, Address] = {}
+"""The senders of the last datagrams, as ``cached_address`` returns them: for a look without a call."""
+
+# A guess: more peers than most programs have, and at most 200 kB.
+_MAX_KNOWN = 512
+
+
+def cached_address(sockaddr: SockAddr | None) -> Address:
+    """Return the same as ``to_display_address``, and keep it for the next datagram of the same sender."""
+    if len(known_addresses) >= _MAX_KNOWN:
+        known_addresses.clear()
+    address = known_addresses[sockaddr] = to_display_address(sockaddr)
+    return address
+
+
 def check_port(port: SupportsIndex) -> int:
     """Return ``port`` as an int.
 
@@ -280,7 +295,29 @@ def check_host(host: IpAddress | str) -> str:
         return format_ip(host)
     if "\0" in host:
         raise ValueError(f"a host must not contain a NUL, got {host[:80]!r}")
-    return host
+    return host if host.isascii() or ":" in host else to_ascii(host)
+
+
+def to_ascii(name: str) -> str:
+    """Return a host name as in DNS: ``straße.example`` is ``xn--strae-oqa.example`` (IDNA 2008, UTS 46).
+
+    Python's own codec follows IDNA 2003, in which that name is the one of another host, ``strasse.example``.
+
+    Raises:
+        ValueError: it is no host name, or the package ``idna`` is not installed.
+    """
+    if name.isascii():
+        return name
+    try:
+        import idna
+    except ImportError:
+        raise ValueError(
+            f"{name!r} is not ASCII: install the package idna, or write the name as in DNS, with xn--"
+        ) from None
+    try:
+        return idna.encode(name, uts46=True).decode("ascii")
+    except idna.IDNAError as error:
+        raise ValueError(f"{name!r} is not a host name: {error}") from None
 
 
 def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:

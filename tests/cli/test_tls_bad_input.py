@@ -29,21 +29,24 @@ from wireline.tls import _trust
     [
         (["connect", "--ca-file", "{none}"], "{none}: No such file or directory"),
         (["connect", "--ca-file", "{directory}"], "{directory}: Is a directory"),
-        (["connect", "--ca-file", "{text}"], "there is no certificate of a CA in '{text}'"),
+        (
+            ["connect", "--ca-file", "{text}"],
+            "there is no certificate in '{text}': it is no PEM text and no DER",
+        ),
         (["connect", "--cert", "{none}", "--key", "{key}"], "{none}: No such file or directory"),
         (["connect", "--psk-file", "{none}"], "{none}: No such file or directory"),
         (["connect", "--psk-file", "{keys}"], "there are 2 keys in {keys}, and a client needs exactly one"),
         (["listen", "--cert", "{none}"], "{none}: No such file or directory"),
-        (["listen", "--cert", "{cert}"], "do not contain a certificate and its key in PEM"),
+        (["listen", "--cert", "{cert}"], "there is no private key in '{cert}': it has a certificate"),
         (["listen", "--cert", "{cert}", "--key", "{none}"], "{none}: No such file or directory"),
         (
             ["listen", "--cert", "{cert}", "--key", "{text}"],
-            "do not contain a certificate and its key in PEM",
+            "there is no private key in '{text}': it is no PEM text and no DER",
         ),
-        (["listen", "--cert", "{text}", "--key", "{key}"], "do not contain a certificate and its key in PEM"),
+        (["listen", "--cert", "{text}", "--key", "{key}"], "there is no certificate in '{text}'"),
         (
             ["listen", "--cert", "{cert}", "--key", "{other_key}"],
-            "key and certificate do not belong together",
+            "the certificate in '{cert}' does not belong to the key in '{other_key}'",
         ),
         (
             ["listen", "--cert", "{cert}", "--key", "{locked_key}"],
@@ -51,7 +54,7 @@ from wireline.tls import _trust
         ),
         (
             ["listen", "--cert", "{cert}", "--key", "{key}", "--client-ca", "{text}"],
-            "no certificate of a CA in",
+            "there is no certificate in '{text}'",
         ),
         (["listen", "--psk-file", "{text}"], "{text}, line 1: write IDENTITY:KEYHEX"),
         (["listen", "--psk-file", "{empty}"], "there is no key in {empty}"),

@@ -153,7 +153,7 @@ def _struct(core: StreamCore, request: Request) -> tuple[Any, ...] | None:
 
 def _frame(core: StreamCore, request: Request) -> Frame | None:
     form = form_of(request.framing)
-    frame = core.buffer.ready_frame(form, (core,)) if request.ready else None
+    frame = core.buffer.ready_frame_of(*request.framing, (core,)) if request.ready else None
     return core.recv_frame(form) if frame is None else frame
 
 

@@ -167,6 +167,25 @@ def check_a_header_function_is_not_asked_for_a_core_that_is_taken_or_closed() ->
         core.buffer.ready_frame(form, (core,))
 
 
+def test_a_frame_of_the_format_of_the_last_one_is_ready_for_the_same_objects_only() -> None:
+    """An equal argument may be of a wrong type, which is an error of the call."""
+    core = core_with(b"\1a\1b\1c")
+    slot, size, form = (core,), 1000, frame_format("B", -1, 0, 1000)
+    assert core.buffer.ready_frame_of("B", -1, 0, size, slot) is None  # there was none
+    assert core.recv_frame(form) == ((1,), b"a")
+    wrong: list[tuple[Any, Any, Any, Any]] = [
+        ("b", -1, 0, form.max_size),
+        ("B", -1.0, 0, form.max_size),
+        ("B", -1, False, form.max_size),
+        ("B", -1, 0, float(size)),
+    ]
+    for arguments in wrong:
+        assert core.buffer.ready_frame_of(*arguments, slot) is None
+    assert core.buffer.ready_frame_of("B", -1, 0, form.max_size, ()) is None  # another call is reading
+    assert core.buffer.ready_frame_of("B", -1, 0, form.max_size, slot) == ((1,), b"b")
+    assert core.recv_frame(form) == ((1,), b"c")
+
+
 test_what_a_header_function_gets_and_returns = one_test_of(
     check_what_a_header_function_may_not_return_takes_nothing,
     check_a_header_function_sees_only_read_only_bytes_that_are_there_and_at_least_one,

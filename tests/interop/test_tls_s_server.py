@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import ocsp
 
 from tests.interop import openssl
 from tests.interop.async_conversations import says
@@ -142,3 +148,31 @@ async def test_we_upgrade_a_connection_to_s_server(flavour: Flavour, version: st
             await upgrade(client_context(), sock, Handshake.AS_CLIENT, "localhost", timeout=PATIENCE)
             await converse(sock)
             assert sock.tls_info.version == version
+
+
+def ocsp_response(leaf: certificates.Leaf, file: pathlib.Path) -> bytes:
+    """Sign with the CA of the tests that the certificate is good."""
+    cert, issuer = x509.load_pem_x509_certificates(pathlib.Path(leaf.cert).read_bytes())[0], certificates.ca()
+    ca = x509.load_pem_x509_certificate(issuer.cert_pem.bytes())
+    key = serialization.load_pem_private_key(issuer.private_key_pem.bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    now = datetime.now(UTC)
+    answer = ocsp.OCSPResponseBuilder().add_response(
+        cert, ca, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, now + timedelta(days=1), None, None
+    )
+    der = answer.responder_id(ocsp.OCSPResponderEncoding.HASH, ca).sign(key, hashes.SHA256())
+    file.write_bytes(der.public_bytes(serialization.Encoding.DER))
+    return file.read_bytes()
+
+
+async def test_the_response_that_s_server_staples_is_reported(
+    flavour: Flavour, version: str, tmp_path: pathlib.Path
+) -> None:
+    both.needs_the_bridge()
+    response = ocsp_response(certificates.server(), tmp_path / "response")
+    async with s_server("-rev", VERSIONS[version], "-status_file", str(tmp_path / "response")) as (_, port):
+        async with await dial(flavour, port, client_context()) as sock:
+            assert sock.tls_info.ocsp_response == response
+    async with s_server("-rev", VERSIONS[version]) as (_, port):
+        async with await dial(flavour, port, client_context()) as sock:
+            assert sock.tls_info.ocsp_response is None

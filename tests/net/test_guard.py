@@ -391,3 +391,24 @@ def test_C5_of_two_threads_that_end_a_socket_neither_undoes_the_claim_of_the_oth
     fd.resting.pop()
     sock.close()
     assert fd.disposed
+
+
+def test_C5_a_read_that_looks_for_an_abandoned_core_never_takes_one_that_close_has_claimed(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sock, _ = pair
+    fd = sock._fd
+    search = FdGuard._core_is_abandoned
+
+    def closed_meanwhile(self: FdGuard, references: int = 0) -> bool:
+        monkeypatch.setattr(FdGuard, "_core_is_abandoned", search)
+        abandoned = search(self, references)
+        sock.close()
+        assert not self.disposed  # the read has a reference to the core
+        return abandoned
+
+    monkeypatch.setattr(FdGuard, "_core_is_abandoned", closed_meanwhile)
+    fd.resting.pop()  # by a call that is gone
+    with pytest.raises(ClosedError):
+        sock.recv_exactly(1)
+    assert fd.disposed

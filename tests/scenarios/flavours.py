@@ -34,7 +34,9 @@ WAITING = frozenset(
     """
     connect connect_unix accept accept_addr send send_many send_some send_to
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
-    recv_struct recv_frame fill recv_some_into shutdown_write
+    recv_many_from send_many_to
+    recv_struct recv_frame fill recv_some_into shutdown_write send_fds recv_fds wait_readable wait_writable
+    start_tls
     """.split()
 )
 """The methods that are awaited. ``lines`` and ``frames`` are the asynchronous iterators beside them."""
@@ -155,6 +157,12 @@ class Face:
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name.startswith("multicast_"):
+            setattr(self._sock, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._sock, name)

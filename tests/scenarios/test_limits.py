@@ -249,6 +249,7 @@ async def test_FA19_an_address_has_a_limit_and_unix_clients_have_none(scene: Sce
         assert await say(await connected(scene, server), b"x\n") == b"x\n"
         return
     await assert_refused(scene, server)
+    assert (server.stats.accepted, server.stats.refused, server.stats.open) == (2, 1, 2)
     assert ["refused: its address has too many connections" in line for line in log()] == [True]
     kept[0].close()
 

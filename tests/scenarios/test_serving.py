@@ -27,6 +27,7 @@ from tests.scenarios.scene import (
     in_clear,
     no_descriptor_is_lost,
     over,
+    over_every_stream,
     over_one,
     pattern,
     read_all,
@@ -36,6 +37,7 @@ from tests.scenarios.scene import (
     turns,
 )
 from wireline import Address, BusyError, SocketFlag, SocketTimeout, parse_ip_address
+from wireline.net import ServerStats
 
 pytestmark = pytest.mark.anyio
 
@@ -390,6 +392,36 @@ async def test_the_clients_of_a_server_are_those_that_are_open(scene: Scene) -> 
     held.let_go.set()
     await soon(server.stop(PATIENCE))
     assert server.clients == ()
+
+
+@over_every_stream
+async def test_the_statistics_of_a_server_have_closed_connections_too(scene: Scene) -> None:
+    server = await scene.serve(echo_lines)
+    nothing = {"refused": 0, "handshakes_failed": 0}
+    for count in range(1, 4):
+        sock = await scene.connected(server.local_addr)
+        await sock.send(b"hello\n")
+        assert await soon(sock.recv_line()) == b"hello"
+        expected = {"accepted": count, "open": 1, "bytes_received": 6 * count, "bytes_sent": 6 * count}
+        # The client may have the answer before the thread that has sent it goes on.
+        await eventually(lambda expected=expected: server.stats == ServerStats(**expected, **nothing))
+        sock.close()
+        await eventually(lambda: server.connections == 0)
+    if scene.transport.tls is not None:
+        with socket.create_connection(server.local_addr, PATIENCE) as peer:
+            peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            await soon(all_of(peer))
+        await eventually(lambda: server.connections == 0)
+    await soon(server.stop())
+    handshakes = int(scene.transport.tls is not None)
+    assert server.stats == ServerStats(
+        accepted=3 + handshakes,
+        refused=0,
+        handshakes_failed=handshakes,
+        open=0,
+        bytes_received=18,
+        bytes_sent=18,
+    )
 
 
 # Asking for a stop.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wireline.address import check_host
 from wireline.tls._names import normalise
 
 
@@ -86,3 +88,27 @@ def test_any_text_is_normalised_or_refused(text: str) -> None:
     assert name == name.lower()
     assert not name.endswith(".")
     assert normalise(name) == name
+
+
+# Names that are not ASCII (FB10, A4).
+
+
+def test_A4_FB10_a_name_follows_idna_2008() -> None:
+    """In IDNA 2003, which Python's codec follows, the first one is ``strasse.test``: the name of another host."""
+    assert normalise("straße.test") == "xn--strae-oqa.test"
+    assert normalise("BÜCHER.test") == "xn--bcher-kva.test"
+    assert check_host("straße.test") == "xn--strae-oqa.test"
+    assert check_host("fe80::1%é") == "fe80::1%é"  # the name of an interface
+    for name in ("☃.test", "a..ü", "ü" * 64):
+        with pytest.raises(ValueError, match="is not a host name"):
+            check_host(name)
+
+
+def test_A4_FB10_without_the_package_such_a_name_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "idna", None)
+    for take in (normalise, check_host):
+        with pytest.raises(
+            ValueError, match=r"'straße.test' is not ASCII: install the package idna, or write"
+        ):
+            take("straße.test")
+    assert check_host("localhost") == "localhost"

@@ -46,7 +46,7 @@ def test_the_second_connection_resumes_and_still_knows_the_chain(version: str) -
     only(version, client, server)
     first = talk(client, server)
     second = talk(client, server)
-    assert info(first.client) == (version, info(first.client).cipher, None, False, "localhost")
+    assert info(first.client)[:5] == (version, info(first.client).cipher, None, False, "localhost")
     assert info(second.client).resumed
     assert info(second.server).resumed
     assert len(chain(first.client)) == 3

@@ -6,25 +6,43 @@ import pathlib
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from typing import assert_type
 
 from wireline import (
+    AF_INET,
     AF_INET6,
     AF_UNIX,
     IPPROTO_UDP,
+    IPV4_LOOPBACK,
     MAX_FRAME_SIZE,
     SAFE_DISCONN,
     SOCK_DGRAM,
     Address,
     Deadline,
     Frame,
+    IpAddress,
     KeepAlive,
     ReadLineResult,
     SocketFlag,
+    SocketStats,
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.net import (
+    Accepted,
+    Datagram,
+    Pool,
+    PoolStats,
+    ReceivedFds,
+    Server,
+    ServerStats,
+    Socket,
+    StopReport,
+    dial,
+    serve,
+)
+from wireline.tls import Certificate, Handshake, SslContext
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -68,6 +86,8 @@ def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     assert_type(sock.recv_until(bytearray(b"\n")), bytes)
     assert_type(sock.recv_some_into(bytearray(10), 1.0, flags), int)
     assert_type(sock.try_recv(), bytes | None)
+    assert_type(sock.wait_readable(timeout=1), None)
+    assert_type(sock.wait_writable(), None)
     assert_type(sock.try_recv(max_size=10), bytes | None)
     yield from sock.lines(max_length=100, timeout=1, flags=flags)
 
@@ -95,6 +115,17 @@ def frames(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
         yield frame.payload
 
 
+def descriptors(sock: Socket) -> int:
+    sock.send_fds(b"data", [0, 1], timeout=1)
+    sock.send_fds(bytearray(b"data"), (number for number in (0, 1)))
+    received = sock.recv_fds(100, 2, timeout=1)
+    assert_type(received, ReceivedFds)
+    data, fds, truncated = received
+    assert_type(data, bytes)
+    assert_type(fds, list[int])
+    return truncated
+
+
 def write(sock: Socket) -> None:
     sock.send(b"data", timeout=1)
     sock.send(bytearray(b"data"), SAFE_DISCONN)
@@ -104,6 +135,12 @@ def write(sock: Socket) -> None:
     assert_type(sock.send_some(b"data"), int)
     assert_type(sock.try_send(b"data"), bool)
     sock.shutdown_write(timeout=1)
+
+
+def start_tls(sock: Socket, ctx: SslContext) -> None:
+    sock.start_tls(ctx, hostname="localhost", timeout=1)
+    sock.start_tls(ctx, Handshake.AS_SERVER, leftover="tls")
+    sock.start_tls(ctx, Handshake.AS_CLIENT, parse_ip_address("::1"), Deadline(1), leftover="refuse")
 
 
 def datagrams(sock: Socket) -> None:
@@ -116,6 +153,21 @@ def datagrams(sock: Socket) -> None:
     assert_type(datagram.truncated, bool)
     size, address = sock.recv_from_into(bytearray(1500))
     assert_type(size, int)
+    several = sock.recv_many_from(64, size=1500, timeout=1)
+    assert_type(several, list[Datagram])
+    assert_type(sock.send_many_to([(b"data", "localhost", 53), *several], timeout=1), int)
+    with Socket(AF_INET, SOCK_DGRAM, packet_info=True) as informed:
+        informed.join_group("239.1.2.3", "lo")
+        informed.leave_group(IPV4_LOOPBACK, interface=1)
+        assert_type(informed.multicast_ttl, int)
+        assert_type(informed.multicast_loop, bool)
+        assert_type(informed.multicast_interface, str | int | IPv4Address | None)
+        informed.multicast_ttl = 4
+        informed.multicast_loop = False
+        informed.multicast_interface = IPV4_LOOPBACK
+        informed.multicast_interface = None
+    assert_type(datagram.destination, IpAddress | None)
+    assert_type(datagram.interface, str | None)
 
 
 def accept(listener: Socket) -> None:
@@ -141,6 +193,12 @@ def look(sock: Socket) -> None:
     assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
+    assert_type(sock.get_peer_certificates(), list[Certificate])
+    stats = sock.stats
+    assert_type(stats, SocketStats)
+    assert_type(stats.bytes_received + stats.wire_bytes_sent, int)
+    assert_type(stats.opened_at, float | None)
+    assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
 
@@ -203,6 +261,8 @@ def server() -> StopReport:
         assert_type(one.local_addrs, tuple[Address, ...])
         assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
+        assert_type(one.stats, ServerStats)
+        assert_type(one.stats.bytes_sent, int)
         assert_type(one.clients, tuple[Socket, ...])
         assert_type(one.stopping.is_set() or one.stopping.wait(1.5), bool)
         one.request_stop(drain=1.5)

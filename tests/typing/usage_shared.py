@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from typing import assert_type
 
 import wireline
@@ -27,6 +28,7 @@ from wireline import (
     Timeout,
     WirelineError,
 )
+from wireline.tls import SslContext, TlsInfo
 
 
 def addresses(text: str) -> IpAddress:
@@ -114,3 +116,27 @@ def errors(error: WirelineError) -> OSError | None:
         SocketTimeout,
     )
     return built_in[0]()
+
+
+def tls_of_an_operator(keys: bytes) -> SslContext:
+    context = SslContext(
+        cert_data=keys,
+        key_data=keys,
+        ca_data=keys,
+        min_version=ssl.TLSVersion.TLSv1_2,
+        max_version=ssl.TLSVersion.TLSv1_3,
+        groups=["X25519"],
+        pinned=("sha256/",),
+        partial_chain=False,
+        ticket_keys=keys,
+        psk_decoy=True,
+        keylog_file=True,
+        password=lambda: "secret",
+    )
+    context.reload()
+    return context
+
+
+def facts_of_tls(info: TlsInfo) -> None:
+    assert_type(info.group, str | None)
+    assert_type(info.ocsp_response, bytes | None)

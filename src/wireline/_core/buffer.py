@@ -57,7 +57,7 @@ _PRESPLIT_MAX = 64 * 1024
 
 BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], int, object]
 """A state that ``ReceiveBuffer.restore`` goes back to: head, start and size; the tail, and its size then; the pieces;
-``received``, or -1; and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
+``received``, or less than 0; and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
 """
 
 
@@ -364,22 +364,85 @@ class ReceiveBuffer:
     def ready_fields(self, form: struct.Struct, slot: Slot) -> tuple[Any, ...] | None:
         """Remove and unpack the first ``form.size`` bytes, if they are in the head alone; else None."""
         head, start = self._head, self._start
-        end = start + form.size
-        if not start < end <= len(head):
+        size = form.size
+        end = start + size
+        if not start < end <= len(head) or self._tail or self._pieces:
             return None
         fields = form.unpack_from(head, start)
-        return fields if self._take_ready(head, start, end, slot) else None
+        # As `_take_ready`, without the call.
+        try:
+            if (
+                slot[0].undo is not None
+                or self.lines
+                or self.frames
+                or self._head is not head
+                or self._start != start
+            ):
+                return None
+        except IndexError:
+            return None
+        self.run = self._searched = 0
+        self.frame_format = None
+        self.size -= size
+        if self.size:
+            self._start = end
+        else:
+            self._head = b""
+            self._start = 0
+        return fields
 
     def ready_line(self, max_length: int, slot: Slot) -> bytes | None:
         """Remove and return the first line, if it is in the head alone and nothing is to be split ahead; else None."""
         head, start = self._head, self._start
         searched = self._searched if self._search_needle is _NEWLINE else 0
         newline = head.find(b"\n", start + searched, start + max_length + 1)
-        if newline < 0:
+        if newline < 0 or self._tail or self._pieces:
             return None
+        end = newline + 1
         line = line_at(head, start, newline)
-        run = newline + 1 - start + (self.run if self.frame_format is None else 0)
-        return line if self._take_ready(head, start, newline + 1, slot, run) else None
+        run = end - start + (self.run if self.frame_format is None else 0)
+        if run >= PRESPLIT_AFTER:
+            return None
+        # As `_take_ready`, without the call.
+        try:
+            if (
+                slot[0].undo is not None
+                or self.lines
+                or self.frames
+                or self._head is not head
+                or self._start != start
+            ):
+                return None
+        except IndexError:
+            return None
+        self.run = run
+        self._searched = 0
+        self.frame_format = None
+        self.size -= end - start
+        if self.size:
+            self._start = end
+        else:
+            self._head = b""
+            self._start = 0
+        return line
+
+    def ready_frame_of(
+        self, header: object, length_field: int, length_adjust: int, max_size: int, slot: Slot
+    ) -> Frame | None:
+        """Do what ``ready_frame`` does, for the parts of a format; None unless it is the format of the last frame.
+
+        The parts must be the same objects, which were checked then: equal ones may be of a wrong type.
+        """
+        form = self.frame_format
+        if (
+            form is not None
+            and form.header is header
+            and form.length_adjust is length_adjust
+            and form.length_field is length_field
+            and form.max_size is max_size
+        ):
+            return self.ready_frame(form, slot)
+        return None
 
     def ready_frame(self, form: FrameFormat, slot: Slot) -> Frame | None:
         """Remove and return the first frame, if it is in the head alone and nothing is to be split ahead; else None."""

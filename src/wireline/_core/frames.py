@@ -40,15 +40,25 @@ class FrameFormat:
     """The arguments of ``recv_frame`` and ``frames`` that describe the messages of a peer. Immutable.
 
     Attributes:
+        header: a ``struct`` format, or a function that measures headers.
         header_size: bytes of a header, the fewest if they vary.
         max_size: bytes that a payload may have.
         unpack_from, length_field, length_adjust: of a header with a ``struct`` format; ``unpack_from`` is None if a
             function measures the header.
     """
 
-    __slots__ = ("_measure", "header_size", "length_adjust", "length_field", "max_size", "unpack_from")
+    __slots__ = (
+        "_measure",
+        "header",
+        "header_size",
+        "length_adjust",
+        "length_field",
+        "max_size",
+        "unpack_from",
+    )
 
     def __init__(self, header: Header, length_field: int, length_adjust: int, max_size: int) -> None:
+        self.header = header
         self.length_field = _integer("length_field", length_field)
         self.length_adjust = _integer("length_adjust", length_adjust)
         self.max_size = check_size(max_size, "max_size")

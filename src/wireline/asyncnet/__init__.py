@@ -8,6 +8,7 @@ import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._os.passed_fds import ReceivedFds as ReceivedFds
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
@@ -25,6 +26,7 @@ from wireline.asyncnet._systemd import listeners_from_environment as listeners_f
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.asyncnet._pool import Pool as Pool
 
 __all__ = [
@@ -34,8 +36,10 @@ __all__ = [
     "Handler",
     "Pool",
     "PoolStats",
+    "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "StartingServer",
     "StopEvent",
     "StopReport",
@@ -49,10 +53,11 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.asyncnet._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.
-_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish("wireline.net", globals(), ("Datagram", "ReceivedFds", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
 __getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)

@@ -10,11 +10,20 @@ from typing import TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
 from wireline._os import descriptor
-from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
+from wireline._os.descriptor import (
+    CONNECTING,
+    Unclaimed,
+    close_unclaimed,
+    connect_result,
+    is_readable,
+    is_writable,
+)
+from wireline._os.inbox import ANY_DATAGRAM, Inbox
+from wireline._os.passed_fds import Ancillary, send_first
 from wireline._socket_base import BaseSocket, annotated
 from wireline._stream_common import NOW
 from wireline.asyncnet._port import Completion, Completions
-from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation
+from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation, OperationQueue
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX, DONT_WAIT
 
@@ -22,9 +31,11 @@ __all__ = [
     "Accept",
     "Connect",
     "Read",
-    "ReceiveDatagram",
+    "Readable",
+    "ReceiveDatagrams",
     "Send",
     "SendDatagram",
+    "SendFds",
     "WeakAnnotator",
     "Writable",
     "accept_now",
@@ -38,9 +49,6 @@ Ts = TypeVarTuple("Ts")
 # Bytes that an operation of the loop sends at once. It is never cancelled, so its bytes count as sent: a piece that is
 # small beside any message for which it matters, and large beside the cost of an operation. A guess.
 _PORTABLE_PIECE = 64 * 1024
-
-# Bytes of the largest UDP datagram, rounded up.
-_ANY_DATAGRAM = 64 * 1024
 
 
 class WeakAnnotator(weakref.ref[BaseSocket]):
@@ -145,6 +153,21 @@ class Send(LoopOperation[int]):
         return self.sent if self._once or self.sent == len(self._data) else NOT_YET
 
 
+class Readable(Operation[bool]):
+    """Wait until there is something to receive or to accept."""
+
+    __slots__ = ("_queue", "_sock")
+
+    def __init__(self, sock: socket.socket, queue: OperationQueue) -> None:
+        self._sock = sock
+        self._queue = queue
+
+    def try_once(self) -> bool:
+        if not (self._queue.has_orphan or is_readable(self._sock)):
+            raise BlockingIOError
+        return True
+
+
 class Writable(Operation[bool]):
     """Wait until something can be sent."""
 
@@ -223,29 +246,25 @@ class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
             completion.cancel()
 
 
-class ReceiveDatagram(LoopOperation[T]):
-    """Receive the next datagram, by ``_datagram.receive`` or the like."""
+class ReceiveDatagrams(LoopOperation[T]):
+    """Receive the next datagram, or all that are there, by a method of an ``Inbox``."""
 
-    __slots__ = ("_finish", "_receive", "_sock")
+    __slots__ = ("_inbox", "_sock", "_take")
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        receive: Callable[[socket.socket], T],
-        finish: Callable[[bytes, SockAddr], T],
-    ) -> None:
+    def __init__(self, sock: socket.socket, inbox: Inbox, take: Callable[[], T]) -> None:
         self._sock = sock
-        self._receive = receive
-        self._finish = finish
+        self._inbox = inbox
+        self._take = take
 
     def try_once(self) -> T:
-        return self._receive(self._sock)
+        return self._take()
 
     def start(self, completions: Completions) -> Completion:
-        return completions.recv_from(self._sock, _ANY_DATAGRAM)
+        return completions.recv_from(self._sock, ANY_DATAGRAM)
 
     def complete(self, result: tuple[bytes, SockAddr]) -> T:
-        return self._finish(*result)
+        self._inbox.put(result, ANY_DATAGRAM)
+        return self._take()
 
 
 class SendDatagram(LoopOperation[int]):
@@ -273,6 +292,28 @@ class SendDatagram(LoopOperation[int]):
 
     def complete(self, result: object) -> int:
         return len(self._data)
+
+
+class SendFds(Operation[int]):
+    """Send the first bytes of a message, or a datagram, with descriptors.
+
+    Attributes:
+        sent: bytes that were sent; once there are any, the descriptors were sent too.
+    """
+
+    __slots__ = ("_ancillary", "_data", "_sock", "sent")
+
+    def __init__(self, sock: socket.socket, data: bytes | memoryview, ancillary: Ancillary) -> None:
+        self._sock = sock
+        self._data = data
+        self._ancillary = ancillary
+        self.sent = 0
+
+    def try_once(self) -> int:
+        sending = send_first(self._sock, self._data, self._ancillary, NOW)
+        for self.sent in sending:
+            break
+        return self.sent
 
 
 class Connect(LoopOperation[None]):

@@ -20,6 +20,7 @@ from wireline._os.process import process
 from wireline._os.resolver import resolve
 from wireline._server_common import (
     HandshakeConfig,
+    ServerTotals,
     StopReport,
     StopRequest,
     StopRequests,
@@ -37,6 +38,7 @@ from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
+    from wireline._server_stats import ServerStats
     from wireline.tls import SslContext
 
 __all__ = ["Handler", "Server", "StopEvent", "serve"]
@@ -274,6 +276,7 @@ class Server:
         self._disowned = False
         self._active: dict[Task, AsyncSocket] = {}
         self._connections: dict[Task, Connection] = {}  # if there are limits
+        self._totals = ServerTotals(contextlib.nullcontext())
         # One of each for all connections: a lambda and a context of its own would be 280 bytes for each of them.
         self._when_done = self._finish
         self._context = contextvars.copy_context()
@@ -334,6 +337,11 @@ class Server:
     def clients(self) -> tuple[AsyncSocket, ...]:
         """The sockets of the connections that are open, in the order of their accept."""
         return tuple(client for client in self._active.copy().values() if not client.is_closed)
+
+    @property
+    def stats(self) -> ServerStats:
+        """What the server has done since it was started, also after ``stop``."""
+        return self._totals.stats(self._active)
 
     @property
     def stopping(self) -> StopEvent:
@@ -573,6 +581,7 @@ class Server:
             while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
                 # The task of another listening socket may have taken the last place since this one looked.
                 if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping.is_set():
+                    self._totals.count_refused()
                     self._limiter.refuse(connection, address, admission, self._port.time())
                     return
                 await self._until(self._may_go_on, None)
@@ -582,6 +591,7 @@ class Server:
         self._start(client, address, connection)
 
     def _start(self, client: AsyncSocket, address: Address, connection: Connection | None) -> None:
+        self._totals.count_accepted()
         serving = self._run(client, address, connection)
         try:
             task = self._tasks.spawn(serving, f"wireline-client-{address.port}")
@@ -647,6 +657,8 @@ class Server:
                 self._begin(connection)
             await self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- the handler's, whatever it is; it ends one connection
+            if in_handshake and not self._stopping.is_set():
+                self._totals.count_failed_handshake()
             # `stop` closed the connection under the handler. Any other time it is the handler's own mistake.
             if not (blame(error, client) is Blame.CLOSED and self._is_ours(error, connection)):
                 await self._report_error(error, client, address, accepted, in_handshake)
@@ -661,9 +673,10 @@ class Server:
     def _is_ours(self, error: Exception, connection: Connection | None) -> bool:
         """Whether the server itself has closed a connection, and has reported it or need not."""
         reason = None if self._limiter is None or connection is None else self._limiter.reason(connection)
-        if reason is not None:
-            error.add_note(reason)
-        return self._stopping.is_set() or (reason is not None and self._on_error is None)
+        if reason is None:
+            return self._stopping.is_set()
+        error.add_note(reason)
+        return self._on_error is None
 
     async def _report_error(
         self, error: Exception, client: AsyncSocket, address: Address, accepted: float, in_handshake: bool
@@ -680,9 +693,10 @@ class Server:
             self._events.log_failure("on_error failed", another)
 
     def _finish(self, task: Task) -> None:
-        client = self._active.pop(task, None)
+        client = self._active.get(task)
         if client is None:
             return
+        self._totals.close(self._active, task, client)
         client.close()
         self._let_go(self._connections.pop(task, None))
         # Not for each: a drain of thousands would look thousands of times.

@@ -221,20 +221,9 @@ def _expiry(certificate: Certificate | None) -> datetime | None:
 
 # ----------------------------------------------------------------------------------- files, and the text of OpenSSL
 
-_SETUP_REASONS = {
-    "KEY_VALUES_MISMATCH": "key and certificate do not belong together: --key FILE needs the key of --cert FILE",
-    "EE_KEY_TOO_SMALL": "the key of our certificate is too short to be safe",
-    "CA_KEY_TOO_SMALL": "the key of the CA of our certificate is too short to be safe",
-    "CA_MD_TOO_WEAK": "the signature of our certificate uses a hash that is no longer safe",
-}
-
 
 def _setup(error: ssl.SSLError) -> str:
-    words = _SETUP_REASONS.get(_reason(error))
-    if words:
-        return words
-    if "PEM lib" in str(error):
-        return "the files of --cert and --key do not contain a certificate and its key in PEM"
+    """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
     return _openssl_text(error).replace(
         ", and no password was given", "; decrypt it first: openssl pkey -in KEY -out NEW"
     )

@@ -8,6 +8,7 @@ import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._os.passed_fds import ReceivedFds as ReceivedFds
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
@@ -23,6 +24,7 @@ from wireline.net._systemd import listeners_from_environment as listeners_from_e
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.net._pool import Pool as Pool
 
 __all__ = [
@@ -31,8 +33,10 @@ __all__ = [
     "Handler",
     "Pool",
     "PoolStats",
+    "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "Socket",
     "StopEvent",
     "StopReport",
@@ -45,6 +49,7 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.net._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self, TypeVarTuple
 
 from wireline._core.backoff import AcceptBackoff
 from wireline._core.connection_counts import Admission, Connection
@@ -20,6 +20,7 @@ from wireline._os.process import process
 from wireline._os.resolver import resolve
 from wireline._server_common import (
     HandshakeConfig,
+    ServerTotals,
     StopReport,
     StopRequest,
     StopRequests,
@@ -35,11 +36,14 @@ from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
 from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
+    from wireline._server_stats import ServerStats
     from wireline.tls import SslContext
 
 __all__ = ["Handler", "Server", "StopEvent", "serve"]
 
 Handler = Callable[[Socket, Address], object]
+Ts = TypeVarTuple("Ts")
+
 ErrorHandler = Callable[[Exception, Socket], object]
 
 # Seconds that `stop` waits for handlers to return after it has closed their connections. A guess: no call on the
@@ -255,6 +259,7 @@ class Server:
         self._owner = process.epoch
         self._disowned = False
         self._active: dict[threading.Thread, Socket] = {}
+        self._totals = ServerTotals(threading.Lock())
         self._room = _Sleepers()  # the accept threads, while they wait for anything but a client
         self._changed = _Sleepers()
         self._stopping = StopEvent()
@@ -265,27 +270,18 @@ class Server:
             self._local_addrs = tuple(listener.local_addr for listener in listeners)
             self._events = EventLog(self._local_addrs[0])
             self._limiter = self._make_limiter(limits) if limits.any else None
-            # Those that have not ended: the first carries out what `request_stop` requests.
+            # The first carries out what `request_stop` requests.
             self._acceptors = [
-                threading.Thread(
-                    target=self._accept,
-                    args=(listener, where),
-                    name=f"wireline-serve-{where.port}",
-                    daemon=True,
-                )
+                _daemon(f"wireline-serve-{where.port}", self._accept, listener, where)
                 for listener, where in zip(listeners, self._local_addrs, strict=True)
             ]
-            self._accepting = dict.fromkeys(self._acceptors)
-            self._helpers = list(self._acceptors)
-            for acceptor in self._acceptors:
-                acceptor.start()
+            self._accepting = dict.fromkeys(self._acceptors)  # those that have not ended
+            self._threads = list(self._acceptors)
             if self._limiter is not None and self._limiter.looks:
                 name = f"wireline-limits-{self._local_addrs[0].port}"
-                limiting = threading.Thread(
-                    target=self._enforce, args=(self._limiter,), name=name, daemon=True
-                )
-                limiting.start()
-                self._helpers.append(limiting)
+                self._threads.append(_daemon(name, self._enforce, self._limiter))
+            for thread in self._threads:
+                thread.start()
         except BaseException:
             self._stopping._set()
             self._reports.append(StopReport(0, 0))  # so that the threads that did start end
@@ -327,6 +323,11 @@ class Server:
     def clients(self) -> tuple[Socket, ...]:
         """The sockets of the connections that are open, in the order of their accept."""
         return tuple(client for client in self._active.copy().values() if not client.is_closed)
+
+    @property
+    def stats(self) -> ServerStats:
+        """What the server has done since it was started, also after ``stop``."""
+        return self._totals.stats(self._active)
 
     @property
     def stopping(self) -> StopEvent:
@@ -400,8 +401,8 @@ class Server:
             report = self._end(mine)
         finally:
             self._stops.leave(mine, me)
-        for helper in self._helpers:
-            helper.join(_UNWIND)
+        for thread in self._threads:
+            thread.join(_UNWIND)
         return report
 
     def request_stop(self, drain: float | Deadline = 0.0) -> None:
@@ -527,19 +528,16 @@ class Server:
         while (admission := self._limiter.admit(connection)) is not Admission.GRANTED:
             # The accept thread of another listening socket may have taken the last place since this one looked.
             if admission is not Admission.FULL or self._limiter.limits.refuse or self._stopping.is_set():
+                self._totals.count_refused()
                 self._limiter.refuse(connection, address, admission, time.monotonic())
                 return
             self._room.wait(self._may_go_on, None)
         self._start(client, address, connection)
 
     def _start(self, client: Socket, address: Address, connection: Connection | None) -> None:
-        thread = threading.Thread(
-            target=self._run,
-            args=(client, address, connection),
-            name=f"wireline-client-{address.port}",
-            daemon=True,
-        )
+        thread = _daemon(f"wireline-client-{address.port}", self._run, client, address, connection)
         self._active[thread] = client
+        self._totals.count_accepted()
         if self._forcing:  # too late: a stop is closing the connections
             self._finish(thread, client, connection)
             return
@@ -577,6 +575,8 @@ class Server:
                 self._begin(connection)
             self._handler(client, address)
         except Exception as error:  # noqa: BLE001 -- any exception of the handler ends one connection
+            if in_handshake and not self._stopping.is_set():
+                self._totals.count_failed_handshake()
             # `stop` has closed the connection. At any other time the error is the handler's own.
             if not (blame(error, client) is Blame.CLOSED and self._is_ours(error, connection)):
                 self._report_error(error, client, address, accepted, in_handshake)
@@ -591,9 +591,10 @@ class Server:
     def _is_ours(self, error: Exception, connection: Connection | None) -> bool:
         """Whether the server itself has closed a connection, and has reported it or need not."""
         reason = None if self._limiter is None or connection is None else self._limiter.reason(connection)
-        if reason is not None:
-            error.add_note(reason)
-        return self._stopping.is_set() or (reason is not None and self._on_error is None)
+        if reason is None:
+            return self._stopping.is_set()
+        error.add_note(reason)
+        return self._on_error is None
 
     def _report_error(
         self, error: Exception, client: Socket, address: Address, accepted: float, in_handshake: bool
@@ -613,10 +614,14 @@ class Server:
         finally:
             if connection is not None and self._limiter is not None:
                 self._limiter.end(connection)
-            self._active.pop(thread, None)
+            self._totals.close(self._active, thread, client)
             # Only the last one wakes them: a drain of thousands would check thousands of times.
             if self._stopping.is_set() and self._is_over():
                 self._changed.wake()
+
+
+def _daemon(name: str, target: Callable[[*Ts], None], *args: *Ts) -> threading.Thread:
+    return threading.Thread(target=target, args=args, name=name, daemon=True)
 
 
 def _moment(seconds: float | None) -> float | None:

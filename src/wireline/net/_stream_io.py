@@ -22,29 +22,32 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 from wireline._core.buffer import EMPTY
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import ALL, LINE, Sender, StreamCore
-from wireline._os.descriptor import close_unclaimed
 from wireline._os.linger import close_in_background
+from wireline._os.passed_fds import Ancillary, PassedFds, Receiver, send_first
 from wireline._os.process import process
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed, refuse
-from wireline._stream_common import NOW, notify_output
+from wireline._stream_common import NOW, notify_output, receiver_of
 from wireline._tls_facts import closing_output
 from wireline.errors import BusyError, ClosedError, SocketTimeout, WirelineError
 from wireline.net._fd_guard import FdGuard
 from wireline.net._poll import Readiness, start_deadline
 from wireline.net._write_lock import Permit
-from wireline.options import DONT_WAIT, SAFE_DISCONN, SocketFlag
+from wireline.options import DONT_WAIT, NO_SIGNAL, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.locked_tls import LockedTlsCore
     from wireline._core.tls import TlsCore
+    from wireline._core.tls_engine import TlsEngine
 
 __all__ = ["StreamIO"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
+_RECV_OF_PASSED = PassedFds.recv.__code__
+
+_WAIT_ALL = int(getattr(socket, "MSG_WAITALL", 0))
 
 
 class StreamIO:
@@ -56,18 +59,21 @@ class StreamIO:
         fd: the guard of the descriptor.
         core: the core, always; None before there is one. A call keeps it in no variable while it waits: it would look
             like one that a reader holds.
+        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         core_slot: the core, while no thread reads (that of the guard).
+        engine: that of the core; None without TLS.
         buffer: that of the core.
         write_lock: the right to write (that of the guard).
         write_shut: ``shutdown_write`` was called.
         sender: what sends plaintext.
+        source: what receives.
         kernel_flags: the flags of a ``send`` without a timeout that may wait inside the system call; None where the
             descriptor does not block.
         quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
             ``close`` on.
-        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
         kernel_waits: the descriptor blocks.
+        payload_sent: bytes that sending calls have sent, since the beginning.
     """
 
     __slots__ = (
@@ -77,12 +83,15 @@ class StreamIO:
         "buffer",
         "core",
         "core_slot",
+        "engine",
         "fd",
         "kernel_flags",
         "kernel_waits",
+        "payload_sent",
         "quiet_epoch",
         "receive",
         "sender",
+        "source",
         "wait_all",
         "write_lock",
         "write_shut",
@@ -100,13 +109,16 @@ class StreamIO:
         # Every message uses these two: one attribute less on the way.
         self.core_slot = fd.resting
         self.write_lock = fd.writing
+        self.engine: TlsEngine | None = None
         self.write_shut = False
-        self.wait_all = _WAIT_ALL
+        self.payload_sent = 0
         self.sender: Sender = fd.sock
+        self.source: Receiver = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
         self._readable: Readiness | None = None
+        self.wait_all = _WAIT_ALL
         self._writable: Readiness | None = None
 
     # States.
@@ -115,8 +127,6 @@ class StreamIO:
         """The descriptor is a connected stream. No call may read or write before it is published."""
         self.use_core(owner, core)
         self.forget_polls()
-        self.receive = iter(())
-        self._receive_as = (0, 0)
         self.fd.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
         self.fd.connected(core)
 
@@ -124,8 +134,12 @@ class StreamIO:
         """Read and send by this core from now on."""
         self.fd.cores = (core,)
         self.core = core
+        self.engine = cast("TlsCore", core).engine if core.is_tls else None
         self.buffer = core.buffer
         self.sender = core.sender(self.fd.sock)
+        self.source = receiver_of(self.fd, is_tls=core.is_tls)
+        self.receive = iter(())
+        self._receive_as = (0, 0)
         notify_output(core, owner)
         self._expect_signals()
 
@@ -138,9 +152,10 @@ class StreamIO:
     def unconnected(self) -> None:
         """The connection failed."""
         self.fd.unconnected()
-        self.core = None
+        self.core = self.engine = None
         self.buffer = EMPTY
-        self.sender = self.fd.sock
+        self.sender = self.source = self.fd.sock
+        self.payload_sent = 0
 
     def close(self) -> None:
         """After this every call ends by ``leave``, and nothing that was split ahead is read."""
@@ -163,7 +178,7 @@ class StreamIO:
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor, when no call uses it any more."""
         fd = self.fd
-        close_unclaimed(fd.unclaimed)
+        fd.close_received()
         linger, final_bytes = closing_output(self.core, linger)
         close_in_background(
             fd.sock, linger if self.core is not None else None, final_bytes, read_shutdown=fd.read_shutdown
@@ -225,6 +240,8 @@ class StreamIO:
         core = self.fd.take_core()
         if core is None:
             if owner.is_closed or self.fd.closing:  # the second by `detach`, in this moment
+                if self.fd.closing:
+                    self.fd.close_if_unused()  # `close` found the core in use while we looked at it
                 raise ClosedError(f"{operation}: the socket is closed")
             raise BusyError(f"{operation}: another thread is reading this socket")
         return core
@@ -292,6 +309,27 @@ class StreamIO:
         if self.quiet_epoch is not process.epoch:
             self.leave(owner)
         return answer
+
+    def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until a read would not wait."""
+        if self.core is None or self.core.reads_ahead:
+            self.read(owner, StreamCore.wait_readable, timeout)
+            return
+        timeout = check_timeout(timeout)
+        core = self._take_core_or_raise(owner, "wait_readable")
+        try:
+            core.note()
+            if core.wait_readable() is None:
+                self.wait_for_input("wait_readable", start_deadline(timeout))
+                raise_if_closed(owner, "wait_readable")
+        except BaseException as error:
+            self.end_interrupted_read(owner, error)
+            del core  # the traceback would keep it
+            raise
+        core.done()
+        self.core_slot += self.fd.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
 
     def _wait_for_answer(
         self,
@@ -379,7 +417,7 @@ class StreamIO:
         """
         receive = (core.recv_size, (self.wait_all if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
-            self.receive = map(self.fd.sock.recv, *map(itertools.repeat, receive))
+            self.receive = map(self.source.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
         try:
             for core.inbox in self.receive:
@@ -405,6 +443,12 @@ class StreamIO:
         if error.errno is None:
             return False
         trace = error.__traceback__
+        if (
+            trace is not None
+            and trace.tb_next is not None
+            and trace.tb_next.tb_frame.f_code is _RECV_OF_PASSED
+        ):
+            trace = trace.tb_next  # a Unix stream receives in a function of ours
         if trace is None or trace.tb_next is None:
             return True
         return getattr(type(self.fd.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
@@ -439,6 +483,8 @@ class StreamIO:
 
     def release_permit(self, owner: BaseSocket) -> None:
         """Release the write lock, and send what a read has made meanwhile."""
+        if self.engine is not None:
+            self.payload_sent = self.engine.accepted  # also after an exception, before the bytes were counted
         self._release(owner)
         self.send_output(owner)
 
@@ -451,18 +497,15 @@ class StreamIO:
         """Whether a send may wait inside the system call."""
         return deadline is None and self.kernel_waits
 
-    def count_sent(self, sent: int, before: int | None) -> int:
-        """Return how much of a message was sent before an exception.
+    def count_sent(self, sent: int) -> int:
+        """Count how much of a message was sent before an exception, and return it.
 
-        A signal handler may have interrupted the core after it took bytes, and before they were counted.
-
-        Args:
-            sent: the bytes that were counted.
-            before: what the core had accepted when the message began; None if it did not begin.
+        A signal handler may have interrupted the core after it took bytes, and before ``sent`` counted them.
         """
-        if before is None or self.core is None:
-            return sent
-        return max(sent, self.core.accepted - before)
+        if self.engine is not None:
+            sent = self.engine.accepted - self.payload_sent
+        self.payload_sent += sent
+        return sent
 
     def send_once(
         self, operation: str, data: bytes | memoryview, deadline: CallDeadline | None, sent: int | None
@@ -482,6 +525,16 @@ class StreamIO:
             return 0
         return self.send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
 
+    def finish_message(
+        self, engine: TlsEngine, payload: bytes | memoryview, sent: int, deadline: CallDeadline | None
+    ) -> int:
+        """Send the rest of a message over TLS, and all of its ciphertext; return how many bytes it has."""
+        core = self.fd.cores
+        while sent != len(payload) or core[0].unsent:
+            sent += self.send_more(payload, sent, deadline)
+        self.payload_sent = engine.accepted
+        return sent
+
     def send_some(self, owner: BaseSocket, payload: bytes | memoryview, deadline: CallDeadline | None) -> int:
         """Send what there is room for, in one send; ``last_bytes_sent`` is set as soon as it is known."""
         owner.last_bytes_sent = 0  # a thread that sent meanwhile may have set it
@@ -491,11 +544,36 @@ class StreamIO:
         if self.fd.cores[0].seals:
             self.wait_for_room("send_some", deadline)  # a timeout is to have sent nothing
         owner.last_bytes_sent = sent = self.send_once("send_some", payload, deadline, 0)
+        if self.engine is None:
+            self.payload_sent += sent
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             self.flush("send_some", deadline)
         self.fd.cores[0].message_incomplete = False
         return sent
+
+    def send_fds(
+        self,
+        owner: BaseSocket,
+        payload: bytes | memoryview,
+        ancillary: Ancillary,
+        deadline: CallDeadline | None,
+    ) -> None:
+        """Send descriptors with the first byte of a message, and then the rest; ``last_bytes_sent`` is always right."""
+        sent = [0]  # not in the socket's attribute: a thread that begins to wait for the lock sets that to 0
+        flags = NO_SIGNAL if self.waits_in_kernel(deadline) else NOW
+        try:
+            while not sent[0]:
+                try:
+                    for sent[0] in send_first(self.fd.sock, payload, ancillary, flags):
+                        break
+                except BlockingIOError:
+                    self.wait_for_room("send_fds", deadline, 0)
+            while sent[0] < len(payload):
+                sent[0] += self.send_once("send_fds", memoryview(payload)[sent[0] :], deadline, sent[0])
+        finally:
+            owner.last_bytes_sent = sent[0]
+            self.payload_sent += sent[0]
 
     def flush(self, operation: str, deadline: CallDeadline | None, sent: int | None = None) -> None:
         """Send the ciphertext that is there, waiting for room."""

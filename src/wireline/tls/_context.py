@@ -16,12 +16,16 @@ from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
+from wireline._validation import Leftover, check_leftover
 from wireline.address import IpAddress
+from wireline.options import Handshake
 from wireline.timing import Timeout
 
 from . import _context_factory, _features
+from ._material import Material
 from ._mutable_settings import MutableSettings
 from ._names import normalise
+from ._pins import Pins
 from ._policy import TlsPolicy
 from ._role_context import RoleContext
 from ._sessions import SessionCache, offer_session
@@ -29,29 +33,29 @@ from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
     FilePath,
-    Handshake,
     Password,
     ProtocolVersion,
     ServerNameCallback,
     TlsOptions,
     VerifyMode,
     alpn_protocols,
-    certificate_paths,
+    check_combinations,
     check_version,
     client_certs_mode,
+    flag,
+    group_list,
     key_password,
+    keylog_path,
     path,
+    pem_or_der,
     require,
     require_callable,
+    secret_for_tickets,
+    tls_version,
 )
 from ._wrapping import AsyncUpgradable, Upgradable, Wrappable, require_method
 
 __all__ = ["SslContext"]
-
-_LEFTOVER = ("refuse", "tls")
-
-Leftover = Literal["refuse", "tls"]
-"""What is done with plaintext bytes that were received before a handshake."""
 
 
 class SslContext(MutableSettings):
@@ -61,7 +65,7 @@ class SslContext(MutableSettings):
     from then on. A ``with`` block destroys it at the end; its connections continue.
     """
 
-    __slots__ = ("__weakref__", "_adopted", "_lock", "_options", "_ragged_eof", "_roles")
+    __slots__ = ("__weakref__", "_adopted", "_lock", "_material", "_options", "_ragged_eof", "_roles")
 
     def __init__(
         self,
@@ -78,16 +82,27 @@ class SslContext(MutableSettings):
         alpn: Sequence[str] = (),
         password: Password | None = None,
         server_name_callback: ServerNameCallback | None = None,
-        keylog_file: FilePath | None = None,
+        keylog_file: FilePath | Literal[True] | None = None,
         ragged_eof: bool = False,
+        cert_data: bytes | None = None,
+        key_data: bytes | None = None,
+        ca_data: bytes | None = None,
+        min_version: ssl.TLSVersion | None = None,
+        max_version: ssl.TLSVersion | None = None,
+        partial_chain: bool = True,
+        groups: Sequence[str] | None = None,
+        pinned: Sequence[str] = (),
+        psk_decoy: bool = False,
+        ticket_keys: bytes | None = None,
     ) -> None:
         """Check the arguments and read the files, so that errors appear before the first connection.
 
         Args:
             prot_version: ``SSLV23``; the other values are refused.
             verify_mode: how a client verifies servers, and the source of its CAs.
-            cert_file: PEM file with our certificate and its intermediates. A server needs it, or ``server_get_psk``.
-            key_file: PEM file with the private key, if it is not in ``cert_file``.
+            cert_file: file with our certificate and its intermediates, PEM, or one certificate as DER. A server needs
+                it, or ``cert_data`` or ``server_get_psk``. Each file is read once, here; it may be a pipe.
+            key_file: PEM or DER file with the private key, if it is not in ``cert_file``.
             cipher_list: ciphers of TLS 1.2, as an OpenSSL cipher list. With TLS 1.3 names only, TLS 1.2 is excluded.
             ca_dir: directory of CAs to trust; every certificate in it counts.
             ca_file: PEM file of CAs to trust. With ``ca_dir`` or ``ca_file`` only those are trusted, otherwise the CAs
@@ -104,16 +119,34 @@ class SslContext(MutableSettings):
                 server resumes no TLS 1.3 sessions.
             keylog_file: file to which the keys of all connections are appended, for Wireshark. It is created with mode
                 0600. An existing file must be a regular file, owned by this user, without access for others; a symbolic
-                link is refused.
+                link is refused. True takes the path from the environment variable ``SSLKEYLOGFILE``, if it is set.
             ragged_eof: accept the end of the TCP stream without ``close_notify`` as a clean end, for peers as old as
                 HTTP/1.0.
+            cert_data: our certificate and its intermediates as bytes, PEM or DER, in place of ``cert_file``.
+            key_data: the private key as bytes, in place of ``key_file``.
+            ca_data: the CAs to trust as bytes, in place of ``ca_file``.
+            min_version: the lowest version to negotiate, ``TLSv1_2`` (the default) or ``TLSv1_3``.
+            max_version: the highest one; by default the highest that OpenSSL has.
+            partial_chain: trust the chain of a peer as soon as it reaches a certificate of ``ca_*``, even if that is
+                no root (``VERIFY_X509_PARTIAL_CHAIN``).
+            groups: groups of the key exchange, in order of preference, by OpenSSL's names (``"X25519"``, and
+                ``"X25519MLKEM768"`` from OpenSSL 3.5 on); by default OpenSSL's own.
+            pinned: pins of which the verified chain of a peer must have one: ``"sha256/BASE64"`` of a public key, or
+                the SHA-256 of a certificate in hexadecimal. With ``VerifyMode.NONE`` the certificate of the server
+                itself must be pinned.
+            psk_decoy: a server gives identities that ``server_get_psk`` does not know a random key, so that a client
+                cannot tell an unknown identity from a wrong key.
+            ticket_keys: 80 bytes, random and secret, that servers share so that the session of one is resumed by
+                another. Tickets stay valid only where the CAs and ``client_certs`` are the same.
 
         Raises:
             OSError: a file is missing, or there is no CA. With a certificate and no ``ca_*``, missing CAs of the system
                 are only reported on the first use as a client.
-            ssl.SSLError: certificate and key do not match, the key is encrypted, or the ciphers are unknown.
+            ssl.SSLError: certificate and key do not match, one is damaged, the password is missing or wrong, or the
+                ciphers are unknown; the message names the file, and ``filename`` is set.
             ValueError: an argument has an invalid value.
-            NotImplementedError: this interpreter cannot set ``ciphersuites``; the message says why.
+            NotImplementedError: this interpreter cannot set ``ciphersuites``, ``groups`` or ``ticket_keys``; the
+                message says why.
         """
         check_version(prot_version)
         require("verify_mode", verify_mode, VerifyMode)
@@ -122,27 +155,35 @@ class SslContext(MutableSettings):
         if not ciphersuites:
             raise ValueError("ciphersuites is empty, which would disable TLS 1.3")
         require_callable("server_name_callback", server_name_callback)
-        cert, key = certificate_paths(cert_file, key_file)
-        self._set_up(
-            TlsOptions(
-                verify_mode=verify_mode,
-                cert_file=cert,
-                key_file=key,
-                cipher_list=cipher_list,
-                ca_dir=path("ca_dir", ca_dir),
-                ca_file=path("ca_file", ca_file),
-                ciphersuites=ciphersuites,
-                client_certs=client_certs_mode(client_certs),
-                alpn=alpn_protocols(alpn),
-                password=key_password(password),
-                server_name_callback=server_name_callback,
-                keylog_file=None if keylog_file is None else path("keylog_file", keylog_file),
-            ),
-            None,
-            ragged_eof,
+        options = TlsOptions(
+            verify_mode=verify_mode,
+            cert_file=path("cert_file", cert_file),
+            key_file=path("key_file", key_file),
+            cipher_list=cipher_list,
+            ca_dir=path("ca_dir", ca_dir),
+            ca_file=path("ca_file", ca_file),
+            ciphersuites=ciphersuites,
+            client_certs=client_certs_mode(client_certs),
+            alpn=alpn_protocols(alpn),
+            password=key_password(password),
+            server_name_callback=server_name_callback,
+            keylog_file=keylog_path(keylog_file),
+            cert_data=pem_or_der("cert_data", cert_data),
+            key_data=pem_or_der("key_data", key_data),
+            ca_data=pem_or_der("ca_data", ca_data),
+            min_version=tls_version("min_version", min_version),
+            max_version=tls_version("max_version", max_version),
+            partial_chain=flag("partial_chain", partial_chain),
+            groups=group_list(groups),
+            pins=Pins(pinned),
+            psk_decoy=flag("psk_decoy", psk_decoy),
+            ticket_keys=secret_for_tickets(ticket_keys),
         )
-        assert self._options is not None
-        _context_factory.check_options(self._options)
+        check_combinations(options)
+        require("ragged_eof", ragged_eof, bool)
+        material = Material.read(options)
+        _context_factory.check_options(options, material)
+        self._set_up(options, material, None, ragged_eof)
 
     @classmethod
     def from_ssl(cls, context: ssl.SSLContext, *, ragged_eof: bool = False) -> Self:
@@ -160,19 +201,53 @@ class SslContext(MutableSettings):
         """
         require("context", context, ssl.SSLContext)
         self = cls.__new__(cls)
-        self._set_up(None, context, ragged_eof)
+        self._set_up(None, None, context, ragged_eof)
         return self
 
-    def _set_up(self, options: TlsOptions | None, adopted: ssl.SSLContext | None, ragged_eof: bool) -> None:
+    def _set_up(
+        self,
+        options: TlsOptions | None,
+        material: Material | None,
+        adopted: ssl.SSLContext | None,
+        ragged_eof: bool,
+    ) -> None:
         require("ragged_eof", ragged_eof, bool)
         # A derived class may verify in its own way, which a resumption would skip.
         can_resume = adopted is None or type(adopted) is ssl.SSLContext
         super().__init__(adopted=adopted is not None, sessions=SessionCache() if can_resume else None)
         self._options = options
+        self._material = material
         self._adopted = adopted
         self._ragged_eof = ragged_eof
         self._lock = ProcessLock()
         self._roles: dict[Handshake, RoleContext] = {}
+
+    def reload(self) -> None:
+        """Read the files again, for new handshakes. Connections that exist go on with what they have.
+
+        Any thread may call it, and unlike a change of a setting it is allowed after the first use. Bytes that were
+        given as arguments stay. The sessions of clients are forgotten; the tickets of servers stay valid if the CAs and
+        the demand for client certificates are the same (without the bridge to OpenSSL they are all void). A callable
+        ``password`` is called again.
+
+        Raises:
+            OSError, ssl.SSLError: a file is missing or wrong, as in the constructor. Nothing has changed.
+            RuntimeError: the context was made by ``from_ssl``: it has no files of its own.
+            ClosedError: the context was destroyed.
+        """
+        self._require_alive()
+        self._require_own()
+        options, before = self._options, self._material
+        assert options is not None
+        # Outside the lock: a handshake does not wait for a disk.
+        material = Material.read(options, before.ticket_secret if before is not None else None)
+        _context_factory.check_options(options, material)
+        with self._lock.here:
+            self._require_alive()
+            self._material = material
+            self._roles.clear()
+            if self._session_cache is not None:
+                self._session_cache.clear()
 
     @staticmethod
     def available_features() -> _features.Features:
@@ -220,6 +295,7 @@ class SslContext(MutableSettings):
             ragged_eof=self._ragged_eof,
             require_alpn=self._require_alpn,
             alpn=self._options.alpn if self._options else (),
+            pins=self._options.pins if self._options else None,
             psk=get_psk is not None,
             session_id_context=self._session_id_context.encode(),
             # With PSK no sessions: resumption would accept a server whose key was revoked.
@@ -231,11 +307,12 @@ class SslContext(MutableSettings):
         if self._options is None:
             assert self._adopted is not None
             return self._adopted
+        assert self._material is not None
         if server:
             return _context_factory.make_server_context(
-                self._options, self._server_get_psk, self._psk_identity_hint
+                self._options, self._material, self._server_get_psk, self._psk_identity_hint
             )
-        return _context_factory.make_client_context(self._options, self._client_get_psk)
+        return _context_factory.make_client_context(self._options, self._material, self._client_get_psk)
 
     # --------------------------------------------------------------------------------------------------- sockets
 
@@ -316,10 +393,9 @@ class SslContext(MutableSettings):
         await sock._upgrade(core, timeout, "wrap_connected_async", leftover)
 
     def _upgrade_core(
-        self, handshake: Handshake, hostname: str | IpAddress, leftover: str, *, shared: bool
+        self, handshake: Handshake, hostname: str | IpAddress, leftover: Leftover, *, shared: bool
     ) -> TlsCore:
-        if leftover not in _LEFTOVER:
-            raise ValueError(f"leftover is one of {', '.join(_LEFTOVER)}, got {leftover!r}")
+        check_leftover(leftover)
         return _make_core(self._engine(handshake, hostname), shared=shared)
 
     def _engine(self, handshake: Handshake, hostname: str | IpAddress = "", port: int = 0) -> TlsEngine:
@@ -355,9 +431,11 @@ class SslContext(MutableSettings):
         )
         if offered is not None:
             offer_session(obj, offered.session)
-        return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
+        policy = TlsPolicy(role, name, port, offered)
+        policy.prepare(obj)
+        return TlsEngine(obj, incoming, outgoing, policy)
 
-    def _client_core(self, hostname: str, port: int, *, shared: bool = False) -> TlsCore:
+    def _client_core(self, hostname: str | IpAddress, port: int, *, shared: bool = False) -> TlsCore:
         """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
         return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), shared=shared)
 
@@ -373,7 +451,7 @@ class SslContext(MutableSettings):
             self._destroyed = True
             self._roles.clear()
             self._extra.clear()
-            self._adopted = self._options = None
+            self._adopted = self._options = self._material = None
             self._client_get_psk = self._server_get_psk = None
             if self._session_cache is not None:
                 self._session_cache.clear()
@@ -398,8 +476,8 @@ class SslContext(MutableSettings):
         if self._options is None:
             return f"<SslContext of {self._adopted!r}>"
         parts = [f"verify={self._options.verify_mode.name}"]
-        if self._options.cert_file:
-            parts.append(f"cert={self._options.cert_file!r}")
+        if self._material is not None and self._material.credentials is not None:
+            parts.append(f"cert={self._material.credentials.cert_source.name}")
         if self._client_get_psk or self._server_get_psk:
             parts.append("psk")
         return f"<SslContext {' '.join(parts)}{' frozen' if self._frozen else ''}>"

@@ -6,17 +6,21 @@ distributions. ``_openssl`` and ``_psk`` are imported where they are needed, bec
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from . import _trust
 from ._keylog import create_keylog, start_keylog
+from ._material import Material
+from ._pem import certificates_in
 from ._policy import on_server_name
 from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
     CIPHERS_PSK,
+    TICKET_KEYS_SIZE,
     TlsOptions,
     VerifyMode,
 )
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 __all__ = ["check_options", "make_client_context", "make_server_context"]
 
 
-def make_client_context(options: TlsOptions, get_psk: ClientGetPsk | None) -> ssl.SSLContext:
+def make_client_context(
+    options: TlsOptions, material: Material, get_psk: ClientGetPsk | None
+) -> ssl.SSLContext:
     """Make the context of a client.
 
     Raises:
@@ -35,14 +41,14 @@ def make_client_context(options: TlsOptions, get_psk: ClientGetPsk | None) -> ss
         ssl.SSLError: certificate and key do not match, or the ciphers are unknown.
         NotImplementedError: this interpreter lacks a feature that the options need.
     """
-    context = _common_context(ssl.PROTOCOL_TLS_CLIENT, options, psk=get_psk is not None)
+    context = _common_context(ssl.PROTOCOL_TLS_CLIENT, options, material, psk=get_psk is not None)
     if get_psk is not None:
         # Only a server that proves the key is accepted, never one with a certificate. Certificates are verified all the
         # same, even with VerifyMode.NONE: so an impostor without the key fails during the handshake.
         context.check_hostname = False
         context.verify_mode = ssl.CERT_REQUIRED
         if options.has_own_cas:
-            _load_trust(context, options)
+            material.trust_in(context, options)
         from . import _psk
 
         _psk.install_client(context, get_psk)
@@ -50,11 +56,13 @@ def make_client_context(options: TlsOptions, get_psk: ClientGetPsk | None) -> ss
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     else:
-        _load_trust(context, options)
+        material.trust_in(context, options)
     return context
 
 
-def make_server_context(options: TlsOptions, get_psk: ServerGetPsk | None, hint: str) -> ssl.SSLContext:
+def make_server_context(
+    options: TlsOptions, material: Material, get_psk: ServerGetPsk | None, hint: str
+) -> ssl.SSLContext:
     """Make the context of a server.
 
     Raises:
@@ -63,15 +71,16 @@ def make_server_context(options: TlsOptions, get_psk: ServerGetPsk | None, hint:
             nor a pre-shared key.
         NotImplementedError: this interpreter lacks a feature that the options need.
     """
-    if not options.cert_file and get_psk is None and options.server_name_callback is None:
+    if material.credentials is None and get_psk is None and options.server_name_callback is None:
         raise ssl.SSLError(
-            ssl.SSL_ERROR_SSL, "a server needs a certificate (cert_file and key_file) or server_get_psk"
+            ssl.SSL_ERROR_SSL,
+            "a server needs a certificate (cert_file and key_file, or cert_data and key_data) or server_get_psk",
         )
-    context = _common_context(ssl.PROTOCOL_TLS_SERVER, options, psk=get_psk is not None)
+    context = _common_context(ssl.PROTOCOL_TLS_SERVER, options, material, psk=get_psk is not None)
     context.verify_mode = options.client_certs
     # CAs also without client certificates: SNI may switch to this context from one that asks for them.
     if options.client_certs is not ssl.CERT_NONE or options.has_own_cas:
-        _load_trust(context, options)
+        material.trust_in(context, options)
     # With an SNI callback `_ssl` writes an error to stderr for each name that is not ASCII, which any peer can send. So
     # it is set only if needed: for the user's callback, or if the name cannot be read from OpenSSL after the handshake.
     from . import _openssl
@@ -86,8 +95,33 @@ def make_server_context(options: TlsOptions, get_psk: ServerGetPsk | None, hint:
     if get_psk is not None:
         from . import _psk
 
-        _psk.install_server(context, get_psk, hint)
+        _psk.install_server(context, get_psk, hint, decoy=options.psk_decoy)
+    else:
+        _set_ticket_keys(context, options, material)
     return context
+
+
+def _set_ticket_keys(context: ssl.SSLContext, options: TlsOptions, material: Material) -> None:
+    """Set the keys of session tickets. They depend on the CAs and on the demand for client certificates.
+
+    A ticket stands for a client that was verified. So one of other CAs or another demand, before a reload or of another
+    process, must not be accepted.
+    """
+    from . import _openssl
+
+    # OpenSSL's own keys are of this context alone, and void with it.
+    own = (
+        options.client_certs is not ssl.CERT_NONE and not options.has_own_cas
+    )  # the CAs of the system may change
+    if options.ticket_keys is None and (own or not _openssl.available()):
+        return
+    trust = hashlib.sha512(str(int(options.client_certs)).encode())
+    for source in material.trust.given if material.trust is not None else ():
+        for der in certificates_in(source):
+            trust.update(der)
+    secret = options.ticket_keys or material.ticket_secret
+    keys = b"".join(hmac.digest(secret, bytes([part]) + trust.digest(), "sha512") for part in range(2))
+    _openssl.set_ticket_keys(context, keys[:TICKET_KEYS_SIZE])
 
 
 def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | None]) -> None:
@@ -100,30 +134,32 @@ def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | Non
     vars(lowest)["sni_callback"].__set__(context, callback)
 
 
-def check_options(options: TlsOptions) -> None:
+def check_options(options: TlsOptions, material: Material) -> None:
     """Find the errors in the options that can be found before the first connection.
 
     Raises:
-        OSError: a file is missing, or there is no CA.
+        OSError: the file of the key log cannot be written.
         ssl.SSLError: certificate and key do not match, or the ciphers are unknown.
-        NotImplementedError: this interpreter cannot set TLS 1.3 suites.
+        NotImplementedError: this interpreter cannot set an option.
     """
-    context = _common_context(ssl.PROTOCOL_TLS_SERVER, options, psk=False, keylog=False)
-    if options.has_own_cas:
-        _load_trust(context, options)
-    elif options.verify_mode is not VerifyMode.NONE and not options.cert_file:
-        trust = _trust.find(options.verify_mode)
-        if options.verify_mode is VerifyMode.PEER_USE_ENV_VARS:
-            trust.load(context)
+    context = _common_context(ssl.PROTOCOL_TLS_SERVER, options, material, psk=False, keylog=False)
+    if material.trust is not None and material.trust.given:
+        material.trust.load(context)
+    if options.ticket_keys is not None:
+        _set_ticket_keys(context, options, material)
     if options.keylog_file:
         create_keylog(options.keylog_file)
 
 
-def _common_context(protocol: int, options: TlsOptions, *, psk: bool, keylog: bool = True) -> ssl.SSLContext:
+def _common_context(
+    protocol: int, options: TlsOptions, material: Material, *, psk: bool, keylog: bool = True
+) -> ssl.SSLContext:
     """Make a context with everything that client and server have in common."""
     context = ssl.SSLContext(protocol)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_NO_RENEGOTIATION
+    if options.partial_chain:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     # 3.11.0 to 3.11.2 set this option: a truncated stream would look like a clean end.
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
     if ssl.HAS_NEVER_CHECK_COMMON_NAME:
@@ -134,8 +170,13 @@ def _common_context(protocol: int, options: TlsOptions, *, psk: bool, keylog: bo
         from . import _openssl
 
         _openssl.set_ciphersuites(context, options.ciphersuites)
-    if options.cert_file:
-        _load_certificate(context, options)
+    _set_versions(context, options)
+    if options.groups:
+        from . import _openssl
+
+        _openssl.set_groups(context, options.groups)
+    if material.credentials is not None:
+        material.credentials.load(context, material.password)
     if options.alpn:
         context.set_alpn_protocols(list(options.alpn))
     if options.keylog_file and keylog:
@@ -158,26 +199,11 @@ def _set_ciphers(context: ssl.SSLContext, cipher_list: str, *, psk: bool) -> Non
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"OpenSSL has no cipher of {cipher_list!r}") from error
 
 
-def _load_certificate(context: ssl.SSLContext, options: TlsOptions) -> None:
-    _trust.require_file(options.cert_file)
-    if options.key_file:
-        _trust.require_file(options.key_file)
-    key_file = options.key_file or options.cert_file
-
-    def get_password() -> str | bytes:
-        # Always a callable: without one OpenSSL would ask for the password on the terminal.
-        password = options.password
-        if password is None:
-            message = f"the key in {key_file!r} is encrypted, and no password was given"
-            raise ssl.SSLError(ssl.SSL_ERROR_SSL, message)
-        return password() if callable(password) else password
-
-    try:
-        context.load_cert_chain(options.cert_file, key_file, get_password)
-    except ssl.SSLError as error:
-        error.add_note(f"while loading the certificate {options.cert_file!r} with the key {key_file!r}")
-        raise
-
-
-def _load_trust(context: ssl.SSLContext, options: TlsOptions) -> None:
-    _trust.find(options.verify_mode, options.ca_file, options.ca_dir).load(context)
+def _set_versions(context: ssl.SSLContext, options: TlsOptions) -> None:
+    """Narrow the versions; after the ciphers, a list of which may exclude TLS 1.2."""
+    if options.min_version is not None:
+        context.minimum_version = max(context.minimum_version, options.min_version)
+    if options.max_version is not None:
+        if options.max_version < context.minimum_version:
+            raise ValueError("cipher_list has suites of TLS 1.3 only, and max_version excludes TLS 1.3")
+        context.maximum_version = options.max_version

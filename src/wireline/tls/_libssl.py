@@ -24,11 +24,13 @@ else:
 __all__ = [
     "HAS_CTYPES",
     "Library",
+    "buffer_of",
     "call_with_two_outputs",
     "in_main_interpreter",
     "is_mapped",
     "make_callback",
     "read_bytes",
+    "read_output",
     "read_word",
     "write_bytes",
     "write_word",
@@ -55,6 +57,7 @@ _FUNCTIONS = {
     "SSL_CTX_set_psk_use_session_callback": "vpp",
     "SSL_CTX_set_session_id_context": "ipsu",
     "SSL_CTX_use_psk_identity_hint": "ips",
+    "SSL_ctrl": "lpilp",
     "SSL_SESSION_dup": "pp",
     "SSL_SESSION_free": "vp",
     "SSL_SESSION_get0_ticket_appdata": "ippp",
@@ -83,6 +86,10 @@ _FUNCTIONS = {
 }
 
 
+_OPTIONAL = {"SSL_group_to_name": "ppi"}
+"""Functions that OpenSSL has since 3.0; where one is missing, its attribute is None."""
+
+
 class Library:
     """The functions of the OpenSSL that ``_ssl`` is linked with. Pointers are numbers, NULL is 0."""
 
@@ -101,6 +108,12 @@ class Library:
                 raise LookupError(f"{name} is not reachable through {path}") from None
             function.restype, *function.argtypes = _types(signature)
             setattr(self, name, function)
+        for name, signature in _OPTIONAL.items():
+            setattr(self, name, None)
+            if hasattr(loaded, name):
+                function = loaded[name]
+                function.restype, *function.argtypes = _types(signature)
+                setattr(self, name, function)
 
     if TYPE_CHECKING:  # the attributes are set in a loop, which a type checker does not follow
 
@@ -177,6 +190,19 @@ def is_mapped(lib: Library, address: int) -> bool:
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def buffer_of(data: bytes) -> tuple[object, int]:
+    """Return an object that owns a copy of data with a NUL behind it, and the copy's address."""
+    buffer = ctypes.create_string_buffer(data)
+    return buffer, ctypes.addressof(buffer)
+
+
+def read_output(function: Callable[[int], int]) -> bytes:
+    """Call ``function(pointer *)``, which returns a length and writes where the bytes are; return a copy of these."""
+    written = ctypes.c_size_t(0)
+    length = function(ctypes.addressof(written))
+    return read_bytes(written.value, length) if length > 0 and written.value else b""
 
 
 def call_with_two_outputs(function: Callable[..., int], argument: int) -> tuple[int, int]:

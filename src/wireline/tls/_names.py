@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from wireline.address import IpAddress, format_ip
+from wireline.address import IpAddress, format_ip, to_ascii
 
 __all__ = ["normalise"]
 
@@ -17,7 +17,7 @@ def normalise(hostname: str | IpAddress) -> str:
     """Return the name or address of a server in the spelling that certificates are compared with.
 
     The brackets and the zone id of an IPv6 address are removed, and the final dot of a name; names become lower case
-    ASCII (IDNA). ``""`` stays ``""``: there is no name.
+    ASCII (IDNA 2008). ``""`` stays ``""``: there is no name.
 
     Raises:
         TypeError: ``hostname`` is neither text nor an ``ipaddress`` object.
@@ -44,11 +44,7 @@ def _address(ip: IpAddress) -> str:
 
 
 def _name(hostname: str) -> str:
-    try:
-        ascii_form = hostname if hostname.isascii() else hostname.encode("idna").decode("ascii")
-    except UnicodeError as error:
-        raise ValueError(f"{hostname!r} is not a host name: {error}") from None
-    name = ascii_form.lower().removesuffix(".")
+    name = to_ascii(hostname).lower().removesuffix(".")
     if len(name) > _MAX_NAME or not all(map(_LABEL.fullmatch, name.split("."))):
         raise ValueError(f"{hostname!r} is not a host name")
     return name

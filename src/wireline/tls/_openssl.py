@@ -25,7 +25,16 @@ import sys
 
 from wireline._os.process import ProcessLock
 
-from ._libssl import HAS_CTYPES, Library, in_main_interpreter, is_mapped, read_bytes, read_word
+from ._libssl import (
+    HAS_CTYPES,
+    Library,
+    buffer_of,
+    in_main_interpreter,
+    is_mapped,
+    read_bytes,
+    read_output,
+    read_word,
+)
 
 __all__ = [
     "BridgeUnavailable",
@@ -36,11 +45,16 @@ __all__ = [
     "ctx_pointer",
     "disable_session_cache",
     "get_session",
+    "group",
     "library",
+    "ocsp_response",
+    "request_ocsp_response",
     "server_name",
     "set_ciphersuites",
+    "set_groups",
     "set_session",
     "set_session_id_context",
+    "set_ticket_keys",
     "set_verify",
     "ssl_pointer",
     "tls13_suites",
@@ -53,6 +67,9 @@ _KNOWN_PYTHONS = ((3, 11), (3, 12), (3, 13))
 
 _NAMETYPE_HOST_NAME = 0  # tls1.h: TLSEXT_NAMETYPE_host_name
 _GET_MIN_PROTO, _GET_MAX_PROTO, _SET_SESS_CACHE_MODE = 130, 131, 44  # ssl.h: SSL_CTRL_...
+_SET_TICKET_KEYS, _SET_GROUPS_LIST, _GET_NEGOTIATED_GROUP = 59, 92, 134
+_SET_STATUS_TYPE, _GET_OCSP_RESPONSE = 65, 70
+_STATUS_TYPE_OCSP = 1  # tls1.h
 
 
 class BridgeUnavailable(NotImplementedError):
@@ -279,6 +296,52 @@ def set_ciphersuites(context: ssl.SSLContext, names: str) -> None:
     if unknown:  # OpenSSL may skip an unknown name silently if another one is known
         call(lib, "SSL_CTX_set_ciphersuites", pointer, ":".join(before).encode("ascii"))
         raise ssl.SSLError(ssl.SSL_ERROR_SSL, f"no such TLS 1.3 ciphersuite: {', '.join(sorted(unknown))}")
+
+
+def set_groups(context: ssl.SSLContext, names: str) -> None:
+    """Set the groups of the key exchange, in order of preference.
+
+    Raises:
+        ssl.SSLError: OpenSSL does not know one of them.
+    """
+    lib = library()
+    buffer, address = buffer_of(names.encode("ascii"))
+    try:
+        call(lib, "SSL_CTX_ctrl", ctx_pointer(context), _SET_GROUPS_LIST, 0, address)
+    except ssl.SSLError as error:
+        raise ssl.SSLError(
+            ssl.SSL_ERROR_SSL, f"{ssl.OPENSSL_VERSION} does not know a group of {names!r}"
+        ) from error
+    finally:
+        del buffer
+
+
+def set_ticket_keys(context: ssl.SSLContext, keys: bytes) -> None:
+    """Set the keys that protect the session tickets of a server: 80 bytes."""
+    buffer, address = buffer_of(keys)
+    call(library(), "SSL_CTX_ctrl", ctx_pointer(context), _SET_TICKET_KEYS, len(keys), address)
+    del buffer
+
+
+def request_ocsp_response(obj: ssl.SSLObject) -> None:
+    """Make a client ask for the OCSP response of the server's certificate, before its handshake."""
+    library().SSL_ctrl(ssl_pointer(obj), _SET_STATUS_TYPE, _STATUS_TYPE_OCSP, 0)
+
+
+def ocsp_response(obj: ssl.SSLObject) -> bytes | None:
+    """Return the stapled OCSP response of a handshake, as DER; None if there is none."""
+    lib, pointer = library(), ssl_pointer(obj)
+    return read_output(lambda output: lib.SSL_ctrl(pointer, _GET_OCSP_RESPONSE, 0, output)) or None
+
+
+def group(obj: ssl.SSLObject) -> str | None:
+    """Return the name of the group of the key exchange; None if there was none, or OpenSSL cannot tell."""
+    lib, pointer = library(), ssl_pointer(obj)
+    if lib.SSL_group_to_name is None:
+        return None
+    number = lib.SSL_ctrl(pointer, _GET_NEGOTIATED_GROUP, 0, 0)
+    name = lib.SSL_group_to_name(pointer, number) if number > 0 else 0
+    return read_bytes(name).decode("ascii", "replace") if name else None
 
 
 def tls13_suites(context: ssl.SSLContext) -> list[str]:

@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 import ssl
 import weakref
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._certificate import Certificate
 from ._role_context import RoleContext
 from ._sessions import TlsSession, has_space, read_session
 
-_DER = 2  # `_ssl.ENCODING_DER`
+if TYPE_CHECKING:
+    import _ssl
+
+_DER: Final = 2  # `_ssl.ENCODING_DER`
 
 _log = logging.getLogger("wireline")
 
@@ -50,6 +53,10 @@ class TlsInfo(NamedTuple):
     """Whether an earlier session was resumed, or (TLS 1.3) a pre-shared key was used."""
     server_name: str
     """The name or address that the client asked for; ``""`` if it sent none."""
+    group: str | None = None
+    """The group of the key exchange, such as ``"x25519"`` or ``"X25519MLKEM768"``; None where it cannot be known."""
+    ocsp_response: bytes | None = None
+    """The OCSP response that the server has stapled, as DER, not verified; None without one, and in a server."""
 
 
 class _Negotiated(NamedTuple):
@@ -61,6 +68,10 @@ class _Negotiated(NamedTuple):
     resumed: bool
     psk_identity: str
     chain: tuple[Certificate, ...]
+    sent: tuple[_ssl.Certificate | bytes, ...]
+    """References to OpenSSL's certificates: they are encoded only when they are asked for."""
+    group: str | None
+    ocsp_response: bytes | None
 
 
 class TlsPolicy:
@@ -110,6 +121,11 @@ class TlsPolicy:
             self._set_session_id_context(obj)
             if obj.context.sni_callback is not None:
                 _server_policies[obj] = self
+        else:
+            from . import _openssl
+
+            if _openssl.available():
+                _openssl.request_ocsp_response(obj)
         if self._role.psk:
             _take_psk_callback_error()  # drop the error of an earlier handshake of this thread
 
@@ -135,11 +151,23 @@ class TlsPolicy:
                 ssl.SSL_ERROR_SSL,
                 "a resumed session does not replace the client certificate that this server name requires",
             )
+        self._check_pins(obj, psk_used)
         if self._role.require_alpn and obj.selected_alpn_protocol() is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "no application protocol in common (ALPN)")
         # Any thread may ask for the result later, while OpenSSL runs in another thread and may free parts of it (the
         # session of a client, when a ticket arrives). So it is copied now.
         self._negotiated = self._snapshot(obj)
+
+    def _check_pins(self, obj: ssl.SSLObject, psk_used: bool) -> None:
+        pins = self._role.pins
+        if not pins or psk_used:
+            return
+        if self._verify_mode != ssl.CERT_NONE:
+            # What the peer sent beside its verified chain does not count: anyone can send a pinned certificate along.
+            pins.check(self._chain(obj))
+        elif not self._role.server:
+            leaf = obj.getpeercert(True)
+            pins.check([leaf] if leaf else [])
 
     def annotate_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Add details to the error of a handshake: a callback's exception as cause, the host name as a note."""
@@ -213,6 +241,14 @@ class TlsPolicy:
         """
         return list(self._negotiated.chain if self._negotiated else self._chain(obj))
 
+    def sent_certificates(self, obj: ssl.SSLObject) -> list[Certificate]:
+        """Return the certificates that the peer has sent, in its order, verified or not.
+
+        After a resumption OpenSSL has them only at a client, and only if the session was copied by the bridge; else
+        there is just the leaf.
+        """
+        return list(map(_encode, self._negotiated.sent if self._negotiated else _sent_chain(obj)))
+
     def psk_identity(self, obj: ssl.SSLObject) -> str:
         """Return the client's identity if its pre-shared key was proved (at both ends), else ``""``."""
         return self._negotiated.psk_identity if self._negotiated else self._identity(obj)
@@ -222,7 +258,15 @@ class TlsPolicy:
         negotiated = self._negotiated or self._snapshot(obj)
         # A server's name is looked up only here: it takes ten times as long as the snapshot, and does not change.
         name = _name_asked_for(obj) if self._role.server and not self._host else self._host
-        return TlsInfo(negotiated.version, negotiated.cipher, negotiated.alpn, negotiated.resumed, name)
+        return TlsInfo(
+            negotiated.version,
+            negotiated.cipher,
+            negotiated.alpn,
+            negotiated.resumed,
+            name,
+            negotiated.group,
+            negotiated.ocsp_response,
+        )
 
     def _snapshot(self, obj: ssl.SSLObject) -> _Negotiated:
         version, cipher = obj.version(), obj.cipher()
@@ -233,15 +277,22 @@ class TlsPolicy:
             obj.session_reused or False,
             self._identity(obj),
             tuple(self._chain(obj)),
+            _sent_chain(obj),
+            *self._facts_of_openssl(obj),
         )
+
+    def _facts_of_openssl(self, obj: ssl.SSLObject) -> tuple[str | None, bytes | None]:
+        """The group and the OCSP response; None without the bridge."""
+        from . import _openssl
+
+        if not (_openssl.available() and obj.version()):
+            return None, None
+        return _openssl.group(obj), None if self._role.server else _openssl.ocsp_response(obj)
 
     def _chain(self, obj: ssl.SSLObject) -> list[Certificate]:
         if self._verify_mode == ssl.CERT_NONE:
             return []  # OpenSSL's "verified" chain exists here too
-        try:
-            leaf = obj.getpeercert(True)
-        except ValueError:  # before the handshake
-            return []
+        leaf = _leaf(obj)
         if not leaf:  # `get_verified_chain` of a peer without a certificate is an AttributeError on 3.13
             return []
         chain = _verified_chain(obj)
@@ -332,11 +383,35 @@ def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContex
     return policy.switch_context(obj, name) if policy is not None else None
 
 
+def _leaf(obj: ssl.SSLObject) -> bytes | None:
+    """Return the peer's own certificate; None if it has sent none."""
+    try:
+        return obj.getpeercert(True)
+    except ValueError:  # before the handshake
+        return None
+
+
+# The two chains are methods of `SSLObject` from 3.13 on; before, of the private `_sslobj` only, with the same result
+# since 3.10.
+
+
 def _verified_chain(obj: ssl.SSLObject) -> list[Certificate]:
     """Return the chain from leaf to root; ``[]`` after a resumption."""
-    # A method of `SSLObject` from 3.13 on; before, of the private `_sslobj` only, with the same result since 3.10.
     chain = obj._sslobj.get_verified_chain()  # type: ignore[attr-defined]
-    return [Certificate(each.public_bytes(_DER)) for each in chain or ()]
+    return list(map(_encode, chain or ()))
+
+
+def _sent_chain(obj: ssl.SSLObject) -> tuple[_ssl.Certificate | bytes, ...]:
+    """Return what the peer has sent, its own certificate first."""
+    leaf = _leaf(obj)
+    if not leaf:  # the chain of a peer that has sent none is `[None]`
+        return ()
+    chain = obj._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return tuple(chain or (leaf,))
+
+
+def _encode(certificate: _ssl.Certificate | bytes) -> Certificate:
+    return Certificate(certificate if isinstance(certificate, bytes) else certificate.public_bytes(_DER))
 
 
 def _ticket_was_used(obj: ssl.SSLObject) -> bool:

@@ -17,6 +17,7 @@ Three traps of the usual recipes, and the cure of each:
 from __future__ import annotations
 
 import dataclasses
+import hmac
 import os
 import ssl
 import sys
@@ -88,6 +89,8 @@ class _CheckedServerCallback:
     """Calls ``server_get_psk`` with an identity from the network and checks the key; ``b""`` refuses the client."""
 
     callback: ServerGetPsk
+    decoy: bytes = dataclasses.field(default=b"", repr=False)
+    """The secret of the keys of unknown identities; ``b""`` refuses them."""
 
     def __call__(self, identity: bytes) -> bytes:
         try:
@@ -96,7 +99,9 @@ class _CheckedServerCallback:
             return b""
         if not name or "\0" in name or len(identity) > _MAX_IDENTITY:
             return b""
-        return _check_key(self.callback(name), least=0)
+        key = _check_key(self.callback(name), least=0)
+        # The same key for the same name, or two tries would tell an unknown name from a wrong key.
+        return key or (hmac.digest(self.decoy, identity, "sha256") if self.decoy else b"")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,20 +153,23 @@ def install_client(context: ssl.SSLContext, callback: ClientGetPsk) -> None:
         context.set_psk_client_callback(_native_client_callback)
 
 
-def install_server(context: ssl.SSLContext, callback: ServerGetPsk, hint: str) -> None:
+def install_server(
+    context: ssl.SSLContext, callback: ServerGetPsk, hint: str, *, decoy: bool = False
+) -> None:
     """Make a server use PSK. Call this after the ciphersuites are set.
 
     Args:
         context: it sends no tickets and caches no sessions afterwards.
         callback: see ``ServerGetPsk``.
         hint: sent to clients of TLS 1.2; ``""`` for no hint.
+        decoy: give an unknown identity a random key, so that it cannot be told from a wrong key.
 
     Raises:
         NotImplementedError: PSK is not available.
         ValueError: see ``encode_hint``.
     """
     require_available()
-    checked = _CheckedServerCallback(callback)
+    checked = _CheckedServerCallback(callback, os.urandom(32) if decoy else b"")
     wire_hint = encode_hint(hint)
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET

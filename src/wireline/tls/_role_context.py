@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ._pins import Pins
 from ._sessions import SessionCache
 
 __all__ = ["RoleContext"]
@@ -24,6 +25,7 @@ class RoleContext:
         psk: the role has a PSK callback.
         session_id_context: of a server's connections; ``b""`` leaves that of ``ssl``.
         sessions: the cache of a client; None if it resumes nothing.
+        pins: of which the peer's chain must have one.
         select_context: the ``server_name_callback`` of a server; returns the role to switch to, None to stay.
     """
 
@@ -35,4 +37,5 @@ class RoleContext:
     psk: bool = False
     session_id_context: bytes = b""
     sessions: SessionCache | None = None
+    pins: Pins | None = None
     select_context: Callable[[str | None], RoleContext | None] | None = None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import enum
-import functools
 import os
+import re
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+from ._pins import Pins
 
 if TYPE_CHECKING:
     from ._context import SslContext
@@ -17,7 +19,6 @@ __all__ = [
     "CIPHERS_INTERMEDIATE",
     "CIPHERS_MODERN",
     "CIPHERS_PSK",
-    "Handshake",
     "ProtocolVersion",
     "TlsOptions",
     "VerifyMode",
@@ -69,15 +70,6 @@ class ProtocolVersion(enum.Enum):
     """The highest version that both peers support, at least TLS 1.2. The name is OpenSSL's old one for this."""
 
 
-class Handshake(enum.Enum):
-    """Which side of a handshake a connected socket takes."""
-
-    AS_CLIENT = enum.auto()
-    """Send the ClientHello, and verify the server."""
-    AS_SERVER = enum.auto()
-    """Wait for the ClientHello, and present the certificate."""
-
-
 _REFUSED = {
     ProtocolVersion.SSLV2: "SSL 2 is broken (RFC 6176) and OpenSSL does not have it any more",
     ProtocolVersion.SSLV3: "SSL 3 is broken (RFC 7568) and OpenSSL does not have it any more",
@@ -89,6 +81,9 @@ _CLIENT_CERTS = {
     "optional": ssl.CERT_OPTIONAL,
     "required": ssl.CERT_REQUIRED,
 }
+
+TICKET_KEYS_SIZE = 80
+"""Bytes of OpenSSL's keys for session tickets: a name of 16, and 32 each for HMAC and AES-256."""
 
 Password = str | bytes | Callable[[], str | bytes]
 FilePath = str | os.PathLike[str]
@@ -111,11 +106,21 @@ class TlsOptions:
     password: Password | None = field(repr=False)
     server_name_callback: ServerNameCallback | None
     keylog_file: str | None
+    cert_data: bytes | None = field(repr=False)
+    key_data: bytes | None = field(repr=False)
+    ca_data: bytes | None = field(repr=False)
+    min_version: ssl.TLSVersion | None
+    max_version: ssl.TLSVersion | None
+    partial_chain: bool
+    groups: str
+    pins: Pins
+    psk_decoy: bool
+    ticket_keys: bytes | None = field(repr=False)
 
     @property
     def has_own_cas(self) -> bool:
         """Whether the caller named the CAs to trust."""
-        return bool(self.ca_file or self.ca_dir)
+        return bool(self.ca_file or self.ca_dir or self.ca_data is not None)
 
 
 def check_version(version: ProtocolVersion) -> None:
@@ -166,16 +171,107 @@ def path(name: str, value: FilePath) -> str:
     return text
 
 
-def certificate_paths(cert_file: FilePath, key_file: FilePath) -> tuple[str, str]:
-    """Return the paths of a certificate and its key.
+def flag(name: str, value: bool) -> bool:
+    """Return a flag.
 
     Raises:
-        ValueError: there is a key without a certificate.
+        TypeError: it is not a ``bool``.
     """
-    cert, key = path("cert_file", cert_file), path("key_file", key_file)
-    if key and not cert:
+    require(name, value, bool)
+    return value
+
+
+def group_list(groups: Sequence[str] | None) -> str:
+    """Return the groups as OpenSSL's list; ``""`` for its own.
+
+    Raises:
+        TypeError: it is not a sequence of ``str``, or a single ``str``.
+        ValueError: it is empty, or one is no name.
+    """
+    if groups is None:
+        return ""
+    if isinstance(groups, str | bytes):
+        raise TypeError(f"groups is a sequence of names, got {groups!r}")
+    names = list(groups)
+    for name in names:
+        require("a name of groups", name, str)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+            raise ValueError(f"{name!r} is not the name of a group")
+    if not names:
+        raise ValueError("groups is empty: no key exchange would be left")
+    return ":".join(names)
+
+
+def secret_for_tickets(keys: bytes | None) -> bytes | None:
+    """Return a copy of the secret that servers share for their session tickets.
+
+    Raises:
+        TypeError: it is not bytes or None.
+        ValueError: it does not have 80 bytes.
+    """
+    if keys is None:
+        return None
+    if not isinstance(keys, bytes | bytearray | memoryview):
+        raise TypeError(f"ticket_keys is bytes, not {type(keys).__name__}")
+    if len(bytes(keys)) != TICKET_KEYS_SIZE:
+        raise ValueError(f"ticket_keys has {TICKET_KEYS_SIZE} bytes, got {len(bytes(keys))}")
+    return bytes(keys)
+
+
+def keylog_path(value: FilePath | Literal[True] | None) -> str | None:
+    """Return the path of the key log; True takes it from the environment.
+
+    Raises:
+        TypeError: it is not a path, True or None.
+    """
+    if value is True:
+        return os.environ.get("SSLKEYLOGFILE") or None
+    return None if value is None else path("keylog_file", value)
+
+
+def check_combinations(options: TlsOptions) -> None:
+    """Check that each thing is given once, no key without a certificate, and that the versions are a range.
+
+    Raises:
+        ValueError: it is not so.
+    """
+    for name in ("cert", "key", "ca"):
+        if getattr(options, f"{name}_file") and getattr(options, f"{name}_data") is not None:
+            raise ValueError(f"{name}_file and {name}_data are two sources of one thing: give one of them")
+    if options.key_file and not options.cert_file and options.cert_data is None:
         raise ValueError("key_file needs the cert_file of the certificate that the key belongs to")
-    return cert, key
+    if options.min_version and options.max_version and options.min_version > options.max_version:
+        raise ValueError("min_version is above max_version")
+    if options.key_data is not None and not options.cert_file and options.cert_data is None:
+        raise ValueError("key_data needs the cert_data of the certificate that the key belongs to")
+
+
+def pem_or_der(name: str, data: bytes | None) -> bytes | None:
+    """Return a copy of certificates or a key in memory.
+
+    Raises:
+        TypeError: it is neither bytes nor None.
+    """
+    if data is not None and not isinstance(data, bytes | bytearray | memoryview):
+        raise TypeError(f"{name} is bytes, PEM or DER, not {type(data).__name__}")
+    return None if data is None else bytes(data)
+
+
+def tls_version(name: str, version: ssl.TLSVersion | None) -> ssl.TLSVersion | None:
+    """Return the version of a limit.
+
+    Raises:
+        TypeError: it is neither a ``ssl.TLSVersion`` nor None.
+        ValueError: it is below TLS 1.2.
+    """
+    if version is None:
+        return None
+    require(name, version, ssl.TLSVersion)
+    if version not in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
+        raise ValueError(
+            f"{name} is TLSv1_2 or TLSv1_3, not {version.name}: older versions are deprecated (RFC 8996)"
+        )
+    return version
 
 
 def client_certs_mode(client_certs: str) -> ssl.VerifyMode:
@@ -208,16 +304,14 @@ def alpn_protocols(alpn: Sequence[str]) -> tuple[str, ...]:
 
 
 def key_password(password: Password | None) -> Password | None:
-    """Return the password of a key; a callable is wrapped so that it is called once for all loads of the key.
+    """Return the password of a key.
 
     Raises:
         TypeError: it is not text, bytes or callable.
     """
-    if password is None or isinstance(password, str | bytes):
-        return password
-    if not callable(password):
+    if password is not None and not isinstance(password, str | bytes) and not callable(password):
         raise TypeError(f"password is str, bytes or a callable, not {type(password).__name__}")
-    return functools.cache(password)
+    return password
 
 
 def short_text(name: str, text: str, limit: int) -> bytes:

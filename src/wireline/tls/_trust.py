@@ -11,14 +11,14 @@ from __future__ import annotations
 import errno
 import os
 import ssl
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ._pem import Source, broken, certificates_in, read_source
 from ._tls_options import VerifyMode
 
-__all__ = ["Trust", "find", "require_file"]
+__all__ = ["Trust", "find"]
 
 # The bundles and directories of the distributions, as in Go's crypto/x509 and Nim's ssl_certs.
 _KNOWN_FILES = (
@@ -36,14 +36,21 @@ _KNOWN_DIRECTORIES = (
     "/system/etc/security/cacerts",  # Android
 )
 _WINDOWS_STORES = ("ROOT", "CA")
-_DER_SEQUENCE = b"\x30"  # an ASN.1 sequence
 _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"  # the extended key usage "TLS web server authentication"
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """A source of CAs: files and directories that exist, or the certificate store of Windows."""
+    """A source of CAs.
 
+    Attributes:
+        given: CAs that the caller has named, read already.
+        files: bundles of the system.
+        directories: directories of the system.
+        windows: the certificate store of Windows.
+    """
+
+    given: tuple[Source, ...] = ()
     files: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     windows: bool = False
@@ -54,55 +61,55 @@ class Trust:
         Raises:
             OSError: a file or directory cannot be read, or contains no certificate of a CA.
         """
+        for source in self.given:
+            _load_given(context, source)
         for file in self.files:
             _load_file(context, file)
         for directory in self.directories:
-            _load_directory(context, directory)
+            for source in _certificates_of(directory):
+                _load_given(context, source)
         if self.windows:
             _load_windows(context)
 
 
-def find(verify_mode: VerifyMode, ca_file: str = "", ca_dir: str = "") -> Trust:
+def find(verify_mode: VerifyMode, ca_file: str = "", ca_dir: str = "", ca_data: bytes | None = None) -> Trust:
     """Return the source of CAs: the given one only, else the environment's (if the mode says so), else the system's.
 
     Raises:
-        OSError: the named source does not exist, or none is named and the system has no CAs.
+        OSError: the named source does not exist or has no certificate, or none is named and the system has no CAs.
     """
-    if ca_file or ca_dir:
-        return _given((ca_file,) if ca_file else (), (ca_dir,) if ca_dir else ())
+    if ca_file or ca_dir or ca_data is not None:
+        given = _given((ca_file,) if ca_file else (), (ca_dir,) if ca_dir else ())
+        if ca_data is not None:
+            source = Source(ca_data, "ca_data")
+            certificates_in(source)
+            given += (source,)
+        return Trust(given)
     if verify_mode is VerifyMode.PEER_USE_ENV_VARS:
         # Empty counts as unset: many tools have no other way to unset a variable for a child.
         if file := os.environ.get("SSL_CERT_FILE"):
-            return _given((file,), (), " (from SSL_CERT_FILE)")
+            return Trust(_given((file,), (), " (from SSL_CERT_FILE)"))
         if directories := os.environ.get("SSL_CERT_DIR"):
-            return _given((), tuple(filter(None, directories.split(os.pathsep))), " (from SSL_CERT_DIR)")
+            paths = tuple(filter(None, directories.split(os.pathsep)))
+            return Trust(_given((), paths, " (from SSL_CERT_DIR)"))
     return _system_trust()
 
 
-def require_file(path: str, origin: str = "") -> None:
-    """Check that a file can be read; the errors of OpenSSL do not name the file.
-
-    Raises:
-        OSError: it is missing, not readable or a directory; ``filename`` is set.
-    """
-    try:
-        if stat.S_ISDIR(os.stat(path).st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with open(path, "rb"):
-            pass
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, path + origin) from None
-
-
-def _given(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> Trust:
-    for file in files:
-        require_file(file, origin)
+def _given(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> tuple[Source, ...]:
+    sources = [read_source(file, origin) for file in files]
+    for source in sources:
+        certificates_in(source)
     for directory in directories:
         try:
             os.listdir(directory)
         except OSError as error:
             raise type(error)(error.errno, error.strerror, directory + origin) from None
-    return Trust(files, directories)
+        found = list(_certificates_of(directory))
+        if not found:
+            nothing = Source(b"", repr(directory) + origin, directory)
+            raise broken(nothing, f"there is no certificate in the files of {nothing.name}")
+        sources += found
+    return tuple(sources)
 
 
 def _system_trust() -> Trust:
@@ -124,23 +131,39 @@ def _system_trust() -> Trust:
     )
 
 
-def _certificate_count(context: ssl.SSLContext) -> int:
-    return context.cert_store_stats()["x509"]
-
-
 def _load_file(context: ssl.SSLContext, path: str) -> None:
+    """Load a bundle of the system, by OpenSSL alone: it is large, and not the caller's."""
     try:
         context.load_verify_locations(cafile=path)
     except ssl.SSLError as error:
-        raise _no_ca_error(path, error) from error
-    if not _certificate_count(context):  # OpenSSL accepts a file with only a revocation list
-        raise _no_ca_error(path)
+        source = Source(b"", repr(path), path)
+        raise broken(source, f"the CAs of the system in {path!r} cannot be read ({error.reason})") from error
 
 
-def _load_directory(context: ssl.SSLContext, path: str) -> None:
-    loaded = [_load_if_certificate(context, file) for file in _files_in(path)]
-    if not any(loaded) or not _certificate_count(context):
-        raise _no_ca_error(path)
+def _load_given(context: ssl.SSLContext, source: Source) -> None:
+    certificates = certificates_in(source)
+    try:
+        context.load_verify_locations(cadata=b"".join(certificates))
+    except ssl.SSLError:
+        for number, der in enumerate(certificates, 1):
+            try:
+                context.load_verify_locations(cadata=der)
+            except ssl.SSLError as error:
+                raise broken(
+                    source, f"certificate {number} of {source.name} is damaged ({error.reason})"
+                ) from error
+
+
+def _certificates_of(directory: str) -> Iterator[Source]:
+    """Iterate over the files of a directory that have certificates; others are skipped, as OpenSSL does."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for path in _files_in(directory):
+        try:
+            source = read_source(path)
+            _load_given(context, source)
+        except OSError:  # includes `ssl.SSLError`
+            continue
+        yield source
 
 
 def _files_in(directory: str) -> Iterator[str]:
@@ -152,38 +175,11 @@ def _files_in(directory: str) -> Iterator[str]:
     yield from filter(os.path.isfile, paths)
 
 
-def _load_if_certificate(context: ssl.SSLContext, path: str) -> bool:
-    """Load a file of a directory, PEM or DER; skip one that is not a certificate or not readable."""
-    try:
-        context.load_verify_locations(cafile=path)
-        return True
-    except ssl.SSLError:
-        pass  # not PEM
-    except OSError:
-        return False
-    try:
-        with open(path, "rb") as file:
-            data = file.read(1)
-            if data == _DER_SEQUENCE:
-                context.load_verify_locations(cadata=data + file.read())
-        return data == _DER_SEQUENCE
-    except OSError:  # includes `ssl.SSLError`
-        return False
-
-
 def _load_windows(context: ssl.SSLContext) -> None:
     if sys.platform == "win32":
         for store in _WINDOWS_STORES:
             for data, encoding, purposes in ssl.enum_certificates(store):
                 if encoding == "x509_asn" and (purposes is True or _SERVER_AUTH in purposes):
                     context.load_verify_locations(cadata=data)
-    if not _certificate_count(context):
+    if not context.cert_store_stats()["x509"]:
         raise FileNotFoundError(errno.ENOENT, "the certificate store of Windows has no trusted CAs")
-
-
-def _no_ca_error(path: str, error: ssl.SSLError | None = None) -> ssl.SSLError:
-    """Return the error for a source without CAs: it exists, its content is wrong."""
-    reason = f" ({error.reason})" if error is not None and error.reason else ""
-    failure = ssl.SSLError(errno.EINVAL, f"there is no certificate of a CA in {path!r}{reason}")
-    failure.filename = path
-    return failure
