@@ -13,12 +13,13 @@ from benchmarks._service import ServerContestant, Service
 
 
 def _python(name: str, module: str, *needs: str) -> PythonProgram:
-    words = tuple(module for module in needs if module in ("uvloop", "aiofastnet"))
+    words = tuple(module for module in needs if module in ("uvloop", "aiofastnet", "trio"))
     return PythonProgram(name, f"benchmarks.servers.{module}", needs, words)
 
 
 OURS = _python("wireline asyncio", "ours")
 OURS_UVLOOP = _python("wireline uvloop", "ours", "uvloop")
+OURS_TRIO = _python("wireline trio", "ours", "trio")
 STREAMS = _python("asyncio streams", "streams")
 STREAMS_UVLOOP = _python("uvloop streams", "streams", "uvloop")
 PROTOCOL = _python("asyncio Protocol", "protocol")
@@ -27,6 +28,7 @@ AIOFASTNET = _python("aiofastnet Protocol", "protocol", "aiofastnet")
 AIOFASTNET_UVLOOP = _python("aiofastnet Protocol, uvloop", "protocol", "aiofastnet", "uvloop")
 TRIO = _python("trio", "trio_streams", "trio")
 ANYIO = _python("anyio", "anyio_streams", "anyio")
+ANYIO_TRIO = _python("anyio on trio", "anyio_streams", "anyio", "trio")
 GEVENT = _python("gevent", "gevent_server", "gevent")
 NIM = CompiledProgram("Nim asyncnet", "servers/asyncnet_server.nim")
 EPOLL = CompiledProgram("C epoll", "servers/epoll.c")
@@ -34,6 +36,7 @@ EPOLL = CompiledProgram("C epoll", "servers/epoll.c")
 PROGRAMS: list[Program] = [
     OURS,
     OURS_UVLOOP,
+    OURS_TRIO,
     STREAMS,
     STREAMS_UVLOOP,
     PROTOCOL,
@@ -42,6 +45,7 @@ PROGRAMS: list[Program] = [
     AIOFASTNET_UVLOOP,
     TRIO,
     ANYIO,
+    ANYIO_TRIO,
     GEVENT,
     NIM,
     EPOLL,
@@ -49,6 +53,7 @@ PROGRAMS: list[Program] = [
 
 # As many as take about half a second.
 ECHO = Service("echo", "echo", 40_000)
+ECHO_ALONE = Service("echo", "echo", 20_000, connections=1)
 LINES = Service("lines", "echo", 40_000)
 LINES_32 = Service("lines", "echo", 80_000, outstanding=32)
 ACCEPT = Service("greet", "connect", 8_000)
@@ -56,6 +61,7 @@ IDLE = Service("echo", "idle", 10_000)
 
 WORKS = {
     "async echo 64 B": ECHO,
+    "async echo 64 B, one connection": ECHO_ALONE,
     "async lines 64 B": LINES,
     "async lines 64 B x 32": LINES_32,
     "async accept": ACCEPT,
@@ -82,8 +88,9 @@ _WITHOUT_TRIO = [each for each in _ALL if each[1] is not TRIO]  # it has no line
 _WITHOUT_TARGETS: list[Pair] = [(ours, theirs, None) for ours, theirs, _ in _ALL]
 
 _COMPARISONS: dict[str, list[Pair]] = {
-    "async echo 64 B": _ALL,
-    "async lines 64 B": _WITHOUT_TRIO,
+    "async echo 64 B": [*_ALL, (OURS_TRIO, TRIO, 1.6), (OURS_TRIO, ANYIO_TRIO, 1.3)],
+    "async echo 64 B, one connection": [(OURS_TRIO, TRIO, 0.85)],
+    "async lines 64 B": [*_WITHOUT_TRIO, (OURS_TRIO, ANYIO_TRIO, 1.4)],
     "async lines 64 B x 32": _WITHOUT_TRIO,
     "async accept": [(OURS, STREAMS, 1.2), *_WITHOUT_TARGETS[1:]],
     "async idle memory": [(OURS, STREAMS, 0.5), *_WITHOUT_TARGETS[1:]],

@@ -37,6 +37,10 @@ the end of it. A lingering close may take 2 s by itself; the rest is a guess for
 HELPERS = ("wireline-linger", "wireline-resolve")
 """How the names of the library's own daemon threads begin. They belong to the process, not to one socket."""
 
+TRIO_WORKERS = ("Trio thread",)
+"""How the names of trio's threads begin, which wait ten seconds for more work. anyio runs trio as a guest: in one of
+these it waits for input."""
+
 _DESCRIPTORS = "/proc/self/fd"
 _OF_COVERAGE = re.compile(r"/\.?coverage\.[^/]*$")
 _passed = pytest.StashKey[bool]()
@@ -109,7 +113,7 @@ def _threads_left(before: set[threading.Thread]) -> list[str]:
     """The names of the threads that are new and do not end in time."""
     deadline = time.monotonic() + PATIENCE
     new = [thread for thread in threading.enumerate() if thread not in before]
-    new = [thread for thread in new if not (thread.daemon and thread.name.startswith(HELPERS))]
+    new = [thread for thread in new if not (thread.daemon and thread.name.startswith(HELPERS + TRIO_WORKERS))]
     for thread in new:
         thread.join(max(0.0, deadline - time.monotonic()))
     return [thread.name for thread in new if thread.is_alive()]

@@ -1,4 +1,4 @@
-"""anyio on asyncio's loop: the server of its documentation, and its buffered stream for lines."""
+"""anyio on asyncio's loop or trio: the server of its documentation, and its buffered stream for lines."""
 
 from __future__ import annotations
 
@@ -44,4 +44,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    anyio.run(main, backend="trio" if "trio" in sys.argv[2:] else "asyncio")

@@ -52,7 +52,15 @@ def tls_context() -> ssl.SSLContext | None:
 
 
 def run(server: Coroutine[object, object, object]) -> None:
-    """Run a server on the loop that the command line names: asyncio's, or uvloop's, or with aiofastnet on it."""
+    """Run a server on the loop that the command line names: asyncio's, uvloop's, with aiofastnet on it, or trio's."""
+    if "trio" in sys.argv[2:]:
+        import trio
+
+        async def main() -> None:
+            await server
+
+        trio.run(main)
+        return
     with asyncio.Runner(loop_factory=_loop_factory(sys.argv[2:])) as runner:
         runner.run(server)
 

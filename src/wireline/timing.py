@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable
-from typing import NoReturn, Self
+from typing import Any, NoReturn, Self
 
 __all__ = ["Backoff", "Deadline", "Timeout"]
 
@@ -34,15 +35,24 @@ def check_seconds(name: str, seconds: object) -> float | None:
     return None if seconds > FOREVER else seconds
 
 
+def trio_if_it_runs() -> Any:
+    """Return ``trio.lowlevel`` in a task of trio, else None. A program that has not imported trio pays nothing."""
+    lowlevel = sys.modules.get("trio.lowlevel")
+    in_trio_task = getattr(
+        lowlevel, "in_trio_task", None
+    )  # another thread may be importing it in this moment
+    return lowlevel if in_trio_task is not None and in_trio_task() else None
+
+
 class Deadline:
     """One time limit for several calls, to be given wherever a ``timeout`` may stand.
 
     Each call may take the time that is left. After the deadline a call behaves as with ``timeout=0``. A deadline never
-    changes, so threads may share it, and it is equal only to itself. It is on the clock of ``time.monotonic``, which
-    another process need not share, so it cannot be pickled.
+    changes, so threads may share it, and it is equal only to itself. It is on the clock of ``time.monotonic``, or under
+    trio on the clock of the run, which another process need not share, so it cannot be pickled.
     """
 
-    __slots__ = ("_at",)
+    __slots__ = ("_at", "_now")
 
     def __init__(self, seconds: Timeout) -> None:
         """Start the time.
@@ -55,18 +65,21 @@ class Deadline:
             TypeError, ValueError: ``seconds`` is not a number, or is negative.
         """
         if isinstance(seconds, Deadline):
+            self._now: Callable[[], float] = seconds._now
             self._at: float = seconds._at
         else:
             checked = check_seconds("seconds", seconds)
-            self._at = math.inf if checked is None else time.monotonic() + checked
+            trio = trio_if_it_runs()
+            self._now = time.monotonic if trio is None else trio.current_clock().current_time
+            self._at = math.inf if checked is None else self._now() + checked
 
     def remaining(self) -> float:
         """Return the seconds that are left: 0.0 after the deadline, ``inf`` without a limit."""
-        return max(0.0, self._at - time.monotonic())
+        return max(0.0, self._at - self._now())
 
     def expired(self) -> bool:
         """Whether no time is left."""
-        return time.monotonic() >= self._at
+        return self._now() >= self._at
 
     def __repr__(self) -> str:
         if self._at == math.inf:

@@ -252,7 +252,7 @@ async def test_a_woken_task_can_be_cancelled_and_keeps_its_result(way: Way, star
     with pytest.raises(asyncio.CancelledError):
         await task
     assert nap.cancellations == 0
-    assert nap._error is None, "the next sleep would raise it"
+    assert nap.error is None, "the next sleep would raise it"
 
 
 async def test_a_second_cancellation_changes_nothing(way: Way, start: Start) -> None:

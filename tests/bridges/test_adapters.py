@@ -16,7 +16,8 @@ import pytest
 import wireline.adapters
 
 ROOT = Path(__file__).resolve().parents[2]
-ADAPTERS = [module.name for module in pkgutil.iter_modules(wireline.adapters.__path__)]
+NAMES = [module.name for module in pkgutil.iter_modules(wireline.adapters.__path__)]
+ADAPTERS = [name for name in NAMES if not name.startswith("_")]
 
 every_adapter = pytest.mark.parametrize("name", ADAPTERS)
 
@@ -36,6 +37,8 @@ def test_the_page_has_every_name_and_no_other(name: str) -> None:
     for each in module.__all__:
         subject = getattr(module, each)
         assert subject.__module__ == module.__name__
+        if inspect.isfunction(subject):
+            continue
         public = {key for key in vars(subject) if not key.startswith("_")}
         entry = re.search(rf"^\.\. autoclass:: {each}$(.*?)(?=^\S|\Z)", section, re.DOTALL | re.MULTILINE)
         assert entry is not None

@@ -320,8 +320,41 @@ print((
     assert made == expected
 
 
+@pytest.mark.parametrize("loop", ["anyio", "trio"])
+def test_code_that_runs_on_both_loops_has_a_twin(loop: str) -> None:
+    made = twin(
+        f"""\
+import {loop}
+from {loop} import sleep
+from wireline.asyncnet import serve
+class Store:
+    turn = {loop}.Lock()
+    async def get(self):
+        async with self.turn: await {loop}.sleep(1); await sleep(2)
+async def main(port):
+    async with serve(print, port) as server: await server.wait()
+{loop}.run(main, 7)
+"""
+    )
+    expected = """\
+import threading, time
+from time import sleep
+from wireline.net import serve
+class Store:
+    turn = threading.Lock()
+    def get(self):
+        with self.turn: time.sleep(1); sleep(2)
+def main(port):
+    with serve(print, port) as server: server.wait()
+main(7)
+"""
+    assert made == expected
+
+
 IMPORTS = {
     "import asyncio\nasyncio.run(f())\n": "\nf()\n",
+    "import anyio\nanyio.run(f)\n": "\nf()\n",
+    "from trio import run, sleep\nrun(f, 1)\nsleep(1)\n": "from time import sleep\nf(1)\nsleep(1)\n",
     "import asyncio as a\na.sleep(1)\n": "import time\ntime.sleep(1)\n",
     "import time\nimport asyncio\nasyncio.sleep(time.time())\n": "import time\n\ntime.sleep(time.time())\n",
     "from asyncio import Lock as L, sleep\nL, sleep\n": (

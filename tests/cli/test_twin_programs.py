@@ -154,13 +154,14 @@ _RENAMED = {
     "aiter": "iter",
     "AsyncExitStack": "ExitStack",
     "enter_async_context": "enter_context",
+    "push_async_callback": "callback",
     "async": "",
     "await": "",
     "AsyncIterable": "Iterable",
     "AbstractAsyncContextManager": "AbstractContextManager",
 }
 _ELSEWHERE = re.compile(
-    r"\basyncio\b|\bimport\b|\b(?:Awaitable|Coroutine|AsyncGenerator)\b|# (?:async|blocking):"
+    r"\b(?:asyncio|anyio|trio)\b|\bimport\b|\b(?:Awaitable|Coroutine|AsyncGenerator)\b|# (?:async|blocking):"
 )
 
 PLACES = {"examples": 8, "tests/scenarios": 15, "tests/torture": 5}
@@ -263,7 +264,7 @@ def test_the_tables_of_the_page_say_what_the_command_does() -> None:
     }
     for name, made in _names.STANDARD.items():
         known[name.rpartition(".")[2]] = known[name] = (
-            made if name.startswith("asyncio") else made.rpartition(".")[2]
+            made if name.startswith(_names.LOOPS) else made.rpartition(".")[2]
         )
     replaced, refused = (part.partition("\n## ")[0] for part in re.split("## What (?:is|has) ", page)[1:])
     compared = 0

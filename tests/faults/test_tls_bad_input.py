@@ -196,11 +196,8 @@ async def test_T13_files_that_go_or_change_before_the_first_use_are_not_missed(
     shutil.copy(certificates.elsewhere().cert, cert)
     key.unlink()
     ca.unlink()
-    recorder = ConnectionRecorder()
-    async with serving(flavour, recorder, tls):
-        async with await flavour.dial(
-            "localhost", recorder.port, tls=client_context(), timeout=PATIENCE
-        ) as sock:
+    async with recorded_server(flavour, tls) as server:
+        async with await dial(flavour, server.port, client_context()) as sock:
             assert sock.got_handshake
 
 

@@ -31,9 +31,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def makes_sense(flavour: Flavour, transport: Transport) -> bool:
     """Whether a scenario may find something there that it finds nowhere else.
 
-    The version of TLS makes no difference to a loop: TLS 1.2 runs in the blocking flavour and on asyncio's loop.
+    The version of TLS makes no difference to a loop: TLS 1.2 runs in the blocking flavour, on asyncio and on trio.
     """
-    return transport.tls is not TLSVersion.TLSv1_2 or flavour.name in ("blocking", "asyncio")
+    return transport.tls is not TLSVersion.TLSv1_2 or flavour.name in ("blocking", "asyncio", "trio")
 
 
 @pytest.fixture

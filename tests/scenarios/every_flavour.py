@@ -8,8 +8,11 @@ import pytest
 
 from tests.scenarios.flavours import FLAVOURS, Flavour
 
+ON_ASYNCIO = [flavour for flavour in FLAVOURS if flavour.name != "trio"]
+"""The tests elsewhere use asyncio themselves."""
 
-@pytest.fixture(params=FLAVOURS, ids=lambda flavour: flavour.name)
+
+@pytest.fixture(params=ON_ASYNCIO, ids=lambda flavour: flavour.name)
 def flavour(request: pytest.FixtureRequest) -> Iterator[Flavour]:
     chosen: Flavour = request.param
     with chosen.in_place():

@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Protocol, TypeAlias, TypeVar, cast
 
+from tests.scenarios import tasks
 from tests.scenarios.asynchronous import ASYNCHRONOUS
 from wireline import Address, Frame, RelayReport, net
 from wireline.net import Accepted, Socket
@@ -117,8 +118,8 @@ on_their_way: set[object] = set()
 
 async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Await a call that blocks. A cancelled caller leaves the thread alone: ``close`` ends the call."""
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
+    loop = tasks.current_loop()
+    outcome = loop.create_future()
     own = _own_thread.get()
 
     def settle(result: Any, error: BaseException | None) -> None:
@@ -146,7 +147,8 @@ async def in_thread(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     lent = own is not None and own.takes(job)
     if not lent:
         threading.Thread(target=job, name=f"face-{getattr(call, '__name__', 'call')}", daemon=True).start()
-    return await outcome
+    result: T = await outcome
+    return result
 
 
 # ---------------------------------------------------------------------------------- the blocking flavour

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import fcntl
 import functools
@@ -23,7 +22,7 @@ from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Flavour, Handler, Sock, in_thread, on_their_way
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, SOCK_STREAM, Address
 
@@ -185,13 +184,13 @@ class Scene:
 
     async def pair(self, **options: Any) -> Pair:
         listener = self.listener(**options)
-        connecting = asyncio.ensure_future(self.connected(listener.local_addr, **options))
+        connecting = tasks.ensure_future(self.connected(listener.local_addr, **options))
         server = await self.accept(listener)  # both at once: a handshake takes two
         return Pair(await connecting, server)
 
     async def wire(self, **options: Any) -> Wire:
         listener = self.raw_listener()
-        connecting = asyncio.ensure_future(self.connected(address_of(listener), **options))
+        connecting = tasks.ensure_future(self.connected(address_of(listener), **options))
         if self.transport.tls is None:
             sock = await connecting
             return Wire(sock, self.raw_accept(listener))
@@ -261,22 +260,22 @@ class Scene:
 # ----------------------------------------------------------------------------------------- waiting
 
 
-async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> asyncio.Task[T]:
+async def begin(call: Coroutine[Any, Any, T], moment: float = A_MOMENT) -> tasks.Task[T]:
     """Start a call, and give it a moment to begin to wait.
 
     The promises for a call that waits hold for one that is about to, too: should the moment be too short, the test
     is weaker, and not wrong. Where the order does matter, say ``A_WHILE``.
     """
-    task = asyncio.ensure_future(call)
-    await asyncio.sleep(0)
+    task = tasks.ensure_future(call)
+    await tasks.sleep(0)
     await eventually(lambda: not on_their_way)
-    await asyncio.sleep(moment)
+    await tasks.sleep(moment)
     return task
 
 
 async def soon(awaitable: Awaitable[T]) -> T:
     """The result of a call that must not take long."""
-    return await asyncio.wait_for(awaitable, PATIENCE)
+    return await tasks.wait_for(awaitable, PATIENCE)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
@@ -284,7 +283,7 @@ async def eventually(condition: Callable[[], object]) -> None:
     limit = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < limit, "it did not happen"
-        await asyncio.sleep(0.001)
+        await tasks.sleep(0.001)
 
 
 async def arrived(sock: Sock, size: int) -> None:
@@ -312,7 +311,7 @@ async def readable(sock: Sock) -> None:
 async def turns() -> None:
     """Let the loop do its work of the next turns: its own operations hold a descriptor until they are done."""
     for _ in range(5):
-        await asyncio.sleep(0)
+        await tasks.sleep(0)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import inspect
 import io
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.calls import READS, Call
 from tests.scenarios.flavours import Flavour, Sock, in_thread
 from tests.scenarios.names import Names
@@ -394,7 +394,7 @@ async def test_R14_a_closed_socket_does_not_read_from_a_reused_number(scene: Sce
 async def test_R14_closing_again_and_again_from_everywhere(scene: Scene) -> None:
     sock, _ = await scene.wire()
     reading = await begin(sock.recv_line())
-    await asyncio.gather(*(in_thread(sock.close) for _ in range(8)))
+    await tasks.gather(*(in_thread(sock.close) for _ in range(8)))
     with pytest.raises(ClosedError):
         await soon(reading)
 

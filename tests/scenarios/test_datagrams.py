@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
@@ -270,7 +270,7 @@ async def test_W8_R11_a_second_receiver_is_refused(scene: Scene) -> None:
 async def test_W8_one_receives_while_others_send(scene: Scene) -> None:
     here, there = scene.bound(), scene.bound()
     receiving = await begin(here.recv_from(10))
-    await asyncio.gather(*(send(here, b"out", there.local_addr) for _ in range(5)))
+    await tasks.gather(*(send(here, b"out", there.local_addr) for _ in range(5)))
     assert [(await soon(there.recv_from(10))).data for _ in range(5)] == [b"out"] * 5
     await send(there, b"in", here.local_addr)
     assert (await soon(receiving)).data == b"in"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 from ssl import TLSVersion
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Sock
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
@@ -48,7 +47,7 @@ def resolver_of(scene: Scene, answer: object) -> Any:
         return answer
 
     async def resolve_async(*arguments: object) -> object:
-        await asyncio.sleep(0)
+        await tasks.sleep(0)
         return resolve(*arguments)
 
     return (resolve if scene.flavour.name == "blocking" else resolve_async), calls
@@ -262,7 +261,7 @@ async def test_what_is_no_list_of_addresses_is_a_type_error(scene: Scene) -> Non
 
 @over_one
 async def test_C2_the_deadline_holds_while_a_resolver_works(scene: Scene) -> None:
-    slow = asyncio.Event()
+    slow = tasks.Event()
 
     async def resolve(*_: object) -> list[object]:
         await slow.wait()
@@ -290,7 +289,7 @@ async def test_C5_a_dial_that_is_cancelled_leaves_nothing_of_a_resolver(scene: S
 
     async def resolve(*_: object) -> list[object]:
         try:
-            await asyncio.Event().wait()
+            await tasks.Event().wait()
         finally:
             ended.append(True)
         return []
@@ -298,7 +297,7 @@ async def test_C5_a_dial_that_is_cancelled_leaves_nothing_of_a_resolver(scene: S
     with no_descriptor_is_lost():
         dialing = await begin(scene.dial("some.test", 7, resolver=resolve))
         dialing.cancel()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(tasks.CANCELLED):
             await dialing
         await turns()
     await eventually(lambda: ended)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from ssl import TLSVersion
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Face, Sock, in_thread
 from tests.scenarios.scene import Pair, Scene, in_clear, over, over_every_stream, soon
 from wireline import SocketFlag
@@ -78,7 +77,7 @@ async def test_stats_of_an_upgraded_connection_continue(scene: Scene) -> None:
 
 async def upgraded(client: Sock, server: Sock) -> None:
     context = tls.context(TLSVersion.TLSv1_3)
-    await asyncio.gather(
+    await tasks.gather(
         wrapped(context, client, Handshake.AS_CLIENT), wrapped(context, server, Handshake.AS_SERVER)
     )
 

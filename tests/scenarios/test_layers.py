@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import pathlib
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import in_thread
 from tests.scenarios.scene import PATIENCE, Pair, Scene, Wire, begin, over_every_stream, pattern, soon
 from tests.tls import certificates
@@ -22,7 +21,7 @@ CLIENT, SERVER = Handshake
 async def add_layer(pair: Pair) -> None:
     """Start TLS at both ends, inside of what is there, with other contexts than those that are there."""
     leaf = certificates.elsewhere()
-    serving = asyncio.ensure_future(
+    serving = tasks.ensure_future(
         pair.server.start_tls(
             SslContext(cert_file=leaf.cert, key_file=leaf.key, alpn=["inner"]), SERVER, timeout=PATIENCE
         )
@@ -47,7 +46,7 @@ async def test_T12_start_tls_adds_a_layer_to_any_stream(pair: Pair, scene: Scene
         assert expected.startswith(leaf.to_pem())
         message = pattern(300_000)
         for one, other in (pair, pair[::-1]):
-            sending = asyncio.ensure_future(one.send(message, timeout=PATIENCE))
+            sending = tasks.ensure_future(one.send(message, timeout=PATIENCE))
             assert await other.recv_exactly(len(message), PATIENCE) == message
             await sending
 
@@ -100,7 +99,7 @@ async def test_T12_the_last_reply_arrives_though_the_request_was_not_read(pair: 
     message = pattern(200_000)
     await pair.client.send(b"more than is read\n" * 1000, timeout=PATIENCE)
     assert await pair.server.recv_line(PATIENCE) == b"more than is read"
-    sending = asyncio.ensure_future(pair.server.send(message, timeout=PATIENCE))
+    sending = tasks.ensure_future(pair.server.send(message, timeout=PATIENCE))
     received = await pair.client.recv_some(1000, PATIENCE)
     received += await pair.client.recv_exactly(len(message) - len(received) - 1, PATIENCE)
     await sending
@@ -125,7 +124,7 @@ async def test_T12_a_reader_beside_a_writer_at_both_ends(pair: Pair) -> None:
             pieces.append(piece)
         return b"".join(pieces)
 
-    *_, one, other = await asyncio.gather(*map(send, pair), *map(receive, pair))
+    *_, one, other = await tasks.gather(*map(send, pair), *map(receive, pair))
     assert one == other == message
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import itertools
 import logging
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Server, Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -106,7 +105,7 @@ async def until(attempt: Callable[[], Coroutine[Any, Any, bool]]) -> None:
         if await attempt():
             return
         assert time.monotonic() < limit
-        await asyncio.sleep(0.01)
+        await tasks.sleep(0.01)
 
 
 async def say(peer: Any, data: bytes) -> bytes:
@@ -138,7 +137,7 @@ async def test_FA19_a_client_that_sends_nothing_is_ended(scene: Scene, log: Log)
 
 @pytest.mark.full
 async def test_FA19_a_byte_that_the_handler_has_not_asked_for_is_in_time(scene: Scene) -> None:
-    busy = asyncio.Event()
+    busy = tasks.Event()
 
     async def handler(client: Sock, _: Address) -> None:
         await busy.wait()
@@ -150,7 +149,7 @@ async def test_FA19_a_byte_that_the_handler_has_not_asked_for_is_in_time(scene: 
         peer.sendall(b"early")
     else:
         await peer.send(b"early")
-    await asyncio.sleep(0.3)
+    await tasks.sleep(0.3)
     busy.set()
     assert await answer_of(peer, 5) == b"early"
 
@@ -162,7 +161,7 @@ async def test_FA19_an_idle_connection_is_ended_and_an_active_one_is_not(scene: 
     waiting = await begin(end_of(idle))
     while not waiting.done():
         assert await say(active, b"again\n") == b"again\n"
-        await asyncio.sleep(0.05)
+        await tasks.sleep(0.05)
     assert 0.3 < await waiting < TOO_LONG
     assert ["ended: idle for 0.4 s" in line for line in log()] == [True]
 
@@ -170,7 +169,7 @@ async def test_FA19_an_idle_connection_is_ended_and_an_active_one_is_not(scene: 
 @pytest.mark.full
 async def test_FA19_a_handler_that_works_is_not_idle(scene: Scene) -> None:
     async def handler(client: Sock, _: Address) -> None:
-        await asyncio.sleep(0.5)
+        await tasks.sleep(0.5)
         await client.send(b"done")
 
     server = await scene.serve(handler, idle_timeout=0.1)
@@ -216,10 +215,10 @@ async def test_FA19_a_message_that_drips_is_cut(
         with contextlib.suppress(OSError):  # it is cut
             while True:
                 peer.send(b"\1")
-                await asyncio.sleep(0.02)
+                await tasks.sleep(0.02)
 
     with Stopwatch() as took:
-        await soon(asyncio.gather(*(drip(scene.raw_connect(server.local_addr)) for _ in READS)))
+        await soon(tasks.gather(*(drip(scene.raw_connect(server.local_addr)) for _ in READS)))
     assert took.seconds < TOO_LONG
     await eventually(lambda: server.connections == 0)
     assert ["less than 1000 bytes a second" in line for line in log()] == [True] * len(READS)
@@ -234,7 +233,7 @@ async def test_FA19_short_messages_with_pauses_are_not_slow(
     peer = await connected(scene, server)
     for _ in range(10):
         assert await say(peer, b"x\n") == b"x\n"
-        await asyncio.sleep(0.05)
+        await tasks.sleep(0.05)
 
 
 # Counts.
@@ -370,7 +369,7 @@ async def test_S7_a_stop_among_connections_that_end_by_a_limit(scene: Scene) -> 
         for peer in peers:
             peer.close()
         await turns()
-    assert {type(error) for error in echo.errors} <= {ClosedError, asyncio.CancelledError}
+    assert {type(error) for error in echo.errors} <= {ClosedError, *tasks.CANCELLED}
 
 
 @over_one
@@ -394,7 +393,7 @@ async def test_FA19_the_other_listening_sockets_share_the_limits(scene: Scene) -
         others = [scene.raw_connect(each) for each in where]
         for other in others:
             other.sendall(b"y\n")
-        await asyncio.sleep(A_WHILE)
+        await tasks.sleep(A_WHILE)
         assert server.connections == 1
         one.close()
 
@@ -402,4 +401,4 @@ async def test_FA19_the_other_listening_sockets_share_the_limits(scene: Scene) -
             assert await answer_of(other, 2) == b"y\n"
             other.close()
 
-        await asyncio.gather(*map(served, others))
+        await tasks.gather(*map(served, others))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ import threading
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     TOO_LONG,
@@ -94,7 +94,7 @@ async def test_linger_ends_when_the_time_is_up(wire: Wire) -> None:
     with pytest.raises((BrokenPipeError, ConnectionResetError)):
         for _ in range(100):
             wire.peer.send(b"anybody there?")
-            await asyncio.sleep(0)
+            await tasks.sleep(0)
 
 
 @tcp

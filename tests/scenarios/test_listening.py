@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import os
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.names import Names
 from tests.scenarios.scene import (
@@ -130,7 +130,7 @@ async def test_S10_another_port_is_tried_if_one_is_not_free_everywhere(
 @over_one
 async def test_options_are_set_before_the_socket_is_bound(scene: Scene) -> None:
     options = [(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192), (socket.SOL_SOCKET, socket.SO_PRIORITY, 4)]
-    seen: asyncio.Queue[Any] = asyncio.Queue()
+    seen = tasks.Queue()
 
     async def handler(client: Sock, _: Address) -> None:
         keep = raw_option(client, socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import contextlib
 import fcntl
 import gc
@@ -18,7 +17,7 @@ from ssl import TLSVersion
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Sock
 from tests.scenarios.scene import (
     Scene,
@@ -230,7 +229,7 @@ async def test_F1_ten_thousand_messages_with_descriptors(wire: Wire, files: list
         peer.shutdown(socket.SHUT_WR)
 
     with no_descriptor_is_lost():
-        sending = asyncio.ensure_future(in_thread(all_messages))
+        sending = tasks.ensure_future(in_thread(all_messages))
         count = 0
         while (received := await soon(sock.recv_fds(BUFFER_SIZE, 3))).data:
             assert received == (b"x", received.fds, 0)
@@ -254,7 +253,7 @@ async def _keeps_few(sock: Sock, peer: socket.socket, files: list[int]) -> None:
             send(peer, b"x", files)
         peer.shutdown(socket.SHUT_WR)
 
-    sending = asyncio.ensure_future(in_thread(all_messages))
+    sending = tasks.ensure_future(in_thread(all_messages))
     count = 0
     while await soon(sock.recv_some()):
         count += 1
@@ -320,7 +319,7 @@ async def test_R5_a_timeout_or_a_cancellation_loses_no_descriptor(wire: Wire, fi
     waiting = await begin(sock.recv_exactly(100, 0.05))
     send(peer, b"second", files[1:2])
     waiting.cancel()
-    with contextlib.suppress(asyncio.CancelledError, SocketTimeout):
+    with contextlib.suppress(*tasks.CANCELLED, SocketTimeout):
         await waiting
     for data, fds in ((b"first", files[:1]), (b"second", files[1:2])):
         # The blocking flavour's call may still be there.
@@ -333,7 +332,7 @@ async def _when_free(sock: Sock) -> tuple[bytes, list[int], int]:
     while True:
         with contextlib.suppress(BusyError):
             return await sock.recv_fds(100, 4, 5)
-        await asyncio.sleep(0.001)
+        await tasks.sleep(0.001)
 
 
 @over("unix", "unixgram")

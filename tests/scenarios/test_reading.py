@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import select
 import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.calls import MANY, Call, every_read, first_of_lines
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
@@ -261,7 +261,7 @@ async def test_R11_a_second_reader_is_refused_and_the_first_is_unharmed(wire: Wi
 async def test_R11_one_reads_while_another_writes(pair: Pair) -> None:
     client, server = pair
     data = pattern(1_000_000)
-    both = asyncio.gather(
+    both = tasks.gather(
         client.send(data), server.send(data), client.recv_exactly(len(data)), server.recv_exactly(len(data))
     )
     assert (await soon(both))[2:] == [data, data]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import socket
@@ -10,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -58,7 +58,7 @@ async def test_relay_passes_every_byte_in_both_directions_and_the_ends(scene: Sc
         scene.flavour.relay(near.sock, far.sock, progress=lambda *moved: shown.append(moved))
     )
     sending = [
-        asyncio.ensure_future(in_thread(peer.sendall, data))
+        tasks.ensure_future(in_thread(peer.sendall, data))
         for peer, data in ((near.peer, UP), (far.peer, DOWN))
     ]
     got = [
@@ -66,7 +66,7 @@ async def test_relay_passes_every_byte_in_both_directions_and_the_ends(scene: Sc
         for peer, data in ((near.peer, DOWN), (far.peer, UP))
     ]
     assert [await soon(each) for each in got] == [DOWN, UP]
-    await soon(asyncio.gather(*sending))
+    await soon(tasks.gather(*sending))
     for peer in (near.peer, far.peer):
         peer.shutdown(socket.SHUT_WR)
     for peer in (near.peer, far.peer):
@@ -129,7 +129,7 @@ async def test_relay_that_is_idle_leaves_what_was_not_delivered_to_the_next_read
     """The far side does not read, so nothing moves."""
     near, far = await two_wires(scene)
     data = pattern(20_000_000)
-    sending = asyncio.ensure_future(in_thread(near.peer.sendall, data))
+    sending = tasks.ensure_future(in_thread(near.peer.sendall, data))
     report = await soon(scene.flavour.relay(near.sock, far.sock, idle_timeout=0.2))
     assert report.reason == "idle"
     assert 0 < report.a_to_b < len(data)
@@ -143,7 +143,7 @@ async def test_relay_is_not_idle_while_one_side_sends(scene: Scene) -> None:
     running = await begin(scene.flavour.relay(near.sock, far.sock, idle_timeout=0.5))
     for number in range(8):
         far.peer.sendall(bytes([number]))
-        await asyncio.sleep(0.1)
+        await tasks.sleep(0.1)
     assert await soon(in_thread(read_exactly, near.peer, 8)) == bytes(range(8))
     report = await soon(running)
     assert (report.reason, report.b_to_a) == ("idle", 8)
@@ -176,7 +176,7 @@ async def break_one_side(scene: Scene, failing: str) -> None:
     assert await soon(in_thread(read_exactly, good.peer, 4)) == b"last"
     if scene.transport.is_unix:  # there a reset is a peer that closes and has not read everything
         good.peer.sendall(b"unread")
-        await asyncio.sleep(A_WHILE)
+        await tasks.sleep(A_WHILE)
     if scene.transport.tls is None:
         reset(bad.peer)
     else:
@@ -201,7 +201,7 @@ async def test_relay_to_a_side_that_is_gone_is_a_reset(scene: Scene) -> None:
     assert (report.reason, report.failed) == ("reset", "a")
 
 
-def send_until_it_fails(peer: RawPeer, running: asyncio.Future[object]) -> None:
+def send_until_it_fails(peer: RawPeer, running: tasks.Task[object]) -> None:
     while not running.done():
         peer.sendall(bytes(100_000))
     raise OSError("the relay has ended")
@@ -212,7 +212,7 @@ async def test_relay_delivers_the_answer_to_an_upload_that_is_refused(scene: Sce
     """The server answers and closes with most of the upload unread: its kernel sends a reset."""
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
-    sending = asyncio.ensure_future(in_thread(near.peer.sendall, bytes(30_000_000)))
+    sending = tasks.ensure_future(in_thread(near.peer.sendall, bytes(30_000_000)))
     assert await soon(in_thread(read_exactly, far.peer, 10)) == bytes(10)
     far.peer.sendall(b"413 too large")
     far.peer.close()
@@ -297,11 +297,11 @@ async def test_relay_holds_back_a_side_whose_other_side_does_not_read(scene: Sce
         raw_option(sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
         raw_option(sock, socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
     running = await begin(scene.flavour.relay(near.sock, far.sock, idle_timeout=10))
-    sending = asyncio.ensure_future(in_thread(near.peer.sendall, bytes(30_000_000)))
-    await asyncio.sleep(0.3)
+    sending = tasks.ensure_future(in_thread(near.peer.sendall, bytes(30_000_000)))
+    await tasks.sleep(0.3)
     assert not sending.done()
     got = await begin(in_thread(read_exactly, far.peer, 30_000_000))
-    await soon(asyncio.gather(sending, got))
+    await soon(tasks.gather(sending, got))
     for peer in (near.peer, far.peer):
         peer.shutdown(socket.SHUT_WR)
     assert (await soon(running)).a_to_b == 30_000_000
@@ -337,7 +337,7 @@ async def relay_without_splice(scene: Scene, monkeypatch: pytest.MonkeyPatch, fa
         monkeypatch.setattr(os, "splice", splice_or_fail)
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
-    sending = asyncio.ensure_future(sent_and_ended(near.peer, UP))
+    sending = tasks.ensure_future(sent_and_ended(near.peer, UP))
     assert await soon(all_of(far.peer)) == UP
     await soon(sending)
     far.peer.shutdown(socket.SHUT_WR)
@@ -349,7 +349,7 @@ async def relay_without_splice(scene: Scene, monkeypatch: pytest.MonkeyPatch, fa
 async def test_relay_closes_a_pipe_that_is_not_used(scene: Scene) -> None:
     near, far = await two_wires(scene)
     running = await begin(scene.flavour.relay(near.sock, far.sock))
-    sending = asyncio.ensure_future(in_thread(near.peer.sendall, UP))
+    sending = tasks.ensure_future(in_thread(near.peer.sendall, UP))
     await soon(in_thread(read_exactly, far.peer, len(UP)))
     await soon(sending)
     if scene.flavour.name != "portable":

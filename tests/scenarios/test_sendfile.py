@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import errno
 import gzip
@@ -16,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -141,12 +141,12 @@ async def test_W11_a_sendfile_is_whole_among_the_sends(wire: Wire) -> None:
     raw_option(wire.sock, socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
     with file_of(b"f" * 900_000) as file:
         calls = [
-            asyncio.ensure_future(call)
+            tasks.ensure_future(call)
             for letter in b"ab"
             for call in (wire.sock.send(bytes([letter]) * 300_000), wire.sock.sendfile(file, letter, 300_000))
         ]
         got = await soon(in_thread(read_exactly, wire.peer, 1_200_000))
-        await soon(asyncio.gather(*calls))
+        await soon(tasks.gather(*calls))
     assert all(len(set(got[start : start + 300_000])) == 1 for start in range(0, len(got), 300_000))
 
 

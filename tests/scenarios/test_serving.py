@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios import tls
+from tests.scenarios import tasks, tls
 from tests.scenarios.flavours import Server, Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -60,7 +59,7 @@ class Held:
     """A handler that answers ``hello``, and then stays until it is let go."""
 
     def __init__(self) -> None:
-        self.let_go = asyncio.Event()
+        self.let_go = tasks.Event()
         self.begun = 0
         self.ended = 0
 
@@ -71,10 +70,10 @@ class Held:
         self.ended += 1
 
 
-async def begin_to_stop(server: Server, drain: float) -> asyncio.Task[tuple[int, int]]:
+async def begin_to_stop(server: Server, drain: float) -> tasks.Task[tuple[int, int]]:
     """Let ``stop`` get as far as counting its handlers. No event reports it; this is long enough."""
     stopping = await begin(server.stop(drain=drain))
-    await asyncio.sleep(0.1)
+    await tasks.sleep(0.1)
     assert not stopping.done()
     return stopping
 
@@ -106,7 +105,7 @@ async def test_serve_is_there_when_it_returns_and_tells_where(scene: Scene) -> N
 
 
 async def test_S2_the_handler_gets_the_true_peer(scene: Scene) -> None:
-    seen = asyncio.Queue()
+    seen = tasks.Queue()
 
     async def handler(client: Sock, address: Address) -> None:
         await seen.put((address, client.peer_addr))
@@ -118,7 +117,7 @@ async def test_S2_the_handler_gets_the_true_peer(scene: Scene) -> None:
 
 
 async def test_S3_a_served_connection_is_not_inheritable(scene: Scene) -> None:
-    seen = asyncio.Queue()
+    seen = tasks.Queue()
 
     async def handler(client: Sock, _: Address) -> None:
         await seen.put(os.get_inheritable(client.fileno()))
@@ -138,7 +137,7 @@ async def test_S1_many_clients_at_once_get_their_own_bytes(scene: Scene) -> None
             assert await sock.recv_line() == b"%d-%d" % (number, count)
         sock.close()
 
-    await soon(asyncio.gather(*(talk(number) for number in range(10))))
+    await soon(tasks.gather(*(talk(number) for number in range(10))))
 
 
 async def test_the_client_is_closed_when_the_handler_returns(scene: Scene) -> None:
@@ -155,7 +154,7 @@ async def test_the_client_is_closed_when_the_handler_returns(scene: Scene) -> No
 
 @pytest.mark.parametrize("buffered", [True, False])
 async def test_buffering_is_as_it_was_asked_for(scene: Scene, buffered: bool) -> None:
-    seen = asyncio.Queue()
+    seen = tasks.Queue()
 
     async def handler(client: Sock, _: Address) -> None:
         await client.recv(1)
@@ -278,7 +277,7 @@ async def test_S7_every_call_of_stop_gets_the_same_report(scene: Scene) -> None:
 
 
 async def test_S7_a_handler_may_stop_its_own_server(scene: Scene) -> None:
-    reports = asyncio.Queue()
+    reports = tasks.Queue()
 
     async def handler(client: Sock, _: Address) -> None:
         if await client.recv_line() == b"stop":
@@ -438,7 +437,7 @@ async def test_P4_a_request_to_stop_is_made_at_once_and_lets_handlers_finish(sce
     with Stopwatch() as took:
         assert server.request_stop(drain=PATIENCE) is None
     assert took.seconds < TOO_LONG
-    await asyncio.sleep(A_WHILE)
+    await tasks.sleep(A_WHILE)
     assert not waiting.done()
     with pytest.raises(OSError):
         scene.raw_connect(server.local_addr)
@@ -677,7 +676,7 @@ async def test_P8_an_error_of_the_clients_socket_is_the_peers_doing_in_a_group_t
     scene: Scene, log: Log
 ) -> None:
     async def handler(client: Sock, _: Address) -> None:
-        async with asyncio.TaskGroup() as group:
+        async with tasks.TaskGroup() as group:
             group.create_task(client.recv(1, timeout=0.02))
 
     server = await scene.serve(handler)
@@ -888,7 +887,7 @@ async def test_R11_a_handler_reads_and_writes_at_the_same_time(scene: Scene) -> 
     data = pattern(2_000_000)
 
     async def handler(client: Sock, _: Address) -> None:
-        got, _ = await asyncio.gather(client.recv_exactly(len(data)), client.send(data))
+        got, _ = await tasks.gather(client.recv_exactly(len(data)), client.send(data))
         await client.send(b"as sent" if got == data else b"spoiled")
 
     server = await scene.serve(handler)
@@ -900,7 +899,7 @@ async def test_R11_a_handler_reads_and_writes_at_the_same_time(scene: Scene) -> 
 
 
 async def test_R11_two_tasks_of_a_handler_that_read_are_one_too_many(scene: Scene) -> None:
-    refused = asyncio.Event()
+    refused = tasks.Event()
 
     async def handler(client: Sock, _: Address) -> None:
         first = await begin(client.recv_line(), A_WHILE)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from tests.scenarios.flavours import Sock
+from tests.scenarios import tasks
+from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_MOMENT,
     DATAGRAMS,
@@ -90,7 +89,7 @@ async def test_R4_wait_writable_is_for_room(scene: Scene) -> None:
             await sock.wait_writable(timeout)
         assert caught.value.operation == "wait_writable"
     waiting = await begin(sock.wait_writable())
-    reading = asyncio.ensure_future(asyncio.to_thread(drain, peer))
+    reading = tasks.ensure_future(in_thread(drain, peer))
     await soon(waiting)
     sock.close(linger=0)
     await soon(reading)

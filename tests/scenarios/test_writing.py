@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import array
-import asyncio
 import socket
 import struct
 import threading
 
 import pytest
 
+from tests.scenarios import tasks
 from tests.scenarios.flavours import Sock, in_thread
 from tests.scenarios.scene import (
     A_WHILE,
@@ -114,15 +114,13 @@ async def test_W1_send_many_takes_any_buffers(wire: Wire) -> None:
 
 
 async def test_W5_the_bytes_of_send_many_are_not_interleaved(wire: Wire) -> None:
-    senders = [
-        asyncio.ensure_future(wire.sock.send_many([bytes([letter])] * 30_000)) for letter in b"abcdefgh"
-    ]
+    senders = [tasks.ensure_future(wire.sock.send_many([bytes([letter])] * 30_000)) for letter in b"abcdefgh"]
     received = await soon(in_thread(read_exactly, wire.peer, 240_000))
     assert sorted(received[start : start + 30_000][:1] * 30_000 for start in range(0, 240_000, 30_000)) == [
         bytes([letter]) * 30_000 for letter in b"abcdefgh"
     ]
     assert all(len(set(received[start : start + 30_000])) == 1 for start in range(0, 240_000, 30_000))
-    await asyncio.gather(*senders)
+    await tasks.gather(*senders)
 
 
 async def test_W3_send_many_says_how_many_bytes_of_all_went_out(wire: Wire) -> None:
@@ -224,7 +222,7 @@ async def test_W3_a_send_that_never_got_the_permit_has_sent_nothing(wire: Wire) 
 
 async def test_W4_the_buffer_may_be_changed_as_soon_as_send_returns(wire: Wire) -> None:
     buffer = bytearray(50_000)
-    reading = asyncio.ensure_future(all_of(wire.peer))
+    reading = tasks.ensure_future(all_of(wire.peer))
     for number in range(100):
         buffer[:] = bytes([number]) * len(buffer)
         await soon(wire.sock.send(buffer))
@@ -249,7 +247,7 @@ async def test_W5_messages_of_several_senders_arrive_whole_and_in_order(
         for number in range(messages):
             await wire.sock.send(bytes([writer, number]) * (size // 2), timeout=timeout)
 
-    writing = [asyncio.ensure_future(write(writer)) for writer in range(writers)]
+    writing = [tasks.ensure_future(write(writer)) for writer in range(writers)]
     counts = [0] * writers
     for _ in range(writers * messages):
         message = await soon(in_thread(read_exactly, wire.peer, size))
@@ -257,7 +255,7 @@ async def test_W5_messages_of_several_senders_arrive_whole_and_in_order(
         assert message == bytes([writer, number]) * (size // 2), "whole"
         assert number == counts[writer], "and in order"
         counts[writer] += 1
-    await soon(asyncio.gather(*writing))
+    await soon(tasks.gather(*writing))
 
 
 async def test_W5_a_half_close_waits_for_running_sends(wire: Wire) -> None:
@@ -267,7 +265,7 @@ async def test_W5_a_half_close_waits_for_running_sends(wire: Wire) -> None:
     assert not sending.done()
     assert not closing.done()
     assert await soon(all_of(wire.peer)) == data
-    await soon(asyncio.gather(sending, closing))
+    await soon(tasks.gather(sending, closing))
     with pytest.raises(SocketTimeout):
         await wire.sock.recv(1, timeout=0)
 
@@ -279,7 +277,7 @@ async def test_W5_writers_that_time_out_are_skipped_and_harm_no_other(wire: Wire
     with pytest.raises(SocketTimeout):
         await second
     got = await soon(in_thread(read_exactly, wire.peer, 20_000_005))
-    await soon(asyncio.gather(first, third))
+    await soon(tasks.gather(first, third))
     assert got[20_000_000:] == b"third"
 
 
@@ -357,7 +355,7 @@ async def test_W7_a_server_is_held_back_by_a_client_that_does_not_read(scene: Sc
     last = -1
     while accepted != last or not accepted:  # until it stands still
         last = accepted
-        await asyncio.sleep(0.1)
+        await tasks.sleep(0.1)
     assert 0 < accepted < 50_000_000, "no more than the kernel holds"
     enough.set()
     received = 0

@@ -21,6 +21,7 @@ from tests.torture import victims
 from tests.torture.registry import Budget, Finding
 from tests.torture.stage import Later, Scene, Steps, library_threads, peers, play, settle, varied
 from wireline import asyncnet, net
+from wireline.asyncnet._port import running_port
 
 SILENCE = 15
 """Seconds after which a step that says nothing has frozen. Each takes well under one, on a machine with one core."""
@@ -121,8 +122,8 @@ async def _async_rounds(step: str, kind: str, context: Any, rounds: int) -> None
     if step == "by threads":  # a thread with a loop of its own beside this one
         other = Later(lambda: asyncio.run(work(0, rounds // 2)))
         await work(0, rounds // 2)
-        while not other.done:  # noqa: ASYNC110 -- it belongs to another loop
-            await asyncio.sleep(0.01)
+        while not other.done:  # it belongs to another loop
+            await running_port().sleep(0.01)
         other.get(0, "a loop in another thread")
     else:
         await work(0, rounds)
@@ -211,13 +212,14 @@ async def _sweep_async(steps: Steps, step: str, kind: str, context: Any, allocat
         elif step == "send and receive":
             await victims.exchange_async(sock)
         else:
-            await (await asyncnet.serve(victims.shout_async, 0, "127.0.0.1")).stop()
+            async with asyncnet.serve(victims.shout_async, 0, "127.0.0.1"):
+                pass
         sock.close()
         gc.enable()
         gc.unfreeze()
         gc.collect()
         steps.count(connections=2)
-        await asyncio.sleep(0)
+        await running_port().sleep(0)
         _alive(step, kind)
 
 
@@ -257,7 +259,7 @@ STEPS = ("closed and dropped", "dropped", "closed", "by threads", "dropped while
 def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
     full = budget.full
     scenes = []
-    for flavour, kind in itertools.product(("blocking", *victims.LOOPS), ("tcp", "tls12", "tls13")):
+    for flavour, kind in itertools.product(("blocking", *victims.LOOPS, "trio"), ("tcp", "tls12", "tls13")):
         if kind == "tls12" and not full:
             continue
         label = f"{flavour} {kind}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import wireline.asyncnet
 import wireline.net
+from tests.scenarios import tasks
 from tests.torture.peer import Peer
 from wireline import AF_INET, SocketFlag, SocketTimeout
 from wireline.asyncnet import AsyncSocket
@@ -275,8 +276,8 @@ async def _cancelled(call: Callable[[], Awaitable[object]]) -> bool:
     async def made() -> None:
         await call()
 
-    task = asyncio.create_task(made())
-    await asyncio.sleep(0.003)
+    task = tasks.ensure_future(made())
+    await tasks.sleep(0.003)
     task.cancel()
     try:
         await task
@@ -302,7 +303,7 @@ async def async_serve(stage: Stage) -> None:
         for _ in range(int(3 * PATIENCE / 0.002)):
             if stage.peer.visited():
                 break
-            await asyncio.sleep(0.002)
+            await tasks.sleep(0.002)
         await server.stop(drain=0.2)
     expect_visits(stage)
 

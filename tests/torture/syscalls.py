@@ -19,6 +19,10 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from typing import Any, NamedTuple
 
+import trio
+from trio.lowlevel import current_statistics
+
+from tests.scenarios import tasks
 from tests.torture import scenes
 from tests.torture.children import RAISED, Child, ChildFailed, last_frames
 from tests.torture.peer import KINDS, Peer
@@ -28,7 +32,7 @@ from tests.torture.shim import ERRORS, Control, build
 from wireline import BusyError, DialError, EndOfStreamError, SocketTimeout, WirelineError
 from wireline.testing import TestCA
 
-FLAVOURS = ("blocking", "asyncio", "uvloop")
+FLAVOURS = ("blocking", "asyncio", "uvloop", "trio")
 
 SETTLING = 3.0
 """Seconds that descriptors and threads get to go. A lingering close may take 2 s of them."""
@@ -171,6 +175,7 @@ class _Tested:
         warnings.simplefilter("always")
         warnings.showwarning = self._warned
         self.loop: asyncio.AbstractEventLoop | None = None
+        self.flavour = flavour
         if flavour == "asyncio":
             self.loop = asyncio.SelectorEventLoop()
         elif flavour == "uvloop":
@@ -182,11 +187,18 @@ class _Tested:
         self.healthy: Any = None
         self.descriptors: dict[int, str] = {}
         self.registered: list[int] = []
+        self.tasks_living = 0
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run all the work, in the one loop; of the blocking flavour it never waits."""
         if self.loop is not None:
             self.loop.run_until_complete(work)
+        elif self.flavour == "trio":
+
+            async def main() -> None:
+                await work
+
+            trio.run(main)
         else:
             with contextlib.suppress(StopIteration):
                 work.send(None)
@@ -195,7 +207,7 @@ class _Tested:
     async def begin(self) -> None:
         """Take down how it is before anything fails."""
         before = _descriptors()
-        if self.loop is None:
+        if self.flavour == "blocking":
             self.healthy = scenes.dialled(self.stage)
         else:
             self.healthy = await scenes.async_dialled(self.stage)
@@ -206,6 +218,8 @@ class _Tested:
         await self._wait_for(lambda: len(_descriptors()) <= len(before) + 1)
         self.descriptors = _descriptors()
         self.registered = self._registered()
+        if self.flavour == "trio":
+            self.tasks_living = current_statistics().tasks_living
         epolls = {fd for fd, name in self.descriptors.items() if "eventpoll" in name}
         self.control.spare(self.descriptors.keys() - epolls)
         gc.collect()
@@ -226,7 +240,7 @@ class _Tested:
             self.unhandled.append(f"left to the collector: {message}")
 
     async def _exchange(self, word: str) -> None:
-        if self.loop is None:
+        if self.flavour == "blocking":
             scenes.ping(self.healthy, word)
         else:
             await scenes.async_ping(self.healthy, word)
@@ -234,8 +248,14 @@ class _Tested:
     async def play(self, name: str) -> None:
         """Run one scene to its end."""
         self.connections += 3 if name == "serve" else name != "datagrams"
-        if self.loop is None:
+        if self.flavour == "blocking":
             scenes.BLOCKING[name](self.stage)
+            return
+        if self.flavour == "trio":
+            with trio.move_on_after(4 * PATIENCE) as scope:
+                await scenes.ASYNC[name](self.stage)
+            if scope.cancelled_caught:
+                raise scenes.Wrong("the scene hangs: nothing wakes its task")
             return
         try:
             async with asyncio.timeout(4 * PATIENCE) as limit:
@@ -270,8 +290,8 @@ class _Tested:
             if (waited := time.monotonic() - began) > seconds:
                 return False
             # A thread of the library closes the rest, and no event reports it.
-            if self.loop is not None:
-                await asyncio.sleep(0.001)
+            if self.flavour != "blocking":
+                await tasks.sleep(0.001)
             else:
                 time.sleep(0.001)  # noqa: ASYNC251 -- there is no loop
             if waited > 0.4:
@@ -283,8 +303,12 @@ class _Tested:
         if self.loop is not None:
             gc.collect()  # an exception that no task's owner asked for is reported when the task is collected
             await asyncio.sleep(0)
-            if tasks := asyncio.all_tasks(self.loop) - {asyncio.current_task()}:
-                yield f"tasks left: {tasks}"
+            if left := asyncio.all_tasks(self.loop) - {asyncio.current_task()}:
+                yield f"tasks left: {left}"
+        elif self.flavour == "trio" and not await self._wait_for(
+            lambda: current_statistics().tasks_living <= self.tasks_living
+        ):
+            yield f"tasks left: {current_statistics()}"
         try:
             await self._exchange("healthy")
         except Exception as error:  # noqa: BLE001 -- any exception is a finding
@@ -295,8 +319,8 @@ class _Tested:
             yield f"the next connection does not work: {_described(error)}"
         if not await self._wait_for(lambda: _descriptors() == self.descriptors):
             now = _descriptors()
-            left = {fd: name for fd, name in now.items() if self.descriptors.get(fd) != name}
-            yield f"descriptors left: {left}, gone: {self.descriptors.keys() - now.keys()}"
+            more = {fd: name for fd, name in now.items() if self.descriptors.get(fd) != name}
+            yield f"descriptors left: {more}, gone: {self.descriptors.keys() - now.keys()}"
         if not await self._wait_for(lambda: len(threading.enumerate()) == 1):
             yield f"threads left: {[thread.name for thread in threading.enumerate()[1:]]}"
         if (now := self._registered()) != self.registered:

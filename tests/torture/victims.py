@@ -14,6 +14,8 @@ import ssl
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+import trio
+
 from tests.torture import certificates
 from tests.torture.stage import PEERS, Broken, expect
 from wireline import AF_UNIX, asyncnet, net
@@ -163,7 +165,13 @@ def expect_report(key: str, size: int, what: str) -> None:
 
 
 def run_loop(loop: str, main: Coroutine[Any, Any, Any]) -> Any:
-    """``asyncio.run`` on one of ``LOOPS``."""
+    """``asyncio.run`` on one of ``LOOPS``, or ``trio.run``."""
+    if loop == "trio":
+
+        async def await_it() -> Any:
+            return await main
+
+        return trio.run(await_it)
     if loop == "uvloop":
         import uvloop
 

@@ -1,6 +1,7 @@
-"""anyio's interfaces over an ``AsyncSocket``: ``ByteStream`` and ``Listener``.
+"""anyio's ``ByteStream`` and ``Listener`` over an ``AsyncSocket``; and its reading methods over any stream.
 
-Needs the extra ``anyio``. Errors are anyio's own; the wireline error is their ``__cause__``.
+Needs the extra ``anyio``. Errors of ``ByteStream`` and ``Listener`` are anyio's own; the wireline error is their
+``__cause__``.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from anyio.streams.tls import TLSAttribute
 from wireline._core.deadline import check_timeout
 from wireline._public import publish
 from wireline._socket_view import SocketView
+from wireline.adapters._buffered import BufferedStream
+from wireline.adapters._checks import require_connected, require_listening
 from wireline.asyncnet import AsyncSocket
 from wireline.errors import BusyError, ClosedError
-from wireline.options import AF_UNIX, BUFFER_SIZE, SOCK_STREAM, SocketFlag, SockOpt
+from wireline.options import AF_UNIX, BUFFER_SIZE, SocketFlag
 from wireline.tls import Handshake, SslContext
 
-__all__ = ["ByteStream", "Listener"]
+__all__ = ["ByteStream", "Listener", "from_stream"]
 
 # anyio wants every error.
 _NO_FLAGS = SocketFlag(0)
@@ -57,8 +60,7 @@ class ByteStream(anyio.abc.ByteStream):
             ClosedError: the socket is closed.
             OSError: ``ENOTCONN``: the socket is not connected.
         """
-        self._view = _view_of_a_stream(sock)
-        _ = sock.peer_addr  # raises ENOTCONN
+        self._view = require_connected(sock)
         self._sock = sock
 
     async def receive(self, max_bytes: int = BUFFER_SIZE) -> bytes:
@@ -116,11 +118,7 @@ class Listener(anyio.abc.Listener[ByteStream]):
             ClosedError: the socket is closed.
             ValueError: the socket does not listen, or ``handshake_timeout`` is negative.
         """
-        self._view = _view_of_a_stream(sock)
-        if not sock.get_sock_opt(SockOpt.ACCEPT_CONN):
-            raise ValueError("a Listener needs a socket that listens")
-        if sock.is_ssl:  # its `accept` makes one handshake after the other
-            raise TypeError("a Listener needs a socket without TLS of its own: give it the context as tls=")
+        self._view = require_listening(sock)
         self._sock = sock
         self._tls = tls
         self._handshake_timeout = check_timeout(handshake_timeout)
@@ -178,15 +176,6 @@ class Listener(anyio.abc.Listener[ByteStream]):
         return _socket_attributes(self._view)
 
 
-def _view_of_a_stream(sock: AsyncSocket) -> SocketView:
-    if not isinstance(sock, AsyncSocket):
-        raise TypeError(f"a wireline.asyncnet.AsyncSocket is needed, not {type(sock).__name__}")
-    view = SocketView(sock)
-    if view.type != SOCK_STREAM:
-        raise TypeError("a stream socket is needed, this is a datagram socket")
-    return view
-
-
 @contextlib.contextmanager
 def _raising(action: str) -> Iterator[None]:
     """Raise anyio's errors in place of ours."""
@@ -228,6 +217,61 @@ def _tls_attributes(sock: AsyncSocket) -> dict[Any, Callable[[], Any]]:
         names.tls_version: tls.version,
     }
     return attributes
+
+
+def from_stream(stream: anyio.abc.AnyByteStream) -> BufferedStream:
+    """Return an object with the reading and sending methods of an ``AsyncSocket`` over any byte stream of anyio's.
+
+    So lines, frames and exact reads can be had over SSH, a WebSocket or a pair in memory. It takes over the stream:
+    ``aclose``, or the end of an ``async with`` block, closes it. The errors are those of an ``AsyncSocket``. A timeout
+    of 0 looks at the bytes that were received already, and not into the stream. After a ``send`` that timed out or was
+    cancelled it is not known how much was sent, and every later one raises ``BrokenPipeError``.
+
+    Args:
+        stream: an object with the methods of ``anyio.abc.ByteStream`` or of an object stream of bytes.
+
+    Raises:
+        TypeError: ``stream`` has no ``receive`` or no ``send``.
+    """
+    if not (hasattr(stream, "receive") and hasattr(stream, "send")):
+        raise TypeError(f"an anyio.abc.ByteStream is needed, not {type(stream).__name__}")
+    return BufferedStream(_AnyioStream(stream))
+
+
+class _AnyioStream:
+    """anyio's side of a ``BufferedStream``."""
+
+    broken = anyio.BrokenResourceError
+    busy = anyio.BusyResourceError
+    closed = anyio.ClosedResourceError
+
+    def __init__(self, stream: anyio.abc.AnyByteStream) -> None:
+        self._stream: Any = stream
+        self._has_limit = not isinstance(stream, anyio.abc.ObjectReceiveStream)
+        self.send_eof = stream.send_eof
+        self.aclose = stream.aclose
+
+    async def receive(self, size: int) -> bytes:
+        data = b""
+        try:
+            while not data:  # an object may be empty, and is not the end
+                data = bytes(
+                    await (self._stream.receive(size) if self._has_limit else self._stream.receive())
+                )
+        except anyio.EndOfStream:
+            return b""
+        return data
+
+    async def send(self, data: bytes | memoryview) -> None:
+        await self._stream.send(bytes(data))
+
+    @staticmethod
+    def move_on_after(seconds: float | None) -> anyio.CancelScope:
+        return anyio.move_on_after(seconds)
+
+    @staticmethod
+    def lock() -> anyio.Lock:
+        return anyio.Lock()
 
 
 publish(__name__, globals(), __all__)

@@ -1,4 +1,4 @@
-"""The async flavour: ``AsyncSocket``, ``dial`` and ``serve``, on asyncio's loop or uvloop's.
+"""The async flavour: ``AsyncSocket``, ``dial`` and ``serve``, on asyncio, uvloop or trio: on the loop of the call.
 
 The methods, errors and promises are those of ``wireline.net``; methods that wait are coroutines. A socket belongs to
 one event loop; only ``close`` may be called from any thread.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import types
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from wireline.asyncnet._poller import BUDGET, FdPoller
+from wireline.asyncnet._poller import FdPoller
 from wireline.errors import SockAddr
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ class AsyncioPort(FdPoller):
     __slots__ = ("call_at", "completions", "loop", "running_loop", "time")
 
     takes_waiters = True
+    callbacks_may_raise = True
+    raise_if_cancelled = None
     cancelled_error = asyncio.CancelledError
     tasks = AsyncioTasks()
 
@@ -86,6 +89,9 @@ class AsyncioPort(FdPoller):
         """In a forked child: have nothing to do with the parent's loop and its epoll any more."""
         self.loop = None
         self._disown()
+
+    def open_tasks(self) -> contextlib.nullcontext[AsyncioTasks]:
+        return contextlib.nullcontext(self.tasks)  # the server ends its tasks itself
 
     # Where and when.
 
@@ -109,7 +115,7 @@ class AsyncioPort(FdPoller):
         yield waiter
 
     async def checkpoint(self) -> None:
-        self.budget = BUDGET
+        self.budget = self.turn_budget
         await _one_turn()
 
     async def sleep(self, seconds: float) -> None:

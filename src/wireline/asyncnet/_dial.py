@@ -99,6 +99,8 @@ async def dial(
     timeout = check_timeout(timeout)
     notifier = Notifier(running_port())
     deadline = None if timeout is None else CallDeadline(timeout, notifier.port.time())
+    if notifier.port.raise_if_cancelled is not None:
+        await notifier.port.raise_if_cancelled()
     if arguments.path is None:
         dialled = await _dial_host(arguments, deadline, buffered, notifier)
     else:

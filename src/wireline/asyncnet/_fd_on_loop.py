@@ -213,6 +213,8 @@ class FdOnLoop:
         port = self.port
         if port.budget <= 0:
             await port.checkpoint()
+        elif port.raise_if_cancelled is not None:
+            await port.raise_if_cancelled()
         port.budget -= 1
 
     async def retry_with_backoff(

@@ -70,12 +70,15 @@ class FdPoller(_LoopCalls):
 
     Attributes:
         budget: operations until the next pause, see ``BUDGET``. Each operation that need not wait counts itself.
+        turn_budget: the budget of a turn.
     """
 
     __slots__ = ("__weakref__", "_epoll", "_readers", "_writers", "budget")
 
+    turn_budget = BUDGET
+
     def __init__(self) -> None:
-        self.budget = BUDGET
+        self.budget = self.turn_budget
         self._epoll: select.epoll | None = None
         self._readers: _Callbacks = {}
         self._writers: _Callbacks = {}
@@ -176,7 +179,7 @@ class FdPoller(_LoopCalls):
         epoll = self._epoll
         if epoll is None:
             return
-        self.budget = BUDGET
+        self.budget = self.turn_budget
         readers, writers = self._readers, self._writers
         for fd, events in epoll.poll(0, _EVENTS):
             try:

@@ -121,6 +121,9 @@ class _Acquired(Generic[T]):
             raise RuntimeError("acquire: this context manager has been entered already")
         deadline = Deadline(self._timeout)
         self._pool._enter_loop()
+        raise_if_cancelled = self._pool._port.raise_if_cancelled
+        if raise_if_cancelled is not None:
+            await raise_if_cancelled()
         core = self._find_core()
         claim = self._claim = Claim(core)
         try:

@@ -1,20 +1,21 @@
 """The operations that ``asyncnet`` needs of an event loop, and which loop is running.
 
-A ``Port`` is one run of one event loop. ``_asyncio`` implements it for asyncio and uvloop, ``_trio`` a part of it for
-trio; no other file of the package knows which one it talks to. A socket belongs to a port from its first await on, and
-compares ``port.loop is port.running_loop()`` before each call: two C calls at most, because every message pays for it.
+A ``Port`` is one run of one event loop. ``_asyncio`` implements it for asyncio and uvloop, ``_trio`` for trio; no other
+file of the package knows which one it talks to, and neither is imported before a call needs it. A socket belongs to a
+port from its first await on, and compares ``port.loop is port.running_loop()`` before each call: two C calls at most on
+asyncio, because every message pays for it.
 """
 
 from __future__ import annotations
 
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from contextlib import AbstractAsyncContextManager
 from contextvars import Context
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from wireline.asyncnet import _asyncio
 from wireline.errors import SockAddr
+from wireline.timing import trio_if_it_runs
 
 if TYPE_CHECKING:
     from wireline.asyncnet._waiters import Waiter
@@ -110,6 +111,10 @@ class Port(Protocol):
         time: the loop's clock, in seconds.
         budget: operations that need not wait and may still be done before a task yields, see ``_poller.BUDGET``.
         takes_waiters: a task may yield a ``Waiter`` itself in order to sleep. It saves a call for every message.
+        raise_if_cancelled: awaited before a call that may end without a sleep; raises if the caller is cancelled. None
+            where only a sleep is cancelled (asyncio).
+        callbacks_may_raise: a ``KeyboardInterrupt`` or ``SystemExit`` in a callback ends the run in good order, as on
+            asyncio. Elsewhere the task that waits gets it.
         cancelled_error: the exception of a cancelled task.
         completions: the loop's own operations, where ``watch`` does not work (Windows' default loop); else None.
         tasks: None where a task may not outlive the call that starts it (trio).
@@ -130,6 +135,12 @@ class Port(Protocol):
     def takes_waiters(self) -> bool: ...
 
     @property
+    def raise_if_cancelled(self) -> Callable[[], Awaitable[None]] | None: ...
+
+    @property
+    def callbacks_may_raise(self) -> bool: ...
+
+    @property
     def cancelled_error(self) -> type[BaseException]: ...
 
     @property
@@ -137,6 +148,10 @@ class Port(Protocol):
 
     @property
     def tasks(self) -> Tasks | None: ...
+
+    def open_tasks(self) -> AbstractAsyncContextManager[Tasks]:
+        """Let a block have tasks. On trio it ends when they have, and an exception at its end cancels them."""
+        ...
 
     # Where and when.
 
@@ -237,13 +252,13 @@ def running_port() -> Port:
     Raises:
         RuntimeError: no loop runs.
     """
-    # trio first: in its guest mode an asyncio loop runs in the same thread. A program that has not imported trio does
-    # not pay for it.
-    trio = sys.modules.get("trio")
-    if trio is not None and trio.lowlevel.in_trio_task():
+    # trio first: in its guest mode an asyncio loop runs in the same thread.
+    if trio_if_it_runs() is not None:
         from wireline.asyncnet import _trio
 
         return _trio.running_port()
+    from wireline.asyncnet import _asyncio
+
     # pyright cannot bind `park` to an object: `types.coroutine` gives it a signature without names.
     return _asyncio.running_port()  # pyright: ignore[reportReturnType]
 
@@ -253,6 +268,7 @@ def running_tasks() -> Tasks:
     tasks = running_port().tasks
     if tasks is None:
         raise RuntimeError(
-            "this needs asyncio or uvloop: on trio no task may outlive the call that starts it"
+            "on trio no task may outlive the block that starts it: use `async with`, as in "
+            "`async with serve(...) as server`"
         )
     return tasks

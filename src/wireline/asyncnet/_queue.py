@@ -262,6 +262,10 @@ class OperationQueue(_Watching):
             if self.closed:
                 return  # `close` wakes it, with an error of its own
             waiter.set_error(error)
+        except BaseException as error:
+            if self._port.callbacks_may_raise:
+                raise
+            waiter.set_error(error)
         else:
             if result is NOT_YET:
                 return

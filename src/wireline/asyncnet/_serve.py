@@ -163,8 +163,7 @@ def serve(
     )
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 
-    async def start() -> Server:
-        tasks = running_tasks()  # or it raises, before there is a listener
+    async def start(tasks: Tasks) -> Server:
         found = None
         if listen.needs_lookup:
             lookup = resolve(listen.host, listen.port, 0, SOCK_STREAM, IPPROTO_TCP)
@@ -178,22 +177,33 @@ def serve(
 class StartingServer:
     """What ``serve`` returns: ``server = await serve(...)``, or ``async with serve(...) as server:``."""
 
-    def __init__(self, start: Callable[[], Awaitable[Server]]) -> None:
+    def __init__(self, start: Callable[[Tasks], Awaitable[Server]]) -> None:
         self._start = start
         self._server: Server | None = None
 
     def __await__(self) -> Generator[object, None, Server]:
-        return self._start().__await__()
+        return self._start(running_tasks()).__await__()
 
     async def __aenter__(self) -> Server:
-        self._server = await self._start()
+        self._block = running_port().open_tasks()
+        tasks = await self._block.__aenter__()
+        try:
+            self._server = await self._start(tasks)
+        except BaseException as error:
+            await self._block.__aexit__(type(error), error, None)
+            raise
         return self._server
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         assert self._server is not None
-        await self._server.stop()
+        try:
+            await self._server.stop()
+        except BaseException as failure:
+            await self._block.__aexit__(type(failure), failure, None)
+            raise
+        await self._block.__aexit__(None, None, None)
 
 
 class StopEvent:
@@ -222,7 +232,10 @@ class StopEvent:
             TypeError, ValueError: ``timeout`` is not a number, or is negative.
         """
         seconds = check_timeout(timeout)
-        now = self._notifier.port.time
+        port = self._notifier.port
+        if port.raise_if_cancelled is not None:
+            await port.raise_if_cancelled()
+        now = port.time
         until = None if seconds is None else now() + seconds
         while not self._is_set and (until is None or now() < until):
             await self._notifier.wait(until)
@@ -356,6 +369,8 @@ class Server:
         if self._owner is not process.epoch:
             check_wait_after_fork(stopped=self._disowned)
             return
+        if self._port.raise_if_cancelled is not None:
+            await self._port.raise_if_cancelled()
         await self._until(lambda: self._report is not None, self._moment(timeout))
         if self._report is None and timeout is not None:
             raise SocketTimeout("wait", timeout)
@@ -431,8 +446,9 @@ class Server:
     def _requested(self) -> None:
         self._begin_to_stop()
         first = self._acceptors[0]
-        if first.done():  # it has ended with a `stop` that was given up
-            self._acceptors[0] = self._tasks.spawn(self._carry_out(), first.get_name())
+        if first.done() and self._report is None:  # it has ended with a `stop` that was given up
+            with contextlib.suppress(RuntimeError):  # on trio the block may be over, and has ended everything
+                self._acceptors[0] = self._tasks.spawn(self._carry_out(), first.get_name())
 
     def _begin_to_stop(self) -> None:
         self._stopping._set()

@@ -858,15 +858,15 @@ class AsyncSocket(BaseSocket):
             and port.loop is port.running_loop()
         ):
             port.budget = left - 1
+            if port.raise_if_cancelled is not None:
+                self.last_bytes_sent = 0
+                await port.raise_if_cancelled()
             try:
                 sent = self._io.sender.send(payload, NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                self.last_bytes_sent = 0
-                if should_raise(self._io, self, error, flags, "send"):
-                    raise
-                await port.checkpoint()  # it could not deliver (FA23)
+                await self._io.fail_send(self, error, flags)
                 return
             io = self._io
             if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
@@ -1046,6 +1046,7 @@ class AsyncSocket(BaseSocket):
         self._fd.enter(self)
         core = await self._io.acquire_write_lock(self, "shutdown_write", deadline)
         try:
+            await self._fd.spend_budget()
             await self._io.finish_orphan("shutdown_write", deadline)
             self._io.write_shut = True
             await self._io.flush(core, "shutdown_write", deadline)
@@ -1364,6 +1365,7 @@ class AsyncSocket(BaseSocket):
         with self._connecting("connect"):
             secure = None if self._tls is None else self._tls.client_core(host, port)
             deadline = self._fd.deadline(self, timeout)
+            await self._fd.spend_budget()
             found = await resolve(self, self._fd, "connect", host, port, deadline)
             await self._connect_to_any("connect", [info[4] for info in found], secure, deadline)
 
@@ -1392,6 +1394,8 @@ class AsyncSocket(BaseSocket):
         with self._connecting("connect_unix"):
             secure = None if self._tls is None else self._tls.client_core("", 0)
             deadline = self._fd.deadline(self, timeout)
+            await self._fd.spend_budget()
+            self._fd.raise_if_closed("connect_unix")
             await self._connect_to_any("connect_unix", [where], secure, deadline)
 
     @contextlib.contextmanager

@@ -297,6 +297,9 @@ class StreamIO:
         self, owner: BaseSocket, request: Callable[[StreamCore, *Ts], T | None], *args: *Ts
     ) -> T:
         """Answer from the bytes that the kernel has, and do not wait for more (R4)."""
+        port = self.fd.enter(owner)
+        if port.raise_if_cancelled is not None:
+            await port.raise_if_cancelled()
         if self.fd.read_queue is not None:
             await self.fd.read_queue.drain_orphan()
         answer = self.feed_available(owner, request, *args)
@@ -378,6 +381,16 @@ class StreamIO:
         if core is not None and core.has_output and not self.fd.write_lock.locked and not owner.is_closed:
             with contextlib.suppress(OSError):  # the peer is gone: the next read or send finds out by itself
                 self.flush_now(core)
+
+    async def fail_send(self, owner: BaseSocket, error: OSError, flags: SocketFlag) -> None:
+        """Raise the error of a send that has sent nothing, unless the peer is gone and the flags allow that."""
+        owner.last_bytes_sent = 0
+        try:
+            if should_raise(self, owner, error, flags, "send"):
+                raise error
+        finally:
+            del error  # its traceback will have this frame
+        await self.fd.port.checkpoint()  # it could not deliver (FA23)
 
     async def send_locked(
         self,

@@ -40,6 +40,7 @@ from wireline._socket_base import closed_meanwhile
 from wireline.asyncnet._deadline_timer import DeadlineTimer
 from wireline.errors import SocketTimeout, copy_for_reraise
 from wireline.options import DONT_WAIT
+from wireline.timing import trio_if_it_runs
 
 if TYPE_CHECKING:
     from wireline._os.passed_fds import Receiver
@@ -57,6 +58,15 @@ _no_error = bool
 _no_context = Context()
 
 
+def refuse_trio(error: BaseException) -> None:
+    """Replace the ``TypeError`` of trio, which does not know a ``Waiter`` of asyncio.
+
+    In guest mode asyncio's loop runs in the thread of trio's tasks too, so that the comparison of loops finds nothing.
+    """
+    if isinstance(error, TypeError) and trio_if_it_runs() is not None:
+        raise RuntimeError("the socket belongs to another event loop") from None
+
+
 class Waiter:
     """A task's sleep.
 
@@ -67,15 +77,18 @@ class Waiter:
         pending: a task sleeps, or is about to, and was not woken.
         port: the loop that the task's socket belongs to.
         operation: the name of the call that waits.
+        callback, context: what wakes the task, and the context to call it in. On trio they are the task, and an object
+            that wakes it.
+        error: what the task is to raise.
         get_loop, result: ``asyncio.Task`` calls both for every sleep, so both are C functions (up to 0.2 us).
             ``get_loop`` may be the function that returns the running loop, because a socket is only awaited on its own.
     """
 
     __slots__ = (
         "_asyncio_future_blocking",
-        "_callback",
-        "_context",
-        "_error",
+        "callback",
+        "context",
+        "error",
         "get_loop",
         "operation",
         "pending",
@@ -86,9 +99,9 @@ class Waiter:
     def __init__(self, port: Port) -> None:
         self._asyncio_future_blocking = False
         self.port = port
-        self._callback: Callable[[Any], object] | None = None
-        self._context = _no_context  # until there is a callback
-        self._error: BaseException | None = None
+        self.callback: Callable[[Any], object] | None = None
+        self.context = _no_context  # until there is a callback
+        self.error: BaseException | None = None
         self.get_loop = port.running_loop
         self.result: Callable[[], object] = _no_error
         self.operation = ""
@@ -100,9 +113,9 @@ class Waiter:
         A task of asyncio runs before this returns: the caller must have finished with the state that they share.
         """
         self.pending = False
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self._context.run(callback, self)
+            self.context.run(callback, self)
 
     def wake_with(self, error: BaseException) -> None:
         """The same with an exception."""
@@ -115,14 +128,14 @@ class Waiter:
         self.pending = False
         if error is not None:
             self.set_error(error)
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self.port.call_soon(callback, self, context=self._context)
+            self.port.call_soon(callback, self, context=self.context)
 
     def forget_task(self) -> None:
         """The task was cancelled in its sleep and must not be woken. (asyncio calls ``cancel``.)"""
         self.pending = False
-        self._callback = None
+        self.callback = None
         self.abandoned()
 
     def abandoned(self) -> None:
@@ -130,12 +143,17 @@ class Waiter:
 
     def set_error(self, error: BaseException) -> None:
         """Let the task raise ``error`` when it is woken."""
-        self._error = error
+        self.error = error
         self.result = self._raise_error
 
-    def _raise_error(self) -> None:
+    def take_error(self) -> BaseException | None:
+        """Return the error that the task is to raise."""
         self.result = _no_error
-        error, self._error = self._error, None
+        error, self.error = self.error, None
+        return error
+
+    def _raise_error(self) -> None:
+        error = self.take_error()
         if error is not None:
             try:
                 raise error
@@ -145,8 +163,8 @@ class Waiter:
     # The rest of what `asyncio.Task` calls.
 
     def add_done_callback(self, callback: Callable[[Any], object], *, context: Context) -> None:
-        self._callback = callback
-        self._context = context
+        self.callback = callback
+        self.context = context
 
     def cancel(self, msg: object = None) -> bool:
         if not self.pending:
@@ -285,10 +303,11 @@ class ReadWaiter(Waiter):
                 self._asyncio_future_blocking = True
                 yield self  # `port.park` without the call
             else:
-                yield from self.port.park(self).__await__()
-        except BaseException:
+                yield from self.port.park(self)  # type: ignore[misc] # it is a coroutine, which may be entered here
+        except BaseException as error:
             self.pending = False
             self._core_slot.append(self.core)
+            refuse_trio(error)
             raise
         answer: T = self._answer
         self._answer = b""
@@ -322,7 +341,7 @@ class ReadWaiter(Waiter):
                         return  # the task sleeps on
         except BaseException as error:
             self._interrupted(error)
-            if isinstance(error, Exception):
+            if isinstance(error, Exception) or not self.port.callbacks_may_raise:
                 return  # the task has it
             raise
         # `wake` without the call. The task's state first: on asyncio the task runs inside `callback`.
@@ -330,9 +349,9 @@ class ReadWaiter(Waiter):
         if answer is not None:
             self._answer = answer
             self._core_slot.append(core)
-        callback, self._callback = self._callback, None
+        callback, self.callback = self.callback, None
         if callback is not None:
-            self._context.run(callback, self)
+            self.context.run(callback, self)
 
     def _interrupted(self, error: BaseException) -> None:
         """An exception of a signal handler, or a fault of this library, between the kernel and the task (FA7).
@@ -345,7 +364,8 @@ class ReadWaiter(Waiter):
         operation = self._request.__name__
         broken = OSError(errno.EIO, f"{operation}: {error!r} while bytes were received, which may be lost")
         StreamCore.fail(self.core, broken)
-        self.wake_soon(error if isinstance(error, Exception) else copy_for_reraise(broken))
+        takes_it = isinstance(error, Exception) or not self.port.callbacks_may_raise
+        self.wake_soon(error if takes_it else copy_for_reraise(broken))
 
     @property
     def needs_loop(self) -> bool:

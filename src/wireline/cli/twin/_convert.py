@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 
-from wireline.cli.twin import _header, _imports, _markers
+from wireline.cli.twin import _header, _imports, _markers, _names
 from wireline.cli.twin._context import Context, Module
 from wireline.cli.twin._python import Piece, Text, parse_file
 from wireline.cli.twin._rewrite import rewrite
@@ -101,6 +101,6 @@ def _change(source: Piece, twin: Piece, context: Context) -> _imports.Change:
     before |= {
         context.twin_of(context.bound[name]).rpartition(".")[2] for name in before & context.bound.keys()
     }
-    before.add("asyncio")
+    before |= set(_names.LOOPS)
     modules = sorted(context.modules - _imports.bound_names(twin))
     return _imports.Change(before - now, modules, _imports.unsorted_lines(source))

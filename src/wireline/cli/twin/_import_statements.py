@@ -16,7 +16,7 @@ def rewrite_import(node: ast.Import, piece: Piece, context: Context) -> None:
     for alias in node.names:
         start = piece.span(alias)[0]
         # `import asyncio` itself is left out when nothing needs it any more.
-        sentence = None if alias.name == "asyncio" else _names.instead_of(alias.name)
+        sentence = None if alias.name in _names.LOOPS else _names.instead_of(alias.name)
         if sentence or context.module.is_lost(alias.name):
             context.problem(start, sentence or _LOST)
         elif not context.is_gone(start) and (twin := context.twin_of(alias.name)) != alias.name:
@@ -37,8 +37,8 @@ def rewrite_import_from(node: ast.ImportFrom, piece: Piece, context: Context) ->
         context.problem(start, _LOST)
     elif node.names[0].name == "*" and module in _names.STAR_REFUSED:
         context.problem(start, f"the names of {module} must be known: write them instead of *")
-    elif module == "asyncio":
-        _from_asyncio(node, piece, context)
+    elif module in _names.LOOPS:
+        _from_loop(node, module, piece, context)
     else:
         _rename_module(node, module, piece, context)
         for alias in node.names:
@@ -80,11 +80,11 @@ def _rename_alias(alias: ast.alias, dotted: str, piece: Piece, context: Context)
     context.edits.replace(start, start + len(alias.name), name)
 
 
-def _from_asyncio(node: ast.ImportFrom, piece: Piece, context: Context) -> None:
+def _from_loop(node: ast.ImportFrom, module_of_loop: str, piece: Piece, context: Context) -> None:
     """The twins of asyncio's names are in several modules. Those that need no import leave it later."""
     found: dict[str, list[str]] = {}
     for alias in node.names:
-        dotted = f"asyncio.{alias.name}"
+        dotted = f"{module_of_loop}.{alias.name}"
         if dotted in _names.WITHOUT_IMPORT and alias.asname is None:
             continue
         if sentence := _names.instead_of(dotted):

@@ -100,7 +100,7 @@ class _Cleaner:
             is_used = is_used and f"{node.module}.{alias.name}" not in _names.WITHOUT_IMPORT
         if is_used:
             yield _text(alias)
-        if isinstance(node, ast.Import) and alias.name == "asyncio" and not self._has_modules:
+        if isinstance(node, ast.Import) and alias.name in _names.LOOPS and not self._has_modules:
             yield from self._change.modules
             # Below a function the import is for that function only.
             self._has_modules = isinstance(self._piece.tree, ast.Module) and node in self._piece.tree.body

@@ -88,7 +88,10 @@ _CONTEXTS = {
     "AsyncContextDecorator": "ContextDecorator",
     "AsyncExitStack": "ExitStack",
 }
-_THREADING = ("Lock", "Event", "Condition", "Semaphore", "BoundedSemaphore")
+_THREADING = ("Lock", "Event", "Condition", "Semaphore")
+
+LOOPS = ("asyncio", "anyio", "trio")
+"""The libraries of which some names have a twin. The import of one is left out when nothing needs it any more."""
 
 
 def _inside(module: str, names: Mapping[str, str]) -> dict[str, str]:
@@ -104,13 +107,16 @@ STANDARD: Mapping[str, str] = {
     **_inside("unittest", {"IsolatedAsyncioTestCase": "TestCase"}),
     **_inside("unittest.mock", {"AsyncMock": "MagicMock"}),
     # The blocking forms have the same methods. They are shared by threads, as the others are by tasks.
-    **{f"asyncio.{name}": f"threading.{name}" for name in _THREADING},
-    "asyncio.sleep": "time.sleep",
+    **{f"{library}.{name}": f"threading.{name}" for library in LOOPS for name in _THREADING},
+    "asyncio.BoundedSemaphore": "threading.BoundedSemaphore",
+    **{f"{library}.sleep": "time.sleep" for library in LOOPS},
     "asyncio.TimeoutError": "TimeoutError",  # another name of it since Python 3.11
 }
 """Names of the standard library, with their modules. A twin without a dot is built in."""
 
-WITHOUT_IMPORT = frozenset({"asyncio.run", "asyncio.to_thread", "asyncio.TimeoutError"})
+WITHOUT_IMPORT = frozenset(
+    {"asyncio.run", "asyncio.to_thread", "asyncio.TimeoutError", "anyio.run", "trio.run"}
+)
 """The twin needs no import in the place of these: the calls of functions are replaced, the error is built in."""
 
 WRAPPERS = {
@@ -233,6 +239,10 @@ _INSTEAD = {
     ),
     "asyncio.to_thread": "only its call has one: asyncio.to_thread(FUNCTION, ARGUMENT) is FUNCTION(ARGUMENT)",
     "asyncio.run": "only asyncio.run(CALL), without further arguments, has a twin: CALL",
+    **{
+        f"{library}.run": f"only {library}.run(FUNCTION, ARGUMENT), without options, has a twin: FUNCTION(ARGUMENT)"
+        for library in ("anyio", "trio")
+    },
     "asyncio.Barrier": "a blocking barrier is no context manager: write threading.Barrier with '# blocking:'",
 }
 

@@ -167,9 +167,9 @@ class _Visitor(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        """``asyncio.run(CALL)`` is ``CALL``, and ``asyncio.to_thread(F, A)`` is ``F(A)``."""
+        """``asyncio.run(CALL)`` is ``CALL``; ``asyncio.to_thread(F, A)`` and ``anyio.run(F, A)`` are ``F(A)``."""
         dotted = self._context.dotted(node.func)
-        if dotted == "asyncio.to_thread" and node.args and not isinstance(node.args[0], ast.Starred):
+        if _calls_its_argument(dotted, node):
             self._call_directly(node)
             for each in (*node.args, *node.keywords):
                 self.visit(each)
@@ -178,8 +178,8 @@ class _Visitor(ast.NodeVisitor):
             self._unwrap(node, node.args[0])
             self.visit(node.args[0])
             return
-        if dotted == "asyncio.sleep" and (len(node.args) != 1 or node.keywords):
-            sentence = "asyncio.sleep has a twin with one argument, the seconds: time.sleep(SECONDS)"
+        if _names.STANDARD.get(dotted or "") == "time.sleep" and (len(node.args) != 1 or node.keywords):
+            sentence = f"{dotted} has a twin with one argument, the seconds: time.sleep(SECONDS)"
             self._context.problem(self._start(node), sentence)
         if isinstance(node.func, ast.Name) and node.func.id in _ATTRIBUTE_FUNCTIONS and len(node.args) > 1:
             self._attribute_name(node.args[1])
@@ -361,3 +361,11 @@ def _needs_parenthesis(before: Token, opening: Token) -> bool:
     if before.kind == token.NAME:
         return not keyword.iskeyword(before.text) or before.end == opening.start
     return before.text in (")", "]", "}") or before.kind in (token.STRING, token.NUMBER)
+
+
+def _calls_its_argument(dotted: str | None, node: ast.Call) -> bool:
+    """Whether the twin of a call is a call of its first argument with the others."""
+    has_function = bool(node.args) and not isinstance(node.args[0], ast.Starred)
+    if dotted in ("anyio.run", "trio.run"):
+        return has_function and not node.keywords
+    return has_function and dotted == "asyncio.to_thread"
