@@ -73,7 +73,7 @@ class Side:
     def __init__(self, owner: BaseSocket, name: Literal["a", "b"]) -> None:
         self.owner = owner
         self.io: Stream = owner._io
-        self.name = name
+        self.name: Literal["a", "b"] = name
         self.events = 0
 
     @property

@@ -63,4 +63,4 @@ _LOADED_WHEN_USED = {
 _publish("wireline.net", globals(), ("Datagram", "ReceivedFds", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
-__getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)
+__getattr__: _typing.Callable[[str], object] = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)
