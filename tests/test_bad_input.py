@@ -160,11 +160,26 @@ METHODS = {
     ),
     "try_recv": Call({}, {"max_size": SIZES}, ("stream", "stream with lines", "connected datagram")),
     "skip": Call({"size": 1}, {"size": SIZES, **WAIT}),
+    "send_fds": Call(
+        {"data": b"x", "fds": [0]},
+        {
+            "data": DATA + bad(ValueError, b"", bytearray()),
+            "fds": bad(TypeError, 5, None, ["0"], [None], "0", [True])
+            + bad(ValueError, [-1], [2**31], [0] * 254),
+            **WAIT,
+        },
+        ("Unix", "Unix datagram"),
+    ),
+    "recv_fds": Call(
+        {"size": 1, "max_fds": 1}, {"size": SIZES, "max_fds": SIZES, **WAIT}, ("Unix", "Unix datagram")
+    ),
     "send": Call({"data": b"x"}, {"data": DATA, **READ}, ("stream", "connected datagram")),
     "send_many": Call({"parts": [b"x"]}, {"parts": PARTS, **READ}),
     "send_some": Call({"data": b"x"}, {"data": DATA, **WAIT}, ("stream", "connected datagram")),
     "try_send": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
+    "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
+    "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
     "send_to": Call(
         {"address": LOOPBACK, "port": 1, "data": b"x"},
@@ -432,6 +447,13 @@ NO_STREAMS = refusing(TypeError, None, "unconnected", "listening", "stream", "Un
 NO_IP = refusing(TypeError, None, "unconnected", "listening", "stream", "datagram") | ENDED
 NO_UNIX = refusing(TypeError, None, "Unix", "Unix datagram") | ENDED
 
+NO_FDS = refusing(
+    TypeError,
+    None,
+    *("unconnected", "listening", "stream", "stream with lines", "datagram", "connected datagram"),
+) | refusing(OSError, errno.ENOTCONN, "Unix")
+NO_FDS |= ENDED
+
 NO_TLS = refusing(ssl.SSLError, None, "unconnected", "listening", "stream", "datagram", "Unix") | ENDED
 
 STATES: dict[str, State] = {
@@ -453,10 +475,14 @@ STATES: dict[str, State] = {
     "recv_some_into": NO_STREAM,
     "try_recv": NO_STREAM,
     "skip": NO_STREAM | NO_DATAGRAMS,
+    "send_fds": NO_FDS | refusing(OSError, errno.EDESTADDRREQ, "Unix datagram"),
+    "recv_fds": NO_FDS,
     "send": NO_STREAM | NO_DESTINATION,
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
+    "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
+    "wait_writable": NO_STREAM,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,

@@ -91,6 +91,10 @@ METHODS = {
     "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
     "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
     "skip": Entry("size, timeout=None", waits=True),
+    "wait_readable": Entry("timeout=None", waits=True),
+    "wait_writable": Entry("timeout=None", waits=True),
+    "send_fds": Entry("data, fds, timeout=None", waits=True),
+    "recv_fds": Entry("size, max_fds, timeout=None", waits=True),
     "close": Entry(f"{FLAGS}, *, linger=None"),
     "shutdown_write": Entry("timeout=None", waits=True),
     "fileno": Entry(""),
@@ -139,6 +143,7 @@ POOL_PROPERTIES = {"stats", "is_closed"}
 TUPLES = {
     "Accepted": ("client", "address"),
     "Datagram": ("data", "address"),
+    "ReceivedFds": ("data", "fds", "truncated"),
     "ReceivedInto": ("size", "address"),
     "StopReport": ("drained", "forced"),
 }

@@ -28,6 +28,7 @@ MODULES = (wireline, net, asyncnet, tls, testing)
 SHARED = {
     ("wireline.asyncnet", "Datagram"): "wireline.net",
     ("wireline.asyncnet", "PoolStats"): "wireline.net",
+    ("wireline.asyncnet", "ReceivedFds"): "wireline.net",
     ("wireline.asyncnet", "ReceivedInto"): "wireline.net",
     ("wireline.asyncnet", "StopReport"): "wireline.net",
     ("wireline.tls", "AcceptResult"): "wireline",
@@ -129,6 +130,7 @@ VALUES: list[object] = [
     wireline.ReadLineResult.NONE,
     wireline.IpAddressFamily.IPV6,
     net.Datagram(b"x", wireline.Address("host", 1)),
+    net.ReceivedFds(b"x", [3], 0),
     net.ReceivedInto(1, wireline.Address("host", 1)),
     net.StopReport(1, 2),
     tls.Handshake.AS_CLIENT,

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from wireline._core.buffer import ReceiveBuffer
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
+from wireline._os.passed_fds import PassedFds
 
 __all__ = ["Descriptor", "Stream"]
 
@@ -24,11 +25,13 @@ class Descriptor(Protocol):
         state: what the descriptor is: connected, listening, or neither.
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
         disposed: a ``close`` is complete; one that an exception interrupted must be repeated.
+        passed: the descriptors that a Unix socket has received; None where none can arrive, or none have.
     """
 
     sock: socket.socket
     state: State
     epoch: object
+    passed: PassedFds | None
 
     @property
     def disposed(self) -> bool: ...

@@ -28,6 +28,7 @@ from wireline._os.descriptor import (
     set_no_delay,
 )
 from wireline._os.keep_alive import KeepAlive, keep_alive_options, require_tcp
+from wireline._os.passed_fds import can_pass_fds
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
 from wireline._parts import Descriptor, Stream
@@ -674,6 +675,8 @@ class BaseSocket:
             raise tls_error("detach: the socket uses TLS, and its keys would be lost")
         if self.has_data_buffered:
             raise OSError(errno.EBUSY, "detach: received bytes are still unread, and would be lost")
+        if self._fd.passed:
+            raise OSError(errno.EBUSY, "detach: received descriptors would be lost, see recv_fds")
         self._io.detach()
         self._closing.acquire()
         if self._local is not None:
@@ -760,6 +763,33 @@ def check_kind(sock: socket.socket, operation: str, *, datagram: bool) -> None:
     if (sock.type == SOCK_DGRAM) is not datagram:
         needs, is_a = ("datagram", "stream") if datagram else ("stream", "datagram")
         raise TypeError(f"{operation} needs a {needs} socket, this is a {is_a} socket")
+
+
+def require_peer(state: State, operation: str) -> None:
+    """Raise the error of a datagram to the connected peer, on a socket that has none."""
+    if state is not State.CONNECTED:
+        raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+
+
+def require_fd_passing(sock: BaseSocket, operation: str) -> None:
+    """Refuse to pass descriptors on a socket that cannot.
+
+    Raises:
+        ClosedError: the socket is closed.
+        TypeError: it is no Unix socket.
+        ssl.SSLError: it uses TLS.
+        NotImplementedError: the platform has no ``sendmsg`` and ``recvmsg``.
+    """
+    require_open(sock, operation)
+    plain = sock._fd.sock
+    if plain.family != AF_UNIX:
+        raise TypeError(f"{operation} needs a Unix socket, this is an IP socket")
+    if sock.is_ssl:
+        raise tls_error(
+            f"{operation}: the socket uses TLS, which protects bytes and cannot carry descriptors"
+        )
+    if not can_pass_fds(plain):
+        raise NotImplementedError(f"{operation}: this platform does not pass descriptors")
 
 
 def refuse(sock: BaseSocket, operation: str) -> NoReturn:

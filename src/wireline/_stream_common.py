@@ -6,7 +6,8 @@ import weakref
 from typing import TYPE_CHECKING, cast
 
 from wireline._core.stream import StreamCore
-from wireline._parts import Stream
+from wireline._os.passed_fds import PassedFds, Receiver, can_pass_fds
+from wireline._parts import Descriptor, Stream
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed
 from wireline.errors import copy_for_reraise
 from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
@@ -14,7 +15,7 @@ from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
 
-__all__ = ["NOW", "notify_output", "send_available", "should_raise"]
+__all__ = ["NOW", "notify_output", "receiver_of", "send_available", "should_raise"]
 
 NOW = DONT_WAIT | NO_SIGNAL
 """The flags of a send that does not wait."""
@@ -30,6 +31,17 @@ def notify_output(core: StreamCore, owner: BaseSocket) -> None:
 def _send_output(owner: BaseSocket | None) -> None:
     if owner is not None:
         owner._io.send_output(owner)
+
+
+def receiver_of(fd: Descriptor, *, is_tls: bool) -> Receiver:
+    """Return what receives the bytes of a connected stream; close the descriptors that an earlier one has kept.
+
+    It is chosen once for a connection, so that the reads of others do not pay for descriptors that cannot arrive.
+    """
+    if fd.passed is not None:
+        fd.passed.close()
+    fd.passed = PassedFds(fd.sock) if not is_tls and can_pass_fds(fd.sock) else None
+    return fd.sock if fd.passed is None else fd.passed
 
 
 def send_available(io: Stream, core: StreamCore, payload: bytes | memoryview) -> int:

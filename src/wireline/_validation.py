@@ -105,6 +105,19 @@ def as_bytes_like(data: Buffer) -> bytes | memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
+def as_message(data: Buffer) -> bytes | memoryview:
+    """Do the same for data that descriptors are sent with.
+
+    Raises:
+        TypeError: it does not support the buffer protocol.
+        ValueError: it is empty.
+    """
+    payload = as_bytes_like(data)
+    if not payload:
+        raise ValueError("descriptors are sent with at least one byte of data")
+    return payload
+
+
 def join_buffers(parts: Iterable[Buffer]) -> bytes:
     """Return the concatenation of several buffers.
 

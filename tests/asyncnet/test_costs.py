@@ -66,7 +66,9 @@ async def test_an_exchange_makes_no_call_whose_result_is_known(
     more: list[str],
 ) -> None:
     """From the loop to the reader, through the core to the task, and back to sleep; no request is made."""
-    ours, peer = socket.socketpair()
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # a Unix stream receives by a call more
+        peer = socket.create_connection(listener.getsockname())
+        ours, _ = listener.accept()
     peer.setblocking(False)
     loop = asyncio.get_running_loop()
     calls = Calls()

@@ -20,6 +20,7 @@ from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import drain, narrow_wire, open_descriptors, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import ClosedError, SocketTimeout
+from wireline._os.passed_fds import Receiver
 from wireline._os.process import process
 from wireline.asyncnet import AsyncSocket
 
@@ -508,15 +509,12 @@ async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
     class Interrupted:
         """A socket whose ``recv`` is interrupted when it has received."""
 
-        def __init__(self, sock: socket.socket) -> None:
-            self._sock = sock
+        def __init__(self, source: Receiver) -> None:
+            self._source = source
 
-        def recv(self, *arguments: int) -> bytes:
-            self._sock.recv(*arguments)
+        def recv(self, size: int, flags: int, /) -> bytes:
+            self._source.recv(size, flags)
             raise error("from a signal handler")
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._sock, name)
 
     with wire() as (sock, peer), wire() as (other, other_peer):
         reading = asyncio.create_task(sock.recv_line())
@@ -524,12 +522,12 @@ async def test_an_exception_between_the_kernel_and_the_task_is_not_silent(
         await turns(2)
         reader = sock._fd.read_waiter
         assert reader is not None
-        real = reader._sock
-        reader._sock = Interrupted(real)  # type: ignore[assignment]
+        real = reader._source
+        reader._source = Interrupted(real)
         peer.send(b"lost\n")
         with pytest.raises(error, match="signal handler"):
             await asyncio.wait_for(reading, 5)
-        reader._sock = real
+        reader._source = real
         peer.send(b"not the next line\n")
         for _ in range(2):
             with pytest.raises(OSError, match="may be lost"):

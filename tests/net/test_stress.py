@@ -428,7 +428,7 @@ def test_R13_a_reader_that_is_never_starved_is_woken_too(timeout: float | None) 
     # A reader that always finds a byte never waits, so the wake-up of waits does not reach it.
     with pair() as (one, other):
         other.send(b"readable")
-        one._fd.sock = Flooded(fileno=one._fd.sock.detach())
+        one._fd.sock = one._io.source = Flooded(fileno=one._fd.sock.detach())
         reading = Doing(lambda: one.recv_exactly(10**10, timeout))
         at_a_random_moment(random.Random())
         started = time.monotonic()

@@ -21,6 +21,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for flavour in FLAVOURS
             for transport in (ALL[name] for name in (over.args if over else PLAIN_STREAMS))
             if makes_sense(flavour, transport)
+            and not (flavour.name == "portable" and metafunc.definition.get_closest_marker("readiness"))
         ]
         metafunc.parametrize(("flavour", "transport"), places, indirect=True)
     elif "flavour" in metafunc.fixturenames:

@@ -33,7 +33,7 @@ WAITING = frozenset(
     """
     connect connect_unix accept accept_addr send send_many send_some send_to
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
-    recv_struct recv_frame fill recv_some_into shutdown_write
+    recv_struct recv_frame fill recv_some_into shutdown_write send_fds recv_fds wait_readable wait_writable
     """.split()
 )
 """The methods that are awaited. ``lines`` and ``frames`` are the asynchronous iterators beside them."""

@@ -23,7 +23,18 @@ from wireline import (
     SockOpt,
     parse_ip_address,
 )
-from wireline.net import Accepted, Datagram, Pool, PoolStats, Server, Socket, StopReport, dial, serve
+from wireline.net import (
+    Accepted,
+    Datagram,
+    Pool,
+    PoolStats,
+    ReceivedFds,
+    Server,
+    Socket,
+    StopReport,
+    dial,
+    serve,
+)
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -64,6 +75,8 @@ def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     assert_type(sock.recv_until(bytearray(b"\n")), bytes)
     assert_type(sock.recv_some_into(bytearray(10), 1.0, flags), int)
     assert_type(sock.try_recv(), bytes | None)
+    assert_type(sock.wait_readable(timeout=1), None)
+    assert_type(sock.wait_writable(), None)
     assert_type(sock.try_recv(max_size=10), bytes | None)
     yield from sock.lines(max_length=100, timeout=1, flags=flags)
 
@@ -89,6 +102,17 @@ def frames(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
     assert_type(sock.frames(struct.Struct("!H"), timeout=1, flags=flags), Iterator[Frame])
     for frame in sock.frames(measure, max_size=MAX_FRAME_SIZE):
         yield frame.payload
+
+
+def descriptors(sock: Socket) -> int:
+    sock.send_fds(b"data", [0, 1], timeout=1)
+    sock.send_fds(bytearray(b"data"), (number for number in (0, 1)))
+    received = sock.recv_fds(100, 2, timeout=1)
+    assert_type(received, ReceivedFds)
+    data, fds, truncated = received
+    assert_type(data, bytes)
+    assert_type(fds, list[int])
+    return truncated
 
 
 def write(sock: Socket) -> None:

@@ -1,4 +1,4 @@
-"""Checks of numbers of bytes."""
+"""Checks of numbers of bytes, or of other things."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import operator
 __all__ = ["check_max_length", "check_size"]
 
 
-def check_size(size: int, name: str = "size") -> int:
+def check_size(size: int, name: str = "size", unit: str = "bytes") -> int:
     """Return ``size`` as an int that is not negative.
 
     Raises:
@@ -16,11 +16,11 @@ def check_size(size: int, name: str = "size") -> int:
     """
     if type(size) is not int:
         if isinstance(size, bool):
-            raise TypeError(f"{name} is a number of bytes, not a bool")
+            raise TypeError(f"{name} is a number of {unit}, not a bool")
         try:
             size = operator.index(size)
         except TypeError:
-            raise TypeError(f"{name} is a number of bytes, not {type(size).__name__}") from None
+            raise TypeError(f"{name} is a number of {unit}, not {type(size).__name__}") from None
     if size < 0:
         raise ValueError(f"{name} must not be negative, got {size}")
     return size

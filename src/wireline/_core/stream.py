@@ -122,6 +122,12 @@ class StreamCore:
 
     is_tls: ClassVar[bool] = False
     """Whether the bytes on the wire are encrypted."""
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether bytes may be received that no call has asked for."""
+        return self.buffered or self.is_tls
+
     seals: ClassVar[bool] = False
     """Whether its ``sender`` takes bytes even if the system cannot: then they count as sent."""
     sender_references: ClassVar[int] = 0
@@ -343,6 +349,14 @@ class StreamCore:
                 raise self._incomplete_error("fill", f"{size} bytes")
             self._want_all(size, 0)
         return view
+
+    def wait_readable(self) -> bool | None:
+        """True if a read would not wait: there are bytes, the end, or an error."""
+        buffer = self.buffer
+        if buffer.size or buffer.lines or buffer.frames or self._ended:
+            return True
+        self._want_all(1, 0)
+        return None
 
     def consume(self, size: int) -> bytes:
         """Remove bytes that ``fill`` has shown. It needs no more bytes, and so it is never "not yet"."""

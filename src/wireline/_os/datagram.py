@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any, NamedTuple
 
+from wireline._os.passed_fds import CLOSE_ON_EXEC, CONTROL_SIZE
 from wireline.address import Address, to_display_address
 from wireline.errors import SockAddr
 from wireline.options import DONT_WAIT, SocketFlag
@@ -80,10 +81,22 @@ def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> 
     return store_datagram(target, *parse_raw(arrived[0], len(target)))
 
 
-def receive_raw(sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]]) -> None:
-    """Receive one datagram into ``arrived``, as ``recvmsg`` returns it. A signal handler cannot run between the two."""
+def receive_raw(
+    sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]], *, with_fds: bool = False
+) -> None:
+    """Receive one datagram into ``arrived``, as ``recvmsg`` returns it. A signal handler cannot run between the two.
+
+    Args:
+        sock: the socket.
+        size: the most bytes.
+        os_flags: of the system call.
+        arrived: an empty list.
+        with_fds: receive its descriptors too; else the system closes them.
+    """
     size = min(size, _MAX_DATAGRAM)
-    if hasattr(sock, "recvmsg"):
+    if with_fds:
+        arrived.extend(map(sock.recvmsg, (size,), (CONTROL_SIZE,), (os_flags | CLOSE_ON_EXEC,)))
+    elif hasattr(sock, "recvmsg"):
         arrived.extend(map(sock.recvmsg, (size,), (0,), (os_flags,)))
     else:
         # Windows has no recvmsg: one byte more than requested shows whether the datagram is larger.

@@ -200,6 +200,15 @@ def is_writable(sock: socket.socket) -> bool:
     return bool(select.select((), (sock,), (), 0)[1])
 
 
+def is_readable(sock: socket.socket) -> bool:
+    """Whether there is something to receive or to accept, or the end, or an error."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(0))
+    return bool(select.select((sock,), (), (), 0)[0])
+
+
 def connect_result(sock: socket.socket) -> OSError | None:
     """Return the error of a connection attempt that has ended; None if it is connected."""
     code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

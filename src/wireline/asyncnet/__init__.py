@@ -8,6 +8,7 @@ import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._os.passed_fds import ReceivedFds as ReceivedFds
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
@@ -33,6 +34,7 @@ __all__ = [
     "Handler",
     "Pool",
     "PoolStats",
+    "ReceivedFds",
     "ReceivedInto",
     "Server",
     "StartingServer",
@@ -50,7 +52,7 @@ _LOADED_WHEN_USED = {
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.
-_publish("wireline.net", globals(), ("Datagram", "ReceivedInto", "StopReport"))
+_publish("wireline.net", globals(), ("Datagram", "ReceivedFds", "ReceivedInto", "StopReport"))
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))
 
 __getattr__ = _load_when_used(__name__, globals(), _LOADED_WHEN_USED)

@@ -33,6 +33,10 @@ class CompletionQueue(OperationQueue):
     def in_flight(self) -> bool:
         return self._started is not None or self._orphan is not None
 
+    @property
+    def has_orphan(self) -> bool:
+        return self._orphan is not None
+
     def take_orphan(self) -> Completion | None:
         orphan, self._orphan = self._orphan, None
         return orphan

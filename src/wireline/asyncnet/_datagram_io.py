@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
+import functools
 import socket
 from collections.abc import Callable
 from typing import TypeVar, cast
@@ -13,12 +13,13 @@ from wireline._core.sizes import check_size
 from wireline._os import datagram as _datagram
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State
-from wireline._socket_base import BaseSocket, annotated, require_open
+from wireline._os.passed_fds import Ancillary, PassedFds, ReceivedFds
+from wireline._socket_base import BaseSocket, annotated, require_open, require_peer
 from wireline._stream_common import NOW
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram
+from wireline.asyncnet._operations import ReceiveDatagram, SendDatagram, SendFds
 from wireline.errors import BusyError, SockAddr, SocketTimeout
-from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag, check_flags
+from wireline.options import AF_UNIX, DONT_WAIT, SAFE_DISCONN, SocketFlag, check_flags
 from wireline.timing import Timeout
 
 __all__ = ["DatagramIO"]
@@ -40,8 +41,7 @@ class DatagramIO:
         """Send one datagram to the peer of a connected socket; return its size."""
         require_open(owner, operation)
         self._fd.enter(owner)
-        if self._fd.state is not State.CONNECTED:
-            raise OSError(errno.EDESTADDRREQ, f"{operation}: the socket is unconnected, see send_to")
+        require_peer(self._fd.state, operation)
         deadline = self._fd.deadline(owner, check_timeout(timeout))
         return await self.send_to(owner, operation, payload, None, deadline)
 
@@ -70,6 +70,24 @@ class DatagramIO:
             self._fd.raise_if_closed(operation)
             raise annotated(error, operation, owner) from error.__cause__
 
+    async def send_fds(
+        self, owner: BaseSocket, payload: bytes | memoryview, ancillary: Ancillary, timeout: Timeout
+    ) -> int:
+        """Send one datagram with descriptors to the peer of a connected socket; return its size."""
+        fd = self._fd
+        fd.enter(owner)
+        require_peer(fd.state, "send_fds")
+        deadline = fd.deadline(owner, check_timeout(timeout))
+        await fd.spend_budget()
+        fd.raise_if_closed("send_fds")
+        try:
+            return await fd.try_or_wait(SendFds(fd.sock, payload, ancillary), "send_fds", deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout("send_fds", error.seconds, 0) from None
+        except OSError as error:
+            fd.raise_if_closed("send_fds")
+            raise annotated(error, "send_fds", owner) from error.__cause__
+
     def try_send(self, payload: bytes | memoryview) -> int | None:
         """Send one datagram to the peer of a connected socket without waiting; None if that is not possible."""
         queue = self._fd.write_queue
@@ -92,6 +110,22 @@ class DatagramIO:
             timeout,
             lambda sock: _datagram.receive(sock, size, flags),
             lambda data, sender: _datagram.truncate(data, sender, size),
+        )
+
+    async def receive_fds(self, owner: BaseSocket, size: int, max_fds: int, timeout: Timeout) -> ReceivedFds:
+        """Receive one datagram, cut to ``size`` bytes, with its descriptors."""
+        passed = self._fd.passed
+        if passed is None:
+            passed = self._fd.passed = PassedFds(self._fd.sock)
+        return await self._receive(
+            owner,
+            "recv_fds",
+            SAFE_DISCONN,
+            timeout,
+            functools.partial(_receive_fds, passed, size, max_fds),
+            lambda data, _: ReceivedFds(
+                data[:size], [], 0
+            ),  # of a loop's own operation, which drops descriptors
         )
 
     def try_receive(self, owner: BaseSocket, operation: str, size: int) -> Datagram | None:
@@ -154,3 +188,14 @@ class DatagramIO:
             return await queue.perform(datagram, operation, deadline)
         except OSError as error:
             raise annotated(error, operation, owner) from error.__cause__
+
+
+def _receive_fds(passed: PassedFds, size: int, max_fds: int, sock: socket.socket) -> ReceivedFds:
+    """Receive one datagram with descriptors, without waiting; one that an exception has left comes first."""
+    datagrams = passed.datagrams
+    if not datagrams:
+        _datagram.receive_raw(sock, size, DONT_WAIT, datagrams, with_fds=True)
+    kept = passed.trim_datagram(max_fds)
+    received = ReceivedFds(datagrams[0][0][:size], list(kept.fds), kept.truncated)
+    del datagrams[0]  # from here to the `return` there is no place for a signal handler
+    return received

@@ -42,19 +42,22 @@ import socket
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from wireline._core.deadline import CallDeadline
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State
+from wireline._os.passed_fds import PassedFds, Receiver
 from wireline._os.process import process
-from wireline._socket_base import BaseSocket, closed_meanwhile, inherit
+from wireline._socket_base import BaseSocket, closed_meanwhile, inherit, require_open
 from wireline.asyncnet._completion_queue import open_queue, when_done
-from wireline.asyncnet._operations import WeakAnnotator
+from wireline.asyncnet._operations import Readable, WeakAnnotator, Writable
 from wireline.asyncnet._port import UNBOUND, Completion, Port, running_port
 from wireline.asyncnet._queue import NotYet, Operation, OperationQueue
 from wireline.asyncnet._sync import Notifier, WriteLock
 from wireline.asyncnet._waiters import ReadWaiter
-from wireline.errors import SocketTimeout
+from wireline.errors import BusyError, SocketTimeout
+from wireline.options import SOCK_DGRAM
+from wireline.timing import Timeout
 
 __all__ = ["FdOnLoop", "is_blocking"]
 
@@ -70,6 +73,7 @@ class FdOnLoop:
 
     Attributes:
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
+        passed: descriptors that a Unix peer has passed, and no caller has yet; None where none can arrive.
         port: that of the loop which it belongs to, or ``UNBOUND``.
         read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
             next two.
@@ -84,6 +88,7 @@ class FdOnLoop:
     __slots__ = (
         "_notifiers",
         "epoch",
+        "passed",
         "port",
         "read_queue",
         "read_waiter",
@@ -104,6 +109,7 @@ class FdOnLoop:
         self.write_queue: OperationQueue | None = None
         self.read_waiter: ReadWaiter | None = None
         self.was_blocking = True
+        self.passed: PassedFds | None = None
         self._notifiers: set[Notifier] | None = None
 
     # Belonging to a loop, and to a process.
@@ -167,9 +173,11 @@ class FdOnLoop:
             self.write_queue = open_queue(self.port, self.sock, write=True)
         return self.write_queue
 
-    def open_read_waiter(self, core_slot: list[StreamCore], annotator: WeakAnnotator) -> ReadWaiter:
+    def open_read_waiter(
+        self, source: Receiver, core_slot: list[StreamCore], annotator: WeakAnnotator
+    ) -> ReadWaiter:
         """A waiter for the bytes of a stream, on a loop with readiness."""
-        self.read_waiter = ReadWaiter(self.port, self.sock, core_slot, annotator)
+        self.read_waiter = ReadWaiter(self.port, self.sock, source, core_slot, annotator)
         return self.read_waiter
 
     @contextlib.contextmanager
@@ -219,6 +227,56 @@ class FdOnLoop:
                 self.raise_if_closed(operation)
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
+    async def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until there is a client to accept or a datagram; no other task may wait for one of these."""
+        deadline = await self._begin(owner, "wait_readable", timeout)
+        queue = self.open_read_queue()
+        if queue.busy:
+            raise BusyError("wait_readable: another task is using this socket")
+        await self._wait_until(Readable(self.sock, queue), queue, "wait_readable", deadline)
+
+    async def wait_writable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until something can be sent."""
+        deadline = await self._begin(owner, "wait_writable", timeout)
+        await self._wait_until(Writable(self.sock), self.open_write_queue(), "wait_writable", deadline)
+
+    async def _begin(self, owner: BaseSocket, operation: str, timeout: Timeout) -> CallDeadline | None:
+        """Begin a call; return its deadline."""
+        deadline = self.deadline(owner, check_timeout(timeout))
+        require_open(owner, operation)
+        self.enter(owner)
+        await self.spend_budget()
+        self.raise_if_closed(operation)
+        return deadline
+
+    async def _wait_until(
+        self, ready: Operation[bool], queue: OperationQueue, operation: str, deadline: CallDeadline | None
+    ) -> None:
+        with contextlib.suppress(BlockingIOError):
+            ready.try_once()
+            return
+        if deadline is not None and deadline.seconds == 0:
+            raise SocketTimeout(operation, 0)
+        if self.port.completions is None:
+            await queue.wait(ready, operation, deadline)
+            return
+        queue.held = True
+        try:
+            await self.retry_with_backoff(ready, operation, deadline)
+        finally:
+            queue.held = False
+
+    async def try_or_wait(self, tried: Operation[T], operation: str, deadline: CallDeadline | None) -> T:
+        """Try to send what no operation of a loop can send; wait until that is possible."""
+        with contextlib.suppress(BlockingIOError):
+            result = tried.try_once()
+            assert not isinstance(result, NotYet)
+            return result
+        # A Unix datagram socket is writable even if the queue of the receiver is full.
+        if self.port.completions is not None or self.sock.type == SOCK_DGRAM:
+            return await self.retry_with_backoff(tried, operation, deadline)
+        return await self.open_write_queue().wait(tried, operation, deadline)
+
     @property
     def busy(self) -> bool:
         """Whether a task waits in a queue, or an operation of the loop uses the descriptor."""
@@ -260,9 +318,21 @@ class FdOnLoop:
         if waiter is not None:
             waiter.close(closed_meanwhile)
 
+    def drop_read_queue(self) -> None:
+        """The same for the tasks that wait for input, unless the queue may have a result that no task has got."""
+        if self.read_queue is not None and self.port.completions is None:
+            queue, self.read_queue = self.read_queue, None
+            queue.close(closed_meanwhile)
+
     def abandon(self) -> None:
         """Close the descriptor, and nothing else: this process does not own it."""
+        self.close_received()
         close_quietly(self.sock)
+
+    def close_received(self) -> None:
+        """Close the descriptors that a peer has passed, and no caller has got: this process has its own copies."""
+        if self.passed is not None:
+            self.passed.close()
 
     @property
     def disposed(self) -> bool:

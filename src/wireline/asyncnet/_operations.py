@@ -10,11 +10,19 @@ from typing import TypeVar, TypeVarTuple
 
 from wireline._core.stream import StreamCore
 from wireline._os import descriptor
-from wireline._os.descriptor import CONNECTING, Unclaimed, close_unclaimed, connect_result, is_writable
+from wireline._os.descriptor import (
+    CONNECTING,
+    Unclaimed,
+    close_unclaimed,
+    connect_result,
+    is_readable,
+    is_writable,
+)
+from wireline._os.passed_fds import Ancillary, send_first
 from wireline._socket_base import BaseSocket, annotated
 from wireline._stream_common import NOW
 from wireline.asyncnet._port import Completion, Completions
-from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation
+from wireline.asyncnet._queue import NOT_YET, LoopOperation, NotYet, Operation, OperationQueue
 from wireline.errors import SockAddr
 from wireline.options import AF_UNIX, DONT_WAIT
 
@@ -22,9 +30,11 @@ __all__ = [
     "Accept",
     "Connect",
     "Read",
+    "Readable",
     "ReceiveDatagram",
     "Send",
     "SendDatagram",
+    "SendFds",
     "WeakAnnotator",
     "Writable",
     "accept_now",
@@ -145,6 +155,21 @@ class Send(LoopOperation[int]):
         return self.sent if self._once or self.sent == len(self._data) else NOT_YET
 
 
+class Readable(Operation[bool]):
+    """Wait until there is something to receive or to accept."""
+
+    __slots__ = ("_queue", "_sock")
+
+    def __init__(self, sock: socket.socket, queue: OperationQueue) -> None:
+        self._sock = sock
+        self._queue = queue
+
+    def try_once(self) -> bool:
+        if not (self._queue.has_orphan or is_readable(self._sock)):
+            raise BlockingIOError
+        return True
+
+
 class Writable(Operation[bool]):
     """Wait until something can be sent."""
 
@@ -263,6 +288,28 @@ class SendDatagram(LoopOperation[int]):
 
     def complete(self, result: object) -> int:
         return len(self._data)
+
+
+class SendFds(Operation[int]):
+    """Send the first bytes of a message, or a datagram, with descriptors.
+
+    Attributes:
+        sent: bytes that were sent; once there are any, the descriptors were sent too.
+    """
+
+    __slots__ = ("_ancillary", "_data", "_sock", "sent")
+
+    def __init__(self, sock: socket.socket, data: bytes | memoryview, ancillary: Ancillary) -> None:
+        self._sock = sock
+        self._data = data
+        self._ancillary = ancillary
+        self.sent = 0
+
+    def try_once(self) -> int:
+        sending = send_first(self._sock, self._data, self._ancillary, NOW)
+        for self.sent in sending:
+            break
+        return self.sent
 
 
 class Connect(LoopOperation[None]):

@@ -131,6 +131,7 @@ class OperationQueue(_Watching):
     Attributes:
         free_waiter: a ``QueuedWaiter`` that is not in use.
         closed: the descriptor is closed, or about to be: no operation may be queued any more.
+        held: a task waits by itself for the direction of this queue.
         closing: after ``close``: an operation of the loop that uses the descriptor until it is done.
     """
 
@@ -141,11 +142,16 @@ class OperationQueue(_Watching):
         self._timer = DeadlineTimer()
         self.free_waiter: QueuedWaiter[Any] | None = None
         self.closing: Completion | None = None
-        self.closed = False
+        self.closed = self.held = False
 
     @property
     def in_flight(self) -> bool:
         """Whether an operation of the loop may hold a result that no task has got yet."""
+        return False
+
+    @property
+    def has_orphan(self) -> bool:
+        """Whether an operation is done whose caller was cancelled before."""
         return False
 
     def take_orphan(self) -> Completion | None:
@@ -155,7 +161,7 @@ class OperationQueue(_Watching):
     @property
     def busy(self) -> bool:
         """Whether a task waits."""
-        return bool(self._queue)
+        return self.held or bool(self._queue)
 
     @property
     def needs_loop(self) -> bool:

@@ -22,12 +22,14 @@ from wireline._core.sizes import check_max_length, check_size
 from wireline._core.stream import LINE, SOME, Delimiter, StreamCore
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State, is_failed_before_accept, shut_down_writing
+from wireline._os.passed_fds import Delivery, ReceivedFds, as_ancillary, recv_fds
 from wireline._socket_base import (
     BaseSocket,
     annotated,
     check_kind,
     closed_meanwhile,
     refuse,
+    require_fd_passing,
     require_open,
 )
 from wireline._stream_common import NOW, send_available, should_raise
@@ -36,6 +38,7 @@ from wireline._validation import (
     Buffer,
     UnixPath,
     as_bytes_like,
+    as_message,
     as_writable_view,
     check_peer_arguments,
     join_buffers,
@@ -766,7 +769,50 @@ class AsyncSocket(BaseSocket):
             return None if datagram is None else datagram.data
         return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
 
+    async def wait_readable(self, timeout: Timeout = None) -> None:
+        """Wait until a read, an ``accept`` or a ``recv_from`` would not wait.
+
+        Bytes in the buffer, the end of the stream and an error count as readable. A buffered socket and a TLS socket
+        receive while they wait; the bytes stay for the next read. An unbuffered plain socket leaves them in the kernel.
+        A timeout or a cancellation loses nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        check_timeout(timeout)
+        if self._datagrams is None and self._fd.state is not State.LISTENING:
+            await self._io.wait_readable(self, timeout)
+        else:
+            await self._fd.wait_readable(self, timeout)
+
     # Writing.
+
+    async def wait_writable(self, timeout: Timeout = None) -> None:
+        """Wait until the operating system would take at least one byte, or one datagram.
+
+        An error counts as writable. Other threads and tasks that send are not waited for. A timeout or a cancellation
+        changes nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        check_timeout(timeout)
+        if self._datagrams is None and self._io.core is None:
+            refuse(self, "wait_writable")
+        await self._fd.wait_writable(self, timeout)
 
     async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.
@@ -963,6 +1009,112 @@ class AsyncSocket(BaseSocket):
             await self._io.flush(core, "shutdown_write", deadline)  # `close_notify`
         finally:
             self._io.release_write_lock(self)
+
+    # Passing descriptors.
+
+    async def send_fds(self, data: Buffer, fds: Iterable[int], timeout: Timeout = None) -> None:
+        """Send all of ``data``, and descriptors with its first byte, over a Unix socket.
+
+        The peer gets copies of the descriptors; this side may close its own as soon as the call returns. A timeout or a
+        cancellation leaves the rest of ``data`` unsent: if ``last_bytes_sent`` is not 0, the descriptors were sent, and
+        ``send`` sends the rest. On a connected datagram socket ``data`` is one datagram.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``; at least one byte.
+            fds: descriptors, at most 253. Without any the call is a ``send``.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired; on a stream ``bytes_sent`` is the number of bytes sent before.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: one of the descriptors is not open (``EBADF``), too many are on their way to a peer that does not
+                read (``ETOOMANYREFS``), the socket is not connected, or the connection failed.
+            ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
+            NotImplementedError: the platform does not pass descriptors.
+            TypeError, ValueError: no Unix socket; an argument has the wrong type, is empty or out of range.
+        """
+        self.last_bytes_sent = 0
+        payload = as_message(data)
+        ancillary = as_ancillary(fds)
+        timeout = check_timeout(timeout)
+        require_fd_passing(self, "send_fds")
+        if self._datagrams is not None:
+            self.last_bytes_sent = await self._datagrams.send_fds(self, payload, ancillary, timeout)
+            return
+        self._fd.enter(self)
+        deadline = self._fd.deadline(self, timeout)
+        await self._io.acquire_write_lock(self, "send_fds", deadline)
+        try:
+            self.last_bytes_sent = 0  # the task that wrote before may have set it meanwhile
+            await self._fd.spend_budget()
+            await self._io.send_fds(self, payload, ancillary, deadline)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            should_raise(self._io, self, error, SocketFlag(0), "send_fds")
+            raise
+        finally:
+            if type(payload) is memoryview:
+                payload.release()  # W4: an exception would keep the caller's buffer
+            self._io.release_write_lock(self)
+
+    async def recv_fds(self, size: int, max_fds: int, timeout: Timeout = None) -> ReceivedFds:
+        """Receive bytes and the descriptors that were passed with them, from a Unix socket.
+
+        The call returns as soon as there is a byte, as ``recv_some`` does, and no byte behind those that were received
+        together with descriptors. Descriptors whose bytes other reads have returned come first: every read of a Unix
+        stream keeps what is passed with its bytes, at most 253 descriptors in all, and closes what is above that. A
+        timeout or a cancellation loses nothing: bytes and descriptors stay for the next call. On a datagram socket the
+        call returns the next datagram, cut to ``size``; the other methods drop the descriptors of a datagram.
+
+        Args:
+            size: the most bytes to return. 0 returns the descriptors that other reads have left, and does not wait.
+            max_fds: the most descriptors to return.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            A ``ReceivedFds``: ``(data, fds, truncated)``. The descriptors are closed when this process executes
+            another program, and belong to the caller. ``truncated`` counts those that were closed: a message had more
+            than ``max_fds``, or too many were kept. Descriptors that the operating system could not pass (``EMFILE``)
+            count as one for each message. ``data`` is ``b""`` at the end of the stream, and in front of a message whose
+            descriptors do not fit beside those of earlier ones.
+
+        Raises:
+            SocketTimeout: the timeout expired before a byte arrived.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
+            NotImplementedError: the platform does not pass descriptors, or this event loop cannot receive them.
+            TypeError, ValueError: no Unix socket; an argument has the wrong type, or is negative.
+        """
+        size = check_size(size)
+        max_fds = check_size(max_fds, "max_fds", "descriptors")
+        timeout = check_timeout(timeout)
+        require_fd_passing(self, "recv_fds")
+        if self._fd.enter(self).completions is not None:
+            raise NotImplementedError(
+                "recv_fds: this event loop has no add_reader, and receives without descriptors by itself"
+            )
+        if self._datagrams is not None:
+            return await self._datagrams.receive_fds(self, size, max_fds, timeout)
+        passed = self._fd.passed
+        if passed is None:
+            refuse(self, "recv_fds")
+        delivery = Delivery()
+        args = (size, max_fds, passed, delivery)
+        try:
+            received = self._io.ask(self, recv_fds, timeout, *args)
+            if received is None:
+                received = await self._io.wait_for(self, recv_fds, timeout, *args)
+            return received
+        except BaseException:
+            passed.pieces[:0] = delivery.pieces  # without a call: a second exception finds this done
+            passed.truncated += delivery.truncated
+            passed.close_if_ended()
+            raise
 
     # Datagrams.
 

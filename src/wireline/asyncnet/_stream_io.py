@@ -24,11 +24,12 @@ from wireline._core.stream import Sender, StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import is_writable
 from wireline._os.linger import close_in_background
+from wireline._os.passed_fds import Ancillary, Receiver
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed, refuse
-from wireline._stream_common import NOW, notify_output, should_raise
+from wireline._stream_common import NOW, notify_output, receiver_of, should_raise
 from wireline._tls_facts import closing_output
 from wireline.asyncnet._fd_on_loop import FdOnLoop
-from wireline.asyncnet._operations import Read, Send, WeakAnnotator, Writable
+from wireline.asyncnet._operations import Read, Send, SendFds, WeakAnnotator, Writable
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import DONT_WAIT, SocketFlag
 from wireline.timing import Timeout
@@ -55,9 +56,10 @@ class StreamIO:
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
         fd: the descriptor.
         sender: sends plaintext: the socket, or an object that encrypts it first.
+        source: receives.
     """
 
-    __slots__ = ("buffer", "core", "core_slot", "fd", "sender", "write_shut")
+    __slots__ = ("buffer", "core", "core_slot", "fd", "sender", "source", "write_shut")
 
     kernel_waits = False
     shared = False
@@ -69,6 +71,7 @@ class StreamIO:
         self.write_shut = False
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
+        self.source: Receiver = fd.sock
 
     # States.
 
@@ -84,6 +87,7 @@ class StreamIO:
         self.core = core
         self.buffer = core.buffer
         self.sender = core.sender(self.fd.sock)
+        self.source = receiver_of(self.fd, is_tls=core.is_tls)
         notify_output(core, owner)
 
     def publish(self, owner: BaseSocket) -> None:
@@ -97,7 +101,7 @@ class StreamIO:
         """The connection failed."""
         self.core = None
         self.buffer = EMPTY
-        self.sender = self.fd.sock
+        self.sender = self.source = self.fd.sock
 
     def inherit(self) -> None:
         """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
@@ -116,6 +120,7 @@ class StreamIO:
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor."""
         core, sock = self.core, self.fd.sock
+        self.fd.close_received()
         if core is not None and self.fd.send_was_cut:
             core.send_in_flight = True
         linger, final_bytes = closing_output(core, linger)
@@ -217,8 +222,31 @@ class StreamIO:
         if waiter is None or waiter.closed:
             if self.fd.enter(owner).completions is not None:
                 return self._read_portably(owner, request, timeout, *args)
-            waiter = self.fd.open_read_waiter(core_slot, WeakAnnotator(owner))
+            waiter = self.fd.open_read_waiter(self.source, core_slot, WeakAnnotator(owner))
         return waiter.wait(request, args, timeout)
+
+    async def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until a read would not wait."""
+        if self.ask(owner, StreamCore.wait_readable, timeout):
+            return
+        if self.core_slot and self.core_slot[0].reads_ahead:
+            await self.wait_for(owner, StreamCore.wait_readable, timeout)
+        else:
+            await self._wait_for_kernel(owner, timeout)
+
+    async def _wait_for_kernel(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until the kernel has something, and leave it there."""
+        if not self.core_slot:
+            self.raise_not_readable(owner, "wait_readable")
+        self.fd.drop_read_waiter()  # the poller has one callback for each direction of a descriptor
+        core_slot = self.core_slot
+        core = core_slot.pop()
+        try:
+            if not core.wait_readable():  # else the budget was spent
+                await self.fd.wait_readable(owner, timeout)
+        finally:
+            self.fd.drop_read_queue()
+            core_slot.append(core)
 
     async def _yield_then_read(
         self,
@@ -278,7 +306,7 @@ class StreamIO:
                 return None  # the bytes may be in an operation of the loop already
             try:
                 core.feed(
-                    self.fd.sock.recv(core.recv_size, DONT_WAIT)
+                    self.source.recv(core.recv_size, DONT_WAIT)
                     if orphan is None
                     else cast(bytes, orphan.result())
                 )
@@ -409,6 +437,32 @@ class StreamIO:
             await self.flush(core, "send_some", deadline)
         core.message_incomplete = False
         return sent
+
+    async def send_fds(
+        self,
+        owner: BaseSocket,
+        payload: bytes | memoryview,
+        ancillary: Ancillary,
+        deadline: CallDeadline | None,
+    ) -> None:
+        """Send descriptors with the first byte of a message, and then the rest; ``last_bytes_sent`` is always right."""
+        sock = self.fd.sock
+        first = SendFds(sock, payload, ancillary)
+        rest: Send | None = None
+        try:
+            await self.finish_orphan("send_fds", deadline)
+            await self.fd.try_or_wait(first, "send_fds", deadline)
+            if first.sent < len(payload):
+                rest = Send(sock, payload, first.sent)
+                await self._send_remaining("send_fds", rest, deadline)
+        except SocketTimeout as error:
+            raise SocketTimeout(
+                "send_fds", error.seconds, first.sent if rest is None else rest.sent
+            ) from None
+        finally:
+            owner.last_bytes_sent = first.sent if rest is None else rest.sent
+            if rest is not None:
+                rest.release()
 
     async def finish_orphan(self, operation: str, deadline: CallDeadline | None) -> None:
         """Wait for an operation of the loop, started for a send that was given up: its bytes count as sent."""

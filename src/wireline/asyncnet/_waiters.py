@@ -42,6 +42,7 @@ from wireline.errors import SocketTimeout, copy_for_reraise
 from wireline.options import DONT_WAIT
 
 if TYPE_CHECKING:
+    from wireline._os.passed_fds import Receiver
     from wireline.asyncnet._operations import WeakAnnotator
     from wireline.asyncnet._port import Port
 
@@ -213,6 +214,7 @@ class ReadWaiter(Waiter):
         "_request",
         "_seconds",
         "_sock",
+        "_source",
         "_timer",
         "_watched",
         "closed",
@@ -220,10 +222,16 @@ class ReadWaiter(Waiter):
     )
 
     def __init__(
-        self, port: Port, sock: socket.socket, core_slot: list[StreamCore], annotator: WeakAnnotator
+        self,
+        port: Port,
+        sock: socket.socket,
+        source: Receiver,
+        core_slot: list[StreamCore],
+        annotator: WeakAnnotator,
     ) -> None:
         super().__init__(port)
         self._sock = sock
+        self._source = source
         self.core = core_slot[0]
         self._core_slot = core_slot
         self._annotator = annotator
@@ -295,7 +303,7 @@ class ReadWaiter(Waiter):
         answer = None
         try:
             try:
-                data = self._sock.recv(core.recv_size, DONT_WAIT)
+                data = self._source.recv(core.recv_size, DONT_WAIT)
             except BlockingIOError:
                 return
             except OSError as error:

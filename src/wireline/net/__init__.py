@@ -8,6 +8,7 @@ import typing as _typing
 
 from wireline._os.datagram import Datagram as Datagram
 from wireline._os.datagram import ReceivedInto as ReceivedInto
+from wireline._os.passed_fds import ReceivedFds as ReceivedFds
 from wireline._public import load_when_used as _load_when_used
 from wireline._public import publish as _publish
 from wireline._server_common import StopReport as StopReport
@@ -30,6 +31,7 @@ __all__ = [
     "Handler",
     "Pool",
     "PoolStats",
+    "ReceivedFds",
     "ReceivedInto",
     "Server",
     "Socket",

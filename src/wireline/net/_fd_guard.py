@@ -30,6 +30,7 @@ from types import TracebackType
 from wireline._core.stream import StreamCore
 from wireline._os.close import close_quietly
 from wireline._os.descriptor import State, Unclaimed, close_unclaimed
+from wireline._os.passed_fds import PassedFds
 from wireline._os.process import process
 from wireline.errors import BusyError, ClosedError
 from wireline.net._abandoned import is_abandoned, kept_by_tracebacks, recovering, running_owners
@@ -51,6 +52,7 @@ class FdGuard:
         state: what the descriptor is: connected, listening, or neither.
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
         unclaimed: clients that the system has accepted, and no caller has yet.
+        passed: descriptors that a Unix peer has passed, and no caller has yet; None where none can arrive.
         resting: the core of a connected stream, while no thread reads it.
         cores: the core, always: what is added to ``resting``.
         writing: the permit to write.
@@ -76,6 +78,7 @@ class FdGuard:
         "disposed",
         "epoch",
         "interrupted",
+        "passed",
         "read_shutdown",
         "readable",
         "resting",
@@ -92,6 +95,7 @@ class FdGuard:
         self.state = State.FRESH
         self.epoch: object = process.epoch
         self.unclaimed: Unclaimed = []
+        self.passed: PassedFds | None = None
         self.resting: list[StreamCore] = []
         self.cores: tuple[StreamCore, ...] = ()
         self.writing = WriteLock()
@@ -301,11 +305,17 @@ class FdGuard:
 
     def abandon(self) -> None:
         """In a process that does not own the socket: close the descriptors, and nothing else."""
-        close_unclaimed(self.unclaimed)
+        self.close_received()
         self.closing = self.disposed = True
         self.writing.closed = True
         self.waker.close()
         close_quietly(self.sock)
+
+    def close_received(self) -> None:
+        """Close the descriptors that the system has given, and no caller has got: this process has its own copies."""
+        close_unclaimed(self.unclaimed)
+        if self.passed is not None:
+            self.passed.close()
 
     def is_in_use(self) -> bool:
         """Whether a call of this process uses the descriptor."""

@@ -1,18 +1,20 @@
-"""Repeat a call that may not wait, for any socket but a connected stream."""
+"""Repeat a call that may not wait; for the bytes of a connected stream ``StreamIO`` does so."""
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from wireline._core.deadline import CallDeadline
+from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed
 from wireline.errors import SocketTimeout
-from wireline.net._fd_guard import FdGuard
-from wireline.net._poll import Latch, Readiness
+from wireline.net._fd_guard import FdGuard, Use
+from wireline.net._poll import Latch, Readiness, start_deadline
+from wireline.timing import Timeout
 
-__all__ = ["until_ready"]
+__all__ = ["until_ready", "wait_until"]
 
 T = TypeVar("T")
 
@@ -58,6 +60,37 @@ def until_ready(
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0 if write else None)
         raise_if_closed(owner, operation)
+
+
+def wait_until(
+    owner: BaseSocket,
+    guard: FdGuard,
+    operation: str,
+    is_ready: Callable[[socket.socket], bool],
+    timeout: Timeout,
+    *,
+    write: bool = False,
+    alone: bool = False,
+) -> None:
+    """Wait until a descriptor is ready, and do nothing with it.
+
+    Args:
+        owner: the socket.
+        guard: of its descriptor.
+        operation: the call, in words.
+        is_ready: says so without waiting.
+        timeout: seconds to wait.
+        write: it waits for room, and not for input.
+        alone: be the only call that receives datagrams.
+    """
+    deadline = start_deadline(check_timeout(timeout))
+    with Use(guard, operation, alone=alone) as sock:
+
+        def attempt() -> None:
+            if not is_ready(sock):
+                raise BlockingIOError
+
+        until_ready(owner, guard, operation, deadline, attempt, write=write)
 
 
 def _ready_and_yet_refused(guard: FdGuard, pause: float, deadline: CallDeadline | None) -> float:

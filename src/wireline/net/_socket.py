@@ -35,16 +35,20 @@ from wireline._os.descriptor import (
     State,
     accept_now,
     is_failed_before_accept,
+    is_readable,
+    is_writable,
     shut_down_writing,
 )
+from wireline._os.passed_fds import Delivery, ReceivedFds, as_ancillary, recv_fds
 from wireline._os.process import process
-from wireline._socket_base import BaseSocket, check_kind, refuse, require_open
+from wireline._socket_base import BaseSocket, check_kind, refuse, require_fd_passing, require_open
 from wireline._stream_common import send_available, should_raise
 from wireline._tls_facts import begin_upgrade
 from wireline._validation import (
     Buffer,
     UnixPath,
     as_bytes_like,
+    as_message,
     as_writable_view,
     check_peer_arguments,
     join_buffers,
@@ -57,7 +61,7 @@ from wireline.net._datagram_io import DatagramIO
 from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._frames import iterate_frames
 from wireline.net._poll import start_deadline
-from wireline.net._retry import until_ready
+from wireline.net._retry import until_ready, wait_until
 from wireline.net._stream_io import StreamIO
 from wireline.net._write_lock import Permit
 from wireline.options import (
@@ -728,7 +732,50 @@ class Socket(BaseSocket):
         except SocketTimeout:
             return None
 
+    def wait_readable(self, timeout: Timeout = None) -> None:
+        """Wait until a read, an ``accept`` or a ``recv_from`` would not wait.
+
+        Bytes in the buffer, the end of the stream and an error count as readable. A buffered socket and a TLS socket
+        receive while they wait; the bytes stay for the next read. An unbuffered plain socket leaves them in the kernel.
+        A timeout or a cancellation loses nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        if self._datagrams is not None:
+            self._datagrams.wait_readable(self, timeout)
+        elif self._fd.state is State.LISTENING:
+            wait_until(self, self._fd, "wait_readable", is_readable, timeout)
+        else:
+            self._io.wait_readable(self, timeout)
+
     # Writing.
+
+    def wait_writable(self, timeout: Timeout = None) -> None:
+        """Wait until the operating system would take at least one byte, or one datagram.
+
+        An error counts as writable. Other threads and tasks that send are not waited for. A timeout or a cancellation
+        changes nothing.
+
+        Args:
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected.
+            TypeError, ValueError: ``timeout`` is not a number, or is negative.
+        """
+        if self._datagrams is None and self._io.core is None:
+            refuse(self, "wait_writable")
+        wait_until(self, self._fd, "wait_writable", is_writable, timeout, write=True)
 
     def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
         """Send all of ``data``.
@@ -931,6 +978,99 @@ class Socket(BaseSocket):
         finally:
             del permit
             self._io.release_permit(self)
+
+    # Passing descriptors.
+
+    def send_fds(self, data: Buffer, fds: Iterable[int], timeout: Timeout = None) -> None:
+        """Send all of ``data``, and descriptors with its first byte, over a Unix socket.
+
+        The peer gets copies of the descriptors; this side may close its own as soon as the call returns. A timeout or a
+        cancellation leaves the rest of ``data`` unsent: if ``last_bytes_sent`` is not 0, the descriptors were sent, and
+        ``send`` sends the rest. On a connected datagram socket ``data`` is one datagram.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``; at least one byte.
+            fds: descriptors, at most 253. Without any the call is a ``send``.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Raises:
+            SocketTimeout: the timeout expired; on a stream ``bytes_sent`` is the number of bytes sent before.
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: one of the descriptors is not open (``EBADF``), too many are on their way to a peer that does not
+                read (``ETOOMANYREFS``), the socket is not connected, or the connection failed.
+            ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
+            NotImplementedError: the platform does not pass descriptors.
+            TypeError, ValueError: no Unix socket; an argument has the wrong type, is empty or out of range.
+        """
+        self.last_bytes_sent = 0
+        payload = as_message(data)
+        ancillary = as_ancillary(fds)
+        deadline = start_deadline(check_timeout(timeout))
+        require_fd_passing(self, "send_fds")
+        if self._datagrams is not None:
+            self.last_bytes_sent = self._datagrams.send_fds(self, payload, ancillary, deadline)
+            return
+        permit = self._io.acquire_permit(self, "send_fds", deadline)
+        try:
+            self._io.send_fds(self, payload, ancillary, deadline)
+        except SocketTimeout:
+            raise
+        except OSError as error:
+            should_raise(self._io, self, error, SocketFlag(0), "send_fds")
+            raise
+        finally:
+            del permit
+            self._io.release_permit(self)
+
+    def recv_fds(self, size: int, max_fds: int, timeout: Timeout = None) -> ReceivedFds:
+        """Receive bytes and the descriptors that were passed with them, from a Unix socket.
+
+        The call returns as soon as there is a byte, as ``recv_some`` does, and no byte behind those that were received
+        together with descriptors. Descriptors whose bytes other reads have returned come first: every read of a Unix
+        stream keeps what is passed with its bytes, at most 253 descriptors in all, and closes what is above that. A
+        timeout or a cancellation loses nothing: bytes and descriptors stay for the next call. On a datagram socket the
+        call returns the next datagram, cut to ``size``; the other methods drop the descriptors of a datagram.
+
+        Args:
+            size: the most bytes to return. 0 returns the descriptors that other reads have left, and does not wait.
+            max_fds: the most descriptors to return.
+            timeout: seconds for the whole call; None means no limit, 0 does not wait.
+
+        Returns:
+            A ``ReceivedFds``: ``(data, fds, truncated)``. The descriptors are closed when this process executes
+            another program, and belong to the caller. ``truncated`` counts those that were closed: a message had more
+            than ``max_fds``, or too many were kept. Descriptors that the operating system could not pass (``EMFILE``)
+            count as one for each message. ``data`` is ``b""`` at the end of the stream, and in front of a message whose
+            descriptors do not fit beside those of earlier ones.
+
+        Raises:
+            SocketTimeout: the timeout expired before a byte arrived.
+            BusyError: another thread or task is reading.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the socket is not connected, or the connection failed.
+            ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
+            NotImplementedError: the platform does not pass descriptors, or this event loop cannot receive them.
+            TypeError, ValueError: no Unix socket; an argument has the wrong type, or is negative.
+        """
+        size = check_size(size)
+        max_fds = check_size(max_fds, "max_fds", "descriptors")
+        timeout = check_timeout(timeout)
+        require_fd_passing(self, "recv_fds")
+        if self._datagrams is not None:
+            return self._datagrams.receive_fds(self, size, max_fds, timeout)
+        passed = self._fd.passed
+        if passed is None:
+            refuse(self, "recv_fds")
+        delivery = Delivery()
+        try:
+            return self._io.read(self, recv_fds, timeout, size, max_fds, passed, delivery)
+        except BaseException:
+            passed.pieces[:0] = delivery.pieces  # without a call: a second exception finds this done
+            passed.truncated += delivery.truncated
+            passed.close_if_ended()
+            raise
 
     # Datagrams.
 

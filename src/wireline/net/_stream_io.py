@@ -22,17 +22,17 @@ from typing import TYPE_CHECKING, TypeVar, TypeVarTuple, cast
 from wireline._core.buffer import EMPTY
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.stream import ALL, LINE, Sender, StreamCore
-from wireline._os.descriptor import close_unclaimed
 from wireline._os.linger import close_in_background
+from wireline._os.passed_fds import Ancillary, PassedFds, Receiver, send_first
 from wireline._os.process import process
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed, refuse
-from wireline._stream_common import NOW, notify_output
+from wireline._stream_common import NOW, notify_output, receiver_of
 from wireline._tls_facts import closing_output
 from wireline.errors import BusyError, ClosedError, SocketTimeout, WirelineError
 from wireline.net._fd_guard import FdGuard
 from wireline.net._poll import Readiness, start_deadline
 from wireline.net._write_lock import Permit
-from wireline.options import DONT_WAIT, SAFE_DISCONN, SocketFlag
+from wireline.options import DONT_WAIT, NO_SIGNAL, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -44,7 +44,9 @@ __all__ = ["StreamIO"]
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_WAIT_ALL: int = getattr(socket, "MSG_WAITALL", 0)
+_RECV_OF_PASSED = PassedFds.recv.__code__
+
+_WAIT_ALL = int(getattr(socket, "MSG_WAITALL", 0))
 
 
 class StreamIO:
@@ -61,6 +63,7 @@ class StreamIO:
         write_lock: the right to write (that of the guard).
         write_shut: ``shutdown_write`` was called.
         sender: what sends plaintext.
+        source: what receives.
         kernel_flags: the flags of a ``send`` without a timeout that may wait inside the system call; None where the
             descriptor does not block.
         quiet_epoch: the epoch in which a call may end without more ado: that of the owning process, and None from
@@ -82,6 +85,7 @@ class StreamIO:
         "quiet_epoch",
         "receive",
         "sender",
+        "source",
         "write_lock",
         "write_shut",
     )
@@ -100,6 +104,7 @@ class StreamIO:
         self.write_lock = fd.writing
         self.write_shut = False
         self.sender: Sender = fd.sock
+        self.source: Receiver = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
@@ -112,8 +117,6 @@ class StreamIO:
         """The descriptor is a connected stream. No call may read or write before it is published."""
         self.use_core(owner, core)
         self.forget_polls()
-        self.receive = iter(())
-        self._receive_as = (0, 0)
         self.fd.waker.close()  # it was for `connect`; `shutdown` wakes whatever waits on a stream
         self.fd.connected(core)
 
@@ -123,6 +126,9 @@ class StreamIO:
         self.core = core
         self.buffer = core.buffer
         self.sender = core.sender(self.fd.sock)
+        self.source = receiver_of(self.fd, is_tls=core.is_tls)
+        self.receive = iter(())
+        self._receive_as = (0, 0)
         notify_output(core, owner)
         self._expect_signals()
 
@@ -137,7 +143,7 @@ class StreamIO:
         self.fd.unconnected()
         self.core = None
         self.buffer = EMPTY
-        self.sender = self.fd.sock
+        self.sender = self.source = self.fd.sock
 
     def close(self) -> None:
         """After this every call ends by ``leave``, and nothing that was split ahead is read."""
@@ -148,7 +154,7 @@ class StreamIO:
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor, when no call uses it any more."""
         fd = self.fd
-        close_unclaimed(fd.unclaimed)
+        fd.close_received()
         linger, final_bytes = closing_output(self.core, linger)
         close_in_background(
             fd.sock, linger if self.core is not None else None, final_bytes, read_shutdown=fd.read_shutdown
@@ -280,6 +286,27 @@ class StreamIO:
             self.leave(owner)
         return answer
 
+    def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
+        """Wait until a read would not wait."""
+        if self.core is None or self.core.reads_ahead:
+            self.read(owner, StreamCore.wait_readable, timeout)
+            return
+        timeout = check_timeout(timeout)
+        core = self._take_core_or_raise(owner, "wait_readable")
+        try:
+            core.note()
+            if core.wait_readable() is None:
+                self.wait_for_input("wait_readable", start_deadline(timeout))
+                raise_if_closed(owner, "wait_readable")
+        except BaseException as error:
+            self.end_interrupted_read(owner, error)
+            del core  # the traceback would keep it
+            raise
+        core.done()
+        self.core_slot += self.fd.cores
+        if self.quiet_epoch is not process.epoch:
+            self.leave(owner)
+
     def _wait_for_answer(
         self,
         owner: BaseSocket,
@@ -366,7 +393,7 @@ class StreamIO:
         """
         receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
-            self.receive = map(self.fd.sock.recv, *map(itertools.repeat, receive))
+            self.receive = map(self.source.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
         try:
             for core.inbox in self.receive:
@@ -392,6 +419,12 @@ class StreamIO:
         if error.errno is None:
             return False
         trace = error.__traceback__
+        if (
+            trace is not None
+            and trace.tb_next is not None
+            and trace.tb_next.tb_frame.f_code is _RECV_OF_PASSED
+        ):
+            trace = trace.tb_next  # a Unix stream receives in a function of ours
         if trace is None or trace.tb_next is None:
             return True
         return getattr(type(self.fd.sock), "recv", None) is not getattr(socket.SocketType, "recv", None)
@@ -483,6 +516,28 @@ class StreamIO:
             self.flush("send_some", deadline)
         self.fd.cores[0].message_incomplete = False
         return sent
+
+    def send_fds(
+        self,
+        owner: BaseSocket,
+        payload: bytes | memoryview,
+        ancillary: Ancillary,
+        deadline: CallDeadline | None,
+    ) -> None:
+        """Send descriptors with the first byte of a message, and then the rest; ``last_bytes_sent`` is always right."""
+        sent = [0]  # not in the socket's attribute: a thread that begins to wait for the lock sets that to 0
+        flags = NO_SIGNAL if self.waits_in_kernel(deadline) else NOW
+        try:
+            while not sent[0]:
+                try:
+                    for sent[0] in send_first(self.fd.sock, payload, ancillary, flags):
+                        break
+                except BlockingIOError:
+                    self.wait_for_room("send_fds", deadline, 0)
+            while sent[0] < len(payload):
+                sent[0] += self.send_once("send_fds", memoryview(payload)[sent[0] :], deadline, sent[0])
+        finally:
+            owner.last_bytes_sent = sent[0]
 
     def flush(self, operation: str, deadline: CallDeadline | None, sent: int | None = None) -> None:
         """Send the ciphertext that is there, waiting for room."""
