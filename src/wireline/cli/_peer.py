@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Protocol
 
 from wireline import (
@@ -39,6 +40,11 @@ def dial_stream(target: Target, timeout: float | None) -> Socket:
         sock.close()
         raise
     return sock
+
+
+def reply_timeout(options: argparse.Namespace) -> float:
+    """Seconds without a datagram after which ``connect`` ends."""
+    return options.timeout or options.quit_after or REPLY_TIMEOUT
 
 
 class Peer(Protocol):

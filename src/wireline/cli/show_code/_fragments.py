@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import indent
 
 from wireline import Target
+from wireline.cli._end_of_input import EndOfInput
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 _KEY_VARIABLE = "WIRELINE_PSK"
@@ -107,22 +109,62 @@ def announce(program: Program, target: Target, listener: str, indent: int) -> No
     program.add(f'print(f"listening on {{{where}}}", file=sys.stderr)', indent)
 
 
-def send_input(options: argparse.Namespace) -> str:
-    """The function that sends standard input, in a thread."""
+def send_input(program: Program, at_eof: EndOfInput) -> None:
+    """Add the function that sends standard input, in a thread, and ends the sending direction."""
+    options = program.options
     timeout = f", timeout={literal(options.timeout)}" if options.timeout is not None else ""
     chunk = r'chunk.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")' if options.crlf else "chunk"
+    lines = [
+        "def send_input(sock):",
+        "    while chunk := os.read(0, 65536):",
+        f"        sock.send({chunk}{timeout})",
+    ]
+    if at_eof.quit_after == 0:
+        lines.append("    sock.close()")
+    elif at_eof.quit_after:
+        lines.append(indent(close_after(at_eof.quit_after), "    "))
+    if at_eof.half_close_after:
+        lines.append(
+            f"    while heard.wait({literal(at_eof.half_close_after)}):  # a server may drop a client that half-closes"
+        )
+        lines.append("        heard.clear()")
+        program.add("heard = threading.Event()\n")
+        program.add("")
+    if at_eof.half_close_after is not None and at_eof.quit_after is not None:
+        lines.append("    with contextlib.suppress(ClosedError):")
+        lines.append("        sock.shutdown_write()")
+    elif at_eof.half_close_after is not None:
+        lines.append("    sock.shutdown_write()")
+    program.use("os")
+    program.use("threading")
+    program.define("\n".join(lines))
+
+
+def close_after(seconds: float) -> str:
+    """The lines that close ``sock`` later, in a thread that does not keep the interpreter alive."""
     return f"""\
-def send_input(sock):
-    while chunk := os.read(0, 65536):
-        sock.send({chunk}{timeout})
-    sock.shutdown_write()"""
+timer = threading.Timer({literal(seconds)}, sock.close)
+timer.daemon = True
+timer.start()"""
 
 
-PUMP = """\
-sender = threading.Thread(target=send_input, args=(sock,), daemon=True)
-sender.start()
-while chunk := sock.recv_some():
+def pump(at_eof: EndOfInput, sock: str = "sock", *, expect_reply: bool = False) -> str:
+    """The lines that move standard input to a socket, and received data to standard output."""
+    heard = "\n    heard.set()" if at_eof.half_close_after else ""
+    counted = "\n    received = True" if expect_reply else ""
+    loop = f"""\
+while chunk := {sock}.recv_some():
     sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
-sender.join(0.5)  # send the rest of the input, but do not wait for a terminal"""
-"""Moves standard input to ``sock``, and received data to standard output."""
+    sys.stdout.buffer.flush(){heard}{counted}"""
+    if at_eof.quit_after is not None:
+        closed = "with contextlib.suppress(ClosedError):  # send_input closes the socket"
+        loop = f"{closed}\n{indent(loop, '    ')}"
+    lines = [
+        f"sender = threading.Thread(target=send_input, args=({sock},), daemon=True)",
+        "sender.start()",
+        loop,
+        "sender.join(0.5)  # send the rest of the input, but do not wait for a terminal",
+    ]
+    if expect_reply:
+        lines = ["received = False", *lines, "if not received:", '    sys.exit("the peer sent nothing")']
+    return "\n".join(lines)
