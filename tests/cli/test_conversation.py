@@ -32,6 +32,7 @@ class FakePeer:
         self.input_ended = threading.Event()
         self.aborted: bool | None = None
         self.send_error: Exception | None = None
+        self.reset_error: Exception | None = None
         self._says: queue.Queue[bytes | Exception | None] = queue.Queue()
         for word in says:
             self._says.put(word)
@@ -56,6 +57,10 @@ class FakePeer:
 
     def end_input(self) -> None:
         self.input_ended.set()
+
+    def raise_reset(self) -> None:
+        if self.reset_error:
+            raise self.reset_error
 
     def close(self, *, abort: bool = False) -> None:
         if self.aborted is None:
@@ -108,7 +113,7 @@ def talk(peer: FakePeer, pipes: Pipes, **options: float | bool | EndOfInput) -> 
     Conversation(peer, pipes.input, pipes.output, **options).run(Signals())  # type: ignore[arg-type]
 
 
-def failing(peer: FakePeer, pipes: Pipes, **options: float | bool) -> Failure:
+def failing(peer: FakePeer, pipes: Pipes, **options: float | bool | EndOfInput) -> Failure:
     with pytest.raises(Failure) as caught:
         talk(peer, pipes, **options)
     return caught.value
@@ -200,6 +205,15 @@ def test_input_that_cannot_be_delivered_is_reported(pipes: Pipes) -> None:
     # Data received before is not lost.
     assert pipes.shown() == b"no more"
     assert peer.aborted is True
+
+
+def test_a_reset_after_the_end_of_the_peer_is_reported(pipes: Pipes) -> None:
+    peer = FakePeer(None)
+    peer.reset_error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    pipes.type(b"data")
+    pipes.end_input()
+    outcome = classify(failing(peer, pipes, at_eof=EndOfInput(10.0)))
+    assert outcome.code is ExitCode.TRUNCATED
 
 
 def test_a_reset_is_reported_and_the_data_before_it_is_written(pipes: Pipes) -> None:

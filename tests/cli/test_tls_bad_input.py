@@ -296,14 +296,54 @@ def test_a_refused_connection_is_3_as_without_tls(capsys: pytest.CaptureFixture[
     assert "refused the connection: nothing listens there" in capsys.readouterr().err
 
 
+ALERTS = {
+    10: "it expected something else: it may use TLS only after STARTTLS",
+    40: "there is no common cipher",
+    47: "it does not accept what this side offers",
+    48: "it does not trust the CA of our certificate",
+    50: "it does not understand our handshake: it may not use TLS on this port",
+    51: "compare certificate and key",
+    80: "it has an error of its own",
+    90: "it was ended before TLS began",
+    100: "it gave as the reason 'no renegotiation' (an alert of TLS)",
+    109: "it requires a name",
+    110: "it does not accept what this side offers",
+    112: "it has no certificate for this name: give another name with --sni",
+    115: "it has no pre-shared key for this identity",
+    116: "it requires a client certificate: give one with --cert and --key",
+    120: "it supports none of the protocols of --alpn",
+}
+
+
+def test_each_alert_is_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    """Which of them have a name in ``ssl`` depends on the OpenSSL that Python was made for."""
+
+    def refuse(alert: int) -> None:
+        client, _ = server.accept()
+        with client:
+            client.recv(5000)
+            client.sendall(bytes([21, 3, 3, 0, 2, 2, alert]))
+            client.recv(5000)
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        target = f"tls://127.0.0.1:{server.getsockname()[1]}"
+        for alert, meaning in ALERTS.items():
+            thread = threading.Thread(target=refuse, args=(alert,))
+            thread.start()
+            assert cli.main(["connect", "--ca-file", certificates.ca_file(), target]) == 5
+            thread.join()
+            assert f"{target} refused the handshake: " in (err := capfd.readouterr().err)
+            assert meaning in err
+
+
 # Options that do not go together.
 
 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (["connect", "--ca-file", "x", "localhost:1"], "--ca-file is for TLS: write tls://host:port"),
-        (["connect", "--no-verify", "unix:/x"], "--no-verify is for TLS"),
+        (["connect", "--ca-file", "x", "localhost:1"], "--ca-file is for TLS: write tls://localhost:1"),
+        (["connect", "--no-verify", "unix:/x"], "--no-verify is for TLS: add --tls"),
         (["connect", "--alpn", "h2", "localhost:1"], "--alpn is for TLS"),
         (["listen", "--self-signed", ":1"], "--self-signed is for TLS"),
         (["connect", "--tls", "udp://localhost:1"], "TLS needs a stream"),

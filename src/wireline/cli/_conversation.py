@@ -12,7 +12,7 @@ The side that ends first decides how the conversation ends:
   A peer that has sent nothing probably only receives, such as a backup, and gets all of the input. Any other peer gets
   the input until it pauses.
 
-If reading the input fails, the connection is reset: the peer must not mistake the data for complete.
+After an error the connection is reset: the peer must not mistake the data for complete, or for received.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from time import monotonic
 from wireline import ClosedError, SocketTimeout
 from wireline.cli._end_of_input import EndOfInput
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import InputRefused, Stage, during
+from wireline.cli._outcome import Failure, InputRefused, Stage, during
 from wireline.cli._peer import Peer
 from wireline.cli._progress import Counters, show_progress
 from wireline.cli._stdio import CrlfTranslator, Input, Output
@@ -98,6 +98,11 @@ class Conversation:
             ):
                 self._upload.start()
                 self._download(clear_line)
+        except Failure:
+            # A graceful end would tell the peer that all its data was received.
+            self._peer.close(abort=True)
+            self._upload.cancel()
+            raise
         except BaseException:
             self._stop()
             raise
@@ -241,6 +246,8 @@ class _Upload:
                     break
             if self._error is not None:  # cancelled
                 return
+            if self.peer_ended.is_set():
+                self._peer.raise_reset()
             self._peer.end_input()
         self.ended_at = monotonic()
         if quit_after is not None and not self.peer_ended.wait(max(0.0, quit_at - monotonic())):

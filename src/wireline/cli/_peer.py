@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import socket
 from typing import Protocol
 
 from wireline import (
@@ -69,6 +71,9 @@ class Peer(Protocol):
     def end_input(self) -> None:
         """Announce the end of the data that is sent."""
 
+    def raise_reset(self) -> None:
+        """Raise the error of a reset that arrived after the peer's end: no read and no end of input reports it."""
+
     def close(self, *, abort: bool = False) -> None:
         """Close the connection, even while another thread waits in it; ``abort`` resets it."""
 
@@ -102,6 +107,11 @@ class StreamPeer:
     def end_input(self) -> None:
         self._sock.shutdown_write(self._timeout)
 
+    def raise_reset(self) -> None:
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if isinstance(error, int) and error:
+            raise OSError(error, os.strerror(error))
+
     def close(self, *, abort: bool = False) -> None:
         self._sock.close(linger=0 if abort else None)
 
@@ -124,6 +134,9 @@ class DatagramPeer:
 
     def end_input(self) -> None:
         """Do nothing: datagrams have no end."""
+
+    def raise_reset(self) -> None:
+        """Do nothing: datagrams have no reset."""
 
     def close(self, *, abort: bool = False) -> None:
         self._sock.close()

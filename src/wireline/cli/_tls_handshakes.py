@@ -12,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from wireline import AF_UNIX, SocketTimeout, Target
+from wireline import Deadline, SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
-from wireline.cli._outcome import HandshakeFailure, print_stderr
+from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout, print_stderr
+from wireline.cli._peer import dial_stream
 from wireline.cli._psk_files import read_key, read_keys
-from wireline.net import Socket, dial
+from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, VerifyMode
 
 if TYPE_CHECKING:
@@ -79,14 +80,15 @@ class TlsClient:
             self._capture.unwatch(self._ssl_context)
 
     def _connect(self, target: Target, timeout: float | None) -> Socket:
-        if not target.path:
-            return dial(
-                target.host, target.port, timeout=timeout, tls=self._context, hostname=self._name or None
-            )
-        sock = Socket(AF_UNIX)
+        deadline = Deadline(timeout)
+        sock = dial_stream(target, timeout)
         try:
-            self._context.wrap_socket(sock, self._name)
-            sock.connect_unix(target.path, timeout)
+            # Not `dial(tls=)`: its timeout does not tell a silent server from one that does not exist.
+            name = self._name or target.host
+            self._context.wrap_connected_socket(sock, Handshake.AS_CLIENT, name, deadline)
+        except SocketTimeout as error:
+            sock.close(linger=0)
+            raise HandshakeTimeout(f"within {timeout:g} s") from error
         except BaseException:
             sock.close()
             raise

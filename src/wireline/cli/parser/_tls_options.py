@@ -135,7 +135,11 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for name in _NEEDS_TLS:
         if getattr(options, name, None):
-            parser.error(f"{option_name(name)} is for TLS: write tls://host:port, or --tls for a Unix socket")
+            target = options.target
+            advice = "add --tls" if target.path else f"write {target._replace(scheme='tls')}"
+            if target.scheme == "udp":
+                advice = "udp:// has none"
+            parser.error(f"{option_name(name)} is for TLS: {advice}")
 
 
 def _validate_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
