@@ -21,12 +21,14 @@ PICTURES := docs/_static/benchmarks/.drawn
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-# Examples in both flavours: the async one, of which the blocking one is made.
-TWINS := async_chat:chat_server async_echo:echo_threads async_http_client:http_client async_mutual_tls:mutual_tls \
-	async_psk_greeter:psk_greeter async_starttls:starttls async_tls_echo:tls_echo async_udp_echo:udp_exchange
+# Examples in both flavours: the async one, of which the blocking one is made. A directory is a package.
+TWINS := async_chat.py:chat_server.py async_echo.py:echo_threads.py async_http_client.py:http_client.py \
+	async_mutual_tls.py:mutual_tls.py async_psk_greeter.py:psk_greeter.py async_starttls.py:starttls.py \
+	async_redis_client.py:redis_client.py async_tls_echo.py:tls_echo.py async_udp_echo.py:udp_exchange.py \
+	postgres/aio:postgres/blocking
 
 twin = for pair in $(TWINS); do \
-	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*}.py examples/$${pair\#*:}.py || exit 1; done
+	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*} examples/$${pair\#*:} || exit 1; done
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-bench torture lint format types twins docs bench bench-quick clean

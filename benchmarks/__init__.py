@@ -8,9 +8,9 @@ result is a ratio of two contestants, taken round by round, never an absolute fi
 Every byte is checked, by the load where it can see all of it, else by the contestant's trial while the clock stands.
 A contestant that returns wrong bytes, or too few, fails the run by its name.
 
-Two kinds of contestants. With one connection, the contestant itself holds the clock (``_work``). A server for many
+Three kinds of contestants. With one connection, the contestant itself holds the clock (``_work``). A server for many
 connections is only asked for its CPU time, before and after; its load, in C, holds the clock and checks every byte
-(``_service``).
+(``_service``). A client of a database holds the clock, too, and the other end is the database's server (``_client``).
 
 * ``blocking``, ``net_blocking.nim``, ``asyncnet``, ``asyncio_streams``, ``imports``, ``servers``: the contestants, each
   written as its own documentation says.
@@ -19,5 +19,7 @@ connections is only asked for its CPU time, before and after; its load, in C, ho
 * ``_driver``: rounds. ``_process``: processes, cores. ``_rows``: from readings to ratios. ``_task``: a task in
   numbers. ``_report``: tables and JSON. ``_growth``: how the cost grows, as tables.
 * ``_trial``, ``_load``, ``_payload``: the code inside the processes of the first kind.
+* ``postgres_clients``, ``redis_clients``: the contestants of the third kind, compared in ``_drivers_catalogue``;
+  ``_client_trial`` is in their processes, ``_database`` starts the server.
 * ``_programs``, ``_build``: the programs of the second kind; ``load.c`` and ``_load_many`` are its load.
 """

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from benchmarks import (
     _async_catalogue,
+    _datagrams_catalogue,
+    _drivers_catalogue,
     _frames_catalogue,
     _growth_catalogue,
     _pipelined_catalogue,
@@ -77,10 +79,12 @@ CONTESTANTS: list[Entrant] = [
         for name, work, function, program in _ONE_CONNECTION
     ),
     *_frames_catalogue.CONTESTANTS,
+    *_datagrams_catalogue.CONTESTANTS,
     *_async_catalogue.CONTESTANTS,
     *_tls_catalogue.CONTESTANTS,
     *_pipelined_catalogue.CONTESTANTS,
     *_growth_catalogue.CONTESTANTS,
+    *_drivers_catalogue.CONTESTANTS,
 ]
 
 ROWS: list[Row] = [
@@ -138,10 +142,12 @@ ROWS: list[Row] = [
     DurationRow("import wireline, not compiled", "import wireline, not compiled", 100),
     DurationRow("import wireline.net, not compiled", "import wireline.net, not compiled", 100),
     *_frames_catalogue.ROWS,
+    *_datagrams_catalogue.ROWS,
     *_async_catalogue.ROWS,
     *_tls_catalogue.ROWS,
     *_pipelined_catalogue.ROWS,
     *_growth_catalogue.ROWS,
+    *_drivers_catalogue.ROWS,
 ]
 
 HEADLINES = {
@@ -150,6 +156,8 @@ HEADLINES = {
     "lines 64 B: recv_line",
     "frames 100 B: frames()",
     "async frames 100 B: frames()",
+    "datagrams 64 B: recv_from",
+    "async datagrams 64 B: recv_from",
     "bulk 64 KiB: send",
     "bulk 64 KiB: recv_some, ready",
     "async buffered lines: recv_line",

@@ -102,6 +102,32 @@ class RateRow:
 
 
 @dataclass(frozen=True)
+class CpuRow:
+    """Our CPU time a message, divided by theirs: for clients, whose rate is that of the server too."""
+
+    name: str
+    ours: str
+    against: str
+    at_most: float | None = None
+
+    @property
+    def contestants(self) -> tuple[str, ...]:
+        return self.against, self.ours
+
+    def outcome(self, readings: Readings) -> Outcome:
+        ours, theirs = readings[self.ours], readings[self.against]
+        values = [one.cpu / other.cpu for one, other in zip(ours, theirs, strict=True)]
+        return Outcome(
+            values,
+            "x",
+            statistics.median(reading.cpu for reading in ours),
+            statistics.median(reading.cpu for reading in theirs),
+            "" if self.at_most is None else f"at most {self.at_most:g}x",
+            None if self.at_most is None else statistics.median(values) <= self.at_most,
+        )
+
+
+@dataclass(frozen=True)
 class ExtraRow:
     """The CPU time of an extra in ours, divided by that in theirs. Including waits would hide it."""
 

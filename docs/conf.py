@@ -51,6 +51,8 @@ nitpick_ignore_regex = [(r"py:.*", r"(?!wireline\b).*")]
 nitpick_ignore = [
     ("py:class", "wireline._pool.T"),
     ("py:class", "wireline._server_common.HandshakeConfig"),
+    ("py:class", "wireline._server_limits.ServerLimits"),
+    ("py:class", "wireline.asyncnet._port.Port"),
     ("py:class", "wireline.asyncnet._port.Tasks"),
     ("py:class", "wireline.testing._checks._Runner"),
     ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),

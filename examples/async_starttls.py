@@ -34,7 +34,7 @@ async def shout(context: SslContext, client: AsyncSocket, address: Address) -> N
             return
         await client.send(b"go ahead\r\n", timeout=PATIENCE)
         # Plaintext that arrived together with STARTTLS is refused: an attacker may have injected it.
-        await context.wrap_connected_async(client, Handshake.AS_SERVER, timeout=PATIENCE)
+        await client.start_tls(context, Handshake.AS_SERVER, timeout=PATIENCE)
         async for line in client.lines(max_length=1000, timeout=PATIENCE):
             await client.send(line.upper() + b"\r\n", timeout=PATIENCE)
     except (OSError, ValueError) as error:  # a timeout, a reset, no TLS; or a line of more than 1000 bytes
@@ -67,7 +67,7 @@ async def ask(host: str, port: int, line: bytes, ca_file: str = "") -> bytes:
         if answer != b"go ahead":
             # Never continue in plaintext: an attacker may have removed the server's answer.
             raise OSError(f"the server does not want TLS, but says {answer!r}")
-        await context.wrap_connected_async(sock, Handshake.AS_CLIENT, hostname=host, timeout=PATIENCE)
+        await sock.start_tls(context, hostname=host, timeout=PATIENCE)
         await sock.send(line + b"\r\n", timeout=PATIENCE)
         return await sock.recv_line(PATIENCE)
 

@@ -37,8 +37,8 @@ def listen(port: int, host: str = "127.0.0.1") -> AsyncSocket:
 async def echo(sock: AsyncSocket) -> None:
     """Send every datagram back, for ever."""
     while True:
-        data, sender = await sock.recv_from(LARGEST)
-        await sock.send_to(sender.host, sender.port, data)
+        # A datagram that was received goes back to the address it has. One that cannot be sent is lost, as on the way.
+        await sock.send_many_to(await sock.recv_many_from(size=LARGEST))
 
 
 async def ask(host: str, port: int, question: bytes, tries: int = 3, timeout: float = 1.0) -> bytes:

@@ -26,6 +26,7 @@ import wireline
 import wireline.asyncnet
 import wireline.net
 from tests.faults.syscalls import Syscalls
+from tests.tls import certificates
 from wireline import (
     AF_INET,
     AF_UNIX,
@@ -40,6 +41,7 @@ from wireline import (
 )
 from wireline.asyncnet import AsyncSocket
 from wireline.net import Server, Socket, dial, serve
+from wireline.tls import Handshake, SslContext
 
 pytestmark = pytest.mark.in_both_flavours
 
@@ -85,6 +87,11 @@ BUFFERS = bad(TypeError, b"read-only", memoryview(b"read-only"), "text", None, 5
 BUFFER_SIZES = [(value, error) for value, error in SIZES if value is not None] + bad(ValueError, 11, HUGE)
 
 
+CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
+VERIFIES = SslContext(ca_file=certificates.ca_file())
+VERIFIES.ssl_context(Handshake.AS_CLIENT)  # which reads the files
+
+
 class Call(NamedTuple):
     """A method or function, valid arguments, and for each parameter invalid ones."""
 
@@ -106,6 +113,26 @@ FRAME = {
     "length_adjust": NO_INTS,
     "max_size": SIZES,
 }
+OUTGOING = (
+    bad(
+        TypeError,
+        None,
+        5,
+        b"one",
+        "text",
+        [b"one"],
+        [(b"one",)],
+        [(b"one", LOOPBACK)],
+        [("text", LOOPBACK, 1)],
+    )
+    + [([(b"x", LOOPBACK, 1), (b"x", LOOPBACK, port)], error) for port, error in PORTS]
+    + [([(b"x", LOOPBACK, 1), (b"x", peer, 1)], error) for peer, error in PEERS]
+)
+GROUP = "239.1.2.3"
+GROUPS = bad(TypeError, None, 5, b"239.1.2.3", [GROUP]) + bad(
+    ValueError, "", "localhost", LOOPBACK, "ff15::1", wireline.IPV6_LOOPBACK, "239.1.2.3%lo"
+)
+INTERFACES = bad(TypeError, b"lo", 1.5, [], True) + bad(ValueError, "", "l\0", 0, -1, HUGE, "::1")
 DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("listening",)
 ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
 
@@ -181,6 +208,16 @@ METHODS = {
     "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
     "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
     "shutdown_write": Call({}, WAIT, ("stream",)),
+    "start_tls": Call(
+        {"ctx": VERIFIES, "hostname": "localhost"},
+        {
+            "ctx": CONTEXTS,
+            "handshake": bad(TypeError, "AS_CLIENT", 1, None, ssl.PROTOCOL_TLS_CLIENT),
+            "hostname": bad(TypeError, None, 5, b"localhost") + bad(ValueError, "", "a\0b", "a b"),
+            "leftover": bad(ValueError, None, "drop", "", 1),
+            **WAIT,
+        },
+    ),
     "send_to": Call(
         {"address": LOOPBACK, "port": 1, "data": b"x"},
         {"address": PEERS, "port": PORTS, "data": DATA, **READ},
@@ -190,6 +227,12 @@ METHODS = {
     "recv_from_into": Call(
         {"buffer": bytearray(10)}, {"buffer": BUFFERS, "size": BUFFER_SIZES, **READ}, DATAGRAM
     ),
+    "recv_many_from": Call(
+        {}, {"max_count": NO_INTS + bad(ValueError, 0, -1), "size": SIZES, **WAIT}, DATAGRAM
+    ),
+    "send_many_to": Call({"datagrams": [(b"x", LOOPBACK, 1)]}, {"datagrams": OUTGOING, **WAIT}, DATAGRAM),
+    "join_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
+    "leave_group": Call({"group": GROUP}, {"group": GROUPS, "interface": INTERFACES}, DATAGRAM),
     "get_sock_opt": Call({"opt": SockOpt.REUSE_ADDR}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY),
     "set_sock_opt": Call(
         {"opt": SockOpt.REUSE_ADDR, "value": True}, {"opt": OPTIONS, "level": OPTIONAL_C_INTS}, ANY
@@ -212,16 +255,18 @@ METHODS = {
         {"err": bad(TypeError, "1", None), "last_error": bad(TypeError, "1", None), "flags": FLAGS},
         ANY,
     ),
+    "get_peer_certificates": Call({"verified": False}, {}, ANY),
     "close": Call({}, {"linger": TIMEOUTS, "flags": FLAGS}, ANY),
 }
 
-TRUTH_VALUES = {"buffered", "inheritable", "reuse_port", "is_async", "value"}
+TRUTH_VALUES = {"buffered", "inheritable", "packet_info", "reuse_port", "is_async", "value", "verified"}
 """Parameters of which only the truth value is used, as usual in Python."""
 
 TAKES_NOTHING = set(
-    "adopt detach fileno tcp_info peer_credentials"
+    "adopt detach fileno tcp_info peer_credentials stats"
     " get_socket_error try_accept_addr is_closed is_ssl has_data_buffered last_bytes_sent local_addr"
-    " peer_addr got_handshake get_peer_certificates get_psk_identity tls_info ssl_handle ssl_pointer".split()
+    " multicast_interface multicast_loop multicast_ttl"
+    " peer_addr got_handshake get_psk_identity tls_info ssl_handle ssl_pointer".split()
 )
 """Methods without parameters, and properties."""
 
@@ -484,9 +529,17 @@ STATES: dict[str, State] = {
     "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
     "wait_writable": NO_STREAM,
     "shutdown_write": NO_STREAM | NO_DATAGRAMS,
+    "start_tls": NO_STREAM | NO_DATAGRAMS,
     "send_to": NO_STREAMS,
     "recv_from": NO_STREAMS,
     "recv_from_into": NO_STREAMS,
+    "recv_many_from": NO_STREAMS,
+    "send_many_to": NO_STREAMS,
+    "join_group": NO_STREAMS,
+    "leave_group": NO_STREAMS,
+    "multicast_interface": NO_STREAMS,
+    "multicast_loop": NO_STREAMS,
+    "multicast_ttl": NO_STREAMS,
     "accept": NO_LISTENER | NO_DATAGRAMS,
     "accept_addr": NO_LISTENER | NO_DATAGRAMS,
     "try_accept_addr": NO_LISTENER | NO_DATAGRAMS,
@@ -528,6 +581,7 @@ WORKS_IN_EVERY_STATE = {
     "is_ssl",
     "last_bytes_sent",
     "socket_error",
+    "stats",
     "try_send",
 }
 
@@ -561,6 +615,7 @@ def test_calls_that_work_in_every_state(flavour: str, kind: str, syscalls: Sysca
             _ = sock.got_handshake
         assert sock.last_bytes_sent == 0
         assert sock.has_data_buffered is (kind == "stream with lines")
+        assert sock.stats.bytes_sent == 0
         with pytest.raises(ConnectionResetError):
             sock.socket_error(-1, last_error=errno.ECONNRESET, flags=SocketFlag(0))
         with syscalls.recording(everywhere=True) as calls:
@@ -635,18 +690,30 @@ def test_a_destination_of_a_unix_datagram_socket_is_a_path(flavour: str, syscall
 # The functions of a module, and the result of `serve`.
 
 UNIX_PATHS = bad(ValueError, "unix:", "unix:@", "unix:a\0b", "unix:" + "x" * 200)
+SOCKET_OPTIONS = bad(TypeError, None, 5, "abc", [1], [(1, 2)], [(1, 2, "3")], [("1", 2, 3)], [(1, None, 3)])
+SOCKET_OPTIONS += bad(ValueError, [(-1, 2, 3)], [(1, 2, HUGE)])
 CONTEXTS = bad(TypeError, "tls", 5, True, ssl.create_default_context())
+COUNTS = bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1, HUGE)
+DURATIONS = TIMEOUTS + bad(TypeError, wireline.Deadline(1)) + bad(ValueError, 0, 0.0)
 FUNCTIONS = {
     "dial": Call(
         {"address": LOOPBACK, "port": 1},
         {
-            "address": PEERS,
+            "address": PEERS + UNIX_PATHS,
             "port": PORTS,
             "protocol": bad(TypeError, "tcp", None, 6.0, True, [])
             + bad(ValueError, 0, 132, -1, SOCK_STREAM, HUGE),
             **WAIT,
             "tls": CONTEXTS,
             "hostname": bad(ValueError, "localhost", ""),  # without tls it is not checked
+            "local_addr": bad(
+                TypeError, "localhost", 5, ("localhost",), ["localhost", 0], (None, 0), ("", "0")
+            )
+            + bad(ValueError, ("localhost", -1), ("local\0host", 0)),
+            "family": NO_INTS + bad(ValueError, AF_UNIX, -1, 99, HUGE),
+            "options": SOCKET_OPTIONS,
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
+            "resolver": bad(TypeError, 5, "resolver", []),
         },
     ),
     "serve": Call(
@@ -655,11 +722,22 @@ FUNCTIONS = {
             "handler": bad(TypeError, None, 5, "handler", []),
             "port": PORTS,
             "address": HOSTS + UNIX_PATHS,
-            "max_connections": bad(TypeError, "1", 1.5, True, []) + bad(ValueError, 0, -1),
+            "max_connections": COUNTS,
             "backlog": C_INTS,
             "tls": CONTEXTS,
             "handshake_timeout": TIMEOUTS + bad(TypeError, wireline.Deadline(1)),
             "on_error": bad(TypeError, 5, "on_error", []),
+            "sock": bad(TypeError, 5, "sock", [5], {}, 0) + bad(ValueError, [], ()),
+            "options": SOCKET_OPTIONS,
+            "on_full": bad(ValueError, None, 5, "", "WAIT", "block", []),
+            "max_per_address": COUNTS,
+            "max_handshakes": COUNTS,
+            "first_byte_timeout": DURATIONS,
+            "idle_timeout": DURATIONS,
+            "lifetime": DURATIONS,
+            "min_rate": bad(TypeError, "1", [], True, 1j) + bad(ValueError, 0, -1, NAN, float("inf")),
+            "mode": bad(TypeError, "600", 1.5, True, []) + bad(ValueError, -1, 0o1000, HUGE, 0o600),
+            "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
         },
     ),
 }

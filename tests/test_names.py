@@ -15,6 +15,7 @@ import pytest
 import wireline
 from tests.scenarios.flavours import WAITING
 from wireline import asyncnet, net
+from wireline.options import Handshake
 
 
 class Flavour(NamedTuple):
@@ -52,7 +53,8 @@ LINE = f"timeout=None, {FLAGS}, max_length=MAX_LINE_LENGTH, *, on_long='truncate
 # `...` stands for a default that is the flavour's own business.
 METHODS = {
     "__init__": Entry(
-        "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False"
+        "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False, "
+        "packet_info=False"
     ),
     "from_fd": Entry("fd, domain=..., sock_type=..., protocol=..., *, buffered=True"),
     "from_socket": Entry("sock, *, buffered=True"),
@@ -90,6 +92,10 @@ METHODS = {
     "try_recv": Entry("max_size=BUFFER_SIZE"),
     "recv_from": Entry(f"size, {FLAGS}, timeout=None", waits=True),
     "recv_from_into": Entry(f"buffer, size=None, {FLAGS}, timeout=None", waits=True),
+    "recv_many_from": Entry("max_count=64, size=2048, timeout=None", waits=True),
+    "send_many_to": Entry("datagrams, timeout=None", waits=True),
+    "join_group": Entry("group, interface=None"),
+    "leave_group": Entry("group, interface=None"),
     "skip": Entry("size, timeout=None", waits=True),
     "wait_readable": Entry("timeout=None", waits=True),
     "wait_writable": Entry("timeout=None", waits=True),
@@ -97,6 +103,9 @@ METHODS = {
     "recv_fds": Entry("size, max_fds, timeout=None", waits=True),
     "close": Entry(f"{FLAGS}, *, linger=None"),
     "shutdown_write": Entry("timeout=None", waits=True),
+    "start_tls": Entry(
+        "ctx, handshake=Handshake.AS_CLIENT, hostname='', timeout=None, *, leftover='refuse'", waits=True
+    ),
     "fileno": Entry(""),
     "getsockopt": Entry("level, option, size=0"),
     "setsockopt": Entry("level, option, value"),
@@ -107,21 +116,25 @@ METHODS = {
     "set_sock_opt": Entry("opt, value, level=None"),
     "get_socket_error": Entry(""),
     "socket_error": Entry(f"err=-1, is_async=False, last_error=-1, {FLAGS}"),
-    "get_peer_certificates": Entry(""),
+    "get_peer_certificates": Entry("*, verified=True"),
     "get_psk_identity": Entry(""),
 }
-PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr"}
+PROPERTIES = {"has_data_buffered", "is_closed", "is_ssl", "local_addr", "peer_addr", "stats"}
+PROPERTIES |= {"multicast_interface", "multicast_loop", "multicast_ttl"}
 PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 
 FUNCTIONS = {
     "dial": Entry(
-        "address, port, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None",
+        "address, port=None, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None,"
+        "local_addr=None, family=0, options=(), keep_alive=KeepAlive(), resolver=None",
         waits=True,
     ),
     "listeners_from_environment": Entry(""),
     "serve": Entry(
-        "handler, port, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
-        "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None",
+        "handler, port=0, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
+        "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None, sock=None, options=(), mode=None,"
+        "keep_alive=KeepAlive(), on_full='wait', max_per_address=None, max_handshakes=None,"
+        "first_byte_timeout=None, idle_timeout=None, lifetime=None, min_rate=None",
         waits=True,
     ),
 }
@@ -130,7 +143,7 @@ SERVER_METHODS = {
     "stop": Entry("drain=0.0", waits=True),
     "request_stop": Entry("drain=0.0"),
 }
-SERVER_PROPERTIES = {"connections", "local_addr"}
+SERVER_PROPERTIES = {"clients", "connections", "local_addr", "local_addrs", "sockets", "stats", "stopping"}
 
 POOL_METHODS = {
     "__init__": Entry(
@@ -159,7 +172,7 @@ def parameters_of(function: Any) -> list[inspect.Parameter]:
 
 def check(name: str, function: Any, entry: Entry, flavour: Flavour) -> None:
     written: list[inspect.Parameter] = parameters_of(
-        eval(f"lambda {entry.parameters}: 0", vars(wireline) | {})
+        eval(f"lambda {entry.parameters}: 0", vars(wireline) | {"Handshake": Handshake})
     )
     found = parameters_of(function)
     assert [(each.name, each.kind) for each in found] == [(each.name, each.kind) for each in written], name
@@ -202,6 +215,8 @@ def test_results_have_names(flavour: Flavour) -> None:
     for name, fields in TUPLES.items():
         assert getattr(flavour.module, name)._fields == fields
     assert flavour.module.Datagram.truncated is flavour.module.ReceivedInto.truncated is False
+    datagram = flavour.module.Datagram(b"data", ("host", 1))
+    assert datagram.destination is datagram.interface is None
 
 
 @every_flavour
@@ -225,6 +240,8 @@ def test_the_module_of_a_flavour_shows_these_names(flavour: Flavour) -> None:
         "Handler",
         "Pool",
         "PoolStats",
+        "ServerStats",
+        "StopEvent",
         *FUNCTIONS,
         *TUPLES,
         *flavour.adds,

@@ -30,6 +30,7 @@ SHARED = {
     ("wireline.asyncnet", "PoolStats"): "wireline.net",
     ("wireline.asyncnet", "ReceivedFds"): "wireline.net",
     ("wireline.asyncnet", "ReceivedInto"): "wireline.net",
+    ("wireline.asyncnet", "ServerStats"): "wireline.net",
     ("wireline.asyncnet", "StopReport"): "wireline.net",
     ("wireline.tls", "AcceptResult"): "wireline",
     ("wireline.tls", "SslError"): "ssl",

@@ -22,9 +22,9 @@ CONTRACT = """
     to_sockaddr from_sockaddr get_primary_ip_addr
     SockOpt SocketFlag ReadLineResult is_disconnection_error
     WirelineError DialError ClosedError BusyError EndOfStreamError LineTooLongError SocketTimeout
-    Frame FrameError FrameTooLongError Backoff Deadline KeepAlive TcpInfo PeerCredentials
+    Frame FrameError FrameTooLongError Backoff Deadline KeepAlive TcpInfo PeerCredentials SocketStats
 """.split()
-OF_THE_CORE = ["Frame", "KeepAlive", "PeerCredentials", "TcpInfo"]
+OF_THE_CORE = ["Frame", "KeepAlive", "PeerCredentials", "SocketStats", "TcpInfo"]
 """Names that are defined in modules with names that are not public."""
 
 ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "Timeout", "format_ip", "parse_target"]

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from wireline import asyncnet, net
-from wireline.net import Pool, Server, Socket
+from wireline.net import Pool, Server, Socket, StopEvent
 
 # The differences, and their reasons.
 BLOCKING_ONLY = {
@@ -33,7 +33,8 @@ RETURNS_DIFFER = {
 BRIDGES = {"as_socket"}, {"as_streams", "as_transport"}
 """To the interfaces of other libraries, which have no twin."""
 NEVER_WAIT = frozenset(
-    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop acquire".split()
+    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop acquire"
+    " is_set".split()
 )
 """The methods that are plain in both flavours. ``lines`` and ``frames`` return an iterator, ``acquire`` is entered."""
 
@@ -69,7 +70,12 @@ def _returned(function: object) -> str:
     return words
 
 
-PAIRS = [(Socket, asyncnet.AsyncSocket), (Server, asyncnet.Server), (Pool, asyncnet.Pool)]
+PAIRS = [
+    (Socket, asyncnet.AsyncSocket),
+    (Server, asyncnet.Server),
+    (StopEvent, asyncnet.StopEvent),
+    (Pool, asyncnet.Pool),
+]
 METHODS = [
     (
         f"{ours.__name__}.{name}",

@@ -60,6 +60,7 @@ from wireline.timing import Deadline as Deadline
 from wireline.timing import Timeout as Timeout
 
 if _typing.TYPE_CHECKING:
+    from wireline._core.stats import SocketStats as SocketStats
     from wireline._os.facts import PeerCredentials as PeerCredentials
     from wireline._os.facts import TcpInfo as TcpInfo
 
@@ -100,6 +101,7 @@ __all__ = [
     "ReadLineResult",
     "SockOpt",
     "SocketFlag",
+    "SocketStats",
     "SocketTimeout",
     "Target",
     "TcpInfo",
@@ -118,6 +120,7 @@ __all__ = [
 
 _LOADED_WHEN_USED = {
     "PeerCredentials": ("wireline._os.facts", __name__),
+    "SocketStats": ("wireline._core.stats", __name__),
     "TcpInfo": ("wireline._os.facts", __name__),
 }
 

@@ -16,18 +16,15 @@ from __future__ import annotations
 import enum
 import itertools
 import logging
-import socket
-import struct
-import sys
 import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import TypeVar
 
+from wireline._os.traffic import tcp_traffic
 from wireline._socket_base import BaseSocket
 from wireline.address import Address, format_address
 from wireline.errors import ClosedError, LineTooLongError
-from wireline.options import AF_INET, AF_INET6, IPPROTO_TCP
 
 __all__ = ["Blame", "EventLog", "blame", "log"]
 
@@ -40,10 +37,6 @@ _WINDOW = 1.0
 
 # The errors of a client's socket that the peer may cause. Others are misuse of the socket: a `BusyError`, say.
 _PEER_ERRORS = (OSError, EOFError, LineTooLongError)
-
-# linux/tcp.h, `struct tcp_info`: tcpi_bytes_acked and tcpi_bytes_received, two __u64 at byte 120.
-_BYTES = struct.Struct("=QQ")
-_BYTES_AT = 120
 
 E = TypeVar("E", bound=BaseException)
 
@@ -156,19 +149,38 @@ class EventLog:
         if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
             return
         text = _one_line(error)
-        received, acknowledged = _traffic(client)
-        fields = {
-            "peer": format_address(peer),
-            "local": format_address(self._local_of(client)),
-            "error": f"{type(error).__name__}: {text}",
-            "seconds": seconds,
-            "bytes_in": received,
-            "bytes_out": acknowledged,
-        }
+        fields = self._fields(client, peer, f"{type(error).__name__}: {text}", seconds)
         if in_handshake:
             log.info("no TLS handshake with %s: %s", fields["peer"], text, extra=fields)
         else:
             log.info("connection of %s ended: %s", fields["peer"], fields["error"], extra=fields)
+
+    def _fields(self, client: BaseSocket, peer: Address, error: str, seconds: float) -> dict[str, object]:
+        received, acknowledged = _traffic(client)
+        return {
+            "peer": format_address(peer),
+            "local": format_address(self._local_of(client)),
+            "error": error,
+            "seconds": seconds,
+            "bytes_in": received,
+            "bytes_out": acknowledged,
+        }
+
+    def log_limit(self, event: str, client: BaseSocket, peer: Address, reason: str, seconds: float) -> None:
+        """Log at INFO that a limit of the server has ended or refused a connection, unless too many of the kind were.
+
+        Args:
+            event: ``"ended"`` or ``"refused"``.
+            client: the socket of the connection.
+            peer: the address of the other side.
+            reason: the limit, in words.
+            seconds: since it was accepted.
+        """
+        kind = f"connection {event}: {reason}"
+        if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
+            return
+        fields = self._fields(client, peer, reason, seconds)
+        log.info("connection of %s %s: %s", fields["peer"], event, reason, extra=fields)
 
     def log_failure(self, text: str, error: BaseException) -> None:
         """Log a failure of the program with a traceback, unless too many of the kind were logged."""
@@ -235,16 +247,8 @@ def _one_line(error: BaseException) -> str:
 
 def _traffic(client: BaseSocket) -> tuple[int | None, int | None]:
     """Bytes received, and sent bytes that the peer acknowledged (with TLS, of ciphertext); None if unknown."""
-    if sys.platform != "linux":
-        return None, None
     try:
         with client._use("stats") as sock:
-            if sock.family not in (AF_INET, AF_INET6):
-                return None, None
-            info = sock.getsockopt(IPPROTO_TCP, socket.TCP_INFO, _BYTES_AT + _BYTES.size)
+            return tcp_traffic(sock)
     except OSError:  # closed already, by the handler
         return None, None
-    if len(info) < _BYTES_AT + _BYTES.size:  # a kernel before 4.1
-        return None, None
-    acknowledged, received = _BYTES.unpack_from(info, _BYTES_AT)
-    return received, acknowledged

@@ -14,11 +14,13 @@ __all__ = ["LocalEnd"]
 class LocalEnd:
     """The options and the bound address of a socket, and the file that a Unix socket has created."""
 
-    __slots__ = ("_address", "_file", "_options")
+    __slots__ = ("_address", "_file", "_groups", "_options")
 
     def __init__(self) -> None:
         # By level and number, in the order of setting.
         self._options: dict[tuple[int, int], int | bytes] = {}
+        # The options that joined the multicast groups.
+        self._groups: dict[tuple[int, int, bytes], None] = {}
         self._address: SockAddr | None = None
         self._file: unix_file.UnixFile | None = None
 
@@ -30,10 +32,28 @@ class LocalEnd:
         self._options.pop((level, number), None)
         self._options[level, number] = value
 
+    def get_option(self, level: int, number: int) -> int | bytes | None:
+        """Return the value that was set; None if none was."""
+        return self._options.get((level, number))
+
+    def join(self, sock: socket.socket, option: tuple[int, int, bytes]) -> None:
+        """Set the option that joins a multicast group, and remember it."""
+        sock.setsockopt(*option)
+        self._groups[option] = None
+
+    def leave(
+        self, sock: socket.socket, option: tuple[int, int, bytes], joined: tuple[int, int, bytes]
+    ) -> None:
+        """Set the option that leaves a multicast group, and forget the one that joined it."""
+        sock.setsockopt(*option)
+        self._groups.pop(joined, None)
+
     def copy_options(self, fresh: socket.socket) -> None:
         """Set the remembered options of another descriptor."""
         for (level, number), value in self._remembered():
             fresh.setsockopt(level, number, value)
+        for option in tuple(self._groups):
+            fresh.setsockopt(*option)
 
     def _remembered(self) -> list[tuple[tuple[int, int], int | bytes]]:
         while True:
@@ -43,6 +63,11 @@ class LocalEnd:
                 continue
 
     # The address.
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether this program has bound the socket."""
+        return self._address is not None
 
     def bind(self, sock: socket.socket, sockaddr: SockAddr) -> None:
         """Bind to an IP address."""

@@ -1,4 +1,4 @@
-"""The two parts of every socket, which each flavour makes: a ``Descriptor`` and a ``Stream``.
+"""The parts of every socket, which each flavour makes: a ``Descriptor``, a ``Stream``, and ``Datagrams`` for some.
 
 The protocols name the methods that code of both flavours calls. In a call of a ``Stream``, ``owner`` is the socket.
 """
@@ -12,9 +12,10 @@ from typing import Any, Protocol
 from wireline._core.buffer import ReceiveBuffer
 from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
+from wireline._os.inbox import Inbox
 from wireline._os.passed_fds import PassedFds
 
-__all__ = ["Descriptor", "Stream"]
+__all__ = ["Datagrams", "Descriptor", "Stream"]
 
 
 class Descriptor(Protocol):
@@ -23,6 +24,7 @@ class Descriptor(Protocol):
     Attributes:
         sock: the descriptor's owner object; ``replace`` sets another one.
         state: what the descriptor is: connected, listening, or neither.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
         disposed: a ``close`` is complete; one that an exception interrupted must be repeated.
         passed: the descriptors that a Unix socket has received; None where none can arrive, or none have.
@@ -30,6 +32,7 @@ class Descriptor(Protocol):
 
     sock: socket.socket
     state: State
+    opened_at: float | None
     epoch: object
     passed: PassedFds | None
 
@@ -58,6 +61,20 @@ class Descriptor(Protocol):
         """Wake the waiting calls, and close the descriptor by ``dispose`` when no call uses it any more."""
 
 
+class Datagrams(Protocol):
+    """The datagrams of a socket: the ``DatagramIO`` of its flavour.
+
+    Attributes:
+        inbox: receives, and keeps what the system has given and no caller has.
+        sent: bytes of payload, since the beginning.
+    """
+
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def sent(self) -> int: ...
+
+
 class Stream(Protocol):
     """The connected stream of a socket: the ``StreamIO`` of its flavour.
 
@@ -65,6 +82,7 @@ class Stream(Protocol):
         fd: the descriptor.
         core: the core; None while the socket is not connected.
         buffer: the core's buffer; an empty one before there is a core, and after ``close``.
+        payload_sent: bytes that sending calls have sent, since the beginning.
         sender: sends plaintext.
         write_shut: ``shutdown_write`` was called.
         kernel_waits: the descriptor blocks, so that one system call may wait in the kernel.
@@ -74,6 +92,7 @@ class Stream(Protocol):
 
     core: StreamCore | None
     buffer: ReceiveBuffer
+    payload_sent: int
     sender: Sender
     write_shut: bool
 
@@ -112,6 +131,17 @@ class Stream(Protocol):
         For the call that holds the write lock.
         """
         ...
+
+    def is_reading(self) -> bool:
+        """Whether a call reads."""
+        ...
+
+    def is_writing(self) -> bool:
+        """Whether a call writes."""
+        ...
+
+    def show_progress(self) -> None:
+        """Count the bytes of an incomplete block while a read waits for the rest."""
 
     def send_output(self, owner: Any) -> None:
         """Send the output that a read has produced, unless another call is sending, which then sends it."""

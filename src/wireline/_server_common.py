@@ -1,35 +1,30 @@
-"""The part of a server that both flavours share, because it never waits: arguments, listener, and how it stops."""
+"""The part of a server that both flavours share, because it never waits: arguments, and how it stops."""
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from wireline._core.happy_eyeballs import AddrInfo
 from wireline._socket_base import BaseSocket
-from wireline._validation import require_context, require_int
-from wireline.address import IpAddress, check_host, check_port, unix_path
-from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
+from wireline._validation import require_context
 from wireline.timing import check_seconds
 
 if TYPE_CHECKING:
+    from wireline._server_stats import ServerStats
     from wireline.tls import SslContext
 
 __all__ = [
     "HandshakeConfig",
-    "ListenAddress",
+    "ServerTotals",
     "StopReport",
     "StopRequest",
     "StopRequests",
     "check_callback",
-    "check_limit",
     "check_wait_after_fork",
-    "open_listener",
 ]
 
+K = TypeVar("K")
 S = TypeVar("S", bound=BaseSocket)
 
 
@@ -140,35 +135,6 @@ class StopRequests:
 _REQUEST_STOP = object()
 
 
-class ListenAddress(NamedTuple):
-    """The address of a server: a host (``""`` is every interface) and a port, or the path of a Unix socket."""
-
-    host: str
-    port: int
-    path: str | None
-
-    @classmethod
-    def from_arguments(cls, address: str | IpAddress, port: int) -> ListenAddress:
-        """Make it of the arguments of ``serve``.
-
-        Raises:
-            TypeError, ValueError: they are not an address.
-        """
-        host = address if isinstance(address, str) and address.startswith("unix:") else check_host(address)
-        port = check_port(port)
-        if not host.startswith("unix:"):
-            return cls(host, port, None)
-        path = host.removeprefix("unix:")
-        path = "\0" + path[1:] if path.startswith("@") else path
-        unix_path(path)
-        return cls("", 0, path)
-
-    @property
-    def needs_lookup(self) -> bool:
-        """Whether ``host`` has to be resolved before ``open_listener``."""
-        return self.path is None and self.host != ""
-
-
 class HandshakeConfig(NamedTuple):
     """The TLS context of a server, and the seconds that one handshake may take."""
 
@@ -218,85 +184,68 @@ def check_wait_after_fork(*, stopped: bool) -> None:
         raise RuntimeError("wait: the server runs in the parent process, which made it")
 
 
-def check_limit(max_connections: int | None) -> int | None:
-    """Return ``max_connections`` if it is valid.
+class ServerTotals:
+    """The counts of a server, of connections that are over and of those that are open.
 
-    Raises:
-        TypeError: it is not an int.
-        ValueError: it is less than 1.
+    The threads that accept and those of connections write here, with the lock. A question takes no lock: it may be
+    asked in the main thread, where an exception of a signal handler could keep a lock for ever. It is asked again if
+    a connection ended meanwhile.
     """
-    if max_connections is None:
-        return None
-    require_int("max_connections", max_connections)
-    if max_connections < 1:
-        raise ValueError(f"max_connections must be at least 1, got {max_connections}")
-    return max_connections
+
+    def __init__(self, lock: AbstractContextManager[object]) -> None:
+        self._lock = lock
+        self._accepted = self._refused = self._handshakes_failed = 0
+        self._of_closed = 0, 0  # bytes received and sent; another tuple for each connection that ends
+
+    def count_accepted(self) -> None:
+        """Count a connection that was accepted."""
+        with self._lock:
+            self._accepted += 1
+
+    def count_refused(self) -> None:
+        """Count a connection that was refused."""
+        with self._lock:
+            self._refused += 1
+
+    def count_failed_handshake(self) -> None:
+        """Count a connection that ended in its handshake."""
+        with self._lock:
+            self._handshakes_failed += 1
+
+    def close(self, active: dict[K, S], key: K, client: BaseSocket) -> None:
+        """Take a connection out of those that are open, and keep its counts."""
+        with self._lock:
+            self._of_closed = _add_traffic(self._of_closed, client)
+            active.pop(key, None)
+
+    def stats(self, active: dict[K, S]) -> ServerStats:
+        """Return the counts of now; ``active`` has the open connections."""
+        from wireline._server_stats import ServerStats
+
+        for _ in range(_STATS_TRIES):
+            of_closed = self._of_closed
+            clients = list(active.copy().values())
+            traffic = of_closed
+            for client in clients:
+                traffic = _add_traffic(traffic, client)
+            if self._of_closed is of_closed:
+                break
+        return ServerStats(
+            accepted=self._accepted,
+            refused=self._refused,
+            handshakes_failed=self._handshakes_failed,
+            open=len(clients),
+            bytes_received=traffic[0],
+            bytes_sent=traffic[1],
+        )
 
 
-def open_listener(
-    kind: type[S],
-    where: ListenAddress,
-    found: Sequence[AddrInfo],
-    *,
-    backlog: int,
-    reuse_port: bool,
-    buffered: bool,
-) -> S:
-    """Bind and listen at the first address that works.
-
-    Args:
-        kind: the flavour's socket class.
-        where: the address that ``serve`` was given.
-        found: the addresses of ``where.host``, if it ``needs_lookup``.
-        backlog: as for ``listen``.
-        reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
-        buffered: inherited by the accepted sockets.
-
-    Raises:
-        OSError: the first error, if no address works.
-    """
-    if where.path is not None:
-        return _open(kind, AF_UNIX, where.path, 0, backlog, reuse_port, buffered)
-    # Every interface: one socket for IPv6 and IPv4, or for IPv4 only where there is no IPv6.
-    wanted: list[tuple[int, str]] = [(info[0], str(info[4][0])) for info in found] or [
-        (AF_INET6, ""),
-        (AF_INET, ""),
-    ]
-    first_failure: OSError | None = None
-    for family, host in wanted:
-        try:
-            return _open(kind, family, host, where.port, backlog, reuse_port, buffered)
-        except OSError as error:
-            # The port is taken for IPv6: IPv4 alone would be only half of "every interface".
-            if error.errno == errno.EADDRINUSE and not where.host:
-                raise
-            first_failure = first_failure or error
-    assert first_failure is not None
-    raise first_failure
+# Connections may end all the time. Then one that has just ended may be missing in the answer. A guess.
+_STATS_TRIES = 10
 
 
-def _open(
-    kind: type[S], family: int, host: str, port: int, backlog: int, reuse_port: bool, buffered: bool
-) -> S:
-    listener = kind(family, SOCK_STREAM, buffered=buffered)
-    try:
-        if family == AF_UNIX:
-            listener.bind_unix(host)
-        else:
-            if os.name == "posix":  # on Windows it would let another program take over the port
-                listener.set_sock_opt(SockOpt.REUSE_ADDR, True)
-            if reuse_port:
-                listener.set_sock_opt(SockOpt.REUSE_PORT, True)
-            if family == AF_INET6 and not host:
-                _accept_ipv4_too(listener)
-            listener.bind_addr(port, host)
-        listener.listen(backlog)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
-
-
-def _accept_ipv4_too(listener: BaseSocket) -> None:
-    with listener._use("serve") as sock:
-        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+def _add_traffic(traffic: tuple[int, int], client: BaseSocket) -> tuple[int, int]:
+    """Add the payload that a client has sent and was sent."""
+    io = client._io
+    received = 0 if io.core is None else io.core.buffer.received
+    return traffic[0] + received, traffic[1] + io.payload_sent

@@ -12,12 +12,16 @@ import functools
 import os
 import socket
 import threading
+import time
 import warnings
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, ClassVar, NoReturn, Self
 
 from wireline._core.stream import StreamCore
 from wireline._local_end import LocalEnd
+from wireline._os import multicast
+from wireline._os.datagram import packet_info_option
 from wireline._os.descriptor import (
     State,
     create,
@@ -28,10 +32,11 @@ from wireline._os.descriptor import (
     set_no_delay,
 )
 from wireline._os.keep_alive import KeepAlive, keep_alive_options, require_tcp
+from wireline._os.multicast import Interface
 from wireline._os.passed_fds import can_pass_fds
 from wireline._os.process import process
 from wireline._os.resolver import getaddrinfo_now
-from wireline._parts import Descriptor, Stream
+from wireline._parts import Datagrams, Descriptor, Stream
 from wireline._tls_facts import (
     certificates,
     psk_identity,
@@ -71,6 +76,7 @@ from wireline.timing import FOREVER, check_seconds
 if TYPE_CHECKING:
     import ssl
 
+    from wireline._core.stats import SocketStats
     from wireline._core.tls import TlsCore
     from wireline._os.facts import PeerCredentials, TcpInfo
     from wireline.tls import Certificate, SslContext, TlsInfo
@@ -83,6 +89,7 @@ class BaseSocket:
 
     _fd: Descriptor
     _io: Stream
+    _datagrams: Datagrams | None
 
     # Attributes of the class until they are needed: most connections have none of them.
     _local: LocalEnd | None = None
@@ -100,6 +107,7 @@ class BaseSocket:
         *,
         buffered: bool = True,
         inheritable: bool = False,
+        packet_info: bool = False,
     ) -> None:
         """Create a socket that is neither connected nor bound.
 
@@ -108,23 +116,31 @@ class BaseSocket:
             sock_type: ``SOCK_STREAM`` or ``SOCK_DGRAM``.
             protocol: the default means the usual protocol of ``domain`` and ``sock_type``.
             buffered: read from the kernel in large pieces, and keep the rest for the next read. An unbuffered socket
-                never reads more from the kernel than it returns, and a line takes a system call per byte.
+                never reads more from the kernel than it returns, and a line takes a system call per byte. Over TLS it
+                reads one record at a time, in two system calls, and keeps what the record has beyond the result.
             inheritable: whether programs that this process executes inherit the descriptor.
+            packet_info: for datagrams over IP: each received ``Datagram`` has its ``destination`` and ``interface``.
 
         Raises:
             TypeError, ValueError: an argument is not an int, or is negative; ``sock_type`` is not supported
-                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...).
+                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...); ``packet_info`` with another kind of socket.
+            NotImplementedError: this platform has no packet information.
             OSError: the operating system does not support this kind of socket, or has no descriptor left.
         """
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             require_int(name, value)
         require_kind(sock_type, exists=False)
+        if packet_info and (sock_type != SOCK_DGRAM or domain not in (AF_INET, AF_INET6)):
+            raise ValueError("packet_info is for datagram sockets of AF_INET and AF_INET6")
         sock = create(domain, sock_type, default_protocol(domain, sock_type, protocol))
         try:
             require_kind(sock_type)
             self._setup(sock, buffered, State.FRESH)
             if inheritable:
                 sock.set_inheritable(True)
+            if packet_info and self._datagrams is not None:
+                self._local_end().set_option(sock, *packet_info_option(domain), 1)
+                self._datagrams.inbox.add_packet_info()
         except BaseException:
             sock.close()
             raise
@@ -258,6 +274,7 @@ class BaseSocket:
             require_kernel_waits(fd.sock)
         fd.sock.setblocking(is_stream and io.kernel_waits)  # first, because it may fail
         fd.state = State.CONNECTED
+        fd.opened_at = time.monotonic()
         self._peer = None if peer is None else to_display_address(peer)
         if is_stream:
             if core is None:
@@ -271,6 +288,7 @@ class BaseSocket:
         """Return to the state of an unconnected socket."""
         self._io.unconnected()
         self._fd.state = State.FRESH
+        self._fd.opened_at = None
         self._peer = None
 
     def _replace_fd(self) -> None:
@@ -521,6 +539,137 @@ class BaseSocket:
         with self._use("peer_credentials") as sock:
             return peer_credentials(sock)
 
+    @property
+    def stats(self) -> SocketStats:
+        """The bytes that the socket has received and sent, also after ``close``.
+
+        The counts begin at 0 when the socket is connected, accepted or taken over.
+        """
+        from wireline._core.stats import SocketStats
+
+        io, core, datagrams = self._io, self._io.core, self._datagrams
+        received, sent = 0, io.payload_sent
+        if core is not None:
+            received = core.buffer.received
+        elif datagrams is not None:
+            received, sent = datagrams.inbox.received, datagrams.sent
+        wire_received, wire_sent = (received, sent) if core is None else core.wire_traffic(sent)
+        return SocketStats(
+            bytes_received=received,
+            bytes_sent=sent,
+            wire_bytes_received=wire_received,
+            wire_bytes_sent=wire_sent,
+            opened_at=self._fd.opened_at,
+        )
+
+    # Multicast.
+
+    def join_group(self, group: str | IpAddress, interface: Interface | None = None) -> None:
+        """Receive the datagrams that are sent to a multicast group.
+
+        The socket must be bound to the port, and to every interface (``bind_addr(port)``) or to the group itself.
+        Several sockets may be bound to one port with ``SockOpt.REUSE_ADDR``. A socket may join several groups, and one
+        group on several interfaces. The groups are kept when ``connect`` has to replace the descriptor.
+
+        Args:
+            group: a multicast address of the socket's family. The zone of an IPv6 address (``ff02::1%eth0``) is the
+                interface if ``interface`` is None.
+            interface: the name or the index of an interface, or for IPv4 one of its addresses; None lets the operating
+                system choose.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: there is no such interface, it cannot do multicast, or the socket is in the group already
+                (``EADDRINUSE``).
+            TypeError, ValueError: a stream or Unix socket; ``group`` is no multicast address, or one of the other
+                family; ``interface`` has the wrong type, or is out of range.
+        """
+        with self._multicast("join_group") as sock:
+            joined, on = _check_membership(sock, group, interface)
+            self._local_end().join(sock, multicast.membership(joined, on, join=True))
+
+    def leave_group(self, group: str | IpAddress, interface: Interface | None = None) -> None:
+        """Receive the datagrams of a multicast group no more. ``close`` leaves all groups.
+
+        Args:
+            group: as for ``join_group``.
+            interface: as for ``join_group``.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: the socket is not in that group on that interface (``EADDRNOTAVAIL``), or there is no such
+                interface.
+            TypeError, ValueError: as for ``join_group``.
+        """
+        with self._multicast("leave_group") as sock:
+            left, on = _check_membership(sock, group, interface)
+            leave, join = (multicast.membership(left, on, join=join) for join in (False, True))
+            self._local_end().leave(sock, leave, join)
+
+    @property
+    def multicast_ttl(self) -> int:
+        """How many routers may forward a multicast datagram, and one more: 0 to 255, 1 (the local network) by default.
+
+        Raises:
+            ClosedError: the socket is closed.
+            TypeError, ValueError: a stream or Unix socket; the value is not an int, or is out of range.
+        """
+        with self._multicast("multicast_ttl") as sock:
+            return sock.getsockopt(*multicast.ttl_option(sock.family))
+
+    @multicast_ttl.setter
+    def multicast_ttl(self, value: int) -> None:
+        require_int("multicast_ttl", value)
+        if value > 255:
+            raise ValueError(f"multicast_ttl is 0 to 255, got {value}")
+        with self._multicast("multicast_ttl") as sock:
+            self._local_end().set_option(sock, *multicast.ttl_option(sock.family), value)
+
+    @property
+    def multicast_loop(self) -> bool:
+        """Whether this host receives, too, what the socket sends to a group that it has joined; true by default.
+
+        Raises:
+            ClosedError: the socket is closed.
+            TypeError: a stream or Unix socket.
+        """
+        with self._multicast("multicast_loop") as sock:
+            return bool(sock.getsockopt(*multicast.loop_option(sock.family)))
+
+    @multicast_loop.setter
+    def multicast_loop(self, value: bool) -> None:
+        with self._multicast("multicast_loop") as sock:
+            self._local_end().set_option(sock, *multicast.loop_option(sock.family), int(bool(value)))
+
+    @property
+    def multicast_interface(self) -> Interface | None:
+        """The interface that multicast datagrams are sent from; None, the default, is the operating system's choice.
+
+        It may be set to a name, an index, or for IPv4 an address. Its value is a name, or the address that was set.
+
+        Raises:
+            ClosedError: the socket is closed.
+            OSError: there is no such interface.
+            TypeError, ValueError: a stream or Unix socket; the value has the wrong type, or is out of range.
+        """
+        with self._multicast("multicast_interface") as sock:
+            known = None if self._local is None else self._local.get_option(*multicast.IPV4_INTERFACE)
+            return multicast.read_outgoing_interface(sock, known)
+
+    @multicast_interface.setter
+    def multicast_interface(self, value: Interface | None) -> None:
+        with self._multicast("multicast_interface") as sock:
+            interface = multicast.check_interface(value, sock.family)
+            self._local_end().set_option(sock, *multicast.outgoing_interface(sock.family, interface))
+
+    @contextlib.contextmanager
+    def _multicast(self, operation: str) -> Iterator[socket.socket]:
+        """Hold the descriptor of a datagram socket during one call."""
+        with self._use(operation) as sock:
+            check_kind(sock, operation, datagram=True)
+            multicast.require_ip_family(sock.family, operation)
+            yield sock
+
     def get_socket_error(self) -> int:
         """Return and clear the pending error of the socket (``SO_ERROR``), an ``errno``; 0 if there is none."""
         with self._use("get_socket_error") as sock:
@@ -580,18 +729,25 @@ class BaseSocket:
         tls_core = tls_core_of(self._io.core)
         return tls_core is not None and tls_core.engine.established
 
-    def get_peer_certificates(self) -> list[Certificate]:
-        """Return the peer's certificates, its own first, the root last.
+    def get_peer_certificates(self, *, verified: bool = True) -> list[Certificate]:
+        """Return the peer's certificates, its own first.
+
+        Args:
+            verified: False returns the certificates that the peer has sent, in its order, whether they were checked or
+                not, for example for channel binding with ``VerifyMode.NONE``. They prove nothing.
 
         Returns:
-            The verified chain; empty if the peer has sent none, or it was not verified. After a resumption a server
-            has only the client's own certificate, and a client has the chain of the first connection.
+            The verified chain up to the root; empty if the peer has sent none, or it was not verified. With
+            ``verified=False`` what was sent, usually without the root; empty before the handshake and with a pre-shared
+            key. A resumed handshake sends none: a server then has only the client's own certificate, and a client those
+            of the first connection. Where sessions cannot be copied (``WIRELINE_NO_BRIDGE``), a client has of those
+            that were not verified only the server's own.
 
         Raises:
             ClosedError: the socket is closed.
         """
         require_open(self, "get_peer_certificates")
-        return certificates(self._io.core)
+        return certificates(self._io.core, verified=verified)
 
     def get_psk_identity(self) -> str:
         """Return the PSK identity that the handshake has verified; ``""`` if no pre-shared key was used.
@@ -750,6 +906,16 @@ class BaseSocket:
             self.close()
         elif closing is not None and not self._fd.disposed:
             self.close()
+
+
+def _check_membership(
+    sock: socket.socket, group: str | IpAddress, interface: Interface | None
+) -> tuple[IpAddress, Interface | None]:
+    """Return a group and an interface that the socket can join."""
+    ip, zone = multicast.check_group(group)
+    if (ip.version == 4) is not (sock.family == AF_INET):
+        raise ValueError(f"{ip} is a group of IPv{ip.version}, and the socket is not")
+    return ip, multicast.check_interface(zone if interface is None else interface, sock.family)
 
 
 def require_open(sock: BaseSocket, operation: str) -> None:

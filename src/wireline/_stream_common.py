@@ -66,6 +66,7 @@ def send_available(io: Stream, core: StreamCore, payload: bytes | memoryview) ->
         _note_reset(core, error)
     if sent == len(payload):
         core.message_incomplete = False
+    io.payload_sent += sent
     return sent
 
 

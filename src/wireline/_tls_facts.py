@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 from wireline._core.stream import StreamCore
 from wireline._os.linger import DEFAULT_LINGER
 from wireline._parts import Stream
+from wireline._validation import Leftover
 from wireline.options import SocketFlag
 
 if TYPE_CHECKING:
@@ -46,10 +47,13 @@ def require_tls_core(core: StreamCore | None, operation: str, *, wrapped: bool) 
     return tls_core
 
 
-def certificates(core: StreamCore | None) -> list[Certificate]:
-    """Return the verified certificates of the peer, its own first."""
+def certificates(core: StreamCore | None, *, verified: bool) -> list[Certificate]:
+    """Return the verified certificates of the peer, or those that it has sent; its own first."""
     tls_core = tls_core_of(core)
-    return [] if tls_core is None else tls_core.with_ssl_object(tls_core.engine.policy.certificates)
+    if tls_core is None:
+        return []
+    policy = tls_core.engine.policy
+    return tls_core.with_ssl_object(policy.certificates if verified else policy.sent_certificates)
 
 
 def psk_identity(core: StreamCore | None) -> str:
@@ -65,11 +69,11 @@ def repr_extra(core: StreamCore | None) -> str:
     return f"tls={version or 'not yet'}"
 
 
-def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -> None:
+def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: Leftover) -> None:
     """Use TLS on a stream. From here on nothing is sent in clear, even if the handshake fails.
 
-    Bytes received in clear must not be taken for protected ones (T6). A socket that uses TLS already is refused: this
-    handshake would replace the first one, and the rest of the connection would lose the encryption of the first.
+    Bytes received in clear must not be taken for protected ones (T6). A stream that uses TLS already gets a layer
+    inside of it (T12), and what was received in the outer layer counts as received in clear.
 
     Args:
         io: of the stream, which the caller holds.
@@ -78,22 +82,25 @@ def begin_upgrade(io: Stream, owner: object, tls_core: TlsCore, leftover: str) -
         leftover: what is done with unread bytes, see ``SslContext.wrap_connected_socket``.
 
     Raises:
-        ssl.SSLError: the socket uses TLS already, or has unread bytes that were received in clear.
+        ssl.SSLError: the socket has unread bytes that were received in clear.
     """
     plaintext_core = io.core
     assert plaintext_core is not None
-    if plaintext_core.is_tls:
-        raise tls_error("the socket uses TLS already, and TLS inside TLS is not possible on it")
+    outer = tls_core_of(plaintext_core)
     tls_core.buffered = plaintext_core.buffered
     plaintext_core.recover()  # a read that was interrupted may have left bytes outside the buffer
+    tls_core.continue_counts(plaintext_core, io.payload_sent)
     if plaintext_core:
         unread = plaintext_core.recv_some(len(plaintext_core), SocketFlag.PEEK) or b""
         if leftover != "tls":
+            where = "in clear" if outer is None else "in the outer layer"
             raise tls_error(
-                f"{len(unread)} bytes were received in clear and not read before TLS begins: an attacker may have "
+                f"{len(unread)} bytes were received {where} and not read before TLS begins: an attacker may have "
                 "injected them (leftover='tls' takes them for the beginning of the handshake)"
             )
         tls_core.feed(unread)
+    if outer is not None:
+        tls_core.enter_layer(outer)  # now, because what was fed is plaintext of the outer layer
     io.use_core(owner, tls_core)
 
 

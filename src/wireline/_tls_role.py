@@ -7,15 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from wireline._pending_handshakes import Client, IncomingClient, PendingHandshakes
-from wireline.address import Address
+from wireline._validation import Leftover, check_leftover, require_context
+from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError
-from wireline.options import AcceptResult
+from wireline.options import AcceptResult, Handshake
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
     from wireline.tls import SslContext
 
-__all__ = ["TlsRole"]
+__all__ = ["TlsRole", "core_to_start_tls"]
 
 C = TypeVar("C", bound=Client)
 
@@ -101,6 +102,31 @@ class TlsRole:
             client.close()
         if self._pending is not None:
             self._pending.close()
+
+
+def core_to_start_tls(
+    context: SslContext, handshake: Handshake, hostname: str | IpAddress, leftover: Leftover, *, shared: bool
+) -> TlsCore:
+    """Check the arguments of ``start_tls``, and make the core for a connected socket.
+
+    Args:
+        context: of the connection.
+        handshake: our role.
+        hostname: the name that the server's certificate must have.
+        leftover: what is done with unread bytes.
+        shared: a reader and a writer may be two threads.
+
+    Raises:
+        TypeError, ValueError: an argument is wrong, or a client verifies and has no hostname.
+        OSError: the context cannot be used, because no CA is found, say.
+    """
+    require_context(context, "ctx")
+    if not isinstance(handshake, Handshake):
+        raise TypeError(f"handshake is a wireline.tls.Handshake, not {type(handshake).__name__}")
+    check_leftover(leftover)
+    if handshake is Handshake.AS_SERVER:
+        return context._server_core(shared=shared)
+    return context._client_core(hostname, 0, shared=shared)
 
 
 def _require_open(listener: Listener) -> None:

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import Any, Literal, get_args
 
-from wireline.address import IpAddress, check_host, check_port
+from wireline.address import IpAddress, check_host, check_port, unix_path
 from wireline.options import IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM, SockOpt
 
 UnixPath = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 Buffer = bytes | bytearray | memoryview
 """Data to send: ``bytes``, or anything else that supports the buffer protocol."""
+
+Leftover = Literal["refuse", "tls"]
+"""What is done with bytes that were received in clear before a handshake, and not read."""
+SocketOption = tuple[int, int, int | Buffer]
+"""Level, option and value, as ``setsockopt`` takes them."""
 
 # The largest C int.
 _MAX_INT = 2**31 - 1
@@ -29,17 +35,51 @@ def require_int(name: str, value: object) -> None:
         raise ValueError(f"{name} is 0 to {_MAX_INT}, got {value}")
 
 
-def check_dial_arguments(address: str | IpAddress, port: int, protocol: int) -> tuple[str, int, int]:
-    """Check the arguments of ``dial``; return the host, the port and the socket type.
+def dial_type(protocol: int) -> int:
+    """Return the socket type of a protocol of ``dial``.
 
     Raises:
-        TypeError, ValueError: the host, the port or the protocol is wrong.
+        TypeError, ValueError: it is another protocol.
     """
     require_int("protocol", protocol)
     sock_type = {IPPROTO_TCP: SOCK_STREAM, IPPROTO_UDP: SOCK_DGRAM}.get(protocol)
     if sock_type is None:
         raise ValueError(f"dial knows IPPROTO_TCP and IPPROTO_UDP, got {protocol!r}")
-    return *check_peer_arguments(address, port), sock_type
+    return sock_type
+
+
+def unix_target(address: object) -> str | bytes | None:
+    """Return the path of ``unix:/path`` or ``unix:@name``, with a leading NUL for a name; None for another address.
+
+    Raises:
+        ValueError: the path is empty or too long.
+    """
+    if not isinstance(address, str) or not address.startswith("unix:"):
+        return None
+    path = address.removeprefix("unix:")
+    return unix_path("\0" + path[1:] if path.startswith("@") else path)
+
+
+def check_options(options: Iterable[SocketOption]) -> tuple[SocketOption, ...]:
+    """Return socket options as a tuple of ``(level, option, value)``.
+
+    Raises:
+        TypeError: it is not an iterable of such tuples.
+        ValueError: a number is out of range.
+    """
+    try:
+        given: list[tuple[Any, ...]] = [tuple(option) for option in options]
+    except TypeError:
+        raise TypeError(f"options are tuples of level, option and value, got {options!r}") from None
+    checked: list[SocketOption] = []
+    for each in given:
+        if len(each) != 3:
+            raise TypeError(f"an option is a tuple of level, option and value, got {each!r}")
+        level, option, value = each
+        require_int("the level of an option", level)
+        require_int("an option", option)
+        checked.append((level, option, option_value(value)))
+    return tuple(checked)
 
 
 def check_peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]:
@@ -54,14 +94,24 @@ def check_peer_arguments(address: str | IpAddress, port: int) -> tuple[str, int]
     return host, check_port(port)
 
 
-def require_context(tls: object) -> None:
+def require_context(tls: object, name: str = "tls") -> None:
     """Refuse anything but a ``wireline.tls.SslContext``. The class is not imported here, because it needs ``ssl``.
 
     Raises:
         TypeError: it is something else.
     """
     if not hasattr(tls, "_client_core"):
-        raise TypeError(f"tls is a wireline.tls.SslContext, not {type(tls).__name__}")
+        raise TypeError(f"{name} is a wireline.tls.SslContext, not {type(tls).__name__}")
+
+
+def check_leftover(leftover: Leftover) -> None:
+    """Refuse anything but the values of ``Leftover``.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if leftover not in get_args(Leftover):
+        raise ValueError(f"leftover is one of {', '.join(get_args(Leftover))}, got {leftover!r}")
 
 
 def option_number(opt: SockOpt, level: int | None) -> tuple[int, int]:

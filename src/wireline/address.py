@@ -249,6 +249,21 @@ def to_display_address(sockaddr: SockAddr | None) -> Address:
     return Address(os.fsdecode(sockaddr) if sockaddr else "", 0)
 
 
+known_addresses: dict[SockAddr | None, Address] = {}
+"""The senders of the last datagrams, as ``cached_address`` returns them: for a look without a call."""
+
+# A guess: more peers than most programs have, and at most 200 kB.
+_MAX_KNOWN = 512
+
+
+def cached_address(sockaddr: SockAddr | None) -> Address:
+    """Return the same as ``to_display_address``, and keep it for the next datagram of the same sender."""
+    if len(known_addresses) >= _MAX_KNOWN:
+        known_addresses.clear()
+    address = known_addresses[sockaddr] = to_display_address(sockaddr)
+    return address
+
+
 def check_port(port: SupportsIndex) -> int:
     """Return ``port`` as an int.
 

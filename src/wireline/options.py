@@ -159,6 +159,15 @@ class AcceptResult(enum.Enum):
     """A client that is ready for use."""
 
 
+class Handshake(enum.Enum):
+    """Which side of a handshake a connected socket takes."""
+
+    AS_CLIENT = enum.auto()
+    """Send the ClientHello, and verify the server."""
+    AS_SERVER = enum.auto()
+    """Wait for the ClientHello, and present the certificate."""
+
+
 # Ints, because to combine two `socket.MsgFlag` takes as long as to encrypt a small message.
 NO_SIGNAL = int(getattr(socket, "MSG_NOSIGNAL", 0))
 """MSG_NOSIGNAL: sending to a peer that has gone is an error, never SIGPIPE, even in a process that enabled it."""

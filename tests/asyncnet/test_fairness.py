@@ -196,6 +196,16 @@ async def test_datagrams_let_the_others_go_on(way: Way) -> None:
 
             assert await steps_until_others_go_on(exchange, LIMIT) < LIMIT
 
+            async def exchange_many() -> None:
+                for _ in range(8):
+                    peer.send(b"x")
+                assert len(await sock.recv_many_from()) == 8
+
+            # Each datagram counts.
+            assert await steps_until_others_go_on(exchange_many, LIMIT) < LIMIT / 4
+            outgoing = [(b"x", *peer.getsockname())] * 8
+            assert await steps_until_others_go_on(lambda: sock.send_many_to(outgoing), LIMIT) < LIMIT / 4
+
 
 async def test_clients_that_are_there_let_the_others_go_on(way: Way) -> None:
     """FA22: the same for ``accept``."""

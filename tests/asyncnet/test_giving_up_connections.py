@@ -7,6 +7,7 @@ import contextlib
 import itertools
 import socket
 from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -333,29 +334,29 @@ def datagrams(family: int) -> Iterator[tuple[AsyncSocket, socket.socket]]:
         yield sock, sender
 
 
-async def recv_from_into(sock: AsyncSocket, timeout: float | None) -> bytes:
+async def recv_from_into(sock: AsyncSocket, timeout: float | None) -> list[bytes]:
     buffer = bytearray(10)
     size, _ = await sock.recv_from_into(buffer, timeout=timeout)
-    return bytes(buffer[:size])
+    return [bytes(buffer[:size])]
 
 
-async def recv_from(sock: AsyncSocket, timeout: float | None) -> bytes:
-    return (await sock.recv_from(10, timeout=timeout)).data
+async def recv_from(sock: AsyncSocket, timeout: float | None) -> list[bytes]:
+    return [(await sock.recv_from(10, timeout=timeout)).data]
+
+
+async def recv_many_from(sock: AsyncSocket, timeout: float | None) -> list[bytes]:
+    return [datagram.data for datagram in await sock.recv_many_from(timeout=timeout)]
 
 
 @every_way_for_datagrams
 @every_family
 @pytest.mark.parametrize("how", HOWS)
-@pytest.mark.parametrize("receive", [recv_from, recv_from_into])
 async def test_R5_a_receive_that_is_given_up_at_any_moment_takes_no_datagram_away(
-    way: Way,
-    family: int,
-    how: str,
-    receive: Callable[[AsyncSocket, float | None], Coroutine[Any, Any, bytes]],
+    way: Way, family: int, how: str
 ) -> None:
-    for count in moments(way):
+    for count, receive in itertools.product(moments(way), (recv_from, recv_from_into, recv_many_from)):
         with datagrams(family) as (sock, sender):
-            call = GivenUp(how, lambda timeout, sock=sock: receive(sock, timeout))
+            call = GivenUp(how, lambda timeout, sock=sock, receive=receive: receive(sock, timeout))
             await turns(3)
             sender.send(b"first")
             await turns(count)
@@ -363,10 +364,44 @@ async def test_R5_a_receive_that_is_given_up_at_any_moment_takes_no_datagram_awa
             outcome = await call.outcome()
             sender.send(b"")
             sender.send(b"third")
-            seen = [] if outcome is LEFT else [outcome]
+            seen = [] if outcome is LEFT else outcome
             while len(seen) < 3:
-                seen.append(await receive(sock, PATIENCE))
+                seen += await receive(sock, PATIENCE)
             assert seen == [b"first", b"", b"third"]
+
+
+async def received(receiver: socket.socket, count: int) -> list[bytes]:
+    """Receive so many datagrams, and let the other tasks run."""
+    got: list[bytes] = []
+    while len(got) < count:
+        with contextlib.suppress(BlockingIOError):
+            got.append(receiver.recv(9))
+        await asyncio.sleep(0)
+    return got
+
+
+@every_way_for_datagrams
+async def test_W9_a_batch_that_is_given_up_says_how_much_of_it_was_sent(way: Way, tmp_path: Path) -> None:
+    numbers = [b"%03d" % number for number in range(60)]  # more than the queue of a Unix socket holds
+    for count, how in itertools.product(moments(way), HOWS):
+        with (
+            socket.socket(AF_UNIX, SOCK_DGRAM) as receiver,
+            contextlib.closing(AsyncSocket(AF_UNIX, SOCK_DGRAM)) as sock,
+        ):
+            receiver.bind(str(tmp_path / f"{how}{count}"))
+            receiver.setblocking(False)
+            outgoing = [(data, receiver.getsockname(), 0) for data in numbers]
+            call = GivenUp(how, lambda timeout, sock=sock, all=outgoing: sock.send_many_to(all, timeout))
+            got = await received(receiver, 5)
+            await turns(count)
+            await call.give_up()
+            outcome = await call.outcome()
+            sent = sock.last_bytes_sent // 3
+            assert outcome in (LEFT, sent)
+            assert 5 <= sent < 60
+            rest = asyncio.create_task(sock.send_many_to(outgoing[sent:]))
+            assert got + await received(receiver, 55) == numbers
+            assert await rest == 60 - sent
 
 
 @every_way_for_datagrams

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from benchmarks._client_trial import ClientTrial
 from benchmarks._trial import Trial
 from benchmarks.blocking import socket_connection
 from benchmarks.servers import control, protocol
@@ -144,6 +145,24 @@ class LongGreeting(protocol.Echo):
 
 class OneSessionEach(protocol.Greet):
     """A server without tickets, see below."""
+
+
+# Clients.
+
+
+def client_with_a_wrong_value(trial: ClientTrial) -> None:
+    for number, count in enumerate(trial.batches()):
+        trial.check([number] * count, [0] * count)
+
+
+def client_with_too_few_batches(trial: ClientTrial) -> None:
+    for count in trial.batches():
+        trial.check(count, count)
+        break
+
+
+def client_that_fails(_: ClientTrial) -> None:
+    raise RuntimeError("I would rather not")
 
 
 if __name__ == "__main__":  # as a server

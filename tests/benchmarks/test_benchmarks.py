@@ -21,10 +21,12 @@ from benchmarks import _tls_catalogue as tls
 from benchmarks.__main__ import main
 from benchmarks._build import build, obstacle
 from benchmarks._catalogue import CONTESTANTS, HEADLINES, ROWS
+from benchmarks._client import ClientContestant, ClientWork
+from benchmarks._database import REDIS, Database
 from benchmarks._driver import Entrant, Results, run
 from benchmarks._payload import Payload
 from benchmarks._programs import MANY, MANY_TLS, ONE_TLS, Load, PythonProgram
-from benchmarks._rows import DurationRow, ExtraRow, MemoryRow, RateRow, Reading, Row
+from benchmarks._rows import CpuRow, DurationRow, ExtraRow, MemoryRow, RateRow, Reading, Row
 from benchmarks._service import ServerContestant, Service
 from benchmarks._task import Doer, Task
 from benchmarks._trial import Trial, WrongBytesError
@@ -39,6 +41,7 @@ ECHO = Work(Payload.MESSAGE, "echo", 20, 2)
 FEED = Work(Payload.LINES, "feed", 3, 1)
 DRAIN = Work(Payload.BLOCK, "drain", 3, 1)
 OF_ONE = [each for each in CONTESTANTS if isinstance(each, Contestant)]
+CLIENTS = [each for each in CONTESTANTS if isinstance(each, ClientContestant)]
 # Of everything that a program is to do one: sizes and numbers of connections are nothing new to it.
 OF_SERVERS = {
     (each.program.name, each.work.role, each.work.load, each.work.tls): each
@@ -86,13 +89,14 @@ def test_every_row_is_computed_and_named(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_row_compares_the_same_work() -> None:
-    works = {each.name: each.work for each in CONTESTANTS if isinstance(each, Contestant | ServerContestant)}
+    kinds = Contestant | ServerContestant | ClientContestant
+    works = {each.name: each.work for each in CONTESTANTS if isinstance(each, kinds)}
     assert len(works) == len(CONTESTANTS), "a name twice"
     assert {name for row in ROWS for name in row.contestants} == set(works), "no contestant runs for nothing"
     every = {each.name: each.every for each in CONTESTANTS}
     for row in ROWS:
         assert len({every[name] for name in row.contestants}) == 1, "in the same rounds"
-        if isinstance(row, RateRow | MemoryRow):
+        if isinstance(row, RateRow | MemoryRow | CpuRow):
             assert len({but_for_the_role(works[name]) for name in row.contestants}) == 1
         if isinstance(row, ExtraRow):
             assert but_for_the_role(works[row.ours]) == but_for_the_role(works[row.ours_without])
@@ -100,13 +104,69 @@ def test_a_row_compares_the_same_work() -> None:
             assert works[row.ours] == works[row.against] or isinstance(works[row.ours], Work)
 
 
-def but_for_the_role(work: Work | Service) -> Work | Service:
+def but_for_the_role(work: Work | Service | ClientWork) -> Work | Service | ClientWork:
     """A server with a timeout has a name of its own, and so has one that answers many lines together."""
     return replace(work, role="") if isinstance(work, Service) else work
 
 
 def test_the_headlines_are_rows() -> None:
     assert {row.name for row in ROWS} >= HEADLINES
+
+
+# Clients of databases.
+
+
+@pytest.mark.parametrize("contestant", CLIENTS, ids=lambda each: each.name)
+def test_every_client_does_its_work_or_is_left_out_by_name(
+    contestant: ClientContestant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    contestant = replace(contestant, work=replace(contestant.work, batch=50))
+    row = CpuRow("the row", contestant.name, contestant.name, 1)
+    code, shown = measured([contestant], row, capsys, "--scale", "0.001")
+    assert code == 0, shown
+    reason = contestant.missing()
+    assert is_in(row, shown) == (not reason)
+    assert (f"left out: {contestant.name}: {reason}" in shown) == bool(reason)
+
+
+CLIENT_CHEATS = {
+    "client_with_a_wrong_value": "batch 1 is wrong: ",
+    "client_with_too_few_batches": "1 batches were right, of 3",
+    "client_that_fails": "RuntimeError: I would rather not",
+}
+
+
+@pytest.mark.parametrize("name", CLIENT_CHEATS)
+def test_a_client_that_does_not_do_the_work_fails_the_run_by_name(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work = ClientWork("nothing", silent(), 1, 3, 2)
+    contestant = ClientContestant("cheat", work, f"tests.benchmarks.cheats:{name}", "cheat")
+    code, shown = measured([contestant], CpuRow("the row", "cheat", "cheat"), capsys)
+    assert code == 1
+    (verdict,) = [line for line in shown.splitlines() if line.startswith("FAILED: cheat: ")]
+    assert CLIENT_CHEATS[name] in verdict
+
+
+def silent() -> Database:
+    """A server that nothing is asked of."""
+    return replace(
+        REDIS, answers=lambda port: True, find=lambda: "/bin/sleep", command=lambda path, _: [path, "60"]
+    )
+
+
+def test_a_database_that_is_not_installed_or_does_not_start_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for database, code, words in [
+        (replace(REDIS, find=lambda: ""), 0, "left out: client: Redis is not installed"),
+        (replace(REDIS, command=lambda path, _: ["/bin/false"]), 1, "FAILED: client: Redis does not answer"),
+    ]:
+        work = ClientWork("nothing", database, 1, 1, 1)
+        contestant = ClientContestant("client", work, "tests.benchmarks.cheats:client_that_fails", "client")
+        ended, shown = measured([contestant], CpuRow("the row", "client", "client"), capsys)
+        assert ended == code
+        assert words in shown
 
 
 # Contestants that do not do their work.

@@ -140,11 +140,19 @@ def mariadb() -> Iterator[str]:
             yield path
 
 
-_INITDB = ("--no-sync", "-A", "scram-sha-256", "--no-locale")
+_ACCESS = """
+host all trusted 127.0.0.1/32 trust
+host all in_clear 127.0.0.1/32 password
+host all hashed 127.0.0.1/32 md5
+"""
+_INITDB = ("--no-sync", "-A", "scram-sha-256", "--no-locale", "-E", "UTF8")
 
 
 class Postgres(NamedTuple):
-    """Where a PostgreSQL listens; the user ``postgres`` has the password ``secret``, checked by SCRAM-SHA-256."""
+    """Where a PostgreSQL listens; the user ``postgres`` has the password ``secret``, checked by SCRAM-SHA-256.
+
+    Users of other names are authenticated as ``_ACCESS`` says, once a test has created them.
+    """
 
     port: int
 
@@ -176,6 +184,8 @@ def postgres() -> Iterator[Postgres]:
             user=user,
             cwd=where,
         )
+        access = data / "pg_hba.conf"
+        access.write_text(_ACCESS + access.read_text())
         port = _free_port()
         settings = f"port={port} listen_addresses=127.0.0.1 unix_socket_directories={where} fsync=off ssl=on"
         settings += f" ssl_cert_file={where / pathlib.Path(leaf.cert).name} ssl_key_file={key}"

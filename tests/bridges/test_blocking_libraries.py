@@ -373,26 +373,32 @@ def converse(client: websockets.sync.client.ClientConnection) -> None:
     for message in ("hello", bytes(range(256)) * 2000, ""):
         client.send(message)
         assert client.recv(PATIENCE) == message
+    for number in range(100):  # many at once: a receive may give several
+        client.send(f"{number}" * number)
+    assert [client.recv(PATIENCE) for _ in range(100)] == [f"{number}" * number for number in range(100)]
     with pytest.raises(TimeoutError):
         client.recv(0.05)
     client.send("after the timeout")
     assert client.recv(PATIENCE) == "after the timeout"
 
 
-def test_websockets_as_client_and_server(trusting: SslContext) -> None:
+@pytest.mark.parametrize("encrypted", [False, True], ids=["in clear", "TLS"])
+def test_websockets_as_client_and_server(trusting: SslContext, encrypted: bool) -> None:
     """It waits with ``select`` on its own, so nothing may be read ahead."""
     listener = Socket(buffered=False)
+    if encrypted:
+        leaf = certificates.server()
+        SslContext(cert_file=leaf.cert, key_file=leaf.key).wrap_socket(listener)
     listener.bind_addr(0, "127.0.0.1")
     listener.listen()
     port = listener.local_addr.port
     with serving(websockets.sync.server.serve(echo, sock=as_socket(listener))):
-        bridge = dialled(Tcp(port, port), False, trusting, buffered=False)
+        bridge = dialled(Tcp(port, port), encrypted, trusting, buffered=False)
         with websockets.sync.client.connect("ws://localhost/", sock=bridge, proxy=None) as client:
             converse(client)
 
 
 def test_websockets_starts_its_own_tls_on_a_plain_socket(trusting: SslContext) -> None:
-    """Over TLS of wireline it does not work: it does not ask for bytes that are decrypted ahead."""
     own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     own.load_cert_chain(*certificates.server())
     server = websockets.sync.server.serve(echo, "127.0.0.1", 0, ssl=own)

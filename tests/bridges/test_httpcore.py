@@ -18,7 +18,7 @@ from tests.bridges.loops import FACTORIES
 from tests.tls import certificates
 from wireline import Address
 from wireline.adapters import httpcore as adapter
-from wireline.net import Socket, serve
+from wireline.net import Socket, dial, serve
 from wireline.tls import SslContext
 
 PATIENCE = 10.0
@@ -233,6 +233,23 @@ def test_errors_of_a_handshake(flavour: str) -> None:
         run(main)
 
 
+def test_a_connection_comes_from_the_local_address(flavour: str) -> None:
+    options = {"local_addr": ("127.0.0.2", 0), "keep_alive": None}
+
+    async def main() -> None:
+        for backend, local, expected in (
+            (BACKENDS[flavour](), "127.0.0.3", "127.0.0.3"),
+            (BACKENDS[flavour](**options), None, "127.0.0.2"),
+            (BACKENDS[flavour](**options), "127.0.0.3", "127.0.0.3"),
+        ):
+            stream = await backend.connect_tcp(*where, timeout=PATIENCE, local_address=local)
+            assert stream.get_extra_info("client_addr")[0] == expected
+            await stream.aclose()
+
+    with serving(echo) as where:
+        run(main)
+
+
 @pytest.mark.sampled
 def test_options_of_dial(flavour: str) -> None:
     for name in ("tls", "protocol", "hostname"):
@@ -282,6 +299,50 @@ def test_pools_use_connections_again(loop: str) -> None:
             for _ in range(3):
                 assert pool.request("GET", f"http://127.0.0.1:{where.port}/").content == b"hello"
             assert len(pool.connections) == 1
+
+
+def answer_hello(sock: Socket) -> None:
+    for line in sock.lines(timeout=PATIENCE):
+        if not line:
+            sock.send(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")
+
+
+def proxy(sock: Socket) -> None:
+    """An HTTP proxy that knows ``CONNECT``."""
+    method, target, _ = sock.recv_line(PATIENCE).split()
+    assert method == b"CONNECT"
+    sock.recv_until(b"\r\n\r\n", timeout=PATIENCE)
+    with dial("localhost", int(target.rpartition(b":")[2]), timeout=PATIENCE) as origin:
+        sock.send(b"HTTP/1.1 200 OK\r\n\r\n")
+
+        def relay(source: Socket, sink: Socket) -> None:
+            with contextlib.suppress(OSError):
+                while data := source.recv_some():
+                    sink.send(data)
+                sink.shutdown_write()
+
+        back = threading.Thread(target=relay, args=(origin, sock))
+        back.start()
+        relay(sock, origin)
+        back.join(PATIENCE)
+
+
+@pytest.mark.parametrize("loop", FACTORIES)
+def test_T12_tls_to_a_server_through_a_proxy_with_tls(loop: str) -> None:
+    with serving(answer_hello, tls=True) as origin, serving(proxy, tls=True) as where:
+        through, url = f"https://localhost:{where.port}", f"https://localhost:{origin.port}/"
+        contexts = {"ssl_context": own_context(), "proxy_ssl_context": own_context()}
+
+        async def main() -> None:
+            backend = adapter.AsyncNetworkBackend()
+            async with httpcore.AsyncHTTPProxy(through, network_backend=backend, **contexts) as pool:
+                for _ in range(3):
+                    assert (await pool.request("GET", url)).content == b"hello"
+
+        run(main, loop)
+        with httpcore.HTTPProxy(through, network_backend=adapter.NetworkBackend(), **contexts) as pool:
+            for _ in range(3):
+                assert pool.request("GET", url).content == b"hello"
 
 
 def test_a_cut_body_is_an_error_over_tls(flavour: str) -> None:

@@ -72,10 +72,22 @@ def shake(client: TlsCore, server: TlsCore) -> None:
 
 
 def connected(
-    version: ssl.TLSVersion, *, ragged_eof: bool = False, buffered: bool = True, shared: bool = False
+    version: ssl.TLSVersion,
+    *,
+    ragged_eof: bool = False,
+    buffered: bool = True,
+    shared: bool = False,
+    layers: int = 1,
 ) -> list[TlsCore]:
+    """Two cores, with so many layers of TLS between them, one inside the other."""
     pair = new_pair(version, ragged_eof=ragged_eof, buffered=buffered, shared=shared)
     shake(*pair)
+    for _ in range(1, layers):
+        inner = new_pair(version, ragged_eof=ragged_eof, buffered=buffered, shared=shared)
+        for core, outer in zip(inner, pair, strict=True):
+            core.enter_layer(outer)
+        shake(*inner)
+        pair = inner
     return pair
 
 
@@ -115,16 +127,17 @@ def drive(core: TlsCore, wire: Iterable[bytes], end: OSError | None, script: lis
     framed_scripts(REQUESTS),
     st.lists(st.integers(0, 5000), max_size=20),
     st.booleans(),
+    st.sampled_from((1, 1, 2, 3)),
 )
-@settings(max_examples=60)  # each is two handshakes
+@settings(max_examples=60)  # each is two handshakes for each layer
 def test_a_script_has_the_same_answers_as_in_clear(
-    version: ssl.TLSVersion, data: bytes, script: list[Request], places: list[int], shared: bool
+    version: ssl.TLSVersion, data: bytes, script: list[Request], places: list[int], shared: bool, layers: int
 ) -> None:
     plain = NaiveStream()
     plain.data, plain.ended = data, True
     expected = [plain.answer(request) for request in script]
     for where in (places, range(5000)):
-        client, server = connected(version, shared=shared)
+        client, server = connected(version, shared=shared, layers=layers)
         wire = said(server, data)
         server.close_notify()
         wire += out(server)

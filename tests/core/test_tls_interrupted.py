@@ -18,8 +18,10 @@ from wireline._core.tls import SEND_CHUNK, TlsCore
 from wireline.tls import SslError, TruncatedError
 
 TLS1_3 = ssl.TLSVersion.TLSv1_3
-CODE = ("tls_engine.py", "tls.py", "locked_tls.py")
+CODE = ("tls_engine.py", "tls_layers.py", "tls.py", "locked_tls.py")
 SENDING = (*CODE, "test_tls_interrupted.py")
+
+one_or_two_layers = pytest.mark.parametrize("layers", [1, pytest.param(2, marks=pytest.mark.full)])
 
 
 def read_all(core: TlsCore) -> bytes:
@@ -59,17 +61,18 @@ HOW: dict[str, Feed] = {
 
 
 @pytest.mark.parametrize("first", [False, True], ids=["first data", "later"])
+@one_or_two_layers
 @pytest.mark.parametrize("how", HOW)
 @one_loop_or_shared
 def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
-    shared: bool, how: str, first: bool
+    shared: bool, how: str, layers: int, first: bool
 ) -> None:
     """FA26: of 1,000 interruptions 255 broke decryption, for bytes were lost between recv and feed."""
     message = random.Random(1).randbytes(70_000)
     sizes = (30, 1000, 20_000, 3)
 
     def scene(target: int, moment: int) -> bool:
-        core, peer = connected(TLS1_3, shared=shared)
+        core, peer = connected(TLS1_3, shared=shared, layers=layers)
         if not first:
             core.feed(said(peer, b"first"))
             assert core.recv_some(10) == b"first"
@@ -94,12 +97,13 @@ def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
     assert every_moment(scene, len(sizes) + 1) > 50
 
 
+@one_or_two_layers
 @one_loop_or_shared
-def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool) -> None:
+def test_FA26_an_end_stays_an_end_when_it_is_interrupted(shared: bool, layers: int) -> None:
     """FA26: close_notify and the end of the wire after it stay so, whatever the moment of the interruption."""
 
     def scene(target: int, moment: int) -> bool:
-        core, peer = connected(TLS1_3, shared=shared)
+        core, peer = connected(TLS1_3, shared=shared, layers=layers)
         wire, raised = said(peer, b"data"), False
         if target % 2:
             peer.close_notify()
@@ -179,15 +183,16 @@ SIZES = (10, 40_000, SEND_CHUNK + 10)
 
 
 @pytest.mark.parametrize("tickets", [False, True], ids=["client", "server"])
+@one_or_two_layers
 @one_loop_or_shared
 def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
-    shared: bool, tickets: bool
+    shared: bool, layers: int, tickets: bool
 ) -> None:
     """FA26: of 1,000 interruptions 365 broke the peer's stream."""
     messages = [random.Random(size).randbytes(size) for size in SIZES]
 
     def scene(target: int, moment: int) -> bool:
-        core, peer = connected(TLS1_3, shared=shared)
+        core, peer = connected(TLS1_3, shared=shared, layers=layers)
         if tickets:
             core, peer = peer, core
         wire, raised = Wire(), False

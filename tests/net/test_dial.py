@@ -48,10 +48,12 @@ def test_C1_an_address_that_fails_at_once_counts_as_failed(
 ) -> None:
     begin = _dial.begin_connect
 
-    def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
+    def begin_connect(
+        info: AddrInfo, prepare: Callable[[socket.socket], object]
+    ) -> tuple[socket.socket, bool]:
         if info[4] == ("192.0.2.1", 9):
             raise OSError(errno.ENETUNREACH, "no route")
-        return begin(info)
+        return begin(info, prepare)
 
     monkeypatch.setattr(_dial, "begin_connect", begin_connect)
     unreachable = (socket.AF_INET, socket.SOCK_STREAM, IPPROTO_TCP, "", ("192.0.2.1", 9))

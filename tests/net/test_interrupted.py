@@ -51,7 +51,7 @@ FRAMED_READS = [
 ]
 SENDS = ["Send", "SendTimed", "SendMany", "SendSome", "TrySend", "SendQueued", "ShutdownWrite"]
 CONNECTIONS = ["Dial", "Connect", "Accept", "Close"]
-DATAGRAMS = ["RecvFrom", "SendTo"]
+DATAGRAMS = ["RecvFrom", "SendTo", "RecvManyFrom", "SendManyTo"]
 # `Server.stop` is a matter of `test_serve`: it reports the errors of closing its connections.
 CALLS = [*READS, "Frames", *MORE_READS, *SENDS, *CONNECTIONS, *DATAGRAMS]
 
@@ -113,7 +113,7 @@ def test_P5_a_handler_before_any_instruction_of_a_framed_read(kind: str, action:
 @pytest.mark.parametrize(
     ("kind", "scene"),
     [(kind, name) for kind in ("plain", "tls13") for name in ("RecvLine", "Send", "Accept")]
-    + [("plain", "RecvSome"), ("plain", "RecvFrom")],
+    + [("plain", name) for name in ("RecvSome", "RecvFrom", "RecvManyFrom")],
 )
 def test_FA7_real_signals(kind: str, scene: str, directory: str) -> None:
     """FA7, FA26: as above, by a timer: a quarter of the interruptions made the socket useless."""

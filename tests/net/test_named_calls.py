@@ -138,7 +138,8 @@ def test_errors_of_a_send_name_the_call_that_was_made(pair: Pair, name: str) -> 
 
 
 @pytest.mark.parametrize(
-    "name", ["accept", "accept_addr", "recv_from", "recv_from_into", "recv", "recv_some", "recv_into"]
+    "name",
+    "accept accept_addr recv_from recv_from_into recv_many_from recv recv_some recv_into".split(),
 )
 def test_errors_of_other_waits_name_the_call_that_was_made(name: str) -> None:
     """FB6: the same for listeners and datagrams."""

@@ -22,6 +22,7 @@ from wireline.tls import Handshake, SslContext, SslError, VerifyMode
 FILES = (
     "_os/passed_fds.py",
     "_os/datagram.py",
+    "_os/inbox.py",
     "_core/stream.py",
     "_core/buffer.py",
     "net/_socket.py",

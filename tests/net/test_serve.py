@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from wireline import AF_INET6, Address, ClosedError, SocketTimeout
-from wireline._server_common import ListenAddress, open_listener
+from wireline._listeners import ListenConfig
 from wireline.net import Server, Socket, StopReport, _serve, serve
 
 LOCALHOST = "127.0.0.1"
@@ -371,21 +371,7 @@ def test_without_ipv6_every_interface_is_every_interface_of_ipv4() -> None:
                 raise OSError(errno.EAFNOSUPPORT, "no such family")
             super().__init__(domain, sock_type, **options)
 
-    where = ListenAddress.from_arguments("", 0)
-    with open_listener(OnlyFour, where, [], backlog=5, reuse_port=False, buffered=True) as listener:
+    config = ListenConfig.check(Socket, 0, "", None, (), None, None, 5, False, True)
+    (listener,) = config.open(OnlyFour, [])
+    with listener:
         assert listener.local_addr.host == "0.0.0.0"
-
-
-def test_the_first_address_that_can_be_bound_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    addresses = ["192.0.2.1", LOCALHOST]
-    found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, 0)) for address in addresses]
-    real = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *_: found if host == "some.test" else real(host, *_)
-    )
-    with serve(echo, 0, "some.test") as server:
-        assert server.local_addr.host == LOCALHOST
-    found.pop()
-    with pytest.raises(OSError, match="assign") as caught:
-        serve(echo, 0, "some.test")
-    assert caught.value.errno == errno.EADDRNOTAVAIL

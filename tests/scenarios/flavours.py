@@ -33,7 +33,9 @@ WAITING = frozenset(
     """
     connect connect_unix accept accept_addr send send_many send_some send_to
     recv recv_into recv_some recv_exactly recv_until recv_line recv_line_into recv_from recv_from_into skip
+    recv_many_from send_many_to
     recv_struct recv_frame fill recv_some_into shutdown_write send_fds recv_fds wait_readable wait_writable
+    start_tls
     """.split()
 )
 """The methods that are awaited. ``lines`` and ``frames`` are the asynchronous iterators beside them."""
@@ -154,6 +156,12 @@ class Face:
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name.startswith("multicast_"):
+            setattr(self._sock, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def __getattr__(self, name: str) -> Any:
         member = getattr(self._sock, name)
         if name not in WAITING:
@@ -198,6 +206,19 @@ class _Iterator(AsyncIterator[T]):
         return cast(T, item)
 
 
+class EventFace:
+    """A blocking event, likewise."""
+
+    def __init__(self, event: net.StopEvent) -> None:
+        self._event = event
+
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    async def wait(self, *args: Any, **kwargs: Any) -> bool:
+        return await in_thread(self._event.wait, *args, **kwargs)
+
+
 class ServerFace:
     """A blocking server, likewise."""
 
@@ -206,6 +227,14 @@ class ServerFace:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._server, name)
+
+    @property
+    def stopping(self) -> EventFace:
+        return EventFace(self._server.stopping)
+
+    @property
+    def clients(self) -> tuple[Face, ...]:
+        return tuple(map(Face, self._server.clients))
 
     async def wait(self, *args: Any, **kwargs: Any) -> None:
         await in_thread(self._server.wait, *args, **kwargs)

@@ -34,6 +34,7 @@ from tests.scenarios.scene import (
     soon,
 )
 from wireline import ClosedError, SocketFlag, SockOpt
+from wireline.tls import SslContext, VerifyMode
 
 pytestmark = [pytest.mark.anyio, over_every_stream]
 
@@ -174,8 +175,9 @@ async def test_R13_close_wakes_reader_and_writer_together(wire: Wire, timeout: f
         lambda sock, timeout: sock.recv_from_into(bytearray(10), timeout=timeout),
         lambda sock, timeout: sock.recv(10, timeout),
         lambda sock, timeout: sock.recv_some(10, timeout),
+        lambda sock, timeout: sock.recv_many_from(timeout=timeout),
     ],
-    ids=["recv_from", "recv_from_into", "recv", "recv_some"],
+    ids=["recv_from", "recv_from_into", "recv", "recv_some", "recv_many_from"],
 )
 async def test_R13_close_wakes_a_read_that_waits_for_a_datagram(
     scene: Scene, receive: Call, timeout: float | None
@@ -260,6 +262,18 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "recv_line_into": lambda sock: sock.recv_line_into(bytearray()),
     "recv_some": lambda sock: sock.recv_some(),
     "recv_until": lambda sock: sock.recv_until(b"\n"),
+    "send_fds": lambda sock: sock.send_fds(b"x", []),
+    "recv_fds": lambda sock: sock.recv_fds(1, 1),
+    "start_tls": lambda sock: sock.start_tls(SslContext(verify_mode=VerifyMode.NONE)),
+    "wait_readable": lambda sock: sock.wait_readable(),
+    "wait_writable": lambda sock: sock.wait_writable(),
+    "join_group": lambda sock: sock.join_group("239.1.2.3"),
+    "leave_group": lambda sock: sock.leave_group("239.1.2.3"),
+    "multicast_interface": lambda sock: sock.multicast_interface,
+    "multicast_loop": lambda sock: sock.multicast_loop,
+    "multicast_ttl": lambda sock: sock.multicast_ttl,
+    "recv_many_from": lambda sock: sock.recv_many_from(),
+    "send_many_to": lambda sock: sock.send_many_to([(b"x", "127.0.0.1", PORT)]),
     "send": lambda sock: sock.send(b"x"),
     "send_many": lambda sock: sock.send_many([b"x"]),
     "send_some": lambda sock: sock.send_some(b"x"),
@@ -278,8 +292,19 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
 }
 """Every public method, and the properties that ask the operating system."""
 
-DATAGRAMS_ONLY = {"recv_from", "recv_from_into", "send_to"}
-STILL_ANSWERED = {"close", "fileno", "got_handshake", "has_data_buffered", "is_closed", "is_ssl", "try_send"}
+DATAGRAMS_ONLY = {
+    "join_group",
+    "leave_group",
+    "multicast_interface",
+    "multicast_loop",
+    "multicast_ttl",
+    "recv_from",
+    "recv_from_into",
+    "recv_many_from",
+    "send_many_to",
+    "send_to",
+}
+STILL_ANSWERED = set("close fileno got_handshake has_data_buffered is_closed is_ssl stats try_send".split())
 CONSTRUCTORS = {"from_fd", "from_socket"}
 
 

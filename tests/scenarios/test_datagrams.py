@@ -30,6 +30,7 @@ from wireline import (
     SocketTimeout,
     parse_ip_address,
 )
+from wireline.net import Datagram
 
 pytestmark = [pytest.mark.anyio, over(*DATAGRAMS)]
 
@@ -111,6 +112,134 @@ async def test_W8_peek_looks_at_a_datagram(scene: Scene) -> None:
     assert peeked.truncated
     assert await soon(there.recv(8, flags=SocketFlag.PEEK)) == b"datagram"
     assert (await soon(there.recv_from(8))).data == b"datagram"
+
+
+# Many in one call.
+
+
+async def receive_all(sock: Sock, count: int) -> list[Datagram]:
+    """Receive so many datagrams, in as few calls as it takes."""
+    received: list[Datagram] = []
+    while len(received) < count:
+        received += await soon(sock.recv_many_from())
+    return received
+
+
+async def test_W8_many_datagrams_are_sent_and_received_in_one_call(scene: Scene) -> None:
+    here, there = scene.bound(), scene.bound()
+    waiting = await begin(there.recv_many_from())
+    where = there.local_addr
+    count = 8 if scene.transport.is_unix else 200  # a Unix socket has a short queue
+    numbers = [b"%d" % number for number in range(count)]
+    assert await soon(here.send_many_to((data, *where) for data in numbers)) == count
+    assert here.last_bytes_sent == len(b"".join(numbers))
+    received = await soon(waiting)
+    received += await receive_all(there, count - len(received))
+    assert received == [(data, here.local_addr) for data in numbers]
+    assert not any(datagram.truncated for datagram in received)
+    # What was received can be sent as it is: it is an answer.
+    assert await soon(there.send_many_to(received)) == count
+    assert [datagram.data for datagram in await receive_all(here, count)] == numbers
+    assert await soon(here.send_many_to([])) == here.last_bytes_sent == 0
+
+
+async def test_W8_R5_a_call_for_many_takes_no_more_than_it_returns(scene: Scene) -> None:
+    here, there = scene.bound(), scene.bound()
+    for seconds in (0, 0.02):
+        with pytest.raises(SocketTimeout, match="recv_many_from"):
+            await there.recv_many_from(timeout=seconds)
+    await soon(here.send_many_to([(b"0123456789", *there.local_addr)] * 4 + [(b"", *there.local_addr)]))
+    await readable(there)
+    assert [len(await there.recv_many_from(max_count, 10, 0)) for max_count in (1, 2)] == [1, 2]
+    cut, empty = await soon(there.recv_many_from(64, size=4))
+    assert (cut.data, cut.truncated, empty.data, empty.truncated) == (b"0123", True, b"", False)
+    # R11: it is a receiver like others.
+    first = await begin(there.recv_many_from(), A_WHILE)
+    for call in (there.recv_many_from(), there.recv_from(10)):
+        with pytest.raises(BusyError):
+            await soon(call)
+    await send(here, b"mine", there.local_addr)
+    assert await soon(first) == [(b"mine", here.local_addr)]
+
+
+async def test_W8_a_datagram_in_the_middle_that_cannot_be_sent_ends_the_call_before_it(scene: Scene) -> None:
+    here, there = scene.bound(), scene.bound()
+    where = there.local_addr
+    rest = [(b"one", *where), (b"two", *where), (bytes(1_000_000), *where), (b"three", *where)]
+    assert await soon(here.send_many_to(rest)) == 2
+    assert here.last_bytes_sent == 6
+    with pytest.raises(OSError, match="too long") as caught:
+        await soon(here.send_many_to(rest[2:]))
+    assert any("during send_many_to" in note for note in caught.value.__notes__)
+    assert here.last_bytes_sent == 0
+    assert await soon(here.send_many_to(rest[3:])) == 1
+    assert [datagram.data for datagram in await receive_all(there, 3)] == [b"one", b"two", b"three"]
+
+
+@over("unixgram")
+async def test_W8_a_timeout_in_the_middle_of_many_says_how_many_were_sent(scene: Scene) -> None:
+    receiver = scene.raw_bound()
+    sock = scene.socket()
+    data = [b"%d" % number for number in range(5_000)]
+    outgoing = [(each, receiver.getsockname(), 0) for each in data]
+    sent = await sock.send_many_to(outgoing, timeout=0.05)
+    assert 0 < sent < len(data)
+    assert sock.last_bytes_sent == len(b"".join(data[:sent]))
+    for seconds in (0, 0.02):
+        with pytest.raises(SocketTimeout) as caught:
+            await sock.send_many_to(outgoing[sent:], timeout=seconds)
+        assert (caught.value.operation, caught.value.bytes_sent) == ("send_many_to", 0)
+    waiting = await begin(sock.send_many_to(outgoing[sent : sent + 2 * sent]))
+    assert [await in_thread(receiver.recv, 10) for _ in range(3 * sent)] == data[: 3 * sent]
+    assert await soon(waiting) == 2 * sent
+
+
+@udp
+async def test_W8_a_refusal_in_the_middle_of_many_is_raised_by_the_next_receiver(scene: Scene) -> None:
+    bound = scene.raw_bound()
+    nowhere = address_of(bound)
+    bound.close()
+    sock, there = scene.bound(), scene.bound()
+    await scene.connect(sock, nowhere)
+    # The first one is sent, and refused: the system says so instead of sending the second.
+    assert await soon(sock.send_many_to([(b"anybody?", *nowhere)] * 3)) == 1
+    with pytest.raises(ConnectionRefusedError) as caught:
+        await soon(sock.recv_many_from())
+    assert any("during recv_many_from" in note for note in caught.value.__notes__)
+    await scene.connect(sock, there.local_addr)
+    assert await soon(sock.send_many_to([(b"somebody", *there.local_addr)])) == 1
+    assert (await soon(there.recv_from(10))).data == b"somebody"
+
+
+@udp
+async def test_W8_many_go_to_names_which_are_resolved_before_the_first_is_sent(
+    scene: Scene, names: Names
+) -> None:
+    here, there = scene.bound(), scene.bound()
+    where = there.local_addr
+    names.add("there.test", (*where, 0, 0) if ":" in where.host else tuple(where))
+    outgoing = [(b"by address", *where), (b"by name", "there.test", where.port)]
+    with pytest.raises(socket.gaierror, match=r"nobody\.test"):
+        await soon(here.send_many_to([*outgoing, (b"x", names.add("nobody.test"), 9)]))
+    with pytest.raises(SocketTimeout):
+        await here.send_many_to([*outgoing, (b"x", names.add_silent("silent.test"), 9)], timeout=0.05)
+    assert await soon(here.send_many_to(outgoing)) == 2
+    assert [datagram.data for datagram in await receive_all(there, 2)] == [b"by address", b"by name"]
+
+
+@udp
+@pytest.mark.full
+async def test_W8_a_flood_arrives_in_order(scene: Scene) -> None:
+    here, there = scene.bound(), scene.bound()
+    where = there.local_addr
+    received = 0
+    for start in range(0, 100_000, 100):
+        numbers = [b"%d" % number for number in range(start, start + 100)]
+        assert await here.send_many_to([(data, *where) for data in numbers]) == 100
+        several = await receive_all(there, 100)
+        assert [datagram.data for datagram in several] == numbers
+        received += len(several)
+    assert received == 100_000
 
 
 # Timeouts, and two at a time.

@@ -56,6 +56,7 @@ async def test_D1_whatever_waits_takes_a_deadline(scene: Scene) -> None:
     datagrams.bind_addr(0, "127.0.0.1")
     await twice(lambda limit: datagrams.recv_from(10, timeout=limit))
     await twice(lambda limit: datagrams.recv_from_into(bytearray(10), timeout=limit))
+    await twice(lambda limit: datagrams.recv_many_from(timeout=limit))
     nowhere = scene.black_hole()
     await twice(lambda limit: scene.dial(*nowhere, timeout=limit))
     await twice(lambda limit: scene.socket().connect(*nowhere, timeout=limit))

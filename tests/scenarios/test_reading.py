@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import threading
 from collections.abc import Awaitable, Callable
 
@@ -21,9 +22,11 @@ from tests.scenarios.scene import (
     begin,
     dripping,
     in_clear,
+    over,
     over_every_stream,
     over_one_and_tls,
     pattern,
+    readable,
     soon,
 )
 from wireline import BUFFER_SIZE, BusyError, SocketFlag, SocketTimeout
@@ -272,3 +275,26 @@ async def test_R11_peeking_is_reading(wire: Wire) -> None:
     peer.sendall(b"x")
     assert await soon(first) == b"x"
     assert await soon(sock.recv(1)) == b"x"
+
+
+# An unbuffered socket.
+
+
+@over("tls12", "tls13")
+async def test_select_sees_what_an_unbuffered_read_has_not_returned(scene: Scene) -> None:
+    """For programs that wait with ``select`` on their own: over TLS the next record stays in the kernel."""
+    wire = await scene.wire(buffered=False)
+    messages = [b"one", b"two" * 1000, b"three"]
+    for message in messages:
+        wire.peer.sendall(message)
+    for message in messages:
+        await readable(wire.sock)
+        assert select.select([wire.sock], [], [], 0)[0]
+        assert await soon(wire.sock.recv_exactly(len(message))) == message
+        assert not wire.sock.has_data_buffered
+    assert not select.select([wire.sock], [], [], 0)[0]
+    # Only what a record has beyond the size that was asked for waits in the socket, as in `ssl`.
+    wire.peer.sendall(b"a line\nand more")
+    assert await soon(wire.sock.recv_line()) == b"a line"
+    assert wire.sock.has_data_buffered
+    assert await soon(wire.sock.recv(100)) == b"and more"

@@ -28,6 +28,7 @@ from tests.scenarios.scene import (
     in_clear,
     no_descriptor_is_lost,
     over,
+    over_every_stream,
     over_one,
     pattern,
     read_all,
@@ -37,6 +38,7 @@ from tests.scenarios.scene import (
     turns,
 )
 from wireline import Address, BusyError, SocketFlag, SocketTimeout, parse_ip_address
+from wireline.net import ServerStats
 
 pytestmark = pytest.mark.anyio
 
@@ -326,6 +328,101 @@ async def test_S7_clients_that_were_not_accepted_see_the_end(scene: Scene) -> No
     await soon(server.stop(1))
     with contextlib.suppress(ConnectionResetError):  # that is an end too
         assert read_all(queued) in (b"", b"hello")
+
+
+async def test_S10_handlers_learn_that_the_server_stops(scene: Scene) -> None:
+    async def handler(client: Sock, _: Address) -> None:
+        while not await server.stopping.wait(PATIENCE):
+            pass
+        await client.send(b"good-bye")
+
+    server = await scene.serve(handler)
+    peers = [scene.raw_connect(server.local_addr) for _ in range(10)]
+    await eventually(lambda: server.connections == 10)
+    assert not server.stopping.is_set()
+    for wrong in (-1, "1", True, float("nan")):
+        with pytest.raises((TypeError, ValueError)):
+            await server.stopping.wait(wrong)
+    for timeout in (0, 0.02):
+        assert await server.stopping.wait(timeout) is False
+    assert await soon(server.stop(drain=PATIENCE)) == (10, 0)
+    assert server.stopping.is_set()
+    assert await server.stopping.wait(0) is True
+    for peer in peers:
+        assert await soon(all_of(peer)) == b"good-bye"
+
+
+@pytest.mark.parametrize("how", ["stop", "request_stop"])
+async def test_S10_the_event_is_set_before_the_listening_sockets_are_closed(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    seen: list[bool] = []
+    server = await scene.serve(echo)
+    close = scene.flavour.socket_type.close
+
+    def closing(sock: Sock, *args: object, **options: object) -> None:
+        if sock in server.sockets:
+            seen.append(server.stopping.is_set())
+        close(sock, *args, **options)
+
+    monkeypatch.setattr(scene.flavour.socket_type, "close", closing)
+    if how == "stop":
+        await soon(server.stop())
+    else:
+        server.request_stop()
+        assert server.stopping.is_set(), "at once"
+        await soon(server.wait())
+    assert seen
+    assert all(seen)
+
+
+async def test_the_clients_of_a_server_are_those_that_are_open(scene: Scene) -> None:
+    held = Held()
+    server = await scene.serve(held)
+    assert server.clients == ()
+    peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
+    for peer in peers:
+        await soon(in_thread(read_exactly, peer, 5))
+    assert len(server.clients) == 3
+    first, *others = server.clients
+    assert not first.is_closed
+    first.close()
+    assert len(server.clients) == 2
+    if not scene.transport.is_unix:
+        assert {each.peer_addr for each in others} == {peer.getsockname()[:2] for peer in peers[1:]}
+    held.let_go.set()
+    await soon(server.stop(PATIENCE))
+    assert server.clients == ()
+
+
+@over_every_stream
+async def test_the_statistics_of_a_server_have_closed_connections_too(scene: Scene) -> None:
+    server = await scene.serve(echo_lines)
+    nothing = {"refused": 0, "handshakes_failed": 0}
+    for count in range(1, 4):
+        sock = await scene.connected(server.local_addr)
+        await sock.send(b"hello\n")
+        assert await soon(sock.recv_line()) == b"hello"
+        expected = {"accepted": count, "open": 1, "bytes_received": 6 * count, "bytes_sent": 6 * count}
+        # The client may have the answer before the thread that has sent it goes on.
+        await eventually(lambda expected=expected: server.stats == ServerStats(**expected, **nothing))
+        sock.close()
+        await eventually(lambda: server.connections == 0)
+    if scene.transport.tls is not None:
+        with socket.create_connection(server.local_addr, PATIENCE) as peer:
+            peer.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            await soon(all_of(peer))
+        await eventually(lambda: server.connections == 0)
+    await soon(server.stop())
+    handshakes = int(scene.transport.tls is not None)
+    assert server.stats == ServerStats(
+        accepted=3 + handshakes,
+        refused=0,
+        handshakes_failed=handshakes,
+        open=0,
+        bytes_received=18,
+        bytes_sent=18,
+    )
 
 
 # Asking for a stop.

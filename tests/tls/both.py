@@ -41,7 +41,7 @@ def needs_the_bridge() -> None:
 async def upgrade(
     context: SslContext, sock: Sock, handshake: Handshake, hostname: str = "", **options: Any
 ) -> None:
-    """Start TLS on a connected socket of either flavour."""
+    """Start TLS on a connected socket of either flavour, by the context's method (``sock.start_tls`` is the other)."""
     if isinstance(sock, Face):
         await in_thread(context.wrap_connected_socket, sock._sock, handshake, hostname, **options)
     else:

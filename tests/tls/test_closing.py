@@ -89,19 +89,30 @@ class Pair(NamedTuple):
         return await in_thread(self.peer.recv, size, PATIENCE)
 
 
+class Kind(NamedTuple):
+    """The version, the role of our end, and how many layers of TLS are inside each other."""
+
+    version: str
+    role: Handshake
+    layers: int = 1
+
+
 KINDS = (
-    ("TLSv1.2", Handshake.AS_SERVER),
-    ("TLSv1.3", Handshake.AS_CLIENT),  # the end that gets session tickets, which may stay unread
-    ("TLSv1.3", Handshake.AS_SERVER),
+    Kind("TLSv1.2", Handshake.AS_SERVER),
+    Kind("TLSv1.3", Handshake.AS_CLIENT),  # the end that gets session tickets, which may stay unread
+    Kind("TLSv1.3", Handshake.AS_SERVER),
 )
-"""The version and the role of our end."""
+LAYERED = tuple(
+    pytest.param(Kind("TLSv1.3", role, layers=2), marks=pytest.mark.full, id=f"layers-{role.name}")
+    for role in Handshake
+)
 
 each_role = pytest.mark.parametrize("role", Handshake, ids=lambda role: role.name)
 
 
-@pytest.fixture(params=KINDS, ids=lambda kind: f"{kind[0]}-{kind[1].name}")
+@pytest.fixture(params=[*KINDS, *LAYERED], ids=lambda kind: f"{kind.version}-{kind.role.name}")
 async def pair(flavour: Flavour, request: pytest.FixtureRequest) -> AsyncIterator[Pair]:
-    version, role = request.param
+    version, role, layers = request.param
     contexts = made(version)
     here, there = tcp_pair()
     sock, peer = flavour.from_socket(here), Socket.from_socket(there)
@@ -109,10 +120,11 @@ async def pair(flavour: Flavour, request: pytest.FixtureRequest) -> AsyncIterato
         with peer:
             ours, theirs = contexts if role is Handshake.AS_CLIENT else reversed(contexts)
             other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
-            await asyncio.gather(
-                upgrade(ours, sock, role, "localhost", timeout=PATIENCE),
-                in_thread(theirs.wrap_connected_socket, peer, other, "localhost", timeout=PATIENCE),
-            )
+            for _ in range(layers):
+                await asyncio.gather(
+                    upgrade(ours, sock, role, "localhost", timeout=PATIENCE),
+                    in_thread(theirs.wrap_connected_socket, peer, other, "localhost", timeout=PATIENCE),
+                )
             yield Pair(sock, peer)
 
 

@@ -20,7 +20,8 @@ from tests.tls.memory import (
     server_context,
     shake,
 )
-from wireline.tls import Handshake, SslContext, SslError, VerifyMode
+from wireline._core.tls_engine import TlsEngine
+from wireline.tls import Certificate, Handshake, SslContext, SslError, VerifyMode, _openssl
 from wireline.tls._policy import TlsPolicy
 from wireline.tls._role_context import RoleContext
 
@@ -112,6 +113,73 @@ def test_T8_the_chain_is_leaf_to_root(version: str) -> None:
         ssl.PEM_cert_to_DER_cert(open_text(certificates.ca_file()))
     )
     assert chain(pair.server) == []
+
+
+def test_FB7_certificates_that_were_sent_are_known_without_verification(version: str) -> None:
+    leaf, ours = certificates.chained(), certificates.client()
+    client = client_context(verify_mode=VerifyMode.NONE, cert_file=ours.cert, key_file=ours.key)
+    server = server_context(
+        cert_file=leaf.cert, key_file=leaf.key, client_certs="optional", ca_file=certificates.ca_file()
+    )
+    only(version, client, server)
+    pair = engines(client, server)
+    assert sent(pair.client) == sent(pair.server) == []
+    assert shake(pair) == [None, None]
+    assert chain(pair.client) == []
+    assert [each.to_pem() for each in sent(pair.client)] == pems(leaf.cert)
+    assert [each.to_pem() for each in sent(pair.server)] == pems(ours.cert)
+    trusting = connect(client_context(), server)
+    assert sent(trusting.client) == chain(trusting.client)[:-1], "the root is not sent"
+    assert sent(trusting.server) == [], "the client has sent none"
+
+
+@pytest.mark.parametrize("bridged", [True, False])
+def test_FB7_after_a_resumption_the_own_certificate_of_the_peer_is_known(
+    version: str, bridged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not bridged:
+        monkeypatch.setenv("WIRELINE_NO_BRIDGE", "1")
+    elif not _openssl.available():
+        pytest.skip(_openssl.why_not())
+    leaf, ours = certificates.chained(), certificates.client()
+    client = client_context(verify_mode=VerifyMode.NONE, cert_file=ours.cert, key_file=ours.key)
+    server = server_context(
+        cert_file=leaf.cert, key_file=leaf.key, client_certs="required", ca_file=certificates.ca_file()
+    )
+    only(version, client, server)
+    first = connect(client, server)
+    say(first.server, first.client)
+    second = connect(client, server)
+    assert info(second.client).resumed
+    assert sent(second.client) == sent(first.client)[: None if bridged else 1]
+    assert sent(second.server) == sent(first.server)[:1]
+
+
+def test_FB7_a_peer_that_the_policy_refuses_has_still_sent_its_certificate(version: str) -> None:
+    leaf = certificates.server()
+    client, server = client_context(alpn=("h2",)), server_context()
+    client.require_alpn = True
+    only(version, client, server)
+    pair = engines(client, server)
+    assert "ALPN" in str(shake(pair)[0])
+    assert [each.to_pem() for each in sent(pair.client)] == pems(leaf.cert)
+
+
+@pytest.mark.usefixtures("psk")
+def test_FB7_a_pre_shared_key_sends_no_certificate(version: str) -> None:
+    client, server = psk_contexts(server_context())
+    only(version, client, server)
+    pair = connect(client, server)
+    assert sent(pair.client) == sent(pair.server) == []
+
+
+def sent(engine: TlsEngine) -> list[Certificate]:
+    return engine.policy.sent_certificates(engine.obj)
+
+
+def pems(path: str) -> list[str]:
+    end = "-----END CERTIFICATE-----\n"
+    return [pem + end for pem in open_text(path).split(end) if pem]
 
 
 def open_text(path: str) -> str:
@@ -477,4 +545,6 @@ def test_the_result_of_a_handshake_is_copied_and_openssl_is_not_asked_again() ->
     assert (client.info(unused), client.certificates(unused), client.psk_identity(unused)) == (*before, "")
     assert before[0].alpn == "h2"
     assert len(before[1]) >= 1
-    assert (server.certificates(unused), server.psk_identity(unused)) == ([], "")
+    assert len(client.sent_certificates(unused)) >= 1
+    assert (server.certificates(unused), server.sent_certificates(unused)) == ([], [])
+    assert server.psk_identity(unused) == ""

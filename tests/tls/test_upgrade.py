@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +18,7 @@ import wireline
 from tests.scenarios.flavours import Flavour, Sock, in_thread
 from tests.tls.both import PATIENCE, anyio_backend, flavour, upgrade
 from tests.tls.memory import client_context, server_context
+from wireline import SocketTimeout
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, SslError, TruncatedError
 
@@ -66,6 +69,27 @@ async def test_T6_bytes_received_in_clear_are_refused(wire: Wire, role: Handshak
     wire.peer.setblocking(False)
     with pytest.raises(BlockingIOError):
         wire.peer.recv(1)
+
+
+@both_roles
+async def test_start_tls_names_itself_in_a_timeout(wire: Wire, role: Handshake) -> None:
+    with pytest.raises(SocketTimeout) as caught:
+        await wire.sock.start_tls(context_for(role), role, "localhost", 0.01)
+    assert caught.value.operation == "start_tls"
+
+
+async def test_start_tls_asks_as_a_client_unless_told_otherwise(wire: Wire) -> None:
+    """A server that trusts no CA, and a client that verifies: the defaults of ``start_tls`` are those of a client."""
+    peer = Socket.from_socket(wire.peer.dup())
+    with peer:
+        serving = asyncio.ensure_future(
+            in_thread(peer.start_tls, server_context(), Handshake.AS_SERVER, timeout=PATIENCE)
+        )
+        await wire.sock.start_tls(client_context(), hostname="localhost", timeout=PATIENCE)
+        await serving
+        peer.send(b"hello\n")
+        assert await wire.sock.recv_line(PATIENCE) == b"hello"
+        assert wire.sock.get_peer_certificates()
 
 
 @both_roles
@@ -141,32 +165,88 @@ async def test_C4_a_peer_that_goes_away_in_the_middle_of_the_handshake_is_an_err
 # ------------------------------------------------------------------------------------------------- twice, and in words
 
 
+class Recorder:
+    """Relays a connection, and keeps what the socket under test sends."""
+
+    def __init__(self, wire: Wire) -> None:
+        self.sent = b""
+        near, self._far = socket.socketpair()
+        self.peer = Socket.from_socket(near)
+        self._wire = wire.peer
+        self._threads = [
+            threading.Thread(target=self._relay, args=ends)
+            for ends in ((self._wire, self._far), (self._far, self._wire))
+        ]
+
+    def _relay(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # one end has left
+            while data := source.recv(65536):
+                if source is self._wire:
+                    self.sent += data
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def __enter__(self) -> Recorder:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.peer.close()
+        self._wire.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(PATIENCE)
+        self._far.close()
+
+    def types_of_records(self) -> set[int]:
+        """The types of the records that were sent since the last time."""
+        types, wire, self.sent = set(), self.sent, b""
+        while wire:
+            types.add(wire[0])
+            wire = wire[5 + int.from_bytes(wire[3:5], "big") :]
+        return types
+
+
 @both_roles
-@pytest.mark.parametrize("leftover", ["refuse", "tls"])
-async def test_FB1_a_tls_socket_is_not_upgraded_again(wire: Wire, role: Handshake, leftover: str) -> None:
+async def test_FB1_the_handshake_of_a_tls_socket_is_inside_of_its_tls(wire: Wire, role: Handshake) -> None:
     """FB1: a second wrap_connected_* sent a ClientHello in clear, past the first layer of TLS."""
+    with Recorder(wire) as recorder:
+        other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
+        for layer in range(3):
+            serving = asyncio.ensure_future(
+                in_thread(recorder.peer.start_tls, context_for(other), other, "localhost", timeout=PATIENCE)
+            )
+            await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
+            await serving
+            await wire.sock.send(b"a line\n")
+            assert await in_thread(recorder.peer.recv_line, PATIENCE) == b"a line"
+            types = recorder.types_of_records()
+            assert types == {0x17} if layer else 0x16 in types
+
+
+@pytest.mark.full
+@both_roles
+async def test_T6_bytes_received_in_the_outer_layer_are_refused_too(wire: Wire, role: Handshake) -> None:
     peer = Socket.from_socket(wire.peer.dup())
     other = Handshake.AS_SERVER if role is Handshake.AS_CLIENT else Handshake.AS_CLIENT
     with peer:
-        shaking = asyncio.ensure_future(
-            in_thread(context_for(other).wrap_connected_socket, peer, other, "localhost", timeout=PATIENCE)
+        serving = asyncio.ensure_future(
+            in_thread(peer.start_tls, context_for(other), other, "localhost", timeout=PATIENCE)
         )
         await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
-        await shaking
-        for unread in (b"", b"a line\nand another\n"):
-            peer.send(unread)
-            if unread:
-                assert await wire.sock.recv_line(PATIENCE) == b"a line"
-            for again in Handshake:
-                with pytest.raises(SslError, match="uses TLS already"):
-                    await upgrade(
-                        context_for(again), wire.sock, again, "localhost", timeout=PATIENCE, leftover=leftover
-                    )
+        await serving
+        peer.send(b"go ahead\n250 injected\n")
+        assert await wire.sock.recv_line(PATIENCE) == b"go ahead"
+        with pytest.raises(SslError, match=r"^13 bytes were received in the outer layer"):
+            await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE)
         # The connection continues in both directions, and nothing else was sent.
-        assert await wire.sock.recv_line(PATIENCE) == b"and another"
+        assert await wire.sock.recv_line(PATIENCE) == b"250 injected"
         await wire.sock.send(b"still protected\n")
         assert peer.recv_line(PATIENCE) == b"still protected"
-        assert wire.sock.tls_info.version
+        with pytest.raises(SslError):
+            peer.send(b"no handshake\n" * 2)
+            await wire.sock.recv_line(PATIENCE)
+            await upgrade(context_for(role), wire.sock, role, "localhost", timeout=PATIENCE, leftover="tls")
 
 
 def ssl_errors_made_by_us() -> Iterator[tuple[str, ast.Call]]:

@@ -241,6 +241,7 @@ class Read(Stream):
 
     modes = ("there", "pieces", "none")
     sent = TEXT
+    put_back = 0  # bytes in the text that were not received
     timeout: float | None
 
     def prepare(self) -> None:
@@ -303,6 +304,9 @@ class Read(Stream):
 
     def compare(self, whole: bytes) -> None:
         if self.got == whole:
+            counted, received = self.sock.stats.bytes_received, len(whole) - self.put_back
+            if counted != received:
+                raise Bad("wrong", f"{counted} bytes are counted of {received} that were received")
             return
         common = common_length(self.got, whole)
         rest = self.got[common:]
@@ -492,6 +496,7 @@ class Unread(Read):
     def act(self) -> None:
         self.sock.unread(b"put back ")
         self.text = b"put back " + self.text
+        self.put_back = 9
 
 
 class Write(Stream):
@@ -922,6 +927,23 @@ class SendTo(Datagrams):
         self.sock.send_to("127.0.0.1", self.peer.getsockname()[1], b"hello", timeout=1.0)
 
 
+class RecvManyFrom(Datagrams):
+    modes = ("there", "none")
+
+    def act(self) -> None:
+        if self.mode == "there":
+            for data in (b"one", b"two", b"three"):
+                self.say(data)
+        several = self.sock.recv_many_from(timeout=2.0 if self.mode == "there" else 0.003)
+        self.got += [datagram.data for datagram in several]
+
+
+class SendManyTo(Datagrams):
+    def act(self) -> None:
+        where = "127.0.0.1", self.peer.getsockname()[1]
+        self.sock.send_many_to([(b"hello", *where), (b"again", *where)], timeout=1.0)
+
+
 class Stop(Scene):
     """``Server.stop`` while a client is served; the handler's second request is another ``stop``."""
 
@@ -1005,6 +1027,8 @@ SCENES: dict[str, type[Scene]] = {
         Accept,
         RecvFrom,
         SendTo,
+        RecvManyFrom,
+        SendManyTo,
         Stop,
     )
 }

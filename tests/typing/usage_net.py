@@ -6,20 +6,26 @@ import pathlib
 import socket
 import struct
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 from typing import assert_type
 
 from wireline import (
+    AF_INET,
     AF_INET6,
     AF_UNIX,
     IPPROTO_UDP,
+    IPV4_LOOPBACK,
     MAX_FRAME_SIZE,
     SAFE_DISCONN,
     SOCK_DGRAM,
     Address,
     Deadline,
     Frame,
+    IpAddress,
+    KeepAlive,
     ReadLineResult,
     SocketFlag,
+    SocketStats,
     SockOpt,
     parse_ip_address,
 )
@@ -30,11 +36,13 @@ from wireline.net import (
     PoolStats,
     ReceivedFds,
     Server,
+    ServerStats,
     Socket,
     StopReport,
     dial,
     serve,
 )
+from wireline.tls import Certificate, Handshake, SslContext
 
 
 def make(plain: socket.socket) -> list[Socket]:
@@ -56,6 +64,9 @@ def connect(sock: Socket) -> None:
     sock.connect_unix(pathlib.Path("/run/peer"), timeout=0.5)
     assert_type(dial("localhost", 80, timeout=1.5), Socket)
     assert_type(dial("localhost", 53, IPPROTO_UDP, buffered=False), Socket)
+    assert_type(dial("unix:/run/store.sock", options=[(1, 2, 3), (1, 2, b"4")]), Socket)
+    assert_type(dial("localhost", 80, local_addr=("::1", 0), family=AF_INET6, keep_alive=None), Socket)
+    assert_type(dial("localhost", 80, keep_alive=KeepAlive(60), resolver=socket.getaddrinfo), Socket)
 
 
 def read(sock: Socket, flags: SocketFlag = SAFE_DISCONN) -> Iterator[bytes]:
@@ -126,6 +137,12 @@ def write(sock: Socket) -> None:
     sock.shutdown_write(timeout=1)
 
 
+def start_tls(sock: Socket, ctx: SslContext) -> None:
+    sock.start_tls(ctx, hostname="localhost", timeout=1)
+    sock.start_tls(ctx, Handshake.AS_SERVER, leftover="tls")
+    sock.start_tls(ctx, Handshake.AS_CLIENT, parse_ip_address("::1"), Deadline(1), leftover="refuse")
+
+
 def datagrams(sock: Socket) -> None:
     assert_type(sock.send_to("localhost", 53, b"data", timeout=1), int)
     datagram = sock.recv_from(1500, timeout=1)
@@ -136,6 +153,21 @@ def datagrams(sock: Socket) -> None:
     assert_type(datagram.truncated, bool)
     size, address = sock.recv_from_into(bytearray(1500))
     assert_type(size, int)
+    several = sock.recv_many_from(64, size=1500, timeout=1)
+    assert_type(several, list[Datagram])
+    assert_type(sock.send_many_to([(b"data", "localhost", 53), *several], timeout=1), int)
+    with Socket(AF_INET, SOCK_DGRAM, packet_info=True) as informed:
+        informed.join_group("239.1.2.3", "lo")
+        informed.leave_group(IPV4_LOOPBACK, interface=1)
+        assert_type(informed.multicast_ttl, int)
+        assert_type(informed.multicast_loop, bool)
+        assert_type(informed.multicast_interface, str | int | IPv4Address | None)
+        informed.multicast_ttl = 4
+        informed.multicast_loop = False
+        informed.multicast_interface = IPV4_LOOPBACK
+        informed.multicast_interface = None
+    assert_type(datagram.destination, IpAddress | None)
+    assert_type(datagram.interface, str | None)
 
 
 def accept(listener: Socket) -> None:
@@ -161,6 +193,12 @@ def look(sock: Socket) -> None:
     assert_type(sock.get_sock_opt(SockOpt.NO_DELAY), bool)
     sock.set_sock_opt(SockOpt.KEEP_ALIVE, True, level=socket.SOL_SOCKET)
     assert_type(sock.get_socket_error(), int)
+    assert_type(sock.get_peer_certificates(), list[Certificate])
+    stats = sock.stats
+    assert_type(stats, SocketStats)
+    assert_type(stats.bytes_received + stats.wire_bytes_sent, int)
+    assert_type(stats.opened_at, float | None)
+    assert_type(sock.get_peer_certificates(verified=False), list[Certificate])
     sock.close(linger=1)
 
 
@@ -199,6 +237,12 @@ def failed(error: Exception, client: Socket) -> None:
     print(error, client.peer_addr)
 
 
+def take_over(plain: socket.socket, ours: Socket) -> list[Server]:
+    servers = [serve(handler, sock=plain), serve(handler, sock=ours), serve(handler, sock=[plain, ours])]
+    servers.append(serve(handler, address="unix:/run/store.sock", mode=0o600))
+    return servers
+
+
 def server() -> StopReport:
     with serve(
         handler,
@@ -209,10 +253,18 @@ def server() -> StopReport:
         reuse_port=True,
         buffered=False,
         on_error=failed,
+        options=[(1, 2, 3)],
+        keep_alive=None,
     ) as one:
         assert_type(one, Server)
         assert_type(one.local_addr, Address)
+        assert_type(one.local_addrs, tuple[Address, ...])
+        assert_type(one.sockets, tuple[Socket, ...])
         assert_type(one.connections, int)
+        assert_type(one.stats, ServerStats)
+        assert_type(one.stats.bytes_sent, int)
+        assert_type(one.clients, tuple[Socket, ...])
+        assert_type(one.stopping.is_set() or one.stopping.wait(1.5), bool)
         one.request_stop(drain=1.5)
         one.wait(timeout=1)
         report = one.stop(drain=1.5)

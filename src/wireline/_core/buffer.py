@@ -57,7 +57,7 @@ _PRESPLIT_MAX = 64 * 1024
 
 BufferState = tuple[bytes, int, int, bytearray | None, int, tuple[bytes, ...], int, object]
 """A state that ``ReceiveBuffer.restore`` goes back to: head, start and size; the tail, and its size then; the pieces;
-``received``, or -1; and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
+``received``, or less than 0; and the object that was fed last (see ``fed``). A plain tuple: each read makes one.
 """
 
 

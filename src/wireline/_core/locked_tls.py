@@ -55,6 +55,13 @@ class LockedTlsCore(TlsCore):
         """In a forked child: a thread of the parent may have held the lock, and is not here to release it."""
         self._lock = type(self._lock)()
 
+    def enter_layer(self, outer: TlsCore) -> None:
+        assert isinstance(outer, LockedTlsCore)
+        # The same one: a thread may be about to ask the outer core for something.
+        self._lock = outer._lock
+        with self._lock:
+            super().enter_layer(outer)
+
     def sender(self, sock: Sender) -> Sender:
         return LockedTlsSender(self, sock)
 
@@ -174,7 +181,8 @@ class LockedTlsSender:
         if core.gone != len(sealed):
             core.sent(core.gone)
             return size
-        # Both: no signal handler can run in between.
+        # All of these: no signal handler can run in between.
+        core.wire_sent += core.gone
         core.unsent = b""
         core.gone = 0
         if size == whole:

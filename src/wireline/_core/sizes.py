@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 
-__all__ = ["check_max_length", "check_size"]
+__all__ = ["check_count", "check_max_length", "check_size"]
 
 
 def check_size(size: int, name: str = "size", unit: str = "bytes") -> int:
@@ -37,3 +37,17 @@ def check_max_length(max_length: int) -> int:
     if max_length < 1:
         raise ValueError("max_length must be at least 1 byte")
     return max_length
+
+
+def check_count(max_count: int) -> int:
+    """Return the most items that a call may return, as an int of at least 1.
+
+    Raises:
+        TypeError: it is not an integer.
+        ValueError: it is less than 1.
+    """
+    if type(max_count) is not int:
+        raise TypeError(f"max_count is an int, not {type(max_count).__name__}")
+    if max_count < 1:
+        raise ValueError(f"max_count must be at least 1, got {max_count}")
+    return max_count

@@ -52,12 +52,15 @@ _LARGE = BUFFER_SIZE // 4
 _MAX_RECV = 1024 * 1024
 
 
-NOTHING: BufferState = (b"", 0, 0, None, 0, (), -1, None)
-"""The state of an empty buffer."""
-
-
 Delimiter = bytes | bytearray | tuple[bytes | bytearray, ...]
 """The argument of ``recv_until``: one delimiter, or several."""
+
+
+NOTHING: BufferState = (b"", 0, 0, None, 0, (), -1, None)
+"""The state of an empty buffer, which has counted nothing since."""
+
+COUNTED: BufferState = (b"", 0, 0, None, 0, (), -2, None)
+"""The state of an empty buffer, which has counted the ``inbox`` as received, and has not got its bytes."""
 
 
 class Direct(enum.Enum):
@@ -161,6 +164,10 @@ class StreamCore:
         """Whether a byte can be read without the network."""
         return bool(self.buffer or self.inbox)
 
+    def wire_traffic(self, payload_sent: int) -> tuple[int, int]:
+        """Return the bytes that were received and sent on the wire."""
+        return self.buffer.received, payload_sent
+
     @property
     def ended(self) -> bool:
         """Whether the stream has ended."""
@@ -185,6 +192,8 @@ class StreamCore:
                 answer = None
             if answer is not None:
                 self.buffer.received += size
+                if self.inbox is not None:
+                    self.undo = COUNTED  # no signal handler can run in between
                 self.fast_recv_ok = self._repeatable
                 return answer
         if data is self.inbox:
@@ -255,8 +264,16 @@ class StreamCore:
         elif data is not None:
             if self.undo is None:
                 self.undo = NOTHING  # else it was noted before the request
+            self._note_received()
             self.feed(data)
         self._empty_inbox()
+
+    def _note_received(self) -> None:
+        """Before the empty buffer is fed: note what it has received, without the ``inbox``."""
+        if self.undo is NOTHING:
+            self.undo = (*NOTHING[:-2], self.buffer.received, None)
+        elif self.undo is COUNTED and type(self.inbox) is bytes:
+            self.undo = (*NOTHING[:-2], self.buffer.received - len(self.inbox), None)
 
     def _empty_inbox(self) -> None:
         # In this order, and with the object itself noted: between the two statements it is known that it was fed.
@@ -275,6 +292,7 @@ class StreamCore:
     def _go_back(self) -> None:
         if self.undo is None:
             self.undo = self.buffer.state()
+        self._note_received()
         self.buffer.restore(self.undo)
         if self.inbox is not None and fed(self.undo) is not self.inbox:
             self._feed_inbox()

@@ -1,7 +1,9 @@
 """A stream inside TLS: a ``StreamCore`` with an engine between it and the wire.
 
 Requests are answered from the buffer, which holds plaintext. Received bytes are ciphertext, and all of them are
-decrypted at once: they are no more than one receive. So there is one place where received data can wait.
+decrypted at once: they are no more than one receive. So there is one place where received data can wait. Of an
+unbuffered stream one receive is the rest of a record at most, so that records wait in the kernel, where ``select`` sees
+them; only what a record has beyond the size that was asked for waits here.
 
 The ciphertext to send belongs to the call that holds the write lock. A read can make some, too (the answer to a key
 update, an alert). ``on_output`` then sends it if the lock is free; a call that holds the lock checks for it after
@@ -21,7 +23,7 @@ from typing import ClassVar, TypeVar
 
 from wireline._core.buffer import fed
 from wireline._core.lines import whole_line
-from wireline._core.stream import NOTHING, SOME, Direct, Sender, StreamCore
+from wireline._core.stream import COUNTED, NOTHING, SOME, Direct, Sender, StreamCore
 from wireline._core.tls_engine import (
     MAX_CIPHERTEXT_RECORD,
     MAX_PLAINTEXT_PER_WRITE,
@@ -29,6 +31,7 @@ from wireline._core.tls_engine import (
     TlsEngine,
     TruncatedError,
 )
+from wireline._core.tls_layers import InnerTlsEngine
 from wireline.errors import copy_for_reraise
 from wireline.options import BUFFER_SIZE, SAFE_DISCONN, is_disconnection_error
 
@@ -56,6 +59,7 @@ class TlsCore(StreamCore):
         outgoing: the engine's ciphertext to send, besides ``unsent``.
         on_output: is called when a read has made output, to send it if no other call is sending.
         unsent: the part of the last ciphertext that is still to be sent.
+        wire_sent: bytes of ciphertext that were sent, since the beginning.
         gone: bytes at the front of ``unsent`` that the system has taken, and that are not cut off yet. It is set by
             ``for core.gone in map(send, ...): break``, which stores the number before a signal handler can raise an
             exception: the next send finds it here, and sends nothing twice.
@@ -72,6 +76,7 @@ class TlsCore(StreamCore):
         "on_output",
         "outgoing",
         "unsent",
+        "wire_sent",
     )
 
     is_tls = True
@@ -87,15 +92,35 @@ class TlsCore(StreamCore):
         self.recv_size = _MIN_RECV
         self._last_read_size = 0
         self.unsent: bytes | memoryview = b""
-        self.gone = 0
+        self.gone = self.wire_sent = 0
         self._handshake_input = self._eof_seen = False
         self._opened: bytes | None = None  # the `inbox`, if it is plaintext by now and not ciphertext
         self._eof_cause: OSError | None = None
         self.on_output: Callable[[], object] | None = None
 
+    def wire_traffic(self, payload_sent: int) -> tuple[int, int]:
+        return self.engine.wire_received, self.wire_sent
+
+    def continue_counts(self, core: StreamCore, payload_sent: int) -> None:
+        """Continue the counts of the core before this one, whose unread bytes are to be fed to this one."""
+        unread = len(core)
+        wire_received, self.wire_sent = core.wire_traffic(payload_sent)
+        # Some of the unread bytes may have been put back, and were never received.
+        self.buffer.received = max(core.buffer.received - unread, 0)
+        self.engine.wire_received = max(wire_received - unread, 0)
+        self.engine.accepted = payload_sent
+
     def with_ssl_object(self, call: Callable[[ssl.SSLObject], T]) -> T:
         """Make a call with the ``ssl.SSLObject``."""
         return call(self.engine.obj)
+
+    def enter_layer(self, outer: TlsCore) -> None:
+        """Before the handshake: be inside the stream of ``outer``, whose place this core takes."""
+        self.engine = InnerTlsEngine(self.engine, outer.engine)
+        self.outgoing = self.engine.outgoing
+        if outer.gone:
+            outer._cut_off()
+        self.unsent = outer.unsent
 
     # The handshake: `handshake`, send the output, wait for `handshake_input`, and again.
 
@@ -107,6 +132,9 @@ class TlsCore(StreamCore):
         Raises:
             ssl.SSLError: it failed, as every later use of the connection will.
         """
+        self.engine.record_wise = not self.buffered
+        if not self.buffered:
+            self.recv_size = self.engine.record_rest
         try:
             done = self.engine.handshake(at_end=self._eof_seen)
         except ssl.SSLError as error:
@@ -194,6 +222,7 @@ class TlsCore(StreamCore):
         # As in `decrypt_all`: a signal handler can only raise an exception when both are done.
         engine.given = size
         engine.due = data
+        engine.wire_received += size
         incoming.write(data)
         engine.plaintext = None
         try:
@@ -228,7 +257,7 @@ class TlsCore(StreamCore):
             engine.due = b""
             self.inbox = None
         self._buffer_decrypted()
-        if at_end or engine.ended or engine.error is not None or self.outgoing.pending:
+        if at_end or engine.over or self.outgoing.pending:
             self._decrypt(at_end=at_end)
 
     def _buffer_decrypted(self) -> None:
@@ -240,6 +269,7 @@ class TlsCore(StreamCore):
         if self.undo is None:
             self.buffer.feed_pieces(pieces)
         elif fed(self.undo) is not pieces:
+            self._note_received()
             self.buffer.feed_pieces(list(pieces))
             self.undo = self.buffer.state(pieces)  # from here on it is known that the buffer has them
         engine.decrypted = []
@@ -258,7 +288,10 @@ class TlsCore(StreamCore):
                 if limit:
                     answer = plaintext if self.direct is SOME else whole_line(plaintext)
                     if answer is not None:
-                        self.buffer.received += len(plaintext)
+                        size = len(plaintext)
+                        # Both: no signal handler can run in between.
+                        self.buffer.received += size
+                        self.undo = COUNTED
                         self.fast_recv_ok = self.buffered
                         return answer
         self._feed_inbox()
@@ -277,6 +310,7 @@ class TlsCore(StreamCore):
                 self.fail(data)
             elif data is not None:
                 self.fast_recv_ok = False
+                self._note_received()
                 self.buffer.feed(data)
             self._empty_inbox()
         self._opened = None
@@ -284,7 +318,7 @@ class TlsCore(StreamCore):
     def recover(self) -> None:
         self._go_back()
         self._buffer_decrypted()
-        if self.engine.ended or self.engine.error is not None:
+        if self.engine.over:
             self._decrypt()
         self.done()
 
@@ -330,6 +364,10 @@ class TlsCore(StreamCore):
         self.fast_recv_ok = False
         self.direct = direct
         self.direct_limit = limit
+        if not self.buffered:
+            # `select` does not see what is read ahead.
+            self.recv_size = self.engine.record_rest
+            return
         # For a large request twice the last read: a small one is not to cost a large block of memory.
         last = self._last_read_size
         self.recv_size = _MIN_RECV if amount < BUFFER_SIZE else max(_MIN_RECV, min(2 * last, _MAX_RECV))
@@ -346,7 +384,8 @@ class TlsCore(StreamCore):
     @property
     def has_output(self) -> bool:  # type: ignore[override] # a property would cost each plain message a call
         """Whether there is ciphertext to send."""
-        return bool(self.unsent or self.engine.has_output)
+        engine = self.engine
+        return bool(self.unsent or self.outgoing.pending or (engine.ready and not engine.holding))
 
     @property
     def accepted(self) -> int:  # type: ignore[override] # likewise
@@ -422,8 +461,9 @@ class TlsCore(StreamCore):
     def _cut_off(self) -> None:
         """Remove from ``unsent`` what is gone."""
         left = memoryview(self.unsent)[self.gone :] if self.gone < len(self.unsent) else b""
-        # Both: no signal handler can run in between.
+        # All of these: no signal handler can run in between.
         self.unsent = left
+        self.wire_sent += self.gone
         self.gone = 0
 
     def close_notify(self) -> None:
@@ -434,11 +474,12 @@ class TlsCore(StreamCore):
         """Return the rest of a record, and ``close_notify`` unless a message is incomplete."""
         if self.send_in_flight:
             return b""
-        if not self.message_incomplete:
-            self.close_notify()
+        self.engine.finish(whole=not self.message_incomplete)
         if self.gone:
             self._cut_off()
-        return bytes(self.unsent) + self.engine.take_output()
+        final = bytes(self.unsent) + self.engine.take_output()
+        self.wire_sent += len(final)
+        return final
 
 
 class TlsSender:
@@ -485,6 +526,7 @@ class TlsSender:
             core.sent(gone)
             return size
         core.unsent = b""
+        core.wire_sent += gone
         if size == whole:
             core.message_incomplete = False
         return size

@@ -75,6 +75,22 @@ class TruncatedError(WirelineError, ssl.SSLError):
         super().__init__(ssl.SSL_ERROR_EOF, message)
 
 
+class Incoming(Protocol):
+    """Where ciphertext is put that was received: a ``ssl.MemoryBIO``, or another engine."""
+
+    @property
+    def pending(self) -> int: ...
+    def write(self, data: bytes | memoryview, /) -> int: ...
+
+
+class Outgoing(Protocol):
+    """Where ciphertext is taken from that is to be sent: likewise."""
+
+    @property
+    def pending(self) -> int: ...
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
 class Policy(Protocol):
     """What is decided about one connection, above the engine."""
 
@@ -82,9 +98,6 @@ class Policy(Protocol):
     def ragged_eof(self) -> bool:
         """Whether the end of the TCP stream is an end of the TLS stream as well, knowingly."""
         ...
-
-    def prepare(self, obj: ssl.SSLObject) -> None:
-        """Do what has to be done to a connection before its handshake."""
 
     def check(self, obj: ssl.SSLObject) -> None:
         """Look at a finished handshake, before anything is handed out; raise ``ssl.SSLError`` to refuse the peer."""
@@ -106,6 +119,7 @@ class Policy(Protocol):
     # What the sockets' properties of the same meaning return.
 
     def certificates(self, obj: ssl.SSLObject) -> list[Certificate]: ...
+    def sent_certificates(self, obj: ssl.SSLObject) -> list[Certificate]: ...
     def psk_identity(self, obj: ssl.SSLObject) -> str: ...
     def info(self, obj: ssl.SSLObject) -> TlsInfo: ...
     def pointer(self, obj: ssl.SSLObject) -> int: ...
@@ -130,13 +144,16 @@ class TlsEngine:
         plaintext: the record that ``opened`` gave last, until it is in ``decrypted``; None during the call of OpenSSL.
         decrypted: the plaintext of records, for the caller of ``decrypt_all`` to take away.
         accepted: bytes of plaintext that were made into records, since the beginning.
+        wire_received: bytes of ciphertext that were fed, since the beginning.
         obj: the ``ssl.SSLObject``.
         policy: what was decided about this connection.
         established: the handshake is done, and the peer was not refused.
         ended: the peer has sent its ``close_notify``.
         error: what ended the connection for good; nothing more is asked of OpenSSL.
+        over: nothing more can be decrypted: ``conclude`` says why.
         outgoing: where ciphertext waits to be sent; ``take_output`` takes it.
         outputs: gives what is in ``outgoing``, without end.
+        record_wise: no more than the rest of a record is received at once, see ``record_rest``.
         ready: ciphertext to send before the content of ``outgoing``.
         holding: ``ready`` is to wait for more to send.
     """
@@ -162,21 +179,22 @@ class TlsEngine:
         "opened",
         "outgoing",
         "outputs",
+        "over",
         "plaintext",
         "policy",
         "read",
         "ready",
+        "record_wise",
         "records",
+        "wire_received",
         "write",
     )
 
-    def __init__(
-        self, obj: ssl.SSLObject, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, policy: Policy
-    ) -> None:
+    def __init__(self, obj: ssl.SSLObject, incoming: Incoming, outgoing: Outgoing, policy: Policy) -> None:
         self.obj = obj
         self.policy = policy
         self.established = False
-        self.ended = False
+        self.ended = self.over = False
         self.incoming = incoming
         self.outgoing = outgoing
         # What `SSLObject` only passes on to: one Python call less for each record.
@@ -186,6 +204,7 @@ class TlsEngine:
         self.error: ssl.SSLError | None = None
         self.fast_path_ok = False
         self.may_write = True
+        self.record_wise = False
         self.due = b""
         self.given = 0
         self.opened: Iterator[bytes] = map(self.read, itertools.repeat(RECORD))
@@ -193,14 +212,15 @@ class TlsEngine:
         self.records = RecordReader(cast("ReadInto", inner.read), inner.pending, incoming)
         self.plaintext: bytes | None = b""
         self.decrypted: list[bytes] = []
-        self.accepted = 0
+        self.accepted = self.wire_received = 0
         self.outputs: Iterator[bytes] = map(outgoing.read, itertools.repeat(-1))
         self.ready: list[bytes] = []
         self.holding = False
         self._remembered = self._collecting = False
-        self._head = b""  # of a record whose header is not whole yet, while tickets are collected
-        self._missing = 0  # bytes of a record, likewise
-        policy.prepare(obj)
+        # Of the record that is being received, while there is a need to know: of its header, if that is not whole yet,
+        # what is there; else how many bytes are missing.
+        self._head = b""
+        self._missing = 0
 
     @property
     def has_output(self) -> bool:
@@ -222,7 +242,16 @@ class TlsEngine:
 
     def feed_handshake(self, data: bytes) -> None:
         """Take ciphertext while the handshake is not done."""
+        self.wire_received += len(data)
+        view, start = memoryview(data), 0
+        while start < len(view):
+            start, self._head, self._missing = self._end_of_record(view, start)
         self.incoming.write(data)
+
+    @property
+    def record_rest(self) -> int:
+        """How many bytes to receive for the record that has begun, or for a next one: first those of its header."""
+        return self._missing or _HEADER - len(self._head)
 
     def handshake(self, *, at_end: bool = False) -> bool:
         """Go on with the handshake; True when it is done. ``has_output`` may be true after each step.
@@ -305,18 +334,19 @@ class TlsEngine:
             self.end()
 
     def decrypt_all(self, data: bytes) -> None:
-        """Decrypt into ``decrypted``, and raise nothing: ``ended`` and ``error`` say what followed.
+        """Decrypt into ``decrypted``, and raise nothing: ``over`` says whether an end or an error followed.
 
         If an exception of a signal handler has ended the feeding, the next call goes on, with the same object again, or
         with none. ``data`` is ``due`` afterwards.
         """
-        due, view = self.due, memoryview(data)
+        due, view, size = self.due, memoryview(data), len(data)
         if due or not data:
             self._open(memoryview(due), self.given)
             if due is data or not data:
                 return
         self.given = 0
         self.due = data
+        self.wire_received += size
         self._open(view, 0)
 
     def _open(self, view: memoryview, start: int) -> None:
@@ -327,9 +357,14 @@ class TlsEngine:
         while (
             start < size and not self.ended and self.error is None
         ):  # else it would pile up, for no read takes it
-            end = self._end_of_record(view, start) if self._collecting else start + MAX_CIPHERTEXT_RECORD
+            if self._collecting or self.record_wise:
+                end, head, missing = self._end_of_record(view, start)
+            else:
+                end, head, missing = start + MAX_CIPHERTEXT_RECORD, b"", 0
             start, piece = end, view[start:end]
-            # A signal handler can only raise an exception after both.
+            # A signal handler can only raise an exception after the last of these.
+            self._head = head
+            self._missing = missing
             self.given = end
             self.incoming.write(piece)
             self._drain()
@@ -380,7 +415,7 @@ class TlsEngine:
         """
         if self.decrypted:
             self._remembered = True
-            self.fast_path_ok = not self.ended and self.error is None
+            self.fast_path_ok = not self.ended and self.error is None and not self.record_wise
             if not self._collecting:
                 self.policy.store_session(self.obj)
             self._collecting = False
@@ -388,17 +423,25 @@ class TlsEngine:
             self.policy.store_session(self.obj)
             self._collecting = self.policy.wants_every_ticket(self.obj)
 
-    def _end_of_record(self, view: memoryview, start: int) -> int:
-        """Where the record ends that goes on at ``start``, or ``view`` if it does not end in it."""
-        if not self._missing:
-            end = start + _HEADER - len(self._head)
-            self._head += bytes(view[start:end])
-            if len(self._head) < _HEADER:
-                return len(view)
-            start, self._missing, self._head = end, int.from_bytes(self._head[_LENGTH_AT:], "big"), b""
-        end = min(start + self._missing, len(view))
-        self._missing -= end - start
-        return end
+    def collect_no_tickets(self) -> None:
+        """Have one session stored, with the first data: records do not arrive one by one."""
+        self._collecting = False
+
+    def _end_of_record(self, view: memoryview, start: int) -> tuple[int, bytes, int]:
+        """Find the end of the record that goes on at ``start``.
+
+        Returns:
+            The end, or that of ``view`` if it is before; and what ``_head`` and ``_missing`` are from there on.
+        """
+        head, missing = self._head, self._missing
+        if not missing:
+            end = start + _HEADER - len(head)
+            head += bytes(view[start:end])
+            if len(head) < _HEADER:
+                return len(view), head, 0
+            start, missing, head = end, int.from_bytes(head[_LENGTH_AT:], "big"), b""
+        end = min(start + missing, len(view))
+        return end, head, missing - (end - start)
 
     def on_read_error(self, error: ssl.SSLError) -> None:
         """A read raised an error."""
@@ -409,7 +452,7 @@ class TlsEngine:
 
     def end(self) -> None:
         """A read gave the end: the peer has sent its ``close_notify``."""
-        self.ended = True
+        self.ended = self.over = True
         self.fast_path_ok = False
 
     def encrypt(self, data: bytes | memoryview) -> None:
@@ -457,6 +500,15 @@ class TlsEngine:
         except ssl.SSLError as error:
             self.set_fatal_error(error)  # of reading: our own is in the output by now
 
+    def finish(self, *, whole: bool) -> None:
+        """Put the last thing that this connection sends into the output.
+
+        Args:
+            whole: all of the data was sent, and ``close_notify`` may say so.
+        """
+        if whole:
+            self.close_notify()
+
     def fail_handshake(self, cause: BaseException) -> ssl.SSLError:
         """Give up a handshake; return the error that every later use raises."""
         if self.error is None:
@@ -469,6 +521,7 @@ class TlsEngine:
     def set_fatal_error(self, error: ssl.SSLError) -> ssl.SSLError:
         """Remember the error that ended the connection: OpenSSL is not to be asked again after one."""
         self.error = copy_for_reraise(error)
+        self.over = True
         self.fast_path_ok = self.may_write = False
         return error
 

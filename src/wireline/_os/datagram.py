@@ -1,32 +1,39 @@
-"""Receiving one datagram with one system call, and the public tuples that hold it."""
+"""The public tuples of datagrams, and how they are made of what the system returns."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
-from typing import Any, NamedTuple
+import struct
+from typing import Any, NamedTuple, TypeVar
 
-from wireline._os.passed_fds import CLOSE_ON_EXEC, CONTROL_SIZE
-from wireline.address import Address, to_display_address
-from wireline.errors import SockAddr
-from wireline.options import DONT_WAIT, SocketFlag
+from wireline.address import Address, IpAddress, cached_address, known_addresses
 
 __all__ = [
+    "INFO_SIZE",
+    "MSG_TRUNC",
     "Datagram",
-    "RawDatagram",
+    "Raw",
     "ReceivedInto",
+    "data_of",
     "make_datagram",
-    "parse_raw",
-    "receive",
-    "receive_into",
-    "receive_raw",
+    "make_informed",
+    "packet_info_option",
     "store_datagram",
-    "truncate",
-    "truncate_into",
 ]
 
-# Bytes. Python allocates the whole size before recvmsg(2). A UDP datagram has at most 64 KiB, a Unix datagram at most
-# the size of its sender's send buffer. A guess: far above the send buffers that systems are configured with.
-_MAX_DATAGRAM = 16 * 1024 * 1024
+T = TypeVar("T")
+
+# Of <linux/in.h>, for which `socket` has a name from Python 3.14 on.
+_IP_PKTINFO: int = getattr(socket, "IP_PKTINFO", 8)
+_IPV6_PKTINFO: int = getattr(socket, "IPV6_PKTINFO", 50)
+MSG_TRUNC = int(getattr(socket, "MSG_TRUNC", 0))
+# `struct in_pktinfo`: the interface, the local address, the destination; `struct in6_pktinfo`.
+_IPV4_INFO = struct.Struct("@i4s4s")
+_IPV6_INFO = struct.Struct("@16sI")
+
+INFO_SIZE = 128
+"""Bytes for the ancillary data of one datagram: both structures with their headers fit."""
 
 
 class _DatagramFields(NamedTuple):
@@ -35,15 +42,31 @@ class _DatagramFields(NamedTuple):
 
 
 class Datagram(_DatagramFields):
-    """One datagram: ``(data, address)``, and whether the operating system truncated it.
+    """One datagram: ``(data, address)``, and more of it as attributes that are no items of the tuple.
 
     Attributes:
         data: the bytes received.
         address: the sender.
         truncated: the datagram was larger than the requested size; the rest is lost.
+        destination: the local address that it was sent to, which may be a multicast or broadcast address; None unless
+            the socket was made with ``packet_info=True``.
     """
 
     truncated: bool = False
+    destination: IpAddress | None = None
+    _interface_index: int = 0
+
+    @property
+    def interface(self) -> str | None:
+        """The name of the interface that received it.
+
+        None unless the socket was made with ``packet_info=True``, and after the interface was removed.
+        """
+        # Asked only here: it takes as long as to receive a datagram, and few programs need it.
+        try:
+            return socket.if_indextoname(self._interface_index) if self._interface_index else None
+        except OSError:
+            return None
 
 
 class _ReceivedIntoFields(NamedTuple):
@@ -63,75 +86,72 @@ class ReceivedInto(_ReceivedIntoFields):
     truncated: bool = False
 
 
-RawDatagram = tuple[bytes, bool, SockAddr | None]
-"""The bytes, whether the operating system truncated them, and the sender."""
+Raw = tuple[Any, ...]
+"""A datagram as ``recvfrom`` returns it, or as ``recvmsg`` does.
+
+The first item is the data, with one byte more than requested if the datagram is larger (``recvfrom`` does not say that
+it was cut), and the last the sender.
+"""
 
 
-def receive(sock: socket.socket, size: int, flags: SocketFlag) -> Datagram:
-    """Receive at most ``size`` bytes of one datagram, without waiting."""
-    arrived: list[tuple[Any, ...]] = []
-    receive_raw(sock, size, flags.to_os_flags() | DONT_WAIT, arrived)
-    return make_datagram(*parse_raw(arrived[0], size))
-
-
-def receive_into(sock: socket.socket, target: memoryview, flags: SocketFlag) -> ReceivedInto:
-    """Receive one datagram into ``target``, without waiting."""
-    arrived: list[tuple[Any, ...]] = []
-    receive_raw(sock, len(target), flags.to_os_flags() | DONT_WAIT, arrived)
-    return store_datagram(target, *parse_raw(arrived[0], len(target)))
-
-
-def receive_raw(
-    sock: socket.socket, size: int, os_flags: int, arrived: list[tuple[Any, ...]], *, with_fds: bool = False
-) -> None:
-    """Receive one datagram into ``arrived``, as ``recvmsg`` returns it. A signal handler cannot run between the two.
-
-    Args:
-        sock: the socket.
-        size: the most bytes.
-        os_flags: of the system call.
-        arrived: an empty list.
-        with_fds: receive its descriptors too; else the system closes them.
-    """
-    size = min(size, _MAX_DATAGRAM)
-    if with_fds:
-        arrived.extend(map(sock.recvmsg, (size,), (CONTROL_SIZE,), (os_flags | CLOSE_ON_EXEC,)))
-    elif hasattr(sock, "recvmsg"):
-        arrived.extend(map(sock.recvmsg, (size,), (0,), (os_flags,)))
-    else:
-        # Windows has no recvmsg: one byte more than requested shows whether the datagram is larger.
-        arrived.extend(map(sock.recvfrom, (size + 1,), (os_flags,)))
-
-
-def parse_raw(arrived: tuple[Any, ...], size: int) -> RawDatagram:
-    """Take at most ``size`` bytes of a received datagram. It may have been received for a call with a larger size."""
-    data, *more = arrived
-    truncated = len(data) > size or (len(more) == 3 and bool(more[1] & socket.MSG_TRUNC))
-    return data[:size], truncated, more[-1]
-
-
-def truncate(data: bytes, sender: SockAddr | None, size: int) -> Datagram:
-    """Return the result of ``receive`` for a complete datagram."""
-    return make_datagram(data[:size], len(data) > size, sender)
-
-
-def truncate_into(data: bytes, sender: SockAddr | None, target: memoryview) -> ReceivedInto:
-    """Return the result of ``receive_into`` for a complete datagram."""
-    return store_datagram(target, data[: len(target)], len(data) > len(target), sender)
-
-
-def make_datagram(data: bytes, truncated: bool, sender: SockAddr | None) -> Datagram:
-    """Make the public tuple."""
-    datagram = Datagram(data, to_display_address(sender))
-    if truncated:
-        datagram.truncated = True
+def make_datagram(raw: Raw, size: int) -> Datagram:
+    """Make the public tuple of what ``recvfrom`` has returned."""
+    data, sockaddr = raw
+    # `tuple.__new__`, and the same `Address` for each datagram of a sender: half of the time that the classes take.
+    address = known_addresses.get(sockaddr) or cached_address(sockaddr)
+    if len(data) <= size:
+        return tuple.__new__(Datagram, (data, address))
+    datagram = tuple.__new__(Datagram, (data[:size], address))
+    datagram.truncated = True
     return datagram
 
 
-def store_datagram(target: memoryview, data: bytes, truncated: bool, sender: SockAddr | None) -> ReceivedInto:
+def make_informed(raw: Raw, size: int) -> Datagram:
+    """Make the public tuple of what ``recvmsg`` has returned, with the packet information."""
+    datagram = make_datagram((raw[0], raw[-1]), size)
+    if _is_cut(raw, size):
+        datagram.truncated = True
+    for level, kind, value in raw[1] if len(raw) == 4 else ():
+        if level == socket.IPPROTO_IP and kind == _IP_PKTINFO:
+            datagram._interface_index, _, destination = _IPV4_INFO.unpack_from(value)
+            datagram.destination = ipaddress.IPv4Address(destination)
+        elif level == socket.IPPROTO_IPV6 and kind == _IPV6_PKTINFO:
+            destination, datagram._interface_index = _IPV6_INFO.unpack_from(value)
+            ip = ipaddress.IPv6Address(destination)
+            datagram.destination = ip.ipv4_mapped or ip
+    return datagram
+
+
+def data_of(raw: Raw, size: int) -> bytes:
+    """Return the data alone."""
+    data: bytes = raw[0]
+    return data if len(data) <= size else data[:size]
+
+
+def store_datagram(target: memoryview, raw: Raw, size: int) -> ReceivedInto:
     """Copy the data to ``target``, and make the public tuple."""
+    data = raw[0][:size]
+    sockaddr = raw[-1]
     target[: len(data)] = data
-    received = ReceivedInto(len(data), to_display_address(sender))
-    if truncated:
+    address = known_addresses.get(sockaddr) or cached_address(sockaddr)
+    received = tuple.__new__(ReceivedInto, (len(data), address))
+    if _is_cut(raw, size):
         received.truncated = True
     return received
+
+
+def _is_cut(raw: Raw, size: int) -> bool:
+    return len(raw[0]) > size or (len(raw) == 4 and bool(raw[2] & MSG_TRUNC))
+
+
+def packet_info_option(family: int) -> tuple[int, int]:
+    """Return level and number of the option that adds the packet information.
+
+    Raises:
+        NotImplementedError: this platform has none.
+    """
+    if not hasattr(socket.socket, "recvmsg"):
+        raise NotImplementedError("this platform has no packet information")
+    if family == socket.AF_INET:
+        return socket.IPPROTO_IP, _IP_PKTINFO
+    return socket.IPPROTO_IPV6, getattr(socket, "IPV6_RECVPKTINFO", 49)

@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import struct
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wireline._core.happy_eyeballs import AddrInfo
@@ -127,16 +128,30 @@ def create(domain: int, sock_type: int, protocol: int) -> socket.socket:
     return sock
 
 
-def begin_connect(info: AddrInfo) -> tuple[socket.socket, bool]:
+def create_prepared(info: AddrInfo, prepare: Callable[[socket.socket], object]) -> socket.socket:
+    """Make a non-blocking socket for one address, and let ``prepare`` set options of it or bind it.
+
+    Raises:
+        OSError: it failed; the socket is closed.
+    """
+    sock = create(*info[:3])
+    try:
+        prepare(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def begin_connect(info: AddrInfo, prepare: Callable[[socket.socket], object]) -> tuple[socket.socket, bool]:
     """Make a socket and begin to connect it; return it, and whether it is connected already.
 
     Raises:
         OSError: it failed at once; the socket is closed.
     """
-    family, sock_type, protocol, _, sockaddr = info
-    sock = create(family, sock_type, protocol)
+    sock = create_prepared(info, prepare)
     try:
-        code = sock.connect_ex(sockaddr)
+        code = sock.connect_ex(info[4])
         if code and code not in CONNECTING:
             raise OSError(code, os.strerror(code))
         if not code:

@@ -7,7 +7,14 @@ import socket
 from collections.abc import Iterator
 from typing import NamedTuple
 
-__all__ = ["KeepAlive", "keep_alive_options", "require_tcp"]
+__all__ = [
+    "DEFAULT_KEEP_ALIVE",
+    "KeepAlive",
+    "check_keep_alive",
+    "keep_alive_options",
+    "require_tcp",
+    "set_default_keep_alive",
+]
 
 
 class _Fields(NamedTuple):
@@ -45,8 +52,22 @@ class KeepAlive(_Fields):
         return super().__new__(cls, idle, interval, count)
 
 
+DEFAULT_KEEP_ALIVE = KeepAlive()
+"""Of ``dial`` and ``serve``."""
+
 # macOS has the first under another name. Windows has all three from Windows 10 on.
 _IDLE = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")
+
+
+def check_keep_alive(keep_alive: KeepAlive | None) -> KeepAlive | None:
+    """Return the argument ``keep_alive``.
+
+    Raises:
+        TypeError: it is neither a ``KeepAlive`` nor None.
+    """
+    if keep_alive is None or isinstance(keep_alive, KeepAlive):
+        return keep_alive
+    raise TypeError(f"a KeepAlive or None is needed, not {type(keep_alive).__name__}")
 
 
 def keep_alive_options(keep_alive: KeepAlive | None) -> Iterator[tuple[int, int, int]]:
@@ -56,15 +77,27 @@ def keep_alive_options(keep_alive: KeepAlive | None) -> Iterator[tuple[int, int,
         TypeError: it is neither.
         OSError: ``ENOPROTOOPT``: this platform cannot set one of them.
     """
-    if keep_alive is None:
+    if check_keep_alive(keep_alive) is None:
         yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 0
         return
-    if not isinstance(keep_alive, KeepAlive):
-        raise TypeError(f"a KeepAlive or None is needed, not {type(keep_alive).__name__}")
+    assert keep_alive is not None
     for names, value in ((_IDLE, keep_alive.idle), (("TCP_KEEPINTVL",), keep_alive.interval)):
         yield socket.IPPROTO_TCP, _option(*names), value
     yield socket.IPPROTO_TCP, _option("TCP_KEEPCNT"), keep_alive.count
     yield socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1  # last: the first probe obeys the others
+
+
+def set_default_keep_alive(sock: socket.socket, keep_alive: KeepAlive | None) -> None:
+    """Switch keepalive on for a new TCP socket, with as much of ``keep_alive`` as this platform can set."""
+    if keep_alive is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        for level, option, value in keep_alive_options(keep_alive):
+            sock.setsockopt(level, option, value)
+    except OSError as error:
+        if error.errno != errno.ENOPROTOOPT:
+            raise
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
 def _option(*names: str) -> int:

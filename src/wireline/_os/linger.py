@@ -30,7 +30,7 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from wireline._core.deadline import CallDeadline
 from wireline._os import background
@@ -42,7 +42,7 @@ if sys.platform != "win32":
     import resource
     import termios
 
-__all__ = ["DEFAULT_LINGER", "close_in_background"]
+__all__ = ["DEFAULT_LINGER", "close_in_background", "when_closed"]
 
 DEFAULT_LINGER = 2.0
 """Seconds that a lingering close may take by default, and the most that the end of the interpreter waits.
@@ -122,6 +122,29 @@ def close_in_background(
             raise
 
 
+def when_closed(fd: int, callback: Callable[[], object]) -> bool:
+    """Call back when a socket that lingers is closed, in whichever thread closes it.
+
+    Args:
+        fd: its descriptor.
+        callback: must not raise or wait.
+
+    Returns:
+        False if no socket with this descriptor lingers: it will not be called.
+    """
+    lingering = _linger_thread.by_fd.get(fd)
+    if lingering is None:
+        return False
+    lingering.on_closed.append(callback)
+    if _linger_thread.by_fd.get(fd) is lingering:
+        return True
+    try:
+        lingering.on_closed.pop()
+    except IndexError:  # the thread that has closed it calls back
+        return True
+    return False
+
+
 class _LingeringSocket:
     """A socket that sends its final bytes, and then reads until its peer is done.
 
@@ -129,12 +152,23 @@ class _LingeringSocket:
     send our FIN: Linux resets a connection at which data arrives once both directions are shut down.
     """
 
-    __slots__ = ("_fin_sent", "_final_bytes", "_last_heard", "deadline", "read_shutdown", "sock")
+    __slots__ = (
+        "_fin_sent",
+        "_final_bytes",
+        "_last_heard",
+        "deadline",
+        "fd",
+        "on_closed",
+        "read_shutdown",
+        "sock",
+    )
 
     def __init__(
         self, sock: socket.socket, final_bytes: bytes, deadline: CallDeadline, *, read_shutdown: bool = False
     ) -> None:
         self.sock = sock
+        self.fd = sock.fileno()
+        self.on_closed: list[Callable[[], object]] = []
         self.deadline = deadline
         self.read_shutdown = read_shutdown
         self._final_bytes = final_bytes
@@ -396,6 +430,7 @@ class _LingerThread:
     def _reset(self) -> None:
         # Added and not closed yet: the sockets of which a forked child has copies.
         self._all: dict[_LingeringSocket, None] = {}
+        self.by_fd: dict[int, _LingeringSocket] = {}  # likewise
         self._queue: deque[_LingeringSocket] = deque()
         self._active: dict[str, _Poller] = {}
         self._start_deadline = 0.0  # monotonic seconds until which a started thread has not failed to run
@@ -417,6 +452,7 @@ class _LingerThread:
             close_quietly(lingering.sock)
             return
         self._all[lingering] = None
+        self.by_fd[lingering.fd] = lingering
         self.enqueue(lingering)
 
     def enqueue(self, lingering: _LingeringSocket) -> None:
@@ -503,8 +539,15 @@ class _LingerThread:
             self._remove(poller, next(iter(poller.sockets)))  # the one that has had the most time
 
     def _remove(self, poller: _Poller, lingering: _LingeringSocket) -> None:
+        self._forget(lingering)
         poller.remove(lingering)
+        _call_back(lingering)
+
+    def _forget(self, lingering: _LingeringSocket) -> None:
+        # Before it is closed: the next socket may have the same number.
         self._all.pop(lingering, None)
+        if self.by_fd.get(lingering.fd) is lingering:
+            del self.by_fd[lingering.fd]
 
     # Without the thread.
 
@@ -534,8 +577,9 @@ class _LingerThread:
         finally:
             self._inline_budget -= time.monotonic() - started
             for lingering in sockets:
-                self._all.pop(lingering, None)
+                self._forget(lingering)
                 close_quietly(lingering.sock)
+                _call_back(lingering)
 
     def wait_at_exit(self) -> None:
         """Wait until everything is acknowledged, for at most ``DEFAULT_LINGER`` seconds."""
@@ -558,6 +602,11 @@ class _LingerThread:
             poller.close_after_fork()
         for lingering in sockets:
             close_quietly(lingering.sock)
+
+
+def _call_back(lingering: _LingeringSocket) -> None:
+    with contextlib.suppress(IndexError):  # none, or taken back
+        lingering.on_closed.pop()()
 
 
 def _max_sockets() -> int:

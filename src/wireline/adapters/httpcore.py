@@ -22,7 +22,7 @@ from wireline._socket_view import SocketView
 from wireline.asyncnet import AsyncSocket, dial
 from wireline.asyncnet._port import running_port
 from wireline.net import Socket, as_socket
-from wireline.options import AF_UNIX, BUFFER_SIZE, SocketFlag
+from wireline.options import BUFFER_SIZE, SocketFlag
 from wireline.tls import Handshake, SslContext
 
 __all__ = ["AsyncNetworkBackend", "NetworkBackend"]
@@ -79,13 +79,8 @@ class NetworkBackend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         """Connect to a Unix socket."""
         with _raising(httpcore.ConnectTimeout, httpcore.ConnectError):
-            sock = Socket(AF_UNIX, buffered=self._options.get("buffered", True))
-            try:
-                _set_options(sock, socket_options)
-                sock.connect_unix(path, timeout)
-            except BaseException:
-                sock.close()
-                raise
+            sock = net.dial(_unix_address(path), **_options_of_unix(self._options, timeout))
+            _set_options(sock, socket_options)
         return _Stream(sock)
 
     def sleep(self, seconds: float) -> None:
@@ -127,13 +122,8 @@ class AsyncNetworkBackend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         """Connect to a Unix socket."""
         with _raising(httpcore.ConnectTimeout, httpcore.ConnectError):
-            sock = AsyncSocket(AF_UNIX, buffered=self._options.get("buffered", True))
-            try:
-                _set_options(sock, socket_options)
-                await sock.connect_unix(path, timeout)
-            except BaseException:
-                sock.close()
-                raise
+            sock = await dial(_unix_address(path), **_options_of_unix(self._options, timeout))
+            _set_options(sock, socket_options)
         return _AsyncStream(sock)
 
     async def sleep(self, seconds: float) -> None:
@@ -228,6 +218,17 @@ def _options_of_a_call(
     if local_address is not None:
         options = options | {"local_addr": (local_address, 0)}
     return options
+
+
+def _options_of_unix(options: dict[str, Any], timeout: float | None) -> dict[str, Any]:
+    """Return the options of one ``dial`` of a Unix socket: those that are not about a network."""
+    kept = {name: value for name, value in options.items() if name in ("buffered", "options", "timeout")}
+    return kept if timeout is None else kept | {"timeout": timeout}
+
+
+def _unix_address(path: str) -> str:
+    """Return the address of a Unix socket for ``dial``. A path that begins with ``@`` is no abstract name."""
+    return f"unix:./{path}" if path.startswith("@") else f"unix:{path}"
 
 
 def _set_options(sock: BaseSocket, options: Iterable[SocketOption] | None) -> None:

@@ -18,6 +18,7 @@ from wireline.asyncnet._dial import dial as dial
 from wireline.asyncnet._serve import Handler as Handler
 from wireline.asyncnet._serve import Server as Server
 from wireline.asyncnet._serve import StartingServer as StartingServer
+from wireline.asyncnet._serve import StopEvent as StopEvent
 from wireline.asyncnet._serve import serve as serve
 from wireline.asyncnet._socket import Accepted as Accepted
 from wireline.asyncnet._socket import AsyncSocket as AsyncSocket
@@ -25,6 +26,7 @@ from wireline.asyncnet._systemd import listeners_from_environment as listeners_f
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.asyncnet._pool import Pool as Pool
 
 __all__ = [
@@ -37,7 +39,9 @@ __all__ = [
     "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "StartingServer",
+    "StopEvent",
     "StopReport",
     "as_streams",
     "as_transport",
@@ -49,6 +53,7 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.asyncnet._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 # One class each for both flavours; the path must not depend on which flavour is imported first.

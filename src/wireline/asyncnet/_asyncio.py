@@ -7,9 +7,9 @@ import os
 import socket
 import types
 import weakref
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from wireline.asyncnet._poller import BUDGET, FdPoller
 from wireline.errors import SockAddr
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from wireline.asyncnet._waiters import Waiter
 
 __all__ = ["AsyncioCompletions", "AsyncioPort", "AsyncioTasks", "has_readiness", "running_port"]
+
+T = TypeVar("T")
 
 FORCE_PORTABLE = bool(os.environ.get("WIRELINE_PORTABLE"))
 """Use only the methods that every loop has. For tests, on systems whose loops have more."""
@@ -112,6 +114,16 @@ class AsyncioPort(FdPoller):
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+    async def move_on_at(self, until: float | None, awaitable: Awaitable[T]) -> T | None:
+        limit = asyncio.timeout_at(until)
+        try:
+            async with limit:
+                return await awaitable
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return None
 
     # Callbacks.
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from wireline._core.deadline import CallDeadline, check_timeout
-from wireline._core.happy_eyeballs import Race, interleave
-from wireline._dial_common import client_tls_core, dial_error
-from wireline._os.descriptor import State, create
+from wireline._core.happy_eyeballs import AddrInfo, Race, interleave
+from wireline._dial_common import (
+    AF_UNSPEC,
+    DialArguments,
+    LocalAddresses,
+    check_found,
+    dial_error,
+    unix_error,
+)
+from wireline._os.descriptor import State, create_prepared
+from wireline._os.keep_alive import DEFAULT_KEEP_ALIVE, KeepAlive
 from wireline._os.resolver import resolve
-from wireline._validation import check_dial_arguments
+from wireline._validation import SocketOption
 from wireline.address import IpAddress
 from wireline.asyncnet._connect_attempts import ConnectAttempts
 from wireline.asyncnet._port import running_port
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
-from wireline.options import IPPROTO_TCP
+from wireline.errors import SocketTimeout
+from wireline.options import AF_UNIX, IPPROTO_TCP
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -25,16 +36,23 @@ if TYPE_CHECKING:
 
 __all__ = ["dial"]
 
+Resolver = Callable[[str, int, int, int], Awaitable[Sequence[object]]]
+
 
 async def dial(
     address: str | IpAddress,
-    port: int,
+    port: int | None = None,
     protocol: int = IPPROTO_TCP,
     *,
     buffered: bool = True,
     timeout: Timeout = None,
     tls: SslContext | None = None,
     hostname: str | None = None,
+    local_addr: tuple[str | IpAddress, int] | None = None,
+    family: int = AF_UNSPEC,
+    options: Iterable[SocketOption] = (),
+    keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
+    resolver: Resolver | None = None,
 ) -> AsyncSocket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
@@ -43,39 +61,48 @@ async def dial(
     attempt under way is closed.
 
     Args:
-        address: a name or an address.
+        address: a name or an address; or a Unix socket, ``"unix:/path"``, and on Linux ``"unix:@name"`` with an
+            abstract name: only without ``port``, ``family``, ``local_addr`` and ``resolver``, so that a host and a port
+            from a URL never reach a local socket.
         port: 0 to 65535.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
         buffered: whether the socket reads from the kernel in large pieces, see ``Socket``.
         timeout: seconds for the whole call, name resolution and TLS handshake included; None means no limit.
         tls: a ``wireline.tls.SslContext``: do a TLS handshake, and check the peer's certificate and its name.
         hostname: the name that the peer's certificate must have, and that is sent to the peer; by default ``address``.
+            A Unix socket needs one if the certificate is verified.
+        local_addr: the host and port to connect from; the host ``""`` stands for any address, the port 0 for any port.
+            Peer addresses of a family for which the host has no address fail.
+        family: try addresses of one family only, ``AF_INET`` or ``AF_INET6``; 0, ``socket.AF_UNSPEC``, means both.
+        options: tuples of level, option and value, set on every attempt before it connects.
+        keep_alive: when a silent TCP peer is asked whether it is still there; None leaves that off.
+        resolver: called once as ``resolver(host, port, family, type)`` in place of the system's resolver. It returns a
+            list of tuples as ``socket.getaddrinfo`` does. In the async flavour it is a coroutine function. In the
+            blocking flavour the timeout cannot interrupt it.
 
     Returns:
         The connected socket.
 
     Raises:
-        DialError: no address could be connected; its ``attempts`` have the error and the time of each one.
+        DialError: no address could be connected; its ``attempts`` have the error and the time of each one. A Unix
+            socket is one address.
         SocketTimeout: the timeout expired while an address could still have answered, or during the handshake.
         ssl.SSLError: the handshake failed; ``ssl.SSLCertVerificationError`` if the certificate was not accepted.
         socket.gaierror: the name does not resolve.
-        TypeError, ValueError: an argument has the wrong type, or is out of range.
+        TypeError, ValueError: an argument has the wrong type, is out of range, or does not fit the others; the resolver
+            has returned something else than addresses.
     """
-    host, port, sock_type = check_dial_arguments(address, port, protocol)
-    secure = client_tls_core(tls, hostname, host, port, sock_type, shared=False)
+    arguments = DialArguments.check(
+        address, port, protocol, local_addr, family, options, keep_alive, resolver
+    )
+    secure = arguments.tls_core(tls, hostname, shared=False)
     timeout = check_timeout(timeout)
     notifier = Notifier(running_port())
     deadline = None if timeout is None else CallDeadline(timeout, notifier.port.time())
-    lookup = resolve(host, port, 0, sock_type, protocol)
-    found = await wait_for_lookup(lookup, "dial", deadline, notifier)
-    race = Race(interleave(found or ()))
-    sock = await _race(race, deadline, notifier)
-    if sock is None:
-        raise dial_error(race, f"{host!r} port {port}", deadline)
-    assert race.winner is not None
-    dialled = AsyncSocket._adopt(
-        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
-    )
+    if arguments.path is None:
+        dialled = await _dial_host(arguments, deadline, buffered, notifier)
+    else:
+        dialled = await _dial_unix(arguments, deadline, buffered, notifier)
     if secure is not None:
         try:
             await dialled._upgrade(secure, deadline, "dial")
@@ -85,15 +112,84 @@ async def dial(
     return dialled
 
 
-async def _race(race: Race, deadline: CallDeadline | None, notifier: Notifier) -> socket.socket | None:
+async def _dial_unix(
+    arguments: DialArguments, deadline: CallDeadline | None, buffered: bool, notifier: Notifier
+) -> AsyncSocket:
+    assert arguments.path is not None
+    began = notifier.port.time()
+    sock = AsyncSocket(AF_UNIX, buffered=buffered)
+    try:
+        for level, option, value in arguments.options:
+            sock.setsockopt(level, option, value)
+        await sock.connect_unix(arguments.path, None if deadline is None else deadline.seconds)
+    except OSError as error:
+        sock.close()
+        raise unix_error(arguments, error, notifier.port.time() - began) from error.__cause__
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _dial_host(
+    arguments: DialArguments, deadline: CallDeadline | None, buffered: bool, notifier: Notifier
+) -> AsyncSocket:
+    local = await _local_addresses(arguments, deadline, notifier)
+    race = Race(interleave(await _resolve(arguments, deadline, notifier)))
+    sock = await _race(race, deadline, functools.partial(arguments.prepare, local=local), notifier)
+    if sock is None:
+        raise dial_error(race, arguments, deadline)
+    assert race.winner is not None
+    return AsyncSocket._adopt(
+        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+    )
+
+
+async def _resolve(
+    arguments: DialArguments, deadline: CallDeadline | None, notifier: Notifier
+) -> list[AddrInfo]:
+    host, port, family = arguments.host, arguments.port, arguments.family
+    resolver = arguments.resolver
+    if resolver is None:
+        lookup = resolve(host, port, family, arguments.sock_type, arguments.protocol)
+        return await wait_for_lookup(lookup, "dial", deadline, notifier) or []
+
+    async def ask() -> list[AddrInfo]:
+        return check_found(arguments, await resolver(host, port, family, arguments.sock_type))
+
+    found = await notifier.port.move_on_at(None if deadline is None else deadline.at, ask())
+    if found is None:
+        assert deadline is not None
+        raise SocketTimeout("dial", deadline.seconds)
+    return found
+
+
+async def _local_addresses(
+    arguments: DialArguments, deadline: CallDeadline | None, notifier: Notifier
+) -> LocalAddresses | None:
+    if arguments.local is None:
+        return None
+    host, port = arguments.local
+    if not host:
+        return LocalAddresses.every_interface(port)
+    lookup = resolve(host, port, arguments.family, arguments.sock_type, arguments.protocol)
+    return LocalAddresses.of(await wait_for_lookup(lookup, "dial", deadline, notifier) or ())
+
+
+async def _race(
+    race: Race,
+    deadline: CallDeadline | None,
+    prepare: Callable[[socket.socket], object],
+    notifier: Notifier,
+) -> socket.socket | None:
     """Return the first socket that connects; None if none does, or the deadline passes. The others are closed."""
     now = notifier.port.time
     with contextlib.closing(ConnectAttempts(notifier)) as attempts:
         while not race.over:
             while (index := race.start_due(now())) is not None:
-                family, sock_type, protocol, _, sockaddr = race.candidates[index]
+                info = race.candidates[index]
                 try:
-                    attempts.start(create(family, sock_type, protocol), sockaddr, index)
+                    attempts.start(create_prepared(info, prepare), info[4], index)
                 except OSError as error:
                     race.failed(index, error, now())
             for index, failed in attempts.results():

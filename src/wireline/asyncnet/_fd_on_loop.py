@@ -73,6 +73,7 @@ class FdOnLoop:
 
     Attributes:
         epoch: the process that owns it; any other process may only close its copy of the descriptor.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         passed: descriptors that a Unix peer has passed, and no caller has yet; None where none can arrive.
         port: that of the loop which it belongs to, or ``UNBOUND``.
         read_queue: the tasks that wait for input, except for the bytes of a stream; None until it is needed, as the
@@ -88,6 +89,7 @@ class FdOnLoop:
     __slots__ = (
         "_notifiers",
         "epoch",
+        "opened_at",
         "passed",
         "port",
         "read_queue",
@@ -102,6 +104,7 @@ class FdOnLoop:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.state = State.FRESH
+        self.opened_at: float | None = None
         self.epoch: object = process.epoch
         self.port = UNBOUND
         self.write_lock = WriteLock()

@@ -18,6 +18,7 @@ from wireline._os.descriptor import (
     is_readable,
     is_writable,
 )
+from wireline._os.inbox import ANY_DATAGRAM, Inbox
 from wireline._os.passed_fds import Ancillary, send_first
 from wireline._socket_base import BaseSocket, annotated
 from wireline._stream_common import NOW
@@ -31,7 +32,7 @@ __all__ = [
     "Connect",
     "Read",
     "Readable",
-    "ReceiveDatagram",
+    "ReceiveDatagrams",
     "Send",
     "SendDatagram",
     "SendFds",
@@ -48,9 +49,6 @@ Ts = TypeVarTuple("Ts")
 # Bytes that an operation of the loop sends at once. It is never cancelled, so its bytes count as sent: a piece that is
 # small beside any message for which it matters, and large beside the cost of an operation. A guess.
 _PORTABLE_PIECE = 64 * 1024
-
-# Bytes of the largest UDP datagram, rounded up.
-_ANY_DATAGRAM = 64 * 1024
 
 
 class WeakAnnotator(weakref.ref[BaseSocket]):
@@ -204,10 +202,17 @@ def accept_now(listener: socket.socket) -> tuple[socket.socket, SockAddr]:
 class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
     """Accept the next client of a listener."""
 
-    __slots__ = ("_sock",)
+    __slots__ = ("_is_ours", "_sock")
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, *, is_ours: bool) -> None:
+        """Prepare.
+
+        Args:
+            sock: the listener.
+            is_ours: this program has bound it. Another process may accept from any other, and must not notice the end.
+        """
         self._sock = sock
+        self._is_ours = is_ours
 
     def try_once(self) -> tuple[socket.socket, SockAddr]:
         return accept_now(self._sock)
@@ -225,6 +230,9 @@ class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
         # If an accept is cancelled in the moment in which it succeeds, the loop drops the connection without closing
         # it. So we let it finish: shutting the listener down ends it; a Unix listener does not notice that, so we
         # connect to it. Cancelling is for where neither works.
+        if not self._is_ours:
+            completion.cancel()
+            return
         try:
             if self._sock.family == AF_UNIX:
                 with socket.socket(AF_UNIX) as client:
@@ -238,29 +246,25 @@ class Accept(LoopOperation[tuple[socket.socket, SockAddr]]):
             completion.cancel()
 
 
-class ReceiveDatagram(LoopOperation[T]):
-    """Receive the next datagram, by ``_datagram.receive`` or the like."""
+class ReceiveDatagrams(LoopOperation[T]):
+    """Receive the next datagram, or all that are there, by a method of an ``Inbox``."""
 
-    __slots__ = ("_finish", "_receive", "_sock")
+    __slots__ = ("_inbox", "_sock", "_take")
 
-    def __init__(
-        self,
-        sock: socket.socket,
-        receive: Callable[[socket.socket], T],
-        finish: Callable[[bytes, SockAddr], T],
-    ) -> None:
+    def __init__(self, sock: socket.socket, inbox: Inbox, take: Callable[[], T]) -> None:
         self._sock = sock
-        self._receive = receive
-        self._finish = finish
+        self._inbox = inbox
+        self._take = take
 
     def try_once(self) -> T:
-        return self._receive(self._sock)
+        return self._take()
 
     def start(self, completions: Completions) -> Completion:
-        return completions.recv_from(self._sock, _ANY_DATAGRAM)
+        return completions.recv_from(self._sock, ANY_DATAGRAM)
 
     def complete(self, result: tuple[bytes, SockAddr]) -> T:
-        return self._finish(*result)
+        self._inbox.put(result, ANY_DATAGRAM)
+        return self._take()
 
 
 class SendDatagram(LoopOperation[int]):

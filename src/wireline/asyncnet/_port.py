@@ -11,7 +11,7 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from wireline.asyncnet import _asyncio
 from wireline.errors import SockAddr
@@ -30,6 +30,9 @@ __all__ = [
     "running_port",
     "running_tasks",
 ]
+
+
+T = TypeVar("T")
 
 
 class Timer(Protocol):
@@ -160,6 +163,9 @@ class Port(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Let the other tasks run, for at least that long."""
+
+    async def move_on_at(self, until: float | None, awaitable: Awaitable[T]) -> T | None:
+        """Await another library's code; cancel it and return None if the clock shows ``until`` first."""
 
     # Callbacks. None of them is called before the method returns.
 

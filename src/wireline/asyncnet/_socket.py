@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, cast
 from wireline._core.deadline import CallDeadline, check_timeout
 from wireline._core.frames import Frame, Header, frame_format, struct_of
 from wireline._core.named import RECV_INTO, RECV_LINE_INTO, RECV_SOME_INTO, TRY_RECV, TRY_RECV_LINE
-from wireline._core.sizes import check_max_length, check_size
+from wireline._core.sizes import check_count, check_max_length, check_size
 from wireline._core.stream import LINE, SOME, Delimiter, StreamCore
 from wireline._os.datagram import Datagram, ReceivedInto
 from wireline._os.descriptor import State, is_failed_before_accept, shut_down_writing
+from wireline._os.outbox import Outgoing
 from wireline._os.passed_fds import Delivery, ReceivedFds, as_ancillary, recv_fds
 from wireline._socket_base import (
     BaseSocket,
@@ -34,8 +35,10 @@ from wireline._socket_base import (
 )
 from wireline._stream_common import NOW, send_available, should_raise
 from wireline._tls_facts import begin_upgrade
+from wireline._tls_role import core_to_start_tls
 from wireline._validation import (
     Buffer,
+    Leftover,
     UnixPath,
     as_bytes_like,
     as_message,
@@ -63,6 +66,7 @@ from wireline.options import (
     SAFE_DISCONN,
     SOCK_DGRAM,
     AcceptResult,
+    Handshake,
     ReadLineResult,
     SocketFlag,
     check_flags,
@@ -72,6 +76,7 @@ from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
+    from wireline.tls import SslContext
 
 __all__ = ["Accepted", "AsyncSocket"]
 
@@ -94,11 +99,11 @@ class AsyncSocket(BaseSocket):
     _is_connecting = False
 
     def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
-        # No other code sets these two: a subtype is safe.
+        # No other code sets these: a subtype is safe.
         self._fd = FdOnLoop(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         if sock.type == SOCK_DGRAM:
-            self._datagrams = DatagramIO(self._fd)
+            self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         super()._setup(sock, buffered, state, peer)
 
     @classmethod
@@ -143,7 +148,7 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._datagrams is not None:
-            return (await self._datagrams.receive(self, "recv", size, flags, timeout)).data
+            return await self._datagrams.receive_data(self, "recv", size, flags, timeout)
         answer = self._io.ask(self, StreamCore.recv, timeout, size, flags)
         return (
             await self._io.wait_for(self, StreamCore.recv, timeout, size, flags) if answer is None else answer
@@ -180,7 +185,7 @@ class AsyncSocket(BaseSocket):
         """
         with as_writable_view(buffer, size) as target:
             if self._datagrams is not None:
-                data = (await self._datagrams.receive(self, "recv_into", len(target), flags, timeout)).data
+                data = await self._datagrams.receive_data(self, "recv_into", len(target), flags, timeout)
             else:
                 answer = self._io.ask(self, RECV_INTO, timeout, len(target), flags)
                 if answer is None:
@@ -230,7 +235,7 @@ class AsyncSocket(BaseSocket):
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
             return await waiter.wait(StreamCore.recv_some, args, seconds)
         if self._datagrams is not None:
-            return (await self._datagrams.receive(self, "recv_some", max_size, flags, timeout)).data
+            return await self._datagrams.receive_data(self, "recv_some", max_size, flags, timeout)
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
         if answer is None:
             answer = await self._io.wait_for(self, StreamCore.recv_some, timeout, max_size, flags)
@@ -735,9 +740,8 @@ class AsyncSocket(BaseSocket):
         """
         with as_writable_view(buffer, None) as target:
             if self._datagrams is not None:
-                data = (
-                    await self._datagrams.receive(self, "recv_some_into", len(target), flags, timeout)
-                ).data
+                size = len(target)
+                data = await self._datagrams.receive_data(self, "recv_some_into", size, flags, timeout)
             else:
                 answer = self._io.ask(self, RECV_SOME_INTO, timeout, len(target), flags)
                 if answer is None:
@@ -765,8 +769,7 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: ``max_size`` is not an int, or is negative.
         """
         if self._datagrams is not None:
-            datagram = self._datagrams.try_receive(self, "try_recv", check_size(max_size, "max_size"))
-            return None if datagram is None else datagram.data
+            return self._datagrams.try_receive(self, "try_recv", check_size(max_size, "max_size"))
         return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
 
     async def wait_readable(self, timeout: Timeout = None) -> None:
@@ -864,8 +867,10 @@ class AsyncSocket(BaseSocket):
                     raise
                 await port.checkpoint()  # it could not deliver (FA23)
                 return
-            if sent == (size := len(payload)) and not self._io.core.unsent:  # type: ignore[union-attr] # it is connected
+            io = self._io
+            if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
+                io.payload_sent += size
                 return
         await self._send_waiting(payload, sent, flags, timeout)
 
@@ -1149,25 +1154,46 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: a stream socket; an argument has the wrong type, or is out of range.
         """
         self.last_bytes_sent = 0
-        payload = as_bytes_like(data)
-        check_flags(flags)
-        timeout = check_timeout(timeout)
-        require_open(self, "send_to")
-        fd = self._fd
-        check_kind(fd.sock, "send_to", datagram=True)
-        fd.enter(self)
-        deadline = fd.deadline(self, timeout)
-        target: SockAddr
-        if fd.sock.family == AF_UNIX:
-            target = unix_path(str(address) if isinstance(address, IpAddress) else address)
-        else:
-            peer = check_peer_arguments(address, port)
-            target = (await resolve(self, fd, "send_to", *peer, deadline))[0][4]
-        assert self._datagrams is not None
-        self.last_bytes_sent = sent = await self._datagrams.send_to(
-            self, "send_to", payload, target, deadline
-        )
+        datagrams = self._datagrams or self._open_datagrams("send_to")
+        payload = data if type(data) is bytes else as_bytes_like(data)
+        if flags is not SAFE_DISCONN:
+            check_flags(flags)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        sent = datagrams.send_now(self, address, port, payload)
+        if sent is None:
+            sent = await datagrams.send_to(self, address, port, payload, timeout)
+        self.last_bytes_sent = sent
         return sent
+
+    async def send_many_to(self, datagrams: Iterable[Outgoing], timeout: Timeout = None) -> int:
+        """Send several datagrams, each to an address of its own, with less work for each than ``send_to``.
+
+        All are checked, and all names are resolved, before the first is sent. An error or a timeout after the first
+        datagram is no exception: the call returns how many were sent, and a call with the rest raises the error if it
+        still holds. Only the report that the port of an earlier datagram is closed is not found again: the next
+        receiving call raises it. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` is the number
+        of bytes of the datagrams that were sent.
+
+        Args:
+            datagrams: an iterable of ``Datagram``, which are sent to their ``address``, and of
+                ``(data, address, port)``, which are what ``send_to`` takes.
+            timeout: seconds for the whole call, name resolution included; None means no limit, 0 does not wait.
+
+        Returns:
+            The number of datagrams sent: all of them, unless an error or the timeout came after the first.
+
+        Raises:
+            SocketTimeout: the timeout expired before one was sent.
+            socket.gaierror: a name does not resolve; nothing was sent.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: the first one is too large (``EMSGSIZE``), there is no route, or an earlier datagram was refused
+                (``ConnectionRefusedError``); the socket stays usable.
+            TypeError, ValueError: a stream socket; a datagram has the wrong type, or its port is out of range. Nothing
+                was sent.
+        """
+        self.last_bytes_sent = 0
+        return await self._open_datagrams("send_many_to").send_many_to(self, datagrams, timeout)
 
     async def recv_from(
         self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
@@ -1192,7 +1218,41 @@ class AsyncSocket(BaseSocket):
                 socket stays usable.
             TypeError, ValueError: a stream socket; an argument has the wrong type, or is negative.
         """
-        return await self._open_datagrams("recv_from").receive(self, "recv_from", size, flags, timeout)
+        datagrams = self._datagrams or self._open_datagrams("recv_from")
+        if timeout is not None:
+            timeout = check_timeout(timeout)
+        datagram = datagrams.receive_now(self, "recv_from", size) if flags is SAFE_DISCONN else None
+        if datagram is None:
+            datagram = await datagrams.receive(self, "recv_from", size, flags, timeout)
+        return datagram
+
+    async def recv_many_from(
+        self, max_count: int = 64, size: int = 2048, timeout: Timeout = None
+    ) -> list[Datagram]:
+        """Receive the datagrams that have arrived, as soon as there is one.
+
+        Under load it takes two thirds of the time of a ``recv_from`` for each. A timeout or a cancellation loses no
+        datagram. Neither does an error that the system reports after the first: the next receiving call raises it.
+
+        Args:
+            max_count: the most datagrams to return, at least 1. A call returns 1,024 at most.
+            size: the most bytes to keep of each; the rest of a larger one is lost, and its ``truncated`` is true.
+            timeout: seconds to wait for the first; None means no limit, 0 does not wait.
+
+        Returns:
+            At least one ``Datagram``, in the order of their arrival.
+
+        Raises:
+            SocketTimeout: the timeout expired before a datagram arrived.
+            BusyError: another thread or task is receiving.
+            ClosedError: this side closed the socket, before or during the call.
+            OSError: an earlier datagram was refused (``ConnectionRefusedError``), or a similar error; the
+                socket stays usable.
+            TypeError, ValueError: a stream socket; an argument has the wrong type, or is out of range.
+        """
+        count = check_count(max_count)
+        datagrams = self._open_datagrams("recv_many_from")
+        return await datagrams.receive_many(self, "recv_many_from", check_size(size), count, timeout)
 
     async def recv_from_into(
         self,
@@ -1224,9 +1284,8 @@ class AsyncSocket(BaseSocket):
             ValueError: ``size`` is negative or larger than the buffer, or ``timeout`` is negative.
         """
         target = as_writable_view(buffer, size)
-        return await self._open_datagrams("recv_from_into").receive_into(
-            self, "recv_from_into", target, flags, timeout
-        )
+        datagrams = self._datagrams or self._open_datagrams("recv_from_into")
+        return await datagrams.receive_into(self, "recv_from_into", target, flags, timeout)
 
     def _open_datagrams(self, operation: str) -> DatagramIO:
         require_open(self, operation)
@@ -1415,7 +1474,8 @@ class AsyncSocket(BaseSocket):
         deadline = self._fd.deadline(self, timeout)
         while True:
             await self._fd.spend_budget()
-            accept = Accept(self._listener(operation))
+            is_ours = self._local is not None and self._local.is_bound
+            accept = Accept(self._listener(operation), is_ours=is_ours)
             try:
                 sock, sockaddr = await self._fd.open_read_queue().perform(accept, operation, deadline)
                 break
@@ -1485,12 +1545,48 @@ class AsyncSocket(BaseSocket):
 
     # TLS.
 
+    async def start_tls(
+        self,
+        ctx: SslContext,
+        handshake: Handshake = Handshake.AS_CLIENT,
+        hostname: str | IpAddress = "",
+        timeout: Timeout = None,
+        *,
+        leftover: Leftover = "refuse",
+    ) -> None:
+        """Start TLS on the connection (STARTTLS): do the handshake now.
+
+        After a timeout or a cancellation, or if the handshake fails, the socket can only be closed. On a TLS socket the
+        new layer is inside of the one that is there: ``tls_info``, certificates and the end of the stream are those of
+        the inner one, and ``close`` ends both.
+
+        Args:
+            ctx: the ``SslContext``, for its certificates and its rules.
+            handshake: our role.
+            hostname: the name that the server's certificate must have. A client that verifies needs it.
+            timeout: seconds for the whole handshake; None means no limit, 0 does not wait.
+            leftover: how bytes that were received before the call and not read are treated. ``"refuse"`` raises an
+                error, because an attacker may have inserted them; ``"tls"`` takes them as the beginning of the
+                handshake.
+
+        Raises:
+            ssl.SSLError: the handshake failed, or there are unread bytes.
+            SocketTimeout: the timeout expired.
+            BusyError: another thread or task is reading or sending.
+            ClosedError: the context was destroyed, or this side closed the socket, before or during the call.
+            OSError: the socket is not connected, the connection failed, or no CA is found.
+            TypeError, ValueError: a datagram socket; a client verifies and has no hostname; an argument has the wrong
+                type or another value.
+        """
+        core = core_to_start_tls(ctx, handshake, hostname, leftover, shared=False)
+        await self._upgrade(core, timeout, "start_tls", leftover)
+
     async def _upgrade(
         self,
         tls_core: TlsCore,
         timeout: CallDeadline | Timeout,
         operation: str,
-        leftover: str = "refuse",
+        leftover: Leftover = "refuse",
     ) -> None:
         """Begin TLS on the connection, and do the handshake."""
         if not isinstance(timeout, CallDeadline):

@@ -55,11 +55,12 @@ class StreamIO:
         write_shut: ``shutdown_write`` was called.
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
         fd: the descriptor.
+        payload_sent: bytes that sending calls have sent, since the beginning.
         sender: sends plaintext: the socket, or an object that encrypts it first.
         source: receives.
     """
 
-    __slots__ = ("buffer", "core", "core_slot", "fd", "sender", "source", "write_shut")
+    __slots__ = ("buffer", "core", "core_slot", "fd", "payload_sent", "sender", "source", "write_shut")
 
     kernel_waits = False
     shared = False
@@ -69,6 +70,7 @@ class StreamIO:
         self.core: StreamCore | None = None
         self.buffer = EMPTY
         self.write_shut = False
+        self.payload_sent = 0
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock
@@ -102,6 +104,7 @@ class StreamIO:
         self.core = None
         self.buffer = EMPTY
         self.sender = self.source = self.fd.sock
+        self.payload_sent = 0
 
     def inherit(self) -> None:
         """In a forked child that becomes the owner: a task of the parent that read or sent goes on there, not here."""
@@ -142,7 +145,18 @@ class StreamIO:
 
     def is_used(self) -> bool:
         """Whether a task reads or writes the stream, if there is one."""
-        return self.core is not None and (self.fd.write_lock.locked or not self.core_slot)
+        return self.core is not None and (self.is_writing() or self.is_reading())
+
+    def is_reading(self) -> bool:
+        """Whether a task reads."""
+        return not self.core_slot
+
+    def is_writing(self) -> bool:
+        """Whether a task writes."""
+        return self.fd.write_lock.locked
+
+    def show_progress(self) -> None:
+        """Nothing to do: bytes are counted when they arrive."""
 
     def hold(self, owner: BaseSocket, operation: str) -> StreamCore:
         """Be the only task that reads and writes the stream."""
@@ -419,6 +433,7 @@ class StreamIO:
             elif type(payload) is memoryview:
                 payload.release()  # W4: an exception would keep the caller's buffer
             owner.last_bytes_sent = sent
+            self.payload_sent += sent
             self.release_write_lock(owner)
         return True
 
@@ -432,6 +447,7 @@ class StreamIO:
         if core.seals:
             await self._wait_writable("send_some", deadline)  # a timeout is to have sent nothing
         owner.last_bytes_sent = sent = await self._send_once("send_some", payload, deadline)
+        self.payload_sent += sent
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             await self.flush(core, "send_some", deadline)
@@ -461,6 +477,7 @@ class StreamIO:
             ) from None
         finally:
             owner.last_bytes_sent = first.sent if rest is None else rest.sent
+            self.payload_sent += owner.last_bytes_sent
             if rest is not None:
                 rest.release()
 

@@ -12,9 +12,10 @@ import contextlib
 import contextvars
 import functools
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from contextvars import Context
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 from trio.lowlevel import Abort, current_trio_token, spawn_system_task
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from wireline.asyncnet._waiters import Waiter
 
 __all__ = ["TrioPort", "running_port"]
+
+T = TypeVar("T")
 
 _log = logging.getLogger("wireline")
 
@@ -91,6 +94,11 @@ class TrioPort(FdPoller):
 
     async def sleep(self, seconds: float) -> None:
         await trio.sleep(seconds)
+
+    async def move_on_at(self, until: float | None, awaitable: Awaitable[T]) -> T | None:
+        with trio.CancelScope(deadline=math.inf if until is None else until):
+            return await awaitable
+        return None
 
     # Callbacks.
 

@@ -8,7 +8,6 @@ import socket
 from typing import Protocol
 
 from wireline import (
-    AF_UNIX,
     BUFFER_SIZE,
     Address,
     Deadline,
@@ -33,15 +32,12 @@ NO_FLAGS = SocketFlag(0)
 
 def dial_stream(target: Target, timeout: float | None) -> Socket:
     """Connect to a TCP or Unix socket address."""
-    if not target.path:
-        return dial(target.host, target.port, timeout=timeout)
-    sock = Socket(AF_UNIX)
-    try:
-        sock.connect_unix(target.path, timeout)
-    except BaseException:
-        sock.close()
-        raise
-    return sock
+    return dial(*dial_address(target), timeout=timeout)
+
+
+def dial_address(target: Target) -> tuple[str, int | None]:
+    """The address and port of a target, as ``dial`` takes them."""
+    return (str(target), None) if target.path else (target.host, target.port)
 
 
 def reply_timeout(options: argparse.Namespace) -> float:

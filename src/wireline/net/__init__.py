@@ -16,6 +16,7 @@ from wireline.net._as_socket import as_socket as as_socket
 from wireline.net._dial import dial as dial
 from wireline.net._serve import Handler as Handler
 from wireline.net._serve import Server as Server
+from wireline.net._serve import StopEvent as StopEvent
 from wireline.net._serve import serve as serve
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
@@ -23,6 +24,7 @@ from wireline.net._systemd import listeners_from_environment as listeners_from_e
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
+    from wireline._server_stats import ServerStats as ServerStats
     from wireline.net._pool import Pool as Pool
 
 __all__ = [
@@ -34,7 +36,9 @@ __all__ = [
     "ReceivedFds",
     "ReceivedInto",
     "Server",
+    "ServerStats",
     "Socket",
+    "StopEvent",
     "StopReport",
     "as_socket",
     "dial",
@@ -45,6 +49,7 @@ __all__ = [
 _LOADED_WHEN_USED = {
     "Pool": ("wireline.net._pool", __name__),
     "PoolStats": ("wireline._pool", "wireline.net"),
+    "ServerStats": ("wireline._server_stats", "wireline.net"),
 }
 
 _publish(__name__, globals(), (name for name in __all__ if name not in _LOADED_WHEN_USED))

@@ -41,9 +41,11 @@ def as_socket(sock: Socket) -> socket.socket:
     ``cipher``, ``getpeercert``, ``selected_alpn_protocol`` and the like.
 
     Bytes that the socket has read ahead are invisible to ``select``: a program that waits with ``select`` must ask
-    ``pending()`` first, the number of these bytes. In clear a socket made with ``buffered=False`` has none; over TLS
-    there may always be some. One thread reads at a time; a second one gets a ``BusyError``. What cannot be done, such
-    as receiving ancillary data, raises ``NotImplementedError`` with a sentence that says so.
+    ``pending()`` first, the number of these bytes. A socket made with ``buffered=False`` has none in clear. Over TLS it
+    has the rest of a record at most, as an ``ssl.SSLSocket``: none if each read asks for 16 KiB or more.
+
+    One thread reads at a time; a second one gets a ``BusyError``. What cannot be done, such as receiving ancillary
+    data, raises ``NotImplementedError`` with a sentence that says so.
 
     Args:
         sock: a connected stream, or a listener, whose ``accept`` then returns such objects.

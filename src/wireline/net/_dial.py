@@ -2,27 +2,40 @@
 
 from __future__ import annotations
 
+import functools
 import selectors
 import socket
 import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from wireline._core.deadline import CallDeadline, check_timeout
-from wireline._core.happy_eyeballs import Race, interleave
-from wireline._dial_common import client_tls_core, dial_error
+from wireline._core.happy_eyeballs import AddrInfo, Race, interleave
+from wireline._dial_common import (
+    AF_UNSPEC,
+    DialArguments,
+    LocalAddresses,
+    check_found,
+    dial_error,
+    unix_error,
+)
 from wireline._os.descriptor import State, begin_connect, connect_result
+from wireline._os.keep_alive import DEFAULT_KEEP_ALIVE, KeepAlive
 from wireline._os.resolver import resolve
-from wireline._validation import check_dial_arguments
+from wireline._validation import SocketOption
 from wireline.address import IpAddress
+from wireline.errors import SocketTimeout
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 from wireline.net._socket import Socket
-from wireline.options import IPPROTO_TCP
+from wireline.options import AF_UNIX, IPPROTO_TCP
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline.tls import SslContext
 
 __all__ = ["dial"]
+
+Resolver = Callable[[str, int, int, int], Sequence[object]]
 
 # `poll` has no descriptor of its own: `dial` must work with the last free one.
 _Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -33,13 +46,18 @@ _LONGEST_WAIT = 86_400.0
 
 def dial(
     address: str | IpAddress,
-    port: int,
+    port: int | None = None,
     protocol: int = IPPROTO_TCP,
     *,
     buffered: bool = True,
     timeout: Timeout = None,
     tls: SslContext | None = None,
     hostname: str | None = None,
+    local_addr: tuple[str | IpAddress, int] | None = None,
+    family: int = AF_UNSPEC,
+    options: Iterable[SocketOption] = (),
+    keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
+    resolver: Resolver | None = None,
 ) -> Socket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
@@ -48,36 +66,46 @@ def dial(
     attempt under way is closed.
 
     Args:
-        address: a name or an address.
+        address: a name or an address; or a Unix socket, ``"unix:/path"``, and on Linux ``"unix:@name"`` with an
+            abstract name: only without ``port``, ``family``, ``local_addr`` and ``resolver``, so that a host and a port
+            from a URL never reach a local socket.
         port: 0 to 65535.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
         buffered: whether the socket reads from the kernel in large pieces, see ``Socket``.
         timeout: seconds for the whole call, name resolution and TLS handshake included; None means no limit.
         tls: a ``wireline.tls.SslContext``: do a TLS handshake, and check the peer's certificate and its name.
         hostname: the name that the peer's certificate must have, and that is sent to the peer; by default ``address``.
+            A Unix socket needs one if the certificate is verified.
+        local_addr: the host and port to connect from; the host ``""`` stands for any address, the port 0 for any port.
+            Peer addresses of a family for which the host has no address fail.
+        family: try addresses of one family only, ``AF_INET`` or ``AF_INET6``; 0, ``socket.AF_UNSPEC``, means both.
+        options: tuples of level, option and value, set on every attempt before it connects.
+        keep_alive: when a silent TCP peer is asked whether it is still there; None leaves that off.
+        resolver: called once as ``resolver(host, port, family, type)`` in place of the system's resolver. It returns a
+            list of tuples as ``socket.getaddrinfo`` does. In the async flavour it is a coroutine function. In the
+            blocking flavour the timeout cannot interrupt it.
 
     Returns:
         The connected socket.
 
     Raises:
-        DialError: no address could be connected; its ``attempts`` have the error and the time of each one.
+        DialError: no address could be connected; its ``attempts`` have the error and the time of each one. A Unix
+            socket is one address.
         SocketTimeout: the timeout expired while an address could still have answered, or during the handshake.
         ssl.SSLError: the handshake failed; ``ssl.SSLCertVerificationError`` if the certificate was not accepted.
         socket.gaierror: the name does not resolve.
-        TypeError, ValueError: an argument has the wrong type, or is out of range.
+        TypeError, ValueError: an argument has the wrong type, is out of range, or does not fit the others; the resolver
+            has returned something else than addresses.
     """
-    host, port, sock_type = check_dial_arguments(address, port, protocol)
-    secure = client_tls_core(tls, hostname, host, port, sock_type, shared=True)
-    deadline = start_deadline(check_timeout(timeout))
-    found = wait_for_lookup(resolve(host, port, 0, sock_type, protocol), "dial", deadline, Waker())
-    race = Race(interleave(found or ()))
-    sock = _run(race, deadline)
-    if sock is None:
-        raise dial_error(race, f"{host!r} port {port}", deadline)
-    assert race.winner is not None
-    dialled = Socket._adopt(
-        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+    arguments = DialArguments.check(
+        address, port, protocol, local_addr, family, options, keep_alive, resolver
     )
+    secure = arguments.tls_core(tls, hostname, shared=True)
+    deadline = start_deadline(check_timeout(timeout))
+    if arguments.path is None:
+        dialled = _dial_host(arguments, deadline, buffered)
+    else:
+        dialled = _dial_unix(arguments, deadline, buffered)
     if secure is not None:
         try:
             dialled._upgrade(secure, deadline, "dial")
@@ -87,12 +115,62 @@ def dial(
     return dialled
 
 
-def _run(race: Race, deadline: CallDeadline | None) -> socket.socket | None:
+def _dial_unix(arguments: DialArguments, deadline: CallDeadline | None, buffered: bool) -> Socket:
+    assert arguments.path is not None
+    began = time.monotonic()
+    sock = Socket(AF_UNIX, buffered=buffered)
+    try:
+        for level, option, value in arguments.options:
+            sock.setsockopt(level, option, value)
+        sock.connect_unix(arguments.path, None if deadline is None else deadline.seconds)
+    except OSError as error:
+        sock.close()
+        raise unix_error(arguments, error, time.monotonic() - began) from error.__cause__
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _dial_host(arguments: DialArguments, deadline: CallDeadline | None, buffered: bool) -> Socket:
+    local = _local_addresses(arguments, deadline)
+    race = Race(interleave(_resolve(arguments, deadline)))
+    sock = _run(race, deadline, functools.partial(arguments.prepare, local=local))
+    if sock is None:
+        raise dial_error(race, arguments, deadline)
+    assert race.winner is not None
+    return Socket._adopt(sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4])
+
+
+def _resolve(arguments: DialArguments, deadline: CallDeadline | None) -> list[AddrInfo]:
+    host, port, family = arguments.host, arguments.port, arguments.family
+    if arguments.resolver is None:
+        lookup = resolve(host, port, family, arguments.sock_type, arguments.protocol)
+        return wait_for_lookup(lookup, "dial", deadline, Waker()) or []
+    found = check_found(arguments, arguments.resolver(host, port, family, arguments.sock_type))
+    if deadline is not None and deadline.passed(time.monotonic()):
+        raise SocketTimeout("dial", deadline.seconds)
+    return found
+
+
+def _local_addresses(arguments: DialArguments, deadline: CallDeadline | None) -> LocalAddresses | None:
+    if arguments.local is None:
+        return None
+    host, port = arguments.local
+    if not host:
+        return LocalAddresses.every_interface(port)
+    lookup = resolve(host, port, arguments.family, arguments.sock_type, arguments.protocol)
+    return LocalAddresses.of(wait_for_lookup(lookup, "dial", deadline, Waker()) or ())
+
+
+def _run(
+    race: Race, deadline: CallDeadline | None, prepare: Callable[[socket.socket], object]
+) -> socket.socket | None:
     """Return a socket connected to the first address that answers; None if none does in time. Close the others."""
     attempts: list[socket.socket] = []
     winner: socket.socket | None = None
     try:
-        winner = _race(race, deadline, attempts)
+        winner = _race(race, deadline, prepare, attempts)
     finally:
         for sock in attempts:
             if sock is not winner:
@@ -100,12 +178,17 @@ def _run(race: Race, deadline: CallDeadline | None) -> socket.socket | None:
     return winner
 
 
-def _race(race: Race, deadline: CallDeadline | None, attempts: list[socket.socket]) -> socket.socket | None:
+def _race(
+    race: Race,
+    deadline: CallDeadline | None,
+    prepare: Callable[[socket.socket], object],
+    attempts: list[socket.socket],
+) -> socket.socket | None:
     with _Selector() as selector:
         while not race.over:
             while (index := race.start_due(time.monotonic())) is not None:
                 try:
-                    sock, done = begin_connect(race.candidates[index])
+                    sock, done = begin_connect(race.candidates[index], prepare)
                 except OSError as error:
                     if error.errno is None:
                         raise  # a signal handler's, not that of the address

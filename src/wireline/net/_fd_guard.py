@@ -63,6 +63,7 @@ class FdGuard:
         disposed: the descriptor was closed, or given to the thread that lingers for it.
         readable: threads may read: the stream is connected, and past its handshake.
         read_shutdown: ``SHUT_RD`` was done, to wake a thread that reads.
+        opened_at: when it was connected (``time.monotonic()``); None if it is not.
         interrupted: an exception ended a read, and its traceback may keep a reference to the core.
     """
 
@@ -78,6 +79,7 @@ class FdGuard:
         "disposed",
         "epoch",
         "interrupted",
+        "opened_at",
         "passed",
         "read_shutdown",
         "readable",
@@ -93,14 +95,15 @@ class FdGuard:
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.state = State.FRESH
+        self.opened_at: float | None = None
         self.epoch: object = process.epoch
         self.unclaimed: Unclaimed = []
         self.passed: PassedFds | None = None
         self.resting: list[StreamCore] = []
         self.cores: tuple[StreamCore, ...] = ()
         self.writing = WriteLock()
-        self.users: dict[Use, None] = {}
-        self.alone: dict[str, Use] = {}
+        self.users: dict[object, None] = {}
+        self.alone: dict[str, object] = {}
         self.waker = Waker()
         self.closing = self.disposed = self.readable = self.read_shutdown = self.interrupted = False
         self._core_claimed = self._permit_claimed = False
@@ -229,7 +232,7 @@ class FdGuard:
             self._forget_if_abandoned(use, 2)
         return not self.users
 
-    def _forget_if_abandoned(self, use: Use, references: int) -> None:
+    def _forget_if_abandoned(self, use: object, references: int) -> None:
         alone = self.alone
         # The dictionaries, our variable, the argument of `getrefcount`; a call has one more.
         references += 3 + (alone.get(ALONE) is use)
@@ -238,7 +241,7 @@ class FdGuard:
                 del alone[ALONE]
             self.users.pop(use, None)
 
-    def be_alone(self, use: Use) -> bool:
+    def be_alone(self, use: object) -> bool:
         """Let ``use``, which is one of ``users``, be the one that connects or receives datagrams; False if one is."""
         alone = self.alone
         if alone.setdefault(ALONE, use) is use:
@@ -250,6 +253,29 @@ class FdGuard:
                 elif ALONE in alone and alone[ALONE] is other:
                     del alone[ALONE]  # it ended between the two steps
             return alone.setdefault(ALONE, use) is use
+
+    def enter_alone(self, use: object, operation: str) -> None:
+        """Let ``use``, which is one of ``users``, be the only one that connects or receives datagrams.
+
+        Raises:
+            ClosedError: the socket is closed.
+            BusyError: another call is alone.
+        """
+        if self.closing:
+            raise ClosedError(f"{operation}: the socket is closed")
+        if not self.be_alone(use):
+            raise BusyError(f"{operation}: another thread is using this socket")
+
+    def leave(self, use: object) -> None:
+        """End a use of the descriptor; after ``close`` the last one closes it."""
+        alone = self.alone
+        if ALONE in alone and alone[ALONE] is use:
+            del alone[ALONE]
+        users = self.users
+        if use in users:
+            del users[use]
+        if self.closing:
+            self.close_if_unused()
 
     def _wake(self) -> None:
         self.waker.wake()
@@ -388,21 +414,15 @@ class Use:
         if guard.disposed or (guard.closing and not self._even_closing):
             self.__exit__(None, None, None)
             raise ClosedError(f"{self._operation}: the socket is closed")
-        if self._alone and not guard.be_alone(self):
-            self.__exit__(None, None, None)
-            raise BusyError(f"{self._operation}: another thread is using this socket")
+        if self._alone:
+            try:
+                guard.enter_alone(self, self._operation)
+            except BaseException:
+                self.__exit__(None, None, None)
+                raise
         return guard.sock
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        guard = self._guard
-        if self._alone:
-            alone = guard.alone
-            if ALONE in alone and alone[ALONE] is self:
-                del alone[ALONE]
-        users = guard.users
-        if self in users:
-            del users[self]
-        if guard.closing:
-            guard.close_if_unused()
+        self._guard.leave(self)

@@ -14,7 +14,7 @@ from wireline.net._fd_guard import FdGuard, Use
 from wireline.net._poll import Latch, Readiness, start_deadline
 from wireline.timing import Timeout
 
-__all__ = ["until_ready", "wait_until"]
+__all__ = ["described", "retry_when_ready", "until_ready", "wait_until"]
 
 T = TypeVar("T")
 
@@ -42,24 +42,46 @@ def until_ready(
         attempt: raises ``BlockingIOError`` where it would have to wait.
         write: it waits for room, and not for input.
     """
-    readiness: Readiness | None = None
+    try:
+        return attempt()
+    except BlockingIOError:
+        pass
+    except OSError as error:
+        raise described(error, operation, owner) from error.__cause__
+    return retry_when_ready(owner, guard, operation, deadline, attempt, write=write)
+
+
+def retry_when_ready(
+    owner: BaseSocket,
+    guard: FdGuard,
+    operation: str,
+    deadline: CallDeadline | None,
+    attempt: Callable[[], T],
+    *,
+    write: bool = False,
+) -> T:
+    """Do the same after a first attempt, which raised ``BlockingIOError``."""
+    readiness = Readiness(guard.sock.fileno(), write=write, waker=guard.waker)
     pause = 0.0
     while True:
-        try:
-            return attempt()
-        except BlockingIOError:
-            if readiness is None:
-                readiness = Readiness(guard.sock.fileno(), write=write, waker=guard.waker)
-            elif write:
-                pause = _ready_and_yet_refused(guard, pause, deadline)
-        except OSError as error:
-            raise_if_closed(owner, operation)
-            raise annotated(error, operation, owner) from error.__cause__
         late = pause and deadline is not None and deadline.passed(time.monotonic())
         if late or not readiness.wait(deadline):
             assert deadline is not None
             raise SocketTimeout(operation, deadline.seconds, 0 if write else None)
         raise_if_closed(owner, operation)
+        try:
+            return attempt()
+        except BlockingIOError:
+            if write:
+                pause = _ready_and_yet_refused(guard, pause, deadline)
+        except OSError as error:
+            raise described(error, operation, owner) from error.__cause__
+
+
+def described(error: OSError, operation: str, owner: BaseSocket) -> OSError:
+    """Return the error of an attempt with a note; if the socket was closed meanwhile, raise that."""
+    raise_if_closed(owner, operation)
+    return annotated(error, operation, owner)
 
 
 def wait_until(

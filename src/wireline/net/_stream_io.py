@@ -38,6 +38,7 @@ from wireline.timing import Timeout
 if TYPE_CHECKING:
     from wireline._core.locked_tls import LockedTlsCore
     from wireline._core.tls import TlsCore
+    from wireline._core.tls_engine import TlsEngine
 
 __all__ = ["StreamIO"]
 
@@ -58,7 +59,9 @@ class StreamIO:
         fd: the guard of the descriptor.
         core: the core, always; None before there is one. A call keeps it in no variable while it waits: it would look
             like one that a reader holds.
+        wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         core_slot: the core, while no thread reads (that of the guard).
+        engine: that of the core; None without TLS.
         buffer: that of the core.
         write_lock: the right to write (that of the guard).
         write_shut: ``shutdown_write`` was called.
@@ -70,6 +73,7 @@ class StreamIO:
             ``close`` on.
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
         kernel_waits: the descriptor blocks.
+        payload_sent: bytes that sending calls have sent, since the beginning.
     """
 
     __slots__ = (
@@ -79,13 +83,16 @@ class StreamIO:
         "buffer",
         "core",
         "core_slot",
+        "engine",
         "fd",
         "kernel_flags",
         "kernel_waits",
+        "payload_sent",
         "quiet_epoch",
         "receive",
         "sender",
         "source",
+        "wait_all",
         "write_lock",
         "write_shut",
     )
@@ -102,13 +109,16 @@ class StreamIO:
         # Every message uses these two: one attribute less on the way.
         self.core_slot = fd.resting
         self.write_lock = fd.writing
+        self.engine: TlsEngine | None = None
         self.write_shut = False
+        self.payload_sent = 0
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock
         self.quiet_epoch: object = process.epoch
         self.receive: Iterator[bytes] = iter(())
         self._receive_as = (0, 0)
         self._readable: Readiness | None = None
+        self.wait_all = _WAIT_ALL
         self._writable: Readiness | None = None
 
     # States.
@@ -124,6 +134,7 @@ class StreamIO:
         """Read and send by this core from now on."""
         self.fd.cores = (core,)
         self.core = core
+        self.engine = cast("TlsCore", core).engine if core.is_tls else None
         self.buffer = core.buffer
         self.sender = core.sender(self.fd.sock)
         self.source = receiver_of(self.fd, is_tls=core.is_tls)
@@ -141,15 +152,28 @@ class StreamIO:
     def unconnected(self) -> None:
         """The connection failed."""
         self.fd.unconnected()
-        self.core = None
+        self.core = self.engine = None
         self.buffer = EMPTY
         self.sender = self.source = self.fd.sock
+        self.payload_sent = 0
 
     def close(self) -> None:
         """After this every call ends by ``leave``, and nothing that was split ahead is read."""
         self.quiet_epoch = None
         self.buffer.drop_ahead()
         self.buffer = EMPTY
+
+    def is_reading(self) -> bool:
+        """Whether a thread reads."""
+        return not self.core_slot
+
+    def is_writing(self) -> bool:
+        """Whether a thread writes."""
+        return not self.write_lock.free
+
+    def show_progress(self) -> None:
+        """Count the bytes of an incomplete block while a read waits for the rest, at the price of system calls."""
+        self.wait_all = 0
 
     def dispose(self, linger: float | None) -> None:
         """Close the descriptor, when no call uses it any more."""
@@ -391,7 +415,7 @@ class StreamIO:
         Returns:
             False if nothing is there, and nothing waited.
         """
-        receive = (core.recv_size, (_WAIT_ALL if core.direct is ALL else 0) if wait else DONT_WAIT)
+        receive = (core.recv_size, (self.wait_all if core.direct is ALL else 0) if wait else DONT_WAIT)
         if receive != self._receive_as:
             self.receive = map(self.source.recv, *map(itertools.repeat, receive))
             self._receive_as = receive
@@ -459,6 +483,8 @@ class StreamIO:
 
     def release_permit(self, owner: BaseSocket) -> None:
         """Release the write lock, and send what a read has made meanwhile."""
+        if self.engine is not None:
+            self.payload_sent = self.engine.accepted  # also after an exception, before the bytes were counted
         self._release(owner)
         self.send_output(owner)
 
@@ -471,18 +497,15 @@ class StreamIO:
         """Whether a send may wait inside the system call."""
         return deadline is None and self.kernel_waits
 
-    def count_sent(self, sent: int, before: int | None) -> int:
-        """Return how much of a message was sent before an exception.
+    def count_sent(self, sent: int) -> int:
+        """Count how much of a message was sent before an exception, and return it.
 
-        A signal handler may have interrupted the core after it took bytes, and before they were counted.
-
-        Args:
-            sent: the bytes that were counted.
-            before: what the core had accepted when the message began; None if it did not begin.
+        A signal handler may have interrupted the core after it took bytes, and before ``sent`` counted them.
         """
-        if before is None or self.core is None:
-            return sent
-        return max(sent, self.core.accepted - before)
+        if self.engine is not None:
+            sent = self.engine.accepted - self.payload_sent
+        self.payload_sent += sent
+        return sent
 
     def send_once(
         self, operation: str, data: bytes | memoryview, deadline: CallDeadline | None, sent: int | None
@@ -502,6 +525,16 @@ class StreamIO:
             return 0
         return self.send_once("send", memoryview(payload)[sent:] if sent else payload, deadline, sent)
 
+    def finish_message(
+        self, engine: TlsEngine, payload: bytes | memoryview, sent: int, deadline: CallDeadline | None
+    ) -> int:
+        """Send the rest of a message over TLS, and all of its ciphertext; return how many bytes it has."""
+        core = self.fd.cores
+        while sent != len(payload) or core[0].unsent:
+            sent += self.send_more(payload, sent, deadline)
+        self.payload_sent = engine.accepted
+        return sent
+
     def send_some(self, owner: BaseSocket, payload: bytes | memoryview, deadline: CallDeadline | None) -> int:
         """Send what there is room for, in one send; ``last_bytes_sent`` is set as soon as it is known."""
         owner.last_bytes_sent = 0  # a thread that sent meanwhile may have set it
@@ -511,6 +544,8 @@ class StreamIO:
         if self.fd.cores[0].seals:
             self.wait_for_room("send_some", deadline)  # a timeout is to have sent nothing
         owner.last_bytes_sent = sent = self.send_once("send_some", payload, deadline, 0)
+        if self.engine is None:
+            self.payload_sent += sent
         # A whole record, or the peer waits for its rest while we wait for its answer.
         with contextlib.suppress(SocketTimeout):  # the next send takes the rest along
             self.flush("send_some", deadline)
@@ -538,6 +573,7 @@ class StreamIO:
                 sent[0] += self.send_once("send_fds", memoryview(payload)[sent[0] :], deadline, sent[0])
         finally:
             owner.last_bytes_sent = sent[0]
+            self.payload_sent += sent[0]
 
     def flush(self, operation: str, deadline: CallDeadline | None, sent: int | None = None) -> None:
         """Send the ciphertext that is there, waiting for room."""

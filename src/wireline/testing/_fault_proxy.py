@@ -10,7 +10,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 
-from wireline import AF_UNIX, Address, ClosedError, Target, parse_target
+from wireline import Address, ClosedError, Target, parse_target
 from wireline.net import Server, Socket, dial, serve
 from wireline.testing._faults import Faults
 from wireline.testing._stream_relay import StreamRelay
@@ -97,15 +97,10 @@ class _FaultProxy:
         server.stop()
 
     def _connect(self) -> Socket:
-        if not self._target.path:
-            return dial(self._target.host, self._target.port, timeout=self._timeout)
-        sock = Socket(AF_UNIX)
-        try:
-            sock.connect_unix(self._target.path, self._timeout)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        target = self._target
+        if target.path:
+            return dial(str(target), timeout=self._timeout)
+        return dial(target.host, target.port, timeout=self._timeout)
 
     @contextlib.contextmanager
     def _registered(self, relay: StreamRelay) -> Iterator[None]:

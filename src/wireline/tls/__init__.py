@@ -11,6 +11,7 @@ from typing import NoReturn
 from wireline._core.tls_engine import TruncatedError as TruncatedError
 from wireline._public import publish as _publish
 from wireline.options import AcceptResult as AcceptResult
+from wireline.options import Handshake as Handshake
 
 from ._certificate import Certificate as Certificate
 from ._context import SslContext as SslContext
@@ -21,7 +22,6 @@ from ._sessions import SessionCache as SessionCache
 from ._sessions import TlsSession as TlsSession
 from ._tls_options import CIPHERS_INTERMEDIATE as CIPHERS_INTERMEDIATE
 from ._tls_options import CIPHERS_MODERN as CIPHERS_MODERN
-from ._tls_options import Handshake as Handshake
 from ._tls_options import ProtocolVersion as ProtocolVersion
 from ._tls_options import VerifyMode as VerifyMode
 

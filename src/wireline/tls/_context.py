@@ -16,7 +16,9 @@ from wireline._core.locked_tls import LockedTlsCore
 from wireline._core.tls import TlsCore
 from wireline._core.tls_engine import TlsEngine
 from wireline._os.process import ProcessLock
+from wireline._validation import Leftover, check_leftover
 from wireline.address import IpAddress
+from wireline.options import Handshake
 from wireline.timing import Timeout
 
 from . import _context_factory, _features
@@ -31,7 +33,6 @@ from ._tls_options import (
     CIPHERS_INTERMEDIATE,
     CIPHERS_MODERN,
     FilePath,
-    Handshake,
     Password,
     ProtocolVersion,
     ServerNameCallback,
@@ -55,11 +56,6 @@ from ._tls_options import (
 from ._wrapping import AsyncUpgradable, Upgradable, Wrappable, require_method
 
 __all__ = ["SslContext"]
-
-_LEFTOVER = ("refuse", "tls")
-
-Leftover = Literal["refuse", "tls"]
-"""What is done with plaintext bytes that were received before a handshake."""
 
 
 class SslContext(MutableSettings):
@@ -397,10 +393,9 @@ class SslContext(MutableSettings):
         await sock._upgrade(core, timeout, "wrap_connected_async", leftover)
 
     def _upgrade_core(
-        self, handshake: Handshake, hostname: str | IpAddress, leftover: str, *, shared: bool
+        self, handshake: Handshake, hostname: str | IpAddress, leftover: Leftover, *, shared: bool
     ) -> TlsCore:
-        if leftover not in _LEFTOVER:
-            raise ValueError(f"leftover is one of {', '.join(_LEFTOVER)}, got {leftover!r}")
+        check_leftover(leftover)
         return _make_core(self._engine(handshake, hostname), shared=shared)
 
     def _engine(self, handshake: Handshake, hostname: str | IpAddress = "", port: int = 0) -> TlsEngine:
@@ -436,9 +431,11 @@ class SslContext(MutableSettings):
         )
         if offered is not None:
             offer_session(obj, offered.session)
-        return TlsEngine(obj, incoming, outgoing, TlsPolicy(role, name, port, offered))
+        policy = TlsPolicy(role, name, port, offered)
+        policy.prepare(obj)
+        return TlsEngine(obj, incoming, outgoing, policy)
 
-    def _client_core(self, hostname: str, port: int, *, shared: bool = False) -> TlsCore:
+    def _client_core(self, hostname: str | IpAddress, port: int, *, shared: bool = False) -> TlsCore:
         """Return the core of a socket that connects; ``shared``: one thread may read while another writes."""
         return _make_core(self._engine(Handshake.AS_CLIENT, hostname, port), shared=shared)
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import logging
 import ssl
 import weakref
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ._certificate import Certificate
 from ._role_context import RoleContext
 from ._sessions import TlsSession, has_space, read_session
 
-_DER = 2  # `_ssl.ENCODING_DER`
+if TYPE_CHECKING:
+    import _ssl
+
+_DER: Final = 2  # `_ssl.ENCODING_DER`
 
 _log = logging.getLogger("wireline")
 
@@ -65,6 +68,8 @@ class _Negotiated(NamedTuple):
     resumed: bool
     psk_identity: str
     chain: tuple[Certificate, ...]
+    sent: tuple[_ssl.Certificate | bytes, ...]
+    """References to OpenSSL's certificates: they are encoded only when they are asked for."""
     group: str | None
     ocsp_response: bytes | None
 
@@ -236,6 +241,14 @@ class TlsPolicy:
         """
         return list(self._negotiated.chain if self._negotiated else self._chain(obj))
 
+    def sent_certificates(self, obj: ssl.SSLObject) -> list[Certificate]:
+        """Return the certificates that the peer has sent, in its order, verified or not.
+
+        After a resumption OpenSSL has them only at a client, and only if the session was copied by the bridge; else
+        there is just the leaf.
+        """
+        return list(map(_encode, self._negotiated.sent if self._negotiated else _sent_chain(obj)))
+
     def psk_identity(self, obj: ssl.SSLObject) -> str:
         """Return the client's identity if its pre-shared key was proved (at both ends), else ``""``."""
         return self._negotiated.psk_identity if self._negotiated else self._identity(obj)
@@ -264,6 +277,7 @@ class TlsPolicy:
             obj.session_reused or False,
             self._identity(obj),
             tuple(self._chain(obj)),
+            _sent_chain(obj),
             *self._facts_of_openssl(obj),
         )
 
@@ -278,10 +292,7 @@ class TlsPolicy:
     def _chain(self, obj: ssl.SSLObject) -> list[Certificate]:
         if self._verify_mode == ssl.CERT_NONE:
             return []  # OpenSSL's "verified" chain exists here too
-        try:
-            leaf = obj.getpeercert(True)
-        except ValueError:  # before the handshake
-            return []
+        leaf = _leaf(obj)
         if not leaf:  # `get_verified_chain` of a peer without a certificate is an AttributeError on 3.13
             return []
         chain = _verified_chain(obj)
@@ -372,11 +383,35 @@ def on_server_name(obj: ssl.SSLObject, name: str | None, _context: ssl.SSLContex
     return policy.switch_context(obj, name) if policy is not None else None
 
 
+def _leaf(obj: ssl.SSLObject) -> bytes | None:
+    """Return the peer's own certificate; None if it has sent none."""
+    try:
+        return obj.getpeercert(True)
+    except ValueError:  # before the handshake
+        return None
+
+
+# The two chains are methods of `SSLObject` from 3.13 on; before, of the private `_sslobj` only, with the same result
+# since 3.10.
+
+
 def _verified_chain(obj: ssl.SSLObject) -> list[Certificate]:
     """Return the chain from leaf to root; ``[]`` after a resumption."""
-    # A method of `SSLObject` from 3.13 on; before, of the private `_sslobj` only, with the same result since 3.10.
     chain = obj._sslobj.get_verified_chain()  # type: ignore[attr-defined]
-    return [Certificate(each.public_bytes(_DER)) for each in chain or ()]
+    return list(map(_encode, chain or ()))
+
+
+def _sent_chain(obj: ssl.SSLObject) -> tuple[_ssl.Certificate | bytes, ...]:
+    """Return what the peer has sent, its own certificate first."""
+    leaf = _leaf(obj)
+    if not leaf:  # the chain of a peer that has sent none is `[None]`
+        return ()
+    chain = obj._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
+    return tuple(chain or (leaf,))
+
+
+def _encode(certificate: _ssl.Certificate | bytes) -> Certificate:
+    return Certificate(certificate if isinstance(certificate, bytes) else certificate.public_bytes(_DER))
 
 
 def _ticket_was_used(obj: ssl.SSLObject) -> bool:

@@ -19,7 +19,6 @@ __all__ = [
     "CIPHERS_INTERMEDIATE",
     "CIPHERS_MODERN",
     "CIPHERS_PSK",
-    "Handshake",
     "ProtocolVersion",
     "TlsOptions",
     "VerifyMode",
@@ -69,15 +68,6 @@ class ProtocolVersion(enum.Enum):
     """Deprecated by RFC 8996: refused."""
     SSLV23 = enum.auto()
     """The highest version that both peers support, at least TLS 1.2. The name is OpenSSL's old one for this."""
-
-
-class Handshake(enum.Enum):
-    """Which side of a handshake a connected socket takes."""
-
-    AS_CLIENT = enum.auto()
-    """Send the ClientHello, and verify the server."""
-    AS_SERVER = enum.auto()
-    """Wait for the ClientHello, and present the certificate."""
 
 
 _REFUSED = {

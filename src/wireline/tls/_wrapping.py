@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
+    from wireline._validation import Leftover
     from wireline.timing import Timeout
 
     from ._context import SslContext
@@ -27,13 +28,15 @@ class Wrappable(Protocol):
 class Upgradable(Protocol):
     """A ``wireline.net.Socket``."""
 
-    def _upgrade(self, tls_core: TlsCore, timeout: Timeout, operation: str, leftover: str) -> None: ...
+    def _upgrade(self, tls_core: TlsCore, timeout: Timeout, operation: str, leftover: Leftover) -> None: ...
 
 
 class AsyncUpgradable(Protocol):
     """A ``wireline.asyncnet.AsyncSocket``."""
 
-    async def _upgrade(self, tls_core: TlsCore, timeout: Timeout, operation: str, leftover: str) -> None: ...
+    async def _upgrade(
+        self, tls_core: TlsCore, timeout: Timeout, operation: str, leftover: Leftover
+    ) -> None: ...
 
 
 def require_method(sock: object, name: str, *, awaited: bool) -> None:

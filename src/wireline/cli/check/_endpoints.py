@@ -9,7 +9,7 @@ from time import monotonic
 from typing import NamedTuple
 
 from wireline import AF_UNIX, DialError, SocketTimeout, Target
-from wireline.net import Socket
+from wireline.net import Socket, dial
 
 
 class Endpoint(NamedTuple):
@@ -30,16 +30,9 @@ class Endpoint(NamedTuple):
         Raises:
             OSError: it does not answer, or not in time.
         """
-        sock = Socket(self.family)
-        try:
-            if self.family == AF_UNIX:
-                sock.connect_unix(self.host, timeout)
-            else:
-                sock.connect(self.host, self.port, timeout)
-        except BaseException:
-            sock.close()
-            raise
-        return sock
+        if self.family == AF_UNIX:
+            return dial(str(self), timeout=timeout)
+        return dial(self.host, self.port, timeout=timeout)
 
 
 class Attempt(NamedTuple):
@@ -95,6 +88,8 @@ def _attempt(endpoint: Endpoint, timeout: float) -> Attempt:
     sock, failed = None, None
     try:
         sock = endpoint.connect(timeout)
+    except DialError as error:
+        failed = error.attempts[0][1]  # the endpoint is one address
     except OSError as error:
         failed = error
     return Attempt(endpoint, monotonic() - began, failed, sock)

@@ -104,16 +104,3 @@ def _key_share(server_hello: bytes) -> bytes:
             return server_hello[at + 4 : at + 6]
         at += 4 + size
     return b""
-
-
-def sent_chain(connection: ssl.SSLObject) -> list[bytes]:
-    """The certificates that the peer sent, as DER, its own first, verified or not."""
-    # Public since 3.13, and private with the same meaning since 3.10.
-    public = getattr(connection, "get_unverified_chain", None)
-    if public is not None:
-        return list(public())
-    chain = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-    return [each.public_bytes(_DER) for each in chain or ()]
-
-
-_DER = 2  # `_ssl.ENCODING_DER`

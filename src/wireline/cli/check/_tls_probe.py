@@ -21,7 +21,7 @@ from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check._certificate_info import CertificateInfo, covers_name, read
 from wireline.cli.check._endpoints import Endpoint
-from wireline.cli.check._handshake_observer import HandshakeObserver, sent_chain
+from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.cli.check._report import Report, TlsReport
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
@@ -224,7 +224,7 @@ class TlsProbe:
                 return HandshakeFailure(error, server=False, name=self._name, certificate=certificate)
             handle = sock.ssl_handle
             assert handle is not None
-            sent = tuple(map(Certificate, sent_chain(handle)))
+            sent = tuple(sock.get_peer_certificates(verified=False))
             verified = tuple(sock.get_peer_certificates())
             info = sock.tls_info
             exchange = self._observer.key_exchange(info.cipher)

@@ -67,26 +67,19 @@ def open_stream(program: Program, *, tls: bool) -> None:
 
 
 def connecting(program: Program, options: argparse.Namespace, sock: str, context: str | None) -> str:
-    """The lines that begin a block with a connected socket.
+    """The line that begins a block with a connected socket.
 
     Args:
-        program: receives the imports that the lines need.
+        program: receives the imports that the line needs.
         options: ``target``, ``timeout`` and, for TLS, ``sni``.
         sock: the variable of the socket.
         context: the variable of the TLS context; None without TLS.
     """
-    target, timeout = options.target, options.timeout
-    if not target.path:
-        program.use("wireline.net", "dial")
-        tls = {"tls": Name(context), "hostname": options.sni} if context else {}
-        return f"with {call('dial', target.host, target.port, timeout=timeout, **tls)} as {sock}:"
-    program.use("wireline", "AF_UNIX")
-    program.use("wireline.net", "Socket")
-    lines = [f"with Socket(AF_UNIX) as {sock}:"]
-    if context:
-        lines.append(f"    {call(f'{context}.wrap_socket', Name(sock), *filter(None, [options.sni]))}")
-    lines.append(f"    {call(f'{sock}.connect_unix', target.path, timeout=timeout)}")
-    return "\n".join(lines)
+    target = options.target
+    program.use("wireline.net", "dial")
+    where = [str(target)] if target.path else [target.host, target.port]
+    tls = {"tls": Name(context), "hostname": options.sni} if context else {}
+    return f"with {call('dial', *where, timeout=options.timeout, **tls)} as {sock}:"
 
 
 def serving(program: Program, target: Target, **options: object) -> None:

@@ -1,0 +1,25 @@
+"""The counts of a server. Loaded when ``Server.stats`` is first used: it needs ``dataclasses``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["ServerStats"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerStats:
+    """What a server has done since it was started."""
+
+    accepted: int
+    """Connections that were accepted, without those that were refused."""
+    refused: int
+    """Connections that were closed at once, because of ``max_per_address``, or with ``on_full="refuse"``."""
+    handshakes_failed: int
+    """Connections that ended in their TLS handshake."""
+    open: int
+    """Connections that are being served."""
+    bytes_received: int
+    """Payload that all clients have sent, those of closed connections too."""
+    bytes_sent: int
+    """Payload that was sent to all clients, likewise."""
