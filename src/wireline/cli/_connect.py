@@ -5,14 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from wireline import IPPROTO_UDP, Target
+from wireline import Target
 from wireline.cli._conversation import Conversation
 from wireline.cli._end_of_input import end_of_input
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, Stage, during, print_stderr
-from wireline.cli._peer import DatagramPeer, Peer, StreamPeer, dial_stream, reply_timeout
+from wireline.cli._peer import (
+    DatagramPeer,
+    Peer,
+    Source,
+    StreamPeer,
+    dial_datagrams,
+    dial_stream,
+    reply_timeout,
+)
 from wireline.cli._stdio import Input, Output
-from wireline.net import dial
 
 if TYPE_CHECKING:
     from wireline.cli._tls_handshakes import TlsClient
@@ -67,9 +74,10 @@ def _make_tls_client(options: argparse.Namespace) -> TlsClient:
 
 def _connect(options: argparse.Namespace, tls: TlsClient | None) -> Peer:
     target, timeout = options.target, options.timeout
+    source = Source(options.family, options.source)
     if tls is not None:
-        return StreamPeer(tls.connect(target, timeout), str(target), timeout)
+        return StreamPeer(tls.connect(target, timeout, source), str(target), timeout)
     if target.scheme == "udp":
-        sock = dial(target.host, target.port, IPPROTO_UDP, timeout=timeout)
+        sock = dial_datagrams(target, timeout, source)
         return DatagramPeer(sock, str(target), reply_timeout(options))
-    return StreamPeer(dial_stream(target, timeout), str(target), timeout)
+    return StreamPeer(dial_stream(target, timeout, source), str(target), timeout)

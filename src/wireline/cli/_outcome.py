@@ -187,6 +187,13 @@ _ADVICE = {
 
 _LISTEN_ADVICE = _ADVICE | {errno.EACCES: "ports below 1024 need privileges: listen on a higher one"}
 
+_CONNECT_ADVICE = _ADVICE | {
+    errno.EADDRNOTAVAIL: "--source needs an address of this machine, and of the same kind as the target's",
+    errno.EADDRINUSE: "another connection uses the port of --source",
+    errno.EACCES: "a firewall of this machine forbids it",
+}
+_ADVICE_AT = {Stage.LISTEN: _LISTEN_ADVICE, Stage.CONNECT: _CONNECT_ADVICE}
+
 # On a Unix socket these errors are about its file.
 _UNIX_SOCKET_ADVICE = _ADVICE | {
     errno.EACCES: "this user may not use the file, or a directory above it",
@@ -237,7 +244,7 @@ def _classify_failure(failure: Failure) -> Outcome:
 def _advice(failure: Failure) -> Mapping[int, str]:
     if failure.subject.startswith("unix:") and failure.stage in (Stage.LISTEN, Stage.CONNECT):
         return _UNIX_SOCKET_ADVICE
-    return _LISTEN_ADVICE if failure.stage is Stage.LISTEN else _ADVICE
+    return _ADVICE_AT.get(failure.stage, _ADVICE)
 
 
 def _root_cause(error: Exception) -> Exception:

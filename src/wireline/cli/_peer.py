@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from wireline import (
     BUFFER_SIZE,
+    IPPROTO_UDP,
     Address,
     Deadline,
     SocketFlag,
@@ -30,9 +31,48 @@ NO_FLAGS = SocketFlag(0)
 """Without ``SAFE_DISCONN``: a reset is an error here, not an end, because it may have discarded data."""
 
 
-def dial_stream(target: Target, timeout: float | None) -> Socket:
+class Source(NamedTuple):
+    """The end of a connection on this machine.
+
+    Attributes:
+        family: of both ends; ``AF_UNSPEC`` means any.
+        address: host and port to connect from; None leaves both to the system.
+    """
+
+    family: int = socket.AF_UNSPEC
+    address: Address | None = None
+
+
+ANY_SOURCE = Source()
+
+
+def dial_stream(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
     """Connect to a TCP or Unix socket address."""
-    return dial(*dial_address(target), timeout=timeout)
+    if target.path:
+        return dial(str(target), timeout=timeout)
+    # The port may be in TIME_WAIT after an earlier connection.
+    reused = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)] if source.address and source.address.port else []
+    return dial(
+        target.host,
+        target.port,
+        timeout=timeout,
+        local_addr=source.address,
+        family=source.family,
+        options=reused,
+    )
+
+
+def dial_datagrams(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
+    """Connect a datagram socket, also to a broadcast address."""
+    return dial(
+        target.host,
+        target.port,
+        IPPROTO_UDP,
+        timeout=timeout,
+        local_addr=source.address,
+        family=source.family,
+        options=[(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)],
+    )
 
 
 def dial_address(target: Target) -> tuple[str, int | None]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from wireline import Deadline, SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
 from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout, print_stderr
-from wireline.cli._peer import dial_stream
+from wireline.cli._peer import ANY_SOURCE, Source, dial_stream
 from wireline.cli._psk_files import read_key, read_keys
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, VerifyMode
@@ -58,7 +58,7 @@ class TlsClient:
             self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
         self._capture = PeerCertificateCapture()
 
-    def connect(self, target: Target, timeout: float | None) -> Socket:
+    def connect(self, target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
         """Connect and make the handshake, both within ``timeout``.
 
         Raises:
@@ -67,7 +67,7 @@ class TlsClient:
         """
         self._capture.watch(self._ssl_context)
         try:
-            return self._connect(target, timeout)
+            return self._connect(target, timeout, source)
         except ssl.SSLError as error:
             raise HandshakeFailure(
                 error,
@@ -79,9 +79,9 @@ class TlsClient:
         finally:
             self._capture.unwatch(self._ssl_context)
 
-    def _connect(self, target: Target, timeout: float | None) -> Socket:
+    def _connect(self, target: Target, timeout: float | None, source: Source) -> Socket:
         deadline = Deadline(timeout)
-        sock = dial_stream(target, timeout)
+        sock = dial_stream(target, timeout, source)
         try:
             # Not `dial(tls=)`: its timeout does not tell a silent server from one that does not exist.
             name = self._name or target.host

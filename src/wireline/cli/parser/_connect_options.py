@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
@@ -41,6 +42,7 @@ examples:
   printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --expect-reply tls://example.com:443
   wireline connect --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline connect --psk-file key.txt tls://127.0.0.1:9000
+  wireline connect -4 --source :1024 --quit-after 3 example.com 80
   wireline connect unix:/run/app.sock
   echo ping | wireline connect --expect-reply udp://127.0.0.1:9000
 
@@ -51,15 +53,32 @@ If the reader of standard output exits (| head -1), the command exits with 1 and
 def describe(connect: argparse.ArgumentParser) -> None:
     """Add the options of ``connect``."""
     connect.set_defaults(load=_load, program=_program)
-    connect.add_argument("target", metavar="TARGET", type=_option_types.target, help="address to connect to")
+    connect.add_argument(
+        "target", metavar="TARGET", help="address to connect to; also HOST PORT as two words"
+    )
+    connect.add_argument("port", metavar="PORT", nargs="?", help=argparse.SUPPRESS)
     add_timeout(
         connect,
         "for connecting, for the peer to accept data, and, after the end of input, for it to send something",
     )
+    _add_source(connect)
     _add_end_of_input(connect)
     add_crlf(connect)
     add_show_code_and_debug(connect)
     _tls_options.describe_connect(connect)
+
+
+def _add_source(connect: argparse.ArgumentParser) -> None:
+    family = connect.add_mutually_exclusive_group()
+    for name, value, text in (("-4", socket.AF_INET, "IPv4"), ("-6", socket.AF_INET6, "IPv6")):
+        family.add_argument(name, dest="family", action="store_const", const=value, help=f"use only {text}")
+    connect.set_defaults(family=socket.AF_UNSPEC)
+    connect.add_argument(
+        "--source",
+        metavar="HOST:PORT",
+        type=_option_types.source,
+        help="address to connect from; without HOST any address, without PORT any port",
+    )
 
 
 def _add_end_of_input(connect: argparse.ArgumentParser) -> None:
@@ -88,6 +107,12 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     Raises:
         SystemExit: they do not; the error was printed.
     """
+    try:
+        options.target = _option_types.target_of_words(options.target, options.port)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"TARGET: {error}")
+    if options.target.path and (options.family or options.source):
+        parser.error("-4, -6 and --source are for hosts, and a Unix socket has none")
     if options.at_eof == "close" and options.quit_after:
         parser.error("--at-eof close ends at once, and --quit-after later: use one of them")
     if options.at_eof and options.target.scheme == "udp":

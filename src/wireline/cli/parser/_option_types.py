@@ -7,7 +7,7 @@ import keyword
 import math
 from typing import TYPE_CHECKING
 
-from wireline import Target, parse_target
+from wireline import Address, Target, parse_target
 from wireline.cli._psk_files import parse_key
 
 if TYPE_CHECKING:
@@ -32,6 +32,27 @@ def stream_target(text: str) -> Target:
 def stream_listen_address(text: str) -> Target:
     """An address to listen on, except ``udp://``."""
     return _require_stream(listen_address(text))
+
+
+def source(text: str) -> Address:
+    """A host, a port, or both, to connect from; the port 0 stands for any."""
+    try:
+        where = parse_target(text if ":" in text or text.isdigit() else f"{text}:0", listening=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            str(error).replace("a target", "an address to connect from")
+        ) from None
+    if where.path or "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, HOST or :PORT")
+    return Address(where.host, where.port)
+
+
+def target_of_words(host: str, port: str | None) -> Target:
+    """The target of one word, or of ``HOST PORT``."""
+    if port is None:
+        return target(host)
+    is_ipv6 = "://" not in host and host.count(":") > 1 and not host.startswith("[")
+    return target(f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}")
 
 
 def _parse(text: str, *, listening: bool) -> Target:

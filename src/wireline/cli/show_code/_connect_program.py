@@ -6,7 +6,7 @@ import argparse
 
 from wireline.cli._end_of_input import end_of_input
 from wireline.cli._peer import reply_timeout
-from wireline.cli.show_code._fragments import close_after, open_stream, pump, send_input
+from wireline.cli.show_code._fragments import close_after, open_stream, pump, send_input, source
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 
@@ -32,8 +32,15 @@ def _connect_datagrams(program: Program) -> Program:
     program.use("wireline", "IPPROTO_UDP", "SocketTimeout")
     program.use("wireline.net", "dial")
     where = call(
-        "dial", options.target.host, options.target.port, Name("IPPROTO_UDP"), timeout=options.timeout
+        "dial",
+        options.target.host,
+        options.target.port,
+        Name("IPPROTO_UDP"),
+        timeout=options.timeout,
+        **source(program, options),
+        options=Name("[(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)]"),
     )
+    program.use("socket")
     program.add(f"""\
 with {where} as sock:
     while chunk := os.read(0, 65507):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from textwrap import indent
 
 from wireline import Target
@@ -79,7 +80,20 @@ def connecting(program: Program, options: argparse.Namespace, sock: str, context
     program.use("wireline.net", "dial")
     where = [str(target)] if target.path else [target.host, target.port]
     tls = {"tls": Name(context), "hostname": options.sni} if context else {}
-    return f"with {call('dial', *where, timeout=options.timeout, **tls)} as {sock}:"
+    own = source(program, options)
+    return f"with {call('dial', *where, timeout=options.timeout, **own, **tls)} as {sock}:"
+
+
+def source(program: Program, options: argparse.Namespace) -> dict[str, object]:
+    """The arguments of ``dial`` for ``-4``, ``-6`` and ``--source``, which only ``connect`` has."""
+    arguments: dict[str, object] = {}
+    if family := getattr(options, "family", 0):
+        name = "AF_INET6" if family == socket.AF_INET6 else "AF_INET"
+        program.use("wireline", name)
+        arguments["family"] = Name(name)
+    if address := getattr(options, "source", None):
+        arguments["local_addr"] = Name(f"({literal(address.host)}, {address.port})")
+    return arguments
 
 
 def serving(program: Program, target: Target, **options: object) -> None:
