@@ -184,14 +184,12 @@ def test_connect_does_not_trust_more_than_the_command(run: Run) -> None:
 
 
 @needs_psk
-@pytest.mark.parametrize("in_file", [True, False])
-def test_connect_with_a_key(run: Run, tmp_path: Path, in_file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connect_with_a_key(run: Run, tmp_path: Path) -> None:
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.server_get_psk = lambda identity: bytes.fromhex(KEY) if identity == "me:too" else b""
     file = tmp_path / "keys"
     file.write_text(f"# mine\n\nme:too:{KEY}\n")
-    monkeypatch.setenv("WIRELINE_PSK", KEY)
-    words = ["--psk-file", str(file)] if in_file else ["--psk", f"me:too:{KEY}"]
+    words = ["--psk-file", str(file)]
     with serve(shout, 0, "127.0.0.1", tls=context) as server:
         process = run(
             "connect", "--at-eof", "half-close", *words, f"tls://127.0.0.1:{server.local_addr.port}"

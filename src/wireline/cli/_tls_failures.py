@@ -133,6 +133,9 @@ def _handshake(failure: HandshakeFailure, subject: str) -> str:
     reason = _reason(error)
     if failure.server and failure.psk and reason in _PSK_REASONS:
         return _PSK_REASON.format(subject=subject)
+    if "is pinned" in str(error):  # raised by the library
+        keys = str(error).rpartition(" are ")[2].removesuffix(")")
+        return f"{subject} has no certificate of --pin: the keys of its chain, the server's first, are {keys}"
     if "ALPN" in str(error):  # raised by the library; OpenSSL would continue
         return no_common_protocol(subject)
     template = (_SERVER_REASONS if failure.server else _CLIENT_REASONS).get(reason)
@@ -241,7 +244,8 @@ def _expiry(certificate: Certificate | None) -> datetime | None:
 def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
     return _openssl_text(error).replace(
-        ", and no password was given", "; decrypt it first: openssl pkey -in KEY -out NEW"
+        ", and no password was given",
+        "; give its password with --key-password, or decrypt it first: openssl pkey -in KEY -out NEW",
     )
 
 

@@ -10,9 +10,6 @@ from wireline import Target
 from wireline.cli._end_of_input import EndOfInput
 from wireline.cli.show_code._program import Name, Program, call, literal
 
-_KEY_VARIABLE = "WIRELINE_PSK"
-"""Environment variable from which a program reads the key of ``--psk``, in hexadecimal."""
-
 
 def client_context(
     program: Program, options: argparse.Namespace, indent: int = 0, name: str = "context"
@@ -20,22 +17,17 @@ def client_context(
     """Add the TLS context of a client, in a variable called ``name``."""
     program.use("wireline.tls", "SslContext")
     mode = None
-    if options.no_verify or options.psk or options.psk_file:
+    if options.no_verify or options.psk_file:
         program.use("wireline.tls", "VerifyMode")
         mode = Name("VerifyMode.NONE")
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.ca_file}
-    program.add(f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn)}", indent)
+    program.add(
+        f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn, **_settings(program, options))}",
+        indent,
+    )
     if options.alpn:
         program.add(f"{name}.require_alpn = True", indent)
-    if options.psk:
-        identity, _ = options.psk
-        program.use("os")
-        # The printed program is copied, mailed and stored: it must not contain the key.
-        program.add(
-            f'key = bytes.fromhex(os.environ["{_KEY_VARIABLE}"])  # the key of --psk, which is not shown'
-        )
-        program.add(f"{name}.client_get_psk = lambda hint: ({literal(identity)}, key)")
-    elif options.psk_file:
+    if options.psk_file:
         _read_keys(program, options.psk_file)
         program.add("((identity, key),) = keys.items()")
         program.add(f"{name}.client_get_psk = lambda hint: (identity, bytes.fromhex(key))")
@@ -47,14 +39,51 @@ def server_context(program: Program, options: argparse.Namespace, name: str = "c
     mode = "VerifyMode.PEER" if options.client_ca else "VerifyMode.NONE"
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.client_ca}
     certs = "required" if options.client_ca else None
-    program.add(f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs)}")
+    settings = _settings(program, options)
+    program.add(
+        f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs, **settings)}"
+    )
     if options.psk_file:
         _read_keys(program, options.psk_file)
         program.add(f'{name}.server_get_psk = lambda identity: bytes.fromhex(keys.get(identity, ""))')
 
 
+def _settings(program: Program, options: argparse.Namespace) -> dict[str, object]:
+    """The arguments that clients and servers share."""
+    settings: dict[str, object] = {"keylog_file": getattr(options, "keylog", None)}
+    for argument, option in (("min_version", "tls_min"), ("max_version", "tls_max")):
+        if version := getattr(options, option, None):
+            program.use("ssl")
+            settings[argument] = Name(f"ssl.TLSVersion.TLSv{version.replace('.', '_')}")
+    older, newer = getattr(options, "ciphers", None) or ("", "")
+    if newer and not older:
+        program.use("ssl")
+        settings["min_version"] = Name("ssl.TLSVersion.TLSv1_3")
+    settings |= {"cipher_list": older, "ciphersuites": newer, "pinned": getattr(options, "pin", None)}
+    if password := getattr(options, "key_password", None):
+        settings["password"] = _password(program, password)
+    return settings
+
+
+def _password(program: Program, source: str) -> Name:
+    """The expression that reads a password: the program is copied and mailed, and must not contain it."""
+    kind, _, name = source.partition(":")
+    if kind == "prompt":
+        program.use("getpass")
+        return Name("getpass.getpass")
+    if kind == "env":
+        program.use("os")
+        return Name(f"os.environ[{literal(name)}]")
+    return Name(f'open({_opened(source if kind == "fd" else name)}).read().removesuffix("\\n")')
+
+
+def _opened(path: str) -> str:
+    """The argument of ``open`` for a path, or for ``fd:N``."""
+    return path.removeprefix("fd:") if path.startswith("fd:") and path[3:].isdigit() else literal(path)
+
+
 def _read_keys(program: Program, path: str) -> None:
-    program.add(f"with {call('open', path)} as file:")
+    program.add(f"with open({_opened(path)}) as file:")
     program.add('lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]', 1)
     program.add('keys = dict(line.rsplit(":", 1) for line in lines)')
 
