@@ -35,6 +35,7 @@ LINES = {
     "-p 1234 -s 127.0.0.1 example.com 80": "connect --source 127.0.0.1:1234 example.com:80",
     "-4 -p 1234 example.com 80": "connect --source :1234 -4 example.com:80",
     "connect -p 1234 example.com 80": "connect --source :1234 example.com:80",
+    "connect -vn example.com 80": "connect -v example.com:80",
     "-C -q 3 example.com 80": "connect --quit-after 3 --crlf example.com:80",
     "-q 0 example.com 80": "connect --at-eof close example.com:80",
     "-q -1 example.com 80": "connect example.com:80",

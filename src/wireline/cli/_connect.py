@@ -74,7 +74,7 @@ def _make_tls_client(options: argparse.Namespace) -> TlsClient:
 
 def _connect(options: argparse.Namespace, tls: TlsClient | None) -> Peer:
     target, timeout = options.target, options.timeout
-    source = Source(options.family, options.source)
+    source = Source(options.family, options.source, options.verbose)
     if tls is not None:
         return StreamPeer(tls.connect(target, timeout, source), str(target), timeout)
     if target.scheme == "udp":

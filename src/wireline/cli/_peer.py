@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import os
 import socket
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wireline import (
     BUFFER_SIZE,
+    IPPROTO_TCP,
     IPPROTO_UDP,
     Address,
     Deadline,
@@ -17,6 +18,9 @@ from wireline import (
     Target,
 )
 from wireline.net import Socket, dial
+
+if TYPE_CHECKING:
+    from wireline.cli._verbose import ConnectionReport
 
 MAX_UDP_PAYLOAD = 65507
 """Bytes of the largest UDP datagram: 65535 less the headers of IPv4 (20) and UDP (8)."""
@@ -37,10 +41,12 @@ class Source(NamedTuple):
     Attributes:
         family: of both ends; ``AF_UNSPEC`` means any.
         address: host and port to connect from; None leaves both to the system.
+        verbose: whether lines on standard error say how the connection was made.
     """
 
     family: int = socket.AF_UNSPEC
     address: Address | None = None
+    verbose: bool = False
 
 
 ANY_SOURCE = Source()
@@ -48,31 +54,40 @@ ANY_SOURCE = Source()
 
 def dial_stream(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
     """Connect to a TCP or Unix socket address."""
-    if target.path:
-        return dial(str(target), timeout=timeout)
     # The port may be in TIME_WAIT after an earlier connection.
     reused = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)] if source.address and source.address.port else []
-    return dial(
-        target.host,
-        target.port,
-        timeout=timeout,
-        local_addr=source.address,
-        family=source.family,
-        options=reused,
-    )
+    return _dial(target, timeout, source, IPPROTO_TCP, reused)
 
 
 def dial_datagrams(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
     """Connect a datagram socket, also to a broadcast address."""
-    return dial(
-        target.host,
-        target.port,
-        IPPROTO_UDP,
+    return _dial(target, timeout, source, IPPROTO_UDP, [(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)])
+
+
+def _dial(
+    target: Target, timeout: float | None, source: Source, protocol: int, options: list[tuple[int, int, int]]
+) -> Socket:
+    address, port = dial_address(target)
+    report = _report(target, timeout) if source.verbose else None
+    sock = dial(
+        address,
+        port,
+        protocol,
         timeout=timeout,
         local_addr=source.address,
         family=source.family,
-        options=[(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)],
+        options=options,
+        resolver=report.resolve if report and not target.path else None,
     )
+    if report:
+        report.connected(sock, "connected to" if protocol == IPPROTO_TCP else "sending to")
+    return sock
+
+
+def _report(target: Target, timeout: float | None) -> ConnectionReport:
+    from wireline.cli._verbose import ConnectionReport  # only --verbose needs it
+
+    return ConnectionReport(target, timeout)
 
 
 def dial_address(target: Target) -> tuple[str, int | None]:

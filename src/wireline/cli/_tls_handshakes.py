@@ -92,6 +92,10 @@ class TlsClient:
         except BaseException:
             sock.close()
             raise
+        if source.verbose:
+            from wireline.cli._verbose import report_tls  # only --verbose needs it
+
+            report_tls(sock)
         return sock
 
 

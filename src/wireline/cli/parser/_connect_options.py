@@ -64,6 +64,12 @@ def describe(connect: argparse.ArgumentParser) -> None:
     _add_source(connect)
     _add_end_of_input(connect)
     add_crlf(connect)
+    connect.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say on standard error which addresses the name has, which one answered, and what TLS agreed on",
+    )
     add_show_code_and_debug(connect)
     _tls_options.describe_connect(connect)
 
