@@ -30,7 +30,9 @@ def play(stage: Stage) -> None:
     mine.write_text(f"alice:{keys['alice'].hex()}\n")
     with example(stage, "async_psk_greeter.py", "serve", "0", str(path)) as running:
         address = running.listening_on(on_stdout=True)
-        with wireline(stage, "connect", "--psk-file", str(mine), f"tls://{address}") as client:
+        with wireline(
+            stage, "connect", "--at-eof", "half-close", "--psk-file", str(mine), f"tls://{address}"
+        ) as client:
             stage.check_bytes(client.finish(), b"hello alice\r\n", "the command takes the same file of keys")
         running.terminate()
 

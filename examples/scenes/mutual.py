@@ -22,7 +22,7 @@ def play(stage: Stage) -> None:
     with example(stage, "async_mutual_tls.py", "serve", "0", *words) as running:
         port = int(running.listening_on(on_stdout=True).rpartition(":")[2])
         target = f"tls://localhost:{port}"
-        trust = ("connect", "--ca-file", authority.file)
+        trust = ("connect", "--at-eof", "half-close", "--ca-file", authority.file)
         with wireline(stage, *trust, "--cert", alice.cert, "--key", alice.key, target) as client:
             stage.check_bytes(client.finish(), b"hello CN=alice\r\n", "so does the async one")
         with wireline(stage, *trust, target) as client:

@@ -23,7 +23,14 @@ def play_echo(stage: Stage) -> None:
     for program in ("tls_echo.py", "async_tls_echo.py"):
         with example(stage, program, "0", "--cert", leaf.cert, "--key", leaf.key) as server:
             port = server.listening_on(on_stdout=True).rpartition(":")[2]
-            words = ("connect", "--ca-file", authority.file, f"tls://localhost:{port}")
+            words = (
+                "connect",
+                "--at-eof",
+                "half-close",
+                "--ca-file",
+                authority.file,
+                f"tls://localhost:{port}",
+            )
             with wireline(stage, *words, stdin=subprocess.PIPE) as client:
                 stage.check_bytes(client.finish(MESSAGE), MESSAGE, f"{len(MESSAGE)} bytes were echoed")
             with wireline(stage, *words[:-1], f"tls://127.0.0.1:{port}") as client:

@@ -18,7 +18,7 @@ def play(stage: Stage) -> None:
         words = _words_for_a_client(server)
         with wireline(stage, *words, stdin=subprocess.PIPE) as client:
             stage.check_bytes(client.finish(MESSAGE), MESSAGE, f"{len(MESSAGE)} bytes were echoed over TLS")
-        with wireline(stage, "connect", target) as client:
+        with wireline(stage, "connect", "--at-eof", "half-close", target) as client:
             code, said = client.fail()
         stage.check(code == 5, "a client without its CA refuses it: exit code 5", code)
         stage.show(said)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 import sysconfig
 import tarfile
 import time
@@ -32,10 +34,13 @@ def _transfer(stage: Stage, source: Path, target: Path) -> float:
     with target.open("wb") as sink, wireline(stage, "listen", "127.0.0.1:0", stdout=sink) as receiver:
         address = receiver.listening_on()
         began = time.monotonic()
-        # Its messages are not caught, so that a terminal shows its progress.
+        # On a terminal its messages are not caught: they show its progress.
+        messages = None if sys.stderr.isatty() else subprocess.PIPE
         with (
             source.open("rb") as data,
-            wireline(stage, "connect", address, stdin=data, stderr=None) as sender,
+            wireline(
+                stage, "connect", "--at-eof", "half-close", address, stdin=data, stderr=messages
+            ) as sender,
         ):
             sender.finish()
         receiver.finish()

@@ -16,7 +16,9 @@ def play(stage: Stage) -> None:
     stage.show(">>> server = unix_echo.start('echo.sock')")
     with unix_echo.start(str(path)):
         stage.check(path.is_socket(), "the address is a file")
-        with wireline(stage, "connect", f"unix:{path}", stdin=subprocess.PIPE) as client:
+        with wireline(
+            stage, "connect", "--at-eof", "half-close", f"unix:{path}", stdin=subprocess.PIPE
+        ) as client:
             back = client.finish(MESSAGE)
         stage.check_bytes(back, MESSAGE, f"{len(MESSAGE)} bytes were echoed, then the end")
     stage.check(not path.exists(), "the server has removed the file")

@@ -64,10 +64,10 @@ def parse_target(text: str, *, listening: bool = False) -> Target:
             return _unix_target(text[5:])
         scheme, slashes, rest = text.partition("://")
         if not slashes:
-            return Target("tcp", *_host_and_port(text, listening))
+            return Target("tcp", *_host_and_port(text, listening, ""))
         if scheme.lower() not in _SCHEMES:
             raise ValueError(f"unknown scheme {scheme!r}, use {'://, '.join(_SCHEMES)}:// or unix:")
-        return Target(scheme.lower(), *_host_and_port(rest, listening))
+        return Target(scheme.lower(), *_host_and_port(rest, listening, f"{scheme}://"))
     except ValueError as error:
         raise ValueError(f"{text!r} is not a target: {error}") from None
 
@@ -78,27 +78,27 @@ def _unix_target(rest: str) -> Target:
     return Target("unix", path=path)
 
 
-def _host_and_port(text: str, listening: bool) -> Address:
+def _host_and_port(text: str, listening: bool, prefix: str) -> Address:
+    """Parse what follows the scheme. The advice in errors keeps the scheme: without ``tls://`` it would drop TLS."""
     host, colon, port = text.rpartition(":")
     if listening and not colon and port.isdigit():
         return Address("", _parse_port(port, listening))
     if not colon or not port or port.endswith("]"):
-        raise ValueError(f"the port is missing, write {text.rstrip(':') or 'host'}:port")
+        raise ValueError(f"the port is missing, write {prefix}{text.rstrip(':') or 'host'}:port")
     if not host and not listening:
-        raise ValueError(f"the host is missing, write host:{port}")
-    return Address(_parse_host(host), _parse_port(port, listening))
+        raise ValueError(f"the host is missing, write {prefix}host:{port}")
+    return Address(_parse_host(host, prefix), _parse_port(port, listening))
 
 
-def _parse_host(text: str) -> str:
+def _parse_host(text: str, prefix: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         ip = parse_zoned_ip(text[1:-1])
         if ip.version != 6:
             raise ValueError("brackets are for IPv6 addresses only")
         return format_ip(ip)
     if ":" in text:
-        raise ValueError(
-            "more than one colon; an IPv6 address needs brackets, [::1]:443, a scheme slashes, tls://host:443"
-        )
+        scheme = "" if prefix else ", a scheme slashes, tls://host:443"
+        raise ValueError(f"more than one colon; an IPv6 address needs brackets, {prefix}[::1]:443{scheme}")
     wrong = _INVALID_IN_HOST.search(text)
     if wrong:
         raise ValueError(f"a host must not contain {wrong[0]!r}")

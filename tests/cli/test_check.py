@@ -168,7 +168,7 @@ def test_each_address_is_shown_with_its_own_error(
     out, err = capfd.readouterr()
     assert out.count("did not finish within 0.3 s") == 2, "the same address is tried once"
     assert out.count("Connection refused") == 1
-    assert "127.0.0.1: dial did not finish" in err
+    assert "127.0.0.1: no connection within 0.3 s" in err
     assert "127.0.0.1: Connection refused" in err
 
 

@@ -30,7 +30,7 @@ def test_input_to_the_peer_and_the_peer_to_output(start: Start, host: str) -> No
 
 def test_half_close_at_the_end_of_input_then_the_reply_is_received(start: Start) -> None:
     with tcp_server() as (server, target):
-        command = start("connect", target, stdin=subprocess.DEVNULL)
+        command = start("connect", "--at-eof", "half-close", target, stdin=subprocess.DEVNULL)
         with accept(server) as peer:
             assert peer.recv(1) == b""
             peer.sendall(b"late")
@@ -66,7 +66,7 @@ def test_megabytes_both_ways_at_once(start: Start, tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.write_bytes(data)
     with tcp_server() as (server, target), path.open("rb") as file, (tmp_path / "out").open("wb") as out:
-        command = start("connect", target, stdin=file, stdout=out)
+        command = start("connect", "--at-eof", "half-close", target, stdin=file, stdout=out)
         with accept(server) as peer:
             while piece := peer.recv(1 << 16):
                 peer.sendall(piece)
@@ -148,7 +148,7 @@ def test_a_name_that_does_not_resolve_is_3(start: Start) -> None:
 
 def test_no_answer_in_time_is_4(start: Start) -> None:
     with tcp_server() as (server, target):
-        command = start("connect", "--timeout", "1", target)
+        command = start("connect", "--at-eof", "half-close", "--timeout", "1", target)
         with accept(server):
             result = command.finish(b"")
     assert result == (4, b"", f"wireline: {target} timed out: no data received for 1 s\n")
@@ -262,7 +262,7 @@ def test_a_signal_ends_it_quietly(start: Start, number: int, code: int) -> None:
 
 def test_closed_standard_input_is_the_end_of_input(start: Start) -> None:
     with tcp_server() as (server, target):
-        command = start("connect", target, redirect="<&-")
+        command = start("connect", "--at-eof", "half-close", target, redirect="<&-")
         with accept(server) as peer:
             assert peer.recv(1) == b""
             peer.sendall(b"hello")

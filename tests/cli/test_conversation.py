@@ -7,12 +7,14 @@ import errno
 import os
 import queue
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from wireline import ClosedError, SocketTimeout
 from wireline.cli._conversation import Conversation
+from wireline.cli._end_of_input import EndOfInput
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import ExitCode, Failure, Stage, classify
 from wireline.cli._stdio import Input, NoInput, Output
@@ -30,6 +32,7 @@ class FakePeer:
         self.input_ended = threading.Event()
         self.aborted: bool | None = None
         self.send_error: Exception | None = None
+        self.reset_error: Exception | None = None
         self._says: queue.Queue[bytes | Exception | None] = queue.Queue()
         for word in says:
             self._says.put(word)
@@ -54,6 +57,10 @@ class FakePeer:
 
     def end_input(self) -> None:
         self.input_ended.set()
+
+    def raise_reset(self) -> None:
+        if self.reset_error:
+            raise self.reset_error
 
     def close(self, *, abort: bool = False) -> None:
         if self.aborted is None:
@@ -102,11 +109,11 @@ def pipes() -> Iterator[Pipes]:
     pipes.close()
 
 
-def talk(peer: FakePeer, pipes: Pipes, **options: float | bool) -> None:
+def talk(peer: FakePeer, pipes: Pipes, **options: float | bool | EndOfInput) -> None:
     Conversation(peer, pipes.input, pipes.output, **options).run(Signals())  # type: ignore[arg-type]
 
 
-def failing(peer: FakePeer, pipes: Pipes, **options: float | bool) -> Failure:
+def failing(peer: FakePeer, pipes: Pipes, **options: float | bool | EndOfInput) -> Failure:
     with pytest.raises(Failure) as caught:
         talk(peer, pipes, **options)
     return caught.value
@@ -198,6 +205,15 @@ def test_input_that_cannot_be_delivered_is_reported(pipes: Pipes) -> None:
     # Data received before is not lost.
     assert pipes.shown() == b"no more"
     assert peer.aborted is True
+
+
+def test_a_reset_after_the_end_of_the_peer_is_reported(pipes: Pipes) -> None:
+    peer = FakePeer(None)
+    peer.reset_error = BrokenPipeError(errno.EPIPE, "Broken pipe")
+    pipes.type(b"data")
+    pipes.end_input()
+    outcome = classify(failing(peer, pipes, at_eof=EndOfInput(10.0)))
+    assert outcome.code is ExitCode.TRUNCATED
 
 
 def test_a_reset_is_reported_and_the_data_before_it_is_written(pipes: Pipes) -> None:
@@ -302,3 +318,101 @@ def test_a_signal_ends_waiting_for(says: tuple[None, ...], pipes: Pipes) -> None
     with pytest.raises(ClosedError):
         Conversation(peer, pipes.input, pipes.output).run(signals)
     assert peer.aborted is True
+
+
+# The end of input.
+
+
+def test_the_sending_direction_stays_open_until_the_peer_is_silent(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.end_input()
+    at_eof = EndOfInput(half_close_after=0.4)
+    conversation = threading.Thread(target=talk, args=(peer, pipes), kwargs={"at_eof": at_eof})
+    began = time.monotonic()
+    conversation.start()
+    for _ in range(4):
+        assert not peer.input_ended.wait(0.2)
+        peer.say(b".")
+    last = time.monotonic()
+    assert peer.input_ended.wait(5)
+    assert time.monotonic() - last > 0.3
+    assert time.monotonic() - began > 1.1
+    peer.say(None)
+    conversation.join()
+    assert pipes.shown() == b"...."
+
+
+def test_a_peer_that_ends_is_not_waited_for_until_it_would_be_silent(pipes: Pipes) -> None:
+    peer = FakePeer(b"answer", None)
+    pipes.type(b"question")
+    pipes.end_input()
+    began = time.monotonic()
+    talk(peer, pipes, at_eof=EndOfInput(half_close_after=10))
+    assert time.monotonic() - began < 5
+    assert peer.heard == b"question"
+    assert peer.aborted is False
+
+
+def test_the_time_limit_starts_with_the_half_close(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.end_input()
+    conversation = threading.Thread(
+        target=talk, args=(peer, pipes), kwargs={"timeout": 0.6, "at_eof": EndOfInput(half_close_after=0.5)}
+    )
+    conversation.start()
+    assert peer.input_ended.wait(5)
+    conversation.join(0.3)  # 0.8 s after the end of input
+    assert conversation.is_alive()
+    peer.say(None)
+    conversation.join()
+
+
+def test_without_a_half_close_the_peer_ends_it(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.end_input()
+    at_eof = EndOfInput(half_close_after=None)
+    conversation = threading.Thread(target=talk, args=(peer, pipes), kwargs={"at_eof": at_eof})
+    conversation.start()
+    conversation.join(0.2)
+    assert conversation.is_alive()
+    peer.say(b"bye", None)
+    conversation.join()
+    assert not peer.input_ended.is_set()
+    assert pipes.shown() == b"bye"
+
+
+@pytest.mark.parametrize("half_close_after", [None, 0.0, 10.0])
+@pytest.mark.parametrize("quit_after", [0.0, 0.1])
+def test_it_ends_a_given_time_after_the_input(
+    half_close_after: float | None, quit_after: float, pipes: Pipes
+) -> None:
+    peer = FakePeer(b"data")
+    pipes.type(b"question")
+    pipes.end_input()
+    at_eof = EndOfInput(half_close_after, quit_after)
+    conversation = Conversation(peer, pipes.input, pipes.output, at_eof=at_eof)
+    conversation.run(Signals())
+    assert conversation.quit
+    assert peer.heard == b"question"
+    assert peer.aborted is False
+
+
+def test_a_peer_that_ends_before_it_is_time_to_quit(pipes: Pipes) -> None:
+    peer = FakePeer(None)
+    pipes.end_input()
+    conversation = Conversation(peer, pipes.input, pipes.output, at_eof=EndOfInput(0.0, 10.0))
+    conversation.run(Signals())
+    assert not conversation.quit
+
+
+def test_a_signal_while_the_peer_is_silent(pipes: Pipes) -> None:
+    peer = FakePeer()
+    pipes.end_input()
+    signals = Signals()
+    timer = threading.Timer(0.1, signals.receive, (2,))
+    timer.start()
+    with pytest.raises(ClosedError):
+        Conversation(peer, pipes.input, pipes.output, at_eof=EndOfInput(10.0, 20.0)).run(signals)
+    timer.join()
+    assert peer.aborted is False  # all of the input was sent
+    assert not peer.input_ended.is_set()

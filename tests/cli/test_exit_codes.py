@@ -152,7 +152,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("connect", 1): full_output_of_a_client,
     ("connect", 2): words("connect", "nowhere"),
     ("connect", 3): refused("connect"),
-    ("connect", 4): served("connect", *QUICK, talk=nothing),
+    ("connect", 4): served("connect", "--at-eof", "half-close", *QUICK, talk=nothing),
     ("connect", 5): untrusted("connect"),
     ("connect", 6): served("connect", talk=cut),
     ("listen", 0): visited(ANY, talk=end),

@@ -337,3 +337,38 @@ def test_a_single_client_of_echo_that_resets_is_an_error(
         reset(peer)
     assert command.end().code == code
     peer.close()
+
+
+# A listener that gives up.
+
+
+@pytest.mark.parametrize("service", ["--echo", "--discard"])
+def test_a_service_that_gives_up_resets_and_the_sender_fails(start: Start, service: str) -> None:
+    listener = start("listen", service, "--timeout", "1", "127.0.0.1:0")
+    sender = start("connect", "--at-eof", "wait", listener.listening_on())
+    sender.type(b"data")
+    result = sender.end()
+    assert result.code == 6
+    assert "Connection reset by peer; the data is incomplete" in result.err
+    ended = listener.end()
+    assert ended.code == 4
+    assert "timed out: no data received " in ended.err
+
+
+@pytest.mark.parametrize("last", [b"last", b""])
+def test_a_listener_that_gives_up_resets_and_the_sender_fails(start: Start, last: bytes) -> None:
+    listener = start("listen", "--timeout", "1", "127.0.0.1:0", stdin=subprocess.DEVNULL)
+    sender = start("connect", listener.listening_on())
+    sender.type(b"data")
+    ended = listener.end()
+    assert (ended.code, ended.out) == (4, b"data")
+    assert "timed out: no data received " in ended.err
+    assert sender.finish(last).code == 6
+
+
+def test_a_listener_that_cannot_write_resets(start: Start) -> None:
+    listener = start("listen", "127.0.0.1:0", redirect="> /dev/full")
+    sender = start("connect", "--at-eof", "wait", listener.listening_on())
+    sender.type(b"data")
+    assert sender.end().code == 6
+    assert listener.end().code == 1

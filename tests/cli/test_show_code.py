@@ -107,10 +107,35 @@ def shout(client: Socket, address: Address) -> None:
 @pytest.mark.parametrize("words", [(), ("--timeout", "5"), ("--crlf",)])
 def test_connect(run: Run, words: tuple[str, ...]) -> None:
     with serve(shout, 0, "127.0.0.1") as server:
-        process = run("connect", *words, f"127.0.0.1:{server.local_addr.port}")
+        process = run("connect", "--at-eof", "half-close", *words, f"127.0.0.1:{server.local_addr.port}")
         assert finish(process, b"one\ntwo\r\n") == (
             b"ONE\r\nTWO\r\n" if "--crlf" in words else b"ONE\nTWO\r\n"
         )
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        ((), b"HELLO"),
+        (("--at-eof", "wait", "--quit-after", "0.5"), b""),
+        (("--quit-after", "1", "--timeout", "5"), b""),
+        (("--at-eof", "close"), b""),
+    ],
+)
+def test_connect_at_the_end_of_input(run: Run, words: tuple[str, ...], answer: bytes) -> None:
+    with serve(shout, 0, "127.0.0.1") as server:
+        process = run("connect", *words, f"127.0.0.1:{server.local_addr.port}")
+        assert finish(process, b"hello") == answer
+
+
+@pytest.mark.parametrize("scheme", ["", "udp://"])
+def test_connect_without_a_reply(run: Run, scheme: str) -> None:
+    with serve(lambda client, address: None, 0, "127.0.0.1") as server, udp_socket() as (_, target):
+        words = ["--quit-after", "0.3"] if scheme else []
+        where = target if scheme else f"127.0.0.1:{server.local_addr.port}"
+        process = run("connect", "--expect-reply", *words, where)
+        assert process.communicate(b"", timeout=PATIENCE) == (b"", b"the peer sent nothing\n")
+    assert process.returncode == 1
 
 
 def test_connect_ends_with_the_peer(run: Run) -> None:
@@ -128,9 +153,20 @@ def test_connect_with_tls(run: Run) -> None:
     context = SslContext(cert_file=leaf.cert, key_file=leaf.key, alpn=["x"])
     with serve(shout, 0, "127.0.0.1", tls=context) as server:
         target = f"tls://127.0.0.1:{server.local_addr.port}"
-        process = run("connect", *CA, "--sni", "localhost", "--alpn", "x", *own_client(), target)
+        process = run(
+            "connect",
+            "--at-eof",
+            "half-close",
+            *CA,
+            "--sni",
+            "localhost",
+            "--alpn",
+            "x",
+            *own_client(),
+            target,
+        )
         assert finish(process, b"hello") == b"HELLO"
-        process = run("connect", "--no-verify", target)
+        process = run("connect", "--at-eof", "half-close", "--no-verify", target)
         assert finish(process, b"hello") == b"HELLO"
 
 
@@ -141,23 +177,23 @@ def own_client() -> list[str]:
 
 def test_connect_does_not_trust_more_than_the_command(run: Run) -> None:
     with serving(certificates.stranger()) as target:
-        process = run("connect", *CA, target)
+        process = run("connect", "--at-eof", "half-close", *CA, target)
         _, err = process.communicate(b"", timeout=PATIENCE)
     assert process.returncode == 1
     assert b"SSLCertVerificationError" in err
 
 
 @needs_psk
-@pytest.mark.parametrize("in_file", [True, False])
-def test_connect_with_a_key(run: Run, tmp_path: Path, in_file: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connect_with_a_key(run: Run, tmp_path: Path) -> None:
     context = SslContext(verify_mode=VerifyMode.NONE)
     context.server_get_psk = lambda identity: bytes.fromhex(KEY) if identity == "me:too" else b""
     file = tmp_path / "keys"
     file.write_text(f"# mine\n\nme:too:{KEY}\n")
-    monkeypatch.setenv("WIRELINE_PSK", KEY)
-    words = ["--psk-file", str(file)] if in_file else ["--psk", f"me:too:{KEY}"]
+    words = ["--psk-file", str(file)]
     with serve(shout, 0, "127.0.0.1", tls=context) as server:
-        process = run("connect", *words, f"tls://127.0.0.1:{server.local_addr.port}")
+        process = run(
+            "connect", "--at-eof", "half-close", *words, f"tls://127.0.0.1:{server.local_addr.port}"
+        )
         assert finish(process, b"hello") == b"HELLO"
 
 
@@ -168,7 +204,7 @@ def test_connect_to_a_unix_socket(run: Run, tmp_path: Path, tls: bool) -> None:
     context = SslContext(cert_file=leaf.cert, key_file=leaf.key) if tls else None
     with serve(shout, 0, path, tls=context):
         words = ["--tls", "--sni", "localhost", *CA] if tls else []
-        assert finish(run("connect", *words, path), b"hello") == b"HELLO"
+        assert finish(run("connect", "--at-eof", "half-close", *words, path), b"hello") == b"HELLO"
 
 
 def test_connect_by_datagrams(run: Run) -> None:
@@ -460,7 +496,7 @@ def test_special_characters_of_arguments_stay_text(run: Run, tmp_path: Path) -> 
     """A path may contain quotes, backslashes and braces."""
     path = f'unix:{tmp_path}/it\'s "{{x}}" \\n'
     with serve(shout, 0, path):
-        assert finish(run("connect", path), b"hello") == b"HELLO", shlex.quote(path)
+        assert finish(run("connect", "--at-eof", "half-close", path), b"hello") == b"HELLO", shlex.quote(path)
     process = run("listen", "--echo", path)
     assert process.stderr is not None
     assert process.stderr.readline().decode() == f"listening on {path}\n"

@@ -83,6 +83,9 @@ def test_a_long_name_is_cut_and_the_numbers_are_not(width: int, long_path: str) 
     assert re.fullmatch(r"0:\d\d", numbers[-1])
 
 
+NOTHING = "closed the connection without sending a byte"
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_the_progress_line_is_one_line(width: int) -> None:
     read, write = os.pipe()
@@ -98,8 +101,8 @@ def test_the_progress_line_is_one_line(width: int) -> None:
                 # On a narrow terminal it is cut, and stays one line.
                 assert re.fullmatch(whole, line) or (width == 40 and len(line) == 40 and line.endswith("…"))
         assert command.end() == 0
-        assert len(command.screen()) == 1
-        assert command.raw.endswith("\x1b[?25h"), "the cursor is there again"
+        assert re.fullmatch(f"wireline: .*{NOTHING}", "".join(command.screen()[1:]))
+        assert command.raw.partition("wireline: ")[0].endswith("\x1b[?25h"), "the cursor is there again"
 
 
 @WIDTHS
@@ -107,11 +110,14 @@ def test_the_progress_line_of_a_file_has_percent(width: int, tmp_path: Path) -> 
     path = tmp_path / "data"
     path.write_bytes(bytes(300_000))
     with tcp_server() as (server, target), path.open("rb") as file:
-        with on_terminal("connect", target, width=width, stdin=file.fileno()) as command:
+        with on_terminal(
+            "connect", "--at-eof", "half-close", target, width=width, stdin=file.fileno()
+        ) as command:
             with accept(server) as peer:
                 read_all(peer)
             assert command.end() == 0
-            (line,) = command.screen()
+            line, *rest = command.screen()
+    assert re.fullmatch(f"wireline: .*{NOTHING}", "".join(rest))
     assert re.fullmatch(r"293\.0 KiB sent, 0 B received, \d[^,]*/s, 0:\d\d, 100%", line)
 
 

@@ -69,7 +69,7 @@ def test_connect_to_s_server(start: Start, version: str) -> None:
 def test_connect_to_s_server_with_a_pre_shared_key(start: Start, version: str, tmp_path: Path) -> None:
     mine = psk_file(tmp_path, f"me:{KEY}")
     with s_server("-nocert", "-psk", KEY, "-psk_identity", "me", version) as (_, target):
-        command = start("connect", "--psk-file", mine, target)
+        command = start("connect", "--at-eof", "half-close", "--psk-file", mine, target)
         command.type(b"hello\n")
         assert command.read(6) == b"olleh\n"
         assert command.finish(b"").code == 0

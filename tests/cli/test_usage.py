@@ -123,7 +123,7 @@ _NEVER = {
     [
         (["--version"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 95),
         (["--help"], 0, {"logging", "ssl", "threading", "traceback", "wireline.net"}, 95),
-        (["connect", "unix:/nowhere/at/all"], 3, {"cryptography", "dataclasses", "ssl", "wireline.tls"}, 160),
+        (["connect", "unix:/nowhere/at/all"], 3, {"cryptography", "dataclasses", "ssl", "wireline.tls"}, 170),
     ],
     ids=["--version", "--help", "connect"],
 )

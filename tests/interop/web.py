@@ -28,6 +28,7 @@ http {{
     root {where};
     server {{
         listen 127.0.0.1:{port}{tls};
+        location / {{ {location} }}
     }}
 }}
 """
@@ -39,12 +40,13 @@ _TLS = """ ssl;
 
 
 @contextlib.contextmanager
-def nginx(where: pathlib.Path, leaf: certificates.Leaf | None = None) -> Iterator[int]:
+def nginx(where: pathlib.Path, leaf: certificates.Leaf | None = None, location: str = "") -> Iterator[int]:
     """Run it in a directory of its own; gives the port.
 
     Args:
         where: for its files.
         leaf: its certificate, with which it uses TLS.
+        location: what it does with requests; by default it serves the pages.
     """
     # On Debian it is where only root looks.
     program = shutil.which("nginx", path="/usr/sbin") or require_tool("nginx", "nginx")
@@ -53,7 +55,9 @@ def nginx(where: pathlib.Path, leaf: certificates.Leaf | None = None) -> Iterato
 
     def start(port: int) -> Program:
         tls = _TLS.format(leaf=leaf) if leaf else ""
-        (where / "nginx.conf").write_text(_CONFIGURATION.format(where=where, port=port, tls=tls))
+        (where / "nginx.conf").write_text(
+            _CONFIGURATION.format(where=where, port=port, tls=tls, location=location)
+        )
         return Program(program, "-e", "stderr", "-c", str(where / "nginx.conf"))
 
     with on_a_free_port(start, rb"event method") as (_, port):

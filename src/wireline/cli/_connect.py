@@ -5,13 +5,21 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from wireline import IPPROTO_UDP, Target
+from wireline import Target
 from wireline.cli._conversation import Conversation
+from wireline.cli._end_of_input import end_of_input
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Stage, during
-from wireline.cli._peer import REPLY_TIMEOUT, DatagramPeer, Peer, StreamPeer, dial_stream
+from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, Stage, during, print_stderr
+from wireline.cli._peer import (
+    DatagramPeer,
+    Peer,
+    Source,
+    StreamPeer,
+    dial_datagrams,
+    dial_stream,
+    reply_timeout,
+)
 from wireline.cli._stdio import Input, Output
-from wireline.net import dial
 
 if TYPE_CHECKING:
     from wireline.cli._tls_handshakes import TlsClient
@@ -28,8 +36,32 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     timeout: float | None = options.timeout
     tls = _make_tls_client(options) if options.tls else None
     with during(Stage.CONNECT, target):
-        peer = _connect(target, timeout, tls)
-    Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf).run(signals)
+        peer = _connect(options, tls)
+    at_eof = end_of_input(options)
+    conversation = Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf, at_eof=at_eof)
+    conversation.run(signals)
+    if not conversation.counters.received:
+        _report_no_reply(conversation, peer, required=options.expect_reply)
+
+
+def _report_no_reply(conversation: Conversation, peer: Peer, *, required: bool) -> None:
+    """Say that nothing was received, if that may be a surprise; fail if a reply is required.
+
+    Raises:
+        ReportedFailure: a reply is required.
+    """
+    if conversation.quit or peer.reply_timeout is not None:
+        outcome = Outcome(
+            ExitCode.TIMEOUT, f"{peer.name} sent no reply in time; wait longer with --quit-after"
+        )
+        noteworthy = False
+    else:
+        outcome = Outcome(ExitCode.TRUNCATED, f"{peer.name} closed the connection without sending a byte")
+        noteworthy = conversation.counters.sent > 0
+    if required:
+        raise ReportedFailure(outcome)
+    if noteworthy:
+        print_stderr(f"wireline: {outcome.sentence}")
 
 
 def _make_tls_client(options: argparse.Namespace) -> TlsClient:
@@ -40,10 +72,12 @@ def _make_tls_client(options: argparse.Namespace) -> TlsClient:
         return TlsClient(options)
 
 
-def _connect(target: Target, timeout: float | None, tls: TlsClient | None) -> Peer:
+def _connect(options: argparse.Namespace, tls: TlsClient | None) -> Peer:
+    target, timeout = options.target, options.timeout
+    source = Source(options.family, options.source, options.verbose)
     if tls is not None:
-        return StreamPeer(tls.connect(target, timeout), str(target), timeout)
+        return StreamPeer(tls.connect(target, timeout, source), str(target), timeout)
     if target.scheme == "udp":
-        sock = dial(target.host, target.port, IPPROTO_UDP, timeout=timeout)
-        return DatagramPeer(sock, str(target), REPLY_TIMEOUT if timeout is None else timeout)
-    return StreamPeer(dial_stream(target, timeout), str(target), timeout)
+        sock = dial_datagrams(target, timeout, source)
+        return DatagramPeer(sock, str(target), reply_timeout(options))
+    return StreamPeer(dial_stream(target, timeout, source), str(target), timeout)

@@ -5,23 +5,27 @@ terminal still waits for input.
 
 The side that ends first decides how the conversation ends:
 
-- The input: its end is announced to the peer (half-close), and the rest of the peer's data is awaited.
+- The input: the sending direction is closed (half-close), at once or when the peer has been silent for a while, and the
+  rest of the peer's data is awaited. `EndOfInput` has the times. The upload thread keeps them: the main thread may be
+  blocked in a read.
 - The peer: it may have exited, or only have no more to send; the two look the same. Input from a terminal ends at once.
   A peer that has sent nothing probably only receives, such as a backup, and gets all of the input. Any other peer gets
   the input until it pauses.
 
-If reading the input fails, the connection is reset: the peer must not mistake the data for complete.
+After an error the connection is reset: the peer must not mistake the data for complete, or for received.
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable
 from time import monotonic
 
 from wireline import ClosedError, SocketTimeout
+from wireline.cli._end_of_input import EndOfInput
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import InputRefused, Stage, during
+from wireline.cli._outcome import Failure, InputRefused, Stage, during
 from wireline.cli._peer import Peer
 from wireline.cli._progress import Counters, show_progress
 from wireline.cli._stdio import CrlfTranslator, Input, Output
@@ -31,6 +35,8 @@ from wireline.cli._stdio import CrlfTranslator, Input, Output
 _INPUT_TIMEOUT = 0.5
 _TERMINAL_INPUT_TIMEOUT = 0.05
 
+_HALF_CLOSE = EndOfInput()
+
 _DISCONNECTED = (BrokenPipeError, ConnectionResetError, ConnectionAbortedError)
 
 
@@ -38,7 +44,14 @@ class Conversation:
     """One peer, one input, one output."""
 
     def __init__(
-        self, peer: Peer, source: Input, output: Output, *, timeout: float | None = None, crlf: bool = False
+        self,
+        peer: Peer,
+        source: Input,
+        output: Output,
+        *,
+        timeout: float | None = None,
+        crlf: bool = False,
+        at_eof: EndOfInput = _HALF_CLOSE,
     ) -> None:
         """Prepare; ``run`` moves the data.
 
@@ -46,15 +59,27 @@ class Conversation:
             peer: closed at the end.
             source: the data for the peer.
             output: the destination of the received data.
-            timeout: seconds that the peer may send nothing once the input has ended.
+            timeout: seconds that the peer may send nothing once the input has ended, and once the sending direction is
+                closed, if it will be.
             crlf: whether line ends of the input become carriage return and line feed.
+            at_eof: what happens at the end of input.
         """
         self._peer = peer
         self._source = source
         self._output = output
         self._limit = timeout if peer.reply_timeout is None else peer.reply_timeout
         self._counters = Counters(source.size)
-        self._upload = _Upload(peer, source, self._counters, crlf=crlf)
+        self._upload = _Upload(peer, source, self._counters, crlf=crlf, at_eof=at_eof)
+
+    @property
+    def counters(self) -> Counters:
+        """The bytes moved so far."""
+        return self._counters
+
+    @property
+    def quit(self) -> bool:
+        """Whether this side ended the conversation, a given time after the end of input."""
+        return self._upload.quit
 
     def run(self, signals: Signals) -> None:
         """Move data until both sides are done.
@@ -73,6 +98,11 @@ class Conversation:
             ):
                 self._upload.start()
                 self._download(clear_line)
+        except Failure:
+            # A graceful end would tell the peer that all its data was received.
+            self._peer.close(abort=True)
+            self._upload.cancel()
+            raise
         except BaseException:
             self._stop()
             raise
@@ -81,15 +111,18 @@ class Conversation:
     def _download(self, clear_line: Callable[[], None]) -> None:
         try:
             while (data := self._receive()) is not None:
+                self._upload.heard_at = monotonic()
                 if self._output.is_terminal:
                     clear_line()
                 self._output.write(data)
                 self._counters.received += len(data)
+            self._upload.peer_ended.set()
             self._upload.wait_until_done(self._input_timeout())
         except ClosedError:
-            # If the upload has closed the peer, this raises the reason.
+            # If the upload has closed the peer after an error, this raises the error.
             self._upload.raise_error()
-            raise
+            if not self._upload.quit:
+                raise
 
     def _stop(self) -> None:
         self._peer.close(abort=not self._upload.complete)
@@ -123,23 +156,33 @@ class Conversation:
 
 
 class _Upload:
-    """Sends the input to the peer, in its own thread.
+    """Sends the input to the peer, in its own thread, and ends the sending direction.
 
     Attributes:
         ended_at: when sending ended, for whatever reason; None before.
+        heard_at: when the peer sent the last data.
+        peer_ended: the peer sends no more data.
+        quit: whether the upload closed the connection because it was time.
     """
 
-    def __init__(self, peer: Peer, source: Input, counters: Counters, *, crlf: bool) -> None:
+    def __init__(
+        self, peer: Peer, source: Input, counters: Counters, *, crlf: bool, at_eof: EndOfInput
+    ) -> None:
         self._peer = peer
         self._source = source
         self._counters = counters
         self._translator = CrlfTranslator() if crlf else None
         # The translation may double the length of a chunk.
         self._chunk = peer.chunk // 2 if crlf else peer.chunk
+        self._at_eof = at_eof
         self._reading = False
+        self._all_sent = False
         self._done = threading.Event()
         self._error: Exception | None = None
         self.ended_at: float | None = None
+        self.heard_at = 0.0
+        self.peer_ended = threading.Event()
+        self.quit = False
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="wireline-upload", daemon=True).start()
@@ -147,11 +190,12 @@ class _Upload:
     @property
     def complete(self) -> bool:
         """Whether all of the input was sent."""
-        return self._done.is_set() and self._error is None
+        return self._all_sent and self._error is None
 
     def cancel(self) -> None:
         """End `wait_until_done`. Input that is still being read is not sent."""
         self._error = self._error or ClosedError()
+        self.peer_ended.set()
         self._done.set()
 
     def raise_error(self) -> None:
@@ -173,13 +217,14 @@ class _Upload:
     def _run(self) -> None:
         try:
             self._copy()
+            self._end()
         except _DISCONNECTED as error:
             # The main thread notices the disconnection too, after all data that the peer sent before it.
             self._error = error
         except Exception as error:  # noqa: BLE001 - it is raised in the main thread
             self._error = error
             self._peer.close(abort=True)
-        self.ended_at = monotonic()
+        self.ended_at = self.ended_at or monotonic()
         self._done.set()
 
     def _copy(self) -> None:
@@ -188,7 +233,26 @@ class _Upload:
             data = self._translator.translate(chunk) if self._translator else chunk
             self._peer.send(data)
             self._counters.sent += len(data)
-        self._peer.end_input()
+
+    def _end(self) -> None:
+        """Close the sending direction and the connection when it is time for each."""
+        silence, quit_after = self._at_eof
+        self._all_sent = True
+        now = self.heard_at = monotonic()
+        quit_at = math.inf if quit_after is None else now + quit_after
+        if silence is not None:
+            while (left := min(self.heard_at + silence, quit_at) - monotonic()) > 0:
+                if self.peer_ended.wait(left):
+                    break
+            if self._error is not None:  # cancelled
+                return
+            if self.peer_ended.is_set():
+                self._peer.raise_reset()
+            self._peer.end_input()
+        self.ended_at = monotonic()
+        if quit_after is not None and not self.peer_ended.wait(max(0.0, quit_at - monotonic())):
+            self.quit = True
+            self._peer.close()
 
     def _read(self) -> bytes:
         self._reading = True

@@ -125,12 +125,21 @@ def _serve_in_turn(
         with client, during(Stage.TALK, name), signals.ended_by(client.close):
             if tls is not None:
                 tls.handshake(client)
-            service(client, name, options.timeout)
+            _serve(service, client, name, options.timeout)
 
 
 def _accept(listener: Socket, target: Target, timeout: float | None) -> tuple[Socket, Address]:
     with during(Stage.ACCEPT, target):
         return listener.accept_addr(timeout=timeout)
+
+
+def _serve(service: Service, client: Socket, name: str, timeout: float | None) -> None:
+    try:
+        service(client, name, timeout)
+    except (OSError, ValueError, Failure):
+        # A graceful end would tell the client that all its data was received.
+        client.close(linger=0)
+        raise
 
 
 def _serve_one(
@@ -141,7 +150,7 @@ def _serve_one(
         with client, during(Stage.TALK, name):
             if tls is not None:
                 tls.handshake(client)
-            service(client, name, timeout)
+            _serve(service, client, name, timeout)
     except ClosedError:
         # A signal ends the command, or the chat has disconnected this client and reported it.
         pass

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from wireline import ClosedError, DialError, LineTooLongError, Target
+from wireline import ClosedError, DialError, LineTooLongError, SocketTimeout, Target
 
 if TYPE_CHECKING:
     import ssl
@@ -91,6 +91,10 @@ class HandshakeFailure(OSError):
         self.certificate = certificate
 
 
+class HandshakeTimeout(TimeoutError):
+    """The peer accepted the connection and did not answer the TLS handshake in time."""
+
+
 class InputRefused(ConnectionError):
     """The peer closed the connection before it received all of the input."""
 
@@ -118,6 +122,10 @@ _REFUSED = (
     "{subject} refused the connection: nothing listens there; check the address, or start the server first"
 )
 _NO_ANSWER = "no answer from {subject}: {reason}; check the address, or wait longer with --timeout"
+_NO_HANDSHAKE = (
+    "{subject} accepted the connection and sent no TLS handshake {reason}: it may not use TLS on this port; "
+    "check the port, or wait longer with --timeout"
+)
 _UNKNOWN_NAME = "cannot find {subject}: {reason}; check the name"
 
 # The first row that matches counts. `{reason}` is the text of the error.
@@ -126,6 +134,12 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     (Stage.CONNECT, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     # Not a valid name: an empty or too long label, or characters that IDNA does not encode.
     (Stage.CONNECT, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
+    (
+        Stage.CONNECT,
+        HandshakeTimeout,
+        ExitCode.TIMEOUT,
+        _NO_HANDSHAKE,
+    ),
     (Stage.CONNECT, TimeoutError, ExitCode.TIMEOUT, _NO_ANSWER),
     (Stage.CONNECT, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
     (
@@ -165,17 +179,38 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
 _ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it, or listen on port 0 to get a free port",
     errno.EADDRNOTAVAIL: "use an address of this machine",
-    errno.EACCES: "ports below 1024 and files of other users need privileges",
     errno.EMSGSIZE: "send less at a time",
     errno.EMFILE: "raise the limit of open files with 'ulimit -n'",
     errno.ENETUNREACH: "check the address, and the network of this machine",
     errno.EHOSTUNREACH: "check the address, and the network of this machine",
 }
 
+_LISTEN_ADVICE = _ADVICE | {errno.EACCES: "ports below 1024 need privileges: listen on a higher one"}
+
+_CONNECT_ADVICE = _ADVICE | {
+    errno.EADDRNOTAVAIL: "--source needs an address of this machine, and of the same kind as the target's",
+    errno.EADDRINUSE: "another connection uses the port of --source",
+    errno.EACCES: "a firewall of this machine forbids it",
+}
+_ADVICE_AT = {Stage.LISTEN: _LISTEN_ADVICE, Stage.CONNECT: _CONNECT_ADVICE}
+
 # On a Unix socket these errors are about its file.
 _UNIX_SOCKET_ADVICE = _ADVICE | {
+    errno.EACCES: "this user may not use the file, or a directory above it",
     errno.EADDRINUSE: "stop the program that listens there, or remove the file if there is none",
     errno.ENOENT: "make the directory first",
+}
+
+
+# What did not happen during a method of the library, whose name says nothing to a user.
+_MISSED = {
+    "recv_some": "no data received",
+    "recv_from": "no datagram received",
+    "send": "no data accepted",
+    "accept": "no connection",
+    "accept_addr": "no connection",
+    "dial": "no connection",
+    "connect": "no connection",
 }
 
 
@@ -202,9 +237,14 @@ def _classify_failure(failure: Failure) -> Outcome:
         for stage, kind, code, template in _TABLE
         if stage is failure.stage and isinstance(cause, kind)
     )
-    is_unix_socket = failure.stage is Stage.LISTEN and failure.subject.startswith("unix:")
-    reason = _reason(cause, _UNIX_SOCKET_ADVICE if is_unix_socket else _ADVICE)
+    reason = _reason(cause, _advice(failure))
     return Outcome(code, template.format(subject=failure.subject, reason=reason))
+
+
+def _advice(failure: Failure) -> Mapping[int, str]:
+    if failure.subject.startswith("unix:") and failure.stage in (Stage.LISTEN, Stage.CONNECT):
+        return _UNIX_SOCKET_ADVICE
+    return _ADVICE_AT.get(failure.stage, _ADVICE)
 
 
 def _root_cause(error: Exception) -> Exception:
@@ -220,6 +260,8 @@ def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
         return "; ".join(f"{sockaddr[0]}: {_reason(failed, {})}" for sockaddr, failed, _ in error.attempts)
     if not isinstance(error, OSError):
         return str(error)
+    if isinstance(error, SocketTimeout):
+        return f"{_MISSED.get(error.operation, 'nothing')} within {error.seconds:g} s"
     words = error.strerror or str(error)
     if isinstance(error.filename, str) and error.errno:
         words = f"{error.filename}: {words}"

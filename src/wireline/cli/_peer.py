@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import argparse
+import os
+import socket
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wireline import (
     BUFFER_SIZE,
+    IPPROTO_TCP,
+    IPPROTO_UDP,
     Address,
     Deadline,
     SocketFlag,
@@ -13,6 +18,9 @@ from wireline import (
     Target,
 )
 from wireline.net import Socket, dial
+
+if TYPE_CHECKING:
+    from wireline.cli._verbose import ConnectionReport
 
 MAX_UDP_PAYLOAD = 65507
 """Bytes of the largest UDP datagram: 65535 less the headers of IPv4 (20) and UDP (8)."""
@@ -27,14 +35,69 @@ NO_FLAGS = SocketFlag(0)
 """Without ``SAFE_DISCONN``: a reset is an error here, not an end, because it may have discarded data."""
 
 
-def dial_stream(target: Target, timeout: float | None) -> Socket:
+class Source(NamedTuple):
+    """The end of a connection on this machine.
+
+    Attributes:
+        family: of both ends; ``AF_UNSPEC`` means any.
+        address: host and port to connect from; None leaves both to the system.
+        verbose: whether lines on standard error say how the connection was made.
+    """
+
+    family: int = socket.AF_UNSPEC
+    address: Address | None = None
+    verbose: bool = False
+
+
+ANY_SOURCE = Source()
+
+
+def dial_stream(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
     """Connect to a TCP or Unix socket address."""
-    return dial(*dial_address(target), timeout=timeout)
+    # The port may be in TIME_WAIT after an earlier connection.
+    reused = [(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)] if source.address and source.address.port else []
+    return _dial(target, timeout, source, IPPROTO_TCP, reused)
+
+
+def dial_datagrams(target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
+    """Connect a datagram socket, also to a broadcast address."""
+    return _dial(target, timeout, source, IPPROTO_UDP, [(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)])
+
+
+def _dial(
+    target: Target, timeout: float | None, source: Source, protocol: int, options: list[tuple[int, int, int]]
+) -> Socket:
+    address, port = dial_address(target)
+    report = _report(target, timeout) if source.verbose else None
+    sock = dial(
+        address,
+        port,
+        protocol,
+        timeout=timeout,
+        local_addr=source.address,
+        family=source.family,
+        options=options,
+        resolver=report.resolve if report and not target.path else None,
+    )
+    if report:
+        report.connected(sock, "connected to" if protocol == IPPROTO_TCP else "sending to")
+    return sock
+
+
+def _report(target: Target, timeout: float | None) -> ConnectionReport:
+    from wireline.cli._verbose import ConnectionReport  # only --verbose needs it
+
+    return ConnectionReport(target, timeout)
 
 
 def dial_address(target: Target) -> tuple[str, int | None]:
     """The address and port of a target, as ``dial`` takes them."""
     return (str(target), None) if target.path else (target.host, target.port)
+
+
+def reply_timeout(options: argparse.Namespace) -> float:
+    """Seconds without a datagram after which ``connect`` ends."""
+    return options.timeout or options.quit_after or REPLY_TIMEOUT
 
 
 class Peer(Protocol):
@@ -58,6 +121,9 @@ class Peer(Protocol):
 
     def end_input(self) -> None:
         """Announce the end of the data that is sent."""
+
+    def raise_reset(self) -> None:
+        """Raise the error of a reset that arrived after the peer's end: no read and no end of input reports it."""
 
     def close(self, *, abort: bool = False) -> None:
         """Close the connection, even while another thread waits in it; ``abort`` resets it."""
@@ -92,6 +158,11 @@ class StreamPeer:
     def end_input(self) -> None:
         self._sock.shutdown_write(self._timeout)
 
+    def raise_reset(self) -> None:
+        error = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if isinstance(error, int) and error:
+            raise OSError(error, os.strerror(error))
+
     def close(self, *, abort: bool = False) -> None:
         self._sock.close(linger=0 if abort else None)
 
@@ -114,6 +185,9 @@ class DatagramPeer:
 
     def end_input(self) -> None:
         """Do nothing: datagrams have no end."""
+
+    def raise_reset(self) -> None:
+        """Do nothing: datagrams have no reset."""
 
     def close(self, *, abort: bool = False) -> None:
         self._sock.close()

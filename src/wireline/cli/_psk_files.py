@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import stat
+from wireline.cli._secrets import read_secret_file
 
 # Bytes: the limits of common TLS libraries.
 _MAX_IDENTITY = 255
@@ -35,7 +34,7 @@ def parse_key(text: str) -> tuple[str, bytes]:
 
 
 def read_keys(path: str) -> dict[str, bytes]:
-    """Read a file of keys. Empty lines, and lines that begin with ``#``, are ignored.
+    """Read a file of keys, or with ``fd:N`` a descriptor. Empty lines, and lines that begin with ``#``, are ignored.
 
     Raises:
         OSError: the file cannot be read.
@@ -59,31 +58,11 @@ def read_keys(path: str) -> dict[str, bytes]:
 
 
 def _read_text(path: str) -> str:
-    with open(path, "rb") as file:
-        _require_privacy(path, os.fstat(file.fileno()))
-        data = file.read()
+    data = read_secret_file(path)
     try:
         return data.decode()
     except UnicodeDecodeError:
         raise ValueError(f"{path} is not UTF-8 text: write a line IDENTITY:KEYHEX for each key") from None
-
-
-def _require_privacy(path: str, status: os.stat_result) -> None:
-    """Refuse a file that other users than its owner can open, as ssh and libpq do.
-
-    A file owned by root may be readable by its group: services get their secrets like that.
-
-    Raises:
-        ValueError: other users can open it.
-    """
-    if os.name != "posix" or not stat.S_ISREG(status.st_mode):
-        return  # Windows has no such modes, and a pipe is open only to the processes that inherited it
-    mode = stat.S_IMODE(status.st_mode)
-    forbidden = 0o037 if status.st_uid == 0 and os.geteuid() != 0 else 0o077
-    if mode & forbidden:
-        raise ValueError(
-            f"other users can open {path} (mode {mode:04o}) and read its keys: run chmod 600 {path}"
-        )
 
 
 def read_key(path: str) -> tuple[str, bytes]:

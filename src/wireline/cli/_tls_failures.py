@@ -57,9 +57,18 @@ _ALERTS = {
     "INSUFFICIENT_SECURITY": "it requires stronger ciphers than this system has",
     "UNRECOGNIZED_NAME": "it has no certificate for this name: give another name with --sni",
     "NO_APPLICATION_PROTOCOL": "it supports none of the protocols of --alpn",
+    "UNSUPPORTED_EXTENSION": "it does not accept what this side offers: it, or a device in between, needs an update",
+    "MISSING_EXTENSION": "it requires a name, which --sni NAME sends, or a pre-shared key (--psk-file)",
+    "INTERNAL_ERROR": "it has an error of its own: see its log",
+    "DECODE_ERROR": "it does not understand our handshake: it may not use TLS on this port",
+    "UNEXPECTED_MESSAGE": "it expected something else: it may use TLS only after STARTTLS",
+    "DECRYPT_ERROR": "it could not check our signature or key: compare certificate and key",
+    "ILLEGAL_PARAMETER": "it does not accept what this side offers: it, or a device in between, needs an update",
+    "USER_CANCELLED": "it was ended before TLS began",
     "HANDSHAKE_FAILURE": "there is no common cipher, kind of certificate or key, or it requires a certificate "
     "(--cert) or a pre-shared key (--psk-file)",
 }
+_UNKNOWN_ALERT = "it gave as the reason '{alert}' (an alert of TLS): see its log"
 _PSK_ALERT = "it has another identity or another key: compare the line in the key file on both sides"
 _PSK_ALERTS = frozenset(
     {"HANDSHAKE_FAILURE", "ILLEGAL_PARAMETER", "BAD_RECORD_MAC", "DECRYPT_ERROR", "UNKNOWN_PSK_IDENTITY"}
@@ -115,11 +124,18 @@ def _handshake(failure: HandshakeFailure, subject: str) -> str:
     alert = _alert(error)
     if alert is not None:
         is_psk_alert = failure.psk and alert in _PSK_ALERTS
-        words = _PSK_ALERT if is_psk_alert else _ALERTS.get(alert, _openssl_text(error))
+        words = (
+            _PSK_ALERT
+            if is_psk_alert
+            else _ALERTS.get(alert, _UNKNOWN_ALERT.format(alert=alert.lower().replace("_", " ")))
+        )
         return f"{subject} refused the handshake: {words}"
     reason = _reason(error)
     if failure.server and failure.psk and reason in _PSK_REASONS:
         return _PSK_REASON.format(subject=subject)
+    if "is pinned" in str(error):  # raised by the library
+        keys = str(error).rpartition(" are ")[2].removesuffix(")")
+        return f"{subject} has no certificate of --pin: the keys of its chain, the server's first, are {keys}"
     if "ALPN" in str(error):  # raised by the library; OpenSSL would continue
         return no_common_protocol(subject)
     template = (_SERVER_REASONS if failure.server else _CLIENT_REASONS).get(reason)
@@ -140,8 +156,11 @@ def _reason(error: ssl.SSLError) -> str:
 
 def _alert(error: ssl.SSLError) -> str | None:
     """The alert that the other side sent, in the names of RFC 8446; None if it sent none."""
-    _, sent, name = _reason(error).partition("_ALERT_")
-    return name if sent else None
+    # Which alerts have a name depends on the release of OpenSSL that Python was made for; the text has it always. The
+    # names of some have no "ALERT".
+    text = _reason(error) or _openssl_text(error).upper().replace(" ", "_")
+    found = re.search(r"^(?:SSLV3|TLSV1|TLSV13)_(?:ALERT_)?(\w+)$", text)
+    return found[1] if found else None
 
 
 # --------------------------------------------------------------------------------------------------- certificates
@@ -225,7 +244,8 @@ def _expiry(certificate: Certificate | None) -> datetime | None:
 def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
     return _openssl_text(error).replace(
-        ", and no password was given", "; decrypt it first: openssl pkey -in KEY -out NEW"
+        ", and no password was given",
+        "; give its password with --key-password, or decrypt it first: openssl pkey -in KEY -out NEW",
     )
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import shlex
 import socket
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypedDict
 
-from wireline import SocketTimeout, Target
+from wireline import Deadline, SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
-from wireline.cli._outcome import HandshakeFailure, print_stderr
-from wireline.cli._peer import dial_address
+from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout, print_stderr
+from wireline.cli._peer import ANY_SOURCE, Source, dial_stream
 from wireline.cli._psk_files import read_key, read_keys
-from wireline.net import Socket, dial
+from wireline.cli._secrets import key_password
+from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, VerifyMode
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
 _HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the handshake of a client without ``--timeout``: the handshake timeout of ``serve``."""
+
+SETTINGS = ("keylog", "tls_min", "tls_max", "ciphers", "pin", "key_password")
+"""The options that clients and servers share."""
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 """Names of this machine for its own clients."""
@@ -41,12 +46,7 @@ class TlsClient:
             NotImplementedError: this interpreter has no pre-shared keys.
         """
         self._name: str = options.sni or ""
-        self._psk = options.psk or (read_key(options.psk_file) if options.psk_file else None)
-        if options.psk:
-            print_stderr(
-                "wireline: warning: the list of processes shows the key of --psk to all users of this machine; "
-                "--psk-file does not"
-            )
+        self._psk = read_key(options.psk_file) if options.psk_file else None
         if options.no_verify:
             print_stderr(
                 "wireline: warning: with --no-verify, anyone on the network path can impersonate the server, and read "
@@ -58,7 +58,7 @@ class TlsClient:
             self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
         self._capture = PeerCertificateCapture()
 
-    def connect(self, target: Target, timeout: float | None) -> Socket:
+    def connect(self, target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
         """Connect and make the handshake, both within ``timeout``.
 
         Raises:
@@ -67,7 +67,7 @@ class TlsClient:
         """
         self._capture.watch(self._ssl_context)
         try:
-            return self._connect(target, timeout)
+            return self._connect(target, timeout, source)
         except ssl.SSLError as error:
             raise HandshakeFailure(
                 error,
@@ -79,9 +79,24 @@ class TlsClient:
         finally:
             self._capture.unwatch(self._ssl_context)
 
-    def _connect(self, target: Target, timeout: float | None) -> Socket:
-        address, port = dial_address(target)
-        return dial(address, port, timeout=timeout, tls=self._context, hostname=self._name or None)
+    def _connect(self, target: Target, timeout: float | None, source: Source) -> Socket:
+        deadline = Deadline(timeout)
+        sock = dial_stream(target, timeout, source)
+        try:
+            # Not `dial(tls=)`: its timeout does not tell a silent server from one that does not exist.
+            name = self._name or target.host
+            self._context.wrap_connected_socket(sock, Handshake.AS_CLIENT, name, deadline)
+        except SocketTimeout as error:
+            sock.close(linger=0)
+            raise HandshakeTimeout(f"within {timeout:g} s") from error
+        except BaseException:
+            sock.close()
+            raise
+        if source.verbose:
+            from wireline.cli._verbose import report_tls  # only --verbose needs it
+
+            report_tls(sock)
+        return sock
 
 
 @contextlib.contextmanager
@@ -90,7 +105,10 @@ def explain_missing_cas(options: argparse.Namespace) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        if error.filename in (options.ca_file, options.cert, options.key):
+        password = getattr(options, "key_password", None) or ""
+        keylog = getattr(options, "keylog", None) or os.environ.get("SSLKEYLOGFILE")
+        named = (options.ca_file, options.cert, options.key, password.partition(":")[2], keylog)
+        if error.filename in named:
             raise
         raise FileNotFoundError(
             "this system has no trusted CAs; install the package ca-certificates, or name a CA with --ca-file FILE"
@@ -106,12 +124,56 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
         key_file=options.key or "",
         ca_file=options.ca_file or "",
         alpn=options.alpn or (),
+        **_settings(options),
     )
     if options.alpn:
         context.require_alpn = True
     if psk is not None:
         context.client_get_psk = lambda hint: psk
     return context
+
+
+class _Settings(TypedDict, total=False):
+    """The arguments of a context that clients and servers share; an absent one has the library's default."""
+
+    keylog_file: str | Literal[True]
+    min_version: ssl.TLSVersion
+    max_version: ssl.TLSVersion
+    cipher_list: str
+    ciphersuites: str
+    pinned: list[str]
+    password: bytes | Callable[[], str]
+
+
+_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+
+
+def _settings(options: argparse.Namespace) -> _Settings:
+    """The settings of ``connect`` and ``listen``; other commands may have none of these options."""
+    given = {name: value for name in SETTINGS if (value := getattr(options, name, None))}
+    settings: _Settings = {"keylog_file": given.get("keylog") or True}  # True: that of SSLKEYLOGFILE
+    if "tls_min" in given:
+        settings["min_version"] = _VERSIONS[given["tls_min"]]
+    if "tls_max" in given:
+        settings["max_version"] = _VERSIONS[given["tls_max"]]
+    if "ciphers" in given:
+        settings |= _cipher_settings(*given["ciphers"])
+    if "pin" in given:
+        settings["pinned"] = given["pin"]
+    if "key_password" in given:
+        settings["password"] = key_password(given["key_password"])
+    return settings
+
+
+def _cipher_settings(older: str, newer: str) -> _Settings:
+    settings: _Settings = {}
+    if older:
+        settings["cipher_list"] = older
+    else:
+        settings["min_version"] = ssl.TLSVersion.TLSv1_3
+    if newer:
+        settings["ciphersuites"] = newer
+    return settings
 
 
 class TlsServer:
@@ -214,6 +276,7 @@ def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) 
         key_file=key_file,
         ca_file=options.client_ca or "",
         client_certs="required" if options.client_ca else "ignore",
+        **_settings(options),
     )
     if options.psk_file:
         keys = read_keys(options.psk_file)

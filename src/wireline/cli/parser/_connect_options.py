@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
@@ -16,12 +17,18 @@ SUMMARY = "connect to a peer"
 ABOUT = """\
 Connect to TARGET, send standard input to it, and write what it sends to standard output.
 
-At the end of standard input, connect closes the sending direction (half-close) and reads until the peer closes, too.
+At the end of standard input, connect waits until the peer has sent nothing for 2 seconds. Then it closes the sending
+direction (half-close) and reads until the peer closes, too. Many servers and proxies drop the request of a client that
+half-closes at once. A peer that reads to the end of the data, such as a receiver of files, needs the half-close:
+--at-eof half-close is faster there. If input was sent and the peer closes without sending a byte, a line on standard
+error says so; with --expect-reply the exit code is 6.
+
 If the peer closes first, input from a terminal ends at once. Other input is sent to its end if the peer has sent
 nothing; otherwise it is sent until it pauses for half a second.
 
 With udp://, each chunk read from standard input, at most 65507 bytes, is sent as one datagram. After the end of input,
-connect waits for replies until none has arrived for --timeout seconds (default 1), and exits with 0.
+connect waits for replies until none has arrived for --timeout seconds (default 1), and exits with 0. With
+--expect-reply, it exits with 4 if there was none.
 
 With tls://, the certificate of the server must be signed by a CA that this system trusts, or by one in --ca-file, and
 must match the host of TARGET, or the name given with --sni. The file of --psk-file has one line IDENTITY:KEYHEX; empty
@@ -30,13 +37,14 @@ lines and lines that begin with # are ignored."""
 EXAMPLES = """\
 examples:
   wireline connect example.com:80
-  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --timeout 10 example.com:80
-  tar c . | wireline connect '[::1]:9000'
-  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf tls://example.com:443
+  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --timeout 10 --expect-reply example.com:80
+  tar c . | wireline connect --at-eof half-close '[::1]:9000'
+  printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --expect-reply tls://example.com:443
   wireline connect --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline connect --psk-file key.txt tls://127.0.0.1:9000
+  wireline connect -4 --source :1024 --quit-after 3 example.com 80
   wireline connect unix:/run/app.sock
-  echo ping | wireline connect udp://127.0.0.1:9000
+  echo ping | wireline connect --expect-reply udp://127.0.0.1:9000
 
 If the reader of standard output exits (| head -1), the command exits with 1 and prints no error.
 """
@@ -45,14 +53,78 @@ If the reader of standard output exits (| head -1), the command exits with 1 and
 def describe(connect: argparse.ArgumentParser) -> None:
     """Add the options of ``connect``."""
     connect.set_defaults(load=_load, program=_program)
-    connect.add_argument("target", metavar="TARGET", type=_option_types.target, help="address to connect to")
+    connect.add_argument(
+        "target", metavar="TARGET", help="address to connect to; also HOST PORT as two words"
+    )
+    connect.add_argument("port", metavar="PORT", nargs="?", help=argparse.SUPPRESS)
     add_timeout(
         connect,
         "for connecting, for the peer to accept data, and, after the end of input, for it to send something",
     )
+    _add_source(connect)
+    _add_end_of_input(connect)
     add_crlf(connect)
+    connect.add_argument(
+        "-v",
+        "--verbose",
+        action="store_true",
+        help="say on standard error which addresses the name has, which one answered, and what TLS agreed on",
+    )
     add_show_code_and_debug(connect)
     _tls_options.describe_connect(connect)
+
+
+def _add_source(connect: argparse.ArgumentParser) -> None:
+    family = connect.add_mutually_exclusive_group()
+    for name, value, text in (("-4", socket.AF_INET, "IPv4"), ("-6", socket.AF_INET6, "IPv6")):
+        family.add_argument(name, dest="family", action="store_const", const=value, help=f"use only {text}")
+    connect.set_defaults(family=socket.AF_UNSPEC)
+    connect.add_argument(
+        "--source",
+        metavar="HOST:PORT",
+        type=_option_types.source,
+        help="address to connect from; without HOST any address, without PORT any port",
+    )
+
+
+def _add_end_of_input(connect: argparse.ArgumentParser) -> None:
+    connect.add_argument(
+        "--at-eof",
+        choices=("half-close", "wait", "close"),
+        help="at the end of input, close the sending direction at once (half-close), leave it open until the peer ends "
+        "(wait), or end at once (close), instead of waiting for 2 seconds of silence",
+    )
+    connect.add_argument(
+        "--quit-after",
+        metavar="SECONDS",
+        type=_option_types.seconds,
+        help="exit with 0 this long after the end of input, even if the peer has not ended",
+    )
+    connect.add_argument(
+        "--expect-reply",
+        action="store_true",
+        help="fail if nothing is received: exit code 6 if the peer ended, 4 if the time did",
+    )
+
+
+def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the options go together.
+
+    Raises:
+        SystemExit: they do not; the error was printed.
+    """
+    try:
+        options.target = _option_types.target_of_words(options.target, options.port)
+    except argparse.ArgumentTypeError as error:
+        parser.error(f"TARGET: {error}")
+    if options.target.path and (options.family or options.source):
+        parser.error("-4, -6 and --source are for hosts, and a Unix socket has none")
+    if options.at_eof == "close" and options.quit_after:
+        parser.error("--at-eof close ends at once, and --quit-after later: use one of them")
+    if options.at_eof and options.target.scheme == "udp":
+        parser.error(
+            "--at-eof is about the end of a stream, and udp:// has none: use --timeout or --quit-after"
+        )
 
 
 def _load() -> Command:

@@ -15,8 +15,8 @@ SUMMARY = "listen for connections"
 
 ABOUT = """\
 Listen for one connection, send standard input to it, write the data received to standard output, and exit when the
-connection ends. The address is printed on standard error as 'listening on HOST:PORT'. Port 0 selects a free port, and
-':PORT' listens on all interfaces.
+connection ends. At the end of standard input, the sending direction is closed (half-close). The address is printed on
+standard error as 'listening on HOST:PORT'. Port 0 selects a free port, and ':PORT' listens on all interfaces.
 
 --echo and --discard serve one connection, or any number of them with --keep. --chat always serves any number. A server
 for any number of connections exits with 0 at Ctrl-C or SIGTERM, after giving its clients half a second to finish.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import keyword
 import math
+import re
 from typing import TYPE_CHECKING
 
-from wireline import Target, parse_target
-from wireline.cli._psk_files import parse_key
+from wireline import Address, Target, parse_target
 
 if TYPE_CHECKING:
     from wireline.testing import Faults
@@ -32,6 +32,27 @@ def stream_target(text: str) -> Target:
 def stream_listen_address(text: str) -> Target:
     """An address to listen on, except ``udp://``."""
     return _require_stream(listen_address(text))
+
+
+def source(text: str) -> Address:
+    """A host, a port, or both, to connect from; the port 0 stands for any."""
+    try:
+        where = parse_target(text if ":" in text or text.isdigit() else f"{text}:0", listening=True)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            str(error).replace("a target", "an address to connect from")
+        ) from None
+    if where.path or "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, HOST or :PORT")
+    return Address(where.host, where.port)
+
+
+def target_of_words(host: str, port: str | None) -> Target:
+    """The target of one word, or of ``HOST PORT``."""
+    if port is None:
+        return target(host)
+    is_ipv6 = "://" not in host and host.count(":") > 1 and not host.startswith("[")
+    return target(f"[{host}]:{port}" if is_ipv6 else f"{host}:{port}")
 
 
 def _parse(text: str, *, listening: bool) -> Target:
@@ -80,12 +101,31 @@ def alpn_protocols(text: str) -> list[str]:
     return names
 
 
-def psk(text: str) -> tuple[str, bytes]:
-    """A pre-shared key with its identity."""
-    try:
-        return parse_key(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+def password_source(text: str) -> str:
+    """Where the password of a key is read from."""
+    kind, _, name = text.partition(":")
+    if text == "prompt" or (kind in ("file", "env") and name) or (kind == "fd" and name.isdigit()):
+        return text
+    # The word may be the password itself: it is not repeated.
+    raise argparse.ArgumentTypeError("the source of a password is file:PATH, fd:N, env:NAME or prompt")
+
+
+def ciphers(text: str) -> tuple[str, str]:
+    """The ciphers of TLS 1.2, and the suites of TLS 1.3, of one list."""
+    names = text.split(":")
+    if not all(re.fullmatch(r"[-+!@=\w]+", name) for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of ciphers, separated by colons")
+    newer = [name for name in names if name.startswith("TLS_")]
+    return ":".join(name for name in names if name not in newer), ":".join(newer)
+
+
+def pin(text: str) -> str:
+    """The hash of a public key or of a certificate."""
+    if re.fullmatch(r"sha256/[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}|([0-9A-Fa-f]{2}:){31}[0-9A-Fa-f]{2}", text):
+        return text
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not sha256/ and 44 characters of base64, or 64 hexadecimal digits"
+    )
 
 
 def renamed(text: str) -> tuple[str, str]:

@@ -62,6 +62,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = options.parser  # of the command: errors refer to its help
     if options.crlf and options.service:
         parser.error(f"--crlf changes standard input, and --{options.service} does not read it")
+    if "at_eof" in options:
+        _connect_options.validate(parser, options)
     if "tls" in options:
         _tls_options.validate(parser, options)
     if "listen_tls" in options:

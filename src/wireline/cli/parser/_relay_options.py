@@ -155,7 +155,6 @@ def target_options(options: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(
         cert=options.client_cert,
         key=options.client_key,
-        psk=None,
         alpn=None,
         **{name: getattr(options, name) for name in same},
     )

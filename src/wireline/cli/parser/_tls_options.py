@@ -17,13 +17,19 @@ CLIENT_CA_HELP = "accept only clients with a certificate of this CA (PEM)"
 SELF_SIGNED_HELP = "make a throw-away CA and certificate, and print what a client needs"
 CLIENT_CERT_HELP = "certificate to send if the server asks for one (PEM)"
 LISTEN_CERT_HELP = "certificate of this server, followed by its intermediates (PEM)"
+PSK_FILE_HELP = "use a pre-shared key instead of certificates; a file with one line IDENTITY:KEYHEX, or fd:N"
 LISTEN_PSK_FILE_HELP = "accept clients that have a pre-shared key; one line IDENTITY:KEYHEX for each"
 
 _NEEDS_TLS = (
     "ca_file",
     "no_verify",
-    "psk",
     "psk_file",
+    "pin",
+    "key_password",
+    "keylog",
+    "tls_min",
+    "tls_max",
+    "ciphers",
     "cert",
     "key",
     "alpn",
@@ -44,16 +50,9 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     trust = tls.add_mutually_exclusive_group()
     trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
-    trust.add_argument(
-        "--psk",
-        metavar="IDENTITY:KEYHEX",
-        type=_option_types.psk,
-        help="use a pre-shared key instead of certificates; all users of this machine can see it: prefer --psk-file",
-    )
-    trust.add_argument(
-        "--psk-file", metavar="FILE", help="the same, from a file with one line IDENTITY:KEYHEX"
-    )
+    trust.add_argument("--psk-file", metavar="FILE", help=PSK_FILE_HELP)
     _add_client_certificate(tls)
+    _add_settings(tls, "the chain of the server")
     _add_alpn(tls, "use", "connecting fails if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
     command.set_defaults(validate=_validate_connect)
@@ -71,7 +70,7 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     _add_client_certificate(tls)
     _add_alpn(tls, "offer", "fail if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
-    command.set_defaults(validate=_validate_check, no_verify=False, psk=None, psk_file=None)
+    command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
 
 
 def describe_listen(command: argparse.ArgumentParser) -> None:
@@ -82,6 +81,7 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--self-signed", action="store_true", help=SELF_SIGNED_HELP)
     tls.add_argument("--psk-file", metavar="FILE", help=LISTEN_PSK_FILE_HELP)
     tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
+    _add_settings(tls, "the chain of a client, with --client-ca,")
     command.set_defaults(validate=_validate_listen)
 
 
@@ -94,6 +94,36 @@ def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
 def _add_client_certificate(tls: ArgumentGroup) -> None:
     tls.add_argument("--cert", metavar="FILE", help=CLIENT_CERT_HELP)
     tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
+
+
+def _add_settings(tls: ArgumentGroup, chain: str) -> None:
+    tls.add_argument(
+        "--key-password",
+        metavar="SOURCE",
+        type=_option_types.password_source,
+        help="password of the private key: file:PATH, fd:N, env:NAME or prompt",
+    )
+    tls.add_argument(
+        "--pin",
+        metavar="PIN",
+        action="append",
+        type=_option_types.pin,
+        help=f"refuse {chain} unless it has this public key, sha256/BASE64, or this certificate, its SHA-256 in "
+        "hexadecimal; may be repeated, and one is enough",
+    )
+    for name, text in (("min", "lowest"), ("max", "highest")):
+        tls.add_argument(f"--tls-{name}", choices=("1.2", "1.3"), help=f"{text} version of TLS")
+    tls.add_argument(
+        "--ciphers",
+        metavar="LIST",
+        type=_option_types.ciphers,
+        help="OpenSSL names, separated by colons; those that begin with TLS_ are for TLS 1.3, the others for 1.2",
+    )
+    tls.add_argument(
+        "--keylog",
+        metavar="FILE",
+        help="append the keys of connections, for Wireshark; by default to the file that SSLKEYLOGFILE names",
+    )
 
 
 def _add_alpn(tls: ArgumentGroup, verb: str, otherwise: str) -> None:
@@ -129,17 +159,27 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         options.target = options.target._replace(scheme="tls")
     if options.key and not options.cert:
         parser.error(CERT_MISSING)
+    if getattr(options, "tls_min", None) == "1.3" and options.tls_max == "1.2":
+        parser.error("--tls-min 1.3 and --tls-max 1.2 leave no version")
+    if getattr(options, "key_password", None) and not options.cert:
+        parser.error("--key-password is for the key of a certificate: --cert FILE")
     options.validate(parser, options)
 
 
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for name in _NEEDS_TLS:
         if getattr(options, name, None):
-            parser.error(f"{option_name(name)} is for TLS: write tls://host:port, or --tls for a Unix socket")
+            target = options.target
+            advice = "add --tls" if target.path else f"write {target._replace(scheme='tls')}"
+            if target.scheme == "udp":
+                advice = "udp:// has none"
+            parser.error(f"{option_name(name)} is for TLS: {advice}")
 
 
 def _validate_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    unchecked = options.no_verify or options.psk or options.psk_file
+    if options.pin and options.psk_file:
+        parser.error("--pin is about certificates, and with --psk-file there are none")
+    unchecked = options.no_verify or options.psk_file
     if options.target.path and not options.sni and not unchecked:
         parser.error(NAME_MISSING)
 
@@ -154,5 +194,7 @@ def _validate_listen(parser: argparse.ArgumentParser, options: argparse.Namespac
         parser.error(CERT_TWICE)
     if not (options.cert or options.self_signed or options.psk_file):
         parser.error("a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file FILE")
+    if options.pin and not options.client_ca:
+        parser.error("--pin is about certificates of clients, which --client-ca FILE asks for")
     if options.client_ca and not (options.cert or options.self_signed):
         parser.error(CLIENT_CA_ALONE)

@@ -61,24 +61,39 @@ class Parser(argparse.ArgumentParser):
 def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
     """Exit with 2 and one sentence if an option does not exist.
 
-    ``argparse`` would read the value of a mistyped option as the target, and report that instead.
+    ``argparse`` would read the value of a mistyped option as the target, and report that instead. For options of netcat
+    the sentence has the line to write.
 
     Raises:
         SystemExit: an option does not exist.
     """
     current = parser
-    for word in words:
+    for index, word in enumerate(words):
         if word == "--":
             return
         name = word.partition("=")[0]
         if not _looks_like_an_option(name):
+            if current is parser and word not in parser.commands:
+                _reject_unknown_command(parser, words[index:])
             current = current.commands.get(word, current)
         elif name not in current.options:
-            current.exit(2, f"wireline: {_unknown_option(name, current)}\n")
+            from wireline.cli.parser._netcat import advise  # only wrong usage needs it
+
+            current.exit(2, f"wireline: {advise(parser, words) or _unknown_option(name, current)}\n")
+
+
+def _reject_unknown_command(parser: Parser, words: Sequence[str]) -> None:
+    from wireline.cli.parser._netcat import advise_command  # only wrong usage needs it
+
+    advice = advise_command(words)
+    if advice:
+        parser.exit(2, f"wireline: {advice}\n")
 
 
 def _looks_like_an_option(name: str) -> bool:
     # "-" and negative numbers are values, for `argparse` too.
+    if name in ("-4", "-6"):
+        return True
     return name.startswith("-") and name != "-" and not name[1:2].isdigit() and " " not in name
 
 
@@ -88,6 +103,8 @@ def _unknown_option(name: str, parser: Parser) -> str:
         return f"{name} belongs to a command: write 'wireline {owners[0]} {name} ...'"
     import difflib  # only a mistyped option needs it
 
-    near = difflib.get_close_matches(f"--{name.lstrip('-')}", sorted(parser.options), n=1)
+    # A letter is near to nothing.
+    word = name.lstrip("-")
+    near = difflib.get_close_matches(f"--{word}", sorted(parser.options), n=1) if len(word) > 2 else []
     advice = f"write {near[0]}, or see" if near else "see"
     return f"there is no option {name}; {advice} '{parser.prog} --help'"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import socket
+from textwrap import indent
 
 from wireline import Target
+from wireline.cli._end_of_input import EndOfInput
 from wireline.cli.show_code._program import Name, Program, call, literal
-
-_KEY_VARIABLE = "WIRELINE_PSK"
-"""Environment variable from which a program reads the key of ``--psk``, in hexadecimal."""
 
 
 def client_context(
@@ -17,22 +17,17 @@ def client_context(
     """Add the TLS context of a client, in a variable called ``name``."""
     program.use("wireline.tls", "SslContext")
     mode = None
-    if options.no_verify or options.psk or options.psk_file:
+    if options.no_verify or options.psk_file:
         program.use("wireline.tls", "VerifyMode")
         mode = Name("VerifyMode.NONE")
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.ca_file}
-    program.add(f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn)}", indent)
+    program.add(
+        f"{name} = {call('SslContext', verify_mode=mode, **files, alpn=options.alpn, **_settings(program, options))}",
+        indent,
+    )
     if options.alpn:
         program.add(f"{name}.require_alpn = True", indent)
-    if options.psk:
-        identity, _ = options.psk
-        program.use("os")
-        # The printed program is copied, mailed and stored: it must not contain the key.
-        program.add(
-            f'key = bytes.fromhex(os.environ["{_KEY_VARIABLE}"])  # the key of --psk, which is not shown'
-        )
-        program.add(f"{name}.client_get_psk = lambda hint: ({literal(identity)}, key)")
-    elif options.psk_file:
+    if options.psk_file:
         _read_keys(program, options.psk_file)
         program.add("((identity, key),) = keys.items()")
         program.add(f"{name}.client_get_psk = lambda hint: (identity, bytes.fromhex(key))")
@@ -44,14 +39,51 @@ def server_context(program: Program, options: argparse.Namespace, name: str = "c
     mode = "VerifyMode.PEER" if options.client_ca else "VerifyMode.NONE"
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.client_ca}
     certs = "required" if options.client_ca else None
-    program.add(f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs)}")
+    settings = _settings(program, options)
+    program.add(
+        f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs, **settings)}"
+    )
     if options.psk_file:
         _read_keys(program, options.psk_file)
         program.add(f'{name}.server_get_psk = lambda identity: bytes.fromhex(keys.get(identity, ""))')
 
 
+def _settings(program: Program, options: argparse.Namespace) -> dict[str, object]:
+    """The arguments that clients and servers share."""
+    settings: dict[str, object] = {"keylog_file": getattr(options, "keylog", None)}
+    for argument, option in (("min_version", "tls_min"), ("max_version", "tls_max")):
+        if version := getattr(options, option, None):
+            program.use("ssl")
+            settings[argument] = Name(f"ssl.TLSVersion.TLSv{version.replace('.', '_')}")
+    older, newer = getattr(options, "ciphers", None) or ("", "")
+    if newer and not older:
+        program.use("ssl")
+        settings["min_version"] = Name("ssl.TLSVersion.TLSv1_3")
+    settings |= {"cipher_list": older, "ciphersuites": newer, "pinned": getattr(options, "pin", None)}
+    if password := getattr(options, "key_password", None):
+        settings["password"] = _password(program, password)
+    return settings
+
+
+def _password(program: Program, source: str) -> Name:
+    """The expression that reads a password: the program is copied and mailed, and must not contain it."""
+    kind, _, name = source.partition(":")
+    if kind == "prompt":
+        program.use("getpass")
+        return Name("getpass.getpass")
+    if kind == "env":
+        program.use("os")
+        return Name(f"os.environ[{literal(name)}]")
+    return Name(f'open({_opened(source if kind == "fd" else name)}).read().removesuffix("\\n")')
+
+
+def _opened(path: str) -> str:
+    """The argument of ``open`` for a path, or for ``fd:N``."""
+    return path.removeprefix("fd:") if path.startswith("fd:") and path[3:].isdigit() else literal(path)
+
+
 def _read_keys(program: Program, path: str) -> None:
-    program.add(f"with {call('open', path)} as file:")
+    program.add(f"with open({_opened(path)}) as file:")
     program.add('lines = [line.strip() for line in file if line.strip() and not line.startswith("#")]', 1)
     program.add('keys = dict(line.rsplit(":", 1) for line in lines)')
 
@@ -77,7 +109,20 @@ def connecting(program: Program, options: argparse.Namespace, sock: str, context
     program.use("wireline.net", "dial")
     where = [str(target)] if target.path else [target.host, target.port]
     tls = {"tls": Name(context), "hostname": options.sni} if context else {}
-    return f"with {call('dial', *where, timeout=options.timeout, **tls)} as {sock}:"
+    own = source(program, options)
+    return f"with {call('dial', *where, timeout=options.timeout, **own, **tls)} as {sock}:"
+
+
+def source(program: Program, options: argparse.Namespace) -> dict[str, object]:
+    """The arguments of ``dial`` for ``-4``, ``-6`` and ``--source``, which only ``connect`` has."""
+    arguments: dict[str, object] = {}
+    if family := getattr(options, "family", 0):
+        name = "AF_INET6" if family == socket.AF_INET6 else "AF_INET"
+        program.use("wireline", name)
+        arguments["family"] = Name(name)
+    if address := getattr(options, "source", None):
+        arguments["local_addr"] = Name(f"({literal(address.host)}, {address.port})")
+    return arguments
 
 
 def serving(program: Program, target: Target, **options: object) -> None:
@@ -100,22 +145,62 @@ def announce(program: Program, target: Target, listener: str, indent: int) -> No
     program.add(f'print(f"listening on {{{where}}}", file=sys.stderr)', indent)
 
 
-def send_input(options: argparse.Namespace) -> str:
-    """The function that sends standard input, in a thread."""
+def send_input(program: Program, at_eof: EndOfInput) -> None:
+    """Add the function that sends standard input, in a thread, and ends the sending direction."""
+    options = program.options
     timeout = f", timeout={literal(options.timeout)}" if options.timeout is not None else ""
     chunk = r'chunk.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")' if options.crlf else "chunk"
+    lines = [
+        "def send_input(sock):",
+        "    while chunk := os.read(0, 65536):",
+        f"        sock.send({chunk}{timeout})",
+    ]
+    if at_eof.quit_after == 0:
+        lines.append("    sock.close()")
+    elif at_eof.quit_after:
+        lines.append(indent(close_after(at_eof.quit_after), "    "))
+    if at_eof.half_close_after:
+        lines.append(
+            f"    while heard.wait({literal(at_eof.half_close_after)}):  # a server may drop a client that half-closes"
+        )
+        lines.append("        heard.clear()")
+        program.add("heard = threading.Event()\n")
+        program.add("")
+    if at_eof.half_close_after is not None and at_eof.quit_after is not None:
+        lines.append("    with contextlib.suppress(ClosedError):")
+        lines.append("        sock.shutdown_write()")
+    elif at_eof.half_close_after is not None:
+        lines.append("    sock.shutdown_write()")
+    program.use("os")
+    program.use("threading")
+    program.define("\n".join(lines))
+
+
+def close_after(seconds: float) -> str:
+    """The lines that close ``sock`` later, in a thread that does not keep the interpreter alive."""
     return f"""\
-def send_input(sock):
-    while chunk := os.read(0, 65536):
-        sock.send({chunk}{timeout})
-    sock.shutdown_write()"""
+timer = threading.Timer({literal(seconds)}, sock.close)
+timer.daemon = True
+timer.start()"""
 
 
-PUMP = """\
-sender = threading.Thread(target=send_input, args=(sock,), daemon=True)
-sender.start()
-while chunk := sock.recv_some():
+def pump(at_eof: EndOfInput, sock: str = "sock", *, expect_reply: bool = False) -> str:
+    """The lines that move standard input to a socket, and received data to standard output."""
+    heard = "\n    heard.set()" if at_eof.half_close_after else ""
+    counted = "\n    received = True" if expect_reply else ""
+    loop = f"""\
+while chunk := {sock}.recv_some():
     sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
-sender.join(0.5)  # send the rest of the input, but do not wait for a terminal"""
-"""Moves standard input to ``sock``, and received data to standard output."""
+    sys.stdout.buffer.flush(){heard}{counted}"""
+    if at_eof.quit_after is not None:
+        closed = "with contextlib.suppress(ClosedError):  # send_input closes the socket"
+        loop = f"{closed}\n{indent(loop, '    ')}"
+    lines = [
+        f"sender = threading.Thread(target=send_input, args=({sock},), daemon=True)",
+        "sender.start()",
+        loop,
+        "sender.join(0.5)  # send the rest of the input, but do not wait for a terminal",
+    ]
+    if expect_reply:
+        lines = ["received = False", *lines, "if not received:", '    sys.exit("the peer sent nothing")']
+    return "\n".join(lines)

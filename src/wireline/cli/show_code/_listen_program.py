@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from wireline import Target
+from wireline.cli._end_of_input import EndOfInput
 from wireline.cli._peer import REPLY_TIMEOUT
-from wireline.cli.show_code._fragments import PUMP, announce, send_input, server_context, serving
+from wireline.cli.show_code._fragments import announce, pump, send_input, server_context, serving
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 _ECHO = """\
@@ -44,9 +45,7 @@ def listen(options: argparse.Namespace) -> Program:
     if options.service:
         program.define(_SERVICES[options.service])
     else:
-        program.use("os")
-        program.use("threading")
-        program.define(send_input(options))
+        send_input(program, EndOfInput())
     if options.tls:
         server_context(program, options)
         program.add("")
@@ -87,7 +86,7 @@ def _accept(program: Program) -> None:
         indent = 2
     timeout = None if options.keep else options.timeout
     program.add(f"with {call('sock.accept', timeout=timeout)} as client:", indent)
-    body = "handle(client, client.peer_addr)" if options.service else PUMP.replace("sock", "client")
+    body = "handle(client, client.peer_addr)" if options.service else pump(EndOfInput(), "client")
     program.add(body, indent + 1)
 
 

@@ -1,0 +1,219 @@
+"""TLS options that ``connect`` and ``listen`` share: pins, passwords of keys, versions, ciphers, the key log."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import signal
+import ssl
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command import connect
+from tests.cli.conftest import Start
+from tests.cli.terminal import on_terminal
+from tests.cli.test_tls import KEYS, needs_psk, psk_file
+from tests.tls import certificates
+from tests.tls.certificates import PASSWORD
+from wireline.cli import main
+from wireline.tls import Certificate
+
+CLIENT = ("connect", "--at-eof", "half-close", "--ca-file", certificates.ca_file())
+SERVER = (
+    "listen",
+    "--echo",
+    "--keep",
+    "--cert",
+    certificates.server().cert,
+    "--key",
+    certificates.server().key,
+)
+
+
+def der(cert: str) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(
+        Path(cert).read_text().partition("-----END CERTIFICATE-----")[0] + "-----END CERTIFICATE-----\n"
+    )
+
+
+def key_pin(cert: str) -> str:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import serialization
+
+    key = x509.load_der_x509_certificate(der(cert)).public_key()
+    spki = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return "sha256/" + base64.b64encode(hashlib.sha256(spki).digest()).decode()
+
+
+def test_pins(start: Start) -> None:
+    target = start(*SERVER, "tls://127.0.0.1:0").listening_on()
+    cert = certificates.server().cert
+    pins = (key_pin(cert), Certificate(der(cert)).fingerprint(), key_pin(certificates.ca_file()))
+    for pin in pins:
+        assert start(*CLIENT, "--pin", pin, target).finish(b"x") == (0, b"x", "")
+    other = key_pin(certificates.other_ca_file())
+    result = start(*CLIENT, "--pin", other, target).finish(b"x")
+    assert (result.code, result.out) == (5, b"")
+    assert (
+        f"{target} has no certificate of --pin: the keys of its chain, the server's first, are {pins[0]}"
+        in result.err
+    )
+    assert start(*CLIENT, "--pin", other, "--pin", pins[0], target).finish(b"x").code == 0
+
+
+def test_a_server_pins_its_clients(start: Start) -> None:
+    words = ("--client-ca", certificates.ca_file(), "--pin", key_pin(certificates.client().cert))
+    target = start(*SERVER, *words, "tls://127.0.0.1:0").listening_on()
+    mine, other = certificates.client(), certificates.server()
+    assert start(*CLIENT, "--cert", mine.cert, "--key", mine.key, target).finish(b"x").out == b"x"
+    assert start(*CLIENT, "--cert", other.cert, "--key", other.key, target).finish(b"x").code != 0
+
+
+@pytest.mark.parametrize("kind", ["file", "fd", "env"])
+def test_the_password_of_a_key(start: Start, kind: str, tmp_path: Path) -> None:
+    locked = certificates.encrypted()
+    password = tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    source = {"file": f"file:{password}", "fd": "fd:3", "env": "env:KEY_PASSWORD"}[kind]
+    words = ("listen", "--echo", "--cert", locked.cert, "--key", locked.key, "--key-password", source)
+    redirect = f"3<{password}" if kind == "fd" else ""
+    server = start(*words, "tls://127.0.0.1:0", redirect=redirect, env={"KEY_PASSWORD": PASSWORD})
+    assert start(*CLIENT, server.listening_on()).finish(b"x") == (0, b"x", "")
+    assert server.end().code == 0
+
+
+def test_the_password_of_a_key_is_asked_for() -> None:
+    locked = certificates.encrypted()
+    words = ("listen", "--cert", locked.cert, "--key", locked.key, "--key-password", "prompt")
+    with on_terminal(*words, "tls://127.0.0.1:0") as command:
+        command.see("password of the key: ")
+        command.type(f"{PASSWORD}\n")
+        command.see("listening on tls://127.0.0.1:")
+        assert PASSWORD not in command.raw
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("file:{wrong}", "password"),
+        ("file:{none}", "{none}: No such file or directory"),
+        ("file:{open}", "other users can open {open} (mode 0644)"),
+        ("env:NOT_SET", "there is no environment variable NOT_SET"),
+        ("fd:77", "fd:77: Bad file descriptor"),
+        ("prompt", "there is no terminal to ask for the password"),
+    ],
+)
+def test_a_password_that_is_not_there(start: Start, source: str, complaint: str, tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("wrong", "none", "open")}
+    for name, mode in (("wrong", 0o600), ("open", 0o644)):
+        Path(files[name]).write_text("5ecre7")
+        Path(files[name]).chmod(mode)
+    locked = certificates.encrypted()
+    words = ("--cert", locked.cert, "--key", locked.key, "--key-password", source.format(**files))
+    result = start(*CLIENT, *words, "tls://127.0.0.1:1").finish(b"")
+    assert result.code == 1
+    assert result.err.startswith("wireline: cannot use TLS: ")
+    assert complaint.format(**files) in result.err
+    assert "5ecre7" not in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_versions_and_ciphers(start: Start) -> None:
+    target = start(
+        *SERVER, "--tls-max", "1.2", "--ciphers", "ECDHE-ECDSA-AES128-GCM-SHA256", "tls://127.0.0.1:0"
+    ).port()
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+    with context.wrap_socket(connect(target), server_hostname="localhost") as peer:
+        assert peer.cipher() == ("ECDHE-ECDSA-AES128-GCM-SHA256", "TLSv1.2", 128)
+    result = start(*CLIENT, "--tls-min", "1.3", f"tls://127.0.0.1:{target}").finish(b"x")
+    assert result.code == 5
+    result = start(*CLIENT, "--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384", f"tls://127.0.0.1:{target}").finish(
+        b"x"
+    )
+    assert result.code == 5
+    assert "there is no common cipher" in result.err
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_the_key_log(start: Start, by_option: bool, tmp_path: Path) -> None:
+    log = tmp_path / "keys.log"
+    words, env = (["--keylog", str(log)], {}) if by_option else ([], {"SSLKEYLOGFILE": str(log)})
+    server = start(*SERVER, *words, "tls://127.0.0.1:0", env=env)
+    target = server.listening_on()
+    assert start(*CLIENT, target).finish(b"x").code == 0
+    of_server = log.read_text()
+    assert "CLIENT_TRAFFIC_SECRET_0 " in of_server
+    assert start(*CLIENT, *words, target, env=env).finish(b"x").code == 0
+    assert (
+        log.read_text().count("CLIENT_TRAFFIC_SECRET_0 ") == of_server.count("CLIENT_TRAFFIC_SECRET_0 ") + 2
+    )
+    assert stat.S_IMODE(log.stat().st_mode) == 0o600
+    server.send_signal(signal.SIGTERM)
+    assert server.end().err == ""
+
+
+@needs_psk
+def test_keys_from_a_descriptor(start: Start, tmp_path: Path) -> None:
+    target = start(
+        "listen",
+        "--echo",
+        "--psk-file",
+        "fd:3",
+        "tls://127.0.0.1:0",
+        redirect=f"3<{psk_file(tmp_path, KEYS)}",
+    ).listening_on()
+    mine = psk_file(tmp_path, "alice:" + "0b" * 32, "mine")
+    words = ("connect", "--at-eof", "half-close", "--psk-file", "fd:4")
+    assert start(*words, target, redirect=f"4<{mine}").finish(b"x") == (0, b"x", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--pin", "none", "tls://h:1"], "--pin: 'none' is not sha256/ and 44 characters of base64"),
+        (
+            ["--key-password", "5ecre7", "tls://h:1"],
+            "the source of a password is file:PATH, fd:N, env:NAME or prompt",
+        ),
+        (["--key-password", "prompt", "tls://h:1"], "--key-password is for the key of a certificate"),
+        (["--tls-min", "1.3", "--tls-max", "1.2", "tls://h:1"], "leave no version"),
+        (["--tls-min", "1.1", "tls://h:1"], "invalid choice"),
+        (["--ciphers", "a b", "tls://h:1"], "is not a list of ciphers"),
+        (["--keylog", "x", "h:1"], "--keylog is for TLS: write tls://h:1"),
+        (["--pin", "00" * 32, "--psk-file", "x", "tls://h:1"], "with --psk-file there are none"),
+    ],
+)
+def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["connect", *words]) == 2
+    err = capsys.readouterr().err
+    assert complaint in err
+    assert "5ecre7" not in err
+
+
+def test_pins_of_clients_need_their_certificates(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--self-signed", "--pin", "00" * 32, "tls://:1"]) == 2
+    assert "which --client-ca FILE asks for" in capsys.readouterr().err
+
+
+def test_show_code_has_the_settings_and_no_secret(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PW", "5ecre7")
+    file = tmp_path / "password"
+    file.write_text("5ecre7")
+    for source, shown in (
+        ("env:PW", 'password=os.environ["PW"]'),
+        ("prompt", "password=getpass.getpass"),
+        (f"file:{file}", f'password=open("{file}").read()'),
+        ("fd:3", "password=open(3).read()"),
+    ):
+        words = ["--cert", "c", "--key-password", source, "--tls-min", "1.3", "--keylog", "log"]
+        assert main(["connect", "--show-code", *words, "tls://h:1"]) == 0
+        out, err = capfd.readouterr()
+        assert shown in out
+        assert 'keylog_file="log", min_version=ssl.TLSVersion.TLSv1_3' in out
+        assert "5ecre7" not in out + err
+        compile(out, "program", "exec")
