@@ -169,7 +169,11 @@ class _Relay:
 
         moved = Moved()
         with self._running(client, abort), self._traffic.counted(name, moved):
-            report = relay(client, server, progress=moved.show)
+            try:
+                report = relay(client, server, progress=moved.show)
+            except ClosedError:
+                server.close(linger=0)  # before the end of its block, which would let the server see an end
+                raise
         if report.error is not None:
             server.close(linger=0)  # neither side must mistake it for an end
             culprit = name if report.failed == "a" else str(self._target)
