@@ -83,6 +83,7 @@ class Stream(Protocol):
         core: the core; None while the socket is not connected.
         buffer: the core's buffer; an empty one before there is a core, and after ``close``.
         payload_sent: bytes that sending calls have sent, since the beginning.
+        relayed: a relay holds the stream: its unread bytes wait for the other side.
         sender: sends plaintext.
         write_shut: ``shutdown_write`` was called.
         kernel_waits: the descriptor blocks, so that one system call may wait in the kernel.
@@ -93,6 +94,7 @@ class Stream(Protocol):
     core: StreamCore | None
     buffer: ReceiveBuffer
     payload_sent: int
+    relayed: bool
     sender: Sender
     write_shut: bool
 

@@ -149,7 +149,8 @@ def look_at(client: BaseSocket, limits: TimeLimits) -> Progress:
         if not received and limits.first_byte is not None:
             # Of a byte that the handler has not asked for yet: it cannot be late.
             received = len(sock.recv(1, socket.MSG_PEEK | DONT_WAIT))
-    return Progress(received, sent, reads or io.is_writing(), reads and left > 0, received - left)
+    owed = reads and left > 0 and not io.relayed  # what a relay has unread, it could not send yet
+    return Progress(received, sent, reads or io.is_writing(), owed, received - left)
 
 
 class ConnectionLimiter:

@@ -51,6 +51,20 @@ async def test_T12_start_tls_adds_a_layer_to_any_stream(pair: Pair, scene: Scene
             await sending
 
 
+async def test_T12_a_layer_continues_the_counts(pair: Pair) -> None:
+    for sent in range(3):
+        before = pair.client.stats
+        assert before.bytes_sent == sent
+        await add_layer(pair)
+        assert pair.client.stats.bytes_sent == sent
+        await pair.client.send(b"x", timeout=PATIENCE)
+        assert pair.client.last_bytes_sent == 1
+        assert await pair.server.recv(1, PATIENCE) == b"x"
+        ours, theirs = pair.client.stats, pair.server.stats
+        assert ours.bytes_sent == theirs.bytes_received == sent + 1
+        assert ours.wire_bytes_sent == theirs.wire_bytes_received > before.wire_bytes_sent + 200
+
+
 @pytest.mark.full
 async def test_T12_each_end_is_the_end_of_its_layer(pair: Pair) -> None:
     await add_layer(pair)

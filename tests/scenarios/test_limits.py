@@ -29,6 +29,7 @@ from tests.scenarios.scene import (
     over_every_stream,
     over_one,
     over_one_and_tls,
+    pattern,
     read_exactly,
     soon,
     turns,
@@ -234,6 +235,24 @@ async def test_FA19_short_messages_with_pauses_are_not_slow(
     for _ in range(10):
         assert await say(peer, b"x\n") == b"x\n"
         await tasks.sleep(0.05)
+
+
+async def test_FA19_a_relay_to_a_slow_reader_is_not_slow(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a relay has received and cannot send yet is no message that its client owes."""
+    monkeypatch.setattr(connection_times, "RATE_WINDOW", 0.1)
+    backend = await scene.wire()
+    backend.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+    server = await scene.serve(lambda client, _: scene.flavour.relay(client, backend.sock), min_rate=1000)
+    peer = await connected(scene, server)
+    data = pattern(2_000_000)
+    raw = isinstance(peer, socket.socket)
+    sending = await begin(in_thread(peer.sendall, data) if raw else peer.send(data))
+    await tasks.sleep(0.5)
+    assert server.connections == 1
+    assert await soon(in_thread(read_exactly, backend.peer, len(data))) == data
+    await soon(sending)
 
 
 # Counts.

@@ -123,6 +123,7 @@ class InnerTlsEngine(TlsEngine):
         super().__init__(fresh.obj, self._input, self._output, fresh.policy)
         self._outer = outer
         self.records = fresh.records  # it looks at the BIO of the inner engine
+        self.accepted, self.wire_received = fresh.accepted, fresh.wire_received
         # The outer engine has put this out before: it is sent first, and is not encrypted again.
         self.ready, self.holding = [*outer.ready], outer.holding
         self._head, self._missing = (

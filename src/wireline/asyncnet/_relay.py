@@ -100,9 +100,11 @@ async def relay(
 def _held(sock: AsyncSocket) -> Iterator[None]:
     """Let no other call read or write during the block."""
     sock._io.hold(sock, "relay")
+    sock._io.relayed = True
     try:
         yield
     finally:
+        sock._io.relayed = False
         sock._io.publish(sock)
 
 

@@ -56,11 +56,22 @@ class StreamIO:
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
         fd: the descriptor.
         payload_sent: bytes that sending calls have sent, since the beginning.
+        relayed: a relay holds the stream: its unread bytes wait for the other side.
         sender: sends plaintext: the socket, or an object that encrypts it first.
         source: receives.
     """
 
-    __slots__ = ("buffer", "core", "core_slot", "fd", "payload_sent", "sender", "source", "write_shut")
+    __slots__ = (
+        "buffer",
+        "core",
+        "core_slot",
+        "fd",
+        "payload_sent",
+        "relayed",
+        "sender",
+        "source",
+        "write_shut",
+    )
 
     kernel_waits = False
     shared = False
@@ -71,6 +82,7 @@ class StreamIO:
         self.buffer = EMPTY
         self.write_shut = False
         self.payload_sent = 0
+        self.relayed = False
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock

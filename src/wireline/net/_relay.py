@@ -86,9 +86,11 @@ def _reading(sock: Socket) -> Iterator[None]:
     """Let no other call read during the block."""
     held = sock._io.take_core_or_raise(sock, "relay")
     try:
+        sock._io.relayed = True
         yield
     finally:
         del held
+        sock._io.relayed = False
         sock._io.return_core(sock)
 
 

@@ -74,6 +74,7 @@ class StreamIO:
         receive: each step is one ``recv`` as ``fill`` has made it the last time.
         kernel_waits: the descriptor blocks.
         payload_sent: bytes that sending calls have sent, since the beginning.
+        relayed: a relay holds the stream: its unread bytes wait for the other side.
     """
 
     __slots__ = (
@@ -90,6 +91,7 @@ class StreamIO:
         "payload_sent",
         "quiet_epoch",
         "receive",
+        "relayed",
         "sender",
         "source",
         "wait_all",
@@ -112,6 +114,7 @@ class StreamIO:
         self.engine: TlsEngine | None = None
         self.write_shut = False
         self.payload_sent = 0
+        self.relayed = False
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock
         self.quiet_epoch: object = process.epoch
