@@ -2,8 +2,8 @@
 
 Theory of operation. Each direction has at most one piece under way, which is in the receive buffer of its source until
 the sink has taken it, or in a pipe. Nothing is received for a sink that is full, so a slow reader holds the other side
-back. What is left at the end, whatever ends the relay, is in the receive buffer of its source again: the next read of
-that socket gets it. So no byte is lost by a timeout or a cancellation, and none is sent twice.
+back. However the relay ends, bytes that are left are put back into the receive buffer of their source: the next read of
+that socket returns them. So no byte is lost by a timeout or a cancellation, and none is sent twice.
 
 How the ends of a stream are relayed:
 

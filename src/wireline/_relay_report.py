@@ -10,18 +10,18 @@ __all__ = ["RelayReport"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RelayReport:
-    """What ``relay`` has done. All bytes of which it says that they were sent are in the hands of the system."""
+    """The result of ``relay``. A byte counts as sent when the operating system has accepted it."""
 
     a_to_b: int
     """Bytes that were received from ``a`` and sent to ``b``."""
     b_to_a: int
     """Bytes that were received from ``b`` and sent to ``a``."""
     seconds: float
-    """The duration."""
+    """The duration of the call."""
     reason: Literal["end", "idle", "reset"]
-    """``"end"``: both sides have ended their streams. ``"idle"``: no byte moved for the given time. ``"reset"``: a
-    connection broke, or ended without TLS's ``close_notify``."""
+    """``"end"``: both sides have ended their streams. ``"idle"``: no byte moved for ``idle_timeout`` or
+    ``half_close_timeout``. ``"reset"``: a connection broke, or a TLS connection ended without ``close_notify``."""
     failed: Literal["a", "b"] | None = None
-    """The side whose connection broke."""
+    """With the reason ``"reset"``, the side whose connection broke; else None."""
     error: OSError | None = None
-    """Its error."""
+    """The error of that connection; else None."""

@@ -9,7 +9,7 @@ __all__ = ["ServerStats"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerStats:
-    """What a server has done since it was started."""
+    """The counts of a server since it was started."""
 
     accepted: int
     """Connections that were accepted, without those that were refused."""
@@ -20,6 +20,6 @@ class ServerStats:
     open: int
     """Connections that are being served."""
     bytes_received: int
-    """Payload that all clients have sent, those of closed connections too."""
+    """Bytes of payload received from all clients, closed connections included."""
     bytes_sent: int
-    """Payload that was sent to all clients, likewise."""
+    """Bytes of payload sent to all clients, closed connections included."""

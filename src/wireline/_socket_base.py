@@ -589,7 +589,7 @@ class BaseSocket:
             self._local_end().join(sock, multicast.membership(joined, on, join=True))
 
     def leave_group(self, group: str | IpAddress, interface: Interface | None = None) -> None:
-        """Receive the datagrams of a multicast group no more. ``close`` leaves all groups.
+        """Stop receiving the datagrams of a multicast group. ``close`` leaves all groups.
 
         Args:
             group: as for ``join_group``.
@@ -608,7 +608,7 @@ class BaseSocket:
 
     @property
     def multicast_ttl(self) -> int:
-        """How many routers may forward a multicast datagram, and one more: 0 to 255, 1 (the local network) by default.
+        """The hop limit of multicast datagrams, 0 to 255. 1, the default, keeps them in the local network.
 
         Raises:
             ClosedError: the socket is closed.
@@ -627,7 +627,7 @@ class BaseSocket:
 
     @property
     def multicast_loop(self) -> bool:
-        """Whether this host receives, too, what the socket sends to a group that it has joined; true by default.
+        """Whether the multicast datagrams that it sends also reach the receivers on this host; true by default.
 
         Raises:
             ClosedError: the socket is closed.
@@ -733,15 +733,15 @@ class BaseSocket:
         """Return the peer's certificates, its own first.
 
         Args:
-            verified: False returns the certificates that the peer has sent, in its order, whether they were checked or
-                not, for example for channel binding with ``VerifyMode.NONE``. They prove nothing.
+            verified: False returns the certificates that the peer has sent, in the order in which it sent them, even if
+                they were not checked; for example for channel binding with ``VerifyMode.NONE``. They prove nothing.
 
         Returns:
             The verified chain up to the root; empty if the peer has sent none, or it was not verified. With
-            ``verified=False`` what was sent, usually without the root; empty before the handshake and with a pre-shared
-            key. A resumed handshake sends none: a server then has only the client's own certificate, and a client those
-            of the first connection. Where sessions cannot be copied (``WIRELINE_NO_BRIDGE``), a client has of those
-            that were not verified only the server's own.
+            ``verified=False`` the certificates that were sent, usually without the root; empty before the handshake and
+            with a pre-shared key. In a resumed handshake none are sent: a server then returns only the client's own
+            certificate, and a client those of the first connection, or only the server's own where sessions cannot be
+            copied (``WIRELINE_NO_BRIDGE``).
 
         Raises:
             ClosedError: the socket is closed.

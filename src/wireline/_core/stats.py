@@ -9,15 +9,15 @@ __all__ = ["SocketStats"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SocketStats:
-    """The bytes that a socket has carried, in the moment of the question."""
+    """The numbers of bytes that a socket has received and sent so far."""
 
     bytes_received: int
-    """Payload that the network gave, read by the program or not. ``PEEK`` and ``unread`` do not count."""
+    """Payload that was received, whether the program has read it or not. ``PEEK`` and ``unread`` do not count."""
     bytes_sent: int
     """Payload that the sending calls have sent, as ``last_bytes_sent`` counts it."""
     wire_bytes_received: int
-    """Bytes that the operating system gave: over TLS the encrypted ones, with the handshake."""
+    """Bytes received from the operating system: over TLS the encrypted ones, with the handshake."""
     wire_bytes_sent: int
-    """Bytes that the operating system took: over TLS the encrypted ones, with the handshake."""
+    """Bytes that the operating system has accepted: over TLS the encrypted ones, with the handshake."""
     opened_at: float | None
     """When the socket was connected, accepted or taken over (``time.monotonic()``); None if it is not connected."""

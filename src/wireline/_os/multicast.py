@@ -1,4 +1,4 @@
-"""Multicast: the structures that the options take, and what a caller may give for a group and an interface."""
+"""Multicast: the structures that the options take, and the groups and interfaces that a caller may name."""
 
 from __future__ import annotations
 

@@ -159,6 +159,7 @@ def check_outgoing(
 def is_refusal(error: OSError, sock: socket.socket) -> bool:
     """Whether an error of a send is about an earlier datagram: a message (ICMP) that its port is closed.
 
-    The system reports it once, and another attempt would not find it again. A Unix socket is told so about this one.
+    The system reports it once, and another attempt would not find it again. For a Unix socket the error is about this
+    datagram.
     """
     return error.errno == errno.ECONNREFUSED and sock.family != AF_UNIX

@@ -44,25 +44,27 @@ async def relay(
 ) -> RelayReport:
     """Copy bytes between two connected streams, in both directions, until both have ended.
 
-    A half-close of one side is passed on, and the other direction goes on. Bytes that a socket has received and not
-    returned yet are sent first. Between two plain sockets large amounts are moved by splice(2) where the system has it.
-    A slow reader holds the other side back; memory does not grow.
+    A half-close of one side is passed on, and the other direction goes on. Bytes that a socket has received and that no
+    read has returned are sent first. Between two plain sockets large amounts are moved by splice(2) where the system
+    has it. A slow reader holds the other side back; memory does not grow.
 
-    It closes neither socket. Until it returns, no other call may read them, and a send may have to wait.
+    It closes neither socket. Until it returns, another read of one of them raises ``BusyError``, and a send may have to
+    wait. A cancellation ends it.
 
-    Bytes that could not be delivered, because the relay became idle or was cancelled, or the other side has gone, are
-    returned by the next read of the socket that they arrived at: none is lost, and none is sent twice.
+    Bytes that could not be delivered, because the relay was idle or cancelled, or because the other side is gone, are
+    returned by the next read of the socket that received them: none is lost, and none is sent twice.
 
-    What a peer does is a reason, and no exception. When the reason is ``"reset"``, the other side has acknowledged what
-    it was sent, unless it stopped to: ``close(linger=0)`` passes the reset on.
+    A failure that a peer causes is no exception: the report has it as ``reason``. With the reason ``"reset"`` the call
+    waits until the other side has acknowledged the bytes that were sent to it, or stops acknowledging. Then
+    ``close(linger=0)`` passes the reset on.
 
     Args:
         a: a connected stream, TLS or not.
         b: another one.
         idle_timeout: seconds without a byte in either direction after which the relay ends; None means no limit.
-        half_close_timeout: the same once one direction has ended; None means ``idle_timeout`` goes on.
+        half_close_timeout: the same once one direction has ended; None means that ``idle_timeout`` still applies.
         progress: called with the numbers of bytes sent, from ``a`` to ``b`` and from ``b`` to ``a``, whenever they have
-            grown. Its exceptions end the relay.
+            grown. An exception that it raises ends the relay and leaves the call.
 
     Returns:
         A ``RelayReport``: the bytes sent in each direction, the duration and the reason.

@@ -66,10 +66,10 @@ def dial(
     attempt under way is closed.
 
     Args:
-        address: a name or an address; or a Unix socket, ``"unix:/path"``, and on Linux ``"unix:@name"`` with an
-            abstract name: only without ``port``, ``family``, ``local_addr`` and ``resolver``, so that a host and a port
-            from a URL never reach a local socket.
-        port: 0 to 65535.
+        address: a name or an address; or a Unix socket: ``"unix:/path"``, and on Linux ``"unix:@name"`` for an abstract
+            name. A Unix socket is refused with ``port``, ``family``, ``local_addr`` or ``resolver``, so that a host and
+            a port from a URL never reach a local socket.
+        port: 0 to 65535; required, unless ``address`` is a Unix socket.
         protocol: ``IPPROTO_TCP``, or ``IPPROTO_UDP`` for a connected datagram socket.
         buffered: whether the socket reads from the kernel in large pieces, see ``Socket``.
         timeout: seconds for the whole call, name resolution and TLS handshake included; None means no limit.
@@ -80,7 +80,7 @@ def dial(
             Peer addresses of a family for which the host has no address fail.
         family: try addresses of one family only, ``AF_INET`` or ``AF_INET6``; 0, ``socket.AF_UNSPEC``, means both.
         options: tuples of level, option and value, set on every attempt before it connects.
-        keep_alive: when a silent TCP peer is asked whether it is still there; None leaves that off.
+        keep_alive: when a silent TCP peer is asked whether it is still there, by default after 15 s; None never asks.
         resolver: called once as ``resolver(host, port, family, type)`` in place of the system's resolver. It returns a
             list of tuples as ``socket.getaddrinfo`` does. In the async flavour it is a coroutine function. In the
             blocking flavour the timeout cannot interrupt it.
@@ -95,7 +95,7 @@ def dial(
         ssl.SSLError: the handshake failed; ``ssl.SSLCertVerificationError`` if the certificate was not accepted.
         socket.gaierror: the name does not resolve.
         TypeError, ValueError: an argument has the wrong type, is out of range, or does not fit the others; the resolver
-            has returned something else than addresses.
+            has returned something other than addresses.
     """
     arguments = DialArguments.check(
         address, port, protocol, local_addr, family, options, keep_alive, resolver

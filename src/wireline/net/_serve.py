@@ -115,26 +115,28 @@ def serve(
         on_error: called as ``on_error(error, client)``, instead of the log line, with each exception that ends a
             connection, whether the peer or the program has caused it; the client is closed afterwards. In the async
             flavour it may be a coroutine function, which is awaited. An exception raised by it is logged and has no
-            other effect. The error of a connection that the server has closed for a limit has a note that says which.
+            other effect. The error of a connection that the server has closed because of a time limit has a note that
+            names the limit.
         sock: a listening socket, or a list of them, in place of ``port`` and ``address``: a ``Socket`` of this flavour
             or a ``socket.socket``, opened by systemd or for several processes. The server takes them over. At the end
             it closes its descriptors, and does nothing to the sockets, which other processes may use, nor to a Unix
             path. The sockets become non-blocking, for these processes too.
         options: tuples of level, option and value, set on the listening sockets before they are bound.
-        mode: the permissions of the file of a Unix socket, ``0o600`` for example. It never has more, not for a moment.
-        keep_alive: when silent TCP clients are asked whether they are still there; None leaves that as it is. It is set
-            on the listening sockets, from which Linux copies it.
+        mode: the permissions of the file of a Unix socket, for example ``0o600``. The file has no more than these at
+            any moment.
+        keep_alive: when silent TCP clients are asked whether they are still there; None changes nothing. It is set on
+            the listening sockets, and Linux copies it to the accepted ones.
         on_full: ``"wait"`` leaves clients in the queue of the operating system while ``max_connections`` or
             ``max_handshakes`` is reached; ``"refuse"`` resets their connections at once.
         max_per_address: the most connections of one client address at the same time; further ones are reset. IPv6
             addresses count by network (/64). Unix clients are exempt.
         max_handshakes: the most clients that are in their TLS handshake at the same time.
         first_byte_timeout: seconds from the start of the handler to the first byte of the client.
-        idle_timeout: seconds in which the handler waits for the client, and no byte moves in either direction. A
-            connection is closed after at most a quarter more.
-        lifetime: seconds from the accept to the end of a connection, whatever it does.
-        min_rate: bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has begun and
-            is not complete. A client that waits between two messages, or for the handler, is not slow.
+        idle_timeout: seconds in which the handler waits for the client, and no byte moves in either direction. The
+            connection is closed then, or up to a quarter of that time later.
+        lifetime: seconds from the accept to the end of a connection, idle or busy.
+        min_rate: the fewest bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has
+            begun and is not complete. A client that waits between two messages, or for the handler, is not slow.
 
     Returns:
         The running server.
@@ -203,18 +205,18 @@ class _Sleepers:
 
 
 class StopEvent:
-    """Whether a server stops: the event ``Server.stopping``."""
+    """The event ``Server.stopping``: it is set when the server begins to stop."""
 
     def __init__(self) -> None:
         self._is_set = False
         self._sleepers = _Sleepers()
 
     def is_set(self) -> bool:
-        """Return whether the server stops, or has stopped."""
+        """Return whether the server has begun to stop."""
         return self._is_set
 
     def wait(self, timeout: Timeout = None) -> bool:
-        """Wait until the server stops.
+        """Wait until the server begins to stop.
 
         A timeout or a cancellation leaves the server as it is.
 
@@ -222,7 +224,7 @@ class StopEvent:
             timeout: seconds; None means no limit.
 
         Returns:
-            True if the server stops, False if the timeout expired first.
+            True if the server has begun to stop, False if the timeout expired first.
 
         Raises:
             TypeError, ValueError: ``timeout`` is not a number, or is negative.
@@ -326,7 +328,7 @@ class Server:
 
     @property
     def stats(self) -> ServerStats:
-        """What the server has done since it was started, also after ``stop``."""
+        """The counts of connections and bytes since the server was started, also after ``stop``."""
         return self._totals.stats(self._active)
 
     @property

@@ -745,7 +745,7 @@ class Socket(BaseSocket):
             return None
 
     def wait_readable(self, timeout: Timeout = None) -> None:
-        """Wait until a read, an ``accept`` or a ``recv_from`` would not wait.
+        """Wait until a read, or on a listening socket an ``accept``, would return or raise without waiting.
 
         Bytes in the buffer, the end of the stream and an error count as readable. A buffered socket and a TLS socket
         receive while they wait; the bytes stay for the next read. An unbuffered plain socket leaves them in the kernel.
@@ -773,8 +773,8 @@ class Socket(BaseSocket):
     def wait_writable(self, timeout: Timeout = None) -> None:
         """Wait until the operating system would take at least one byte, or one datagram.
 
-        An error counts as writable. Other threads and tasks that send are not waited for. A timeout or a cancellation
-        changes nothing.
+        An error counts as writable. The call does not wait for sends of other threads or tasks. A timeout or a
+        cancellation changes nothing.
 
         Args:
             timeout: seconds for the whole call; None means no limit, 0 does not wait.
@@ -973,14 +973,15 @@ class Socket(BaseSocket):
 
         A plain stream sends by sendfile(2), which copies nothing through Python, where the system can; other streams
         read and send 256 KiB at a time. The position of a file that has a descriptor of its own is neither used nor
-        moved. That of any other object (``io.BytesIO``, ``gzip.GzipFile``, ...) is set back at the end of the call. An
-        event loop goes on after every 256 KiB, so a slow disk holds it up for the time of so many bytes.
+        moved. That of any other object (``io.BytesIO``, ``gzip.GzipFile``, ...) is set back at the end of the call. In
+        the async flavour other tasks run after every 256 KiB; a slow disk delays them by the time that so many bytes
+        take.
 
         Concurrent calls take turns, as with ``send``. A timeout or a cancellation leaves the rest unsent;
         ``last_bytes_sent`` is the number of bytes sent, also after an error.
 
         Args:
-            file: a binary file, readable and with positions. What was written to it and not yet flushed is flushed.
+            file: a binary file, readable and with positions. Unwritten data in its buffer is flushed first.
             offset: the first byte to send, from the beginning of the file.
             count: the most bytes to send; None means up to the end of the file, 0 sends nothing.
             timeout: seconds for the whole call; None means no limit, 0 does not wait.
@@ -994,7 +995,7 @@ class Socket(BaseSocket):
                 called ``shutdown_write``.
             ClosedError: this side closed the socket, before or during the call.
             OSError: the socket is not connected, the connection failed, or the file cannot be read
-                (``io.UnsupportedOperation`` of one that is not open for reading, or is a pipe).
+                (``io.UnsupportedOperation`` if it is a pipe, or not open for reading).
             TypeError, ValueError: a text file; a datagram socket; an argument has the wrong type, or is out of range.
         """
         self.last_bytes_sent = 0
@@ -1058,7 +1059,7 @@ class Socket(BaseSocket):
                 read (``ETOOMANYREFS``), the socket is not connected, or the connection failed.
             ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
             NotImplementedError: the platform does not pass descriptors.
-            TypeError, ValueError: no Unix socket; an argument has the wrong type, is empty or out of range.
+            TypeError, ValueError: an IP socket; an argument has the wrong type, is empty or out of range.
         """
         self.last_bytes_sent = 0
         payload = as_message(data)
@@ -1083,11 +1084,12 @@ class Socket(BaseSocket):
     def recv_fds(self, size: int, max_fds: int, timeout: Timeout = None) -> ReceivedFds:
         """Receive bytes and the descriptors that were passed with them, from a Unix socket.
 
-        The call returns as soon as there is a byte, as ``recv_some`` does, and no byte behind those that were received
-        together with descriptors. Descriptors whose bytes other reads have returned come first: every read of a Unix
-        stream keeps what is passed with its bytes, at most 253 descriptors in all, and closes what is above that. A
-        timeout or a cancellation loses nothing: bytes and descriptors stay for the next call. On a datagram socket the
-        call returns the next datagram, cut to ``size``; the other methods drop the descriptors of a datagram.
+        The call returns as soon as there is a byte, as ``recv_some`` does. After the bytes of a message with
+        descriptors the result ends; later bytes stay for the next call. Descriptors whose bytes other reads have
+        returned are returned first: every read of a Unix stream keeps those that are passed with its bytes, at most 253
+        in all, and closes further ones. A timeout or a cancellation loses nothing: bytes and descriptors stay for the
+        next call. On a datagram socket the call returns the next datagram, cut to ``size``; the other methods close the
+        descriptors of a datagram.
 
         Args:
             size: the most bytes to return. 0 returns the descriptors that other reads have left, and does not wait.
@@ -1096,10 +1098,10 @@ class Socket(BaseSocket):
 
         Returns:
             A ``ReceivedFds``: ``(data, fds, truncated)``. The descriptors are closed when this process executes
-            another program, and belong to the caller. ``truncated`` counts those that were closed: a message had more
-            than ``max_fds``, or too many were kept. Descriptors that the operating system could not pass (``EMFILE``)
-            count as one for each message. ``data`` is ``b""`` at the end of the stream, and in front of a message whose
-            descriptors do not fit beside those of earlier ones.
+            another program, and belong to the caller. ``truncated`` counts those that were closed because a message
+            had more than ``max_fds``, or because the socket kept 253 already; descriptors that the operating system
+            could not pass (``EMFILE``) count as one for each message. ``data`` is ``b""`` at the end of the stream, and
+            before a message whose descriptors would make the result larger than ``max_fds``.
 
         Raises:
             SocketTimeout: the timeout expired before a byte arrived.
@@ -1108,7 +1110,7 @@ class Socket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             ssl.SSLError: the socket uses TLS, which cannot carry descriptors.
             NotImplementedError: the platform does not pass descriptors, or this event loop cannot receive them.
-            TypeError, ValueError: no Unix socket; an argument has the wrong type, or is negative.
+            TypeError, ValueError: an IP socket; an argument has the wrong type, or is negative.
         """
         size = check_size(size)
         max_fds = check_size(max_fds, "max_fds", "descriptors")
@@ -1175,17 +1177,17 @@ class Socket(BaseSocket):
 
         All are checked, and all names are resolved, before the first is sent. An error or a timeout after the first
         datagram is no exception: the call returns how many were sent, and a call with the rest raises the error if it
-        still holds. Only the report that the port of an earlier datagram is closed is not found again: the next
-        receiving call raises it. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` is the number
+        still holds. The system reports only once that the port of an earlier datagram is closed: the next receiving
+        call raises this error. A timeout or a cancellation leaves the rest unsent; ``last_bytes_sent`` is the number
         of bytes of the datagrams that were sent.
 
         Args:
-            datagrams: an iterable of ``Datagram``, which are sent to their ``address``, and of
-                ``(data, address, port)``, which are what ``send_to`` takes.
+            datagrams: an iterable of ``Datagram`` objects, each sent to its ``address``, and of tuples
+                ``(data, address, port)`` with the values that ``send_to`` takes.
             timeout: seconds for the whole call, name resolution included; None means no limit, 0 does not wait.
 
         Returns:
-            The number of datagrams sent: all of them, unless an error or the timeout came after the first.
+            The number of datagrams sent: all of them, unless an error or the timeout stopped the call after the first.
 
         Raises:
             SocketTimeout: the timeout expired before one was sent.
@@ -1228,11 +1230,12 @@ class Socket(BaseSocket):
     ) -> list[Datagram]:
         """Receive the datagrams that have arrived, as soon as there is one.
 
-        Under load it takes two thirds of the time of a ``recv_from`` for each. A timeout or a cancellation loses no
-        datagram. Neither does an error that the system reports after the first: the next receiving call raises it.
+        Under load it takes two thirds of the time that a ``recv_from`` for each datagram would take. A timeout or a
+        cancellation loses no datagram. Neither does an error that the system reports after the first datagram: the next
+        receiving call raises it.
 
         Args:
-            max_count: the most datagrams to return, at least 1. A call returns 1,024 at most.
+            max_count: the most datagrams to return, at least 1. Above 1,024 it has the effect of 1,024.
             size: the most bytes to keep of each; the rest of a larger one is lost, and its ``truncated`` is true.
             timeout: seconds to wait for the first; None means no limit, 0 does not wait.
 
@@ -1520,12 +1523,12 @@ class Socket(BaseSocket):
         """Start TLS on the connection (STARTTLS): do the handshake now.
 
         After a timeout or a cancellation, or if the handshake fails, the socket can only be closed. On a TLS socket the
-        new layer is inside of the one that is there: ``tls_info``, certificates and the end of the stream are those of
-        the inner one, and ``close`` ends both.
+        call adds a layer inside of the present one: ``tls_info``, the certificates and the end of the stream are then
+        those of the new layer, and ``close`` ends both.
 
         Args:
             ctx: the ``SslContext``, for its certificates and its rules.
-            handshake: our role.
+            handshake: the role of this side.
             hostname: the name that the server's certificate must have. A client that verifies needs it.
             timeout: seconds for the whole handshake; None means no limit, 0 does not wait.
             leftover: how bytes that were received before the call and not read are treated. ``"refuse"`` raises an
@@ -1539,7 +1542,7 @@ class Socket(BaseSocket):
             ClosedError: the context was destroyed, or this side closed the socket, before or during the call.
             OSError: the socket is not connected, the connection failed, or no CA is found.
             TypeError, ValueError: a datagram socket; a client verifies and has no hostname; an argument has the wrong
-                type or another value.
+                type, or is none of its values.
         """
         core = core_to_start_tls(ctx, handshake, hostname, leftover, shared=True)
         self._upgrade(core, timeout, "start_tls", leftover)

@@ -127,8 +127,8 @@ class SslContext(MutableSettings):
             ca_data: the CAs to trust as bytes, in place of ``ca_file``.
             min_version: the lowest version to negotiate, ``TLSv1_2`` (the default) or ``TLSv1_3``.
             max_version: the highest one; by default the highest that OpenSSL has.
-            partial_chain: trust the chain of a peer as soon as it reaches a certificate of ``ca_*``, even if that is
-                no root (``VERIFY_X509_PARTIAL_CHAIN``).
+            partial_chain: trust the chain of a peer as soon as it reaches a certificate of ``ca_file``, ``ca_dir`` or
+                ``ca_data``, even if that is no root (``VERIFY_X509_PARTIAL_CHAIN``).
             groups: groups of the key exchange, in order of preference, by OpenSSL's names (``"X25519"``, and
                 ``"X25519MLKEM768"`` from OpenSSL 3.5 on); by default OpenSSL's own.
             pinned: pins of which the verified chain of a peer must have one: ``"sha256/BASE64"`` of a public key, or
@@ -136,7 +136,7 @@ class SslContext(MutableSettings):
                 itself must be pinned.
             psk_decoy: a server gives identities that ``server_get_psk`` does not know a random key, so that a client
                 cannot tell an unknown identity from a wrong key.
-            ticket_keys: 80 bytes, random and secret, that servers share so that the session of one is resumed by
+            ticket_keys: 80 bytes, random and secret, that servers share so that one can resume the sessions of
                 another. Tickets stay valid only where the CAs and ``client_certs`` are the same.
 
         Raises:
@@ -223,12 +223,12 @@ class SslContext(MutableSettings):
         self._roles: dict[Handshake, RoleContext] = {}
 
     def reload(self) -> None:
-        """Read the files again, for new handshakes. Connections that exist go on with what they have.
+        """Read the files again, for new handshakes. Open connections keep the certificates that they have.
 
         Any thread may call it, and unlike a change of a setting it is allowed after the first use. Bytes that were
-        given as arguments stay. The sessions of clients are forgotten; the tickets of servers stay valid if the CAs and
-        the demand for client certificates are the same (without the bridge to OpenSSL they are all void). A callable
-        ``password`` is called again.
+        given as arguments (``cert_data`` and so on) stay the same. The sessions of clients are forgotten; the tickets
+        of servers stay valid if the CAs and the demand for client certificates are the same (without the bridge to
+        OpenSSL they are all void). A callable ``password`` is called again.
 
         Raises:
             OSError, ssl.SSLError: a file is missing or wrong, as in the constructor. Nothing has changed.
