@@ -86,8 +86,8 @@ def test_the_schema_requires_every_key_that_it_describes() -> None:
 
 
 def test_the_validator_finds_faults() -> None:
-    assert faults({"format": 2}, SCHEMA)[0] == "$.target is missing"
-    assert "$.format: 2" in faults({"format": 2}, SCHEMA)
+    assert faults({"format": 3}, SCHEMA)[0] == "$.target is missing"
+    assert "$.format: 3" in faults({"format": 3}, SCHEMA)
     assert faults(True, {"type": "integer"}) == ["$: True is no integer"]
     assert faults(1, {"type": ["string", "null"]}) != []
 

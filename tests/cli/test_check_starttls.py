@@ -26,7 +26,7 @@ def test_the_dialogue_leads_to_tls(start: Start, protocol: str) -> None:
     found = json.loads(out)
     assert (found["target"], found["starttls"]) == (f"localhost:{port}", protocol)
     tls = found["tls"]
-    assert tls["name_holds"] is tls["chain_holds"] is tls["resumes"] is True
+    assert tls["name_matches"] is tls["chain_trusted"] is tls["resumes"] is True
 
 
 @pytest.mark.interop

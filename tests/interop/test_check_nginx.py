@@ -19,7 +19,7 @@ start = conftest.start
 
 CHECK = ["check", "--ca-file", certificates.ca_file()]
 
-# name: holds, chain: holds, the words on standard error
+# name matches, chain is trusted, the words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),
     "wrong host": (certificates.elsewhere, False, True, "is not for 'localhost': it is for elsewhere.test;"),
@@ -49,7 +49,7 @@ def test_a_good_certificate(start: Start, tmp_path: pathlib.Path) -> None:
 def test_a_bad_certificate_is_shown_and_is_exit_code_5(
     start: Start, tmp_path: pathlib.Path, case: str
 ) -> None:
-    make, name_holds, chain_holds, words = BAD[case]
+    make, name_matches, chain_trusted, words = BAD[case]
     with nginx(tmp_path, make()) as port:
         code, out, err = start(*CHECK, "--json", f"tls://localhost:{port}").finish()
     assert code == 5
@@ -58,7 +58,7 @@ def test_a_bad_certificate_is_shown_and_is_exit_code_5(
     assert err.count("\n") == 1
     found = json.loads(out)
     tls = found["tls"]
-    assert (found["exit_code"], tls["name_holds"], tls["chain_holds"]) == (5, name_holds, chain_holds)
+    assert (found["exit_code"], tls["name_matches"], tls["chain_trusted"]) == (5, name_matches, chain_trusted)
     # It was connected to all the same, to show why.
     assert (tls["version"], tls["resumes"], tls["chain"][0]["sent"]) == ("TLSv1.3", True, True)
 

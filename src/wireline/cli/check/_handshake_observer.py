@@ -108,12 +108,20 @@ def _key_share(server_hello: bytes) -> bytes:
 
 def sent_chain(connection: ssl.SSLObject) -> list[bytes]:
     """The certificates that the peer sent, as DER, its own first, verified or not."""
+    return _chain(connection, "get_unverified_chain")
+
+
+def built_chain(connection: ssl.SSLObject) -> list[bytes]:
+    """The chain that OpenSSL built of what was sent and what is trusted here, as DER, also if it refuses that chain."""
+    return _chain(connection, "get_verified_chain")
+
+
+def _chain(connection: ssl.SSLObject, method: str) -> list[bytes]:
     # Public since 3.13, and private with the same meaning since 3.10.
-    public = getattr(connection, "get_unverified_chain", None)
+    public = getattr(connection, method, None)
     if public is not None:
         return list(public())
-    chain = connection._sslobj.get_unverified_chain()  # type: ignore[attr-defined]
-    return [each.public_bytes(_DER) for each in chain or ()]
+    return [each.public_bytes(_DER) for each in getattr(connection._sslobj, method)() or ()]  # type: ignore[attr-defined]
 
 
 _DER = 2  # `_ssl.ENCODING_DER`

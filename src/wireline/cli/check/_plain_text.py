@@ -100,9 +100,13 @@ def certificates(report: Report) -> Iterator[tuple[str, list[Row]]]:
     if chain and not chain[-1].self_signed and chain[-1].issuer and not report.tls.chain_trusted:
         why = "not sent, and not trusted here" if report.tls.issuer_missing else "not sent"
         yield f"{chain[-1].issuer} [{why}]", []
-    for info in reversed(chain):
+    for index, info in reversed([*enumerate(chain)]):
         origin = "" if info.sent else " [not sent, trusted here]"
-        yield f"{info.subject or 'no subject'}{origin}", list(_certificate(info, report.now, report.days))
+        fault = " [at fault]" if index == report.tls.at_fault else ""
+        yield (
+            f"{info.subject or 'no subject'}{origin}{fault}",
+            list(_certificate(info, report.now, report.days)),
+        )
 
 
 def _certificate(info: CertificateInfo, now: datetime, days: int) -> Iterator[Row]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | bool | None"
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the JSON. It grows when a key is removed or changes its meaning, not when one is added."""
 
 
@@ -36,6 +36,8 @@ class TlsReport:
     name_error: str = ""
     chain_trusted: bool | None = None
     chain_error: str = ""
+    at_fault: int | None = None
+    """The index in ``chain`` of the certificate for which the chain is not trusted."""
     issuer_missing: bool = False
     """Whether the issuer of the last certificate of the chain was neither sent nor is trusted here."""
     resumes: bool | None = None
@@ -115,10 +117,11 @@ def _tls(tls: TlsReport, now: datetime) -> Json:
         "key_exchange": tls.key_exchange or None,
         "alpn": tls.alpn,
         "name": tls.name,
-        "name_holds": tls.name_matches,
+        "name_matches": tls.name_matches,
         "name_error": tls.name_error or None,
-        "chain_holds": tls.chain_trusted,
+        "chain_trusted": tls.chain_trusted,
         "chain_error": tls.chain_error or None,
+        "at_fault": tls.at_fault,
         "resumes": tls.resumes,
         "resumes_error": tls.resumes_error or None,
         "chain": [_certificate(info, now) for info in tls.chain],
