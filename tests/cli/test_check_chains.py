@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import datetime
-import json
 
 import pytest
 
+from tests.cli.checked import the_tls
 from tests.cli.test_check_tls import serving
 from tests.tls import certificates
 from wireline.cli import main
@@ -58,9 +58,9 @@ def test_FC2_the_certificate_at_fault_is_named(case: str, capfd: pytest.CaptureF
     made, index, *words = FAULTS[case]
     leaf, ca_file = certificates.below(**made)  # type: ignore[arg-type]
     with serving(leaf) as target:
-        assert main(["check", "--json", "--ca-file", ca_file, target]) == 5
+        assert main(["check", "--first", "--json", "--ca-file", ca_file, target]) == 5
     out, err = capfd.readouterr()
-    tls = json.loads(out)["tls"]
+    tls = the_tls(out)
     assert (tls["at_fault"], tls["chain_trusted"]) == (index, False)
     # OpenSSL looks at the extensions of the whole chain before the name.
     assert tls["name_matches"] is (None if case.endswith(("clients", "no CA")) else True)
@@ -72,7 +72,7 @@ def test_FC2_the_certificate_at_fault_is_named(case: str, capfd: pytest.CaptureF
 def test_FC2_the_report_marks_the_certificate_at_fault(capfd: pytest.CaptureFixture[str]) -> None:
     leaf, ca_file = certificates.below(intermediate=(-9, -2))
     with serving(leaf) as target:
-        main(["check", "--ca-file", ca_file, target])
+        main(["check", "--first", "--ca-file", ca_file, target])
     out = capfd.readouterr().out
     (title,) = [line for line in out.splitlines() if "[at fault]" in line]
     assert "CN=the intermediate" in title
@@ -81,7 +81,7 @@ def test_FC2_the_report_marks_the_certificate_at_fault(capfd: pytest.CaptureFixt
 def test_FC2_two_expired_certificates_are_two_sentences(capfd: pytest.CaptureFixture[str]) -> None:
     leaf, ca_file = certificates.below(intermediate=(-9, -2), leaf=(-9, -1))
     with serving(leaf) as target:
-        assert main(["check", "--ca-file", ca_file, target]) == 5
+        assert main(["check", "--first", "--ca-file", ca_file, target]) == 5
     first, second = capfd.readouterr().err.splitlines()
     assert "the intermediate certificate CN=the intermediate" in first
     assert second == f"wireline: the certificate of {target} has expired on {day(-1)}; it must be renewed"
@@ -90,9 +90,9 @@ def test_FC2_two_expired_certificates_are_two_sentences(capfd: pytest.CaptureFix
 def test_FC2_a_root_that_is_not_trusted_is_not_blamed_on_the_leaf(capfd: pytest.CaptureFixture[str]) -> None:
     leaf, _ = certificates.below()
     with serving(leaf) as target:
-        assert main(["check", "--json", "--ca-file", certificates.other_ca_file(), target]) == 5
+        assert main(["check", "--first", "--json", "--ca-file", certificates.other_ca_file(), target]) == 5
     out, err = capfd.readouterr()
-    assert json.loads(out)["tls"]["at_fault"] == 1
+    assert the_tls(out)["at_fault"] == 1
     assert (
         f"CN=the intermediate (2 of 2 in the chain) of {target} was signed by CN=the root, which was not sent and is "
         "not trusted here; --ca-file FILE"
@@ -113,8 +113,19 @@ def test_FC3_a_name_matches_without_trust_if_it_does_with_trust(
         answers = []
         for trusted in (True, False):
             with serving(certificates.for_name(name, trusted=trusted)) as target:
-                main(["check", "--json", "--ca-file", certificates.ca_file(), "--sni", wanted, target])
-            answers.append(json.loads(capfd.readouterr().out)["tls"]["name_matches"])
+                main(
+                    [
+                        "check",
+                        "--first",
+                        "--json",
+                        "--ca-file",
+                        certificates.ca_file(),
+                        "--sni",
+                        wanted,
+                        target,
+                    ]
+                )
+            answers.append(the_tls(capfd.readouterr().out)["name_matches"])
         assert answers[0] is answers[1], (name, wanted)
 
 
@@ -123,5 +134,16 @@ def test_FC3_a_wildcard_in_a_part_of_a_label_is_decided_by_openssl(
 ) -> None:
     for name, matches in (("*.a.test", True), ("w*.a.test", False), ("*.test", False)):
         with serving(certificates.for_name(name, trusted=False)) as target:
-            main(["check", "--json", "--ca-file", certificates.ca_file(), "--sni", "www.a.test", target])
-        assert json.loads(capfd.readouterr().out)["tls"]["name_matches"] is matches, name
+            main(
+                [
+                    "check",
+                    "--first",
+                    "--json",
+                    "--ca-file",
+                    certificates.ca_file(),
+                    "--sni",
+                    "www.a.test",
+                    target,
+                ]
+            )
+        assert the_tls(capfd.readouterr().out)["name_matches"] is matches, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -30,6 +31,10 @@ _SIGNATURES = {
 }
 
 
+_FILTERS = threading.Lock()
+"""Held while the filters of warnings are changed, which all threads share."""
+
+
 class CertificateInfo(NamedTuple):
     """The content of a certificate. A part that cannot be read is empty or None."""
 
@@ -55,7 +60,7 @@ def read(certificate: Certificate, *, sent: bool) -> CertificateInfo:
     """Read a certificate of an untrusted peer. Parts that violate the standard are left out."""
     try:
         # `cryptography` warns about certificates that later versions will refuse.
-        with warnings.catch_warnings(action="ignore"):
+        with _FILTERS, warnings.catch_warnings(action="ignore"):
             return _read(x509.load_der_x509_certificate(certificate), certificate.fingerprint(), sent)
     except Exception as error:  # noqa: BLE001 - the parser does not document all errors that it raises
         problem = sanitize_for_terminal(f"cannot be read: {error}")

@@ -1,56 +1,44 @@
-"""``wireline check TARGET``."""
+"""``wireline check TARGET...``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 
-from wireline import Target
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import (
-    ExitCode,
-    Failure,
-    Outcome,
-    ReportedFailure,
-    Stage,
-    classify,
-    during,
-    print_stderr,
-)
+from wireline.cli._outcome import Outcome, ReportedFailure, Stage, during, print_stderr
 from wireline.cli._stdio import Output
-from wireline.cli.check._endpoints import Attempt, connect_all, dial_error, resolve
+from wireline.cli.check._one_target import check_target
 from wireline.cli.check._report import Report, to_json
-from wireline.net import Socket
+
+_AT_ONCE = 16
+"""Targets that are checked at the same time: more would only wait for each other's computing. A guess."""
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
-    """Check a target, print the report, and one sentence for each problem.
+    """Check the targets, print the reports, and one sentence for each problem.
 
     Raises:
         ReportedFailure: there are problems.
         Failure: the options cannot be used, or the report cannot be printed.
     """
-    target: Target = options.target
-    if options.tls:
-        _require_cryptography(target)
-    report = Report(target, datetime.now(UTC), options.days, starttls=options.starttls)
-    try:
-        _fill(report, options)
-    except Failure as failure:
-        if failure.stage is Stage.SETUP:
-            raise  # nothing was checked
-        report.problems.append(_classify(failure, options.starttls))
-        report.cause = failure
-    _print(report, as_json=options.json)
-    for problem in report.problems:
-        print_stderr(f"wireline: {problem.sentence}")
-    if report.problems:
-        raise ReportedFailure(Outcome(report.code)) from report.cause
+    checks: list[argparse.Namespace] = options.checks
+    if any(check.tls for check in checks):
+        _require_cryptography(str(checks[0].target))
+    with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
+        reports = list(threads.map(check_target, checks))
+    output = Output()
+    _print(reports, output, options)
+    if not (output.is_terminal and not options.json and os.isatty(2)):
+        _print_problems(reports)
+    failed = next((report for report in reports if report.problems), None)
+    if failed is not None:
+        raise ReportedFailure(Outcome(failed.code)) from failed.cause
 
 
-def _require_cryptography(target: Target) -> None:
+def _require_cryptography(target: str) -> None:
     with during(Stage.SETUP, target):
         try:
             import cryptography  # noqa: F401
@@ -60,67 +48,35 @@ def _require_cryptography(target: Target) -> None:
             ) from error
 
 
-def _fill(report: Report, options: argparse.Namespace) -> None:
-    with during(Stage.CONNECT, report.target):
-        endpoints = resolve(report.target, options.timeout)
-    report.attempts = connect_all(endpoints, options.timeout)
-    connected = [attempt for attempt in report.attempts if attempt.sock is not None]
-    if not connected:
-        with during(Stage.CONNECT, report.target):
-            raise dial_error(report.target, report.attempts)
-    fastest = min(connected, key=lambda attempt: attempt.seconds)
-    report.used = fastest.endpoint
-    with _keep_one(fastest, connected) as sock:
-        if options.tls:
-            # Imports ssl and cryptography: most of the start-up time.
-            from wireline.cli.check._tls_probe import TlsProbe
-
-            report.tls = TlsProbe(options, report, sock, fastest.endpoint).run()
+def _print_problems(reports: list[Report]) -> None:
+    """Print each problem and warning to standard error, which a terminal with the report does not need."""
+    for report in reports:
+        for problem in report.problems:
+            print_stderr(f"wireline: {problem.sentence}")
+        for warning in report.warnings:
+            print_stderr(f"wireline: warning: {warning.sentence}")
 
 
-def _keep_one(fastest: Attempt, connected: list[Attempt]) -> Socket:
-    """Close all connections but one."""
-    for attempt in connected:
-        if attempt is not fastest and attempt.sock is not None:
-            attempt.sock.close()
-    assert fastest.sock is not None
-    return fastest.sock
-
-
-def _classify(failure: Failure, starttls: str | None) -> Outcome:
-    """The exit code and the sentence of a check that ended early."""
-    if starttls:
-        from wireline.cli._starttls import DisconnectedError, UpgradeRefusedError
-
-        if isinstance(failure.cause, UpgradeRefusedError):
-            return Outcome(ExitCode.HANDSHAKE, f"{failure.subject} {failure.cause}")
-        if isinstance(failure.cause, DisconnectedError):
-            advice = f"check that it speaks {starttls} on this port"
-            return Outcome(ExitCode.TRUNCATED, f"{failure.subject} {failure.cause}; {advice}")
-    return classify(failure)
-
-
-def _print(report: Report, *, as_json: bool) -> None:
-    output = Output()
-    if as_json:
-        text = to_json(report)
+def _print(reports: list[Report], output: Output, options: argparse.Namespace) -> None:
+    if options.json:
+        text = to_json(reports)
     elif output.is_terminal and not os.environ.get("NO_COLOR"):
-        text = _in_colour(report)
+        text = _in_colour(reports)
     else:
-        text = _plain(report)
+        text = _plain(reports)
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     output.write(f"{text.rstrip()}\n".encode(encoding, "backslashreplace"))
 
 
-def _in_colour(report: Report) -> str:
+def _in_colour(reports: list[Report]) -> str:
     try:
         from wireline.cli.check._tables import format_tables
     except ImportError:  # the extra is not installed
-        return _plain(report)
-    return format_tables(report)
+        return _plain(reports)
+    return format_tables(reports)
 
 
-def _plain(report: Report) -> str:
+def _plain(reports: list[Report]) -> str:
     from wireline.cli.check._plain_text import format_plain
 
-    return format_plain(report)
+    return format_plain(reports)

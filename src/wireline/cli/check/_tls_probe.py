@@ -24,7 +24,8 @@ from wireline.cli.check import _chain_faults
 from wireline.cli.check._certificate_info import CertificateInfo, read
 from wireline.cli.check._endpoints import Endpoint
 from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain, sent_chain
-from wireline.cli.check._report import Report, TlsReport
+from wireline.cli.check._ocsp import read_staple
+from wireline.cli.check._report import Findings, TlsReport
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
 
@@ -54,18 +55,18 @@ class TlsProbe:
     """The handshakes with one server."""
 
     def __init__(
-        self, options: argparse.Namespace, report: Report, first: Socket, endpoint: Endpoint
+        self, options: argparse.Namespace, findings: Findings, first: Socket, endpoint: Endpoint
     ) -> None:
         """Prepare.
 
         Args:
             options: the options of the command.
-            report: receives the problems.
+            findings: receives the problems.
             first: an open connection to use first; closed afterwards.
             endpoint: the address for further connections.
         """
         self._options = options
-        self._report = report
+        self._findings = findings
         self._socks = [first]
         self._endpoint = endpoint
         self._timeout: float = options.timeout
@@ -74,13 +75,13 @@ class TlsProbe:
         self._reported_as_expired: int | None = None
 
     def run(self) -> TlsReport:
-        """Make the handshakes, and add the problems to the report.
+        """Make the handshakes, and add the problems to the findings.
 
         Raises:
             Failure: the files of the options cannot be used, or a connection failed before the handshake.
         """
         tls = TlsReport(self._name, offered=tuple(self._options.alpn or ()))
-        with during(Stage.SETUP, self._report.target), explain_missing_cas(self._options):
+        with during(Stage.SETUP, self._findings.target), explain_missing_cas(self._options):
             context = self._make_context()
         tried = self._handshake(context)
         if isinstance(tried, HandshakeResult):
@@ -100,7 +101,7 @@ class TlsProbe:
         """Find all faults of the certificates; return a handshake without the failed checks, or None."""
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
-            self._report.add_error(failure)
+            self._findings.add_error(failure)
             return None
         if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
@@ -113,7 +114,7 @@ class TlsProbe:
         self._add_chain_error(tls, failure, unverified)
         if isinstance(unverified, HandshakeResult):
             return unverified
-        self._report.add_error(unverified)
+        self._findings.add_error(unverified)
         return None
 
     def _add_chain_error(
@@ -122,7 +123,7 @@ class TlsProbe:
         """Report the certificate that made a handshake fail."""
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
-            self._report.add_error(failure)
+            self._findings.add_error(failure)
             return
         built: tuple[Certificate, ...] = ()
         if isinstance(unverified, HandshakeResult):
@@ -133,17 +134,17 @@ class TlsProbe:
         code, words = error.verify_code, error.verify_message
         tls.chain_trusted, tls.chain_error = False, words
         tls.issuer_missing = code in _chain_faults.ISSUER_MISSING
-        tls.at_fault = _chain_faults.index_at_fault(code, tls.chain, self._report.now)
+        tls.at_fault = _chain_faults.index_at_fault(code, tls.chain, self._findings.now)
         if tls.at_fault is None:
             tls.at_fault = self._find_by_trust(code, built)
         if code == _chain_faults.EXPIRED:
             self._reported_as_expired = tls.at_fault
         if tls.at_fault == 0:
-            self._report.add_error(failure)
+            self._findings.add_error(failure)
         else:
-            target = str(self._report.target)
+            target = self._findings.target
             sentence = _chain_faults.sentence(code, words, tls.at_fault, tls.chain, target)
-            self._report.add_problem(ExitCode.HANDSHAKE, sentence)
+            self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
 
     def _find_by_trust(self, code: int, chain: tuple[Certificate, ...]) -> int | None:
         """Find the certificate at fault: trust each issuer in turn, so that OpenSSL checks only those below it."""
@@ -158,16 +159,22 @@ class TlsProbe:
     def _describe(self, tls: TlsReport, result: HandshakeResult) -> None:
         tls.seconds = result.seconds
         tls.version, tls.cipher, tls.alpn = result.info.version, result.info.cipher, result.info.alpn
-        tls.key_exchange = result.key_exchange
+        tls.key_exchange, tls.group = result.key_exchange, result.info.group or ""
+        if result.info.ocsp_response is not None:
+            tls.ocsp = read_staple(result.info.ocsp_response)
+            if tls.ocsp.status == "revoked":
+                self._findings.add_warning(
+                    f"the OCSP staple of {self._findings.target} says that its certificate was revoked"
+                )
         tls.chain = tls.chain or _read_chain(result)
         if tls.name_matches is None and result.chain:
             tls.name_matches = self._name_matches(result.chain[0])
         if tls.name_matches is False and tls.chain:
             self._add_name_error(tls, tls.chain[0])
         if tls.offered and tls.alpn is None:
-            self._report.add_problem(ExitCode.HANDSHAKE, no_common_protocol(str(self._report.target)))
+            self._findings.add_problem(ExitCode.HANDSHAKE, no_common_protocol(self._findings.target))
         if result.refusal is not None:
-            self._report.add_error(HandshakeFailure(result.refusal, server=False, name=self._name))
+            self._findings.add_error(HandshakeFailure(result.refusal, server=False, name=self._name))
 
     def _name_matches(self, leaf: Certificate) -> bool | None:
         """Ask OpenSSL whether a certificate matches the name, with that certificate as the only trusted one.
@@ -186,10 +193,10 @@ class TlsProbe:
     def _add_name_error(self, tls: TlsReport, leaf: CertificateInfo) -> None:
         tls.name_error = f"it is for {', '.join(leaf.names) or 'no name at all'}"
         sentence = (
-            f"the certificate of {self._report.target} is not for {self._name!r}: {tls.name_error}; "
+            f"the certificate of {self._findings.target} is not for {self._name!r}: {tls.name_error}; "
             "if it should be for another name, give that with --sni NAME"
         )
-        self._report.add_problem(ExitCode.HANDSHAKE, sentence)
+        self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
 
     def _shown(self) -> list[CertificateInfo]:
         """The certificate of a server whose handshake failed, if it sent one."""
@@ -198,20 +205,20 @@ class TlsProbe:
 
     def _check_expiry(self, tls: TlsReport) -> None:
         for index, info in enumerate(tls.chain):
-            left = info.days_left(self._report.now)
+            left = info.days_left(self._findings.now)
             if info.not_after is None or left is None:
                 continue
-            certificate = f"{_chain_faults.place(index, tls.chain)} of {self._report.target}"
+            certificate = f"{_chain_faults.place(index, tls.chain)} of {self._findings.target}"
             if left < 0:
                 if index != self._reported_as_expired:
                     sentence = f"{certificate} has expired on {info.not_after:%Y-%m-%d}; it must be renewed"
-                    self._report.add_problem(ExitCode.HANDSHAKE, sentence)
-            elif left < self._report.days:
+                    self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
+            elif left < self._findings.days:
                 sentence = (
                     f"{certificate} expires on {info.not_after:%Y-%m-%d}: {left} days are fewer than the "
-                    f"{self._report.days} of --days; it must be renewed"
+                    f"{self._findings.days} of --days; it must be renewed"
                 )
-                self._report.add_problem(ExitCode.HANDSHAKE, sentence)
+                self._findings.add_problem(ExitCode.HANDSHAKE, sentence, is_early=True)
 
     def _resume(self, tls: TlsReport, result: HandshakeResult) -> None:
         """Connect once more, and offer the session."""
@@ -270,7 +277,7 @@ class TlsProbe:
         Raises:
             Failure: the connection failed before the handshake.
         """
-        with during(Stage.TALK, self._report.target), self._connection() as sock:
+        with during(Stage.TALK, self._findings.target), self._connection() as sock:
             try:
                 seconds = self._start_tls(sock, context)
             except ssl.SSLError as error:
