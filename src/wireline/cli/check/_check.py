@@ -8,7 +8,16 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Outcome, ReportedFailure, Stage, during, print_stderr
+from wireline.cli._outcome import (
+    ExitCode,
+    Failure,
+    Outcome,
+    ReportedFailure,
+    Stage,
+    classify,
+    during,
+    print_stderr,
+)
 from wireline.cli._stdio import Output
 from wireline.cli.check._one_target import check_target
 from wireline.cli.check._report import Report, to_json
@@ -24,18 +33,45 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
         ReportedFailure: there are problems.
         Failure: the options cannot be used, or the report cannot be printed.
     """
-    checks: list[argparse.Namespace] = options.checks
-    if any(check.tls for check in checks):
-        _require_cryptography(str(checks[0].target))
-    with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
-        reports = list(threads.map(check_target, checks))
     output = Output()
-    _print(reports, output, options)
-    if not (output.is_terminal and not options.json and os.isatty(2)):
+    if options.nagios:
+        _run_for_nagios(options.checks, output)
+        return
+    reports = _check_all(options.checks)
+    is_data = options.json or options.prometheus
+    _print(_data(reports, options) if is_data else _text(reports, output), output)
+    if is_data or not (output.is_terminal and os.isatty(2)):
         _print_problems(reports)
     failed = next((report for report in reports if report.problems), None)
     if failed is not None:
         raise ReportedFailure(Outcome(failed.code)) from failed.cause
+
+
+def _run_for_nagios(checks: list[argparse.Namespace], output: Output) -> None:
+    from wireline.cli.check import _monitoring
+
+    try:
+        reports = _check_all(checks)
+    except Failure as failure:
+        _print(_monitoring.format_nagios_unknown(classify(failure)), output)
+        raise ReportedFailure(Outcome(ExitCode(_monitoring.UNKNOWN))) from failure
+    _print(_monitoring.format_nagios(reports), output)
+    code = _monitoring.nagios_code(reports)
+    if code:
+        cause = next((report.cause for report in reports if report.cause), None)
+        raise ReportedFailure(Outcome(ExitCode(code))) from cause
+
+
+def _check_all(checks: list[argparse.Namespace]) -> list[Report]:
+    """Check the targets.
+
+    Raises:
+        Failure: the options cannot be used; nothing was checked.
+    """
+    if any(check.tls for check in checks):
+        _require_cryptography(str(checks[0].target))
+    with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
+        return list(threads.map(check_target, checks))
 
 
 def _require_cryptography(target: str) -> None:
@@ -57,13 +93,20 @@ def _print_problems(reports: list[Report]) -> None:
             print_stderr(f"wireline: warning: {warning.sentence}")
 
 
-def _print(reports: list[Report], output: Output, options: argparse.Namespace) -> None:
+def _data(reports: list[Report], options: argparse.Namespace) -> str:
     if options.json:
-        text = to_json(reports)
-    elif output.is_terminal and not os.environ.get("NO_COLOR"):
-        text = _in_colour(reports)
-    else:
-        text = _plain(reports)
+        return to_json(reports)
+    from wireline.cli.check._monitoring import format_prometheus
+
+    return format_prometheus(reports)
+
+
+def _text(reports: list[Report], output: Output) -> str:
+    in_colour = output.is_terminal and not os.environ.get("NO_COLOR")
+    return _in_colour(reports) if in_colour else _plain(reports)
+
+
+def _print(text: str, output: Output) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     output.write(f"{text.rstrip()}\n".encode(encoding, "backslashreplace"))
 

@@ -69,7 +69,7 @@ def _title(words: str) -> Text:
 
 
 def _indented(part: RenderableType) -> Padding:
-    return Padding(part, (0, 0, 0, 2))
+    return Padding(part, (0, 0, 0, 2), expand=False)
 
 
 def _addresses(report: Report) -> Table:

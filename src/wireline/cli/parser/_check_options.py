@@ -30,6 +30,7 @@ examples:
   wireline check tls://example.com:443
   wireline check --days 21 --json tls://example.com:443
   wireline check localhost:8000-8010 unix:/run/app.sock
+  wireline check --nagios --days 21 tls://example.com:443
   wireline check --starttls smtp --timeout 5 mail.example.com:25
   wireline check --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline check --tls --sni example.com unix:/run/app.sock
@@ -76,7 +77,16 @@ def describe(check: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fail if an address cannot be reached, even if others of the name can",
     )
-    check.add_argument("--json", action="store_true", help="print the report as JSON")
+    formats = check.add_mutually_exclusive_group()
+    formats.add_argument("--json", action="store_true", help="print the reports as JSON")
+    formats.add_argument(
+        "--nagios",
+        action="store_true",
+        help="print one line for Nagios, and use its exit codes: 0 OK, 1 WARNING (--days), 2 CRITICAL, 3 UNKNOWN",
+    )
+    formats.add_argument(
+        "--prometheus", action="store_true", help="print metrics in the text format of Prometheus"
+    )
     _tls_options.describe_check(check)
 
 
