@@ -49,6 +49,19 @@ _RULES = {
 }
 
 
+_APPEND = "append the intermediate certificates of that CA to the file, or name the CA with --ca-file FILE"
+
+# The same for a file that is not deployed yet, and for its first certificate, too.
+_RULES_OF_FILES = {
+    _NO_ISSUER_FOUND: "was signed by {issuer}, which is neither in the file nor trusted here; " + _APPEND,
+    EXPIRED: "has expired on {end}; {renew_file}",
+    _SELF_SIGNED_LEAF: "is self-signed and not trusted here; clients must trust it, as --ca-file FILE does",
+    _NO_ISSUER_HERE: "was signed by {issuer}, which is neither in the file nor trusted here; " + _APPEND,
+    _NO_ISSUER_OF_LEAF: "was signed by {issuer}, which is neither in the file nor trusted here; " + _APPEND,
+    _SHORT_KEY_OF_LEAF: "has a key that is too short; make a longer one",
+}
+
+
 def index_at_fault(code: int, chain: list[CertificateInfo], now: datetime) -> int | None:
     """The index of the certificate that OpenSSL refused with a code; None if the code and the chain do not tell."""
     if not chain:
@@ -83,24 +96,33 @@ def place(index: int, chain: list[CertificateInfo]) -> str:
     return f"the {kind} certificate {subject} ({index + 1} of {len(chain)} in the chain)"
 
 
-def sentence(code: int, words: str, index: int | None, chain: list[CertificateInfo], target: str) -> str:
-    """The sentence about a certificate that is not the first of its chain, or is not known.
+def sentence(
+    code: int, words: str, index: int | None, chain: list[CertificateInfo], target: str, *, of_files: bool
+) -> str:
+    """The sentence about a certificate that is not the first of its chain, or is not known, or is in a file.
 
     Args:
         code: of OpenSSL's error.
         words: its text.
         index: of the certificate at fault.
         chain: that OpenSSL built.
-        target: the server.
+        target: the server, or the file.
+        of_files: whether it is a file.
     """
     if index is None:
         return f"a certificate in the chain of {target} is refused: {words}"
     info = chain[index]
     is_anchor = info.self_signed and index == len(chain) - 1
-    rule = _RULES.get(code, f"is refused: {words}").format(
+    rules = {**_RULES, **_RULES_OF_FILES} if of_files else _RULES
+    rule = rules.get(code, "is refused: {words}")
+    if of_files:
+        rule = rule.replace("the server must send another chain", "the file needs another chain")
+    rule = rule.format(
+        words=words,
         issuer=info.issuer,
         begin=_day(info.not_before),
         end=_day(info.not_after),
+        renew_file=_RENEW_HERE if is_anchor else "it must be renewed in the file",
         renew=_RENEW_HERE if is_anchor or not info.sent else _RENEW_THERE,
     )
     return f"{place(index, chain)} of {target} {rule}"

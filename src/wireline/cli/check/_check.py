@@ -69,13 +69,13 @@ def _check_all(checks: list[argparse.Namespace]) -> list[Report]:
         Failure: the options cannot be used; nothing was checked.
     """
     if any(check.tls for check in checks):
-        _require_cryptography(str(checks[0].target))
+        _require_cryptography()
     with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
         return list(threads.map(check_target, checks))
 
 
-def _require_cryptography(target: str) -> None:
-    with during(Stage.SETUP, target):
+def _require_cryptography() -> None:
+    with during(Stage.SETUP, ""):
         try:
             import cryptography  # noqa: F401
         except ImportError as error:

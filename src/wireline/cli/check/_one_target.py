@@ -13,11 +13,15 @@ from wireline.cli.check._report import Findings, Problem, Report, TlsReport
 
 
 def check_target(options: argparse.Namespace) -> Report:
-    """Check a target.
+    """Check a target, or the files of ``--cert`` and ``--key``.
 
     Raises:
         Failure: the files of the options cannot be used; nothing was checked.
     """
+    if options.of_files:
+        from wireline.cli.check._files import check_files
+
+        return check_files(options)
     target: Target = options.target
     report = Report(str(target), datetime.now(UTC), options.days, starttls=options.starttls)
     try:

@@ -45,7 +45,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield title
         for sentence in sentences:
             yield f"  {sentence}"
-    if report.attempts:
+    if report.attempts and not report.of_files:
         yield "addresses"
         width = max(len(str(attempt.endpoint)) for attempt in report.attempts)
         for attempt in report.attempts:
@@ -84,6 +84,8 @@ def remarks(report: Report) -> Iterator[tuple[str, list[str]]]:
 
 def tls_title(addresses: list[str], report: Report) -> str:
     """The title of the facts about TLS with some addresses."""
+    if report.of_files:
+        return "for clients"
     title = f"TLS after STARTTLS ({report.starttls})" if report.starttls else "TLS"
     return title if len(addresses) == len(report.attempts) else f"{title} with {', '.join(addresses)}"
 
@@ -112,6 +114,14 @@ def tls_rows(addresses: list[str], tls: TlsReport, report: Report) -> list[Row]:
     name = {True: "matches", False: "does not match", None: unknown}[tls.name_matches]
     chain = {True: "trusted", False: "not trusted", None: unknown}[tls.chain_trusted]
     resumes = {True: "yes", False: "no", None: unknown}[tls.resumes]
+    trust = [
+        Row("name", _with_details(name, tls.name, tls.name_error), tls.name_matches)
+        if tls.name
+        else Row("name", "not checked (--sni)"),
+        Row("chain", _with_details(chain, tls.chain_error), tls.chain_trusted),
+    ]
+    if report.of_files:
+        return trust
     seconds = ", ".join(milliseconds(report.tls[address].seconds) for address in addresses)
     return [
         Row("version", tls.version or unknown),
@@ -119,8 +129,7 @@ def tls_rows(addresses: list[str], tls: TlsReport, report: Report) -> list[Row]:
         Row("key exchange", _key_exchange(tls) or unknown),
         alpn,
         Row("handshake", seconds if tls.version else "none"),
-        Row("name", _with_details(name, tls.name, tls.name_error), tls.name_matches),
-        Row("chain", _with_details(chain, tls.chain_error), tls.chain_trusted),
+        *trust,
         _ocsp(tls.ocsp),
         Row("resumption", _with_details(resumes, tls.resumes_error)),
     ]
@@ -149,11 +158,12 @@ def certificates(tls: TlsReport, report: Report) -> Iterator[tuple[str, list[Row
     If the last issuer is missing, its name is the first title.
     """
     chain = tls.chain
+    unsent = "not in the file" if report.of_files else "not sent"
     if chain and not chain[-1].self_signed and chain[-1].issuer and not tls.chain_trusted:
-        why = "not sent, and not trusted here" if tls.issuer_missing else "not sent"
+        why = f"{unsent}, and not trusted here" if tls.issuer_missing else unsent
         yield f"{chain[-1].issuer} [{why}]", []
     for index, info in reversed([*enumerate(chain)]):
-        origin = "" if info.sent else " [not sent, trusted here]"
+        origin = "" if info.sent else f" [{unsent}, trusted here]"
         fault = " [at fault]" if index == tls.at_fault else ""
         rows = list(_certificate(info, report.now, report.days))
         yield f"{info.subject or 'no subject'}{origin}{fault}", rows

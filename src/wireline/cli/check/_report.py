@@ -93,6 +93,8 @@ class Report(Findings):
     """Everything that the check of one target found."""
 
     starttls: str | None = None
+    of_files: bool = False
+    """Whether the target is a certificate that is not deployed yet."""
     attempts: list[Attempt] = field(default_factory=list)
     tls: dict[str, TlsReport] = field(default_factory=dict)
     """By address."""
@@ -121,15 +123,15 @@ class Report(Findings):
     @property
     def summary(self) -> str:
         """What was tested, in a few words."""
-        count = len(self.attempts)
-        words = [f"{count} addresses" if count > 1 else "connected"]
-        versions = dict.fromkeys(tls.version for tls in self.tls.values() if tls.version)
-        left = self.days_left
-        if versions:
-            words = [*words[: count > 1], *versions]
+        count, left = len(self.attempts), self.days_left
+        words = [f"{count} addresses"] if count > 1 else []
+        if self.of_files:
+            words.append("certificate and key belong together")
+        else:
+            words += dict.fromkeys(tls.version for tls in self.tls.values() if tls.version)
         if left is not None:
             words.append(f"certificates valid for {left} {'day' if left == 1 else 'days'}")
-        return ", ".join(words)
+        return ", ".join(words) or "connected"
 
     @property
     def days_left(self) -> int | None:
@@ -222,7 +224,7 @@ def _tls(tls: TlsReport, now: datetime) -> Json:
         "key_exchange": tls.key_exchange or None,
         "group": tls.group or None,
         "alpn": tls.alpn,
-        "name": tls.name,
+        "name": tls.name or None,
         "name_matches": tls.name_matches,
         "name_error": tls.name_error or None,
         "chain_trusted": tls.chain_trusted,

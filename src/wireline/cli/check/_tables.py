@@ -48,7 +48,7 @@ def _parts(report: Report) -> Iterator[RenderableType]:
         yield _title(title)
         for sentence in sentences:
             yield _indented(Text(sentence))
-    if report.attempts:
+    if report.attempts and not report.of_files:
         yield _title("addresses")
         yield _indented(_addresses(report))
     for addresses, tls in report.tls_groups():

@@ -22,12 +22,15 @@ from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check import _chain_faults
 from wireline.cli.check._certificate_info import CertificateInfo, read
-from wireline.cli.check._endpoints import Endpoint
+from wireline.cli.check._endpoints import Connectable
 from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain, sent_chain
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
+
+_ANY_NAME = "localhost"
+"""The name to send if none is checked."""
 
 _TICKET_TIMEOUT = 1.0
 """Seconds to wait for a session ticket. Servers send it right after the handshake of TLS 1.3, or never. A guess."""
@@ -55,7 +58,7 @@ class TlsProbe:
     """The handshakes with one server."""
 
     def __init__(
-        self, options: argparse.Namespace, findings: Findings, first: Socket, endpoint: Endpoint
+        self, options: argparse.Namespace, findings: Findings, first: Socket, endpoint: Connectable
     ) -> None:
         """Prepare.
 
@@ -70,7 +73,8 @@ class TlsProbe:
         self._socks = [first]
         self._endpoint = endpoint
         self._timeout: float = options.timeout
-        self._name: str = options.sni or options.target.host
+        self._checks_name = bool(options.sni or options.target)
+        self._name: str = options.sni or (options.target.host if options.target else _ANY_NAME)
         self._observer = HandshakeObserver()
         self._reported_as_expired: int | None = None
 
@@ -80,12 +84,13 @@ class TlsProbe:
         Raises:
             Failure: the files of the options cannot be used, or a connection failed before the handshake.
         """
-        tls = TlsReport(self._name, offered=tuple(self._options.alpn or ()))
+        tls = TlsReport(self._name if self._checks_name else "", offered=tuple(self._options.alpn or ()))
         with during(Stage.SETUP, self._findings.target), explain_missing_cas(self._options):
             context = self._make_context()
         tried = self._handshake(context)
         if isinstance(tried, HandshakeResult):
-            tls.name_matches = tls.chain_trusted = True
+            tls.chain_trusted = True
+            tls.name_matches = True if self._checks_name else None
             result: HandshakeResult | None = tried
         else:
             result = self._diagnose(tls, tried)
@@ -93,7 +98,8 @@ class TlsProbe:
             tls.chain = tls.chain or self._shown()
         else:
             self._describe(tls, result)
-            self._resume(tls, result)
+            if not self._options.of_files:
+                self._resume(tls, result)
         self._check_expiry(tls)
         return tls
 
@@ -139,11 +145,12 @@ class TlsProbe:
             tls.at_fault = self._find_by_trust(code, built)
         if code == _chain_faults.EXPIRED:
             self._reported_as_expired = tls.at_fault
-        if tls.at_fault == 0:
+        of_files = self._options.of_files
+        if tls.at_fault == 0 and not of_files:
             self._findings.add_error(failure)
         else:
             target = self._findings.target
-            sentence = _chain_faults.sentence(code, words, tls.at_fault, tls.chain, target)
+            sentence = _chain_faults.sentence(code, words, tls.at_fault, tls.chain, target, of_files=of_files)
             self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
 
     def _find_by_trust(self, code: int, chain: tuple[Certificate, ...]) -> int | None:
@@ -167,7 +174,7 @@ class TlsProbe:
                     f"the OCSP staple of {self._findings.target} says that its certificate was revoked"
                 )
         tls.chain = tls.chain or _read_chain(result)
-        if tls.name_matches is None and result.chain:
+        if tls.name_matches is None and self._checks_name and result.chain:
             tls.name_matches = self._name_matches(result.chain[0])
         if tls.name_matches is False and tls.chain:
             self._add_name_error(tls, tls.chain[0])
@@ -262,7 +269,7 @@ class TlsProbe:
             alpn=options.alpn or (),
         )
         ssl_context = context.ssl_context(Handshake.AS_CLIENT)
-        if not (verify and check_hostname):
+        if not (verify and check_hostname and self._checks_name):
             ssl_context.check_hostname = False
         if not verify:
             ssl_context.verify_mode = ssl.CERT_NONE

@@ -22,7 +22,9 @@ and match its name, and show when they expire. check sends only TLS handshakes a
 All addresses of a target are tested at the same time. With TLS that is: version, cipher, protocol (ALPN), key exchange,
 certificates, and session resumption. The first line is the verdict. If a certificate is refused, check connects again
 without verification to show which one and why, and exits with 5. With several targets the exit code is that of the
-first one that fails."""
+first one that fails.
+
+Without a target, check tests the files of --cert and --key before they are deployed."""
 
 EXAMPLES = """\
 examples:
@@ -33,6 +35,7 @@ examples:
   wireline check --nagios --days 21 tls://example.com:443
   wireline check --starttls smtp --timeout 5 mail.example.com:25
   wireline check --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
+  wireline check --cert server.pem --key server.key --sni example.com
   wireline check --tls --sni example.com unix:/run/app.sock
 
 With --starttls the target is host:port; TLS starts after the dialogue of smtp, imap, pop3, ftp or postgres.
@@ -44,7 +47,7 @@ _TIMEOUT = 10.0
 
 def describe(check: argparse.ArgumentParser) -> None:
     """Add the options of ``check``."""
-    check.set_defaults(load=_load, program=_program)
+    check.set_defaults(load=_load, program=_program, of_files=False)
     check.add_argument(
         "targets",
         metavar="TARGET",
@@ -99,6 +102,10 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     targets = [target for each in options.targets for target in each]
     if options.targets_file:
         targets += _read_targets(parser, options.targets_file)
+    options.of_files = bool(options.cert and not targets and not options.targets_file)
+    if options.of_files:
+        _validate_files(parser, options)
+        return
     if not targets:
         parser.error("there is no TARGET: write tls://host:port, host:port or unix:/path")
     options.checks = []
@@ -110,6 +117,14 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     if options.show_code and len(options.checks) > 1:
         parser.error("--show-code shows the program for one target")
     vars(options).update({**vars(options.checks[0]), "checks": options.checks})
+
+
+def _validate_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    for name in ("starttls", "alpn", "first", "all_addresses", "show_code"):
+        if getattr(options, name):
+            parser.error(f"{_tls_options.option_name(name)} needs a TARGET; without one, check tests files")
+    options.target, options.tls = None, True
+    options.checks = [options]
 
 
 def _read_targets(parser: argparse.ArgumentParser, path: str) -> list[Target]:
