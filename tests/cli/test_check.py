@@ -39,7 +39,8 @@ def test_a_plain_server_answers(start: Start) -> None:
         code, out, err = start("check", target).finish()
     assert (code, err) == (0, "")
     assert re.fullmatch(
-        rf"OK: {target}: connected\naddresses\n  {target} +\d+\.\d ms  connected\n", out.decode()
+        rf"OK: {target}: connected in \d+\.\d ms\naddresses\n  {target} +\d+\.\d ms  connected\n",
+        out.decode(),
     )
 
 

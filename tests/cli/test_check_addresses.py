@@ -108,16 +108,29 @@ def test_an_address_whose_handshake_fails_is_named(
 # Several targets.
 
 
-def test_several_targets_have_a_report_each_and_the_code_of_the_first_that_fails(
+def test_several_targets_have_a_verdict_each_and_the_code_of_the_first_that_fails(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     with tcp_server() as (_, one), tcp_server() as (two, dead):
         two.close()
         assert main(["check", one, dead, "no-such-host.invalid:80"]) == 3
-    out = capfd.readouterr().out
-    first, *blocks = out.split("\n\n")
-    assert first == "FAILED: 2 of 3 targets"
-    assert [block.partition(":")[0] for block in blocks] == ["OK", "FAILED", "FAILED"]
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "FAILED: 2 of 3 targets"
+    assert [line.partition(":")[0] for line in lines[1:]] == ["OK", "FAILED", "FAILED"]
+
+
+def test_of_several_targets_those_with_tls_have_the_whole_report(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with many(monkeypatch, certificates.server()) as target, tcp_server() as (_, plain):
+        assert main([*CHECK, plain, target]) == 2, "--sni is for TLS"
+        capfd.readouterr()
+        assert (
+            main(["check", "--tls", *CHECK[1:], target, f"{target.replace('many.test', '127.0.0.1')}"]) == 0
+        )
+    first, *blocks = capfd.readouterr().out.split("\n\n")
+    assert first == "OK: 2 targets"
+    assert [block.count("certificates\n") for block in blocks] == [1, 1]
 
 
 def test_a_range_of_ports_is_a_target_for_each(capfd: pytest.CaptureFixture[str]) -> None:

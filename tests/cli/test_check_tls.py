@@ -132,6 +132,15 @@ def test_FB15_a_certificate_of_4500_names_is_reported(check: Check) -> None:
         assert tls["resumes"] is False
 
 
+def test_a_sentence_has_few_of_many_names(check: Check) -> None:
+    with serving(certificates.crowded()) as target:
+        code, out, err = check("--sni", "elsewhere.test", "--json", target)
+    assert code == 5
+    assert "it is for localhost, 127.0.0.1, ::1, name-00000.test" in err
+    assert len(err) < 600
+    assert len(the_tls(out)["chain"][0]["names"]) == 4503
+
+
 # name matches, chain is trusted, words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),

@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from wireline.cli._stdio import sanitize_for_terminal
 from wireline.cli.check._certificate_info import is_for_servers
 
 if TYPE_CHECKING:
     from wireline.cli.check._certificate_info import CertificateInfo
     from wireline.tls import Certificate
+
+_MAX_LENGTH = 300
+"""Characters of a subject, or of the names of a certificate, in a sentence: a peer may send thousands."""
 
 # X509_V_ERR_*.
 _NO_ISSUER_FOUND, _BAD_SIGNATURE, NOT_YET_VALID, EXPIRED = 2, 7, 9, 10
@@ -92,7 +96,7 @@ def place(index: int, chain: list[CertificateInfo]) -> str:
         return "the certificate"
     info = chain[index]
     kind = "root" if info.self_signed and index == len(chain) - 1 else "intermediate"
-    subject = info.subject or "without a subject"
+    subject = shortened(info.subject) or "without a subject"
     return f"the {kind} certificate {subject} ({index + 1} of {len(chain)} in the chain)"
 
 
@@ -119,13 +123,18 @@ def sentence(
         rule = rule.replace("the server must send another chain", "the file needs another chain")
     rule = rule.format(
         words=words,
-        issuer=info.issuer,
+        issuer=shortened(info.issuer),
         begin=_day(info.not_before),
         end=_day(info.not_after),
         renew_file=_RENEW_HERE if is_anchor else "it must be renewed in the file",
         renew=_RENEW_HERE if is_anchor or not info.sent else _RENEW_THERE,
     )
     return f"{place(index, chain)} of {target} {rule}"
+
+
+def shortened(text: str) -> str:
+    """A text of an untrusted peer for a sentence."""
+    return sanitize_for_terminal(text, _MAX_LENGTH)
 
 
 def _day(moment: datetime | None) -> str:

@@ -51,7 +51,7 @@ def _without_bar(text: str) -> str:
 def _performance(report: Report, *, alone: bool) -> Iterator[str]:
     prefix = "" if alone else report.target.translate({ord("'"): "_", ord("="): "_", ord("|"): "_"}) + " "
     seconds = [attempt.seconds for attempt in report.attempts if attempt.error is None]
-    if seconds:
+    if seconds and not report.of_files:
         yield f"'{prefix}time'={max(seconds):.6f}s;;;0"
     if report.days_left is not None:
         yield f"'{prefix}days'={report.days_left};{report.days}:;0:"
@@ -99,7 +99,7 @@ def _samples(report: Report) -> Iterator[_Sample]:
     yield "success", target, not report.problems
     yield "exit_code", target, report.code
     yield "warnings", target, len(report.warnings)
-    for attempt in report.attempts:
+    for attempt in () if report.of_files else report.attempts:
         address = {**target, "address": str(attempt.endpoint)}
         yield "address_connected", address, attempt.error is None
         yield "connect_seconds", address, attempt.seconds

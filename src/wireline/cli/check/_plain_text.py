@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple
 
 from wireline.cli.check._endpoints import Attempt
-from wireline.cli.check._report import Report, TlsReport, error_text
+from wireline.cli.check._report import Report, TlsReport, error_text, milliseconds
 
 if TYPE_CHECKING:
     from wireline.cli.check._certificate_info import CertificateInfo
@@ -24,10 +24,17 @@ class Row(NamedTuple):
 
 def format_plain(reports: list[Report]) -> str:
     """The reports as text."""
-    blocks = ["\n".join(_lines(report)) for report in reports]
-    if len(reports) > 1:
-        blocks.insert(0, verdict_of_all(reports))
-    return "\n\n".join(blocks)
+    if len(reports) == 1:
+        return "\n".join(_lines(reports[0]))
+    lines = [verdict_of_all(reports)]
+    for report in reports:
+        lines += [report.verdict] if is_brief(report) else ["", *_lines(report)]
+    return "\n".join(lines)
+
+
+def is_brief(report: Report) -> bool:
+    """Whether the verdict is enough among several targets: there is one address at most, and no TLS."""
+    return len(report.attempts) <= 1 and not report.tls
 
 
 def verdict_of_all(reports: list[Report]) -> str:
@@ -88,11 +95,6 @@ def tls_title(addresses: list[str], report: Report) -> str:
         return "for clients"
     title = f"TLS after STARTTLS ({report.starttls})" if report.starttls else "TLS"
     return title if len(addresses) == len(report.attempts) else f"{title} with {', '.join(addresses)}"
-
-
-def milliseconds(seconds: float) -> str:
-    """A time in milliseconds."""
-    return f"{seconds * 1000:.1f} ms"
 
 
 def attempt_result(attempt: Attempt, report: Report) -> str:

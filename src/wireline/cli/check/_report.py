@@ -131,7 +131,7 @@ class Report(Findings):
             words += dict.fromkeys(tls.version for tls in self.tls.values() if tls.version)
         if left is not None:
             words.append(f"certificates valid for {left} {'day' if left == 1 else 'days'}")
-        return ", ".join(words) or "connected"
+        return ", ".join(words) or f"connected in {milliseconds(self.attempts[0].seconds)}"
 
     @property
     def days_left(self) -> int | None:
@@ -171,6 +171,11 @@ def _and_more(count: int, word: str) -> str:
     if count == 1:
         return ""
     return f" (and {count - 1} more {word}{'s' if count > 2 else ''})"
+
+
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds."""
+    return f"{seconds * 1000:.1f} ms"
 
 
 def error_text(error: OSError) -> str:

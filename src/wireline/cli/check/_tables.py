@@ -16,13 +16,13 @@ from wireline.cli.check._plain_text import (
     Row,
     attempt_result,
     certificates,
-    milliseconds,
+    is_brief,
     remarks,
     tls_rows,
     tls_title,
     verdict_of_all,
 )
-from wireline.cli.check._report import Report, TlsReport
+from wireline.cli.check._report import Report, TlsReport, milliseconds
 
 _STYLES = {True: "green", False: "bold red", None: ""}
 _VERDICTS = {"OK": "bold green", "WARNING": "bold yellow", "FAILED": "bold red"}
@@ -32,14 +32,19 @@ def format_tables(reports: list[Report]) -> str:
     """The reports as text with escape sequences, as wide as the terminal."""
     console = Console(file=io.StringIO(), force_terminal=True, highlight=False)
     with console.capture() as capture:
-        if len(reports) > 1:
-            console.print(_verdict(verdict_of_all(reports)))
-        for report in reports:
-            if len(reports) > 1:
-                console.print()
-            for part in _parts(report):
-                console.print(part)
+        for part in _parts(reports[0]) if len(reports) == 1 else _all_parts(reports):
+            console.print(part)
     return capture.get()
+
+
+def _all_parts(reports: list[Report]) -> Iterator[RenderableType]:
+    yield _verdict(verdict_of_all(reports))
+    for report in reports:
+        if is_brief(report):
+            yield _verdict(report.verdict)
+        else:
+            yield ""
+            yield from _parts(report)
 
 
 def _parts(report: Report) -> Iterator[RenderableType]:

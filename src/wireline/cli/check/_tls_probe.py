@@ -198,7 +198,8 @@ class TlsProbe:
         return True if code in _chain_faults.AFTER_THE_NAME else None
 
     def _add_name_error(self, tls: TlsReport, leaf: CertificateInfo) -> None:
-        tls.name_error = f"it is for {', '.join(leaf.names) or 'no name at all'}"
+        names = _chain_faults.shortened(", ".join(leaf.names))
+        tls.name_error = f"it is for {names or 'no name at all'}"
         sentence = (
             f"the certificate of {self._findings.target} is not for {self._name!r}: {tls.name_error}; "
             "if it should be for another name, give that with --sni NAME"
