@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.checked import the_report
 from tests.cli.command import tcp_server
 from tests.cli.test_check import answers
 from tests.cli.test_check_tls import only_tls_1_2, serving
@@ -73,8 +74,9 @@ def is_of_type(value: Any, kinds: str | list[str]) -> bool:
 
 def checked(capfd: pytest.CaptureFixture[str], *words: str) -> Any:
     code = main(["check", "--json", *words])
-    found = json.loads(capfd.readouterr().out)
-    assert faults(found, SCHEMA) == []
+    out = capfd.readouterr().out
+    assert faults(json.loads(out), SCHEMA) == []
+    found = the_report(out)
     assert found["exit_code"] == code
     assert found["ok"] is (code == 0)
     return found
@@ -86,8 +88,8 @@ def test_the_schema_requires_every_key_that_it_describes() -> None:
 
 
 def test_the_validator_finds_faults() -> None:
-    assert faults({"format": 2}, SCHEMA)[0] == "$.target is missing"
-    assert "$.format: 2" in faults({"format": 2}, SCHEMA)
+    assert faults([{"format": 3}], SCHEMA)[0] == "$[0].target is missing"
+    assert "$[0].format: 3" in faults([{"format": 3}], SCHEMA)
     assert faults(True, {"type": "integer"}) == ["$: True is no integer"]
     assert faults(1, {"type": ["string", "null"]}) != []
 
@@ -96,7 +98,7 @@ def test_a_refused_connection(capfd: pytest.CaptureFixture[str]) -> None:
     with tcp_server() as (server, target):
         server.close()
         found = checked(capfd, f"tls://{target}")
-    assert found["tls"] is None
+    assert found["addresses"][0]["tls"] is None
     assert found["exit_code"] == 3
 
 
@@ -123,7 +125,7 @@ def test_several_addresses(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
 def test_certificates(make: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(make()) as target:
         found = checked(capfd, "--ca-file", certificates.ca_file(), target)
-    assert found["tls"]["chain"]
+    assert found["addresses"][-1]["tls"]["chain"]
 
 
 def test_tls_1_2(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""The parsers of ``wireline check``: names, key exchanges, malformed certificates."""
+"""The parsers of ``wireline check``: key exchanges, malformed certificates."""
 
 from __future__ import annotations
 
@@ -14,36 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tls import certificates
-from wireline.cli.check._certificate_info import covers_name, read
+from wireline.cli.check._certificate_info import read
 from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.tls import Certificate
 
 HANDSHAKE, SERVER_HELLO, SERVER_KEY_EXCHANGE = 22, 2, 12
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted", "covered"),
-    [
-        (["example.org"], "example.org", True),
-        (["EXAMPLE.org"], "example.ORG", True),
-        (["example.org"], "example.org.", True),
-        (["example.org"], "www.example.org", False),
-        (["*.example.org"], "www.example.org", True),
-        (["*.example.org"], "example.org", False),
-        (["*.example.org"], "a.b.example.org", False),
-        (["*.org"], "example.org", False),
-        (["*"], "example.org", False),
-        (["w*.example.org"], "www.example.org", False),
-        (["a.test", "b.test"], "b.test", True),
-        (["127.0.0.1"], "127.0.0.1", True),
-        (["127.0.0.1"], "127.0.0.2", False),
-        (["0:0:0:0:0:0:0:1"], "::1", True),
-        (["*.0.0.1"], "127.0.0.1", False),
-        ([], "example.org", False),
-    ],
-)
-def test_a_name_is_covered_as_rfc_9525_says(names: list[str], wanted: str, covered: bool) -> None:
-    assert covers_name(tuple(names), wanted) is covered
 
 
 def server_hello(group: bytes, *, retry: bool = False) -> bytes:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import subprocess
 
 import pytest
 
+from tests.cli.checked import the_report, the_tls
 from tests.cli.command import PATIENCE, accept, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.scripted import DIALOGUES, Lines, answering, scripted
@@ -15,7 +15,7 @@ from tests.tls import certificates
 from tests.tools import require_tool
 from wireline.cli import main
 
-CHECK = ["check", "--ca-file", certificates.ca_file(), "--starttls"]
+CHECK = ["check", "--first", "--ca-file", certificates.ca_file(), "--starttls"]
 
 
 @pytest.mark.parametrize("protocol", DIALOGUES)
@@ -23,10 +23,10 @@ def test_the_dialogue_leads_to_tls(start: Start, protocol: str) -> None:
     with scripted(DIALOGUES[protocol]) as port:
         code, out, err = start(*CHECK, protocol, "--json", f"localhost:{port}").finish()
     assert (code, err) == (0, "")
-    found = json.loads(out)
+    found = the_report(out)
     assert (found["target"], found["starttls"]) == (f"localhost:{port}", protocol)
-    tls = found["tls"]
-    assert tls["name_holds"] is tls["chain_holds"] is tls["resumes"] is True
+    tls = the_tls(out)
+    assert tls["name_matches"] is tls["chain_trusted"] is tls["resumes"] is True
 
 
 @pytest.mark.interop
@@ -91,7 +91,7 @@ def test_a_server_that_refuses_starttls_is_exit_code_5(case: str, capfd: pytest.
     out, err = capfd.readouterr()
     assert err.startswith(f"wireline: localhost:{port} ")
     assert ": it sent " in err
-    assert json.loads(out)["tls"] is None
+    assert the_report(out)["addresses"][0]["tls"] is None
 
 
 def test_a_server_that_closes_during_the_dialogue_is_exit_code_6(start: Start) -> None:

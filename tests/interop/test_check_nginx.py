@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 
 import pytest
 
 from tests.cli import conftest
+from tests.cli.checked import the_report, the_tls
 from tests.cli.conftest import Start
 from tests.interop.web import nginx
 from tests.tls import certificates
@@ -17,9 +17,9 @@ pytestmark = pytest.mark.interop
 
 start = conftest.start
 
-CHECK = ["check", "--ca-file", certificates.ca_file()]
+CHECK = ["check", "--first", "--ca-file", certificates.ca_file()]
 
-# name: holds, chain: holds, the words on standard error
+# name matches, chain is trusted, the words on standard error
 BAD = {
     "expired": (certificates.expired, True, False, "has expired on"),
     "wrong host": (certificates.elsewhere, False, True, "is not for 'localhost': it is for elsewhere.test;"),
@@ -33,7 +33,7 @@ def test_a_good_certificate(start: Start, tmp_path: pathlib.Path) -> None:
     assert (code, err) == (0, "")
     text = out.decode()
     for line in (
-        rf"  127\.0\.0\.1:{port} +\d+\.\d ms  connected, and used\n",
+        rf"  127\.0\.0\.1:{port} +\d+\.\d ms  connected\n",
         r"  version +TLSv1\.3\n",
         r"  cipher +TLS_\w+\n",
         r"  key exchange +X25519\w*\n",
@@ -49,16 +49,16 @@ def test_a_good_certificate(start: Start, tmp_path: pathlib.Path) -> None:
 def test_a_bad_certificate_is_shown_and_is_exit_code_5(
     start: Start, tmp_path: pathlib.Path, case: str
 ) -> None:
-    make, name_holds, chain_holds, words = BAD[case]
+    make, name_matches, chain_trusted, words = BAD[case]
     with nginx(tmp_path, make()) as port:
         code, out, err = start(*CHECK, "--json", f"tls://localhost:{port}").finish()
     assert code == 5
     assert err.startswith(f"wireline: the certificate of tls://localhost:{port} ")
     assert words in err
     assert err.count("\n") == 1
-    found = json.loads(out)
-    tls = found["tls"]
-    assert (found["exit_code"], tls["name_holds"], tls["chain_holds"]) == (5, name_holds, chain_holds)
+    found = the_report(out)
+    tls = the_tls(out)
+    assert (found["exit_code"], tls["name_matches"], tls["chain_trusted"]) == (5, name_matches, chain_trusted)
     # It was connected to all the same, to show why.
     assert (tls["version"], tls["resumes"], tls["chain"][0]["sent"]) == ("TLSv1.3", True, True)
 

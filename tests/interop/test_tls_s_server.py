@@ -150,15 +150,16 @@ async def test_we_upgrade_a_connection_to_s_server(flavour: Flavour, version: st
             assert sock.tls_info.version == version
 
 
-def ocsp_response(leaf: certificates.Leaf, file: pathlib.Path) -> bytes:
-    """Sign with the CA of the tests that the certificate is good."""
+def ocsp_response(leaf: certificates.Leaf, file: pathlib.Path, *, revoked: bool = False) -> bytes:
+    """Sign with the CA of the tests that the certificate is good, or was revoked."""
     cert, issuer = x509.load_pem_x509_certificates(pathlib.Path(leaf.cert).read_bytes())[0], certificates.ca()
     ca = x509.load_pem_x509_certificate(issuer.cert_pem.bytes())
     key = serialization.load_pem_private_key(issuer.private_key_pem.bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
     now = datetime.now(UTC)
+    status = ocsp.OCSPCertStatus.REVOKED if revoked else ocsp.OCSPCertStatus.GOOD
     answer = ocsp.OCSPResponseBuilder().add_response(
-        cert, ca, hashes.SHA1(), ocsp.OCSPCertStatus.GOOD, now, now + timedelta(days=1), None, None
+        cert, ca, hashes.SHA1(), status, now, now + timedelta(days=1), now if revoked else None, None
     )
     der = answer.responder_id(ocsp.OCSPResponderEncoding.HASH, ca).sign(key, hashes.SHA256())
     file.write_bytes(der.public_bytes(serialization.Encoding.DER))

@@ -20,7 +20,7 @@ import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from tests.tools import require_tool
 
@@ -206,6 +206,85 @@ def weak() -> Weak:
         .sign(ca_key, hashes.SHA256())
     )
     return Weak(_written("weak", leaf, key), _file("weak-ca.pem", _certificate_pem(ca_cert)))
+
+
+class Issued(NamedTuple):
+    """A certificate with its intermediates, its key, and the CA to trust."""
+
+    leaf: Leaf
+    ca_file: str
+
+
+@functools.cache
+def below(
+    *,
+    leaf: tuple[int, int] = (-1, 300),
+    intermediate: tuple[int, int] = (-1, 300),
+    root: tuple[int, int] = (-1, 300),
+    intermediate_is_ca: bool = True,
+    for_clients: int | None = None,
+) -> Issued:
+    """For localhost, with an intermediate CA and a root; each is valid from one day to another, counted from today.
+
+    Args:
+        leaf: the first and the last day of the first certificate.
+        intermediate: those of the second.
+        root: those of the CA.
+        intermediate_is_ca: whether the second says that it is a CA.
+        for_clients: which is only for clients: 0 the CA, 1 the second, 2 the first.
+    """
+    names = [
+        x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
+        for text in ("the root", "the intermediate", "localhost")
+    ]
+    keys = [ec.generate_private_key(ec.SECP256R1()) for _ in names]
+    made = []
+    for index, days in enumerate((root, intermediate, leaf)):
+        signer = max(index - 1, 0)
+        is_ca = index == 0 or (index == 1 and intermediate_is_ca)
+        builder = (
+            _builder(names[index], names[signer], days)
+            .public_key(keys[index].public_key())
+            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
+            .add_extension(
+                x509.SubjectKeyIdentifier.from_public_key(keys[index].public_key()), critical=False
+            )
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[signer].public_key()), critical=False
+            )
+        )
+        if index == 2:
+            builder = builder.add_extension(_alternative_names(NAMES), critical=False)
+        if index == for_clients:
+            uses = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH])
+            builder = builder.add_extension(uses, critical=False)
+        made.append(_certificate_pem(builder.sign(keys[signer], hashes.SHA256())))
+    name = f"below-{root[1]}-{intermediate[0]}-{intermediate[1]}-{leaf[1]}-{intermediate_is_ca}-{for_clients}"
+    secret = _pem(keys[2], serialization.NoEncryption())
+    written = Leaf(_file(f"{name}.pem", made[2], made[1]), _file(f"{name}.key", secret))
+    return Issued(written, _file(f"{name}-ca.pem", made[0]))
+
+
+@functools.cache
+def for_name(name: str, *, trusted: bool) -> Leaf:
+    """For one name, which may be none that a CA would sign; of the trusted CA or the other one."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    issuer = ca() if trusted else other_ca()
+    signer = serialization.load_pem_private_key(issuer.private_key_pem.bytes(), None)
+    assert isinstance(signer, ec.EllipticCurvePrivateKey)
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    parsed = x509.load_pem_x509_certificate(issuer.cert_pem.bytes())
+    made = (
+        _builder(subject, parsed.subject, (-1, 30))
+        .public_key(key.public_key())
+        .add_extension(_alternative_names((name,)), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False
+        )
+        .sign(signer, hashes.SHA256())
+    )
+    digits = name.encode().hex()
+    return _written(f"for-{digits}-{trusted}", made, key)
 
 
 @functools.cache

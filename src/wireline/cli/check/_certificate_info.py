@@ -1,8 +1,8 @@
-"""The content of a certificate, and whether it covers a name."""
+"""The content of a certificate."""
 
 from __future__ import annotations
 
-import ipaddress
+import threading
 import warnings
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
-from cryptography.x509.oid import SignatureAlgorithmOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
 from wireline.cli._stdio import sanitize_for_terminal
 from wireline.tls import Certificate
@@ -29,6 +29,10 @@ _SIGNATURES = {
     SignatureAlgorithmOID.ED25519: "Ed25519",
     SignatureAlgorithmOID.ED448: "Ed448",
 }
+
+
+_FILTERS = threading.Lock()
+"""Held while the filters of warnings are changed, which all threads share."""
 
 
 class CertificateInfo(NamedTuple):
@@ -56,7 +60,7 @@ def read(certificate: Certificate, *, sent: bool) -> CertificateInfo:
     """Read a certificate of an untrusted peer. Parts that violate the standard are left out."""
     try:
         # `cryptography` warns about certificates that later versions will refuse.
-        with warnings.catch_warnings(action="ignore"):
+        with _FILTERS, warnings.catch_warnings(action="ignore"):
             return _read(x509.load_der_x509_certificate(certificate), certificate.fingerprint(), sent)
     except Exception as error:  # noqa: BLE001 - the parser does not document all errors that it raises
         problem = sanitize_for_terminal(f"cannot be read: {error}")
@@ -111,25 +115,11 @@ def _key(parsed: x509.Certificate) -> str:
             return parsed.public_key_algorithm_oid.dotted_string
 
 
-def covers_name(names: tuple[str, ...], wanted: str) -> bool:
-    """Whether one of the names of a certificate covers a host name or an address (RFC 9525, 6.3 and 6.4)."""
+def is_for_servers(certificate: Certificate) -> bool:
+    """Whether the uses that a certificate lists, if any, include TLS servers."""
     try:
-        address = ipaddress.ip_address(wanted)
-    except ValueError:
-        return any(_covers_dns_name(name.lower(), wanted.lower().removesuffix(".")) for name in names)
-    return any(_is_same_address(name, address) for name in names)
-
-
-def _covers_dns_name(name: str, wanted: str) -> bool:
-    """A ``*`` stands for the whole first label, and for one label only."""
-    star, dot, rest = name.partition(".")
-    if star != "*":
-        return name == wanted
-    return bool(dot) and "." in rest and rest == wanted.partition(".")[2]
-
-
-def _is_same_address(name: str, wanted: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    try:
-        return ipaddress.ip_address(name) == wanted
-    except ValueError:
-        return False
+        parsed = x509.load_der_x509_certificate(certificate)
+        uses = parsed.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except (x509.ExtensionNotFound, ValueError):
+        return True
+    return ExtendedKeyUsageOID.SERVER_AUTH in uses or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in uses

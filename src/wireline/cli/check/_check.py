@@ -1,13 +1,12 @@
-"""``wireline check TARGET``."""
+"""``wireline check TARGET...``."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
-from datetime import UTC, datetime
+from concurrent.futures import ThreadPoolExecutor
 
-from wireline import Target
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import (
     ExitCode,
@@ -20,38 +19,63 @@ from wireline.cli._outcome import (
     print_stderr,
 )
 from wireline.cli._stdio import Output
-from wireline.cli.check._endpoints import Attempt, connect_all, dial_error, resolve
+from wireline.cli.check._one_target import check_target
 from wireline.cli.check._report import Report, to_json
-from wireline.net import Socket
+
+_AT_ONCE = 16
+"""Targets that are checked at the same time: more would only wait for each other's computing. A guess."""
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
-    """Check a target, print the report, and one sentence for each problem.
+    """Check the targets, print the reports, and one sentence for each problem.
 
     Raises:
         ReportedFailure: there are problems.
         Failure: the options cannot be used, or the report cannot be printed.
     """
-    target: Target = options.target
-    if options.tls:
-        _require_cryptography(target)
-    report = Report(target, datetime.now(UTC), options.days, starttls=options.starttls)
+    output = Output()
+    if options.nagios:
+        _run_for_nagios(options.checks, output)
+        return
+    reports = _check_all(options.checks)
+    is_data = options.json or options.prometheus
+    _print(_data(reports, options) if is_data else _text(reports, output), output)
+    if is_data or not (output.is_terminal and os.isatty(2)):
+        _print_problems(reports)
+    failed = next((report for report in reports if report.problems), None)
+    if failed is not None:
+        raise ReportedFailure(Outcome(failed.code)) from failed.cause
+
+
+def _run_for_nagios(checks: list[argparse.Namespace], output: Output) -> None:
+    from wireline.cli.check import _monitoring
+
     try:
-        _fill(report, options)
+        reports = _check_all(checks)
     except Failure as failure:
-        if failure.stage is Stage.SETUP:
-            raise  # nothing was checked
-        report.problems.append(_classify(failure, options.starttls))
-        report.cause = failure
-    _print(report, as_json=options.json)
-    for problem in report.problems:
-        print_stderr(f"wireline: {problem.sentence}")
-    if report.problems:
-        raise ReportedFailure(Outcome(report.code)) from report.cause
+        _print(_monitoring.format_nagios_unknown(classify(failure)), output)
+        raise ReportedFailure(Outcome(ExitCode(_monitoring.UNKNOWN))) from failure
+    _print(_monitoring.format_nagios(reports), output)
+    code = _monitoring.nagios_code(reports)
+    if code:
+        cause = next((report.cause for report in reports if report.cause), None)
+        raise ReportedFailure(Outcome(ExitCode(code))) from cause
 
 
-def _require_cryptography(target: Target) -> None:
-    with during(Stage.SETUP, target):
+def _check_all(checks: list[argparse.Namespace]) -> list[Report]:
+    """Check the targets.
+
+    Raises:
+        Failure: the options cannot be used; nothing was checked.
+    """
+    if any(check.tls for check in checks):
+        _require_cryptography()
+    with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
+        return list(threads.map(check_target, checks))
+
+
+def _require_cryptography() -> None:
+    with during(Stage.SETUP, ""):
         try:
             import cryptography  # noqa: F401
         except ImportError as error:
@@ -60,67 +84,42 @@ def _require_cryptography(target: Target) -> None:
             ) from error
 
 
-def _fill(report: Report, options: argparse.Namespace) -> None:
-    with during(Stage.CONNECT, report.target):
-        endpoints = resolve(report.target, options.timeout)
-    report.attempts = connect_all(endpoints, options.timeout)
-    connected = [attempt for attempt in report.attempts if attempt.sock is not None]
-    if not connected:
-        with during(Stage.CONNECT, report.target):
-            raise dial_error(report.target, report.attempts)
-    fastest = min(connected, key=lambda attempt: attempt.seconds)
-    report.used = fastest.endpoint
-    with _keep_one(fastest, connected) as sock:
-        if options.tls:
-            # Imports ssl and cryptography: most of the start-up time.
-            from wireline.cli.check._tls_probe import TlsProbe
-
-            report.tls = TlsProbe(options, report, sock, fastest.endpoint).run()
+def _print_problems(reports: list[Report]) -> None:
+    """Print each problem and warning to standard error, which a terminal with the report does not need."""
+    for report in reports:
+        for problem in report.problems:
+            print_stderr(f"wireline: {problem.sentence}")
+        for warning in report.warnings:
+            print_stderr(f"wireline: warning: {warning.sentence}")
 
 
-def _keep_one(fastest: Attempt, connected: list[Attempt]) -> Socket:
-    """Close all connections but one."""
-    for attempt in connected:
-        if attempt is not fastest and attempt.sock is not None:
-            attempt.sock.close()
-    assert fastest.sock is not None
-    return fastest.sock
+def _data(reports: list[Report], options: argparse.Namespace) -> str:
+    if options.json:
+        return to_json(reports)
+    from wireline.cli.check._monitoring import format_prometheus
+
+    return format_prometheus(reports)
 
 
-def _classify(failure: Failure, starttls: str | None) -> Outcome:
-    """The exit code and the sentence of a check that ended early."""
-    if starttls:
-        from wireline.cli._starttls import DisconnectedError, UpgradeRefusedError
-
-        if isinstance(failure.cause, UpgradeRefusedError):
-            return Outcome(ExitCode.HANDSHAKE, f"{failure.subject} {failure.cause}")
-        if isinstance(failure.cause, DisconnectedError):
-            advice = f"check that it speaks {starttls} on this port"
-            return Outcome(ExitCode.TRUNCATED, f"{failure.subject} {failure.cause}; {advice}")
-    return classify(failure)
+def _text(reports: list[Report], output: Output) -> str:
+    in_colour = output.is_terminal and not os.environ.get("NO_COLOR")
+    return _in_colour(reports) if in_colour else _plain(reports)
 
 
-def _print(report: Report, *, as_json: bool) -> None:
-    output = Output()
-    if as_json:
-        text = to_json(report)
-    elif output.is_terminal and not os.environ.get("NO_COLOR"):
-        text = _in_colour(report)
-    else:
-        text = _plain(report)
+def _print(text: str, output: Output) -> None:
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     output.write(f"{text.rstrip()}\n".encode(encoding, "backslashreplace"))
 
 
-def _in_colour(report: Report) -> str:
+def _in_colour(reports: list[Report]) -> str:
     try:
         from wireline.cli.check._tables import format_tables
     except ImportError:  # the extra is not installed
-        return _plain(report)
-    return format_tables(report)
+        return _plain(reports)
+    return format_tables(reports)
 
 
-def _plain(report: Report) -> str:
+def _plain(reports: list[Report]) -> str:
     from wireline.cli.check._plain_text import format_plain
 
-    return format_plain(report)
+    return format_plain(reports)

@@ -6,10 +6,22 @@ import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from wireline import AF_UNIX, DialError, SocketTimeout, Target
 from wireline.net import Socket, dial
+
+
+class Connectable(Protocol):
+    """A server that is checked; its text is its address."""
+
+    def connect(self, timeout: float) -> Socket:
+        """Connect to it.
+
+        Raises:
+            OSError: it does not answer, or not in time.
+        """
+        ...
 
 
 class Endpoint(NamedTuple):
@@ -38,7 +50,7 @@ class Endpoint(NamedTuple):
 class Attempt(NamedTuple):
     """The result of connecting to one address."""
 
-    endpoint: Endpoint
+    endpoint: Connectable
     seconds: float
     error: OSError | None
     sock: Socket | None
@@ -103,6 +115,6 @@ def dial_error(target: Target, attempts: list[Attempt]) -> OSError:
     tried = tuple(
         ((attempt.endpoint.host, attempt.endpoint.port), attempt.error, attempt.seconds)
         for attempt in attempts
-        if attempt.error is not None
+        if attempt.error is not None and isinstance(attempt.endpoint, Endpoint)
     )
     return DialError(str(target), tried)

@@ -104,3 +104,19 @@ def _key_share(server_hello: bytes) -> bytes:
             return server_hello[at + 4 : at + 6]
         at += 4 + size
     return b""
+
+
+def built_chain(connection: ssl.SSLObject) -> list[bytes]:
+    """The chain that OpenSSL built of what was sent and what is trusted here, as DER, also if it refuses that chain."""
+    return _chain(connection, "get_verified_chain")
+
+
+def _chain(connection: ssl.SSLObject, method: str) -> list[bytes]:
+    # Public since 3.13, and private with the same meaning since 3.10.
+    public = getattr(connection, method, None)
+    if public is not None:
+        return list(public())
+    return [each.public_bytes(_DER) for each in getattr(connection._sslobj, method)() or ()]  # type: ignore[attr-defined]
+
+
+_DER = 2  # `_ssl.ENCODING_DER`

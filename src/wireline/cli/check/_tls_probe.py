@@ -1,8 +1,9 @@
-"""The TLS part of a check: up to three handshakes that find all faults, and one more that resumes the session.
+"""The TLS part of a check: the handshakes that find all faults, and one more that resumes the session.
 
-A handshake ends at the first fault, and OpenSSL checks the name before the dates. So the first handshake is fully
-verified. If the name is refused, a second one is made without the name; if the chain is refused, another one without
-verification, only to read the certificates. No application data is sent over the last two.
+A handshake ends at the first fault. So the first one is fully verified. If the name is refused, a second one is made
+without the name. If the chain is refused, another one is made without verification: OpenSSL still builds the chain,
+which shows the certificate at fault. One more then trusts the certificate of the server itself, and so tells whether
+its name matches. No application data is sent over any of them.
 """
 
 from __future__ import annotations
@@ -19,21 +20,17 @@ from wireline.cli import _starttls
 from wireline.cli._outcome import ExitCode, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
-from wireline.cli.check._certificate_info import CertificateInfo, covers_name, read
-from wireline.cli.check._endpoints import Endpoint
-from wireline.cli.check._handshake_observer import HandshakeObserver
-from wireline.cli.check._report import Report, TlsReport
+from wireline.cli.check import _chain_faults
+from wireline.cli.check._certificate_info import CertificateInfo, read
+from wireline.cli.check._endpoints import Connectable
+from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain
+from wireline.cli.check._ocsp import read_staple
+from wireline.cli.check._report import Findings, TlsReport
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
 
-_NAME_REFUSED = frozenset({62, 64})
-"""X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH."""
-
-_EXPIRED = 10
-"""X509_V_ERR_CERT_HAS_EXPIRED."""
-
-_NO_ISSUER = frozenset({2, 20, 21})
-"""X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT, ..._LOCALLY, and X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE."""
+_ANY_NAME = "localhost"
+"""The name to send if none is checked."""
 
 _TICKET_TIMEOUT = 1.0
 """Seconds to wait for a session ticket. Servers send it right after the handshake of TLS 1.3, or never. A guess."""
@@ -50,7 +47,8 @@ class HandshakeResult(NamedTuple):
     key_exchange: str
     seconds: float
     sent: tuple[Certificate, ...]
-    verified: tuple[Certificate, ...]
+    chain: tuple[Certificate, ...]
+    """The chain that OpenSSL built, up to the trusted CA if it found one; also without verification."""
     session: ssl.SSLSession | None
     refusal: ssl.SSLError | None
     """A later alert: in TLS 1.3 the client completes its handshake before the server checks its certificate."""
@@ -60,118 +58,175 @@ class TlsProbe:
     """The handshakes with one server."""
 
     def __init__(
-        self, options: argparse.Namespace, report: Report, first: Socket, endpoint: Endpoint
+        self, options: argparse.Namespace, findings: Findings, first: Socket, endpoint: Connectable
     ) -> None:
         """Prepare.
 
         Args:
             options: the options of the command.
-            report: receives the problems.
+            findings: receives the problems.
             first: an open connection to use first; closed afterwards.
             endpoint: the address for further connections.
         """
         self._options = options
-        self._report = report
+        self._findings = findings
         self._socks = [first]
         self._endpoint = endpoint
         self._timeout: float = options.timeout
-        self._name: str = options.sni or options.target.host
+        self._checks_name = bool(options.sni or options.target)
+        self._name: str = options.sni or (options.target.host if options.target else _ANY_NAME)
         self._observer = HandshakeObserver()
-        self._verify_code = 0
+        self._reported_as_expired: int | None = None
 
     def run(self) -> TlsReport:
-        """Make the handshakes, and add the problems to the report.
+        """Make the handshakes, and add the problems to the findings.
 
         Raises:
             Failure: the files of the options cannot be used, or a connection failed before the handshake.
         """
-        tls = TlsReport(self._name, offered=tuple(self._options.alpn or ()))
-        with during(Stage.SETUP, self._report.target), explain_missing_cas(self._options):
-            context = self._make_context(VerifyMode.PEER)
+        tls = TlsReport(self._name if self._checks_name else "", offered=tuple(self._options.alpn or ()))
+        with during(Stage.SETUP, self._findings.target), explain_missing_cas(self._options):
+            context = self._make_context()
         tried = self._handshake(context)
         if isinstance(tried, HandshakeResult):
-            tls.name_matches = tls.chain_trusted = True
+            tls.chain_trusted = True
+            tls.name_matches = True if self._checks_name else None
             result: HandshakeResult | None = tried
         else:
             result = self._diagnose(tls, tried)
         if result is None:
-            shown = self._observer.certificate
-            tls.chain = [] if shown is None else [read(shown, sent=True)]
+            tls.chain = tls.chain or self._shown()
         else:
             self._describe(tls, result)
-            self._resume(tls, result)
+            if not self._options.of_files:
+                self._resume(tls, result)
         self._check_expiry(tls)
         return tls
 
     def _diagnose(self, tls: TlsReport, failure: HandshakeFailure) -> HandshakeResult | None:
-        """Find all faults of the certificate; return a handshake without the failed checks, or None."""
+        """Find all faults of the certificates; return a handshake without the failed checks, or None."""
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
-            self._report.add_error(failure)
+            self._findings.add_error(failure)
             return None
-        if error.verify_code in _NAME_REFUSED:
+        if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
-            tried = self._handshake(self._make_context(VerifyMode.PEER, check_hostname=False))
+            tried = self._handshake(self._make_context(check_hostname=False))
             if isinstance(tried, HandshakeResult):
                 tls.chain_trusted = True
                 return tried
             failure = tried
-        self._add_chain_error(tls, failure)
-        unverified = self._handshake(self._make_context(VerifyMode.NONE))
+        unverified = self._handshake(self._make_context(verify=False))
+        self._add_chain_error(tls, failure, unverified)
         if isinstance(unverified, HandshakeResult):
             return unverified
-        self._report.add_error(unverified)
+        self._findings.add_error(unverified)
         return None
 
-    def _add_chain_error(self, tls: TlsReport, failure: HandshakeFailure) -> None:
-        tls.chain_trusted = False
-        tls.chain_error = getattr(failure.error, "verify_message", "") or str(failure.error)
-        self._verify_code = getattr(failure.error, "verify_code", 0)
-        tls.issuer_missing = self._verify_code in _NO_ISSUER
-        self._report.add_error(failure)
+    def _add_chain_error(
+        self, tls: TlsReport, failure: HandshakeFailure, unverified: HandshakeResult | HandshakeFailure
+    ) -> None:
+        """Report the certificate that made a handshake fail."""
+        error = failure.error
+        if not isinstance(error, ssl.SSLCertVerificationError):
+            self._findings.add_error(failure)
+            return
+        built: tuple[Certificate, ...] = ()
+        if isinstance(unverified, HandshakeResult):
+            built = unverified.chain
+            tls.chain = _read_chain(unverified)
+        else:
+            tls.chain = self._shown()
+        code, words = error.verify_code, error.verify_message
+        tls.chain_trusted, tls.chain_error = False, words
+        tls.issuer_missing = code in _chain_faults.ISSUER_MISSING
+        tls.at_fault = _chain_faults.index_at_fault(code, tls.chain, self._findings.now)
+        if tls.at_fault is None:
+            tls.at_fault = self._find_by_trust(code, built)
+        if code == _chain_faults.EXPIRED:
+            self._reported_as_expired = tls.at_fault
+        of_files = self._options.of_files
+        if tls.at_fault == 0 and not of_files:
+            self._findings.add_error(failure)
+        else:
+            target = self._findings.target
+            sentence = _chain_faults.sentence(code, words, tls.at_fault, tls.chain, target, of_files=of_files)
+            self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
+
+    def _find_by_trust(self, code: int, chain: tuple[Certificate, ...]) -> int | None:
+        """Find the certificate at fault: trust each issuer in turn, so that OpenSSL checks only those below it."""
+        if len(chain) == 1:
+            return 0
+        for index, anchor in enumerate(chain[1:], 1):
+            tried = self._handshake(self._make_context(check_hostname=False, anchor=anchor))
+            if isinstance(tried, HandshakeFailure) and getattr(tried.error, "verify_code", 0) == code:
+                return _chain_faults.index_below(code, index, chain)
+        return None
 
     def _describe(self, tls: TlsReport, result: HandshakeResult) -> None:
         tls.seconds = result.seconds
         tls.version, tls.cipher, tls.alpn = result.info.version, result.info.cipher, result.info.alpn
-        tls.key_exchange = result.key_exchange
-        tls.chain = [
-            read(certificate, sent=certificate in result.sent)
-            for certificate in result.verified or result.sent
-        ]
-        if tls.name_matches is not True and tls.chain:
-            self._check_name(tls, tls.chain[0])
+        tls.key_exchange, tls.group = result.key_exchange, result.info.group or ""
+        if result.info.ocsp_response is not None:
+            tls.ocsp = read_staple(result.info.ocsp_response)
+            if tls.ocsp.status == "revoked":
+                self._findings.add_warning(
+                    f"the OCSP staple of {self._findings.target} says that its certificate was revoked"
+                )
+        tls.chain = tls.chain or _read_chain(result)
+        if tls.name_matches is None and self._checks_name and result.chain:
+            tls.name_matches = self._name_matches(result.chain[0])
+        if tls.name_matches is False and tls.chain:
+            self._add_name_error(tls, tls.chain[0])
         if tls.offered and tls.alpn is None:
-            self._report.add_problem(ExitCode.HANDSHAKE, no_common_protocol(str(self._report.target)))
+            self._findings.add_problem(ExitCode.HANDSHAKE, no_common_protocol(self._findings.target))
         if result.refusal is not None:
-            self._report.add_error(HandshakeFailure(result.refusal, server=False, name=self._name))
+            self._findings.add_error(HandshakeFailure(result.refusal, server=False, name=self._name))
 
-    def _check_name(self, tls: TlsReport, leaf: CertificateInfo) -> None:
-        if tls.name_matches is None:  # OpenSSL refused the chain, and did not check the name
-            tls.name_matches = covers_name(leaf.names, self._name)
-        if not tls.name_matches:
-            tls.name_error = f"it is for {', '.join(leaf.names) or 'no name at all'}"
-            sentence = (
-                f"the certificate of {self._report.target} is not for {self._name!r}: {tls.name_error}; "
-                "if it should be for another name, give that with --sni NAME"
-            )
-            self._report.add_problem(ExitCode.HANDSHAKE, sentence)
+    def _name_matches(self, leaf: Certificate) -> bool | None:
+        """Ask OpenSSL whether a certificate matches the name, with that certificate as the only trusted one.
+
+        Returns:
+            None if OpenSSL refuses it for another reason before it checks the name.
+        """
+        tried = self._handshake(self._make_context(anchor=leaf))
+        if isinstance(tried, HandshakeResult):
+            return True
+        code = getattr(tried.error, "verify_code", 0)
+        if code in _chain_faults.NAME_REFUSED:
+            return False
+        return True if code in _chain_faults.AFTER_THE_NAME else None
+
+    def _add_name_error(self, tls: TlsReport, leaf: CertificateInfo) -> None:
+        names = _chain_faults.shortened(", ".join(leaf.names))
+        tls.name_error = f"it is for {names or 'no name at all'}"
+        sentence = (
+            f"the certificate of {self._findings.target} is not for {self._name!r}: {tls.name_error}; "
+            "if it should be for another name, give that with --sni NAME"
+        )
+        self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
+
+    def _shown(self) -> list[CertificateInfo]:
+        """The certificate of a server whose handshake failed, if it sent one."""
+        shown = self._observer.certificate
+        return [] if shown is None else [read(shown, sent=True)]
 
     def _check_expiry(self, tls: TlsReport) -> None:
-        for info in tls.chain:
-            left = info.days_left(self._report.now)
+        for index, info in enumerate(tls.chain):
+            left = info.days_left(self._findings.now)
             if info.not_after is None or left is None:
                 continue
-            certificate = f"the certificate {info.subject or 'without a subject'} of {self._report.target}"
+            certificate = f"{_chain_faults.place(index, tls.chain)} of {self._findings.target}"
             if left < 0:
-                if self._verify_code != _EXPIRED:  # otherwise it was reported
+                if index != self._reported_as_expired:
                     sentence = f"{certificate} has expired on {info.not_after:%Y-%m-%d}; it must be renewed"
-                    self._report.add_problem(ExitCode.HANDSHAKE, sentence)
-            elif left < self._report.days:
+                    self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
+            elif left < self._findings.days:
                 sentence = (
                     f"{certificate} expires on {info.not_after:%Y-%m-%d}: {left} days are fewer than the "
-                    f"{self._report.days} of --days; it must be renewed"
+                    f"{self._findings.days} of --days; it must be renewed"
                 )
-                self._report.add_problem(ExitCode.HANDSHAKE, sentence)
+                self._findings.add_problem(ExitCode.HANDSHAKE, sentence, is_early=True)
 
     def _resume(self, tls: TlsReport, result: HandshakeResult) -> None:
         """Connect once more, and offer the session."""
@@ -194,19 +249,33 @@ class TlsProbe:
 
     # ----------------------------------------------------------------------------------------------- connections
 
-    def _make_context(self, verify: VerifyMode, *, check_hostname: bool = True) -> SslContext:
-        """Make the context of one connection, and of another one that resumes its session."""
+    def _make_context(
+        self, *, verify: bool = True, check_hostname: bool = True, anchor: Certificate | None = None
+    ) -> SslContext:
+        """Make the context of one connection, and of another one that resumes its session.
+
+        Args:
+            verify: without it OpenSSL builds the chain, and accepts it whatever it is.
+            check_hostname: whether the name is checked, too.
+            anchor: the only certificate to trust.
+        """
         options = self._options
         context = SslContext(
-            verify_mode=verify,
+            verify_mode=VerifyMode.PEER,
             cert_file=options.cert or "",
             key_file=options.key or "",
-            ca_file=options.ca_file or "",
+            ca_file="" if anchor else options.ca_file or "",
+            ca_data=anchor and bytes(anchor),
+            partial_chain=anchor is not None,
             alpn=options.alpn or (),
         )
         ssl_context = context.ssl_context(Handshake.AS_CLIENT)
-        if not check_hostname:
+        if not (verify and check_hostname and self._checks_name):
             ssl_context.check_hostname = False
+        if not verify:
+            ssl_context.verify_mode = ssl.CERT_NONE
+        if anchor and check_hostname:
+            ssl_context.set_ciphers("DEFAULT:@SECLEVEL=0")  # a weak key has a name all the same
         self._observer.watch(ssl_context)
         return context
 
@@ -216,7 +285,7 @@ class TlsProbe:
         Raises:
             Failure: the connection failed before the handshake.
         """
-        with during(Stage.TALK, self._report.target), self._connection() as sock:
+        with during(Stage.TALK, self._findings.target), self._connection() as sock:
             try:
                 seconds = self._start_tls(sock, context)
             except ssl.SSLError as error:
@@ -225,11 +294,11 @@ class TlsProbe:
             handle = sock.ssl_handle
             assert handle is not None
             sent = tuple(sock.get_peer_certificates(verified=False))
-            verified = tuple(sock.get_peer_certificates())
+            chain = tuple(map(Certificate, built_chain(handle))) or sent
             info = sock.tls_info
             exchange = self._observer.key_exchange(info.cipher)
             session, refusal = _wait_for_session(sock, handle)
-            return HandshakeResult(context, info, exchange, seconds, sent, verified, session, refusal)
+            return HandshakeResult(context, info, exchange, seconds, sent, chain, session, refusal)
 
     @contextlib.contextmanager
     def _connection(self) -> Iterator[Socket]:
@@ -254,6 +323,10 @@ class TlsProbe:
         except SocketTimeout as error:
             raise TimeoutError(f"no TLS handshake within {error.seconds:g} s") from error
         return monotonic() - began
+
+
+def _read_chain(result: HandshakeResult) -> list[CertificateInfo]:
+    return [read(certificate, sent=certificate in result.sent) for certificate in result.chain]
 
 
 def _wait_for_session(

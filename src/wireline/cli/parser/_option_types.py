@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from wireline.testing import Faults
 
 
+_MAX_PORTS = 1024
+"""Ports of a range; each is a report. A guess."""
+
+
 def target(text: str) -> Target:
     """An address to connect to."""
     return _parse(text, listening=False)
@@ -27,6 +31,17 @@ def listen_address(text: str) -> Target:
 def stream_target(text: str) -> Target:
     """An address to connect to, except ``udp://``."""
     return _require_stream(target(text))
+
+
+def stream_targets(text: str) -> list[Target]:
+    """Addresses to connect to, except ``udp://``: one, or one for each port of a range."""
+    ports = re.fullmatch(r"(.*):(\d{1,5})-(\d{1,5})", text)
+    if ports is None or text.startswith("unix:"):
+        return [stream_target(text)]
+    first, last = int(ports[2]), int(ports[3])
+    if not first <= last < first + _MAX_PORTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a range of at most {_MAX_PORTS} ports")
+    return [stream_target(f"{ports[1]}:{port}") for port in range(first, last + 1)]
 
 
 def stream_listen_address(text: str) -> Target:

@@ -64,7 +64,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--crlf changes standard input, and --{options.service} does not read it")
     if "at_eof" in options:
         _connect_options.validate(parser, options)
-    if "tls" in options:
+    if "targets" in options:
+        _check_options.validate(parser, options)
+    elif "tls" in options:
         _tls_options.validate(parser, options)
     if "listen_tls" in options:
         _relay_options.validate(parser, options)
