@@ -332,6 +332,45 @@ def test_close_at_every_opcode_wakes_every_task_and_closes(way: Way, scene: Scen
     assert opcodes > 100
 
 
+@polled
+def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_readable(way: Way) -> None:
+    """``KeyboardInterrupt`` on trio, after the core was taken: every later read was refused with ``BusyError``."""
+    lines = left = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "call":
+            return trace if frame.f_code.co_qualname == "ReadWaiter.wait" else None
+        left -= event == "line"
+        if left < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    async def is_interrupted() -> bool:
+        with wire() as (sock, peer):
+            reading = sock.recv_line(50)
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                reading.send(None)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(before)
+                reading.close()
+                say(peer, b"line\n")
+                assert await sock.recv_line(5) == b"line"
+        return False
+
+    async def main() -> None:
+        nonlocal lines, left
+        while await is_interrupted():
+            left = lines = lines + 1
+
+    way.run(main, thorough=False)
+    assert lines > 10
+
+
 def _hashable(result: object) -> Any:
     return result
 

@@ -259,7 +259,7 @@ STEPS = ("closed and dropped", "dropped", "closed", "by threads", "dropped while
 def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
     full = budget.full
     scenes = []
-    for flavour, kind in itertools.product(("blocking", *victims.LOOPS, "trio"), ("tcp", "tls12", "tls13")):
+    for flavour, kind in itertools.product(("blocking", *victims.LOOPS), ("tcp", "tls12", "tls13")):
         if kind == "tls12" and not full:
             continue
         label = f"{flavour} {kind}"

@@ -18,7 +18,8 @@ import time
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from tests.torture import victims
+from tests.scenarios import tasks
+from tests.torture import victims, waits
 from wireline import asyncnet, net
 
 SIZE = 2_000_000
@@ -65,12 +66,20 @@ def _serve(kind: str) -> tuple[Any, socket.socket]:
     return server, client
 
 
-async def _serve_async(kind: str) -> tuple[Any, Any]:
+def _serving_async(kind: str) -> Any:
     tls = victims.serving() if kind.startswith("tls") else None
-    server = await asyncnet.serve(victims.shout_async, 0, "127.0.0.1", tls=tls)
-    client = await asyncio.to_thread(victims.connect_raw, kind, server.local_addr.port)
-    await asyncio.to_thread(victims.exchange_raw, client)
-    return server, client
+    return asyncnet.serve(victims.shout_async, 0, "127.0.0.1", tls=tls)
+
+
+async def _connect_async(kind: str, server: Any) -> socket.socket:
+    client = await waits.to_thread(victims.connect_raw, kind, server.local_addr.port)
+    await waits.to_thread(victims.exchange_raw, client)
+    return client
+
+
+async def _serve_async(kind: str) -> tuple[Any, socket.socket]:
+    server = await _serving_async(kind)
+    return server, await _connect_async(kind, server)
 
 
 # ------------------------------------------------------------------------------------------------ the blocking flavour
@@ -238,8 +247,8 @@ async def async_a_server_runs(kind: str, key: str) -> None:
 
 async def async_a_task_reads(kind: str, key: str) -> None:
     sock = await victims.dial_async(kind)
-    _kept.extend([sock, asyncio.ensure_future(sock.recv_line())])
-    await asyncio.sleep(0.1)
+    _kept.extend([sock, tasks.ensure_future(sock.recv_line())])
+    await tasks.sleep(0.1)
 
 
 async def async_uncaught(kind: str, key: str) -> None:
@@ -251,6 +260,12 @@ async def async_uncaught(kind: str, key: str) -> None:
 async def async_uncaught_beside_a_server(kind: str, key: str) -> None:
     _server, _client = await _serve_async(kind)
     raise ValueError("uncaught, on purpose")
+
+
+async def async_uncaught_in_a_server(kind: str, key: str) -> None:
+    async with _serving_async(kind) as server:
+        _kept.append(await _connect_async(kind, server))
+        raise ValueError("uncaught, on purpose")
 
 
 async def async_uncaught_in_with(kind: str, key: str) -> None:
@@ -271,12 +286,34 @@ async def async_interrupted_in_wait(kind: str, key: str) -> None:
         await server.wait()
 
 
+async def async_interrupted_in_a_server(kind: str, key: str) -> None:
+    async with _serving_async(kind) as server:
+        _kept.append(await _connect_async(kind, server))
+        _soon(signal.SIGINT)
+        await server.wait()
+
+
+async def async_interrupted_beside_a_task(kind: str, key: str) -> None:
+    """The task that reads is not the one that gets the interruption."""
+    async with await _send_async(kind, key), await victims.dial_async(kind) as other:
+        reading = tasks.ensure_future(other.recv_line())
+        _soon(signal.SIGINT)
+        await reading
+
+
 async def async_atexit_sends(kind: str, key: str) -> None:
     await victims.exchange_async(await victims.dial_async(kind))
     atexit.register(lambda: _send(kind, key).close())
 
 
-ARRIVES = ("interrupted_in_recv", "terminated_in_recv", "uncaught_in_with", "atexit", "send")
+ARRIVES = (
+    "interrupted_in_recv",
+    "interrupted_beside_a_task",
+    "terminated_in_recv",
+    "uncaught_in_with",
+    "atexit",
+    "send",
+)
 """Parts of the names of programs whose bytes have to arrive."""
 
 PROGRAMS: dict[str, Callable[[str, str], Any]] = {
@@ -286,6 +323,10 @@ PROGRAMS: dict[str, Callable[[str, str], Any]] = {
     and getattr(program, "__module__", "") == __name__
     and not program.__name__.startswith("_")
 }
+
+
+NOT_ON_TRIO = ("async_a_server_runs", "async_uncaught_beside_a_server", "async_interrupted_in_wait")
+"""Programs with a server that is in no block."""
 
 
 def arrives(program: str) -> bool:

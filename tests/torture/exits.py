@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from tests.torture import victims
 from tests.torture.children import ROOT
-from tests.torture.endings import PROGRAMS, SIZE, arrives, status
+from tests.torture.endings import NOT_ON_TRIO, PROGRAMS, SIZE, arrives, status
 from tests.torture.registry import Budget, Finding
 from tests.torture.stage import Broken, Scene, Steps, expect, peers, play
 
@@ -79,6 +79,8 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
     scenes = []
     for flavour in ("blocking", *victims.LOOPS):
         names = [name for name in PROGRAMS if name.startswith("async_") == (flavour != "blocking")]
+        if flavour == "trio":
+            names = [name for name in names if name not in NOT_ON_TRIO]
         for kind in ("tcp", "tls12", "tls13"):
             if kind == "tls12" and not budget.full:
                 continue

@@ -7,7 +7,6 @@ data of a child that ends in the ordinary way of its start method arrives.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import dataclasses
@@ -27,7 +26,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tests.torture import rawtls, victims
+from tests.scenarios import tasks
+from tests.torture import rawtls, victims, waits
 from tests.torture.children import last_frames
 from tests.torture.registry import Budget, Finding
 from tests.torture.stage import Broken, Later, Leave, Scene, Steps, expect, peers, play, varied
@@ -609,14 +609,14 @@ class AsyncState:
 
 async def _turns() -> None:
     """Let the other tasks get to where they wait."""
-    await asyncio.sleep(0.05)
+    await tasks.sleep(0.05)
 
 
 async def _outcome(later: Later, seconds: float, text: str) -> Any:
     """Wait for a thread without the loop's wake-up pipe: a child whose loop is closed takes that out of the epoll."""
     limit = time.monotonic() + seconds
-    while not later.done and time.monotonic() < limit:  # noqa: ASYNC110 -- an event needs that pipe
-        await asyncio.sleep(0.005)
+    while not later.done and time.monotonic() < limit:
+        await tasks.sleep(0.005)
     return later.get(0.0, text)
 
 
@@ -639,14 +639,14 @@ class AsyncReading(AsyncState):
         things["ours"] = [sock]
         things["gate"] = victims.new_gate()
         await sock.send(f"gate {things['gate']} say found\n".encode())
-        things["task"] = asyncio.ensure_future(sock.recv_line(timeout=25))
+        things["task"] = tasks.ensure_future(sock.recv_line(timeout=25))
         await _turns()
 
     async def check(self, things: Things, kind: str) -> None:
         expect(not things["task"].done(), "a task that reads was woken by what a child did")
         victims.open_gate(things["gate"])
         try:
-            line = await asyncio.wait_for(things["task"], 6)
+            line = await waits.wait_for(things["task"], 6)
         except TimeoutError:
             raise Broken("a task that reads was never woken, after what a child did") from None
         expect(line == b"found", f"the task that reads got {line!r}")
@@ -659,13 +659,13 @@ class AsyncWriting(AsyncState):
         things["ours"] = [sock]
         things["gate"] = victims.new_gate()
         await sock.send(f"gate {things['gate']} count {Writing.size}\n".encode())
-        things["task"] = asyncio.ensure_future(sock.send(bytes(Writing.size), timeout=25))
+        things["task"] = tasks.ensure_future(sock.send(bytes(Writing.size), timeout=25))
         await _turns()
 
     async def check(self, things: Things, kind: str) -> None:
         expect(not things["task"].done(), "send() ended though the peer does not read")
         victims.open_gate(things["gate"])
-        await asyncio.wait_for(things["task"], 20)
+        await waits.wait_for(things["task"], 20)
         line = await things["ours"][0].recv_line(timeout=10)
         expect(line.startswith(b"got %d " % Writing.size), f"the peer says: {line!r}")
 
@@ -686,16 +686,16 @@ class AsyncAccepting(AsyncState):
         listener.listen()
         things["ours"] = [listener]
         things["at"] = things.get("path") or listener.local_addr.port
-        things["task"] = asyncio.ensure_future(listener.accept(timeout=25))
+        things["task"] = tasks.ensure_future(listener.accept(timeout=25))
         await _turns()
 
     async def check(self, things: Things, kind: str) -> None:
         expect(not things["task"].done(), "the task in accept() was woken by what a child did")
         for accepting in (things["task"], None):
             client = Later(lambda: victims.connect_raw(kind, things["at"]))
-            waiting = accepting or asyncio.ensure_future(things["ours"][0].accept(timeout=6))
+            waiting = accepting or tasks.ensure_future(things["ours"][0].accept(timeout=6))
             try:
-                sock = await asyncio.wait_for(waiting, 6)
+                sock = await waits.wait_for(waiting, 6)
             except TimeoutError:
                 raise Broken("the listener accepts nothing, after what a child did") from None
             raw = await _outcome(client, 6, "a client's connect")
@@ -715,7 +715,10 @@ class AsyncServing(AsyncState):
         if kind == "unix":
             things["path"] = os.path.join(tempfile.mkdtemp(dir=victims.where()["directory"]), "s")
             address = "unix:" + things["path"]
-        server = await asyncnet.serve(victims.shout_async, 0, address, tls=tls)
+        things["stack"] = contextlib.AsyncExitStack()
+        server = await things["stack"].enter_async_context(
+            asyncnet.serve(victims.shout_async, 0, address, tls=tls)
+        )
         things["ours"] = [server]
         things["at"] = things.get("path") or server.local_addr.port
         things["client"] = await _outcome(
@@ -773,13 +776,14 @@ async def _in_a_loop(steps: Steps, here: AsyncState, kind: str, action: str) -> 
         if hasattr(thing, "close"):
             thing.close()
         else:
-            await asyncio.wait_for(thing.stop(), 6)
+            await waits.wait_for(thing.stop(), 6)
+            await things["stack"].aclose()
     await _turns()
 
 
 async def _expect_loop_sleeps() -> None:
     began = time.process_time()
-    await asyncio.sleep(IDLE)
+    await tasks.sleep(IDLE)
     used = time.process_time() - began
     expect(
         used < BUSY, f"the loop spins: {used:.2f} s of processor time in {IDLE} s in which nothing happens"
@@ -822,7 +826,7 @@ def _act_in_loop(things: Things, action: str) -> None:
     os._exit(0)
 
 
-def prefork(steps: Steps, kind: str) -> None:
+def prefork(steps: Steps, kind: str, loop: str) -> None:
     """Children accept, each in its loop, from an async listener that was made before any loop ran."""
     warnings.simplefilter("ignore")
     for _ in steps:
@@ -842,10 +846,10 @@ def prefork(steps: Steps, kind: str) -> None:
             steps.count(forks=1)
             client = Later(lambda port=port: _ask(kind, port))
             if number < 2:
-                with _child(lambda: (asyncio.run(accept_one()), os._exit(0))):
+                with _child(lambda: (victims.run_loop(loop, accept_one()), os._exit(0))):
                     client.get(8, "a client of a child")
             else:
-                asyncio.run(accept_one())
+                victims.run_loop(loop, accept_one())
                 client.get(8, "a client of the parent, after its children")
         listener.close()
 
@@ -1013,8 +1017,14 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
                 )
             )
     scenes += [
-        Scene(f"asyncio {kind}, children accept", "forks:prefork", ["accept"], {"kind": kind}, fault="FA5")
-        for kind in ("tcp", "tls13")
+        Scene(
+            f"{loop} {kind}, children accept",
+            "forks:prefork",
+            ["accept"],
+            {"kind": kind, "loop": loop},
+            fault="FA5",
+        )
+        for kind, loop in (("tcp", "asyncio"), ("tls13", "asyncio"), ("tls13", "trio"))
     ]
     forks = 200 if budget.full else 12
     scenes += [
@@ -1032,6 +1042,7 @@ def _scenes(budget: Budget, environment: dict[str, str]) -> list[Scene]:
         ("blocking", "tls13", "asyncio"),
         ("async", "tls13", "asyncio"),
         ("async", "tls13", "uvloop"),
+        ("async", "tls13", "trio"),
         ("blocking", "tls12", "asyncio"),
         ("blocking", "tcp", "asyncio"),
     ):

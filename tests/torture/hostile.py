@@ -27,7 +27,8 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from tests.torture import certificates, victims
+from tests.scenarios import tasks
+from tests.torture import certificates, victims, waits
 from tests.torture.children import ROOT
 from tests.torture.crowd import Crowd, many_descriptors
 from tests.torture.peers import reset
@@ -48,7 +49,7 @@ from tests.torture.stage import (
 from wireline import SocketTimeout, asyncnet, net
 from wireline.tls import SslContext, SslError
 
-FLAVOURS = ("blocking", "asyncio", "uvloop")
+FLAVOURS = ("blocking", *victims.LOOPS)
 
 LATE = 6.0
 """Seconds after which a call that had nothing to wait for is late: a guess for a machine that does much else. The
@@ -84,15 +85,16 @@ class Caller:
         """A server; ``handler`` is one for each flavour, by default they send lines back in capitals."""
         blocking, awaited = handler or (victims.shout, victims.shout_async)
         context = victims.serving() if tls else None
-        if self.is_blocking:
-            server: Any = net.serve(blocking, 0, "", tls=context, **named)
-        else:
-            server = await asyncnet.serve(awaited, 0, "", tls=context, **named)
-        yield server
-        try:
-            await asyncio.wait_for(self(server.stop), 8)
-        except TimeoutError:
-            raise Broken("stop() does not return within 8 s") from None
+        async with contextlib.AsyncExitStack() as stack:
+            if self.is_blocking:
+                server: Any = net.serve(blocking, 0, "", tls=context, **named)
+            else:
+                server = await stack.enter_async_context(asyncnet.serve(awaited, 0, "", tls=context, **named))
+            yield server
+            try:
+                await waits.wait_for(self(server.stop), 8)
+            except TimeoutError:
+                raise Broken("stop() does not return within 8 s") from None
 
     def run(self, main: Coroutine[Any, Any, None]) -> None:
         """Run the scene; its helper threads are gone at the end."""
@@ -110,7 +112,7 @@ async def _honest(kind: str, port: int, when: str) -> None:
 
     began = time.monotonic()
     try:
-        await asyncio.wait_for(asyncio.to_thread(ask), 12)
+        await waits.wait_for(waits.to_thread(ask), 12)
     except (OSError, TimeoutError) as error:
         raise Broken(f"an honest client is not served {when}: {type(error).__name__}: {error}") from None
     took = time.monotonic() - began
@@ -121,7 +123,7 @@ async def _until(condition: Callable[[], object], seconds: float, text: str) -> 
     limit = time.monotonic() + seconds
     while not condition():
         expect(time.monotonic() < limit, f"{text} (within {seconds:g} s)")
-        await asyncio.sleep(0.01)
+        await tasks.sleep(0.01)
 
 
 class Heart:
@@ -129,12 +131,12 @@ class Heart:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self._task = asyncio.ensure_future(self._beat())
+        self._task = tasks.ensure_future(self._beat())
 
     async def _beat(self) -> None:
         last = time.monotonic()
         while True:
-            await asyncio.sleep(0.01)
+            await tasks.sleep(0.01)
             now = time.monotonic()
             self.longest, last = max(self.longest, now - last), now
 
@@ -182,9 +184,9 @@ async def _goodbye_then_reset(call: Caller, moment: str, version: str) -> None:
     counts = [int(word) for word in words if word.isdigit()] or [0, 0, 0]
     blocked = "blocked" in words
     last = b"last words" if "data" in words else b""
-    reading = asyncio.ensure_future(_end_of(call, sock)) if "reader" in words else None
-    sending = asyncio.ensure_future(call(sock.send, bytes(12_000_000), timeout=10)) if blocked else None
-    await asyncio.sleep(0.03 if blocked or reading else 0.0)  # so that they wait; too late is another moment
+    reading = tasks.ensure_future(_end_of(call, sock)) if "reader" in words else None
+    sending = tasks.ensure_future(call(sock.send, bytes(12_000_000), timeout=10)) if blocked else None
+    await tasks.sleep(0.03 if blocked or reading else 0.0)  # so that they wait; too late is another moment
     try:
         for number, count in enumerate(counts):
             if number == 1:
@@ -192,12 +194,12 @@ async def _goodbye_then_reset(call: Caller, moment: str, version: str) -> None:
             elif number == 2:
                 reset(peer.sock)
             if number and not (count and number == 1):
-                await asyncio.sleep(0.01)  # for the bytes to arrive
+                await tasks.sleep(0.01)  # for the bytes to arrive
             for _ in range(count):
                 await _send_to_gone(call, sock)
         if sending is not None:
             await _ended_send(sending)
-        got, end = await asyncio.wait_for(reading or asyncio.ensure_future(_end_of(call, sock)), 6)
+        got, end = await waits.wait_for(reading or tasks.ensure_future(_end_of(call, sock)), 6)
     except TimeoutError:
         raise Broken("a read is never woken") from None
     finally:
@@ -247,9 +249,9 @@ async def _send_to_gone(call: Caller, sock: Any) -> None:
         pass  # the connection has ended, and that is one way to say so
 
 
-async def _ended_send(sending: asyncio.Future[Any]) -> None:
+async def _ended_send(sending: tasks.Task[Any]) -> None:
     try:
-        await asyncio.wait_for(sending, 6)
+        await waits.wait_for(sending, 6)
     except SocketTimeout:
         raise Broken("a blocked send goes on waiting for a peer that has reset") from None
     except TimeoutError:
@@ -300,7 +302,7 @@ async def _key_updates(call: Caller, count: int) -> None:
 
     async def flooded_async(client: Any, address: object) -> None:
         if await client.recv_line(timeout=10) == b"flood":
-            sending = asyncio.ensure_future(client.send(payload, timeout=60))
+            sending = tasks.ensure_future(client.send(payload, timeout=60))
             try:
                 while await client.recv_some(timeout=60):
                     continue
@@ -322,7 +324,7 @@ async def _key_updates(call: Caller, count: int) -> None:
                         words, last = said.get(), time.monotonic()
                         # The first thousand make the objects that exist only once.
                         before = before or (_rss() if words.startswith("1000") else 0)
-                    await asyncio.sleep(0.02)
+                    await tasks.sleep(0.02)
                 grown = _rss() - (before or _rss())
                 await _honest("tls13", server.local_addr.port, "during a flood of key updates")
             finally:
@@ -414,7 +416,7 @@ async def _empty_records(call: Caller, in_a_row: int) -> None:
         heart = Heart()
         began = time.monotonic()
         try:
-            got = await asyncio.wait_for(call(sock.recv_line, timeout=0.6, max_length=10_000_000), 6)
+            got = await waits.wait_for(call(sock.recv_line, timeout=0.6, max_length=10_000_000), 6)
             raise Broken(f"a line without an end became {got[:20]!r}")
         except SocketTimeout:
             expect(in_a_row <= 32, "OpenSSL takes more than 32 empty records in a row")
@@ -468,7 +470,7 @@ async def _many_names(call: Caller, files: tuple[str, str], version: str) -> Non
             for said, heard in ((b"", b"welcome"), (b"hello\n", b"HELLO")):
                 if said:
                     await call(sock.send, said, timeout=5)
-                line = await asyncio.wait_for(call(sock.recv_line, timeout=4), 6)
+                line = await waits.wait_for(call(sock.recv_line, timeout=4), 6)
                 expect(line == heard, f"the server sent {heard!r}, the client got {line!r}")
             expect(sock.get_peer_certificates(), "the certificates are lost")
         except TimeoutError:
@@ -488,7 +490,7 @@ def cut_hello(steps: Steps, flavour: str, stride: int) -> None:
             await _honest("tls13", server.local_addr.port, "at the beginning")
             before = len(os.listdir("/proc/self/fd")), len(library_threads())
             for step in steps:
-                number = await asyncio.to_thread(_cut_hello, step, server.local_addr.port, stride)
+                number = await waits.to_thread(_cut_hello, step, server.local_addr.port, stride)
                 steps.count(connections=number + 1)
                 await _honest("tls13", server.local_addr.port, "after ClientHellos that were cut")
                 await _until(
@@ -496,7 +498,7 @@ def cut_hello(steps: Steps, flavour: str, stride: int) -> None:
                     8,
                     "connections are left after ClientHellos that were cut",
                 )
-                await asyncio.to_thread(settle, *before)
+                await waits.to_thread(settle, *before)
 
     call.run(main())
 
@@ -548,11 +550,11 @@ def hurrying(steps: Steps, flavour: str, kind: str, number: int) -> None:
             before = len(os.listdir("/proc/self/fd")), len(library_threads())
             for step in steps:
                 with Crowd(kind, port) as crowd:
-                    said = await asyncio.to_thread(crowd.ask, f"{step} {number}")
+                    said = await waits.to_thread(crowd.ask, f"{step} {number}")
                     steps.count(connections=said["good"])
                     await _honest(kind, port, f"after {number} clients that came and left")
                     await _until(lambda: server.connections == 0, 12, "connections are left")
-                await asyncio.to_thread(settle, *before, 10.0)
+                await waits.to_thread(settle, *before, 10.0)
 
     call.run(main())
 
@@ -567,7 +569,7 @@ def chattering(steps: Steps, flavour: str, kind: str, number: int) -> None:
 
     async def ignoring_async(client: Any, address: object) -> None:
         await client.send((await client.recv_line(timeout=30)).upper() + b"\n")
-        await asyncio.sleep(60)
+        await tasks.sleep(60)
 
     call = Caller(flavour)
     over = threading.Event()
@@ -579,13 +581,13 @@ def chattering(steps: Steps, flavour: str, kind: str, number: int) -> None:
             before = len(os.listdir("/proc/self/fd")), len(library_threads())
             async with call.serve(kind.startswith("tls"), (ignoring, ignoring_async)) as server:
                 with Crowd(kind, server.local_addr.port) as crowd:
-                    await asyncio.to_thread(crowd.expect, f"chatter {number}", number)
-                    await asyncio.sleep(0.3)
+                    await waits.to_thread(crowd.expect, f"chatter {number}", number)
+                    await tasks.sleep(0.3)
                     heart = Heart()
                     began = time.monotonic()
                     over.set()
                     try:
-                        await asyncio.wait_for(call(server.stop), 15)
+                        await waits.wait_for(call(server.stop), 15)
                     except TimeoutError:
                         raise Broken("stop() hangs, with clients that go on sending") from None
                     took, pause = time.monotonic() - began, heart.stop()
@@ -593,7 +595,7 @@ def chattering(steps: Steps, flavour: str, kind: str, number: int) -> None:
                     expect(
                         pause < PAUSE, f"the loop was held up for {pause:.1f} s by clients that go on sending"
                     )
-                    await asyncio.to_thread(settle, before[0] + 6, before[1], 12.0)
+                    await waits.to_thread(settle, before[0] + 6, before[1], 12.0)
 
     call.run(main())
 
@@ -611,11 +613,11 @@ def silent(steps: Steps, flavour: str, number: int) -> None:
             for _ in steps:
                 steps.count(connections=number)
                 with Crowd("tls13", port) as crowd:
-                    await asyncio.to_thread(crowd.expect, f"silent {number}", number)
+                    await waits.to_thread(crowd.expect, f"silent {number}", number)
                     await _honest("tls13", port, f"beside {number} clients that say nothing")
-                    await asyncio.to_thread(crowd.expect, "ends", number)
+                    await waits.to_thread(crowd.expect, "ends", number)
                 await _until(lambda: server.connections == 0, 8, "connections are left")
-                await asyncio.to_thread(settle, *before)
+                await waits.to_thread(settle, *before)
 
     call.run(main())
 
@@ -643,11 +645,11 @@ def slow_readers(steps: Steps, flavour: str, kind: str, number: int) -> None:
                 await _honest(kind, port, "at the beginning")
                 before = _rss()
                 for _ in range(number):
-                    client = await asyncio.to_thread(victims.connect_raw, kind, port)
-                    await asyncio.to_thread(client.sendall, b"send\n")
+                    client = await waits.to_thread(victims.connect_raw, kind, port)
+                    await waits.to_thread(client.sendall, b"send\n")
                     clients.append(client)
                 steps.count(connections=number)
-                await asyncio.sleep(0.3)  # the sends fill the kernel's buffers
+                await tasks.sleep(0.3)  # the sends fill the kernel's buffers
                 await _honest(kind, port, f"beside {number} clients that never read")
                 grown = (_rss() - before) / number
                 # A thread with its stack, and OpenSSL's buffers, are some 200 KB; the data to send is 8 MB.
@@ -682,8 +684,8 @@ def gone(steps: Steps, flavour: str, kind: str) -> None:
                 heart = Heart()
                 for _ in range(2):
                     steps.count(connections=1)
-                    await asyncio.to_thread(_leave, kind, port, how)
-                await asyncio.sleep(0.5)
+                    await waits.to_thread(_leave, kind, port, how)
+                await tasks.sleep(0.5)
                 await _honest(kind, port, "beside a handler that sends to a client that is gone")
                 pause = heart.stop()
                 expect(pause < PAUSE, f"the loop was held up for {pause:.1f} s")
@@ -769,34 +771,32 @@ def _stopped_twice(step: str, kind: str, tls: SslContext | None) -> float:
 
 
 async def _stopped_twice_async(step: str, kind: str, tls: SslContext | None) -> float:
-    server = await asyncnet.serve(victims.shout_async, 0, "127.0.0.1", tls=tls)
-    loop = asyncio.get_running_loop()
     first: list[float] = []
-    stopping: list[asyncio.Future[Any]] = []
+    stopping: list[tasks.Task[Any]] = []
 
     def terminate() -> None:
         first.append(time.monotonic())
         if "request_stop" in step and hasattr(server, "request_stop"):
             server.request_stop(drain=DRAIN)
         else:
-            stopping.append(asyncio.ensure_future(server.stop(drain=DRAIN)))
+            stopping.append(tasks.ensure_future(server.stop(drain=DRAIN)))
 
-    client = await asyncio.to_thread(victims.connect_raw, kind, server.local_addr.port)
-    await asyncio.to_thread(victims.exchange_raw, client)
-    loop.add_signal_handler(signal.SIGTERM, terminate)
-    _signals(step)
-    try:
-        if "in stop" in step:
-            await asyncio.sleep(0.1)
-            await asyncio.wait_for(server.stop(drain=DRAIN), 10)
-        else:
-            await asyncio.wait_for(server.wait(), 10)
-    except TimeoutError:
-        raise Broken("wait() has not returned 10 s after SIGTERM") from None
-    took = time.monotonic() - first[0]
-    await asyncio.sleep(0.8 if took < 1 else 0.0)  # for the signals that are on their way
-    await asyncio.gather(*stopping)
-    loop.remove_signal_handler(signal.SIGTERM)
+    async with asyncnet.serve(victims.shout_async, 0, "127.0.0.1", tls=tls) as server:
+        client = await waits.to_thread(victims.connect_raw, kind, server.local_addr.port)
+        await waits.to_thread(victims.exchange_raw, client)
+        with waits.signal_handled(signal.SIGTERM, terminate):
+            _signals(step)
+            try:
+                if "in stop" in step:
+                    await tasks.sleep(0.1)
+                    await waits.wait_for(server.stop(drain=DRAIN), 10)
+                else:
+                    await waits.wait_for(server.wait(), 10)
+            except TimeoutError:
+                raise Broken("wait() has not returned 10 s after SIGTERM") from None
+            took = time.monotonic() - first[0]
+            await tasks.sleep(0.8 if took < 1 else 0.0)  # for the signals that are on their way
+            await tasks.gather(*stopping)
     client.close()
     return took
 

@@ -5,7 +5,6 @@ The peers are in a process of their own (crowd.py), for descriptors are limited 
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import gc
 import itertools
@@ -16,7 +15,8 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tests.torture import victims
+from tests.scenarios import tasks
+from tests.torture import victims, waits
 from tests.torture.crowd import ADDRESSES, Crowd, Host, many_descriptors
 from tests.torture.hostile import FLAVOURS, Caller, Heart
 from tests.torture.registry import Budget, Finding
@@ -45,7 +45,7 @@ async def _until_gone(server: Any, number: int, what: str) -> None:
     limit = time.monotonic() + _within(TO_END, number)
     while server.connections:
         expect(time.monotonic() < limit, f"{server.connections:,} of {number:,} connections are left {what}")
-        await asyncio.sleep(0.01)
+        await tasks.sleep(0.01)
 
 
 def served(steps: Steps, flavour: str, kind: str, number: int) -> None:
@@ -59,7 +59,7 @@ def served(steps: Steps, flavour: str, kind: str, number: int) -> None:
             before = len(os.listdir("/proc/self/fd")), len(library_threads())
             await _served(call, kind, count, step)
             steps.count(connections=count)
-            await asyncio.to_thread(settle, before[0] + 2, before[1], _within(TO_END, count))
+            await waits.to_thread(settle, before[0] + 2, before[1], _within(TO_END, count))
 
     call.run(main())
 
@@ -67,15 +67,15 @@ def served(steps: Steps, flavour: str, kind: str, number: int) -> None:
 async def _served(call: Caller, kind: str, number: int, step: str) -> None:
     async with call.serve(kind.startswith("tls"), handshake_timeout=60.0) as server:
         with Crowd(kind, server.local_addr.port, spread=True) as crowd:
-            await asyncio.to_thread(crowd.expect, f"come {number}", number)
+            await waits.to_thread(crowd.expect, f"come {number}", number)
             expect(
                 server.connections == number, f"the server says it has {server.connections:,} of {number:,}"
             )
-            await asyncio.to_thread(crowd.expect, "say", number)
+            await waits.to_thread(crowd.expect, "say", number)
             heart = Heart()
             began = time.monotonic()
             if step == "the server stops":
-                ends = asyncio.ensure_future(asyncio.to_thread(crowd.ask, "ends"))
+                ends = tasks.ensure_future(waits.to_thread(crowd.ask, "ends"))
                 await _stop(call, server, number, 0.0)
                 took = time.monotonic() - began
                 said = await ends
@@ -84,16 +84,16 @@ async def _served(call: Caller, kind: str, number: int, step: str) -> None:
                     f"{said['good']:,} of {number:,} clients saw the end: {said['bad']}",
                 )
             elif step == "the server drains":
-                stopping = asyncio.ensure_future(_stop(call, server, number, 50.0))
-                await asyncio.sleep(0.1)
-                await asyncio.to_thread(crowd.expect, "leave", number)
+                stopping = tasks.ensure_future(_stop(call, server, number, 50.0))
+                await tasks.sleep(0.1)
+                await waits.to_thread(crowd.expect, "leave", number)
                 report = await stopping
                 took = time.monotonic() - began
                 expect(
                     tuple(report) == (number, 0), f"stop(drain=50) says {report}, and {number:,} clients left"
                 )
             else:
-                await asyncio.to_thread(crowd.expect, "reset" if "reset" in step else "leave", number)
+                await waits.to_thread(crowd.expect, "reset" if "reset" in step else "leave", number)
                 await _until_gone(server, number, f"after {step}")
                 took = time.monotonic() - began
             pause = heart.stop()
@@ -111,7 +111,7 @@ async def _served(call: Caller, kind: str, number: int, step: str) -> None:
 
 async def _stop(call: Caller, server: Any, number: int, drain: float) -> Any:
     try:
-        return await asyncio.wait_for(call(server.stop, drain=drain), drain + _within(TO_END, number))
+        return await waits.wait_for(call(server.stop, drain=drain), drain + _within(TO_END, number))
     except TimeoutError:
         raise Broken(f"stop(drain={drain:g}) hangs with {number:,} clients") from None
 
@@ -145,10 +145,10 @@ async def _dialled_async(host: Host, kind: str, number: int, step: str) -> None:
         await victims.exchange_async(sock, b"hello", 60)
         return sock
 
-    socks = await asyncio.gather(*map(one, range(number)))
+    socks = await tasks.gather(*map(one, range(number)))
     heart.stop()
     heart = Heart()
-    await asyncio.sleep(0.05)
+    await tasks.sleep(0.05)
     if step == "all are closed in one turn":
         began, computed = time.monotonic(), time.thread_time()
         for sock in socks:
@@ -159,15 +159,15 @@ async def _dialled_async(host: Host, kind: str, number: int, step: str) -> None:
             f"closing {number:,} sockets in one turn took {took:.2f} s, {computed:.2f} s of them computing",
         )
     else:
-        reads = [asyncio.ensure_future(_read_end(sock)) for sock in socks]
-        await asyncio.sleep(0.05)
-        await asyncio.to_thread(host.expect, "reset", number)
-        _, late = await asyncio.wait(reads, timeout=_within(TO_END, number))
-        expect(not late, f"{len(late):,} of {number:,} tasks do not see that their peers have reset")
-        await asyncio.gather(*reads)
+        reads = [tasks.ensure_future(_read_end(sock)) for sock in socks]
+        await tasks.sleep(0.05)
+        await waits.to_thread(host.expect, "reset", number)
+        late = await waits.running_after(reads, _within(TO_END, number))
+        expect(not late, f"{late:,} of {number:,} tasks do not see that their peers have reset")
+        await tasks.gather(*reads)
         for sock in socks:
             sock.close()
-    await asyncio.sleep(0.05)
+    await tasks.sleep(0.05)
     pause = heart.stop()
     longest = _within(A_TURN, number)
     expect(pause < longest, f"the loop was held up for {pause:.1f} s when {step} ({number:,} sockets)")
@@ -251,7 +251,7 @@ async def _come_and_go(crowd: Crowd, number: int, server: Any) -> None:
     while left:
         some = min(left, 500)
         left -= some
-        await asyncio.to_thread(crowd.expect, f"hurry {some}", some)
+        await waits.to_thread(crowd.expect, f"hurry {some}", some)
         await _until_gone(server, some, "after short connections")
 
 
@@ -281,7 +281,7 @@ async def _call_on(call: Caller, host: Host, kind: str, number: int) -> None:
                 await victims.exchange_async(sock, b"hello", 30)
 
     each = number // 4
-    await asyncio.gather(*(call(some if call.is_blocking else some_async, part, each) for part in range(4)))
+    await tasks.gather(*(call(some if call.is_blocking else some_async, part, each) for part in range(4)))
 
 
 def _state() -> tuple[int, int, int, int]:
@@ -295,7 +295,7 @@ async def _settled() -> tuple[int, int, int, int]:
     """How things are once nothing lingers any more."""
     seen = _state()
     for _ in range(60):
-        await asyncio.sleep(0.1)
+        await tasks.sleep(0.1)
         now = _state()
         if now[1:3] == seen[1:3] and now[2] <= 1:
             return now
@@ -304,7 +304,7 @@ async def _settled() -> tuple[int, int, int, int]:
 
 
 async def _expect_as_before(before: Sequence[int], number: int) -> None:
-    await asyncio.to_thread(settle, before[1], before[2], 12.0, gc.collect)
+    await waits.to_thread(settle, before[1], before[2], 12.0, gc.collect)
     now = _state()
     grown, more = now[0] - before[0], now[3] - before[3]
     expect(

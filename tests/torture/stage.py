@@ -247,6 +247,7 @@ def play(part: str, budget: Budget, scenes: Sequence[Scene], *, jobs: int = 3) -
         finally:
             found.put(None)
 
+    scenes = [scene for scene in scenes if budget.wants(scene.name)]
     with ThreadPoolExecutor(jobs) as pool:
         for scene in scenes:
             pool.submit(one, scene)

@@ -19,7 +19,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from tests.torture import victims
+import trio
+
+from tests.scenarios import tasks
+from tests.torture import victims, waits
 from tests.torture.registry import Budget, Finding
 from tests.torture.stage import Broken, Later, Scene, Steps, expect, peers, play
 from wireline import BusyError, ClosedError, EndOfStreamError, SocketFlag, SocketTimeout, asyncnet, net
@@ -300,15 +303,23 @@ async def _read_async(sock: asyncnet.AsyncSocket, chance: random.Random) -> byte
             case 9:
                 return _put_half_back(sock, await sock.recv_exactly(20, limit))
             case _:
-                # Cancelled by another's time limit: bytes that arrive meanwhile stay.
-                reading = asyncio.ensure_future(sock.recv_some(1000))
-                try:
-                    return await asyncio.wait_for(reading, chance.choice((0.0001, 0.002)))
-                except TimeoutError:
-                    # `wait_for` drops the result of a task that is done in the turn in which its time is up.
-                    return b"" if reading.cancelled() else reading.result()
+                return await _read_or_cancel(sock, chance.choice((0.0001, 0.002)))
     except (SocketTimeout, BusyError):
         return b""
+
+
+async def _read_or_cancel(sock: asyncnet.AsyncSocket, seconds: float) -> bytes:
+    """Read, cancelled by another's time limit: bytes that arrive meanwhile stay."""
+    if tasks.on_trio():
+        with trio.move_on_after(seconds):
+            return await sock.recv_some(1000)
+        return b""
+    reading = asyncio.ensure_future(sock.recv_some(1000))
+    try:
+        return await asyncio.wait_for(reading, seconds)
+    except TimeoutError:
+        # `wait_for` drops the result of a task that is done in the turn in which its time is up.
+        return b"" if reading.cancelled() else reading.result()
 
 
 async def _work_async(work: Work, worker: int) -> None:
@@ -326,7 +337,7 @@ async def _work_async(work: Work, worker: int) -> None:
                 ledger.reading.release()
         else:
             _ = sock.has_data_buffered, sock.is_closed, sock.local_addr, repr(sock)
-            await asyncio.sleep(0)
+            await tasks.sleep(0)
 
 
 def awaited(steps: Steps, loop: str, kind: str, seconds: float) -> None:
@@ -340,12 +351,11 @@ def awaited(steps: Steps, loop: str, kind: str, seconds: float) -> None:
                 await sock.send(b"raw\n")
             work = Work(socks, int(step.split()[-1]))
             steps.count(connections=SOCKETS)
-            tasks = [asyncio.ensure_future(_work_async(work, worker)) for worker in range(WORKERS)]
-            await asyncio.sleep(seconds)
+            workers = [tasks.ensure_future(_work_async(work, worker)) for worker in range(WORKERS)]
+            await tasks.sleep(seconds)
             work.over = True
-            late: set[Any] = set(tasks)
             limit = time.monotonic() + 25
-            while late:
+            while await waits.running_after(workers, 0.005):
                 expect(time.monotonic() < limit, "a task does not come back from its last operation")
                 for sock, ledger in zip(socks, work.ledgers, strict=True):
                     if not ledger.reading.locked():
@@ -353,10 +363,9 @@ def awaited(steps: Steps, loop: str, kind: str, seconds: float) -> None:
                             ledger.got.append(await sock.recv_some(timeout=0.005))
                         except (SocketTimeout, BusyError):
                             continue  # nothing is there, or a task takes it
-                _, late = await asyncio.wait(late, timeout=0.005)
-            await asyncio.gather(*tasks)
+            await tasks.gather(*workers)
             for sock, ledger in zip(socks, work.ledgers, strict=True):
-                last = asyncio.ensure_future(sock.send(END, timeout=20))
+                last = tasks.ensure_future(sock.send(END, timeout=20))
                 while not (ledger.got and ledger.got[-1].endswith(END)):
                     data = await sock.recv_some(timeout=15)
                     expect(data, f"{kind}: the connection ended before all came back")
@@ -369,14 +378,14 @@ def awaited(steps: Steps, loop: str, kind: str, seconds: float) -> None:
 
 
 async def _close_under_async(work: Work, name: str) -> None:
-    tasks = [asyncio.ensure_future(_work_async(work, worker)) for worker in range(WORKERS)]
-    await asyncio.sleep(0.2)
+    workers = [tasks.ensure_future(_work_async(work, worker)) for worker in range(WORKERS)]
+    await tasks.sleep(0.2)
     # From another thread, as AsyncSocket.close allows.
-    await asyncio.to_thread(lambda: [sock.close() for sock in work.socks])
-    _, late = await asyncio.wait(tasks, timeout=5)
-    expect(not late, f"{name}: {len(late)} tasks wait at a socket that was closed")
-    for task in tasks:
-        error = task.exception()
+    await waits.to_thread(lambda: [sock.close() for sock in work.socks])
+    late = await waits.running_after(workers, 5)
+    expect(not late, f"{name}: {late} tasks wait at a socket that was closed")
+    for worker in workers:
+        error = await waits.error_of(worker)
         expect(
             isinstance(error, ClosedError | EndOfStreamError | None),
             f"{name}: close() in another thread is a {type(error).__name__}: {error}",

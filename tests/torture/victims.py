@@ -22,7 +22,7 @@ from wireline import AF_UNIX, asyncnet, net
 from wireline.tls import SslContext
 
 KINDS = ("tcp", "unix", "tls12", "tls13")
-LOOPS = ("asyncio", "uvloop")
+LOOPS = ("asyncio", "uvloop", "trio")
 
 _names = itertools.count()
 
@@ -165,7 +165,7 @@ def expect_report(key: str, size: int, what: str) -> None:
 
 
 def run_loop(loop: str, main: Coroutine[Any, Any, Any]) -> Any:
-    """``asyncio.run`` on one of ``LOOPS``, or ``trio.run``."""
+    """Run a coroutine on one of ``LOOPS``, in a loop of its own."""
     if loop == "trio":
 
         async def await_it() -> Any:

@@ -280,7 +280,6 @@ class ReadWaiter(Waiter):
             if not self._watched:
                 self.closed = True
         self.core.fast_recv_ok = False
-        self._core_slot.clear()
         self._request = request
         self._args = args
         if timeout is None:
@@ -293,8 +292,9 @@ class ReadWaiter(Waiter):
                 timer = self._timer = DeadlineTimer()
             if deadline < timer.at:
                 timer.arm(self.port, deadline, self._expire)
-        self.pending = True
         try:
+            self._core_slot.clear()  # in here: the handler of a signal may raise as soon as it is done
+            self.pending = True
             if self.closed:
                 # Read after `pending` was set: a `close` from now on finds the waiter and wakes it.
                 self._stop()
@@ -306,7 +306,7 @@ class ReadWaiter(Waiter):
                 yield from self.port.park(self)  # type: ignore[misc] # it is a coroutine, which may be entered here
         except BaseException as error:
             self.pending = False
-            self._core_slot.append(self.core)
+            self._core_slot[:] = (self.core,)
             refuse_trio(error)
             raise
         answer: T = self._answer
