@@ -77,6 +77,7 @@ PEERS = HOSTS + bad(ValueError, "")
 PATHS = bad(TypeError, None, 5, ["path"]) + bad(ValueError, "", b"", "a\0b", b"a\0b", "\0", b"\0", "x" * 200)
 DATA = bad(TypeError, "text", None, 5, 1.5, [1, 2], {}, object())
 FLAGS = bad(TypeError, 1, 0, "PEEK", None, [], SocketFlag, SockOpt.NO_DELAY)
+NO_PEEK = FLAGS + bad(ValueError, SocketFlag.PEEK, SocketFlag.PEEK | SocketFlag.SAFE_DISCONN)
 C_INTS = NO_INTS + bad(ValueError, -1, 2**31, HUGE)
 OPTIONAL_C_INTS = [(value, error) for value, error in C_INTS if value is not None]
 OPTIONS = bad(TypeError, "NO_DELAY", 1, None, SocketFlag.PEEK, SockOpt)
@@ -106,7 +107,6 @@ PARTS = bad(TypeError, None, 5, b"one buffer", "text", bytearray(b"one"), ["text
 READ = {"timeout": TIMEOUTS, "flags": FLAGS}
 LINE = {**READ, "max_length": LENGTHS, "on_long": ON_LONG}
 WAIT = {"timeout": TIMEOUTS}
-ITERATOR_FLAGS = FLAGS + bad(ValueError, SocketFlag.PEEK)
 FORMATS = bad(TypeError, None, 5, [], bytearray(b"!I")) + bad(ValueError, "!Y", "nonsense", b"!Y")
 FRAME = {
     "header": [*FORMATS, *bad(TypeError, "!d", "!?", "!4s"), *bad(ValueError, "", "!")],
@@ -138,13 +138,27 @@ DATAGRAM, UNIX, FRESH, LISTENER = ("datagram",), ("Unix",), ("unconnected",), ("
 ANY = ("unconnected", "listening", "stream", "datagram", "Unix")
 
 METHODS = {
-    "__init__": Call({}, {"domain": C_INTS, "sock_type": C_INTS, "protocol": C_INTS}, ("no",)),
-    "from_fd": Call(
-        {"fd": 0},
-        {"fd": C_INTS, "domain": OPTIONAL_C_INTS, "sock_type": OPTIONAL_C_INTS, "protocol": OPTIONAL_C_INTS},
+    "__init__": Call(
+        {},
+        {"domain": C_INTS, "sock_type": C_INTS, "protocol": C_INTS, "default_flags": NO_PEEK},
         ("no",),
     ),
-    "from_socket": Call({}, {"sock": bad(TypeError, None, 5, "sock", Socket)}, ("no",)),
+    "from_fd": Call(
+        {"fd": 0},
+        {
+            "fd": C_INTS,
+            "domain": OPTIONAL_C_INTS,
+            "sock_type": OPTIONAL_C_INTS,
+            "protocol": OPTIONAL_C_INTS,
+            "default_flags": NO_PEEK,
+        },
+        ("no",),
+    ),
+    "from_socket": Call(
+        {"sock": None},
+        {"sock": bad(TypeError, None, 5, "sock", Socket), "default_flags": NO_PEEK},
+        ("no",),
+    ),
     "bind_addr": Call({}, {"port": PORTS, "address": HOSTS}, FRESH),
     "bind_unix": Call({"path": "/nowhere/at/all"}, {"path": PATHS}, UNIX),
     "listen": Call({}, {"backlog": C_INTS}, FRESH),
@@ -174,10 +188,10 @@ METHODS = {
         {"buffer": bytearray()}, {"buffer": bad(TypeError, b"", "", None, SPARSE), **LINE}
     ),
     "try_recv_line": Call({}, {"max_length": LENGTHS}),
-    "lines": Call({}, {"max_length": LENGTHS, **WAIT, "flags": ITERATOR_FLAGS}),
+    "lines": Call({}, {"max_length": LENGTHS, **WAIT, "flags": NO_PEEK}),
     "recv_struct": Call({"fmt": "!I"}, {"fmt": FORMATS, **WAIT}),
     "recv_frame": Call({"header": "!I"}, {**FRAME, **WAIT}),
-    "frames": Call({"header": "!I"}, {**FRAME, **WAIT, "flags": ITERATOR_FLAGS}),
+    "frames": Call({"header": "!I"}, {**FRAME, **WAIT, "flags": NO_PEEK}),
     "fill": Call({}, {"size": SIZES + bad(ValueError, MAX_FRAME_SIZE + 1), **WAIT}),
     "consume": Call({"size": 0}, {"size": SIZES}),
     "unread": Call({"data": b"x"}, {"data": DATA}),
@@ -216,6 +230,7 @@ METHODS = {
         },
         ("stream",),
     ),
+    "try_send_some": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "__iand__": Call({"data": b"x"}, {"data": DATA}, ("stream", "connected datagram")),
     "wait_readable": Call({}, WAIT, ("stream", "connected datagram", "listening")),
     "wait_writable": Call({}, WAIT, ("stream", "connected datagram")),
@@ -538,6 +553,7 @@ STATES: dict[str, State] = {
     "send_many": NO_STREAM | NO_DATAGRAMS,
     "send_some": NO_STREAM | NO_DESTINATION,
     "sendfile": NO_STREAM | NO_DATAGRAMS,
+    "try_send_some": NO_STREAM | NO_DESTINATION,
     "__iand__": NO_STREAM | NO_DESTINATION,
     "wait_readable": refusing(OSError, errno.ENOTCONN, "unconnected", "Unix") | ENDED,
     "wait_writable": NO_STREAM,
@@ -727,6 +743,7 @@ FUNCTIONS = {
             "options": SOCKET_OPTIONS,
             "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
             "resolver": bad(TypeError, 5, "resolver", []),
+            "default_flags": NO_PEEK,
         },
     ),
     "serve": Call(
@@ -751,6 +768,7 @@ FUNCTIONS = {
             "min_rate": bad(TypeError, "1", [], True, 1j) + bad(ValueError, 0, -1, NAN, float("inf")),
             "mode": bad(TypeError, "600", 1.5, True, []) + bad(ValueError, -1, 0o1000, HUGE, 0o600),
             "keep_alive": bad(TypeError, True, 15, (15, 15, 9), "on"),
+            "default_flags": NO_PEEK,
         },
     ),
 }

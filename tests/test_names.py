@@ -54,10 +54,12 @@ LINE = f"timeout=None, {FLAGS}, max_length=MAX_LINE_LENGTH, *, on_long='truncate
 METHODS = {
     "__init__": Entry(
         "domain=AF_INET, sock_type=SOCK_STREAM, protocol=IPPROTO_TCP, *, buffered=True, inheritable=False, "
-        "packet_info=False"
+        "packet_info=False, default_flags=SAFE_DISCONN"
     ),
-    "from_fd": Entry("fd, domain=..., sock_type=..., protocol=..., *, buffered=True"),
-    "from_socket": Entry("sock, *, buffered=True"),
+    "from_fd": Entry(
+        "fd, domain=..., sock_type=..., protocol=..., *, buffered=True, default_flags=SAFE_DISCONN"
+    ),
+    "from_socket": Entry("sock, *, buffered=True, default_flags=SAFE_DISCONN"),
     "detach": Entry(""),
     "adopt": Entry(""),
     "connect": Entry("address, port=0, timeout=None", waits=True),
@@ -73,6 +75,7 @@ METHODS = {
     "send_some": Entry("data, timeout=None", waits=True),
     "try_send": Entry("data"),
     "sendfile": Entry("file, offset=0, count=None, timeout=None", waits=True),
+    "try_send_some": Entry("data"),
     "send_to": Entry(f"address, port, data, {FLAGS}, timeout=None", waits=True),
     "recv": Entry(f"size, timeout=None, {FLAGS}", waits=True),
     "recv_into": Entry(f"buffer, size=None, timeout=None, {FLAGS}", waits=True),

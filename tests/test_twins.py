@@ -33,8 +33,8 @@ RETURNS_DIFFER = {
 BRIDGES = {"as_socket"}, {"as_streams", "as_transport"}
 """To the interfaces of other libraries, which have no twin."""
 NEVER_WAIT = frozenset(
-    "try_accept_addr try_recv try_recv_line try_send lines frames consume unread close request_stop acquire"
-    " is_set".split()
+    "try_accept_addr try_recv try_recv_line try_send try_send_some lines frames consume unread close"
+    " request_stop acquire is_set".split()
 )
 """The methods that are plain in both flavours. ``lines`` and ``frames`` return an iterator, ``acquire`` is entered."""
 

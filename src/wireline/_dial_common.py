@@ -22,7 +22,7 @@ from wireline._validation import (
 )
 from wireline.address import IpAddress, check_host, check_port
 from wireline.errors import DialError, SockAddr, SocketTimeout, WirelineError, rename_operation
-from wireline.options import AF_INET, AF_INET6, SOCK_STREAM
+from wireline.options import AF_INET, AF_INET6, SOCK_STREAM, SocketFlag, check_default_flags
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
@@ -83,6 +83,7 @@ class DialArguments(NamedTuple):
         options: set on every attempt.
         keep_alive: set on every attempt of TCP.
         resolver: the caller's own, or None.
+        default_flags: of the socket.
     """
 
     host: str
@@ -95,6 +96,7 @@ class DialArguments(NamedTuple):
     options: tuple[SocketOption, ...]
     keep_alive: KeepAlive | None
     resolver: Callable[..., Any] | None
+    default_flags: SocketFlag
 
     @classmethod
     def check(
@@ -107,6 +109,7 @@ class DialArguments(NamedTuple):
         options: Iterable[SocketOption],
         keep_alive: KeepAlive | None,
         resolver: Callable[..., Any] | None,
+        default_flags: SocketFlag,
     ) -> DialArguments:
         """Check the arguments of ``dial``.
 
@@ -120,6 +123,7 @@ class DialArguments(NamedTuple):
         if resolver is not None and not callable(resolver):
             raise TypeError(f"resolver must be callable with host, port, family and type, got {resolver!r}")
         check_keep_alive(keep_alive)
+        check_default_flags(default_flags)
         local = None if local_addr is None else _check_local(local_addr)
         path = unix_target(address)
         if path is None:
@@ -139,7 +143,9 @@ class DialArguments(NamedTuple):
                 raise ValueError(f"a Unix socket has no {(refused or ['protocol'])[0]}: got {address!r}")
             host, port = "", 0
         checked = check_options(options)
-        return cls(host, port, path, sock_type, protocol, family, local, checked, keep_alive, resolver)
+        return cls(
+            host, port, path, sock_type, protocol, family, local, checked, keep_alive, resolver, default_flags
+        )
 
     def __str__(self) -> str:
         if self.path is None:

@@ -14,7 +14,7 @@ from wireline._os.keep_alive import KeepAlive, check_keep_alive, set_default_kee
 from wireline._socket_base import BaseSocket
 from wireline._validation import SocketOption, check_options, require_int, unix_target
 from wireline.address import IpAddress, check_host, check_port
-from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SockOpt
+from wireline.options import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, SocketFlag, SockOpt, check_default_flags
 
 __all__ = ["ListenConfig", "close_all"]
 
@@ -41,6 +41,7 @@ class ListenConfig(NamedTuple):
         backlog: as for ``listen``.
         reuse_port: let several processes listen on one port (``SO_REUSEPORT``).
         buffered: inherited by the accepted sockets.
+        default_flags: likewise.
     """
 
     host: str
@@ -53,6 +54,7 @@ class ListenConfig(NamedTuple):
     backlog: int
     reuse_port: bool
     buffered: bool
+    default_flags: SocketFlag
 
     @classmethod
     def check(
@@ -67,6 +69,7 @@ class ListenConfig(NamedTuple):
         backlog: int,
         reuse_port: bool,
         buffered: bool,
+        default_flags: SocketFlag,
     ) -> ListenConfig:
         """Check the arguments of ``serve``; ``kind`` is the flavour's socket class.
 
@@ -79,6 +82,7 @@ class ListenConfig(NamedTuple):
         checked = check_options(options)
         check_keep_alive(keep_alive)
         require_int("backlog", backlog)
+        check_default_flags(default_flags)
         existing: tuple[BaseSocket | socket.socket, ...] = ()
         if sock is not None:
             existing = _check_existing(kind, sock)
@@ -88,7 +92,19 @@ class ListenConfig(NamedTuple):
                 raise ValueError(f"a socket that listens already has its own {refused[0]}: leave it out")
         if mode is not None:
             _check_mode(mode, path)
-        return cls(host, port, path, existing, checked, mode, keep_alive, backlog, bool(reuse_port), buffered)
+        return cls(
+            host,
+            port,
+            path,
+            existing,
+            checked,
+            mode,
+            keep_alive,
+            backlog,
+            bool(reuse_port),
+            buffered,
+            default_flags,
+        )
 
     @property
     def needs_lookup(self) -> bool:
@@ -122,10 +138,13 @@ class ListenConfig(NamedTuple):
         try:
             for each in self.existing:
                 if isinstance(each, socket.socket):
-                    taken.append(kind.from_socket(each, buffered=self.buffered))
+                    taken.append(
+                        kind.from_socket(each, buffered=self.buffered, default_flags=self.default_flags)
+                    )
                 else:
                     # A new object, which knows no path: the file belongs to the program that has bound it.
-                    taken.append(kind.from_fd(each.detach(), buffered=self.buffered))
+                    fd = each.detach()
+                    taken.append(kind.from_fd(fd, buffered=self.buffered, default_flags=self.default_flags))
                 self._set_keep_alive(taken[-1])
         except BaseException:
             close_all(taken)
@@ -173,7 +192,7 @@ class ListenConfig(NamedTuple):
     def _open(
         self, kind: type[S], family: int, host: str | bytes, port: int, *, only_v6: bool | None = None
     ) -> S:
-        listener = kind(family, SOCK_STREAM, buffered=self.buffered)
+        listener = kind(family, SOCK_STREAM, buffered=self.buffered, default_flags=self.default_flags)
         try:
             if family != AF_UNIX:
                 self._prepare(listener, only_v6 if family == AF_INET6 else None)

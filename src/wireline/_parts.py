@@ -14,6 +14,7 @@ from wireline._core.stream import Sender, StreamCore
 from wireline._os.descriptor import State
 from wireline._os.inbox import Inbox
 from wireline._os.passed_fds import PassedFds
+from wireline.options import SocketFlag
 
 __all__ = ["Datagrams", "Descriptor", "Stream"]
 
@@ -81,6 +82,7 @@ class Stream(Protocol):
     Attributes:
         fd: the descriptor.
         core: the core; None while the socket is not connected.
+        default_flags: of the calls that are given none.
         buffer: the core's buffer; an empty one before there is a core, and after ``close``.
         payload_sent: bytes that sending calls have sent, since the beginning.
         relayed: a relay holds the stream: its unread bytes wait for the other side.
@@ -92,6 +94,7 @@ class Stream(Protocol):
     """
 
     core: StreamCore | None
+    default_flags: SocketFlag
     buffer: ReceiveBuffer
     payload_sent: int
     relayed: bool

@@ -61,6 +61,7 @@ from wireline.options import (
     AF_INET,
     AF_INET6,
     AF_UNIX,
+    DEFAULT_FLAGS,
     IPPROTO_TCP,
     SAFE_DISCONN,
     SOCK_DGRAM,
@@ -68,7 +69,9 @@ from wireline.options import (
     SOMAXCONN,
     SocketFlag,
     SockOpt,
+    check_default_flags,
     check_flags,
+    effective_flags,
     is_disconnection_error,
 )
 from wireline.timing import FOREVER, check_seconds
@@ -108,6 +111,7 @@ class BaseSocket:
         buffered: bool = True,
         inheritable: bool = False,
         packet_info: bool = False,
+        default_flags: SocketFlag = SAFE_DISCONN,
     ) -> None:
         """Create a socket that is neither connected nor bound.
 
@@ -120,10 +124,14 @@ class BaseSocket:
                 reads one record at a time, in two system calls, and keeps what the record has beyond the result.
             inheritable: whether programs that this process executes inherit the descriptor.
             packet_info: for datagrams over IP: each received ``Datagram`` has its ``destination`` and ``interface``.
+            default_flags: the default of every ``flags`` parameter of this socket, and of the clients that it accepts.
+                Reads without that parameter follow it too: without ``SAFE_DISCONN`` a reset is a
+                ``ConnectionResetError`` in each of them.
 
         Raises:
             TypeError, ValueError: an argument is not an int, or is negative; ``sock_type`` is not supported
-                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...); ``packet_info`` with another kind of socket.
+                (``SOCK_SEQPACKET``, ``SOCK_RAW``, ...); ``packet_info`` with another kind of socket;
+                ``default_flags`` has ``PEEK``.
             NotImplementedError: this platform has no packet information.
             OSError: the operating system does not support this kind of socket, or has no descriptor left.
         """
@@ -132,10 +140,11 @@ class BaseSocket:
         require_kind(sock_type, exists=False)
         if packet_info and (sock_type != SOCK_DGRAM or domain not in (AF_INET, AF_INET6)):
             raise ValueError("packet_info is for datagram sockets of AF_INET and AF_INET6")
+        check_default_flags(default_flags)
         sock = create(domain, sock_type, default_protocol(domain, sock_type, protocol))
         try:
             require_kind(sock_type)
-            self._setup(sock, buffered, State.FRESH)
+            self._setup(sock, buffered, State.FRESH, default_flags=default_flags)
             if inheritable:
                 sock.set_inheritable(True)
             if packet_info and self._datagrams is not None:
@@ -145,9 +154,18 @@ class BaseSocket:
             sock.close()
             raise
 
-    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+    def _setup(
+        self,
+        sock: socket.socket,
+        buffered: bool,
+        state: State,
+        peer: SockAddr | None = None,
+        *,
+        default_flags: SocketFlag,
+    ) -> None:
         """Take over ``sock``, of which the flavour has made the parts."""
         self._fd.state = state
+        self._io.default_flags = default_flags
         self._buffered = bool(buffered)
         self._peer: Address | None = None
         # Acquired by the first `close`, and never released.
@@ -159,16 +177,26 @@ class BaseSocket:
             sock.setblocking(False)
 
     @classmethod
-    def from_socket(cls, sock: socket.socket, *, buffered: bool = True) -> Self:
+    def from_socket(
+        cls, sock: socket.socket, *, buffered: bool = True, default_flags: SocketFlag = SAFE_DISCONN
+    ) -> Self:
         """Take over a standard library socket, and leave ``sock`` detached.
 
         Blocking or non-blocking mode is set as needed. A connected socket may be used at once.
 
+        Args:
+            sock: a stream or a datagram socket.
+            buffered: as for a new socket.
+            default_flags: as for a new socket.
+
         Raises:
-            TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``.
-            ValueError: ``sock`` is neither a stream nor a datagram socket; it is left as it was.
+            TypeError: ``sock`` is not a ``socket.socket``, or it is an ``ssl.SSLSocket``; ``default_flags`` is not a
+                ``SocketFlag``.
+            ValueError: ``sock`` is neither a stream nor a datagram socket, or ``default_flags`` has ``PEEK``; ``sock``
+                is left as it was.
             OSError: ``sock`` is closed.
         """
+        check_default_flags(default_flags)
         if not isinstance(sock, socket.socket):
             raise TypeError(f"a socket.socket is needed, not {type(sock).__name__}")
         if hasattr(sock, "unwrap"):
@@ -176,7 +204,9 @@ class BaseSocket:
         require_kind(sock.type)
         sock.getsockname()  # a closed socket fails here with EBADF, before the descriptor is taken over
         return cls._adopt(
-            socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()), buffered=buffered
+            socket.socket(sock.family, sock.type, sock.proto, fileno=sock.detach()),
+            buffered=buffered,
+            default_flags=default_flags,
         )
 
     @classmethod
@@ -188,11 +218,20 @@ class BaseSocket:
         protocol: int | None = None,
         *,
         buffered: bool = True,
+        default_flags: SocketFlag = SAFE_DISCONN,
     ) -> Self:
         """Take over a descriptor. Arguments that are None are read from the operating system.
 
+        Args:
+            fd: of a stream or a datagram socket.
+            domain: as for a new socket.
+            sock_type: as for a new socket.
+            protocol: as for a new socket.
+            buffered: as for a new socket.
+            default_flags: as for a new socket.
+
         Raises:
-            TypeError, ValueError: an argument is not an int, or is negative.
+            TypeError, ValueError: an argument has the wrong type, or is negative; ``default_flags`` has ``PEEK``.
             ValueError: ``fd`` is neither a stream nor a datagram socket; it is left as it was.
             OSError: ``fd`` is not an open socket.
         """
@@ -200,6 +239,7 @@ class BaseSocket:
         for name, value in (("domain", domain), ("sock_type", sock_type), ("protocol", protocol)):
             if value is not None:
                 require_int(name, value)
+        check_default_flags(default_flags)
         known = [-1 if value is None else value for value in (domain, sock_type, protocol)]
         os.fstat(fd)  # fails with EBADF; `socket.socket` does not check if all three are given
         sock = socket.socket(known[0], known[1], known[2], fileno=fd)
@@ -208,7 +248,7 @@ class BaseSocket:
         except ValueError:
             sock.detach()  # refused: the descriptor stays the caller's
             raise
-        return cls._adopt(sock, buffered=buffered)
+        return cls._adopt(sock, buffered=buffered, default_flags=default_flags)
 
     @classmethod
     def _adopt(
@@ -216,6 +256,7 @@ class BaseSocket:
         sock: socket.socket,
         *,
         buffered: bool,
+        default_flags: SocketFlag,
         state: State | None = None,
         peer: SockAddr | None = None,
     ) -> Self:
@@ -224,7 +265,7 @@ class BaseSocket:
         try:
             if state is None:
                 state, peer = probe_state(sock)
-            self._setup(sock, buffered, state, peer)
+            self._setup(sock, buffered, state, peer, default_flags=default_flags)
         except BaseException:
             sock.close()
             raise
@@ -239,7 +280,13 @@ class BaseSocket:
         except BaseException:
             sock.close()
             raise
-        return self._adopt(sock, buffered=self._buffered, state=State.CONNECTED, peer=sockaddr)
+        return self._adopt(
+            sock,
+            buffered=self._buffered,
+            default_flags=self._io.default_flags,
+            state=State.CONNECTED,
+            peer=sockaddr,
+        )
 
     # Processes.
 
@@ -680,7 +727,7 @@ class BaseSocket:
         err: int = -1,
         is_async: bool = False,
         last_error: int = -1,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> None:
         """Raise the error of a system call that the program has made on ``fileno()``.
 
@@ -696,7 +743,9 @@ class BaseSocket:
         if err >= 0:
             return
         code = self.get_socket_error() if last_error < 0 else last_error
-        if is_disconnection_error(flags, code) or (is_async and code in (errno.EAGAIN, errno.EWOULDBLOCK)):
+        if is_async and code in (errno.EAGAIN, errno.EWOULDBLOCK):
+            return
+        if is_disconnection_error(effective_flags(flags, self._io.default_flags), code):
             return
         raise OSError(code, os.strerror(code)) if code else OSError("the call failed and left no error code")
 
@@ -839,7 +888,7 @@ class BaseSocket:
             self._local.keep_file()
         return self._fd.sock.detach()
 
-    def close(self, flags: SocketFlag = SAFE_DISCONN, *, linger: float | None = None) -> None:
+    def close(self, flags: SocketFlag = DEFAULT_FLAGS, *, linger: float | None = None) -> None:
         """Close the socket. Every waiting call raises ``ClosedError`` at once. A second ``close`` has no effect.
 
         It never waits. Data that was sent before is still delivered, but a plain close while the peer is sending makes

@@ -6,16 +6,17 @@ import weakref
 from typing import TYPE_CHECKING, cast
 
 from wireline._core.stream import StreamCore
+from wireline._os.descriptor import is_writable
 from wireline._os.passed_fds import PassedFds, Receiver, can_pass_fds
 from wireline._parts import Descriptor, Stream
 from wireline._socket_base import BaseSocket, annotated, raise_if_closed
 from wireline.errors import copy_for_reraise
-from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, is_disconnection_error
+from wireline.options import DONT_WAIT, NO_SIGNAL, SocketFlag, effective_flags, is_disconnection_error
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
 
-__all__ = ["NOW", "notify_output", "receiver_of", "send_available", "should_raise"]
+__all__ = ["NOW", "notify_output", "receiver_of", "send_available", "send_some_now", "should_raise"]
 
 NOW = DONT_WAIT | NO_SIGNAL
 """The flags of a send that does not wait."""
@@ -70,11 +71,42 @@ def send_available(io: Stream, core: StreamCore, payload: bytes | memoryview) ->
     return sent
 
 
+def send_some_now(io: Stream, owner: BaseSocket, payload: bytes | memoryview) -> int:
+    """Make one attempt to send; return how many bytes count as sent. ``last_bytes_sent`` is set as soon as it is known.
+
+    Args:
+        io: of the stream, of which the caller holds the write lock.
+        owner: the socket, which is connected.
+        payload: the bytes.
+
+    Raises:
+        OSError: of the system, or ``ssl.SSLError``.
+    """
+    # No variable holds the core: the traceback of an error would keep it, and it would look like a reader's.
+    assert io.core is not None
+    owner.last_bytes_sent = sent = 0  # a thread that sent meanwhile may have set it
+    try:
+        # Over TLS the bytes count when they are encrypted: only if the system takes some of them.
+        if not io.flush_now(io.core) or not payload or (io.core.seals and not is_writable(io.fd.sock)):
+            return 0
+        try:
+            owner.last_bytes_sent = sent = io.sender.send(payload, NOW)
+        except BlockingIOError:
+            return 0
+        io.payload_sent += sent
+        io.flush_now(io.core)  # a whole record, as far as possible: the next send takes the rest along
+    except OSError as error:
+        should_raise(io, owner, error, SocketFlag.NONE, "try_send_some")
+        raise
+    io.core.message_incomplete = False
+    return sent
+
+
 def should_raise(io: Stream, owner: BaseSocket, error: OSError, flags: SocketFlag, operation: str) -> bool:
     """Whether the error of a send must be raised: not a disconnection with ``SAFE_DISCONN`` (W2)."""
     raise_if_closed(owner, operation)
     _note_reset(io.core, error)
-    if is_disconnection_error(flags, error) and not io.write_shut:
+    if is_disconnection_error(effective_flags(flags, io.default_flags), error) and not io.write_shut:
         return False
     annotated(error, operation, owner)
     return True

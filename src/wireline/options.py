@@ -61,13 +61,33 @@ class SocketFlag(enum.Flag):
     SAFE_DISCONN = enum.auto()
     """A peer that has gone is the end of the stream for a read, and no error for a send."""
 
+    # By value, because of `DEFAULT_FLAGS`.
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == other.value if isinstance(other, SocketFlag) else NotImplemented
+
+    __hash__ = enum.Flag.__hash__
+
     def to_os_flags(self) -> int:
         """The ``MSG_*`` bits of these flags. ``SAFE_DISCONN`` belongs to this library and has none."""
         return socket.MSG_PEEK if SocketFlag.PEEK in self else 0
 
 
 SAFE_DISCONN = SocketFlag.SAFE_DISCONN
-"""The default of every ``flags`` parameter."""
+"""The default of every ``flags`` parameter, unless the socket has other ``default_flags``."""
+
+
+DEFAULT_FLAGS = object.__new__(SocketFlag)
+"""The ``default_flags`` of the socket, as the default of a parameter: equal to ``SAFE_DISCONN``, and another object.
+
+A call that is given no flags is compared with this object, and asks the socket only when it judges an error.
+"""
+vars(DEFAULT_FLAGS).update(vars(SAFE_DISCONN))
+
+
+def effective_flags(flags: SocketFlag, default: SocketFlag) -> SocketFlag:
+    """Return the flags of a call, on a socket with the default flags ``default``."""
+    return default if flags is DEFAULT_FLAGS else flags
 
 
 def check_flags(flags: SocketFlag) -> None:
@@ -78,6 +98,20 @@ def check_flags(flags: SocketFlag) -> None:
     """
     if not isinstance(flags, SocketFlag):
         raise TypeError(f"flags is a SocketFlag, not {type(flags).__name__}")
+
+
+def check_default_flags(flags: SocketFlag) -> SocketFlag:
+    """Return the ``default_flags`` of a socket.
+
+    Raises:
+        TypeError: ``flags`` is not a ``SocketFlag``.
+        ValueError: ``flags`` has ``PEEK``.
+    """
+    if not isinstance(flags, SocketFlag):
+        raise TypeError(f"default_flags is a SocketFlag, not {type(flags).__name__}")
+    if SocketFlag.PEEK in flags:
+        raise ValueError("with PEEK in default_flags no read would ever consume a byte: give it to a read")
+    return flags
 
 
 def check_iterator_flags(flags: SocketFlag) -> None:

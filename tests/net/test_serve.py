@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from wireline import AF_INET6, Address, ClosedError, SocketTimeout
+from wireline import AF_INET6, SAFE_DISCONN, Address, ClosedError, SocketTimeout
 from wireline._listeners import ListenConfig
 from wireline.net import Server, Socket, StopReport, _serve, serve
 
@@ -371,7 +371,7 @@ def test_without_ipv6_every_interface_is_every_interface_of_ipv4() -> None:
                 raise OSError(errno.EAFNOSUPPORT, "no such family")
             super().__init__(domain, sock_type, **options)
 
-    config = ListenConfig.check(Socket, 0, "", None, (), None, None, 5, False, True)
+    config = ListenConfig.check(Socket, 0, "", None, (), None, None, 5, False, True, SAFE_DISCONN)
     (listener,) = config.open(OnlyFour, [])
     with listener:
         assert listener.local_addr.host == "0.0.0.0"

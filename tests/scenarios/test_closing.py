@@ -279,6 +279,7 @@ CALLS: dict[str, Callable[[Sock], Any]] = {
     "send_many": lambda sock: sock.send_many([b"x"]),
     "sendfile": lambda sock: sock.sendfile(io.BytesIO(b"x")),
     "send_some": lambda sock: sock.send_some(b"x"),
+    "try_send_some": lambda sock: sock.try_send_some(b"x"),
     "send_to": lambda sock: sock.send_to("127.0.0.1", PORT, b"x"),
     "set_sock_opt": lambda sock: sock.set_sock_opt(SockOpt.KEEP_ALIVE, True),
     "shutdown_write": lambda sock: sock.shutdown_write(),

@@ -303,10 +303,12 @@ async def test_W8_a_connected_datagram_socket_sends_and_receives(scene: Scene) -
     assert here.last_bytes_sent == 7
     assert await soon(here.send_some(b"by send_some", timeout=5)) == 12
     assert here.try_send(b"by try_send") is True
-    assert [(await soon(there.recv_from(99))).data for _ in range(3)] == [
+    assert here.try_send_some(b"by try_send_some") == here.last_bytes_sent == 16
+    assert [(await soon(there.recv_from(99))).data for _ in range(4)] == [
         b"by send",
         b"by send_some",
         b"by try_send",
+        b"by try_send_some",
     ]
     await send(there, b"answer", here.local_addr)
     assert await soon(here.recv(99)) == b"answer"
@@ -328,6 +330,8 @@ async def test_W8_a_send_without_a_peer_is_refused(scene: Scene) -> None:
         with pytest.raises(OSError, match="send_to"):
             await soon(call)
     assert sock.try_send(b"x") is False
+    with pytest.raises(OSError, match="send_to"):
+        sock.try_send_some(b"x")
 
 
 # Calls that are not for datagrams, and calls for datagrams only.

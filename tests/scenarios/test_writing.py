@@ -299,20 +299,10 @@ async def test_W6_sending_nothing_is_nothing(wire: Wire, empty: bytes) -> None:
     await soon(sock.send(empty, NO_FLAGS))
 
 
-async def test_W6_try_send_is_false_when_not_everything_was_sent(wire: Wire) -> None:
-    sock = wire.sock
-    assert sock.try_send(b"whole") is True
-    assert read_exactly(wire.peer, 5) == b"whole"
-    with Stopwatch() as took:
-        assert sock.try_send(bytes(50_000_000)) is False, "a part"
-        while sock.try_send(b"nothing"):  # there may be a little space once more, see `fill`
-            fill(sock)
-    assert took.seconds < TOO_LONG
-
-
 async def test_W6_try_send_does_not_queue_behind_a_writer(wire: Wire) -> None:
     sending = await begin(wire.sock.send(bytes(20_000_000)), A_WHILE)
     assert wire.sock.try_send(b"x") is False
+    assert wire.sock.try_send_some(b"x") == 0
     wire.sock.close()
     with pytest.raises(ClosedError):
         await soon(sending)
@@ -333,8 +323,43 @@ async def test_W6_try_send_never_raises_for_a_socket_error(scene: Scene) -> None
     await soon(shut.shutdown_write())
     for sock in (unconnected, listener, wire.sock, shut):
         assert sock.try_send(b"x") is False
+        with pytest.raises(OSError, match=r"try_send_some|pipe|reset") as caught:
+            sock.try_send_some(b"x")
+        assert not isinstance(caught.value, ClosedError)
+        assert sock.last_bytes_sent == 0
         sock.close()
         assert sock.try_send(b"x") is False
+        with pytest.raises(ClosedError):
+            sock.try_send_some(b"x")
+
+
+# W9.
+
+
+async def test_W6_W9_sends_that_never_wait_say_how_much_the_kernel_took(wire: Wire) -> None:
+    sock = wire.sock
+    assert sock.try_send(b"the ") is True
+    assert sock.try_send_some(b"whole") == sock.last_bytes_sent == 5
+    data = pattern(50_000_000)
+    sent = 0
+    with Stopwatch() as took:
+        while count := sock.try_send_some(memoryview(data)[sent:]):
+            assert sock.last_bytes_sent == count
+            sent += count
+    assert took.seconds < TOO_LONG
+    assert sock.last_bytes_sent == 0
+    assert 0 < sent < len(data)
+    assert sock.stats.bytes_sent == 9 + sent
+    reading = tasks.ensure_future(in_thread(read_exactly, wire.peer, 9 + sent))
+    await soon(sock.send(b""))  # over TLS: the rest of a record
+    assert await soon(reading) == b"the whole" + data[:sent]
+    assert sock.try_send_some(b"more") == 4
+    assert await soon(in_thread(read_exactly, wire.peer, 4)) == b"more"
+    with Stopwatch() as took:
+        assert sock.try_send(bytes(50_000_000)) is False, "a part"
+        while sock.try_send(b"nothing"):  # there may be a little space once more, see `fill`
+            fill(sock)
+    assert took.seconds < TOO_LONG
 
 
 # W7.

@@ -56,7 +56,7 @@ def make(plain: socket.socket) -> list[Socket]:
         Socket(sock_type=SOCK_DGRAM, inheritable=True),
     ]
     sockets.append(Socket.from_socket(plain))
-    sockets.append(Socket.from_fd(plain.detach(), buffered=False))
+    sockets.append(Socket.from_fd(plain.detach(), buffered=False, default_flags=SocketFlag.NONE))
     assert_type(sockets[0].detach(), int)
     return sockets
 
@@ -67,6 +67,7 @@ def connect(sock: Socket) -> None:
     sock.connect_unix(pathlib.Path("/run/peer"), timeout=0.5)
     assert_type(dial("localhost", 80, timeout=1.5), Socket)
     assert_type(dial("localhost", 53, IPPROTO_UDP, buffered=False), Socket)
+    assert_type(dial("localhost", 80, default_flags=SocketFlag.NONE), Socket)
     assert_type(dial("unix:/run/store.sock", options=[(1, 2, 3), (1, 2, b"4")]), Socket)
     assert_type(dial("localhost", 80, local_addr=("::1", 0), family=AF_INET6, keep_alive=None), Socket)
     assert_type(dial("localhost", 80, keep_alive=KeepAlive(60), resolver=socket.getaddrinfo), Socket)
@@ -140,6 +141,7 @@ def write(sock: Socket) -> None:
         assert_type(sock.sendfile(file), int)
         assert_type(sock.sendfile(io.BytesIO(b"data"), 1, count=None, timeout=Deadline(1)), int)
     assert_type(sock.try_send(b"data"), bool)
+    assert_type(sock.try_send_some(b"data"), int)
     sock.shutdown_write(timeout=1)
 
 
@@ -246,6 +248,7 @@ def failed(error: Exception, client: Socket) -> None:
 def take_over(plain: socket.socket, ours: Socket) -> list[Server]:
     servers = [serve(handler, sock=plain), serve(handler, sock=ours), serve(handler, sock=[plain, ours])]
     servers.append(serve(handler, address="unix:/run/store.sock", mode=0o600))
+    servers.append(serve(handler, default_flags=SocketFlag.NONE))
     return servers
 
 

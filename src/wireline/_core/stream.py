@@ -36,10 +36,12 @@ from wireline._core.sizes import check_max_length, check_size
 from wireline.errors import EndOfStreamError, LineTooLongError, copy_for_reraise
 from wireline.options import (
     BUFFER_SIZE,
+    DEFAULT_FLAGS,
     MAX_FRAME_SIZE,
     SAFE_DISCONN,
     SocketFlag,
     check_flags,
+    effective_flags,
     is_disconnection_error,
 )
 
@@ -90,6 +92,7 @@ class StreamCore:
 
     Attributes:
         buffered: it receives more than it needs, and keeps the rest.
+        default_flags: what ``DEFAULT_FLAGS`` stand for.
         direct, direct_limit: after a request answered None: how ``accept`` may use the next bytes as they are. The
             limit is 0 where it may not: something is in the buffer, or the request needs to look closer.
         fast_recv_ok: the last receive was an answer as it was: the buffer is empty, the stream has not ended, and
@@ -112,6 +115,7 @@ class StreamCore:
         "_repeatable",
         "buffer",
         "buffered",
+        "default_flags",
         "direct",
         "direct_limit",
         "fast_recv_ok",
@@ -144,6 +148,7 @@ class StreamCore:
     def __init__(self, *, buffered: bool = True) -> None:
         self.buffer = ReceiveBuffer()
         self.buffered = buffered
+        self.default_flags = SAFE_DISCONN
         self.direct = SOME
         self.direct_limit = 0
         self.fast_recv_ok = False
@@ -299,9 +304,9 @@ class StreamCore:
 
     # The requests. Each is named after the method of the socket that makes it.
 
-    def recv(self, size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
+    def recv(self, size: int, flags: SocketFlag = DEFAULT_FLAGS) -> bytes | None:
         """``size`` bytes, fewer only at the end; of an unbuffered stream, what one system call gave."""
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         if type(size) is not int or size < 0:
             size = check_size(size)
@@ -311,15 +316,15 @@ class StreamCore:
         have = buffer.size
         if have < size and not self._ended and (self.buffered or not have):
             if self.buffered:
-                self._want_all(size, 0 if have or flags is not SAFE_DISCONN else size)
+                self._want_all(size, 0 if have or flags is not DEFAULT_FLAGS else size)
             else:
                 self._want(size)
             return None
         return self._deliver(min(have, size), flags) if have or not size else self._eof_result(flags)
 
-    def recv_some(self, max_size: int, flags: SocketFlag = SAFE_DISCONN) -> bytes | None:
+    def recv_some(self, max_size: int, flags: SocketFlag = DEFAULT_FLAGS) -> bytes | None:
         """At least one byte and at most ``max_size``."""
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         if type(max_size) is not int or max_size < 0:
             max_size = check_size(max_size, "max_size")
@@ -331,7 +336,7 @@ class StreamCore:
             return self._deliver(max_size if max_size < have else have, flags)
         if self._ended:
             return self._eof_result(flags)
-        self._want(max_size, SOME, max_size if flags is SAFE_DISCONN else 0)
+        self._want(max_size, SOME, max_size if flags is DEFAULT_FLAGS else 0)
         return None
 
     def recv_exactly(self, size: int, operation: str = "recv_exactly") -> bytes | None:
@@ -405,7 +410,7 @@ class StreamCore:
             return self._eof_result(flags)
         return self._frame(form, "frames", flags)
 
-    def _frame(self, form: FrameFormat, operation: str, flags: SocketFlag = SAFE_DISCONN) -> Frame | None:
+    def _frame(self, form: FrameFormat, operation: str, flags: SocketFlag = DEFAULT_FLAGS) -> Frame | None:
         buffer = self.buffer
         frame = buffer.next_frame(form)
         if frame is not None:
@@ -448,10 +453,10 @@ class StreamCore:
         return None
 
     def recv_line(
-        self, max_length: int, on_long: str = "truncate", flags: SocketFlag = SAFE_DISCONN
+        self, max_length: int, on_long: str = "truncate", flags: SocketFlag = DEFAULT_FLAGS
     ) -> bytes | None:
         """One line, ``EMPTY_LINE`` for an empty one, ``b""`` at the end, even in the middle of a line (R8)."""
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         if type(max_length) is not int or max_length < 1:
             max_length = check_max_length(max_length)
@@ -462,13 +467,13 @@ class StreamCore:
         direct_limit = 0
         if buffer.size or buffer.lines or buffer.frames:
             # Nearly every line is whole, short and not to be kept; `find_line` is for the others.
-            if flags is SAFE_DISCONN and (whole := buffer.next_line(max_length)) is not None:
+            if flags is DEFAULT_FLAGS and (whole := buffer.next_line(max_length)) is not None:
                 return whole
             line = find_line(buffer, max_length, self._ended)
         else:
             if buffer.run >= PRESPLIT_AFTER:
                 buffer.release_memory()
-            if flags is SAFE_DISCONN:
+            if flags is DEFAULT_FLAGS:
                 direct_limit = max_length
         if line is None:
             return self._end_or_want_line(direct_limit, flags)
@@ -487,12 +492,12 @@ class StreamCore:
         return self.buffer.peek(len(self.buffer))
 
     def _deliver(self, size: int, flags: SocketFlag) -> bytes:
-        if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
+        if flags is not DEFAULT_FLAGS and SocketFlag.PEEK in flags:
             return self.buffer.peek(size)
         return self.buffer.take(size)
 
     def _deliver_line(self, line: Line, flags: SocketFlag) -> bytes:
-        if flags is not SAFE_DISCONN and SocketFlag.PEEK in flags:
+        if flags is not DEFAULT_FLAGS and SocketFlag.PEEK in flags:
             return self.buffer.peek(line.size) or EMPTY_LINE
         return self.buffer.take_line(line.size, line.consumed) or EMPTY_LINE
 
@@ -524,16 +529,19 @@ class StreamCore:
             last = last[1:]
         return len(delimiter) - len(last)
 
+    def _is_disconnection(self, error: OSError, flags: SocketFlag) -> bool:
+        return is_disconnection_error(effective_flags(flags, self.default_flags), error)
+
     def _eof_result(self, flags: SocketFlag) -> bytes:
-        if self._error is None or is_disconnection_error(flags, self._error):
+        if self._error is None or self._is_disconnection(self._error, flags):
             return b""
         raise copy_for_reraise(self._error)
 
     def _incomplete_error(
-        self, operation: str, wanted: str, flags: SocketFlag = SAFE_DISCONN
+        self, operation: str, wanted: str, flags: SocketFlag = DEFAULT_FLAGS
     ) -> EndOfStreamError | OSError:
         """The exception for a stream that ended inside a request which must be answered whole."""
-        if self._error is not None and not is_disconnection_error(flags, self._error):
+        if self._error is not None and not self._is_disconnection(self._error, flags):
             return copy_for_reraise(self._error)
         shortfall = EndOfStreamError(operation, self.pending_line(), wanted)
         shortfall.__cause__ = self._error

@@ -26,7 +26,7 @@ from wireline.asyncnet._connect import resolve
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import ReceiveDatagrams, SendDatagram, SendFds
 from wireline.errors import BusyError, ClosedError, SockAddr, SocketTimeout
-from wireline.options import AF_UNIX, SAFE_DISCONN, SocketFlag, check_flags
+from wireline.options import AF_UNIX, DEFAULT_FLAGS, SocketFlag, check_flags
 from wireline.timing import Timeout
 
 __all__ = ["DatagramIO"]
@@ -103,7 +103,7 @@ class DatagramIO:
         inbox = self.inbox
         sock = self._fd.sock
         received = await self._receive(
-            owner, operation, SAFE_DISCONN, timeout, lambda: inbox.take_many(sock, size, count, inbox.make)
+            owner, operation, DEFAULT_FLAGS, timeout, lambda: inbox.take_many(sock, size, count, inbox.make)
         )
         self._fd.port.budget -= len(received)
         return received
@@ -116,7 +116,7 @@ class DatagramIO:
             inbox.passed = self._fd.passed = PassedFds(sock)
         # An operation of the loop drops the descriptors.
         return await self._receive(
-            owner, "recv_fds", SAFE_DISCONN, timeout, lambda: inbox.take_fds(sock, size, max_fds)
+            owner, "recv_fds", DEFAULT_FLAGS, timeout, lambda: inbox.take_fds(sock, size, max_fds)
         )
 
     def try_receive(self, owner: BaseSocket, operation: str, size: int) -> bytes | None:
@@ -340,14 +340,31 @@ class DatagramIO:
             self._fd.raise_if_closed(operation)
             raise annotated(error, operation, owner) from error.__cause__
 
-    def try_send(self, payload: bytes | memoryview) -> int | None:
-        """Send one datagram to the peer of a connected socket without waiting; None if that is not possible."""
+    def try_send(self, payload: bytes | memoryview) -> int:
+        """Send one datagram to the peer of a connected socket without waiting; return its size, or 0."""
+        if self._fd.state is not State.CONNECTED:
+            return 0
+        with contextlib.suppress(OSError):
+            return self._send_now(payload)
+        return 0
+
+    def try_send_some(self, owner: BaseSocket, payload: bytes | memoryview) -> int:
+        """Do the same, and raise the error of the system."""
+        require_open(owner, "try_send_some")
+        require_peer(self._fd.state, "try_send_some")
+        try:
+            return self._send_now(payload)
+        except OSError as error:
+            self._fd.raise_if_closed("try_send_some")
+            raise annotated(error, "try_send_some", owner) from error.__cause__
+
+    def _send_now(self, payload: bytes | memoryview) -> int:
         queue = self._fd.write_queue
-        if self._fd.state is not State.CONNECTED or (queue is not None and queue.busy):
-            return None
+        if queue is not None and queue.busy:
+            return 0
         try:
             sent = self._fd.sock.send(payload, NOW)
-        except OSError:
-            return None
+        except BlockingIOError:
+            return 0
         self.sent += sent
         return sent

@@ -28,7 +28,7 @@ from wireline.asyncnet._port import running_port
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import SocketTimeout
-from wireline.options import AF_UNIX, IPPROTO_TCP
+from wireline.options import AF_UNIX, IPPROTO_TCP, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ async def dial(
     options: Iterable[SocketOption] = (),
     keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
     resolver: Resolver | None = None,
+    default_flags: SocketFlag = SAFE_DISCONN,
 ) -> AsyncSocket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
@@ -79,6 +80,7 @@ async def dial(
         resolver: called once as ``resolver(host, port, family, type)`` in place of the system's resolver. It returns a
             list of tuples as ``socket.getaddrinfo`` does. In the async flavour it is a coroutine function. In the
             blocking flavour the timeout cannot interrupt it.
+        default_flags: the default of every ``flags`` parameter of the socket, see ``Socket``.
 
     Returns:
         The connected socket.
@@ -93,7 +95,7 @@ async def dial(
             has returned something other than addresses.
     """
     arguments = DialArguments.check(
-        address, port, protocol, local_addr, family, options, keep_alive, resolver
+        address, port, protocol, local_addr, family, options, keep_alive, resolver, default_flags
     )
     secure = arguments.tls_core(tls, hostname, shared=False)
     timeout = check_timeout(timeout)
@@ -119,7 +121,7 @@ async def _dial_unix(
 ) -> AsyncSocket:
     assert arguments.path is not None
     began = notifier.port.time()
-    sock = AsyncSocket(AF_UNIX, buffered=buffered)
+    sock = AsyncSocket(AF_UNIX, buffered=buffered, default_flags=arguments.default_flags)
     try:
         for level, option, value in arguments.options:
             sock.setsockopt(level, option, value)
@@ -143,7 +145,11 @@ async def _dial_host(
         raise dial_error(race, arguments, deadline)
     assert race.winner is not None
     return AsyncSocket._adopt(
-        sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4]
+        sock,
+        buffered=buffered,
+        default_flags=arguments.default_flags,
+        state=State.CONNECTED,
+        peer=race.candidates[race.winner][4],
     )
 
 

@@ -10,7 +10,7 @@ from wireline._core.named import LINES
 from wireline._core.stream import LINE
 from wireline._socket_base import closed_meanwhile
 from wireline.errors import BusyError
-from wireline.options import BUFFER_SIZE, SAFE_DISCONN, SocketFlag
+from wireline.options import BUFFER_SIZE, DEFAULT_FLAGS, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class LineIterator:
             and core.fast_recv_ok
             and waiter is not None
             and timeout != 0
-            and flags is SAFE_DISCONN
+            and flags is DEFAULT_FLAGS
             and waiter.port.loop is waiter.get_loop()
         ):
             core.direct = LINE

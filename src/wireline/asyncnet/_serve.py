@@ -34,7 +34,7 @@ from wireline.asyncnet._port import Task, Tasks, Timer, running_port, running_ta
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
-from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+from wireline.options import IPPROTO_TCP, SAFE_DISCONN, SOCK_STREAM, SOMAXCONN, SocketFlag
 from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def serve(
     idle_timeout: float | None = None,
     lifetime: float | None = None,
     min_rate: float | None = None,
+    default_flags: SocketFlag = SAFE_DISCONN,
 ) -> StartingServer:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -138,6 +139,7 @@ def serve(
         lifetime: seconds from the accept to the end of a connection, idle or busy.
         min_rate: the fewest bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has
             begun and is not complete. A client that waits between two messages, or for the handler, is not slow.
+        default_flags: the default of every ``flags`` parameter of the clients' sockets, see ``Socket``.
 
     Returns:
         The running server.
@@ -161,7 +163,17 @@ def serve(
         min_rate,
     )
     listen = ListenConfig.check(
-        AsyncSocket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
+        AsyncSocket,
+        port,
+        address,
+        sock,
+        options,
+        mode,
+        keep_alive,
+        backlog,
+        reuse_port,
+        buffered,
+        default_flags,
     )
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
 

@@ -33,7 +33,7 @@ from wireline._socket_base import (
     require_fd_passing,
     require_open,
 )
-from wireline._stream_common import NOW, send_available, should_raise
+from wireline._stream_common import NOW, send_available, send_some_now, should_raise
 from wireline._tls_facts import begin_upgrade
 from wireline._tls_role import core_to_start_tls
 from wireline._validation import (
@@ -61,9 +61,9 @@ from wireline.options import (
     AF_INET6,
     AF_UNIX,
     BUFFER_SIZE,
+    DEFAULT_FLAGS,
     MAX_FRAME_SIZE,
     MAX_LINE_LENGTH,
-    SAFE_DISCONN,
     SOCK_DGRAM,
     AcceptResult,
     Handshake,
@@ -71,6 +71,7 @@ from wireline.options import (
     SocketFlag,
     check_flags,
     check_iterator_flags,
+    effective_flags,
 )
 from wireline.timing import Timeout
 
@@ -82,8 +83,8 @@ if TYPE_CHECKING:
 __all__ = ["Accepted", "AsyncSocket"]
 
 # The arguments of requests that are mostly made. A tuple of its own for each that waits would be 60 bytes a connection.
-_SOME = (BUFFER_SIZE, SAFE_DISCONN)
-_LINE = (MAX_LINE_LENGTH, "truncate", SAFE_DISCONN)
+_SOME = (BUFFER_SIZE, DEFAULT_FLAGS)
+_LINE = (MAX_LINE_LENGTH, "truncate", DEFAULT_FLAGS)
 
 
 class AsyncSocket(BaseSocket):
@@ -99,13 +100,21 @@ class AsyncSocket(BaseSocket):
     _datagrams: DatagramIO | None = None
     _is_connecting = False
 
-    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+    def _setup(
+        self,
+        sock: socket.socket,
+        buffered: bool,
+        state: State,
+        peer: SockAddr | None = None,
+        *,
+        default_flags: SocketFlag,
+    ) -> None:
         # No other code sets these: a subtype is safe.
         self._fd = FdOnLoop(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
         if sock.type == SOCK_DGRAM:
             self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
-        super()._setup(sock, buffered, state, peer)
+        super()._setup(sock, buffered, state, peer, default_flags=default_flags)
 
     @classmethod
     def _adopt(
@@ -113,18 +122,19 @@ class AsyncSocket(BaseSocket):
         sock: socket.socket,
         *,
         buffered: bool,
+        default_flags: SocketFlag,
         state: State | None = None,
         peer: SockAddr | None = None,
     ) -> Self:
         # What the library made itself blocks, as a new descriptor does.
         was_blocking = state is not None or is_blocking(sock)
-        self = super()._adopt(sock, buffered=buffered, state=state, peer=peer)
+        self = super()._adopt(sock, buffered=buffered, default_flags=default_flags, state=state, peer=peer)
         self._fd.was_blocking = was_blocking
         return self
 
     # Reading.
 
-    async def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+    async def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS) -> bytes:
         """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
         A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
@@ -160,7 +170,7 @@ class AsyncSocket(BaseSocket):
         buffer: bytearray | memoryview,
         size: int | None = None,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> int:
         """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
 
@@ -196,7 +206,7 @@ class AsyncSocket(BaseSocket):
         return len(data)
 
     async def recv_some(
-        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
+        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS
     ) -> bytes:
         """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
@@ -226,7 +236,7 @@ class AsyncSocket(BaseSocket):
             core is not None
             and core.fast_recv_ok
             and (waiter := self._fd.read_waiter) is not None
-            and flags is SAFE_DISCONN
+            and flags is DEFAULT_FLAGS
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
             and (seconds := None if timeout is None else check_timeout(timeout)) != 0
             and waiter.port.loop is waiter.get_loop()
@@ -312,7 +322,7 @@ class AsyncSocket(BaseSocket):
     async def recv_line(
         self,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         max_length: int = MAX_LINE_LENGTH,
         *,
         on_long: str = "truncate",
@@ -343,7 +353,7 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: a datagram socket; an argument has the wrong type, or is out of range.
         """
-        if flags is SAFE_DISCONN and max_length is MAX_LINE_LENGTH and on_long == "truncate":
+        if flags is DEFAULT_FLAGS and max_length is MAX_LINE_LENGTH and on_long == "truncate":
             if timeout is not None:
                 timeout = check_timeout(timeout)
             fd = self._fd
@@ -379,7 +389,7 @@ class AsyncSocket(BaseSocket):
         self,
         buffer: bytearray,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         max_length: int = MAX_LINE_LENGTH,
         *,
         on_long: str = "truncate",
@@ -440,7 +450,7 @@ class AsyncSocket(BaseSocket):
             max_length is MAX_LINE_LENGTH or len(lines[-1]) <= check_size(max_length, "max_length")
         ):
             return ReadLineResult.FULL_LINE, lines.pop()
-        line = self._io.feed_available(self, TRY_RECV_LINE, max_length, "truncate", SAFE_DISCONN)
+        line = self._io.feed_available(self, TRY_RECV_LINE, max_length, "truncate", DEFAULT_FLAGS)
         if line:
             return ReadLineResult.FULL_LINE, line
         assert self._io.core is not None
@@ -454,7 +464,7 @@ class AsyncSocket(BaseSocket):
         max_length: int = MAX_LINE_LENGTH,
         timeout: Timeout = None,
         *,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> AsyncIterator[bytes]:
         """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
@@ -608,7 +618,7 @@ class AsyncSocket(BaseSocket):
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> AsyncIterator[Frame]:
         """Iterate over length-prefixed messages.
 
@@ -715,7 +725,7 @@ class AsyncSocket(BaseSocket):
         self._io.ask_now(self, StreamCore.unread, bytes(as_bytes_like(data)))
 
     async def recv_some_into(
-        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
+        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS
     ) -> int:
         """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
 
@@ -771,7 +781,7 @@ class AsyncSocket(BaseSocket):
         """
         if self._datagrams is not None:
             return self._datagrams.try_receive(self, "try_recv", check_size(max_size, "max_size"))
-        return self._io.feed_available(self, TRY_RECV, max_size, SAFE_DISCONN)
+        return self._io.feed_available(self, TRY_RECV, max_size, DEFAULT_FLAGS)
 
     async def wait_readable(self, timeout: Timeout = None) -> None:
         """Wait until a read, or on a listening socket an ``accept``, would return or raise without waiting.
@@ -818,7 +828,7 @@ class AsyncSocket(BaseSocket):
             refuse(self, "wait_writable")
         await self._fd.wait_writable(self, timeout)
 
-    async def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
+    async def send(self, data: Buffer, flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None) -> None:
         """Send all of ``data``.
 
         Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
@@ -838,7 +848,7 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        if type(data) is bytes and flags is SAFE_DISCONN and timeout is None:
+        if type(data) is bytes and flags is DEFAULT_FLAGS and timeout is None:
             payload: bytes | memoryview = data
         else:
             self.last_bytes_sent = 0  # for what is refused here
@@ -889,7 +899,7 @@ class AsyncSocket(BaseSocket):
             await self._io.send_locked(self, payload, sent, flags, deadline)
 
     async def send_many(
-        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
+        self, parts: Iterable[Buffer], flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None
     ) -> None:
         """Send several buffers, in order, like one.
 
@@ -982,7 +992,7 @@ class AsyncSocket(BaseSocket):
         if self._closing.locked() or self._fd.write_in_flight:
             return False
         if self._datagrams is not None:
-            self.last_bytes_sent = sent = self._datagrams.try_send(payload) or 0
+            self.last_bytes_sent = sent = self._datagrams.try_send(payload)
             return sent == len(payload)
         if core is None or self._fd.write_lock.locked:
             return False
@@ -1027,6 +1037,35 @@ class AsyncSocket(BaseSocket):
 
         part = FilePart(file, offset, count)
         return await send_file(self._io, self, part, self._fd.deadline(self, check_timeout(timeout)))
+
+    def try_send_some(self, data: Buffer) -> int:
+        """Send as much of ``data`` as the send buffer has space for, in one low-level send. It never waits.
+
+        This is a plain call in both flavours. A datagram socket sends ``data`` as one datagram, or nothing. Over TLS
+        the bytes of whole records count, and the operating system may have taken only a part of the last one: the next
+        sending call, even with ``b""``, sends the rest.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``.
+
+        Returns:
+            The number of bytes sent; 0 if the send buffer has no space, or another task or thread is sending.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: ``data`` is not a buffer.
+        """
+        self.last_bytes_sent = 0
+        payload = as_bytes_like(data)
+        if self._datagrams is not None:
+            self.last_bytes_sent = sent = self._datagrams.try_send_some(self, payload)
+            return sent
+        if self._io.core is None or self.is_closed:
+            refuse(self, "try_send_some")
+        return 0 if self._fd.write_lock.locked else send_some_now(self._io, self, payload)
 
     async def shutdown_write(self, timeout: Timeout = None) -> None:
         """Send the end of the stream; reading stays possible (half-close).
@@ -1170,7 +1209,7 @@ class AsyncSocket(BaseSocket):
         address: str | IpAddress,
         port: int,
         data: Buffer,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         timeout: Timeout = None,
     ) -> int:
         """Send one datagram.
@@ -1198,7 +1237,7 @@ class AsyncSocket(BaseSocket):
         self.last_bytes_sent = 0
         datagrams = self._datagrams or self._open_datagrams("send_to")
         payload = data if type(data) is bytes else as_bytes_like(data)
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         if timeout is not None:
             timeout = check_timeout(timeout)
@@ -1238,7 +1277,7 @@ class AsyncSocket(BaseSocket):
         return await self._open_datagrams("send_many_to").send_many_to(self, datagrams, timeout)
 
     async def recv_from(
-        self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
+        self, size: int, flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None
     ) -> Datagram:
         """Receive one datagram and the address of its sender.
 
@@ -1263,7 +1302,7 @@ class AsyncSocket(BaseSocket):
         datagrams = self._datagrams or self._open_datagrams("recv_from")
         if timeout is not None:
             timeout = check_timeout(timeout)
-        datagram = datagrams.receive_now(self, "recv_from", size) if flags is SAFE_DISCONN else None
+        datagram = datagrams.receive_now(self, "recv_from", size) if flags is DEFAULT_FLAGS else None
         if datagram is None:
             datagram = await datagrams.receive(self, "recv_from", size, flags, timeout)
         return datagram
@@ -1301,7 +1340,7 @@ class AsyncSocket(BaseSocket):
         self,
         buffer: bytearray | memoryview,
         size: int | None = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         timeout: Timeout = None,
     ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, like ``recv_from``.
@@ -1460,7 +1499,7 @@ class AsyncSocket(BaseSocket):
     # Accepting.
 
     async def accept_addr(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
+        self, flags: SocketFlag = DEFAULT_FLAGS, inheritable: bool = False, timeout: Timeout = None
     ) -> Accepted:
         """Accept a connection and return its socket and address.
 
@@ -1486,7 +1525,7 @@ class AsyncSocket(BaseSocket):
         return await self._accept("accept_addr", flags, inheritable, timeout)
 
     async def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
+        self, flags: SocketFlag = DEFAULT_FLAGS, inheritable: bool = False, timeout: Timeout = None
     ) -> AsyncSocket:
         """Accept a connection and return its socket.
 
@@ -1528,7 +1567,7 @@ class AsyncSocket(BaseSocket):
             except OSError as error:
                 if isinstance(error, WirelineError):
                     raise
-                if not is_failed_before_accept(flags, error):
+                if not is_failed_before_accept(effective_flags(flags, self._io.default_flags), error):
                     raise annotated(error, operation, self) from error.__cause__
         address = to_display_address(sockaddr)
         client = self._accepted(sock, address, inheritable)
@@ -1575,7 +1614,7 @@ class AsyncSocket(BaseSocket):
             except BlockingIOError:
                 return None
             except OSError as error:
-                if not is_failed_before_accept(SAFE_DISCONN, error):
+                if not is_failed_before_accept(self._io.default_flags, error):
                     raise annotated(error, "try_accept_addr", self) from error.__cause__
             else:
                 address = to_display_address(sockaddr)

@@ -31,7 +31,7 @@ from wireline._tls_facts import closing_output
 from wireline.asyncnet._fd_on_loop import FdOnLoop
 from wireline.asyncnet._operations import Read, Send, SendFds, WeakAnnotator, Writable
 from wireline.errors import BusyError, SocketTimeout
-from wireline.options import DONT_WAIT, SocketFlag
+from wireline.options import DONT_WAIT, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class StreamIO:
         buffer: that of the core.
         write_shut: ``shutdown_write`` was called.
         core_slot: the core, while no task reads. ``close`` puts another list here and leaves the old one to the reader.
+        default_flags: of the calls that are given none.
         fd: the descriptor.
         payload_sent: bytes that sending calls have sent, since the beginning.
         relayed: a relay holds the stream: its unread bytes wait for the other side.
@@ -65,6 +66,7 @@ class StreamIO:
         "buffer",
         "core",
         "core_slot",
+        "default_flags",
         "fd",
         "payload_sent",
         "relayed",
@@ -83,6 +85,7 @@ class StreamIO:
         self.write_shut = False
         self.payload_sent = 0
         self.relayed = False
+        self.default_flags = SAFE_DISCONN
         self.core_slot: list[StreamCore] = []
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock
@@ -98,6 +101,7 @@ class StreamIO:
 
     def use_core(self, owner: BaseSocket, core: StreamCore) -> None:
         """Read and send by this core from now on."""
+        core.default_flags = self.default_flags
         self.core = core
         self.buffer = core.buffer
         self.sender = core.sender(self.fd.sock)

@@ -27,7 +27,7 @@ from wireline.net._connect import resolve
 from wireline.net._fd_guard import ALONE, FdGuard, Use
 from wireline.net._poll import start_deadline
 from wireline.net._retry import described, retry_when_ready, until_ready, wait_until
-from wireline.options import SAFE_DISCONN, SocketFlag, check_flags
+from wireline.options import DEFAULT_FLAGS, SocketFlag, check_flags
 from wireline.timing import Timeout
 
 __all__ = ["DatagramIO"]
@@ -69,7 +69,7 @@ class DatagramIO:
         if timeout is not None:
             timeout = check_timeout(timeout)
         take = self.inbox.take
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
             if SocketFlag.PEEK in flags:
                 take = self.inbox.peek

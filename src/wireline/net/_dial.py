@@ -27,7 +27,7 @@ from wireline.address import IpAddress
 from wireline.errors import SocketTimeout
 from wireline.net._poll import Waker, start_deadline, wait_for_lookup
 from wireline.net._socket import Socket
-from wireline.options import AF_UNIX, IPPROTO_TCP
+from wireline.options import AF_UNIX, IPPROTO_TCP, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def dial(
     options: Iterable[SocketOption] = (),
     keep_alive: KeepAlive | None = DEFAULT_KEEP_ALIVE,
     resolver: Resolver | None = None,
+    default_flags: SocketFlag = SAFE_DISCONN,
 ) -> Socket:
     """Connect to a name: race its addresses and return a socket connected to the first that answers.
 
@@ -84,6 +85,7 @@ def dial(
         resolver: called once as ``resolver(host, port, family, type)`` in place of the system's resolver. It returns a
             list of tuples as ``socket.getaddrinfo`` does. In the async flavour it is a coroutine function. In the
             blocking flavour the timeout cannot interrupt it.
+        default_flags: the default of every ``flags`` parameter of the socket, see ``Socket``.
 
     Returns:
         The connected socket.
@@ -98,7 +100,7 @@ def dial(
             has returned something other than addresses.
     """
     arguments = DialArguments.check(
-        address, port, protocol, local_addr, family, options, keep_alive, resolver
+        address, port, protocol, local_addr, family, options, keep_alive, resolver, default_flags
     )
     secure = arguments.tls_core(tls, hostname, shared=True)
     deadline = start_deadline(check_timeout(timeout))
@@ -118,7 +120,7 @@ def dial(
 def _dial_unix(arguments: DialArguments, deadline: CallDeadline | None, buffered: bool) -> Socket:
     assert arguments.path is not None
     began = time.monotonic()
-    sock = Socket(AF_UNIX, buffered=buffered)
+    sock = Socket(AF_UNIX, buffered=buffered, default_flags=arguments.default_flags)
     try:
         for level, option, value in arguments.options:
             sock.setsockopt(level, option, value)
@@ -139,7 +141,13 @@ def _dial_host(arguments: DialArguments, deadline: CallDeadline | None, buffered
     if sock is None:
         raise dial_error(race, arguments, deadline)
     assert race.winner is not None
-    return Socket._adopt(sock, buffered=buffered, state=State.CONNECTED, peer=race.candidates[race.winner][4])
+    return Socket._adopt(
+        sock,
+        buffered=buffered,
+        default_flags=arguments.default_flags,
+        state=State.CONNECTED,
+        peer=race.candidates[race.winner][4],
+    )
 
 
 def _resolve(arguments: DialArguments, deadline: CallDeadline | None) -> list[AddrInfo]:

@@ -32,7 +32,7 @@ from wireline._validation import SocketOption
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
-from wireline.options import IPPROTO_TCP, SOCK_STREAM, SOMAXCONN
+from wireline.options import IPPROTO_TCP, SAFE_DISCONN, SOCK_STREAM, SOMAXCONN, SocketFlag
 from wireline.timing import Deadline, Timeout
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def serve(
     idle_timeout: float | None = None,
     lifetime: float | None = None,
     min_rate: float | None = None,
+    default_flags: SocketFlag = SAFE_DISCONN,
 ) -> Server:
     """Listen, and call ``handler(client, address)`` for each connection, in a thread or task of its own.
 
@@ -137,6 +138,7 @@ def serve(
         lifetime: seconds from the accept to the end of a connection, idle or busy.
         min_rate: the fewest bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has
             begun and is not complete. A client that waits between two messages, or for the handler, is not slow.
+        default_flags: the default of every ``flags`` parameter of the clients' sockets, see ``Socket``.
 
     Returns:
         The running server.
@@ -160,7 +162,17 @@ def serve(
         min_rate,
     )
     listen = ListenConfig.check(
-        Socket, port, address, sock, options, mode, keep_alive, backlog, reuse_port, buffered
+        Socket,
+        port,
+        address,
+        sock,
+        options,
+        mode,
+        keep_alive,
+        backlog,
+        reuse_port,
+        buffered,
+        default_flags,
     )
     handshake_config = HandshakeConfig.from_arguments(tls, handshake_timeout)
     found = (

@@ -43,7 +43,7 @@ from wireline._os.outbox import Outgoing
 from wireline._os.passed_fds import Delivery, ReceivedFds, as_ancillary, recv_fds
 from wireline._os.process import process
 from wireline._socket_base import BaseSocket, check_kind, refuse, require_fd_passing, require_open
-from wireline._stream_common import send_available, should_raise
+from wireline._stream_common import send_available, send_some_now, should_raise
 from wireline._tls_facts import begin_upgrade
 from wireline._tls_role import core_to_start_tls
 from wireline._validation import (
@@ -72,10 +72,10 @@ from wireline.options import (
     AF_INET6,
     AF_UNIX,
     BUFFER_SIZE,
+    DEFAULT_FLAGS,
     MAX_FRAME_SIZE,
     MAX_LINE_LENGTH,
     NO_SIGNAL,
-    SAFE_DISCONN,
     SOCK_DGRAM,
     AcceptResult,
     Handshake,
@@ -83,6 +83,7 @@ from wireline.options import (
     SocketFlag,
     check_flags,
     check_iterator_flags,
+    effective_flags,
 )
 from wireline.timing import Timeout
 
@@ -107,7 +108,15 @@ class Socket(BaseSocket):
     _datagrams: DatagramIO | None
     last_bytes_sent: int
 
-    def _setup(self, sock: socket.socket, buffered: bool, state: State, peer: SockAddr | None = None) -> None:
+    def _setup(
+        self,
+        sock: socket.socket,
+        buffered: bool,
+        state: State,
+        peer: SockAddr | None = None,
+        *,
+        default_flags: SocketFlag,
+    ) -> None:
         # No other code sets these: a subtype is safe.
         self._fd = FdGuard(sock)  # pyright: ignore[reportIncompatibleVariableOverride]
         self._io = StreamIO(self._fd, kernel_waits=KERNEL_WAITS)  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -115,11 +124,11 @@ class Socket(BaseSocket):
         if sock.type == SOCK_DGRAM:
             self._datagrams = DatagramIO(self._fd)  # pyright: ignore[reportIncompatibleVariableOverride]
             self._io.kernel_flags = None  # no `send` takes the way of a stream
-        super()._setup(sock, buffered, state, peer)
+        super()._setup(sock, buffered, state, peer, default_flags=default_flags)
 
     # Reading.
 
-    def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN) -> bytes:
+    def recv(self, size: int, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS) -> bytes:
         """Receive ``size`` bytes; ``b""`` means the end of the stream.
 
         A buffered stream returns all ``size`` bytes, and fewer only at its end. An unbuffered stream returns the
@@ -152,7 +161,7 @@ class Socket(BaseSocket):
         buffer: bytearray | memoryview,
         size: int | None = None,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> int:
         """Receive into the caller's buffer, like ``recv``; 0 means the end of the stream.
 
@@ -182,7 +191,7 @@ class Socket(BaseSocket):
         return len(self._io.read(self, RECV_INTO, timeout, len(target), flags, into=target))
 
     def recv_some(
-        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
+        self, max_size: int = BUFFER_SIZE, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS
     ) -> bytes:
         """Receive the available bytes, as soon as there is at least one; ``b""`` means the end of the stream.
 
@@ -208,7 +217,7 @@ class Socket(BaseSocket):
         """
         if (
             timeout is None
-            and flags is SAFE_DISCONN
+            and flags is DEFAULT_FLAGS
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
         ):
             # The buffer is empty for most messages: a request to the core would only double the time of the call.
@@ -306,7 +315,7 @@ class Socket(BaseSocket):
     def recv_line(
         self,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         max_length: int = MAX_LINE_LENGTH,
         *,
         on_long: str = "truncate",
@@ -342,7 +351,9 @@ class Socket(BaseSocket):
         io = self._io
         buffer = io.buffer
         lines = buffer.lines
-        plain = flags is SAFE_DISCONN and on_long == "truncate" and type(max_length) is int and max_length > 0
+        plain = (
+            flags is DEFAULT_FLAGS and on_long == "truncate" and type(max_length) is int and max_length > 0
+        )
         # The fast path: the core has split off this line already.
         if (
             lines
@@ -369,7 +380,7 @@ class Socket(BaseSocket):
         self,
         buffer: bytearray,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         max_length: int = MAX_LINE_LENGTH,
         *,
         on_long: str = "truncate",
@@ -420,7 +431,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: a datagram socket; ``max_length`` is not an int, or is less than 1.
         """
         try:
-            line = self._io.read(self, TRY_RECV_LINE, 0, max_length, "truncate", SAFE_DISCONN)
+            line = self._io.read(self, TRY_RECV_LINE, 0, max_length, "truncate", DEFAULT_FLAGS)
         except SocketTimeout:
             assert self._io.core is not None
             partial = self._io.core.pending_line()
@@ -435,7 +446,7 @@ class Socket(BaseSocket):
         max_length: int = MAX_LINE_LENGTH,
         timeout: Timeout = None,
         *,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> Iterator[bytes]:
         """Iterate over the received lines, without their line endings; an empty one is ``b""``.
 
@@ -590,7 +601,7 @@ class Socket(BaseSocket):
         length_adjust: int = 0,
         max_size: int = MAX_FRAME_SIZE,
         timeout: Timeout = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
     ) -> Iterator[Frame]:
         """Iterate over length-prefixed messages.
 
@@ -690,7 +701,7 @@ class Socket(BaseSocket):
         self._io.read(self, UNREAD, None, bytes(as_bytes_like(data)))
 
     def recv_some_into(
-        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = SAFE_DISCONN
+        self, buffer: bytearray | memoryview, timeout: Timeout = None, flags: SocketFlag = DEFAULT_FLAGS
     ) -> int:
         """Receive the available bytes into the caller's buffer, as soon as there is at least one; 0 means the end.
 
@@ -739,8 +750,8 @@ class Socket(BaseSocket):
         """
         try:
             if self._datagrams is not None:
-                return self._datagrams.receive(self, "try_recv", max_size, SAFE_DISCONN, 0, data_of)
-            return self._io.read(self, TRY_RECV, 0, max_size, SAFE_DISCONN)
+                return self._datagrams.receive(self, "try_recv", max_size, DEFAULT_FLAGS, 0, data_of)
+            return self._io.read(self, TRY_RECV, 0, max_size, DEFAULT_FLAGS)
         except SocketTimeout:
             return None
 
@@ -789,7 +800,7 @@ class Socket(BaseSocket):
             refuse(self, "wait_writable")
         wait_until(self, self._fd, "wait_writable", is_writable, timeout, write=True)
 
-    def send(self, data: Buffer, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> None:
+    def send(self, data: Buffer, flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None) -> None:
         """Send all of ``data``.
 
         Concurrent calls take turns: the data of one call is never mixed with that of another. The buffer may be
@@ -859,14 +870,14 @@ class Socket(BaseSocket):
         """Send one datagram to the peer of a connected socket."""
         self.last_bytes_sent = 0
         payload = data if type(data) is bytes else as_bytes_like(data)
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         assert self._datagrams is not None
         self.last_bytes_sent = sent = self._datagrams.send(self, operation, payload, timeout)
         return sent
 
     def send_many(
-        self, parts: Iterable[Buffer], flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None
+        self, parts: Iterable[Buffer], flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None
     ) -> None:
         """Send several buffers, in order, like one.
 
@@ -916,7 +927,7 @@ class Socket(BaseSocket):
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         if self._datagrams is not None:
-            return self._send_datagram("send_some", data, SAFE_DISCONN, timeout)
+            return self._send_datagram("send_some", data, DEFAULT_FLAGS, timeout)
         self.last_bytes_sent = 0
         payload = as_bytes_like(data)
         deadline = start_deadline(check_timeout(timeout))
@@ -949,7 +960,7 @@ class Socket(BaseSocket):
         """
         if self._datagrams is not None:
             try:
-                return self._send_datagram("try_send", data, SAFE_DISCONN, 0) == memoryview(data).nbytes
+                return self._send_datagram("try_send", data, DEFAULT_FLAGS, 0) == memoryview(data).nbytes
             except OSError:
                 return False
         self.last_bytes_sent = 0
@@ -1004,6 +1015,45 @@ class Socket(BaseSocket):
 
         part = FilePart(file, offset, count)
         return send_file(self._io, self, part, start_deadline(check_timeout(timeout)))
+
+    def try_send_some(self, data: Buffer) -> int:
+        """Send as much of ``data`` as the send buffer has space for, in one low-level send. It never waits.
+
+        This is a plain call in both flavours. A datagram socket sends ``data`` as one datagram, or nothing. Over TLS
+        the bytes of whole records count, and the operating system may have taken only a part of the last one: the next
+        sending call, even with ``b""``, sends the rest.
+
+        Args:
+            data: ``bytes`` or another buffer, not ``str``.
+
+        Returns:
+            The number of bytes sent; 0 if the send buffer has no space, or another task or thread is sending.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: the peer has closed or reset the connection, or this side has
+                called ``shutdown_write``.
+            ClosedError: this side closed the socket.
+            OSError: the socket is not connected, or the connection failed.
+            TypeError: ``data`` is not a buffer.
+        """
+        if self._datagrams is not None:
+            try:
+                return self._send_datagram("try_send_some", data, DEFAULT_FLAGS, 0)
+            except SocketTimeout:
+                return 0
+        self.last_bytes_sent = 0
+        payload = as_bytes_like(data)
+        io = self._io
+        permit = io.write_lock.try_acquire()
+        if permit is None:
+            if io.core is None or self.is_closed:
+                refuse(self, "try_send_some")
+            return 0
+        try:
+            return send_some_now(io, self, payload)
+        finally:
+            del permit
+            io.release_permit(self)
 
     def __iand__(self, data: Buffer) -> Self:
         """Send all of ``data``: ``sock &= data`` is ``sock.send(data)``."""
@@ -1137,7 +1187,7 @@ class Socket(BaseSocket):
         address: str | IpAddress,
         port: int,
         data: Buffer,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         timeout: Timeout = None,
     ) -> int:
         """Send one datagram.
@@ -1165,7 +1215,7 @@ class Socket(BaseSocket):
         self.last_bytes_sent = 0
         datagrams = self._datagrams or self._open_datagrams("send_to")
         payload = data if type(data) is bytes else as_bytes_like(data)
-        if flags is not SAFE_DISCONN:
+        if flags is not DEFAULT_FLAGS:
             check_flags(flags)
         if timeout is not None:
             timeout = check_timeout(timeout)
@@ -1201,7 +1251,7 @@ class Socket(BaseSocket):
         self.last_bytes_sent = 0
         return self._open_datagrams("send_many_to").send_many_to(self, datagrams, timeout)
 
-    def recv_from(self, size: int, flags: SocketFlag = SAFE_DISCONN, timeout: Timeout = None) -> Datagram:
+    def recv_from(self, size: int, flags: SocketFlag = DEFAULT_FLAGS, timeout: Timeout = None) -> Datagram:
         """Receive one datagram and the address of its sender.
 
         An empty datagram is a datagram, not an end. A timeout or a cancellation loses no datagram.
@@ -1258,7 +1308,7 @@ class Socket(BaseSocket):
         self,
         buffer: bytearray | memoryview,
         size: int | None = None,
-        flags: SocketFlag = SAFE_DISCONN,
+        flags: SocketFlag = DEFAULT_FLAGS,
         timeout: Timeout = None,
     ) -> ReceivedInto:
         """Receive one datagram into the caller's buffer, like ``recv_from``.
@@ -1400,7 +1450,7 @@ class Socket(BaseSocket):
     # Accepting.
 
     def accept_addr(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
+        self, flags: SocketFlag = DEFAULT_FLAGS, inheritable: bool = False, timeout: Timeout = None
     ) -> Accepted:
         """Accept a connection and return its socket and address.
 
@@ -1426,7 +1476,7 @@ class Socket(BaseSocket):
         return self._accept("accept_addr", flags, inheritable, timeout)
 
     def accept(
-        self, flags: SocketFlag = SAFE_DISCONN, inheritable: bool = False, timeout: Timeout = None
+        self, flags: SocketFlag = DEFAULT_FLAGS, inheritable: bool = False, timeout: Timeout = None
     ) -> Socket:
         """Accept a connection and return its socket.
 
@@ -1463,6 +1513,7 @@ class Socket(BaseSocket):
         self, operation: str, flags: SocketFlag, inheritable: bool, deadline: CallDeadline | None
     ) -> Accepted:
         fd = self._fd
+        flags = effective_flags(flags, self._io.default_flags)
         with Use(fd, operation) as listener:
             check_kind(listener, operation, datagram=False)
             if fd.state is not State.LISTENING:
@@ -1505,7 +1556,7 @@ class Socket(BaseSocket):
     def _accept_now(self) -> Accepted | None:
         """Return a client that has connected; None if there is none."""
         try:
-            return self._accept_plain("try_accept_addr", SAFE_DISCONN, False, start_deadline(0))
+            return self._accept_plain("try_accept_addr", DEFAULT_FLAGS, False, start_deadline(0))
         except SocketTimeout:
             return None
 

@@ -32,7 +32,7 @@ from wireline.errors import BusyError, ClosedError, SocketTimeout, WirelineError
 from wireline.net._fd_guard import FdGuard
 from wireline.net._poll import Readiness, start_deadline
 from wireline.net._write_lock import Permit
-from wireline.options import DONT_WAIT, NO_SIGNAL, SAFE_DISCONN, SocketFlag
+from wireline.options import DEFAULT_FLAGS, DONT_WAIT, NO_SIGNAL, SAFE_DISCONN, SocketFlag
 from wireline.timing import Timeout
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class StreamIO:
             like one that a reader holds.
         wait_all: the flag with which the kernel waits for a whole block; 0 if the bytes before are to be counted.
         core_slot: the core, while no thread reads (that of the guard).
+        default_flags: of the calls that are given none.
         engine: that of the core; None without TLS.
         buffer: that of the core.
         write_lock: the right to write (that of the guard).
@@ -84,6 +85,7 @@ class StreamIO:
         "buffer",
         "core",
         "core_slot",
+        "default_flags",
         "engine",
         "fd",
         "kernel_flags",
@@ -107,7 +109,7 @@ class StreamIO:
         self.core: StreamCore | None = None
         self.buffer = EMPTY
         self.kernel_waits = kernel_waits
-        self.kernel_flags: SocketFlag | None = SAFE_DISCONN if kernel_waits else None
+        self.kernel_flags: SocketFlag | None = DEFAULT_FLAGS if kernel_waits else None
         # Every message uses these two: one attribute less on the way.
         self.core_slot = fd.resting
         self.write_lock = fd.writing
@@ -115,6 +117,7 @@ class StreamIO:
         self.write_shut = False
         self.payload_sent = 0
         self.relayed = False
+        self.default_flags = SAFE_DISCONN
         self.sender: Sender = fd.sock
         self.source: Receiver = fd.sock
         self.quiet_epoch: object = process.epoch
@@ -135,6 +138,7 @@ class StreamIO:
 
     def use_core(self, owner: BaseSocket, core: StreamCore) -> None:
         """Read and send by this core from now on."""
+        core.default_flags = self.default_flags
         self.fd.cores = (core,)
         self.core = core
         self.engine = cast("TlsCore", core).engine if core.is_tls else None

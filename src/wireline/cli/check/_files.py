@@ -72,7 +72,9 @@ def check_files(options: argparse.Namespace) -> Report:
     except OSError as error:
         code = ExitCode.HANDSHAKE if isinstance(error, ssl.SSLError) else ExitCode.FAILED
         sentence = classify(Failure(Stage.SETUP, error)).sentence
-        sentence = sentence.replace("give its password with --key-password, or ", "")  # `check` has no such option
+        sentence = sentence.replace(
+            "give its password with --key-password, or ", ""
+        )  # `check` has no such option
         report.add_problem(code, sentence.removeprefix("cannot use TLS: "))  # no connection was meant
         report.cause = error
         return report
