@@ -381,20 +381,18 @@ def test_without_a_half_close_the_peer_ends_it(pipes: Pipes) -> None:
     assert pipes.shown() == b"bye"
 
 
-@pytest.mark.parametrize("half_close_after", [None, 0.0, 10.0])
 @pytest.mark.parametrize("quit_after", [0.0, 0.1])
-def test_it_ends_a_given_time_after_the_input(
-    half_close_after: float | None, quit_after: float, pipes: Pipes
-) -> None:
-    peer = FakePeer(b"data")
+def test_it_ends_a_given_time_after_the_input(quit_after: float, pipes: Pipes) -> None:
     pipes.type(b"question")
     pipes.end_input()
-    at_eof = EndOfInput(half_close_after, quit_after)
-    conversation = Conversation(peer, pipes.input, pipes.output, at_eof=at_eof)
-    conversation.run(Signals())
-    assert conversation.quit
-    assert peer.heard == b"question"
-    assert peer.aborted is False
+    for half_close_after, heard in ((None, b"question"), (0.0, b""), (10.0, b"")):  # the input ends once
+        peer = FakePeer(b"data")
+        at_eof = EndOfInput(half_close_after, quit_after)
+        conversation = Conversation(peer, pipes.input, pipes.output, at_eof=at_eof)
+        conversation.run(Signals())
+        assert conversation.quit
+        assert peer.heard == heard
+        assert peer.aborted is False
 
 
 def test_a_peer_that_ends_before_it_is_time_to_quit(pipes: Pipes) -> None:

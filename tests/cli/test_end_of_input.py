@@ -198,15 +198,15 @@ def test_a_datagram_with_a_reply(start: Start) -> None:
         assert command.finish(b"") == (0, b"answer", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--at-eof", "never", "h:1"], "invalid choice: 'never'"),
-        (["--at-eof", "close", "--quit-after", "3", "h:1"], "use one of them"),
-        (["--at-eof", "wait", "udp://h:1"], "udp:// has none"),
-        (["--quit-after", "0", "h:1"], "not a number of seconds above 0"),
-    ],
-)
-def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["connect", *words]) == 2
-    assert complaint in capsys.readouterr().err
+WRONG_USAGE: list[tuple[list[str], str]] = [
+    (["--at-eof", "never", "h:1"], "invalid choice: 'never'"),
+    (["--at-eof", "close", "--quit-after", "3", "h:1"], "use one of them"),
+    (["--at-eof", "wait", "udp://h:1"], "udp:// has none"),
+    (["--quit-after", "0", "h:1"], "not a number of seconds above 0"),
+]
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, complaint in WRONG_USAGE:
+        assert main(["connect", *words]) == 2
+        assert complaint in capsys.readouterr().err

@@ -26,19 +26,19 @@ def test_host_and_port_as_two_words(start: Start, host: str) -> None:
         assert command.finish(b"") == (0, b"hello", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "target"),
-    [
-        (["h", "80"], "h:80"),
-        (["::1", "80"], "[::1]:80"),
-        (["[::1]", "80"], "[::1]:80"),
-        (["tls://h", "443"], "tls://h:443"),
-        (["--tls", "h", "443"], "tls://h:443"),
-        (["udp://h", "53"], "udp://h:53"),
-    ],
-)
-def test_the_target_of_two_words(words: list[str], target: str) -> None:
-    assert parse(["connect", *words]).target == parse_target(target)
+TWO_WORDS = [
+    (["h", "80"], "h:80"),
+    (["::1", "80"], "[::1]:80"),
+    (["[::1]", "80"], "[::1]:80"),
+    (["tls://h", "443"], "tls://h:443"),
+    (["--tls", "h", "443"], "tls://h:443"),
+    (["udp://h", "53"], "udp://h:53"),
+]
+
+
+def test_the_target_of_two_words() -> None:
+    for words, target in TWO_WORDS:
+        assert parse(["connect", *words]).target == parse_target(target)
 
 
 def free_port(host: str = "127.0.0.1") -> int:
@@ -98,22 +98,22 @@ def test_a_source_that_is_not_here(start: Start) -> None:
     assert "--source needs an address of this machine" in result.err
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["h", "none"], "TARGET: 'h:none' is not a target: the port must be a number"),
-        (["h:80", "90"], "is not a target"),
-        (["h"], "TARGET: 'h' is not a target: the port is missing, write h:port"),
-        (["--source", "tls://h:1", "h:1"], "is not HOST:PORT, HOST or :PORT"),
-        (["--source", "h:x", "h:1"], "'h:x' is not an address to connect from: the port must be a number"),
-        (["-4", "-6", "h:1"], "not allowed with"),
-        (["-4", "unix:/x"], "a Unix socket has none"),
-        (["--source", ":1", "unix:/x"], "a Unix socket has none"),
-    ],
-)
-def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["connect", *words]) == 2
-    assert complaint in capsys.readouterr().err
+WRONG_USAGE: list[tuple[list[str], str]] = [
+    (["h", "none"], "TARGET: 'h:none' is not a target: the port must be a number"),
+    (["h:80", "90"], "is not a target"),
+    (["h"], "TARGET: 'h' is not a target: the port is missing, write h:port"),
+    (["--source", "tls://h:1", "h:1"], "is not HOST:PORT, HOST or :PORT"),
+    (["--source", "h:x", "h:1"], "'h:x' is not an address to connect from: the port must be a number"),
+    (["-4", "-6", "h:1"], "not allowed with"),
+    (["-4", "unix:/x"], "a Unix socket has none"),
+    (["--source", ":1", "unix:/x"], "a Unix socket has none"),
+]
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, complaint in WRONG_USAGE:
+        assert main(["connect", *words]) == 2
+        assert complaint in capsys.readouterr().err
 
 
 def test_show_code(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

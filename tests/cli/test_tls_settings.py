@@ -95,30 +95,30 @@ def test_the_password_of_a_key_is_asked_for() -> None:
         assert PASSWORD not in command.raw
 
 
-@pytest.mark.parametrize(
-    ("source", "complaint"),
-    [
-        ("file:{wrong}", "password"),
-        ("file:{none}", "{none}: No such file or directory"),
-        ("file:{open}", "other users can open {open} (mode 0644)"),
-        ("env:NOT_SET", "there is no environment variable NOT_SET"),
-        ("fd:77", "fd:77: Bad file descriptor"),
-        ("prompt", "there is no terminal to ask for the password"),
-    ],
-)
-def test_a_password_that_is_not_there(start: Start, source: str, complaint: str, tmp_path: Path) -> None:
+NO_PASSWORD = {
+    "file:{wrong}": "password",
+    "file:{none}": "{none}: No such file or directory",
+    "file:{open}": "other users can open {open} (mode 0644)",
+    "env:NOT_SET": "there is no environment variable NOT_SET",
+    "fd:77": "fd:77: Bad file descriptor",
+    "prompt": "there is no terminal to ask for the password",
+}
+
+
+def test_a_password_that_is_not_there(start: Start, tmp_path: Path) -> None:
     files = {name: str(tmp_path / name) for name in ("wrong", "none", "open")}
     for name, mode in (("wrong", 0o600), ("open", 0o644)):
         Path(files[name]).write_text("5ecre7")
         Path(files[name]).chmod(mode)
     locked = certificates.encrypted()
-    words = ("--cert", locked.cert, "--key", locked.key, "--key-password", source.format(**files))
-    result = start(*CLIENT, *words, "tls://127.0.0.1:1").finish(b"")
-    assert result.code == 1
-    assert result.err.startswith("wireline: cannot use TLS: ")
-    assert complaint.format(**files) in result.err
-    assert "5ecre7" not in result.err
-    assert result.err.count("\n") == 1
+    for source, complaint in NO_PASSWORD.items():
+        words = ("--cert", locked.cert, "--key", locked.key, "--key-password", source.format(**files))
+        result = start(*CLIENT, *words, "tls://127.0.0.1:1").finish(b"")
+        assert result.code == 1
+        assert result.err.startswith("wireline: cannot use TLS: ")
+        assert complaint.format(**files) in result.err
+        assert "5ecre7" not in result.err
+        assert result.err.count("\n") == 1
 
 
 def test_versions_and_ciphers(start: Start) -> None:
@@ -170,27 +170,27 @@ def test_keys_from_a_descriptor(start: Start, tmp_path: Path) -> None:
     assert start(*words, target, redirect=f"4<{mine}").finish(b"x") == (0, b"x", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
-    [
-        (["--pin", "none", "tls://h:1"], "--pin: 'none' is not sha256/ and 44 characters of base64"),
-        (
-            ["--key-password", "5ecre7", "tls://h:1"],
-            "the source of a password is file:PATH, fd:N, env:NAME or prompt",
-        ),
-        (["--key-password", "prompt", "tls://h:1"], "--key-password is for the key of a certificate"),
-        (["--tls-min", "1.3", "--tls-max", "1.2", "tls://h:1"], "leave no version"),
-        (["--tls-min", "1.1", "tls://h:1"], "invalid choice"),
-        (["--ciphers", "a b", "tls://h:1"], "is not a list of ciphers"),
-        (["--keylog", "x", "h:1"], "--keylog is for TLS: write tls://h:1"),
-        (["--pin", "00" * 32, "--psk-file", "x", "tls://h:1"], "with --psk-file there are none"),
-    ],
-)
-def test_wrong_usage(words: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["connect", *words]) == 2
-    err = capsys.readouterr().err
-    assert complaint in err
-    assert "5ecre7" not in err
+WRONG_USAGE: list[tuple[list[str], str]] = [
+    (["--pin", "none", "tls://h:1"], "--pin: 'none' is not sha256/ and 44 characters of base64"),
+    (
+        ["--key-password", "5ecre7", "tls://h:1"],
+        "the source of a password is file:PATH, fd:N, env:NAME or prompt",
+    ),
+    (["--key-password", "prompt", "tls://h:1"], "--key-password is for the key of a certificate"),
+    (["--tls-min", "1.3", "--tls-max", "1.2", "tls://h:1"], "leave no version"),
+    (["--tls-min", "1.1", "tls://h:1"], "invalid choice"),
+    (["--ciphers", "a b", "tls://h:1"], "is not a list of ciphers"),
+    (["--keylog", "x", "h:1"], "--keylog is for TLS: write tls://h:1"),
+    (["--pin", "00" * 32, "--psk-file", "x", "tls://h:1"], "with --psk-file there are none"),
+]
+
+
+def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, complaint in WRONG_USAGE:
+        assert main(["connect", *words]) == 2
+        err = capsys.readouterr().err
+        assert complaint in err
+        assert "5ecre7" not in err
 
 
 def test_pins_of_clients_need_their_certificates(capsys: pytest.CaptureFixture[str]) -> None:
