@@ -130,7 +130,7 @@ PROPERTIES |= {"got_handshake", "ssl_handle", "ssl_pointer", "tls_info"}
 FUNCTIONS = {
     "dial": Entry(
         "address, port=None, protocol=IPPROTO_TCP, *, buffered=True, timeout=None, tls=None, hostname=None,"
-        "local_addr=None, family=0, options=(), keep_alive=KeepAlive(), resolver=None",
+        "local_addr=None, family=0, options=(), keep_alive=KeepAlive(), resolver=None, default_flags=SAFE_DISCONN",
         waits=True,
     ),
     "listeners_from_environment": Entry(""),
@@ -139,7 +139,7 @@ FUNCTIONS = {
         "handler, port=0, address='', *, tls=None, max_connections=None, handshake_timeout=10.0,"
         "backlog=SOMAXCONN, reuse_port=False, buffered=True, on_error=None, sock=None, options=(), mode=None,"
         "keep_alive=KeepAlive(), on_full='wait', max_per_address=None, max_handshakes=None,"
-        "first_byte_timeout=None, idle_timeout=None, lifetime=None, min_rate=None",
+        "first_byte_timeout=None, idle_timeout=None, lifetime=None, min_rate=None, default_flags=SAFE_DISCONN",
         waits=True,
     ),
 }

@@ -963,7 +963,7 @@ def _check_membership(
     """Return a group and an interface that the socket can join."""
     ip, zone = multicast.check_group(group)
     if (ip.version == 4) is not (sock.family == AF_INET):
-        raise ValueError(f"{ip} is a group of IPv{ip.version}, and the socket is not")
+        raise ValueError(f"{ip} is a group of IPv{ip.version}, but the socket is of the other family")
     return ip, multicast.check_interface(zone if interface is None else interface, sock.family)
 
 

@@ -42,7 +42,7 @@ class _DatagramFields(NamedTuple):
 
 
 class Datagram(_DatagramFields):
-    """One datagram: ``(data, address)``, and more of it as attributes that are no items of the tuple.
+    """One datagram: the tuple ``(data, address)``, with further attributes that are not items of the tuple.
 
     Attributes:
         data: the bytes received.

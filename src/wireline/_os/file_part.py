@@ -96,7 +96,7 @@ class FilePart:
             The number of bytes sent. 0: there are no more, or the system cannot do it, and ``by_kernel`` is False.
 
         Raises:
-            BlockingIOError: there is no room in the send buffer.
+            BlockingIOError: there is no space in the send buffer.
             OSError: an error of the socket, or of the disk.
         """
         size = self._next_size(most)
@@ -172,7 +172,7 @@ def _check_file(file: BinaryFile) -> BinaryFile:
             raise io.UnsupportedOperation("sendfile: the file is not open for reading")
         if not file.seekable():
             raise io.UnsupportedOperation(
-                "sendfile: the file has no positions, as a pipe has none; read and send it"
+                "sendfile: the file cannot be positioned, like a pipe: read it, and send the data"
             )
     return file
 

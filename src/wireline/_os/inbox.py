@@ -1,4 +1,4 @@
-"""Datagrams that the system has given, and no caller has yet: nothing of them is lost, whichever way a call ends.
+"""Received datagrams that no call has returned yet: none is lost, however a call ends.
 
 Theory of operation. A signal handler can raise an exception after nearly every call, so also between a ``recvfrom``
 and the assignment of its result. Two statements leave no place for one: ``for x in iterator`` with an iterator in C
@@ -45,7 +45,7 @@ class Inbox:
         make: makes a ``Datagram``.
         packet_info: the datagrams have their packet information.
         passed: the descriptors of a datagram that ``take_fds`` has received; None before the first ``take_fds``.
-        received: bytes of payload that callers have got.
+        received: bytes of payload that calls have returned.
     """
 
     __slots__ = (
@@ -70,7 +70,7 @@ class Inbox:
         self._incoming: Iterator[Raw] = iter(())
         self._sock: socket.socket | None = None
         self._size = -1
-        # What no caller has: one datagram of `take`, those of `take_many`, and an error after them.
+        # Not returned yet: one datagram of `take`, those of `take_many`, and an error after them.
         self._latest: Raw | None = None
         self._pending: list[Raw] = []
         self._error: OSError | None = None

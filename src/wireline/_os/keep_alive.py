@@ -53,7 +53,7 @@ class KeepAlive(_Fields):
 
 
 DEFAULT_KEEP_ALIVE = KeepAlive()
-"""Of ``dial`` and ``serve``."""
+"""The default of ``dial`` and ``serve``."""
 
 # macOS has the first under another name. Windows has all three from Windows 10 on.
 _IDLE = ("TCP_KEEPIDLE", "TCP_KEEPALIVE")
@@ -67,7 +67,7 @@ def check_keep_alive(keep_alive: KeepAlive | None) -> KeepAlive | None:
     """
     if keep_alive is None or isinstance(keep_alive, KeepAlive):
         return keep_alive
-    raise TypeError(f"a KeepAlive or None is needed, not {type(keep_alive).__name__}")
+    raise TypeError(f"keep_alive is a KeepAlive or None, not {type(keep_alive).__name__}")
 
 
 def keep_alive_options(keep_alive: KeepAlive | None) -> Iterator[tuple[int, int, int]]:

@@ -96,7 +96,7 @@ def _address_or_name(interface: object) -> str | IpAddress:
         return parse_zoned_ip(interface)
     except ValueError:
         if not interface or "\0" in interface:
-            raise ValueError(f"an interface has a name without NUL, got {interface!r}") from None
+            raise ValueError(f"the name of an interface has no NUL, got {interface!r}") from None
         return interface
 
 

@@ -65,13 +65,14 @@ Ancillary: TypeAlias = tuple[tuple[int, int, bytes], ...]
 
 
 class ReceivedFds(NamedTuple):
-    """What ``recv_fds`` has received: ``(data, fds, truncated)``.
+    """The result of ``recv_fds``: ``(data, fds, truncated)``.
 
     Attributes:
-        data: the bytes; ``b""`` is the end of the stream, or the answer to a size of 0.
+        data: the bytes; ``b""`` at the end of the stream, for a size of 0, and if the next message has too many
+            descriptors for this result.
         fds: the descriptors, which belong to the caller.
-        truncated: how many descriptors were closed because there was no place for them. Those that the operating system
-            could not pass (``EMFILE``) count as one for each message.
+        truncated: how many descriptors were closed: those above ``max_fds``, and those above the 253 that a socket
+            keeps. Descriptors that the operating system could not pass (``EMFILE``) count as one for each message.
     """
 
     data: bytes

@@ -82,7 +82,7 @@ class Pipe:
             pass  # above the user's limit: the default size
 
     def fill_from(self, source: socket.socket) -> int | None:
-        """Take what has arrived. 0 is the end of the stream; None: splice(2) is not possible.
+        """Receive into the pipe; return the size. 0 is the end of the stream, None: splice(2) is not possible.
 
         It waits if the descriptor blocks: splice(2) has no MSG_DONTWAIT.
 
@@ -100,17 +100,17 @@ class Pipe:
         return self.size
 
     def send_to(self, sink: socket.socket) -> None:
-        """Send what is inside as far as there is room; the caller takes ``gone`` off ``size``. It may wait, likewise.
+        """Send as much of the content as fits; the caller subtracts ``gone`` from ``size``. It may wait, likewise.
 
         Raises:
-            BlockingIOError: there is no room.
+            BlockingIOError: there is no space in the send buffer.
             OSError: of the socket; EINVAL and the like: splice(2) is not possible.
         """
         for self.gone in map(os.splice, (self._ends[0],), (sink.fileno(),), (self.size,)):  # noqa: B020
             break
 
     def content(self) -> bytes:
-        """Take out what is inside."""
+        """Remove and return the content."""
         pieces = []
         try:
             while piece := os.read(self._ends[0], PIPE_SIZE):

@@ -237,7 +237,7 @@ def check_combinations(options: TlsOptions) -> None:
     """
     for name in ("cert", "key", "ca"):
         if getattr(options, f"{name}_file") and getattr(options, f"{name}_data") is not None:
-            raise ValueError(f"{name}_file and {name}_data are two sources of one thing: give one of them")
+            raise ValueError(f"{name}_file and {name}_data exclude each other: give one of them")
     if options.key_file and not options.cert_file and options.cert_data is None:
         raise ValueError("key_file needs the cert_file of the certificate that the key belongs to")
     if options.min_version and options.max_version and options.min_version > options.max_version:
