@@ -137,6 +137,20 @@ def test_versions_and_ciphers(start: Start) -> None:
     assert "there is no common cipher" in result.err
 
 
+def test_files_and_ciphers_that_do_not_exist(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    log = str(tmp_path / "none" / "log")
+    for words, complaint in (
+        (["--ciphers", "nope"], "OpenSSL has no cipher of 'nope'"),
+        (["--ciphers", "TLS_NOPE"], "none of the suites of TLS 1.3 that --ciphers names"),
+        (
+            ["--keylog", log],
+            f"{log}: No such file or directory (it is the file of --keylog or SSLKEYLOGFILE)",
+        ),
+    ):
+        assert main([*CLIENT, *words, "tls://127.0.0.1:1"]) == 1
+        assert complaint in capfd.readouterr().err
+
+
 @pytest.mark.parametrize("by_option", [True, False])
 def test_the_key_log(start: Start, by_option: bool, tmp_path: Path) -> None:
     log = tmp_path / "keys.log"

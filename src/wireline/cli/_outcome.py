@@ -263,6 +263,8 @@ def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
     if isinstance(error, SocketTimeout):
         return f"{_MISSED.get(error.operation, 'nothing')} within {error.seconds:g} s"
     words = error.strerror or str(error)
+    if words.startswith("local_addr "):  # the name in the library
+        return "--source is an address of another kind (IPv4, IPv6) than the target's"
     if isinstance(error.filename, str) and error.errno:
         words = f"{error.filename}: {words}"
     advice = advice_on.get(error.errno or 0)

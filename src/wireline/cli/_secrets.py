@@ -17,7 +17,8 @@ def read_secret_file(path: str) -> bytes:
     kind, _, number = path.partition(":")
     is_fd = kind == "fd" and number.isascii() and number.isdigit()
     try:
-        with open(int(number) if is_fd else path, "rb") as file:
+        # The standard descriptors are in use afterwards: standard input is then at its end.
+        with open(int(number) if is_fd else path, "rb", closefd=not is_fd or int(number) > 2) as file:
             _require_privacy(path, os.fstat(file.fileno()))
             return file.read()
     except OSError as error:

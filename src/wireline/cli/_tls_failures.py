@@ -243,6 +243,8 @@ def _expiry(certificate: Certificate | None) -> datetime | None:
 
 def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
+    if "ciphersuites: no cipher match" in str(error):
+        return "OpenSSL has none of the suites of TLS 1.3 that --ciphers names"
     return _openssl_text(error).replace(
         ", and no password was given",
         "; give its password with --key-password, or decrypt it first: openssl pkey -in KEY -out NEW",

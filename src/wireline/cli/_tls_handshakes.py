@@ -107,7 +107,10 @@ def explain_missing_cas(options: argparse.Namespace) -> Iterator[None]:
     except FileNotFoundError as error:
         password = getattr(options, "key_password", None) or ""
         keylog = getattr(options, "keylog", None) or os.environ.get("SSLKEYLOGFILE")
-        named = (options.ca_file, options.cert, options.key, password.partition(":")[2], keylog)
+        named = (options.ca_file, options.cert, options.key, password.partition(":")[2])
+        if error.filename == keylog:
+            words = f"{error.strerror} (it is the file of --keylog or SSLKEYLOGFILE)"
+            raise OSError(error.errno, words, error.filename) from error
         if error.filename in named:
             raise
         raise FileNotFoundError(

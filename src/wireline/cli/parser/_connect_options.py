@@ -117,6 +117,8 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         options.target = _option_types.target_of_words(options.target, options.port)
     except argparse.ArgumentTypeError as error:
         parser.error(f"TARGET: {error}")
+    if options.family and _literal_family(options.target.host) not in (0, options.family):
+        parser.error(f"{options.target.host} is an address of the other kind: -4 is for IPv4, -6 for IPv6")
     if options.target.path and (options.family or options.source):
         parser.error("-4, -6 and --source are for hosts, and a Unix socket has none")
     if options.at_eof == "close" and options.quit_after:
@@ -125,6 +127,13 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         parser.error(
             "--at-eof is about the end of a stream, and udp:// has none: use --timeout or --quit-after"
         )
+
+
+def _literal_family(host: str) -> int:
+    """The family of an address; 0 for a name."""
+    if ":" in host:
+        return socket.AF_INET6
+    return socket.AF_INET if host.replace(".", "").isdigit() else 0
 
 
 def _load() -> Command:

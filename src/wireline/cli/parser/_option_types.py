@@ -51,14 +51,17 @@ def stream_listen_address(text: str) -> Target:
 
 def source(text: str) -> Address:
     """A host, a port, or both, to connect from; the port 0 stands for any."""
+    if "://" in text or text.startswith("unix:"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, HOST or :PORT")
+    if text.count(":") > 1 and not text.startswith("["):
+        text = f"[{text}]"
+    has_port = text.rpartition("]")[2].count(":") > 0 or text.isdigit()
     try:
-        where = parse_target(text if ":" in text or text.isdigit() else f"{text}:0", listening=True)
+        where = parse_target(text if has_port else f"{text}:0", listening=True)
     except ValueError as error:
         raise argparse.ArgumentTypeError(
             str(error).replace("a target", "an address to connect from")
         ) from None
-    if where.path or "://" in text:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, HOST or :PORT")
     return Address(where.host, where.port)
 
 
