@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from wireline import Deadline, SocketTimeout
 from wireline.cli import _starttls
-from wireline.cli._outcome import ExitCode, HandshakeFailure, Stage, during
+from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check import _chain_faults
@@ -95,7 +95,9 @@ class TlsProbe:
         else:
             result = self._diagnose(tls, tried)
         if result is None:
-            tls.chain = tls.chain or self._shown()
+            shown = self._observer.certificate
+            if shown is not None and not tls.chain:
+                tls.chain = [read(shown, sent=True)]
         else:
             self._describe(tls, result)
             if not self._options.of_files:
@@ -116,7 +118,11 @@ class TlsProbe:
                 tls.chain_trusted = True
                 return tried
             failure = tried
-        unverified = self._handshake(self._make_context(verify=False))
+        try:
+            unverified = self._handshake(self._make_context(verify=False))
+        except Failure:
+            self._add_chain_error(tls, failure, None)
+            raise
         self._add_chain_error(tls, failure, unverified)
         if isinstance(unverified, HandshakeResult):
             return unverified
@@ -124,9 +130,18 @@ class TlsProbe:
         return None
 
     def _add_chain_error(
-        self, tls: TlsReport, failure: HandshakeFailure, unverified: HandshakeResult | HandshakeFailure
+        self,
+        tls: TlsReport,
+        failure: HandshakeFailure,
+        unverified: HandshakeResult | HandshakeFailure | None,
     ) -> None:
-        """Report the certificate that made a handshake fail."""
+        """Report the certificate that made a handshake fail.
+
+        Args:
+            tls: the report.
+            failure: of the handshake.
+            unverified: the same handshake without verification; None if no further connection was possible.
+        """
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
             self._findings.add_error(failure)
@@ -135,8 +150,8 @@ class TlsProbe:
         if isinstance(unverified, HandshakeResult):
             built = unverified.chain
             tls.chain = _read_chain(unverified)
-        else:
-            tls.chain = self._shown()
+        elif failure.certificate is not None:
+            tls.chain = [read(failure.certificate, sent=True)]
         code, words = error.verify_code, error.verify_message
         tls.chain_trusted, tls.chain_error = False, words
         tls.issuer_missing = code in _chain_faults.ISSUER_MISSING
@@ -158,8 +173,7 @@ class TlsProbe:
         if len(chain) == 1:
             return 0
         for index, anchor in enumerate(chain[1:], 1):
-            tried = self._handshake(self._make_context(check_hostname=False, anchor=anchor))
-            if isinstance(tried, HandshakeFailure) and getattr(tried.error, "verify_code", 0) == code:
+            if self._verify_code(self._make_context(check_hostname=False, anchor=anchor)) == code:
                 return _chain_faults.index_below(code, index, chain)
         return None
 
@@ -189,13 +203,18 @@ class TlsProbe:
         Returns:
             None if OpenSSL refuses it for another reason before it checks the name.
         """
-        tried = self._handshake(self._make_context(anchor=leaf))
-        if isinstance(tried, HandshakeResult):
-            return True
-        code = getattr(tried.error, "verify_code", 0)
+        code = self._verify_code(self._make_context(anchor=leaf))
         if code in _chain_faults.NAME_REFUSED:
             return False
         return True if code in _chain_faults.AFTER_THE_NAME else None
+
+    def _verify_code(self, context: SslContext) -> int | None:
+        """The code with which OpenSSL refuses the certificates, 0 if it does not; None if the handshake failed."""
+        try:
+            tried = self._handshake(context)
+        except Failure:
+            return None  # the server accepts no further connection: what was found before is reported
+        return 0 if isinstance(tried, HandshakeResult) else getattr(tried.error, "verify_code", None)
 
     def _add_name_error(self, tls: TlsReport, leaf: CertificateInfo) -> None:
         names = _chain_faults.shortened(", ".join(leaf.names))
@@ -205,11 +224,6 @@ class TlsProbe:
             "if it should be for another name, give that with --sni NAME"
         )
         self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
-
-    def _shown(self) -> list[CertificateInfo]:
-        """The certificate of a server whose handshake failed, if it sent one."""
-        shown = self._observer.certificate
-        return [] if shown is None else [read(shown, sent=True)]
 
     def _check_expiry(self, tls: TlsReport) -> None:
         for index, info in enumerate(tls.chain):
