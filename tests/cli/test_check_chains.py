@@ -153,16 +153,24 @@ def test_FC3_a_wildcard_in_a_part_of_a_label_is_decided_by_openssl(
         assert the_tls(capfd.readouterr().out)["name_matches"] is matches, name
 
 
-@pytest.mark.parametrize("connections", [1, 2])
+FEW = {
+    "untrusted, 1": (certificates.stranger, 1, "was signed by a CA that is not trusted here"),
+    "untrusted, 2": (certificates.stranger, 2, "was signed by a CA that is not trusted here"),
+    "wrong name, 1": (certificates.elsewhere, 1, "is not for this name"),
+}
+
+
+@pytest.mark.parametrize("case", FEW)
 def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
-    capfd: pytest.CaptureFixture[str], connections: int
+    capfd: pytest.CaptureFixture[str], case: str
 ) -> None:
     """A limit of connections must not hide what the first handshake has shown."""
+    make, connections, fault = FEW[case]
     contexts = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(connections)]
 
     def refuse() -> None:
         for context in contexts:
-            context.load_cert_chain(*certificates.stranger())
+            context.load_cert_chain(*make())
             with contextlib.suppress(OSError), context.wrap_socket(accept(server), server_side=True) as peer:
                 read_all(peer)
             if context is contexts[-1]:
@@ -174,4 +182,4 @@ def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
         words = ["--sni", "localhost", "--ca-file", certificates.ca_file()]
         assert main(["check", *words, f"tls://{target}"]) == 5
         thread.join()
-    assert "was signed by a CA that is not trusted here" in capfd.readouterr().err
+    assert fault in capfd.readouterr().err

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from wireline import Deadline, SocketTimeout
+from wireline import SocketTimeout
 from wireline.cli import _starttls
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
@@ -26,17 +26,12 @@ from wireline.cli.check._endpoints import Connectable
 from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain, sent_chain
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
+from wireline.cli.check._sessions import offer_session, wait_for_session
 from wireline.net import Socket
-from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
+from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, VerifyMode
 
 _ANY_NAME = "localhost"
 """The name to send if none is checked."""
-
-_TICKET_TIMEOUT = 1.0
-"""Seconds to wait for a session ticket. Servers send it right after the handshake of TLS 1.3, or never. A guess."""
-
-_POLL_INTERVAL = 0.05
-"""Seconds between two looks at the session: OpenSSL does not report that it has a new one."""
 
 
 class HandshakeResult(NamedTuple):
@@ -113,7 +108,11 @@ class TlsProbe:
             return None
         if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
-            tried = self._handshake(self._make_context(check_hostname=False))
+            try:
+                tried = self._handshake(self._make_context(check_hostname=False))
+            except Failure:
+                self._findings.add_error(failure)
+                raise
             if isinstance(tried, HandshakeResult):
                 tls.chain_trusted = True
                 return tried
@@ -250,7 +249,7 @@ class TlsProbe:
         if result.session is None:
             tls.resumes, tls.resumes_error = False, "the server sent no session"
             return
-        _offer_session(result.context, result.session)
+        offer_session(result.context, result.session)
         try:
             with self._connection() as sock:
                 self._start_tls(sock, result.context)
@@ -311,7 +310,7 @@ class TlsProbe:
             chain = tuple(map(Certificate, built_chain(handle))) or sent
             info = sock.tls_info
             exchange = self._observer.key_exchange(info.cipher)
-            session, refusal = _wait_for_session(sock, handle)
+            session, refusal = wait_for_session(sock, handle)
             return HandshakeResult(context, info, exchange, seconds, sent, chain, session, refusal)
 
     @contextlib.contextmanager
@@ -341,62 +340,3 @@ class TlsProbe:
 
 def _read_chain(result: HandshakeResult) -> list[CertificateInfo]:
     return [read(certificate, sent=certificate in result.sent) for certificate in result.chain]
-
-
-def _wait_for_session(
-    sock: Socket, handle: ssl.SSLObject
-) -> tuple[ssl.SSLSession | None, ssl.SSLError | None]:
-    """Send close_notify, and read until there is a session, an alert, or the end; return session and alert."""
-    refusal = None
-    deadline = Deadline(_TICKET_TIMEOUT)
-    try:
-        sock.shutdown_write(_POLL_INTERVAL)
-        while not _can_be_offered(handle, _session(handle)) and not deadline.expired():
-            try:
-                if not sock.recv_some(timeout=_POLL_INTERVAL):
-                    break
-            except SocketTimeout:
-                pass  # the deadline is checked above
-    except TruncatedError:
-        pass  # many servers close the connection after close_notify without sending their own
-    except ssl.SSLError as error:
-        refusal = error
-    except OSError:
-        pass  # others reset it
-    session = _session(handle)
-    return (session if _can_be_offered(handle, session) else None), refusal
-
-
-def _session(handle: ssl.SSLObject) -> ssl.SSLSession | None:
-    """The current session."""
-    try:
-        return handle.session
-    except ValueError:
-        return None  # too large to copy (its certificate has thousands of names): it cannot be offered
-
-
-def _can_be_offered(handle: ssl.SSLObject, session: ssl.SSLSession | None) -> bool:
-    """Whether a session can be offered to the server later."""
-    if session is None:
-        return False
-    # In TLS 1.3 there is an incomplete session from the start, and it can be offered once it has a ticket.
-    return session.has_ticket or (handle.version() != "TLSv1.3" and bool(session.id))
-
-
-def _offer_session(context: SslContext, session: ssl.SSLSession) -> None:
-    """Offer a session in the next handshake of a context.
-
-    The library keeps sessions for `dial` and `connect`, by host and port, and not for a connection that is upgraded
-    later (STARTTLS).
-    """
-
-    class ResumingSSLObject(ssl.SSLObject):
-        _session_to_offer: ssl.SSLSession | None = session
-
-        def do_handshake(self) -> None:
-            offered, self._session_to_offer = self._session_to_offer, None
-            if offered is not None:
-                self.session = offered
-            super().do_handshake()
-
-    context.ssl_context(Handshake.AS_CLIENT).sslobject_class = ResumingSSLObject
