@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import ssl
+import threading
 
 import pytest
 
 from tests.cli.checked import the_tls
+from tests.cli.command import accept, read_all, tcp_server
 from tests.cli.test_check_tls import serving
 from tests.tls import certificates
 from wireline.cli import main
@@ -147,3 +151,35 @@ def test_FC3_a_wildcard_in_a_part_of_a_label_is_decided_by_openssl(
                 ]
             )
         assert the_tls(capfd.readouterr().out)["name_matches"] is matches, name
+
+
+FEW = {
+    "untrusted, 1": (certificates.stranger, 1, "was signed by a CA that is not trusted here"),
+    "untrusted, 2": (certificates.stranger, 2, "was signed by a CA that is not trusted here"),
+    "wrong name, 1": (certificates.elsewhere, 1, "is not for this name"),
+}
+
+
+@pytest.mark.parametrize("case", FEW)
+def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
+    capfd: pytest.CaptureFixture[str], case: str
+) -> None:
+    """A limit of connections must not hide what the first handshake has shown."""
+    make, connections, fault = FEW[case]
+    contexts = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(connections)]
+
+    def refuse() -> None:
+        for context in contexts:
+            context.load_cert_chain(*make())
+            with contextlib.suppress(OSError), context.wrap_socket(accept(server), server_side=True) as peer:
+                read_all(peer)
+            if context is contexts[-1]:
+                server.close()
+
+    with tcp_server() as (server, target):
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        words = ["--sni", "localhost", "--ca-file", certificates.ca_file()]
+        assert main(["check", *words, f"tls://{target}"]) == 5
+        thread.join()
+    assert fault in capfd.readouterr().err

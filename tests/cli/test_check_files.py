@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -44,8 +46,6 @@ def test_without_a_name_none_is_checked(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_the_json_matches_the_schema(capfd: pytest.CaptureFixture[str]) -> None:
-    import json
-
     assert main([*of(certificates.expired()), "--json"]) == 5
     out = capfd.readouterr().out
     assert faults(json.loads(out), SCHEMA) == []
@@ -91,6 +91,21 @@ def test_files_that_cannot_be_deployed(capfd: pytest.CaptureFixture[str], tmp_pa
 def test_a_certificate_that_expires_soon(capfd: pytest.CaptureFixture[str]) -> None:
     assert main([*of(certificates.ending()), "--days", "21", "--nagios"]) == 1
     assert "4 days are fewer than the 21 of --days" in capfd.readouterr().out
+
+
+def test_without_a_thread_nothing_is_checked_and_nothing_leaks(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "wireline-check":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    assert main([*of(certificates.server()), "--nagios"]) == 3
+    assert "can't start new thread" in capfd.readouterr().out
 
 
 def test_options_of_connections_need_a_target(capfd: pytest.CaptureFixture[str]) -> None:

@@ -22,8 +22,8 @@ _WRONG_PURPOSE, _HOST_NAME, _ADDRESS, _SHORT_KEY_OF_LEAF, _WEAK_DIGEST = 26, 62,
 
 ISSUER_MISSING = frozenset({_NO_ISSUER_FOUND, _NO_ISSUER_HERE, _NO_ISSUER_OF_LEAF})
 NAME_REFUSED = frozenset({_HOST_NAME, _ADDRESS})
-AFTER_THE_NAME = frozenset({NOT_YET_VALID, EXPIRED})
-"""OpenSSL checks the dates after the name."""
+AFTER_THE_NAME = frozenset({0, NOT_YET_VALID, EXPIRED})
+"""No fault, or one of the dates, which OpenSSL checks after the name."""
 
 _OF_SIGNATURE = frozenset({_BAD_SIGNATURE, _WEAK_DIGEST})
 """OpenSSL finds them only if the certificate above, with the key of the signer, is there."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import socket
 import ssl
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from wireline.cli._outcome import ExitCode, Failure, Stage, classify
+from wireline.cli._outcome import ExitCode, Failure, Stage, classify, during
 from wireline.cli.check._endpoints import Attempt
 from wireline.cli.check._report import Findings, Report
 from wireline.cli.check._tls_probe import TlsProbe
@@ -36,11 +37,20 @@ class FilesEndpoint:
         return self._path
 
     def connect(self, timeout: float) -> Socket:
-        """Connect to it."""
+        """Connect to it.
+
+        Raises:
+            OSError: no descriptor or no thread is left.
+        """
         ours, theirs = map(Socket.from_socket, socket.socketpair())
         thread = threading.Thread(target=self._serve, args=(theirs, timeout), name="wireline-check")
+        try:
+            thread.start()
+        except RuntimeError as error:
+            ours.close()
+            theirs.close()
+            raise OSError(errno.EAGAIN, str(error)) from error
         self._threads.append(thread)
-        thread.start()
         return ours
 
     def _serve(self, sock: Socket, timeout: float) -> None:
@@ -82,7 +92,9 @@ def check_files(options: argparse.Namespace) -> Report:
     # The client has no certificate.
     client = argparse.Namespace(**{**vars(options), "cert": None, "key": None, "starttls": None})
     findings = Findings(report.target, report.now, report.days)
-    with endpoint.joined(), endpoint.connect(options.timeout) as sock:
+    with during(Stage.SETUP, options.cert):
+        sock = endpoint.connect(options.timeout)
+    with endpoint.joined(), sock:
         report.attempts = [Attempt(endpoint, 0.0, None, None)]
         report.tls[str(endpoint)] = TlsProbe(client, findings, sock, endpoint).run()
     report.merge({str(endpoint): findings})

@@ -138,7 +138,8 @@ def tls_rows(addresses: list[str], tls: TlsReport, report: Report) -> list[Row]:
 
 
 def _key_exchange(tls: TlsReport) -> str:
-    name = tls.key_exchange or tls.group
+    is_known = tls.key_exchange and not tls.key_exchange.startswith("group ")
+    name = tls.key_exchange if is_known else tls.group or tls.key_exchange
     return f"{name} (post-quantum)" if "ML-KEM" in name or "MLKEM" in name else name
 
 

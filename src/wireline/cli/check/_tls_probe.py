@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from time import monotonic
 from typing import NamedTuple
 
-from wireline import Deadline, SocketTimeout
+from wireline import SocketTimeout
 from wireline.cli import _starttls
-from wireline.cli._outcome import ExitCode, HandshakeFailure, Stage, during
+from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check import _chain_faults
@@ -26,17 +26,12 @@ from wireline.cli.check._endpoints import Connectable
 from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
+from wireline.cli.check._sessions import offer_session, wait_for_session
 from wireline.net import Socket
-from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, TruncatedError, VerifyMode
+from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, VerifyMode
 
 _ANY_NAME = "localhost"
 """The name to send if none is checked."""
-
-_TICKET_TIMEOUT = 1.0
-"""Seconds to wait for a session ticket. Servers send it right after the handshake of TLS 1.3, or never. A guess."""
-
-_POLL_INTERVAL = 0.05
-"""Seconds between two looks at the session: OpenSSL does not report that it has a new one."""
 
 
 class HandshakeResult(NamedTuple):
@@ -95,7 +90,9 @@ class TlsProbe:
         else:
             result = self._diagnose(tls, tried)
         if result is None:
-            tls.chain = tls.chain or self._shown()
+            shown = self._observer.certificate
+            if shown is not None and not tls.chain:
+                tls.chain = [read(shown, sent=True)]
         else:
             self._describe(tls, result)
             if not self._options.of_files:
@@ -111,12 +108,20 @@ class TlsProbe:
             return None
         if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
-            tried = self._handshake(self._make_context(check_hostname=False))
+            try:
+                tried = self._handshake(self._make_context(check_hostname=False))
+            except Failure:
+                self._findings.add_error(failure)
+                raise
             if isinstance(tried, HandshakeResult):
                 tls.chain_trusted = True
                 return tried
             failure = tried
-        unverified = self._handshake(self._make_context(verify=False))
+        try:
+            unverified = self._handshake(self._make_context(verify=False))
+        except Failure:
+            self._add_chain_error(tls, failure, None)
+            raise
         self._add_chain_error(tls, failure, unverified)
         if isinstance(unverified, HandshakeResult):
             return unverified
@@ -124,9 +129,18 @@ class TlsProbe:
         return None
 
     def _add_chain_error(
-        self, tls: TlsReport, failure: HandshakeFailure, unverified: HandshakeResult | HandshakeFailure
+        self,
+        tls: TlsReport,
+        failure: HandshakeFailure,
+        unverified: HandshakeResult | HandshakeFailure | None,
     ) -> None:
-        """Report the certificate that made a handshake fail."""
+        """Report the certificate that made a handshake fail.
+
+        Args:
+            tls: the report.
+            failure: of the handshake.
+            unverified: the same handshake without verification; None if no further connection was possible.
+        """
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
             self._findings.add_error(failure)
@@ -135,8 +149,8 @@ class TlsProbe:
         if isinstance(unverified, HandshakeResult):
             built = unverified.chain
             tls.chain = _read_chain(unverified)
-        else:
-            tls.chain = self._shown()
+        elif failure.certificate is not None:
+            tls.chain = [read(failure.certificate, sent=True)]
         code, words = error.verify_code, error.verify_message
         tls.chain_trusted, tls.chain_error = False, words
         tls.issuer_missing = code in _chain_faults.ISSUER_MISSING
@@ -158,8 +172,7 @@ class TlsProbe:
         if len(chain) == 1:
             return 0
         for index, anchor in enumerate(chain[1:], 1):
-            tried = self._handshake(self._make_context(check_hostname=False, anchor=anchor))
-            if isinstance(tried, HandshakeFailure) and getattr(tried.error, "verify_code", 0) == code:
+            if self._verify_code(self._make_context(check_hostname=False, anchor=anchor)) == code:
                 return _chain_faults.index_below(code, index, chain)
         return None
 
@@ -189,13 +202,18 @@ class TlsProbe:
         Returns:
             None if OpenSSL refuses it for another reason before it checks the name.
         """
-        tried = self._handshake(self._make_context(anchor=leaf))
-        if isinstance(tried, HandshakeResult):
-            return True
-        code = getattr(tried.error, "verify_code", 0)
+        code = self._verify_code(self._make_context(anchor=leaf))
         if code in _chain_faults.NAME_REFUSED:
             return False
         return True if code in _chain_faults.AFTER_THE_NAME else None
+
+    def _verify_code(self, context: SslContext) -> int | None:
+        """The code with which OpenSSL refuses the certificates, 0 if it does not; None if the handshake failed."""
+        try:
+            tried = self._handshake(context)
+        except Failure:
+            return None  # the server accepts no further connection: what was found before is reported
+        return 0 if isinstance(tried, HandshakeResult) else getattr(tried.error, "verify_code", None)
 
     def _add_name_error(self, tls: TlsReport, leaf: CertificateInfo) -> None:
         names = _chain_faults.shortened(", ".join(leaf.names))
@@ -205,11 +223,6 @@ class TlsProbe:
             "if it should be for another name, give that with --sni NAME"
         )
         self._findings.add_problem(ExitCode.HANDSHAKE, sentence)
-
-    def _shown(self) -> list[CertificateInfo]:
-        """The certificate of a server whose handshake failed, if it sent one."""
-        shown = self._observer.certificate
-        return [] if shown is None else [read(shown, sent=True)]
 
     def _check_expiry(self, tls: TlsReport) -> None:
         for index, info in enumerate(tls.chain):
@@ -236,7 +249,7 @@ class TlsProbe:
         if result.session is None:
             tls.resumes, tls.resumes_error = False, "the server sent no session"
             return
-        _offer_session(result.context, result.session)
+        offer_session(result.context, result.session)
         try:
             with self._connection() as sock:
                 self._start_tls(sock, result.context)
@@ -297,7 +310,7 @@ class TlsProbe:
             chain = tuple(map(Certificate, built_chain(handle))) or sent
             info = sock.tls_info
             exchange = self._observer.key_exchange(info.cipher)
-            session, refusal = _wait_for_session(sock, handle)
+            session, refusal = wait_for_session(sock, handle)
             return HandshakeResult(context, info, exchange, seconds, sent, chain, session, refusal)
 
     @contextlib.contextmanager
@@ -327,62 +340,3 @@ class TlsProbe:
 
 def _read_chain(result: HandshakeResult) -> list[CertificateInfo]:
     return [read(certificate, sent=certificate in result.sent) for certificate in result.chain]
-
-
-def _wait_for_session(
-    sock: Socket, handle: ssl.SSLObject
-) -> tuple[ssl.SSLSession | None, ssl.SSLError | None]:
-    """Send close_notify, and read until there is a session, an alert, or the end; return session and alert."""
-    refusal = None
-    deadline = Deadline(_TICKET_TIMEOUT)
-    try:
-        sock.shutdown_write(_POLL_INTERVAL)
-        while not _can_be_offered(handle, _session(handle)) and not deadline.expired():
-            try:
-                if not sock.recv_some(timeout=_POLL_INTERVAL):
-                    break
-            except SocketTimeout:
-                pass  # the deadline is checked above
-    except TruncatedError:
-        pass  # many servers close the connection after close_notify without sending their own
-    except ssl.SSLError as error:
-        refusal = error
-    except OSError:
-        pass  # others reset it
-    session = _session(handle)
-    return (session if _can_be_offered(handle, session) else None), refusal
-
-
-def _session(handle: ssl.SSLObject) -> ssl.SSLSession | None:
-    """The current session."""
-    try:
-        return handle.session
-    except ValueError:
-        return None  # too large to copy (its certificate has thousands of names): it cannot be offered
-
-
-def _can_be_offered(handle: ssl.SSLObject, session: ssl.SSLSession | None) -> bool:
-    """Whether a session can be offered to the server later."""
-    if session is None:
-        return False
-    # In TLS 1.3 there is an incomplete session from the start, and it can be offered once it has a ticket.
-    return session.has_ticket or (handle.version() != "TLSv1.3" and bool(session.id))
-
-
-def _offer_session(context: SslContext, session: ssl.SSLSession) -> None:
-    """Offer a session in the next handshake of a context.
-
-    The library keeps sessions for `dial` and `connect`, by host and port, and not for a connection that is upgraded
-    later (STARTTLS).
-    """
-
-    class ResumingSSLObject(ssl.SSLObject):
-        _session_to_offer: ssl.SSLSession | None = session
-
-        def do_handshake(self) -> None:
-            offered, self._session_to_offer = self._session_to_offer, None
-            if offered is not None:
-                self.session = offered
-            super().do_handshake()
-
-    context.ssl_context(Handshake.AS_CLIENT).sslobject_class = ResumingSSLObject
