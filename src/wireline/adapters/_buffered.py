@@ -81,9 +81,9 @@ class ForeignStream(Protocol):
 class BufferedStream:
     """The reading and sending methods of an ``AsyncSocket``, with the same arguments, results and errors.
 
-    Where a stream is not a socket, it differs: ``timeout=0`` looks at what was received already and not into the
-    stream; ``aclose`` is awaited; and a ``send`` that was given up leaves it unknown how much was sent, so that every
-    later one is a ``BrokenPipeError``.
+    A stream is not a socket, hence three differences: ``timeout=0`` returns bytes that were received already, and does
+    not read from the stream; ``aclose`` is awaited; and after a ``send`` that timed out or was cancelled it is not
+    known how many bytes were sent, so every later one raises a ``BrokenPipeError``.
     """
 
     def __init__(self, stream: ForeignStream) -> None:

@@ -222,10 +222,10 @@ def _tls_attributes(sock: AsyncSocket) -> dict[Any, Callable[[], Any]]:
 def from_stream(stream: anyio.abc.AnyByteStream) -> BufferedStream:
     """Return an object with the reading and sending methods of an ``AsyncSocket`` over any byte stream of anyio's.
 
-    So lines, frames and exact reads can be had over SSH, a WebSocket or a pair in memory. It takes over the stream:
+    So lines, frames and exact reads work over SSH, a WebSocket or a pair in memory. The object takes over the stream:
     ``aclose``, or the end of an ``async with`` block, closes it. The errors are those of an ``AsyncSocket``. A timeout
-    of 0 looks at the bytes that were received already, and not into the stream. After a ``send`` that timed out or was
-    cancelled it is not known how much was sent, and every later one raises ``BrokenPipeError``.
+    of 0 returns bytes that were received already, and does not read from the stream. After a ``send`` that timed out or
+    was cancelled it is not known how many bytes were sent, so every later ``send`` raises ``BrokenPipeError``.
 
     Args:
         stream: an object with the methods of ``anyio.abc.ByteStream`` or of an object stream of bytes.

@@ -31,6 +31,9 @@ class Stream(trio.abc.HalfCloseableStream):
     """A connected stream as a ``trio.abc.HalfCloseableStream``.
 
     A read that is cancelled loses nothing. As with trio's own streams one task may send at a time.
+
+    Calls raise ``trio.ClosedResourceError`` if this side has closed the stream, ``trio.BrokenResourceError`` if the
+    connection failed, and ``trio.BusyResourceError`` if another task is in the same kind of call.
     """
 
     def __init__(self, sock: AsyncSocket) -> None:
@@ -60,7 +63,7 @@ class Stream(trio.abc.HalfCloseableStream):
         await cancel_shielded_checkpoint()
 
     async def wait_send_all_might_not_block(self) -> None:
-        """Wait until a ``send_all`` may not have to."""
+        """Wait until the operating system would take at least one byte of a ``send_all``."""
         with self._sending(), _raising("this stream"):
             await self._begin()
             if self._sock.is_closed:
@@ -77,7 +80,11 @@ class Stream(trio.abc.HalfCloseableStream):
         await cancel_shielded_checkpoint()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        """Receive at most ``max_bytes`` bytes, as soon as there is one; ``b""`` is the end of the stream."""
+        """Receive at most ``max_bytes`` bytes, as soon as there is one; ``b""`` is the end of the stream.
+
+        Raises:
+            TypeError, ValueError: ``max_bytes`` is not an int, or is less than 1.
+        """
         if max_bytes is None:
             max_bytes = BUFFER_SIZE
         elif not isinstance(max_bytes, int):
@@ -101,7 +108,7 @@ class Stream(trio.abc.HalfCloseableStream):
         await checkpoint()
 
     async def do_handshake(self) -> None:
-        """Do the TLS handshake with a client of a ``Listener``, which the first call does otherwise."""
+        """Do the TLS handshake with a client of a ``Listener`` now; otherwise the first read or send does it."""
         with _raising("this stream"):
             await self._begin()
         await cancel_shielded_checkpoint()
@@ -210,10 +217,10 @@ def _raising(subject: str) -> Iterator[None]:
 def from_stream(stream: trio.abc.Stream) -> BufferedStream:
     """Return an object with the reading and sending methods of an ``AsyncSocket`` over any stream of trio's.
 
-    So lines, frames and exact reads can be had over SSH, a WebSocket or a pair in memory. It takes over the stream:
+    So lines, frames and exact reads work over SSH, a WebSocket or a pair in memory. The object takes over the stream:
     ``aclose``, or the end of an ``async with`` block, closes it. The errors are those of an ``AsyncSocket``. A timeout
-    of 0 looks at the bytes that were received already, and not into the stream. After a ``send`` that timed out or was
-    cancelled it is not known how much was sent, and every later one raises ``BrokenPipeError``.
+    of 0 returns bytes that were received already, and does not read from the stream. After a ``send`` that timed out or
+    was cancelled it is not known how many bytes were sent, so every later ``send`` raises ``BrokenPipeError``.
 
     Args:
         stream: an object with the methods of ``trio.abc.Stream``; ``shutdown_write`` needs a ``send_eof``.

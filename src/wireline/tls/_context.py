@@ -105,15 +105,15 @@ class SslContext(MutableSettings):
             key_file: PEM or DER file with the private key, if it is not in ``cert_file``.
             cipher_list: ciphers of TLS 1.2, as an OpenSSL cipher list. With TLS 1.3 names only, TLS 1.2 is excluded.
             ca_dir: directory of CAs to trust; every certificate in it counts.
-            ca_file: PEM file of CAs to trust. With ``ca_dir`` or ``ca_file`` only those are trusted, otherwise the CAs
-                of the system.
+            ca_file: file of CAs to trust, PEM or one as DER. With ``ca_file``, ``ca_dir`` or ``ca_data`` only those are
+                trusted, otherwise the CAs of the system.
             ciphersuites: suites of TLS 1.3.
             client_certs: whether a server asks for client certificates: ``"ignore"``, ``"optional"`` (verified if
                 sent), ``"required"``.
             alpn: protocols to negotiate, in order of preference. The server's order decides. Without a common protocol
                 the handshake succeeds and ``tls_info.alpn`` is None; see ``require_alpn``.
-            password: password of the private key. A callable is called at most once. There is never a prompt on the
-                terminal.
+            password: password of the private key. A callable is called at most once, and once more for each ``reload``.
+                There is never a prompt on the terminal.
             server_name_callback: called in a server with the name of the client's SNI (None without SNI); returns the
                 context to continue with, or None to stay. An exception fails that handshake only. With a callback the
                 server resumes no TLS 1.3 sessions.
@@ -140,8 +140,8 @@ class SslContext(MutableSettings):
                 another. Tickets stay valid only where the CAs and ``client_certs`` are the same.
 
         Raises:
-            OSError: a file is missing, or there is no CA. With a certificate and no ``ca_*``, missing CAs of the system
-                are only reported on the first use as a client.
+            OSError: a file is missing, or there is no CA. With a certificate of this side and without ``ca_file``,
+                ``ca_dir`` and ``ca_data``, missing CAs of the system are only reported on the first use as a client.
             ssl.SSLError: certificate and key do not match, one is damaged, the password is missing or wrong, or the
                 ciphers are unknown; the message names the file, and ``filename`` is set.
             ValueError: an argument has an invalid value.

@@ -45,6 +45,7 @@ def find_features() -> Features:
         "TLS 1.3 ciphersuites other than the default": no_suites,
         "session id context": reason,
         "ssl_pointer": reason,
+        "groups, ticket_keys, tls_info.group and .ocsp_response, tickets that outlive a reload": reason,
         "server_name_callback leading to a context that asks for more client certificates": reason,
     }
     return Features(Feature(name, not why, why) for name, why in reasons.items())
