@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
     from wireline.tls import SslContext
 
-__all__ = ["AF_UNSPEC", "DialArguments", "LocalAddresses", "check_found", "dial_error", "unix_error"]
+__all__ = [
+    "AF_UNSPEC",
+    "DialArguments",
+    "LocalAddresses",
+    "check_found",
+    "dial_error",
+    "of_family",
+    "unix_error",
+]
 
 AF_UNSPEC: int = socket.AF_UNSPEC
 
@@ -222,6 +230,20 @@ def check_found(arguments: DialArguments, found: object) -> list[AddrInfo]:
             socket.EAI_NONAME, f"the resolver has found no address (host name {arguments.host!r})"
         )
     return checked
+
+
+def of_family(arguments: DialArguments, found: list[AddrInfo]) -> list[AddrInfo]:
+    """Leave out IPv4 addresses in IPv6 form, which the system adds for ``AF_INET6`` where there is no other.
+
+    Raises:
+        socket.gaierror: nothing else was found.
+    """
+    if arguments.family != AF_INET6 or ":" in arguments.host:
+        return found
+    own = [info for info in found if not str(info[4][0]).startswith("::ffff:")]
+    if found and not own:
+        raise socket.gaierror(socket.EAI_NONAME, f"it has no IPv6 address (host name {arguments.host!r})")
+    return own
 
 
 def dial_error(race: Race, target: object, deadline: CallDeadline | None) -> DialError | SocketTimeout:

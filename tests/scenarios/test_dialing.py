@@ -24,7 +24,7 @@ from tests.scenarios.scene import (
     soon,
     turns,
 )
-from wireline import IPPROTO_UDP, Address, DialError, SocketTimeout, parse_ip_address
+from wireline import AF_INET, AF_INET6, IPPROTO_UDP, Address, DialError, SocketTimeout, parse_ip_address
 
 pytestmark = [pytest.mark.anyio, over("tcp4", "tcp6")]  # the kinds of stream that have names
 
@@ -125,6 +125,16 @@ async def test_C1_one_family_is_dead_and_the_other_alive(scene: Scene, names: Na
         )
         # The second attempt: one after the other, the fourth would have got there first.
         await assert_talks_to(sock, live, scene)
+
+
+@over("tcp4")
+async def test_C1_an_address_of_another_family_is_not_dialled_in_its_mapped_form(scene: Scene) -> None:
+    """The system adds ``::ffff:127.0.0.1`` to the IPv6 addresses of a host that has none."""
+    where = address_of(scene.raw_listener())
+    with pytest.raises(socket.gaierror, match="no IPv6 address"):
+        await scene.dial(where.host, where.port, family=AF_INET6)
+    with pytest.raises(socket.gaierror):
+        await scene.dial("::1", where.port, family=AF_INET)
 
 
 async def test_C1_an_address_is_a_name_too(scene: Scene) -> None:

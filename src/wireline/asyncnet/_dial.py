@@ -16,6 +16,7 @@ from wireline._dial_common import (
     LocalAddresses,
     check_found,
     dial_error,
+    of_family,
     unix_error,
 )
 from wireline._os.descriptor import State, create_prepared
@@ -160,7 +161,7 @@ async def _resolve(
     resolver = arguments.resolver
     if resolver is None:
         lookup = resolve(host, port, family, arguments.sock_type, arguments.protocol)
-        return await wait_for_lookup(lookup, "dial", deadline, notifier) or []
+        return of_family(arguments, await wait_for_lookup(lookup, "dial", deadline, notifier) or [])
 
     async def ask() -> list[AddrInfo]:
         return check_found(arguments, await resolver(host, port, family, arguments.sock_type))

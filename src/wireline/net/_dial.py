@@ -17,6 +17,7 @@ from wireline._dial_common import (
     LocalAddresses,
     check_found,
     dial_error,
+    of_family,
     unix_error,
 )
 from wireline._os.descriptor import State, begin_connect, connect_result
@@ -154,7 +155,7 @@ def _resolve(arguments: DialArguments, deadline: CallDeadline | None) -> list[Ad
     host, port, family = arguments.host, arguments.port, arguments.family
     if arguments.resolver is None:
         lookup = resolve(host, port, family, arguments.sock_type, arguments.protocol)
-        return wait_for_lookup(lookup, "dial", deadline, Waker()) or []
+        return of_family(arguments, wait_for_lookup(lookup, "dial", deadline, Waker()) or [])
     found = check_found(arguments, arguments.resolver(host, port, family, arguments.sock_type))
     if deadline is not None and deadline.passed(time.monotonic()):
         raise SocketTimeout("dial", deadline.seconds)
