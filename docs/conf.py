@@ -52,6 +52,7 @@ nitpick_ignore = [
     ("py:class", "wireline._pool.T"),
     ("py:class", "wireline._server_common.HandshakeConfig"),
     ("py:class", "wireline._server_limits.ServerLimits"),
+    ("py:class", "wireline.adapters._buffered.BufferedStream"),
     ("py:class", "wireline.asyncnet._port.Tasks"),
     ("py:class", "wireline.testing._checks._Runner"),
     ("py:class", "wireline.tls._wrapping.AsyncUpgradable"),
