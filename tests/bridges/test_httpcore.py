@@ -233,7 +233,7 @@ def test_errors_of_a_handshake(flavour: str) -> None:
         run(main)
 
 
-def test_a_connection_comes_from_the_local_address(flavour: str) -> None:
+def test_a_connection_has_the_given_local_address(flavour: str) -> None:
     options = {"local_addr": ("127.0.0.2", 0), "keep_alive": None}
 
     async def main() -> None:

@@ -90,7 +90,7 @@ def test_no_limit_is_ever_exceeded(steps: list[tuple[int, bool]]) -> None:
 
 
 class Client:
-    """A connection whose handler waits in a read, unless it is told otherwise."""
+    """A connection whose handler waits in a read, by default."""
 
     def __init__(self, times: ConnectionTimes, now: float = 0.0) -> None:
         self.record = connection(now=now)

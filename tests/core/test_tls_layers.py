@@ -261,7 +261,7 @@ def test_T12_a_message_that_is_not_whole_has_an_end_in_the_outer_layer_only() ->
     assert end_of(client) == "truncated"
 
 
-def test_T12_a_failed_inner_handshake_is_told_in_the_inner_layer_and_the_outer_one_is_ended() -> None:
+def test_T12_a_failed_inner_handshake_alerts_the_inner_layer_and_ends_the_outer_one() -> None:
     around = connected(TLS1_3)
     client, server = new_pair(TLS1_3)
     client.enter_layer(around[0])

@@ -1,4 +1,4 @@
-"""W8: what an inbox keeps when a call ends early, and how a cut datagram is told from a whole one."""
+"""W8: what an inbox keeps when a call ends early, and how a cut datagram is distinguished from a whole one."""
 
 from __future__ import annotations
 

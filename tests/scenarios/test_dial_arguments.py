@@ -127,7 +127,7 @@ async def test_T1_tls_over_a_unix_socket_needs_the_name_of_the_certificate(scene
 
 
 @tcp
-async def test_a_connection_comes_from_the_local_address(scene: Scene) -> None:
+async def test_a_connection_has_the_given_local_address(scene: Scene) -> None:
     listener = scene.raw_listener()
     host, port = address_of(listener)
     with scene.raw() as free:

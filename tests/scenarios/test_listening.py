@@ -224,7 +224,7 @@ async def test_a_socket_that_does_not_listen_is_refused_and_stays_as_it_was(scen
 async def test_FA20_the_path_has_its_mode_from_the_first_moment(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FA20: the mode could not be set, and a chmod after the bind came too late."""
+    """FA20: the mode could not be set, and a chmod after the bind was too late."""
     seen: list[int] = []
     real = socket.socket.bind
 

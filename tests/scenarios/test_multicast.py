@@ -58,7 +58,7 @@ def everywhere(scene: Scene, **options: object) -> Sock:
 
 
 async def arrives(sock: Sock, data: bytes) -> Datagram | None:
-    """The next datagram; None if none comes."""
+    """The next datagram; None if none arrives."""
     try:
         datagram: Datagram = await sock.recv_from(99, timeout=0.05)
     except SocketTimeout:

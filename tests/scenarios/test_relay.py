@@ -163,7 +163,7 @@ async def test_relay_that_is_half_closed_may_have_another_limit(scene: Scene) ->
     assert report.seconds < 5
 
 
-async def test_relay_delivers_what_came_before_a_reset_and_says_which_side(scene: Scene) -> None:
+async def test_relay_delivers_the_bytes_before_a_reset_and_names_the_side(scene: Scene) -> None:
     for failing in ("a", "b"):
         await break_one_side(scene, failing)
 

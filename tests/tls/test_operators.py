@@ -53,7 +53,7 @@ def _pairs(text: str) -> list[str]:
 
 
 def test_a_certificate_that_is_only_sent_along_never_satisfies_a_pin(tmp_path: Path) -> None:
-    """Anyone can send the pinned certificate behind a chain of his own."""
+    """An attacker can send the pinned certificate behind a chain of another CA."""
     leaf = certificates.server()
     sent = tmp_path / "sent.pem"
     sent.write_text(Path(leaf.cert).read_text() + Path(certificates.stranger().cert).read_text())

@@ -78,7 +78,7 @@ async def test_start_tls_names_itself_in_a_timeout(wire: Wire, role: Handshake) 
     assert caught.value.operation == "start_tls"
 
 
-async def test_start_tls_asks_as_a_client_unless_told_otherwise(wire: Wire) -> None:
+async def test_start_tls_is_a_client_by_default(wire: Wire) -> None:
     """A server that trusts no CA, and a client that verifies: the defaults of ``start_tls`` are those of a client."""
     peer = Socket.from_socket(wire.peer.dup())
     with peer:

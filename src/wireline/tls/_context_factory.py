@@ -6,10 +6,11 @@ distributions. ``_openssl`` and ``_psk`` are imported where they are needed, bec
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from ._keylog import create_keylog, start_keylog
@@ -121,7 +122,17 @@ def _set_ticket_keys(context: ssl.SSLContext, options: TlsOptions, material: Mat
             trust.update(der)
     secret = options.ticket_keys or material.ticket_secret
     keys = b"".join(hmac.digest(secret, bytes([part]) + trust.digest(), "sha512") for part in range(2))
-    _openssl.set_ticket_keys(context, keys[:TICKET_KEYS_SIZE])
+    with _naming("ticket_keys"):
+        _openssl.set_ticket_keys(context, keys[:TICKET_KEYS_SIZE])
+
+
+@contextlib.contextmanager
+def _naming(argument: str) -> Iterator[None]:
+    """Name the argument in the error about a missing bridge to OpenSSL."""
+    try:
+        yield
+    except NotImplementedError as error:
+        raise NotImplementedError(f"{argument} cannot be set in this interpreter: {error}") from error
 
 
 def _set_sni_callback(context: ssl.SSLContext, callback: Callable[..., int | None]) -> None:
@@ -169,12 +180,14 @@ def _common_context(
     if options.ciphersuites != CIPHERS_MODERN:
         from . import _openssl
 
-        _openssl.set_ciphersuites(context, options.ciphersuites)
+        with _naming("ciphersuites"):
+            _openssl.set_ciphersuites(context, options.ciphersuites)
     _set_versions(context, options)
     if options.groups:
         from . import _openssl
 
-        _openssl.set_groups(context, options.groups)
+        with _naming("groups"):
+            _openssl.set_groups(context, options.groups)
     if material.credentials is not None:
         material.credentials.load(context, material.password)
     if options.alpn:

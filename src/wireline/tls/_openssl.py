@@ -109,7 +109,7 @@ def library() -> Library:
 def _find() -> Library | str:
     global _found
     if os.environ.get("WIRELINE_NO_BRIDGE", "0") not in ("", "0"):
-        return "the environment variable WIRELINE_NO_BRIDGE switches it off"
+        return "the environment variable WIRELINE_NO_BRIDGE switches the bridge to OpenSSL off"
     if _found is not None:
         return _found
     with _lock.here:
