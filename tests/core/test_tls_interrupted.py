@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 import ssl
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from tests.core.test_tls import connected, one_loop_or_shared, out, said
 from wireline._core.buffer import ReceiveBuffer
 from wireline._core.locked_tls import LockedTlsSender
 from wireline._core.tls import SEND_CHUNK, TlsCore
+from wireline._core.tls_layers import InnerTlsEngine
 from wireline.tls import SslError, TruncatedError
 
 TLS1_3 = ssl.TLSVersion.TLSv1_3
@@ -248,19 +250,20 @@ def test_FA26_a_loss_inside_of_OpenSSLs_read_is_an_error_and_never_silent() -> N
 @one_loop_or_shared
 def test_FA26_an_exception_out_of_OpenSSLs_write_is_no_lost_record(shared: bool) -> None:
     """FA26: `ssl` runs signal handlers after it has encrypted, too; the record is there, counts, and goes first."""
-    for size in (10, 20_000, SEND_CHUNK):
-        core, peer = connected(TLS1_3, shared=shared)
+    for layers, size in itertools.product((1, 2), (10, 20_000, SEND_CHUNK)):
+        core, peer = connected(TLS1_3, shared=shared, layers=layers)
         engine, message = core.engine, random.Random(size).randbytes(size)
-        good = engine.write
+        outermost = engine._outer if isinstance(engine, InnerTlsEngine) else engine
+        good = outermost.write
 
         def encrypts_and_raises(data: bytes | memoryview, good: Callable[..., int] = good) -> int:
             good(data)
             raise Interruption
 
-        engine.write = encrypts_and_raises
+        outermost.write = encrypts_and_raises
         with pytest.raises(Interruption):
             core.seal(message)
-        engine.write = good
+        outermost.write = good
         went = engine.accepted
         assert 0 < went <= size
         peer.feed(out(core))

@@ -54,9 +54,9 @@ def fd() -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def ends(kind: Kind = socket.SOCK_STREAM) -> Iterator[tuple[Socket, socket.socket]]:
+def ends(kind: Kind = socket.SOCK_STREAM, *, buffered: bool = True) -> Iterator[tuple[Socket, socket.socket]]:
     one, other = socket.socketpair(socket.AF_UNIX, kind)
-    with Socket.from_socket(one) as sock, other:
+    with Socket.from_socket(one, buffered=buffered) as sock, other:
         yield sock, other
 
 
@@ -156,6 +156,17 @@ def test_P5_no_descriptor_is_lost_when_a_read_is_interrupted(fd: int) -> None:
             taken = moment.interrupt(READS[read], sock, spare)
             data, count, closed = rest_of(sock)
             assert (b"".join(taken) + data, count, closed) == (b"one\ntwo\n", 5, 0), moment.number
+
+
+def test_P5_what_an_interrupted_read_has_received_is_readable(fd: int) -> None:
+    for moment in every_moment():
+        with ends(buffered=False) as (sock, peer), ends(buffered=False) as (spare, spare_peer):
+            for each in (peer, spare_peer):
+                send(each, b"one\n", fd)
+            if not moment.interrupt(lambda sock: sock.recv_some(), sock, spare):
+                sock.wait_readable(0)
+                assert sock.recv_some(timeout=0) == b"one\n"
+            rest_of(sock)
 
 
 def _recv_fds(max_fds: int) -> Callable[[Socket], ReceivedFds]:

@@ -62,14 +62,13 @@ class _Incoming:
 class _Outgoing:
     """Where ciphertext of both layers is taken from: out of the outer engine."""
 
-    __slots__ = ("_bio", "_outer", "_outputs", "_sealed", "_written")
+    __slots__ = ("_bio", "_outer", "_outputs", "_sealed")
 
     def __init__(self, bio: ssl.MemoryBIO, outer: TlsEngine) -> None:
         self._bio = bio
         self._outer = outer
         self._outputs: Iterator[bytes] = map(bio.read, itertools.repeat(-1))
         self._sealed = b""  # by the inner engine, and not by the outer one
-        self._written = 0
 
     @property
     def pending(self) -> int:
@@ -94,14 +93,13 @@ class _Outgoing:
             for self._sealed in outputs:
                 break
         sealed = self._sealed
+        # Before the write: a signal handler can only raise an exception after it, in `ssl` itself.
+        self._sealed = b""
         if sealed and outer.may_write:
             try:
-                for self._written in map(outer.write, (sealed,)):
-                    break
+                outer.write(sealed)
             except ssl.SSLError as error:
-                self._sealed = b""
                 raise outer.set_fatal_error(error) from error.__cause__
-        self._sealed = b""
 
 
 class InnerTlsEngine(TlsEngine):

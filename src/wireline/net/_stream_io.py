@@ -334,7 +334,9 @@ class StreamIO:
         core = self.take_core_or_raise(owner, "wait_readable")
         try:
             core.note()
-            if core.wait_readable() is None:
+            passed = self.fd.passed
+            interrupted = passed is not None and passed.message is not None  # received, and not returned yet
+            if not interrupted and core.wait_readable() is None:
                 self.wait_for_input("wait_readable", start_deadline(timeout))
                 raise_if_closed(owner, "wait_readable")
         except BaseException as error:
