@@ -19,10 +19,12 @@ import pytest
 from tests.asyncnet.loops import WAYS, Way, spy, turns
 from tests.asyncnet.streams import drain, narrow_wire, open_descriptors, wire
 from tests.asyncnet.test_fairness import POLLING, program
-from wireline import ClosedError, SocketTimeout
+from tests.tls import certificates
+from wireline import ClosedError, SocketFlag, SocketTimeout
 from wireline._os.passed_fds import Receiver
 from wireline._os.process import process
 from wireline.asyncnet import AsyncSocket
+from wireline.tls import Handshake, SslContext
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
@@ -366,6 +368,58 @@ def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_re
         nonlocal lines, left
         while await is_interrupted():
             left = lines = lines + 1
+
+    way.run(main, thorough=False)
+    assert lines > 10
+
+
+@polled
+def test_P4_a_close_at_every_line_of_a_decryption_is_a_closed_error(way: Way) -> None:
+    """``close`` in a signal handler, while a callback decrypted, made the read fail with an ``SSLEOFError``."""
+    lines = left = 0
+    socks: list[AsyncSocket] = []
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "call":
+            return trace if frame.f_code.co_qualname == "TlsCore.feed_some" else None
+        left -= event == "line"
+        if left < 0:
+            sys.settrace(None)
+            socks[0].close()
+            return None
+        return trace
+
+    async def is_closed_early(server: SslContext, client: SslContext, flags: SocketFlag) -> bool:
+        ours, theirs = map(AsyncSocket.from_socket, socket.socketpair())
+        await asyncio.gather(
+            server.wrap_connected_async(ours, Handshake.AS_SERVER),
+            client.wrap_connected_async(theirs, Handshake.AS_CLIENT, "localhost"),
+        )
+        socks[:] = [ours]
+        with contextlib.closing(ours), contextlib.closing(theirs):
+            for end, other in ((ours, theirs), (theirs, ours)):  # after that, a record is the usual case
+                await end.send(b"line\n")
+                await other.recv_line(5)
+            reading = asyncio.create_task(outcome(ours.recv_line(5, flags)))
+            await turns(2)
+            await theirs.send(b"line\n")
+            before = sys.gettrace()
+            sys.settrace(trace)
+            await turns(2)
+            sys.settrace(before)
+            assert await reading in ((ClosedError, b"line") if ours.is_closed else (b"line",))
+            return ours.is_closed
+
+    async def main() -> None:
+        nonlocal lines, left
+        leaf = certificates.server()
+        server = SslContext(cert_file=leaf.cert, key_file=leaf.key)
+        client = SslContext(ca_file=certificates.ca_file())
+        for flags in (SocketFlag(0), SocketFlag.SAFE_DISCONN):
+            left = lines = 0
+            while await is_closed_early(server, client, flags):
+                left = lines = lines + 1
 
     way.run(main, thorough=False)
     assert lines > 10

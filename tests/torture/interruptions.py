@@ -1075,7 +1075,7 @@ class Tally:
 
 def run(budget: Budget) -> Iterator[Finding]:
     """Interruptions at instructions, then by real signals, for each kind of stream and both kinds of handlers."""
-    from tests.torture import signals
+    from tests.torture import loop_signals, signals
 
     with tempfile.TemporaryDirectory(prefix="wireline-torture-") as directory:
         TestCA().write(directory)
@@ -1086,6 +1086,7 @@ def run(budget: Budget) -> Iterator[Finding]:
         for position, (kind, action) in enumerate(rounds):
             seconds = max(0.5, (budget.remaining() - reserve) / (len(rounds) - position))
             yield from _instructions(budget, kind, action, directory, seconds)
+        yield from loop_signals.run(budget, kinds, directory, budget.remaining() / 3)
         yield from signals.run(budget, kinds, directory)
 
 

@@ -335,6 +335,8 @@ class ReadWaiter(Waiter):
                 try:
                     answer = self._request(core, *self._args)
                 except Exception as error:  # noqa: BLE001 -- it belongs to the task that waits
+                    if self.closed:
+                        return  # as above: a signal handler has ended TLS while the bytes were decrypted
                     self.set_error(error)
                 else:
                     if answer is None:
