@@ -774,6 +774,8 @@ class AsyncSocket(BaseSocket):
             nothing has arrived.
 
         Raises:
+            ConnectionResetError: the peer reset the connection, and the socket's ``default_flags`` lack
+                ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket.
             OSError: the socket is not connected, or the connection failed.
@@ -1065,6 +1067,8 @@ class AsyncSocket(BaseSocket):
             return sent
         if self._io.core is None or self.is_closed:
             refuse(self, "try_send_some")
+        if self._fd.is_foreign:
+            self.adopt()
         return 0 if self._fd.write_lock.locked else send_some_now(self._io, self, payload)
 
     async def shutdown_write(self, timeout: Timeout = None) -> None:

@@ -743,6 +743,8 @@ class Socket(BaseSocket):
             nothing has arrived.
 
         Raises:
+            ConnectionResetError: the peer reset the connection, and the socket's ``default_flags`` lack
+                ``SAFE_DISCONN``.
             BusyError: another thread or task is reading.
             ClosedError: this side closed the socket.
             OSError: the socket is not connected, or the connection failed.
