@@ -8,6 +8,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
+import socket
+import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -15,9 +18,9 @@ import wireline.asyncnet
 import wireline.net
 from tests.scenarios import tasks
 from tests.torture.peer import Peer
-from wireline import AF_INET, SocketFlag, SocketTimeout
+from wireline import AF_INET, RelayReport, SocketFlag, SocketTimeout
 from wireline.asyncnet import AsyncSocket
-from wireline.net import Socket
+from wireline.net import ReceivedFds, Socket
 from wireline.tls import Handshake, SslContext
 
 PATIENCE = 2.0
@@ -28,6 +31,7 @@ LOUD = SocketFlag(0)
 
 BULK = 1_500_000
 ECHOED = bytes(range(256)) * 40
+ECHO_COMMAND = b"echo %d\n" % len(ECHOED)
 
 
 class Wrong(Exception):
@@ -182,6 +186,55 @@ def datagrams(stage: Stage) -> None:
             raise Wrong(f"something was received: {sock.recv_from(10, timeout=0.003)!r}")
 
 
+def send_file(stage: Stage) -> None:
+    with tempfile.TemporaryFile() as file, dialled(stage) as sock:
+        file.write(bytes(BULK))
+        sock.send(b"slow %d\n" % BULK, LOUD)
+        expect(sock.sendfile(file, timeout=PATIENCE), BULK)
+        expect(sock.recv_line(PATIENCE, LOUD), b"got all")
+
+
+def relay(stage: Stage) -> None:
+    client, near = socket.socketpair()
+    with client, near, Socket.from_socket(near) as source, dialled(stage) as sink:
+        client.sendall(ECHO_COMMAND + ECHOED)
+        client.shutdown(socket.SHUT_WR)
+        report = wireline.net.relay(source, sink, idle_timeout=PATIENCE / 4)
+        _expect_relayed(report, source, client)
+
+
+def _expect_relayed(report: RelayReport, source: Socket | AsyncSocket, client: socket.socket) -> None:
+    if report.error is not None:
+        raise report.error
+    if report.reason == "idle":  # after a failed send the other direction goes on
+        left = source.try_recv(2 * len(ECHOED)) or b""
+        expect(report.a_to_b + len(left), len(ECHO_COMMAND) + len(ECHOED))
+        return
+    source.close()
+    got = bytearray()
+    while piece := os.read(client.fileno(), 65536):  # `client.recv` may be the call that fails
+        got += piece
+    expect(got, ECHOED)
+
+
+def pass_fds(stage: Stage) -> None:
+    read, write = os.pipe()
+    try:
+        near, far = socket.socketpair()
+        with near, far, Socket.from_socket(near) as ours, Socket.from_socket(far) as theirs:
+            ours.send_fds(b"descriptors", [read, write], PATIENCE)
+            _expect_fds(theirs.recv_fds(100, 4, PATIENCE))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+def _expect_fds(received: ReceivedFds) -> None:
+    for fd in received.fds:
+        os.close(fd)
+    expect((received.data, len(received.fds)), (b"descriptors", 2))
+
+
 # The async flavour.
 
 
@@ -319,11 +372,51 @@ async def async_datagrams(stage: Stage) -> None:
             raise Wrong(f"something was received: {await sock.recv_from(10, timeout=0.003)!r}")
 
 
-NAMES = ("dial", "connect", "accept", "echo", "lines", "half_close", "give_up", "bulk", "serve", "datagrams")
+async def async_send_file(stage: Stage) -> None:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(BULK))
+        async with await async_dialled(stage) as sock:
+            await sock.send(b"slow %d\n" % BULK, LOUD)
+            expect(await sock.sendfile(file, timeout=PATIENCE), BULK)
+            expect(await sock.recv_line(PATIENCE, LOUD), b"got all")
+
+
+async def async_relay(stage: Stage) -> None:
+    client, near = socket.socketpair()
+    with client, near:
+        async with AsyncSocket.from_socket(near) as source, await async_dialled(stage) as sink:
+            client.sendall(ECHO_COMMAND + ECHOED)
+            client.shutdown(socket.SHUT_WR)
+            report = await wireline.asyncnet.relay(source, sink, idle_timeout=PATIENCE / 4)
+            _expect_relayed(report, source, client)
+
+
+async def async_pass_fds(stage: Stage) -> None:
+    read, write = os.pipe()
+    try:
+        near, far = socket.socketpair()
+        with near, far:
+            async with AsyncSocket.from_socket(near) as ours, AsyncSocket.from_socket(far) as theirs:
+                await ours.send_fds(b"descriptors", [read, write], PATIENCE)
+                _expect_fds(await theirs.recv_fds(100, 4, PATIENCE))
+    finally:
+        os.close(read)
+        os.close(write)
+
+
+NAMES = (
+    *("dial", "connect", "accept", "echo", "lines", "half_close", "give_up", "bulk", "serve", "datagrams"),
+    *("send_file", "relay", "pass_fds"),
+)
+ONLY_PLAIN = ("datagrams", "pass_fds")
+"""Scenes without a stream of TLS."""
 
 BLOCKING: dict[str, Callable[[Stage], None]] = {
     scene.__name__: scene
-    for scene in (dial, connect, accept, echo, lines, half_close, give_up, bulk, serve, datagrams)
+    for scene in (
+        *(dial, connect, accept, echo, lines, half_close, give_up, bulk, serve, datagrams),
+        *(send_file, relay, pass_fds),
+    )
 }
 ASYNC: dict[str, Callable[[Stage], Awaitable[None]]] = {
     scene.__name__.removeprefix("async_"): scene
@@ -338,6 +431,9 @@ ASYNC: dict[str, Callable[[Stage], Awaitable[None]]] = {
         async_bulk,
         async_serve,
         async_datagrams,
+        async_send_file,
+        async_relay,
+        async_pass_fds,
     )
 }
 

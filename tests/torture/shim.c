@@ -17,6 +17,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -24,7 +25,7 @@
 
 enum {
     RECV, SEND, SENDMSG, RECVMSG, ACCEPT, CONNECT, POLL, EPOLL_CTL, EPOLL_WAIT, SETSOCKOPT, GETSOCKOPT, GETSOCKNAME,
-    SHUTDOWN, CLOSE, SOCKETPAIR, SOCKET, KINDS
+    SHUTDOWN, CLOSE, SOCKETPAIR, SOCKET, SENDFILE, KINDS
 };
 
 struct control {
@@ -194,6 +195,15 @@ int socketpair(int domain, int type, int protocol, int fds[2]) {
 int socket(int domain, int type, int protocol) {
     if (fails(SOCKET, -1, CALLER)) return -1;
     REAL(socket, domain, type, protocol);
+}
+ssize_t sendfile(int out, int in, off_t *offset, size_t size) {
+    if (fails(SENDFILE, out, CALLER)) return -1;
+    REAL(sendfile, out, in, offset, size);
+}
+/* Where offsets have 64 bits in any case, its other name. */
+ssize_t sendfile64(int out, int in, off64_t *offset, size_t size) {
+    if (fails(SENDFILE, out, CALLER)) return -1;
+    REAL(sendfile64, out, in, offset, size);
 }
 int close(int fd) {
     static int (*real)(int);

@@ -13,7 +13,7 @@ from tests.torture.children import HERE
 
 KINDS = (
     "recv send sendmsg recvmsg accept connect poll epoll_ctl epoll_wait setsockopt getsockopt getsockname shutdown"
-    " close socketpair socket"
+    " close socketpair socket sendfile"
 ).split()
 """The counters, in the order of the enumeration in shim.c."""
 
@@ -61,6 +61,15 @@ ERRORS: dict[str, Sequence[int]] = {
     "close": (errno.EIO, errno.EINTR),
     "socketpair": (errno.EMFILE, errno.ENFILE, errno.ENOMEM),
     "socket": (*_DESCRIPTORS, errno.EACCES),
+    "sendfile": (
+        errno.EPIPE,
+        errno.ECONNRESET,
+        errno.ENOMEM,
+        errno.EIO,
+        errno.EINVAL,  # the file system cannot do it: the file is read
+        errno.EAGAIN,
+        errno.EINTR,
+    ),
 }
 """How each call may fail, from its manual page; without those that only a mistake of the caller can bring."""
 

@@ -104,7 +104,7 @@ def _combination(
     counts: dict[str, dict[str, int]] = {}
     todo: list[Case] = []
     seen: Counter[tuple[str, str]] = Counter()
-    names = [name for name in scenes.NAMES if name != "datagrams" or kind == "plain"]
+    names = [name for name in scenes.NAMES if name not in scenes.ONLY_PLAIN or kind == "plain"]
     if budget.size == "sample":
         names = ["echo", "serve"]
     elif not budget.full:
@@ -247,7 +247,7 @@ class _Tested:
 
     async def play(self, name: str) -> None:
         """Run one scene to its end."""
-        self.connections += 3 if name == "serve" else name != "datagrams"
+        self.connections += 3 if name == "serve" else name not in scenes.ONLY_PLAIN
         if self.flavour == "blocking":
             scenes.BLOCKING[name](self.stage)
             return
