@@ -135,7 +135,8 @@ def serve(
         max_handshakes: the most clients that are in their TLS handshake at the same time.
         first_byte_timeout: seconds from the start of the handler to the first byte of the client.
         idle_timeout: seconds in which the handler waits for the client, and no byte moves in either direction. The
-            connection is closed then, or up to a quarter of that time later.
+            connection is closed then, or up to a quarter of that time later. A client that reads slowly may
+            acknowledge nothing for seconds: give it several.
         lifetime: seconds from the accept to the end of a connection, idle or busy.
         min_rate: the fewest bytes a second, as an average over 5 s, while a line, a frame or a read of a given size has
             begun and is not complete. A client that waits between two messages, or for the handler, is not slow.

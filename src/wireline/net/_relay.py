@@ -40,7 +40,8 @@ def relay(
 
     A half-close of one side is passed on, and the other direction goes on. Bytes that a socket has received and that no
     read has returned are sent first. Between two plain sockets large amounts are moved by splice(2) where the system
-    has it. A slow reader holds the other side back; memory does not grow.
+    has it. A slow reader holds the other side back; memory does not grow. Descriptors that a Unix peer passes are not
+    relayed: the socket keeps them, at most 253, as for any other read.
 
     It closes neither socket. Until it returns, another read of one of them raises ``BusyError``, and a send may have to
     wait. A cancellation ends it.
