@@ -430,13 +430,16 @@ class Relay:
 
     def conclude(self) -> None:
         """Finish if both directions are over."""
-        if self.finished or not (self.up.over and self.down.over):
-            return
+        if not self.finished and self.up.over and self.down.over:
+            self._finish("end")
+
+    def _finish(self, reason: str) -> None:
+        """Finish; for a side that could not be sent to, the reason is that its connection broke."""
         for direction in self.directions:
             if direction.error is not None:
                 self.fail(direction.sink, direction.error)
                 return
-        self._report = "end", None, None
+        self._report = reason, None, None
 
     def fail(self, side: Side, error: OSError) -> None:
         """Finish: a connection broke. If the other direction could not send to that side, it was that which told."""
@@ -460,7 +463,7 @@ class Relay:
         for direction in self.directions:
             direction.close_idle_pipe(now)
         if self.idle_at is not None and now >= self.idle_at and not self.finished:
-            self._report = "idle", None, None
+            self._finish("idle")
 
     def on_event(self, side: Side, events: int) -> None:
         """Note that a side can be read or written; ``advance`` is to be called."""

@@ -20,6 +20,7 @@ from tests.scenarios.scene import (
     begin,
     eventually,
     in_clear,
+    over,
     over_every_stream,
     over_one,
     pattern,
@@ -135,6 +136,17 @@ async def test_relay_that_is_idle_leaves_what_was_not_delivered_to_the_next_read
     assert 0 < report.a_to_b < len(data)
     await undelivered(near, far, report, data)
     await soon(sending)
+
+
+@over("unix")
+async def test_relay_reports_a_side_that_cannot_be_sent_to_also_if_that_stays(scene: Scene) -> None:
+    """Its error was lost when the other direction then was idle."""
+    near, far = await two_wires(scene)
+    far.peer.shutdown(socket.SHUT_RD)
+    near.peer.sendall(b"nobody reads this")
+    report = await soon(scene.flavour.relay(near.sock, far.sock, idle_timeout=0.1))
+    assert (report.reason, report.failed, type(report.error)) == ("reset", "b", BrokenPipeError)
+    assert await soon(near.sock.recv_some()) == b"nobody reads this"
 
 
 @pytest.mark.full
