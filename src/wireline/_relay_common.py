@@ -256,19 +256,19 @@ class Direction:
 
     def settle(self) -> None:
         """Count what the last system call has sent, and take it out of where it was."""
-        pipe = self._pipe
+        pipe, buffer, sink = self._pipe, self.source.core.buffer, self.sink.io
         if pipe is not None:
             # No signal handler can run in these lines.
             self.moved += pipe.gone
-            self.source.core.buffer.received += pipe.gone
-            self.sink.io.payload_sent += pipe.gone
+            buffer.received += pipe.gone
+            sink.payload_sent += pipe.gone
             pipe.size -= pipe.gone
             pipe.gone = 0
         if self._gone:
-            self.source.core.buffer.consume(self._gone)
+            buffer.consume(self._gone)
             # Nor between the last line of `consume` and these.
             self.moved += self._gone
-            self.sink.io.payload_sent += self._gone
+            sink.payload_sent += self._gone
             self._gone = 0
 
     def _sink_failed(self, error: OSError) -> bool:

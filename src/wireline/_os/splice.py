@@ -122,7 +122,8 @@ class Pipe:
 
     def close(self) -> None:
         """Close it, once."""
-        (read, write), self._ends = self._ends, (-1, -1)
+        # None yet, if a signal handler has raised an exception before the first line of `__init__`.
+        (read, write), self._ends = getattr(self, "_ends", (-1, -1)), (-1, -1)
         if read >= 0:
             os.close(read)
             os.close(write)
