@@ -91,4 +91,4 @@ def test_P5_a_relay_that_a_signal_handler_ends_loses_no_byte_and_the_sockets_wor
             b.shutdown_write(timeout=10)
             for thread in threads:
                 thread.join(10)
-            assert bytes(got + rest) == DATA * 4, number
+            assert bytes(got + rest) == DATA * 4, (number, len(got), len(rest))
