@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from wireline import RelayReport
 from wireline.net import Socket, relay
 
+ROOT = Path(__file__).parents[2]
 DATA = bytes(range(256)) * 20_000
 
 
@@ -19,15 +23,8 @@ class Interrupted(Exception):
     """Raised by a signal handler."""
 
 
-@pytest.fixture
-def alarm() -> Iterator[None]:
-    def handler(*_: object) -> None:
-        raise Interrupted
-
-    before = signal.signal(signal.SIGALRM, handler)
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+def interrupt(*_: object) -> None:
+    raise Interrupted
 
 
 def shut_down_after(sock: socket.socket, sending: threading.Thread) -> None:
@@ -60,11 +57,20 @@ def test_a_relay_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (near.recv(100), far.recv(100)) == (b"answer", b"question")
 
 
-@pytest.mark.usefixtures("alarm")
-@pytest.mark.parametrize("times", [range(10, 400, 30)])
-def test_P5_a_relay_that_a_signal_handler_ends_loses_no_byte_and_the_sockets_work_on(times: range) -> None:
-    """In the middle of a transfer by splice(2), or of one by reads and sends."""
-    for number in times:
+def test_P5_a_relay_that_a_signal_handler_ends_loses_no_byte_and_the_sockets_work_on() -> None:
+    """In the middle of a transfer by splice(2), or of one by reads and sends.
+
+    In a process of its own: where another test has traced instructions, or coverage measures, CPython 3.13 runs signal
+    handlers in lines without a call, too, where a byte that was received has no place yet.
+    """
+    environment = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+    program = "from tests.net.test_relay import interrupt_relays; interrupt_relays()"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, env=environment, cwd=ROOT)
+
+
+def interrupt_relays() -> None:
+    signal.signal(signal.SIGALRM, interrupt)
+    for number in range(10, 400, 30):
         near, ours = tcp_pair()
         far, theirs = tcp_pair()
         with near, far, Socket.from_socket(ours) as a, Socket.from_socket(theirs) as b:
