@@ -62,6 +62,8 @@ class FdGuard:
         closing: ``close`` or ``detach`` was called.
         disposed: the descriptor was closed, or given to the thread that lingers for it.
         readable: threads may read: the stream is connected, and past its handshake.
+        write_waits: the call that has the permit may be waiting until it can send. `relay` says when it is not: then
+            ``close`` sends no FIN, and an abortive one a reset alone.
         read_shutdown: ``SHUT_RD`` was done, to wake a thread that reads.
         opened_at: when it was connected (``time.monotonic()``); None if it is not.
         interrupted: an exception ended a read, and its traceback may keep a reference to the core.
@@ -89,6 +91,7 @@ class FdGuard:
         "unclaimed",
         "users",
         "waker",
+        "write_waits",
         "writing",
     )
 
@@ -107,6 +110,7 @@ class FdGuard:
         self.waker = Waker()
         self.closing = self.disposed = self.readable = self.read_shutdown = self.interrupted = False
         self._core_claimed = self._permit_claimed = False
+        self.write_waits = True
         self._dispose: Callable[[], None] | None = None
         self._disposals: list[Callable[[], None]] = []
         _guards.add(self)
@@ -288,7 +292,7 @@ class FdGuard:
             if not self._core_claimed:
                 self.read_shutdown = True
                 sock.shutdown(socket.SHUT_RD)
-            if not self._permit_claimed:
+            if not self._permit_claimed and self.write_waits:
                 # A Unix socket that is full reports nothing to a writer in `poll` until both directions are shut.
                 sock.shutdown(socket.SHUT_RDWR if sock.family == AF_UNIX else socket.SHUT_WR)
 

@@ -113,6 +113,7 @@ class _Permits:
         for name, sock in self._sockets.items():
             if name not in self._held:
                 self._held[name] = sock._io.acquire_permit(sock, "relay", None)
+            sock._fd.write_waits = False
 
     @contextlib.contextmanager
     def without_blocking(self) -> Iterator[None]:
@@ -124,8 +125,9 @@ class _Permits:
     def give_back(self, sides: Iterable[Side]) -> None:
         """Let other threads send to these."""
         for side in sides:
+            sock = self._sockets[side.name]
+            sock._fd.write_waits = True
             if self._held.pop(side.name, None) is not None:
-                sock = self._sockets[side.name]
                 sock._io.release_permit(sock)
 
     def __enter__(self) -> Self:
@@ -133,6 +135,7 @@ class _Permits:
 
     def __exit__(self, *exception: object) -> None:
         for name, sock in self._sockets.items():
+            sock._fd.write_waits = True
             if self._held.pop(name, None) is not None:
                 sock._io.release_permit(sock)
 
@@ -174,6 +177,9 @@ class _Waiting:
             return
         sides: dict[int, Side] = {}
         for side in self._running.sides:
+            if side.events & WRITE:
+                # Before it looks whether the socket is closed: `close` marks it first, and looks here then.
+                self._guards[side.name].write_waits = True
             fd = side.owner.fileno()
             if fd < 0:
                 return  # closed in this moment
