@@ -57,6 +57,24 @@ class Outcome(NamedTuple):
         return statistics.median(self.values)
 
 
+def _ratios(
+    values: list[float],
+    ours: Sequence[Reading],
+    theirs: Sequence[Reading],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Outcome:
+    """The result of a row of ratios, which has one limit at most."""
+    target, reached = "", None
+    if at_least is not None:
+        target, reached = f"at least {at_least:g}x", statistics.median(values) >= at_least
+    elif at_most is not None:
+        target, reached = f"at most {at_most:g}x", statistics.median(values) <= at_most
+    ours_cpu, theirs_cpu = (statistics.median(reading.cpu for reading in side) for side in (ours, theirs))
+    return Outcome(values, "x", ours_cpu, theirs_cpu, target, reached)
+
+
 class Row(Protocol):
     """A line of the table."""
 
@@ -91,14 +109,7 @@ class RateRow:
     def outcome(self, readings: Readings) -> Outcome:
         ours, theirs = readings[self.ours], readings[self.against]
         values = [one.rate / other.rate for one, other in zip(ours, theirs, strict=True)]
-        return Outcome(
-            values,
-            "x",
-            statistics.median(reading.cpu for reading in ours),
-            statistics.median(reading.cpu for reading in theirs),
-            "" if self.at_least is None else f"at least {self.at_least:g}x",
-            None if self.at_least is None else statistics.median(values) >= self.at_least,
-        )
+        return _ratios(values, ours, theirs, at_least=self.at_least)
 
 
 @dataclass(frozen=True)
@@ -117,14 +128,7 @@ class CpuRow:
     def outcome(self, readings: Readings) -> Outcome:
         ours, theirs = readings[self.ours], readings[self.against]
         values = [one.cpu / other.cpu for one, other in zip(ours, theirs, strict=True)]
-        return Outcome(
-            values,
-            "x",
-            statistics.median(reading.cpu for reading in ours),
-            statistics.median(reading.cpu for reading in theirs),
-            "" if self.at_most is None else f"at most {self.at_most:g}x",
-            None if self.at_most is None else statistics.median(values) <= self.at_most,
-        )
+        return _ratios(values, ours, theirs, at_most=self.at_most)
 
 
 @dataclass(frozen=True)
@@ -202,14 +206,7 @@ class MemoryRow:
     def outcome(self, readings: Readings) -> Outcome:
         ours, theirs = readings[self.ours], readings[self.against]
         values = [_memory(one) / _memory(other) for one, other in zip(ours, theirs, strict=True)]
-        return Outcome(
-            values,
-            "x",
-            statistics.median(reading.cpu for reading in ours),
-            statistics.median(reading.cpu for reading in theirs),
-            "" if self.at_most is None else f"at most {self.at_most:g}x",
-            None if self.at_most is None else statistics.median(values) <= self.at_most,
-        )
+        return _ratios(values, ours, theirs, at_most=self.at_most)
 
 
 def _memory(reading: Reading) -> float:
