@@ -23,7 +23,7 @@ from typing import Literal, cast
 
 from wireline._core.stream import StreamCore
 from wireline._os.descriptor import shut_down_writing
-from wireline._os.linger import unacked
+from wireline._os.linger import DEFAULT_LINGER, unacked
 from wireline._os.splice import PIPE_SIZE, Pipe, can_splice, open_pipe
 from wireline._parts import Stream
 from wireline._relay_report import RelayReport
@@ -33,7 +33,17 @@ from wireline.errors import ClosedError, copy_for_reraise
 from wireline.options import AF_UNIX, BUFFER_SIZE, SocketFlag
 from wireline.timing import check_seconds
 
-__all__ = ["ACK_INTERVAL", "PIECE", "READ", "WRITE", "Direction", "Relay", "Side", "check_arguments"]
+__all__ = [
+    "ACK_INTERVAL",
+    "PIECE",
+    "READ",
+    "WRITE",
+    "AckWait",
+    "Direction",
+    "Relay",
+    "Side",
+    "check_arguments",
+]
 
 PIECE = 256 * 1024
 """The most bytes of one receive, once a direction fills smaller ones. A guess."""
@@ -57,6 +67,27 @@ READ, WRITE = 1, 2
 _NO_FLAGS = SocketFlag(0)
 
 Progress = Callable[[int, int], object]
+
+
+class AckWait:
+    """The wait before a reset, which drops what the other side has not acknowledged.
+
+    It is over when nothing is left, or ``DEFAULT_LINGER`` seconds after the last acknowledgement.
+    """
+
+    __slots__ = ("_left", "_limit", "_unacked")
+
+    def __init__(self, unacked: Callable[[], int], now: float) -> None:
+        self._unacked = unacked
+        self._left = 0
+        self._limit = now + DEFAULT_LINGER
+
+    def is_over(self, now: float) -> bool:
+        """Look; if it is not over, look again after ``ACK_INTERVAL``."""
+        before, self._left = self._left, self._unacked()
+        if self._left < before:
+            self._limit = now + DEFAULT_LINGER
+        return not self._left or now >= self._limit
 
 
 class Side:
@@ -388,8 +419,7 @@ class Relay:
         Raises:
             ClosedError: this side has closed a socket.
         """
-        for side in self.sides:
-            raise_if_closed(side.owner, "relay")
+        self.raise_if_closed()
         before = self.up.moved + self.down.moved
         active = True
         while active and not self.finished:
@@ -405,6 +435,11 @@ class Relay:
                 self._flush(side)
         self._choose_events()
         self.show_progress()
+
+    def raise_if_closed(self) -> None:
+        """Refuse to go on once this side has closed a socket."""
+        for side in self.sides:
+            raise_if_closed(side.owner, "relay")
 
     def show_progress(self) -> None:
         """Tell the caller how much was sent, if it is more than before."""

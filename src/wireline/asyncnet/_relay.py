@@ -10,19 +10,18 @@ import functools
 from collections.abc import Callable, Iterator
 from contextvars import Context
 
-from wireline._os.linger import DEFAULT_LINGER
 from wireline._relay_common import (
     ACK_INTERVAL,
     PIECE,
     READ,
     WRITE,
+    AckWait,
     Direction,
     Relay,
     Side,
     check_arguments,
 )
 from wireline._relay_report import RelayReport
-from wireline._socket_base import raise_if_closed
 from wireline.asyncnet._port import Port, running_tasks
 from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier
@@ -125,8 +124,7 @@ class _Runner:
         """Sleep until the relay is finished."""
         running = self._running
         while True:
-            for side in running.sides:
-                raise_if_closed(side.owner, "relay")
+            running.raise_if_closed()
             if self._error is not None:
                 raise self._error
             running.on_alarm(self._port.time())
@@ -145,14 +143,10 @@ class _Runner:
     async def _wait_until_acked(self) -> None:
         """After a reset, wait until the other side has all, or acknowledges nothing for a while."""
         running, port = self._running, self._port
-        left, limit = running.unacked(), port.time() + DEFAULT_LINGER
-        while left and port.time() < limit:
+        wait = AckWait(running.unacked, port.time())
+        while not wait.is_over(port.time()):
             await self._notifier.wait(port.time() + ACK_INTERVAL)
-            for side in running.sides:
-                raise_if_closed(side.owner, "relay")
-            before, left = left, running.unacked()
-            if left < before:
-                limit = port.time() + DEFAULT_LINGER
+            running.raise_if_closed()
 
 
 class _Callbacks(_Runner):

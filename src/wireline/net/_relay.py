@@ -11,10 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Self
 
-from wireline._os.linger import DEFAULT_LINGER
-from wireline._relay_common import ACK_INTERVAL, READ, WRITE, Relay, Side, check_arguments
+from wireline._relay_common import ACK_INTERVAL, READ, WRITE, AckWait, Relay, Side, check_arguments
 from wireline._relay_report import RelayReport
-from wireline._socket_base import raise_if_closed
 from wireline.net._send_file import not_blocking
 from wireline.net._socket import Socket
 from wireline.net._write_lock import Permit
@@ -222,11 +220,7 @@ class _Waiting:
 
 def _wait_until_acked(running: Relay) -> None:
     """After a reset, wait until the other side has all, or acknowledges nothing for a while."""
-    left, limit = running.unacked(), time.monotonic() + DEFAULT_LINGER
-    while left and time.monotonic() < limit:
+    wait = AckWait(running.unacked, time.monotonic())
+    while not wait.is_over(time.monotonic()):
         time.sleep(ACK_INTERVAL)
-        for side in running.sides:
-            raise_if_closed(side.owner, "relay")
-        before, left = left, running.unacked()
-        if left < before:
-            limit = time.monotonic() + DEFAULT_LINGER
+        running.raise_if_closed()

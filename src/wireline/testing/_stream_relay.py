@@ -24,8 +24,8 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from wireline import AF_UNIX, BUFFER_SIZE, ClosedError, SocketFlag, SocketTimeout
-from wireline._os.linger import DEFAULT_LINGER, unacked
-from wireline._relay_common import ACK_INTERVAL
+from wireline._os.linger import unacked
+from wireline._relay_common import ACK_INTERVAL, AckWait
 from wireline.net import relay
 from wireline.options import DONT_WAIT, NO_SIGNAL
 from wireline.testing._delay_line import DelayLine, Ending
@@ -284,11 +284,9 @@ class _Direction:
     def _wait_acked(self) -> None:
         """Wait, before a reset that drops unsent data, until the peer of the sink has acknowledged all or stops to."""
         with contextlib.suppress(OSError), self._sink._use("close") as raw:  # closed already
-            left, limit = unacked(raw), monotonic() + DEFAULT_LINGER
-            while left and monotonic() < limit and not self.reset.wait(ACK_INTERVAL):
-                before, left = left, unacked(raw)
-                if left < before:
-                    limit = monotonic() + DEFAULT_LINGER
+            wait = AckWait(lambda: unacked(raw), monotonic())
+            while not wait.is_over(monotonic()) and not self.reset.is_set():
+                self.reset.wait(ACK_INTERVAL)
 
 
 class _Input:
