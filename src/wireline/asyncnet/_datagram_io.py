@@ -160,13 +160,8 @@ class DatagramIO:
         timeout: Timeout,
         take: Callable[[], T],
     ) -> T:
-        timeout = check_timeout(timeout)
-        require_open(owner, operation)
         fd = self._fd
-        fd.enter(owner)
-        deadline = fd.deadline(owner, timeout)
-        await fd.spend_budget()
-        fd.raise_if_closed(operation)
+        deadline = await fd.begin(owner, operation, timeout)
         queue = fd.open_read_queue()
         if queue.busy:
             raise BusyError(f"{operation}: another task is using this socket")

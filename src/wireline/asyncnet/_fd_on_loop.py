@@ -240,7 +240,7 @@ class FdOnLoop:
 
     async def wait_readable(self, owner: BaseSocket, timeout: Timeout) -> None:
         """Wait until there is a client to accept or a datagram; no other task may wait for one of these."""
-        deadline = await self._begin(owner, "wait_readable", timeout)
+        deadline = await self.begin(owner, "wait_readable", timeout)
         queue = self.open_read_queue()
         if queue.busy:
             raise BusyError("wait_readable: another task is using this socket")
@@ -248,14 +248,15 @@ class FdOnLoop:
 
     async def wait_writable(self, owner: BaseSocket, timeout: Timeout) -> None:
         """Wait until something can be sent."""
-        deadline = await self._begin(owner, "wait_writable", timeout)
+        deadline = await self.begin(owner, "wait_writable", timeout)
         await self._wait_until(Writable(self.sock), self.open_write_queue(), "wait_writable", deadline)
 
-    async def _begin(self, owner: BaseSocket, operation: str, timeout: Timeout) -> CallDeadline | None:
+    async def begin(self, owner: BaseSocket, operation: str, timeout: Timeout) -> CallDeadline | None:
         """Begin a call; return its deadline."""
-        deadline = self.deadline(owner, check_timeout(timeout))
+        timeout = check_timeout(timeout)
         require_open(owner, operation)
         self.enter(owner)
+        deadline = self.deadline(owner, timeout)
         await self.spend_budget()
         self.raise_if_closed(operation)
         return deadline
