@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from ._keylog import create_keylog, start_keylog
 from ._material import Material
-from ._pem import certificates_in
 from ._policy import on_server_name
 from ._tls_options import (
     CIPHERS_INTERMEDIATE,
@@ -117,8 +116,8 @@ def _set_ticket_keys(context: ssl.SSLContext, options: TlsOptions, material: Mat
     if options.ticket_keys is None and (own or not _openssl.available()):
         return
     trust = hashlib.sha512(str(int(options.client_certs)).encode())
-    for source in material.trust.given if material.trust is not None else ():
-        for der in certificates_in(source):
+    for bundle in material.trust.given if material.trust is not None else ():
+        for der in bundle.certificates:
             trust.update(der)
     secret = options.ticket_keys or material.ticket_secret
     keys = b"".join(hmac.digest(secret, bytes([part]) + trust.digest(), "sha512") for part in range(2))

@@ -13,7 +13,7 @@ import os
 import ssl
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ._pem import Source, broken, certificates_in, read_source
 from ._tls_options import VerifyMode
@@ -40,6 +40,44 @@ _SERVER_AUTH = "1.3.6.1.5.5.7.3.1"  # the extended key usage "TLS web server aut
 
 
 @dataclass(frozen=True, slots=True)
+class Bundle:
+    """The certificates of one source.
+
+    Attributes:
+        source: for errors; without its data, which would double the memory.
+        certificates: as DER, in their order; at least one.
+    """
+
+    source: Source
+    certificates: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, source: Source) -> Bundle:
+        """Take a source apart.
+
+        Raises:
+            ssl.SSLError: there is no certificate in it, or one is damaged.
+        """
+        return cls(replace(source, data=b""), tuple(certificates_in(source)))
+
+    def load(self, context: ssl.SSLContext) -> None:
+        """Make a context trust these certificates.
+
+        Raises:
+            ssl.SSLError: one is damaged.
+        """
+        try:
+            context.load_verify_locations(cadata=b"".join(self.certificates))
+        except ssl.SSLError:
+            for number, der in enumerate(self.certificates, 1):
+                try:
+                    context.load_verify_locations(cadata=der)
+                except ssl.SSLError as error:
+                    message = f"certificate {number} of {self.source.name} is damaged ({error.reason})"
+                    raise broken(self.source, message) from error
+
+
+@dataclass(frozen=True, slots=True)
 class Trust:
     """A source of CAs.
 
@@ -50,7 +88,7 @@ class Trust:
         windows: the certificate store of Windows.
     """
 
-    given: tuple[Source, ...] = ()
+    given: tuple[Bundle, ...] = ()
     files: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
     windows: bool = False
@@ -61,13 +99,13 @@ class Trust:
         Raises:
             OSError: a file or directory cannot be read, or contains no certificate of a CA.
         """
-        for source in self.given:
-            _load_given(context, source)
+        for bundle in self.given:
+            bundle.load(context)
         for file in self.files:
             _load_file(context, file)
         for directory in self.directories:
-            for source in _certificates_of(directory):
-                _load_given(context, source)
+            for bundle in _bundles_of(directory):
+                bundle.load(context)
         if self.windows:
             _load_windows(context)
 
@@ -81,9 +119,7 @@ def find(verify_mode: VerifyMode, ca_file: str = "", ca_dir: str = "", ca_data: 
     if ca_file or ca_dir or ca_data is not None:
         given = _given((ca_file,) if ca_file else (), (ca_dir,) if ca_dir else ())
         if ca_data is not None:
-            source = Source(ca_data, "ca_data")
-            certificates_in(source)
-            given += (source,)
+            given += (Bundle.of(Source(ca_data, "ca_data")),)
         return Trust(given)
     if verify_mode is VerifyMode.PEER_USE_ENV_VARS:
         # Empty counts as unset: many tools have no other way to unset a variable for a child.
@@ -95,21 +131,19 @@ def find(verify_mode: VerifyMode, ca_file: str = "", ca_dir: str = "", ca_data: 
     return _system_trust()
 
 
-def _given(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> tuple[Source, ...]:
-    sources = [read_source(file, origin) for file in files]
-    for source in sources:
-        certificates_in(source)
+def _given(files: tuple[str, ...], directories: tuple[str, ...], origin: str = "") -> tuple[Bundle, ...]:
+    given = [Bundle.of(read_source(file, origin)) for file in files]
     for directory in directories:
         try:
             os.listdir(directory)
         except OSError as error:
             raise type(error)(error.errno, error.strerror, directory + origin) from None
-        found = list(_certificates_of(directory))
+        found = list(_bundles_of(directory))
         if not found:
             nothing = Source(b"", repr(directory) + origin, directory)
             raise broken(nothing, f"there is no certificate in the files of {nothing.name}")
-        sources += found
-    return tuple(sources)
+        given += found
+    return tuple(given)
 
 
 def _system_trust() -> Trust:
@@ -140,30 +174,16 @@ def _load_file(context: ssl.SSLContext, path: str) -> None:
         raise broken(source, f"the CAs of the system in {path!r} cannot be read ({error.reason})") from error
 
 
-def _load_given(context: ssl.SSLContext, source: Source) -> None:
-    certificates = certificates_in(source)
-    try:
-        context.load_verify_locations(cadata=b"".join(certificates))
-    except ssl.SSLError:
-        for number, der in enumerate(certificates, 1):
-            try:
-                context.load_verify_locations(cadata=der)
-            except ssl.SSLError as error:
-                raise broken(
-                    source, f"certificate {number} of {source.name} is damaged ({error.reason})"
-                ) from error
-
-
-def _certificates_of(directory: str) -> Iterator[Source]:
+def _bundles_of(directory: str) -> Iterator[Bundle]:
     """Iterate over the files of a directory that have certificates; others are skipped, as OpenSSL does."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     for path in _files_in(directory):
         try:
-            source = read_source(path)
-            _load_given(context, source)
+            bundle = Bundle.of(read_source(path))
+            bundle.load(context)
         except OSError:  # includes `ssl.SSLError`
             continue
-        yield source
+        yield bundle
 
 
 def _files_in(directory: str) -> Iterator[str]:
