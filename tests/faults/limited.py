@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -38,16 +39,20 @@ _scenes: dict[str, Callable[[], None]] = {}
 # Many connections at once, each silent; then a line with how many of them the server has ended.
 _CLIENTS = """
 import select, socket, sys
-port, count = map(int, sys.argv[1:])
+port, count, at_once = map(int, sys.argv[1:])
 poll, left = select.poll(), {}
-for _ in range(count):
-    sock = socket.socket()
-    sock.setblocking(False)
-    sock.connect_ex(("127.0.0.1", port))
-    poll.register(sock, select.POLLIN)
-    left[sock.fileno()] = sock
-ended = 0
-while left and (ready := poll.poll(20_000)):
+opened = ended = 0
+while ended < count:
+    while opened < count and len(left) < at_once:
+        sock = socket.socket()
+        sock.setblocking(False)
+        sock.connect_ex(("127.0.0.1", port))
+        poll.register(sock, select.POLLIN)
+        left[sock.fileno()] = sock
+        opened += 1
+    ready = poll.poll(20_000)
+    if not ready:
+        break
     for number, _ in ready:
         poll.unregister(number)
         left.pop(number).close()
@@ -89,8 +94,8 @@ def resources() -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def crowd(port: int) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-c", _CLIENTS, str(port), str(CROWD)]
+def crowd(port: int, at_once: int = CROWD) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-c", _CLIENTS, str(port), str(CROWD), str(at_once)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as clients:
         yield clients
 
@@ -102,10 +107,15 @@ def answer(clients: subprocess.Popen[str]) -> int:
 
 @scene
 def silent_crowd() -> None:
-    """Threads are dear: as many as ``max_connections`` at a time, and the others wait in the queue."""
+    """Threads are dear: as many as ``max_connections`` at a time, and the others wait in the queue.
+
+    The clients are no more at a time than the queue has places for: the kernel drops the SYN of a further one, and the
+    pause before it is sent again doubles up to half a minute.
+    """
     before = resources()
+    places = int(Path("/proc/sys/net/core/somaxconn").read_text())
     with net.serve(echo, 0, LOOPBACK, first_byte_timeout=0.5, max_connections=1000, backlog=CROWD) as server:
-        with crowd(server.local_addr.port) as clients:
+        with crowd(server.local_addr.port, places) as clients:
             assert answer(clients) == CROWD
         eventually(lambda: server.connections == 0)
         assert ask(server.local_addr) == b"x\n"
