@@ -489,6 +489,29 @@ def test_the_receive_size_of_a_buffered_core(data: bytes, request_: Request, wan
     assert (core.recv_size, core.direct is Direct.ALL) == (want, whole)
 
 
+def take_inbox(core: StreamCore, data: bytes | OSError) -> bytes | None:
+    core.inbox = data
+    return core.accept_inbox()
+
+
+@pytest.mark.parametrize("data", [b"a line\r\n", b"x\n", b"no line", b"two\nlines\n", b"\n", b""])
+@pytest.mark.parametrize(
+    "request_",
+    [Request("recv_some", 6), Request("recv_line"), Request("recv_exactly", 7), Request("recv", 7)],
+)
+def test_what_may_be_interrupted_has_the_same_answer(data: bytes, request_: Request) -> None:
+    plain, interruptible = StreamCore(), StreamCore()
+    assert ask(plain, request_) is None is ask(interruptible, request_)
+    answer = plain.accept(data)
+    assert take_inbox(interruptible, data) == answer
+    if answer is not None:
+        assert interruptible.inbox is data  # until the caller has it
+        assert interruptible.fast_recv_ok == plain.fast_recv_ok
+    interruptible.done()
+    assert (len(interruptible), interruptible.ended) == (len(plain), plain.ended)
+    assert interruptible.buffer.received == plain.buffer.received == len(data)
+
+
 def fast() -> StreamCore:
     """A core that has just answered a message with one receive as it was."""
     core = StreamCore()
@@ -504,7 +527,9 @@ def fast() -> StreamCore:
         lambda core: core.feed(b"more"),
         lambda core: core.accept(bytes(BUFFER_SIZE + 1)),
         lambda core: core.accept(b""),
-        lambda core: core.accept(ConnectionResetError()),
+        lambda core: take_inbox(core, bytes(BUFFER_SIZE + 1)),
+        lambda core: take_inbox(core, b""),
+        lambda core: take_inbox(core, ConnectionResetError()),
         lambda core: core.feed(b""),
         lambda core: core.fail(ConnectionResetError()),
         lambda core: core.recv(200_000),

@@ -91,6 +91,16 @@ def connected(
     return pair
 
 
+def arrive(core: TlsCore, data: bytes) -> bytes | None:
+    """Give received bytes to a core as its socket does."""
+    if not isinstance(core, LockedTlsCore):
+        return core.accept(data)
+    core.inbox = data
+    answer = core.accept_inbox()
+    core.done()
+    return answer
+
+
 def said(core: TlsCore, data: bytes) -> bytes:
     wire = b""
     for start in range(0, len(data), SEND_CHUNK):
@@ -111,7 +121,7 @@ def drive(core: TlsCore, wire: Iterable[bytes], end: OSError | None, script: lis
         while outcome is None and (outcome := ask(core, request)) is None:
             assert core.recv_size > 0
             if piece := next(waiting, b""):
-                outcome = core.accept(piece)  # they may be the answer as they are
+                outcome = arrive(core, piece)  # they may be the answer as they are
             elif end is None:
                 core.feed(b"")
             else:
@@ -464,11 +474,11 @@ def test_a_record_of_one_byte_is_not_the_answer_of_a_read_that_needs_more(shared
     assert client.recv_some(5) == b"begin"
     assert client.recv_until(b"\r\n", 100) is None
     for byte in (b"a", b"\r", b"\n"):
-        assert client.accept(said(server, byte)) is None
+        assert arrive(client, said(server, byte)) is None
     assert client.recv_until(b"\r\n", 100) == b"a\r\n"
     assert client.recv(3) is None
     for byte in (b"1", b"2", b"3"):
-        assert client.accept(said(server, byte)) is None
+        assert arrive(client, said(server, byte)) is None
     assert client.recv(3) == b"123"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import random
 import ssl
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core.interrupts import Interruption, interrupted
-from tests.core.test_tls import connected, new_pair, out, said
+from tests.core.test_tls import arrive, connected, new_pair, out, said
 from tests.core.test_tls_engine import versions
 from tests.core.test_tls_interrupted import CODE, NEVER, every_moment
 from tests.core.test_tls_layers import each_version, one_loop_or_shared
@@ -41,9 +40,7 @@ class Kernel:
 def receive(core: TlsCore, kernel: Kernel, size: int = BUFFER_SIZE) -> bytes:
     """Read as a socket does."""
     while (answer := core.recv_some(size)) is None:
-        core.inbox = kernel.recv(core.recv_size)
-        answer = core.accept(core.inbox)
-        core.done()
+        answer = arrive(core, kernel.recv(core.recv_size))
         if answer is not None:
             break
     core.done()
@@ -148,12 +145,11 @@ def test_P5_an_interruption_does_not_lose_the_place_in_a_record(shared: bool) ->
             answer = client.recv_some(BUFFER_SIZE)
             if answer is None:
                 client.inbox = kernel.recv(client.recv_size)
-                accept = functools.partial(client.accept, client.inbox)
                 try:
                     if count <= target:  # tracing is slow, and the rest is not of interest
-                        interrupted(accept, moment if count == target else NEVER, *CODE)
+                        interrupted(client.accept_inbox, moment if count == target else NEVER, *CODE)
                     else:
-                        accept()
+                        client.accept_inbox()
                 except Interruption:
                     raised = True
                 client.note()  # goes back, whether it was interrupted or its answer was not taken

@@ -104,10 +104,10 @@ class LockedTlsCore(TlsCore):
         engine.due = engine.plaintext = b""
         return answer
 
-    def accept(self, data: bytes | OSError) -> bytes | None:
+    def accept_inbox(self) -> bytes | None:
         self.engine.careful = self.thread() == self.signal_thread
         with self._lock:
-            answer = super().accept(data)
+            answer = super().accept_inbox()
         if self._output_pending:
             self._flush_notification()
         return answer

@@ -10,9 +10,9 @@ Nothing is consumed before the request can be answered whole. For this reason a 
 nothing: the request leaves every byte where the next one finds it.
 
 An exception of a signal handler may end a call at any moment, and loses nothing either. A socket whose calls can be
-interrupted puts the received bytes into ``inbox`` first, and ``undo`` is the state of the buffer before the request
-took something out of it. Both are cleared when the caller has its answer; a call that finds one of them set goes back
-by ``recover``.
+interrupted puts the received bytes into ``inbox`` first, where ``accept_inbox`` takes them, and ``undo`` is the state
+of the buffer before the request took something out of it. Both are cleared when the caller has its answer; a call that
+finds one of them set goes back by ``recover``.
 
 The end is permanent. It is an orderly one (``feed(b"")``) or an error (``fail``), and every read reports it after
 everything that arrived before it (R12).
@@ -178,36 +178,43 @@ class StreamCore:
         """Whether the stream has ended."""
         return self._ended
 
-    def accept(self, data: bytes | OSError) -> bytes | None:
-        """Take what was received after a request had no answer.
+    def accept(self, data: bytes) -> bytes | None:
+        """Take what was received after a request had no answer, in a call that nothing can interrupt.
 
         Args:
-            data: the bytes, ``b""`` for the orderly end, or the error that ended the stream. It may be the ``inbox``.
+            data: the bytes; ``b""`` for the orderly end.
 
         Returns:
-            The answer of that request, if the bytes are exactly that; an ``inbox`` then stays until ``done``. None:
-            the request is to be made again.
+            The answer of that request, if the bytes are exactly that. None: the request is to be made again.
         """
-        if type(data) is bytes and 0 < (size := len(data)) <= self.direct_limit:
+        if (size := len(data)) and size <= self.direct_limit:
             # No way through the buffer: most messages are one receive each.
-            answer: bytes | None = data
-            if self.direct is LINE:
-                answer = whole_line(data)
-            elif self.direct is ALL and size != self.direct_limit:
-                answer = None
+            direct = self.direct
+            answer = data if direct is SOME else whole_line(data) if direct is LINE else self._block(data)
             if answer is not None:
                 self.buffer.received += size
-                if self.inbox is not None:
-                    self.undo = COUNTED  # no signal handler can run in between
                 self.fast_recv_ok = self._repeatable
                 return answer
-        if data is self.inbox:
-            self._feed_inbox()
-        elif isinstance(data, OSError):
-            self.fail(data)
-        else:
-            self.feed(data)
+        self.feed(data)
         return None
+
+    def accept_inbox(self) -> bytes | None:
+        """Do the same with the ``inbox``, in a call that may be interrupted. An answer stays there until ``done``."""
+        data = self.inbox
+        if type(data) is bytes and (size := len(data)) and size <= self.direct_limit:
+            direct = self.direct
+            answer = data if direct is SOME else whole_line(data) if direct is LINE else self._block(data)
+            if answer is not None:
+                # Both: no signal handler can run in between.
+                self.buffer.received += size
+                self.undo = COUNTED
+                self.fast_recv_ok = self._repeatable
+                return answer
+        self._feed_inbox()
+        return None
+
+    def _block(self, data: bytes) -> bytes | None:
+        return data if len(data) == self.direct_limit else None
 
     def feed(self, data: bytes) -> None:
         """Take received bytes into the buffer; ``b""`` is the orderly end."""

@@ -162,10 +162,8 @@ class TlsCore(StreamCore):
 
     # Receiving.
 
-    def accept(self, data: bytes | OSError) -> bytes | None:
-        if data is self.inbox:
-            return self._accept_inbox(data)
-        if type(data) is bytes and data and self.engine.established:
+    def accept(self, data: bytes) -> bytes | None:
+        if data and self.engine.established:
             plaintext = self.feed_some(data, self.direct_limit or RECORD)
             if plaintext is not None:
                 if 0 < len(plaintext) <= self.direct_limit:
@@ -176,8 +174,6 @@ class TlsCore(StreamCore):
                         return answer
                 self.fast_recv_ok = False
                 self.buffer.feed(plaintext)
-        elif isinstance(data, OSError):
-            self.fail(data)
         else:
             self.feed(data)
         return None
@@ -276,7 +272,8 @@ class TlsCore(StreamCore):
 
     # For calls that may be interrupted: decryption cannot be undone, so its progress is noted.
 
-    def _accept_inbox(self, data: bytes | OSError) -> bytes | None:
+    def accept_inbox(self) -> bytes | None:
+        data = self.inbox
         if self.undo is None:
             self.undo = NOTHING  # else it was noted before the request
         if type(data) is bytes and data and self.engine.fast_path_ok:

@@ -230,21 +230,20 @@ class AsyncSocket(BaseSocket):
             OSError: the socket is not connected, or the connection failed.
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
-        core = self._io.core
+        waiter = self._fd.read_waiter
         if (
             # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
-            core is not None
-            and core.fast_recv_ok
-            and (waiter := self._fd.read_waiter) is not None
+            waiter is not None
+            and (core := waiter.core).fast_recv_ok
             and flags is DEFAULT_FLAGS
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
-            and (seconds := None if timeout is None else check_timeout(timeout)) != 0
+            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
             and waiter.port.loop is waiter.get_loop()
         ):
             core.direct = SOME
             core.direct_limit = max_size
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
-            return await waiter.wait(StreamCore.recv_some, args, seconds)
+            return await waiter.wait(StreamCore.recv_some, args, timeout)  # type: ignore[arg-type] # it is checked
         if self._datagrams is not None:
             return await self._datagrams.receive_data(self, "recv_some", max_size, flags, timeout)
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)
@@ -373,12 +372,12 @@ class AsyncSocket(BaseSocket):
             if (
                 # One message after the other: the core would answer "not yet", so no request is made.
                 waiter is not None
-                and waiter.core.fast_recv_ok
+                and (core := waiter.core).fast_recv_ok
                 and timeout != 0
                 and port.loop is port.running_loop()
             ):
-                waiter.core.direct = LINE
-                waiter.core.direct_limit = max_length
+                core.direct = LINE
+                core.direct_limit = max_length
                 return await waiter.wait(StreamCore.recv_line, _LINE, timeout)
         answer = self._io.ask(self, StreamCore.recv_line, timeout, max_length, on_long, flags)
         if answer is None:
@@ -857,15 +856,15 @@ class AsyncSocket(BaseSocket):
             payload = as_bytes_like(data)
             check_flags(flags)
             timeout = check_timeout(timeout)
+        size = len(payload)
         fd = self._fd
         port = fd.port
         left = port.budget
-        sent: int | None = None
         if (
             # Mostly there is room for all of it: one attempt, without an await, needs no lock.
             left > 0
+            and size
             and not fd.write_lock.locked
-            and payload
             and (fd.write_queue is None or not fd.write_queue.in_flight)
             and port.loop is port.running_loop()
         ):
@@ -873,18 +872,20 @@ class AsyncSocket(BaseSocket):
             if port.raise_if_cancelled is not None:
                 self.last_bytes_sent = 0
                 await port.raise_if_cancelled()
+            io = self._io
             try:
-                sent = self._io.sender.send(payload, NOW)
+                sent: int | None = io.sender.send(payload, NOW)
             except BlockingIOError:
                 sent = 0
             except OSError as error:
-                await self._io.fail_send(self, error, flags)
+                await io.fail_send(self, error, flags)
                 return
-            io = self._io
-            if sent == (size := len(payload)) and not io.core.unsent:  # type: ignore[union-attr] # it is connected
+            if sent == size and not io.core.unsent:  # type: ignore[union-attr] # it is connected
                 self.last_bytes_sent = size
                 io.payload_sent += size
                 return
+        else:
+            sent = None
         await self._send_waiting(payload, sent, flags, timeout)
 
     async def _send_waiting(

@@ -234,9 +234,9 @@ class Socket(BaseSocket):
                     if core.is_tls:
                         core.direct = SOME
                         core.direct_limit = max_size
-                        data = core.accept(data)  # type: ignore[arg-type] # the loop has set it
-                    elif 0 < (size := len(data)) <= max_size:  # type: ignore[arg-type] # likewise
-                        core.buffer.received += size  # `accept` does the same, which is a call
+                        data = core.accept_inbox()
+                    elif 0 < (size := len(data)) <= max_size:  # type: ignore[arg-type] # the loop has set it
+                        core.buffer.received += size  # `accept_inbox` does the same, which is a call
                     else:
                         data = None
                     if data is not None:
@@ -826,13 +826,14 @@ class Socket(BaseSocket):
         deadline = None
         if type(data) is bytes and flags is io.kernel_flags and timeout is None:
             payload: bytes | memoryview = data
-            first = payload
+            at_once = size = len(data)
         elif self._datagrams is not None:
             self._send_datagram("send", data, flags, timeout)
             return
         else:
             self.last_bytes_sent = 0  # also if an argument is refused
-            payload, first, deadline = _prepare_send(io, data, flags, timeout)
+            payload, at_once, deadline = _prepare_send(io, data, flags, timeout)
+            size = len(payload)
         writing = io.write_lock
         free = writing.free
         permit: Permit | None
@@ -847,10 +848,10 @@ class Socket(BaseSocket):
         sent = 0
         try:
             # One system call: if the payload does not fit, the kernel waits until it is sent.
-            if first:
-                sent = io.sender.send(first, NO_SIGNAL)
+            if at_once:
+                sent = io.sender.send(payload, NO_SIGNAL)
             if io.engine is None:
-                while sent != len(payload):
+                while sent != size:
                     sent += io.send_more(payload, sent, deadline)
                 io.payload_sent += sent
             else:
@@ -1645,12 +1646,12 @@ def _next_fits(lines: list[bytes], max_length: int) -> bool:
 
 def _prepare_send(
     io: StreamIO, data: Buffer, flags: SocketFlag, timeout: Timeout
-) -> tuple[bytes | memoryview, bytes | memoryview, CallDeadline | None]:
-    """Check the arguments of ``send``; return the payload, what of it may wait in the kernel, and the deadline."""
+) -> tuple[bytes | memoryview, int, CallDeadline | None]:
+    """Check the arguments of ``send``; return the payload, how much of it may wait in the kernel, and the deadline."""
     payload = as_bytes_like(data)
     check_flags(flags)
     deadline = start_deadline(check_timeout(timeout))
-    return payload, payload if io.waits_in_kernel(deadline) else b"", deadline
+    return payload, len(payload) if io.waits_in_kernel(deadline) else 0, deadline
 
 
 def _raise_send_error(io: StreamIO, owner: Socket, error: BaseException, flags: SocketFlag) -> None:

@@ -367,8 +367,8 @@ class StreamIO:
                     deadline = deadline or start_deadline(timeout)
                     self.wait_for_input(operation, deadline)
                     continue
-                # `fill` has set the `inbox`; and only a request that is answered by bytes lets `accept` answer it.
-                answer = cast("T | None", core.accept(core.inbox))  # type: ignore[arg-type]
+                # Only a request that is answered by bytes lets `accept_inbox` answer it.
+                answer = cast("T | None", core.accept_inbox())
                 if answer is not None or (answer := request(core, *args)) is not None:
                     return answer
                 if self.quiet_epoch is None:  # a call that always finds something is not woken by `close`
@@ -455,7 +455,7 @@ class StreamIO:
         """Receive once without waiting, after a request of the core has set how much; False if nothing has arrived."""
         if not self.fill(owner, self.fd.cores[0], operation, wait=False):
             return False
-        self.fd.cores[0].accept(self.fd.cores[0].inbox)  # type: ignore[arg-type] # `fill` has set it
+        self.fd.cores[0].accept_inbox()
         self.fd.cores[0].done()
         return True
 
@@ -645,8 +645,7 @@ class StreamIO:
                 if done:
                     return
                 if self.fill(owner, core, operation, wait=deadline is None and self.kernel_waits):
-                    assert core.inbox is not None
-                    core.accept(core.inbox)
+                    core.accept_inbox()
                     core.done()
                 else:
                     self.wait_for_input(operation, deadline)
