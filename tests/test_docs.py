@@ -108,6 +108,30 @@ def run_by_itself(page: Path, directory: Path) -> str:
         return printed.read()
 
 
+# ------------------------------------------------------------------------------------------ names of other projects
+
+
+def entries(project: str) -> list[tuple[str, str]]:
+    """The names of an inventory, with the page that each is on."""
+    text = (ROOT / f"docs/inventories/{project}.inv").read_text(encoding="utf-8")
+    head, *lines = text.removeprefix("# Sphinx inventory version 1\n").splitlines()[1:]
+    assert head.startswith("# Version: ")
+    return [(name, page) for name, _, page in map(str.split, lines)]
+
+
+@pytest.mark.parametrize("project", ["python", "trio"])
+def test_the_names_that_signatures_link_to_exist(project: str) -> None:
+    """The inventories are written by hand, because a build of the documentation needs no network."""
+    for name, page in entries(project):
+        module, _, attribute = name.rpartition(".")
+        if project == "python" and page == f"library/{name}.html":
+            importlib.import_module(name)
+        else:
+            assert hasattr(importlib.import_module(module or "builtins"), attribute) or name == "None", name
+        if project == "python" and module:
+            assert page.startswith((f"library/{module}.html", f"library/{module}-")), name
+
+
 # ---------------------------------------------------------------------------------- programs that could escape
 
 _FENCE = re.compile(r"^([ >]*)(```+|~~~+)(.*)$", re.MULTILINE)
