@@ -41,6 +41,7 @@ html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["wireline.css"]
 html_title = f"wireline {release}"
+html_search_scorer = str(ROOT / "docs/scorer.js")
 
 myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
@@ -149,6 +150,20 @@ class OutputLexer(PythonLexer):
             yield index, Generic.Output if is_output else token, value
 
 
+_COLON = "\ue000"
+
+
+def hide_colon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Keep napoleon from taking the first line of a property, ``The key: a function``, for a type and a text."""
+    if lines and what in {"property", "attribute"}:
+        lines[0] = lines[0].replace(": ", f"{_COLON} ")
+
+
+def show_colon(app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]) -> None:
+    """Undo ``hide_colon``, after napoleon."""
+    lines[:] = [line.replace(_COLON, ":") for line in lines]
+
+
 # Characters. Six cells with the first number fit beside each other on a telephone, three with the second.
 _TINY_CELL, _SHORT_CELL = 10, 22
 
@@ -187,6 +202,8 @@ def setup(app: Sphinx) -> None:
     importlib.import_module("wireline.testing._certificates")
     for door in DOORS:
         read_private_modules(door)
+    app.connect("autodoc-process-docstring", hide_colon, priority=1)
+    app.connect("autodoc-process-docstring", show_colon, priority=999)
     app.connect("missing-reference", link_to_the_door)
     app.connect("doctree-resolved", draw_in_place)
     app.connect("doctree-resolved", make_tables_narrow)

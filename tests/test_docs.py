@@ -205,6 +205,27 @@ def test_make_has_the_targets_of_the_pages_and_finds_the_tests() -> None:
             assert any(word in name for name in names), f"no test in {files} has {word} in its name"
 
 
+@pytest.mark.parametrize(
+    ("sought", "page"),
+    [
+        ("timeout", "howto/timeouts.md"),
+        ("half close", "faq.md"),
+        ("STARTTLS", "howto/tls.md"),
+        ("certificate verify failed", "faq.md"),
+        ("CERTIFICATE_VERIFY_FAILED", "faq.md"),
+        ("connection reset by peer", "faq.md"),
+        ("address already in use", "faq.md"),
+        ("too many open files", "faq.md"),
+        ("close_notify", "howto/tls.md"),
+        ("Wireshark", "howto/debugging.md"),
+    ],
+)
+def test_the_words_that_users_search_for_are_on_the_page_that_answers(sought: str, page: str) -> None:
+    """The search of the documentation finds the pages that have all words, in any order and case."""
+    words = set(re.findall(r"\w+", (ROOT / "docs" / page).read_text(encoding="utf-8").lower()))
+    assert set(re.findall(r"\w+", sought.lower())) <= words
+
+
 # ------------------------------------------------------------------------------------------------ the same thing twice
 
 
@@ -390,8 +411,26 @@ def test_every_name_that_a_page_translates_to_is_there(page: str) -> None:
     assert missing == []
 
 
+def test_every_name_of_the_cheat_sheet_is_there() -> None:
+    """The column of this library, in the tables that have one."""
+    named: set[str] = set()
+    column = None
+    for line in (ROOT / "docs/cheatsheet.md").read_text(encoding="utf-8").splitlines():
+        cells = line.split("|")[1:-1]
+        if [each.strip() for each in cells].count("wireline"):
+            column = [each.strip() for each in cells].index("wireline")
+        elif cells and column is not None:
+            named |= set(_NAME.findall(cells[column]))
+        else:
+            column = None
+    named -= {"limit", "timeout", "for"}
+    assert len(named) > 30
+    places = (*_LOOKED_UP_IN, testing)
+    assert [name for name in sorted(named) if not any(is_in(place, name) for place in places)] == []
+
+
 def is_in(place: object, name: str) -> bool:
-    for variable in ("sock.", "ctx.", "server.", "wireline.tls.", "wireline."):
+    for variable in ("sock.", "ctx.", "server.", "wireline.tls.", "wireline.testing.", "wireline."):
         name = name.removeprefix(variable)
     try:
         operator.attrgetter(name)(place)
