@@ -108,6 +108,36 @@ def run_by_itself(page: Path, directory: Path) -> str:
         return printed.read()
 
 
+def test_the_example_of_the_fixtures_is_a_test_that_passes(tmp_path: Path) -> None:
+    """Above it is only defined. Here pytest runs it, after the blocks that it uses."""
+    text = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+    blocks = [block[1] for block in _BLOCK.finditer(text)]
+    used = [
+        block
+        for block in blocks
+        if "def library" in block or "def fetch_exactly" in block or "pytest" in block
+    ]
+    program = "\n".join(block.partition("\nwith serve(")[0] for block in used)
+    (tmp_path / "test_example.py").write_text(program, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(
+        'pytest_plugins = ["wireline.testing.pytest_plugin"]', encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=40, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "5 passed" in ran.stdout
+
+
 # ------------------------------------------------------------------------------------------ names of other projects
 
 
