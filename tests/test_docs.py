@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -254,6 +255,33 @@ def test_the_words_that_users_search_for_are_on_the_page_that_answers(sought: st
     """The search of the documentation finds the pages that have all words, in any order and case."""
     words = set(re.findall(r"\w+", (ROOT / "docs" / page).read_text(encoding="utf-8").lower()))
     assert set(re.findall(r"\w+", sought.lower())) <= words
+
+
+# ------------------------------------------------------------------------------------------------ the map of the code
+
+MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["_core", "_os", "net", "asyncnet", "tls"])
+def test_the_map_names_every_module_and_no_other(package: str) -> None:
+    (row,) = re.findall(rf"^\| `{package}` \| (.*) \|$", MAP, re.MULTILINE)
+    there = {file.stem for file in (ROOT / "src/wireline" / package).glob("*.py")} - {"__init__"}
+    # Underscores and small letters are the form of a module; the names of other things are explained in parentheses.
+    named = set(re.findall(r"`(_?[a-z_]+)`", re.sub(r"\([^()]*\)", "", row)))
+    assert there <= named
+    assert named - there <= {"_fd_guard", "ctypes", "ssl"}
+
+
+def test_the_layers_of_the_map_are_those_that_are_enforced() -> None:
+    drawn = [
+        set(re.findall(r"\w+", re.split(r"\s{3,}", line.strip())[0]))
+        for line in MAP.partition("```\n")[2].partition("```")[0].splitlines()
+    ]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    enforced = [set(layer.replace(" ", "").split("|")) for layer in contracts[0]["layers"]]
+    assert drawn == enforced[1:]  # `__main__` is above all
 
 
 # ------------------------------------------------------------------------------------------------ the same thing twice
