@@ -180,7 +180,7 @@ def make_tables_narrow(app: Sphinx, doctree: nodes.document, docname: str) -> No
         head, *body = (list(row.findall(nodes.entry)) for row in table.findall(nodes.row))
         if len(head) < 3:
             continue
-        longest = max(len(cell.astext()) for row in body for cell in row[1:])
+        longest = max((len(cell.astext()) for row in body for cell in row[1:]), default=0)
         columns = len(head) - 1 if longest <= _TINY_CELL else min(len(head) - 1, 3)
         table.parent["classes"] += (
             ["narrow-grid", f"narrow-{columns}"] if longest <= _SHORT_CELL else ["narrow-list"]
