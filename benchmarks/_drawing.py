@@ -18,8 +18,11 @@ from matplotlib.ticker import NullFormatter
 
 from benchmarks._saved import LIMIT, Measured, is_ours
 
-_WIDTH = 7.6
-"""Inches: at 100 dots an inch the width of a page of text."""
+_WIDTH = 4.9
+"""Inches: the width of a telephone, where a point of the font is then a pixel. Wide pages show it a little larger."""
+
+# Points, for the names of the programs: the longest has 27 letters.
+_NAME_SIZE = 9
 
 
 @dataclass(frozen=True)
@@ -81,19 +84,21 @@ def plain(axes: Axes, look: Look) -> None:
 
 
 def heading(axes: Axes, look: Look, title: str, subtitle: str) -> None:
-    """Write the title, and below it how to read the picture."""
-    axes.set_title(
-        title, loc="left", color=look.words, weight="bold", fontsize=12.5, pad=26 if subtitle else 10
-    )
-    axes.annotate(
-        subtitle,
-        (0, 1),
-        (0, 11),
-        textcoords="offset points",
-        xycoords="axes fraction",
-        color=look.quiet,
-        fontsize=9.5,
-    )
+    """Write the title, and below it how to read the picture, both from the left edge of the picture."""
+    for text, points, size, colour, weight in (
+        (title, 26 if subtitle else 10, 12.5, look.words, "bold"),
+        (subtitle, 11, 9.5, look.quiet, "normal"),
+    ):
+        axes.annotate(
+            text,
+            (0, 1),
+            (4, points),
+            xycoords=("figure fraction", "axes fraction"),
+            textcoords="offset points",
+            color=colour,
+            weight=weight,
+            fontsize=size,
+        )
 
 
 # ---------------------------------------------------------------------------------------------------- lines
@@ -114,8 +119,11 @@ def curves(axes: Axes, look: Look, steps: Steps, words: Callable[[int], str]) ->
     for program, points in steps.items():
         colours[program] = colours.get(program) or _own_colour(program, look)
         _curve(axes, program, points, colours[program])
+    highest = max(value for points in steps.values() for value in points.values())
     if axes.get_yscale() == "linear":
-        axes.set_ylim(0, 1.06 * max(value for points in steps.values() for value in points.values()))
+        axes.set_ylim(0, 1.06 * highest)
+    else:
+        axes.set_ylim(top=8 * highest)  # the names of lines that end close together need the room
     _names(axes, {program: points[max(points)] for program, points in steps.items()}, colours)
 
 
@@ -149,6 +157,7 @@ def _names(axes: Axes, ends: Mapping[str, float], colours: Mapping[str, str]) ->
             _label(program),
             transform=axes.transAxes,
             color=colours[program],
+            fontsize=_NAME_SIZE,
             weight="bold" if is_ours(program) else "normal",
             va="center",
         )
@@ -182,7 +191,7 @@ def _apart(heights: Mapping[str, float], spacing: float) -> dict[str, float]:
 # ----------------------------------------------------------------------------------------------------- bars
 
 
-def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 0, room_for: int = 0) -> None:
+def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 0) -> None:
     """Draw one bar a program, the quickest on top.
 
     Args:
@@ -190,7 +199,6 @@ def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 
         look: the colours.
         measured: whose.
         longest: seconds of the longest bar that fits; 0 for that of the slowest.
-        room_for: bars; 0 for as many as there are.
     """
     reach = 1e6 * (longest or max(each.cpu for each in measured))
     for place, each in enumerate(measured):
@@ -198,11 +206,12 @@ def bars(axes: Axes, look: Look, measured: Sequence[Measured], longest: float = 
         text = f"{1e6 * each.cpu:.{1 if reach >= 10 else 2}f}"
         weight = "bold" if is_ours(each.program) else "normal"
         axes.text(1e6 * each.cpu + reach / 80, place, text, va="center", color=look.words, weight=weight)
-    axes.set_yticks(range(len(measured)), [_label(each.program) for each in measured])
+    names = [_label(each.program) for each in measured]
+    axes.set_yticks(range(len(measured)), names, fontsize=_NAME_SIZE)
     for label, each in zip(axes.get_yticklabels(), measured, strict=True):
         label.set_fontweight("bold" if is_ours(each.program) else "normal")
         label.set_color(look.ours[1] if is_ours(each.program) else look.words)
-    axes.set_ylim(max(room_for, len(measured)) - 0.5, -0.5)
+    axes.set_ylim(len(measured) - 0.5, -0.5)
     axes.set_xlim(0, reach * 1.14)
     axes.xaxis.set_visible(False)
     axes.grid(visible=False)

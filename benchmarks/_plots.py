@@ -8,15 +8,15 @@ from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, NullLocator, PercentFormatter
 
-from benchmarks._drawing import LOOKS, Look, Steps, bars, canvas, curves, heading, key, plain
+from benchmarks._drawing import LOOKS, Look, Steps, bars, canvas, curves, heading, key
 from benchmarks._saved import LIMIT, PLAIN_ECHO, Measured, Saved, doing, growing
 from benchmarks._task import Task
 from benchmarks._words import in_bytes
 
 LINES = PLAIN_ECHO._replace(what="lines")
+_CPU_TIME = "µs of CPU time a message; less is better"
 
 # -------------------------------------------------------------------------------------------------------- growth
 
@@ -27,8 +27,8 @@ def rate_by_connections(saved: Saved, look: Look) -> Figure | None:
     if not steps:
         return None
     figure, [axes] = canvas(look, [4.3])
-    heading(axes, look, "Messages a second", "echo, the server on one core; higher is better")
-    axes.set_xlabel("connections, each with one message of 64 bytes outstanding")
+    heading(axes, look, "Messages a second", "echo of 64 bytes, the server on one core; higher is better")
+    axes.set_xlabel("connections")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / 1e3:g} k" if value else "0"))
     curves(axes, look, _values(steps, lambda point: point.rate), str)
     return figure
@@ -40,17 +40,22 @@ def rate_by_size(saved: Saved, look: Look) -> Figure | None:
     if not steps:
         return None
     figure, [above, *below] = canvas(look, [3.1, 3.5] if LIMIT in steps else [4.3])
-    heading(above, look, "MB a second, each way", "echo, the server on one core; higher is better")
+    heading(above, look, "MB a second, each way", "echo, 64 connections, one core; higher is better")
     above.set_yscale("log")
     above.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     above.yaxis.set_minor_locator(NullLocator())
-    curves(above, look, _values(steps, lambda point: point.rate * (point.work.bytes or 0) / 1e6), in_bytes)
+    curves(above, look, _values(steps, lambda point: point.rate * (point.work.bytes or 0) / 1e6), _prefixed)
     for axes in below:
         heading(axes, look, "The same, as a share of the C program's rate", "")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
-        curves(axes, look, _parts(steps, steps[LIMIT]), in_bytes)
-    (below or [above])[-1].set_xlabel("size of a message; 64 connections, one outstanding on each")
+        curves(axes, look, _parts(steps, steps[LIMIT]), _prefixed)
+    (below or [above])[-1].set_xlabel("bytes in a message")
     return figure
+
+
+def _prefixed(size: int) -> str:
+    """The number without its unit, which the axis names."""
+    return in_bytes(size).removesuffix("B").rstrip()
 
 
 def _values(
@@ -80,30 +85,26 @@ def cpu_bars(work: Task, title: str) -> Callable[[Saved, Look], Figure | None]:
         measured = doing(work, saved.measured)
         if not measured:
             return None
-        figure, [axes] = canvas(look, [1.05 + 0.29 * len(measured)])
+        figure, [axes] = canvas(look, [1.3 + 0.29 * len(measured)])
         bars(axes, look, measured)
-        heading(axes, look, title, "µs of CPU time a message; less is better")
-        axes.legend(**key(look), loc="upper right")  # where the bars are short
+        heading(axes, look, title, _CPU_TIME)
+        figure.legend(**key(look), loc="outside lower right", ncols=2)
         return figure
 
     return draw
 
 
 def headline(saved: Saved, look: Look) -> Figure | None:
-    """Draw the two tasks of the first page beside each other, with the best-known programs."""
+    """Draw the two tasks of the first page, one below the other, with the best-known programs."""
     works = {"Echo, 64 bytes": PLAIN_ECHO, "Lines, 64 bytes": LINES}
     chosen = {title: _known(doing(work, saved.measured)) for title, work in works.items()}
     if not all(chosen.values()):
         return None
-    most = max(map(len, chosen.values()))
-    figure = Figure(figsize=(8, 1.1 + 0.31 * most), layout=ConstrainedLayoutEngine(w_pad=0.1))
+    figure, panels = canvas(look, [1.0 + 0.29 * len(measured) for measured in chosen.values()])
     longest = max(each.cpu for measured in chosen.values() for each in measured)
-    panels = figure.subplots(1, len(chosen))
-    subtitles = ("µs of CPU time a message", "the server on one core; less is better")
-    for axes, subtitle, (title, measured) in zip(panels, subtitles, chosen.items(), strict=True):
-        plain(axes, look)
-        bars(axes, look, measured, longest, most)
-        heading(axes, look, title, subtitle)
+    for axes, (title, measured) in zip(panels, chosen.items(), strict=True):
+        bars(axes, look, measured, longest)
+        heading(axes, look, title, _CPU_TIME)
     figure.legend(**key(look), loc="outside lower right", ncols=2)
     return figure
 
@@ -123,9 +124,7 @@ PICTURES: dict[str, Picture] = {
     "rate-by-size": rate_by_size,
     "cpu-echo": cpu_bars(PLAIN_ECHO, "Echo: 64 connections, 64 bytes"),
     "cpu-lines": cpu_bars(LINES, "Lines of 64 bytes, 64 connections"),
-    "cpu-lines-32": cpu_bars(
-        LINES._replace(outstanding=32), "Lines of 64 bytes, 64 connections, 32 outstanding"
-    ),
+    "cpu-lines-32": cpu_bars(LINES._replace(outstanding=32), "Lines of 64 bytes, 32 outstanding"),
     "cpu-tls-echo": cpu_bars(PLAIN_ECHO._replace(tls=True), "TLS 1.3 echo: 64 connections, 64 bytes"),
 }
 """By the name of its files, without ``-light.svg`` and so on."""

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -108,6 +109,60 @@ def run_by_itself(page: Path, directory: Path) -> str:
         return printed.read()
 
 
+def test_the_example_of_the_fixtures_is_a_test_that_passes(tmp_path: Path) -> None:
+    """Above it is only defined. Here pytest runs it, after the blocks that it uses."""
+    text = (ROOT / "docs/testing.md").read_text(encoding="utf-8")
+    blocks = [block[1] for block in _BLOCK.finditer(text)]
+    used = [
+        block
+        for block in blocks
+        if "def library" in block or "def fetch_exactly" in block or "pytest" in block
+    ]
+    program = "\n".join(block.partition("\nwith serve(")[0] for block in used)
+    (tmp_path / "test_example.py").write_text(program, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text(
+        'pytest_plugins = ["wireline.testing.pytest_plugin"]', encoding="utf-8"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        tmp_path,
+        tmp_path,
+    ]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=40, cwd=tmp_path, check=False)
+    assert ran.returncode == 0, ran.stdout
+    assert "5 passed" in ran.stdout
+
+
+# ------------------------------------------------------------------------------------------ names of other projects
+
+
+def entries(project: str) -> list[tuple[str, str]]:
+    """The names of an inventory, with the page that each is on."""
+    text = (ROOT / f"docs/inventories/{project}.inv").read_text(encoding="utf-8")
+    head, *lines = text.removeprefix("# Sphinx inventory version 1\n").splitlines()[1:]
+    assert head.startswith("# Version: ")
+    return [(name, page) for name, _, page in map(str.split, lines)]
+
+
+@pytest.mark.parametrize("project", ["python", "trio"])
+def test_the_names_that_signatures_link_to_exist(project: str) -> None:
+    """The inventories are written by hand, because a build of the documentation needs no network."""
+    for name, page in entries(project):
+        module, _, attribute = name.rpartition(".")
+        if project == "python" and page == f"library/{name}.html":
+            importlib.import_module(name)
+        else:
+            assert hasattr(importlib.import_module(module or "builtins"), attribute) or name == "None", name
+        if project == "python" and module:
+            assert page.startswith((f"library/{module}.html", f"library/{module}-")), name
+
+
 # ---------------------------------------------------------------------------------- programs that could escape
 
 _FENCE = re.compile(r"^([ >]*)(```+|~~~+)(.*)$", re.MULTILINE)
@@ -179,6 +234,54 @@ def test_make_has_the_targets_of_the_pages_and_finds_the_tests() -> None:
             tests = (ROOT / (files or "tests")).glob("**/test_*.py")
             names = [name for file in tests for name in _TEST.findall(file.read_text(encoding="utf-8"))]
             assert any(word in name for name in names), f"no test in {files} has {word} in its name"
+
+
+@pytest.mark.parametrize(
+    ("sought", "page"),
+    [
+        ("timeout", "howto/timeouts.md"),
+        ("half close", "faq.md"),
+        ("STARTTLS", "howto/tls.md"),
+        ("certificate verify failed", "faq.md"),
+        ("CERTIFICATE_VERIFY_FAILED", "faq.md"),
+        ("connection reset by peer", "faq.md"),
+        ("address already in use", "faq.md"),
+        ("too many open files", "faq.md"),
+        ("close_notify", "howto/tls.md"),
+        ("Wireshark", "howto/debugging.md"),
+    ],
+)
+def test_the_words_that_users_search_for_are_on_the_page_that_answers(sought: str, page: str) -> None:
+    """The search of the documentation finds the pages that have all words, in any order and case."""
+    words = set(re.findall(r"\w+", (ROOT / "docs" / page).read_text(encoding="utf-8").lower()))
+    assert set(re.findall(r"\w+", sought.lower())) <= words
+
+
+# ------------------------------------------------------------------------------------------------ the map of the code
+
+MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("package", ["_core", "_os", "net", "asyncnet", "tls"])
+def test_the_map_names_every_module_and_no_other(package: str) -> None:
+    (row,) = re.findall(rf"^\| `{package}` \| (.*) \|$", MAP, re.MULTILINE)
+    there = {file.stem for file in (ROOT / "src/wireline" / package).glob("*.py")} - {"__init__"}
+    # Underscores and small letters are the form of a module; the names of other things are explained in parentheses.
+    named = set(re.findall(r"`(_?[a-z_]+)`", re.sub(r"\([^()]*\)", "", row)))
+    assert there <= named
+    assert named - there <= {"_fd_guard", "ctypes", "ssl"}
+
+
+def test_the_layers_of_the_map_are_those_that_are_enforced() -> None:
+    drawn = [
+        set(re.findall(r"\w+", re.split(r"\s{3,}", line.strip())[0]))
+        for line in MAP.partition("```\n")[2].partition("```")[0].splitlines()
+    ]
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    enforced = [set(layer.replace(" ", "").split("|")) for layer in contracts[0]["layers"]]
+    assert drawn == enforced[1:]  # `__main__` is above all
 
 
 # ------------------------------------------------------------------------------------------------ the same thing twice
@@ -366,8 +469,26 @@ def test_every_name_that_a_page_translates_to_is_there(page: str) -> None:
     assert missing == []
 
 
+def test_every_name_of_the_cheat_sheet_is_there() -> None:
+    """The column of this library, in the tables that have one."""
+    named: set[str] = set()
+    column = None
+    for line in (ROOT / "docs/cheatsheet.md").read_text(encoding="utf-8").splitlines():
+        cells = line.split("|")[1:-1]
+        if [each.strip() for each in cells].count("wireline"):
+            column = [each.strip() for each in cells].index("wireline")
+        elif cells and column is not None:
+            named |= set(_NAME.findall(cells[column]))
+        else:
+            column = None
+    named -= {"limit", "timeout", "for"}
+    assert len(named) > 30
+    places = (*_LOOKED_UP_IN, testing)
+    assert [name for name in sorted(named) if not any(is_in(place, name) for place in places)] == []
+
+
 def is_in(place: object, name: str) -> bool:
-    for variable in ("sock.", "ctx.", "server.", "wireline.tls.", "wireline."):
+    for variable in ("sock.", "ctx.", "server.", "wireline.tls.", "wireline.testing.", "wireline."):
         name = name.removeprefix(variable)
     try:
         operator.attrgetter(name)(place)

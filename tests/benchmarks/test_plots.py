@@ -221,7 +221,7 @@ def test_the_command_writes_the_parts_without_measuring(
 ) -> None:
     monkeypatch.setattr(_publish, "absent", lambda modules: f"{modules[0]} not installed")
     saved(grown(), [], tmp_path)
-    row = DurationRow("row", "nobody", 1.0)
+    row = DurationRow("row", "absent", 1.0)
     code = main(["--from", str(tmp_path / "results.json"), "--plots", str(tmp_path / "new")], [], [row])
     shown = capsys.readouterr()
     assert (code, shown.out, shown.err) == (0, "left out: pictures: matplotlib not installed\n", "")
@@ -249,7 +249,7 @@ def test_the_command_says_what_is_wrong_with_its_words(
     Path("old.json").write_text(json.dumps({"contestants": {"a": []}, "rows": {}}), encoding="utf-8")
     Path("not.json").write_text("hello", encoding="utf-8")
     with pytest.raises(SystemExit) as stopped:
-        main(words, [], [DurationRow("row", "nobody", 1.0)])
+        main(words, [], [DurationRow("row", "absent", 1.0)])
     assert stopped.value.code == 2
     assert said in capsys.readouterr().err
     assert not Path("there").exists()
@@ -320,8 +320,8 @@ def test_a_contestant_without_a_size_of_the_limit_is_no_part_of_it(plots: Module
         if doer.program == "C epoll":
             results.doers[name] = doer._replace(work=doer.work._replace(bytes=3 * (doer.work.bytes or 0)))
     above, below = plots.rate_by_size(saved(results, [], tmp_path), plots.LOOKS["light"]).axes
-    assert len(above.texts) == 1 + 4
-    assert [each.get_text() for each in below.texts[1:]] == ["C epoll, the limit"]
+    assert len(above.texts) == 2 + 4  # two lines of heading
+    assert [each.get_text() for each in below.texts[2:]] == ["C epoll, the limit"]
 
 
 @given(st.dictionaries(st.text(max_size=3), st.floats(0, 1), max_size=9))

@@ -20,7 +20,7 @@ from tests.tls import certificates
 CA = ["--ca-file", certificates.ca_file()]
 OWN = ["--cert", certificates.server().cert, "--key", certificates.server().key]
 ANY = "127.0.0.1:0"
-NOBODY = "no-such-host.invalid"
+NO_HOST = "no-such-host.invalid"
 
 Case = Callable[[Start], int]
 
@@ -158,7 +158,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("listen", 0): visited(ANY, talk=end),
     ("listen", 1): taken("listen"),
     ("listen", 2): words("listen", "nowhere:at all"),
-    ("listen", 3): words("listen", f"{NOBODY}:0"),
+    ("listen", 3): words("listen", f"{NO_HOST}:0"),
     ("listen", 4): words("listen", *QUICK, ANY),
     ("listen", 5): visited(*OWN, "tls://127.0.0.1:0", talk=no_tls),
     ("listen", 6): visited(ANY, talk=cut),
@@ -166,7 +166,7 @@ CASES: dict[tuple[str, int], Case] = {
     ("relay", 0): interrupted("relay"),
     ("relay", 1): taken("relay", after=("127.0.0.1:9",)),
     ("relay", 2): words("relay", ANY),
-    ("relay", 3): words("relay", f"{NOBODY}:0", "127.0.0.1:9"),
+    ("relay", 3): words("relay", f"{NO_HOST}:0", "127.0.0.1:9"),
     ("relay", 130): interrupted("relay", cutting=True),
     ("check", 0): taken("check"),
     ("check", 1): taken("check", "--cert", "/none.pem", "--tls"),

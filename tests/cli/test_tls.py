@@ -307,7 +307,7 @@ def test_a_pre_shared_key_needs_no_certificate(start: Start, tmp_path: Path) -> 
         b"hello",
         "",
     )
-    for wrong in ("alice:" + "0c" * 32, "nobody:" + "0b" * 32):
+    for wrong in ("alice:" + "0c" * 32, "unknown:" + "0b" * 32):
         refused = start(
             "connect", "--at-eof", "half-close", "--psk-file", psk_file(tmp_path, wrong, "wrong.txt"), target
         ).finish(b"hello")

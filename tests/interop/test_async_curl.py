@@ -75,10 +75,10 @@ async def test_fifty_requests_one_after_the_other(server: Server, tmp_path: path
 
 async def test_fifty_requests_at_once(tmp_path: pathlib.Path) -> None:
     """None of them has its answer before the last one has connected."""
-    everybody = asyncio.Barrier(50)
+    all_connected = asyncio.Barrier(50)
 
     async def respond_together(client: AsyncSocket, address: Address) -> None:
-        await everybody.wait()
+        await all_connected.wait()
         await respond(client, address)
 
     async with serve(respond_together, 0, "127.0.0.1") as server:

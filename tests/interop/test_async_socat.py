@@ -101,11 +101,11 @@ async def test_socat_exchanges_unix_datagrams(kind: str, names: dict[str, tuple[
 
 async def test_several_socats_talk_to_one_server_at_once(tmp_path: pathlib.Path) -> None:
     """None of them has its answer before all of them have asked."""
-    everybody = asyncio.Barrier(4)
+    all_connected = asyncio.Barrier(4)
 
     async def answer(client: AsyncSocket, _: Address) -> None:
         question = await client.recv_line(PATIENCE)
-        await everybody.wait()
+        await all_connected.wait()
         await client.send(question[::-1] + b"\n", timeout=PATIENCE)
         assert await client.recv_line(PATIENCE) == b""
 

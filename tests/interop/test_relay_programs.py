@@ -173,7 +173,7 @@ def test_in_front_of_s_server_with_another_key(start: Start, version: str, tmp_p
 def test_s_client_with_a_pre_shared_key_in_front_of_a_plain_server(
     start: Start, version: str, tmp_path: pathlib.Path
 ) -> None:
-    keys = psk_file(tmp_path, f"somebody:00ff\nme:{KEY}")
+    keys = psk_file(tmp_path, f"other:00ff\nme:{KEY}")
     with tcp_server() as (server, target), ThreadPoolExecutor(1) as pool:
         relay = start("relay", "--listen-psk-file", keys, "tls://127.0.0.1:0", target)
         words = ["-psk", KEY, "-psk_identity", "me", version]

@@ -211,7 +211,7 @@ async def test_nginx_chooses_by_name_and_asks_for_our_certificate(nginx: int, fl
         status, _ = await get(sock, "/small", host)
         assert status == b"HTTP/1.1 400 Bad Request"  # it asks, and tells in HTTP that nothing was shown
     with pytest.raises(SslError, match="certificate"):
-        await dial(flavour, nginx, client_context(), "nobody.test")
+        await dial(flavour, nginx, client_context(), "unknown.test")
 
 
 # ----------------------------------------------------------------------------------------------------------- socat

@@ -385,11 +385,11 @@ async def test_R14_a_closed_socket_does_not_read_from_a_reused_number(scene: Sce
     # The next descriptors get the lowest free numbers: one of them gets the number that `sock` had, if it is free.
     wires = [await scene.wire() for _ in range(3)]
     for wire in wires:
-        wire.peer.sendall(b"for somebody else\n")
+        wire.peer.sendall(b"for the other\n")
     with pytest.raises(ClosedError):
         await soon(reading)
     for wire in wires:
-        assert await soon(wire.sock.recv_line()) == b"for somebody else"
+        assert await soon(wire.sock.recv_line()) == b"for the other"
 
 
 async def test_R14_closing_again_and_again_from_everywhere(scene: Scene) -> None:

@@ -191,7 +191,7 @@ async def test_C3_only_one_connects_at_a_time(scene: Scene) -> None:
 
 async def test_C5_no_failing_path_of_connect_loses_a_descriptor(scene: Scene, names: Names) -> None:
     hole, refused = scene.black_hole(), address_of(scene.refusing())
-    silent, unknown = names.add_silent("silent.test"), names.add("nobody.test")
+    silent, unknown = names.add_silent("silent.test"), names.add("unknown.test")
     some = names.add("some.test", *(scene.refusing().getsockname() for _ in range(3)))
     with no_descriptor_is_lost():
         for where in (hole, refused):
@@ -237,10 +237,10 @@ async def test_C5_a_socket_that_cannot_be_made_or_taken_over_loses_none(scene: S
 
 @tcp
 @pytest.mark.parametrize(
-    "name", ["nobody.test", "a..b", "x" * 80 + ".test"], ids=["unknown", "empty", "long"]
+    "name", ["unknown.test", "a..b", "x" * 80 + ".test"], ids=["unknown", "empty", "long"]
 )
 async def test_C6_a_name_that_does_not_resolve_is_in_the_error(scene: Scene, names: Names, name: str) -> None:
-    names.add("nobody.test")
+    names.add("unknown.test")
     with pytest.raises(socket.gaierror) as caught:
         await soon(scene.socket().connect(name, 80))
     assert name in str(caught.value)
@@ -251,17 +251,17 @@ async def test_C6_and_the_socket_may_connect_again(scene: Scene, names: Names) -
     listener = scene.raw_listener()
     sock = scene.socket()
     with pytest.raises(socket.gaierror):
-        await soon(sock.connect(names.add("nobody.test"), 80))
-    await soon(sock.connect(names.add("somebody.test", listener.getsockname()), 80))
+        await soon(sock.connect(names.add("unknown.test"), 80))
+    await soon(sock.connect(names.add("known.test", listener.getsockname()), 80))
     await assert_talks_to(sock, listener, scene)
 
 
 @tcp
 async def test_C6_names_that_are_bound_to(scene: Scene, names: Names) -> None:
-    with pytest.raises(socket.gaierror, match=r"nobody\.test"):
-        scene.socket().bind_addr(0, names.add("nobody.test"))
-    with pytest.raises(socket.gaierror, match=r"nobody\.test"):
-        await scene.flavour.serve(None.__eq__, 0, "nobody.test")
+    with pytest.raises(socket.gaierror, match=r"unknown\.test"):
+        scene.socket().bind_addr(0, names.add("unknown.test"))
+    with pytest.raises(socket.gaierror, match=r"unknown\.test"):
+        await scene.flavour.serve(None.__eq__, 0, "unknown.test")
 
 
 # C7, S9.

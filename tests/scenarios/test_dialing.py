@@ -206,7 +206,7 @@ async def test_C5_no_failing_path_of_dial_loses_a_descriptor(scene: Scene, names
         names.add("hole.test", hole),
         names.add("refused.test", refused),
         names.add("both.test", hole, refused, hole),
-        names.add("nobody.test"),
+        names.add("unknown.test"),
         names.add_silent("silent.test"),
     ]
     with no_descriptor_is_lost():
@@ -227,8 +227,8 @@ async def test_C5_nor_does_success(scene: Scene) -> None:
 async def test_C6_a_name_that_does_not_resolve_is_in_the_error(
     scene: Scene, names: Names, protocol: int
 ) -> None:
-    names.add("nobody.test")
-    for name in ("nobody.test", "a..b"):
+    names.add("unknown.test")
+    for name in ("unknown.test", "a..b"):
         with pytest.raises(socket.gaierror) as caught:
             await scene.dial(name, 80, protocol)
         assert name in str(caught.value)

@@ -195,13 +195,13 @@ async def test_W8_multicast_options_have_their_defaults_and_limits(scene: Scene)
 @over("udp4")
 async def test_W8_a_broadcast_needs_the_option(scene: Scene) -> None:
     receiver, sender = everywhere(scene, packet_info=True), scene.socket()
-    everybody = parse_ip_address("127.255.255.255"), receiver.local_addr.port
+    broadcast = parse_ip_address("127.255.255.255"), receiver.local_addr.port
     with pytest.raises(PermissionError):
-        await soon(sender.send_to(*everybody, b"x"))
+        await soon(sender.send_to(*broadcast, b"x"))
     sender.set_sock_opt(SockOpt.BROADCAST, True)
-    await soon(sender.send_to(*everybody, b"x"))
+    await soon(sender.send_to(*broadcast, b"x"))
     datagram = await soon(receiver.recv_from(9))
-    assert (datagram.data, datagram.destination) == (b"x", everybody[0])
+    assert (datagram.data, datagram.destination) == (b"x", broadcast[0])
 
 
 @over("unixgram")

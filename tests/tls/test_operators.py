@@ -269,7 +269,7 @@ def test_a_decoy_makes_an_unknown_identity_look_like_a_wrong_key() -> None:
     needs_the_bridge()
     for version in ("TLSv1_2", "TLSv1_3"):
         seen = []
-        for name, key in (("alice", b"wrong"), ("nobody", b"guess"), ("nobody", b"guess")):
+        for name, key in (("alice", b"wrong"), ("unknown", b"guess"), ("unknown", b"guess")):
             client = SslContext(max_version=ssl.TLSVersion[version], verify_mode=VerifyMode.NONE)
             client.client_get_psk = lambda hint, answer=(name, key): answer  # type: ignore[misc]
             server = SslContext(psk_decoy=True)
