@@ -95,6 +95,18 @@ class HandshakeTimeout(TimeoutError):
     """The peer accepted the connection and did not answer the TLS handshake in time."""
 
 
+class UpgradeFailure(OSError):
+    """The dialogue of ``--starttls`` did not lead to TLS. The text is a predicate: "does not offer STARTTLS".
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, code: ExitCode, predicate: str) -> None:
+        super().__init__(predicate)
+        self.code = code
+
+
 class InputRefused(ConnectionError):
     """The peer closed the connection before it received all of the input."""
 
@@ -226,6 +238,8 @@ def classify(error: Exception) -> Outcome:
 
 def _classify_failure(failure: Failure) -> Outcome:
     cause = failure.cause
+    if isinstance(cause, UpgradeFailure):
+        return Outcome(cause.code, f"{failure.subject} {cause}")
     if "ssl" in sys.modules:  # without TLS it is not imported, and then the error is not about TLS
         from wireline.cli import _tls_failures
 

@@ -46,6 +46,7 @@ class TlsClient:
             NotImplementedError: this interpreter has no pre-shared keys.
         """
         self._name: str = options.sni or ""
+        self._starttls: str | None = getattr(options, "starttls", None)
         self._psk = read_key(options.psk_file) if options.psk_file else None
         if options.no_verify:
             print_stderr(
@@ -82,9 +83,13 @@ class TlsClient:
     def _connect(self, target: Target, timeout: float | None, source: Source) -> Socket:
         deadline = Deadline(timeout)
         sock = dial_stream(target, timeout, source)
+        name = self._name or target.host
         try:
+            if self._starttls:
+                from wireline.cli.starttls import _starttls  # only --starttls needs it
+
+                _starttls.begin(sock, self._starttls, name, timeout, None if timeout is None else deadline)
             # Not `dial(tls=)`: its timeout does not tell a silent server from one that does not exist.
-            name = self._name or target.host
             self._context.wrap_connected_socket(sock, Handshake.AS_CLIENT, name, deadline)
         except SocketTimeout as error:
             sock.close(linger=0)

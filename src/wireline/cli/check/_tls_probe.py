@@ -16,7 +16,6 @@ from time import monotonic
 from typing import NamedTuple
 
 from wireline import SocketTimeout
-from wireline.cli import _starttls
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
@@ -27,6 +26,7 @@ from wireline.cli.check._handshake_observer import HandshakeObserver, built_chai
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
 from wireline.cli.check._sessions import offer_session, wait_for_session
+from wireline.cli.starttls import _starttls
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, VerifyMode
 
@@ -319,7 +319,7 @@ class TlsProbe:
         sock = self._socks.pop() if self._socks else self._endpoint.connect(self._timeout)
         with sock:
             if self._options.starttls:
-                _starttls.begin(sock, self._options.starttls, self._timeout)
+                _starttls.begin(sock, self._options.starttls, self._name, self._timeout)
             yield sock
 
     def _start_tls(self, sock: Socket, context: SslContext) -> float:

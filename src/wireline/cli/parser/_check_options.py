@@ -37,8 +37,6 @@ examples:
   wireline check --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline check --cert server.pem --key server.key --sni example.com
   wireline check --tls --sni example.com unix:/run/app.sock
-
-With --starttls the target is host:port; TLS starts after the dialogue of smtp, imap, pop3, ftp or postgres.
 """
 
 _TIMEOUT = 10.0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from wireline.cli._starttls import PROTOCOLS
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._usage import ArgumentGroup
+from wireline.cli.starttls._names import PROTOCOLS
 
 KEY_HELP = "its private key, if it is in another file (PEM)"
 CA_FILE_HELP = "trust these CAs (PEM) instead of those of the system"
@@ -47,6 +47,7 @@ CLIENT_CA_ALONE = "--client-ca needs a certificate of this server: --cert FILE, 
 def describe_connect(command: argparse.ArgumentParser) -> None:
     """Add the TLS options of ``connect``."""
     tls = _add_group(command)
+    _add_starttls(tls)
     trust = tls.add_mutually_exclusive_group()
     trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
@@ -61,11 +62,7 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
 def describe_check(command: argparse.ArgumentParser) -> None:
     """Add the TLS options of ``check``."""
     tls = _add_group(command)
-    tls.add_argument(
-        "--starttls",
-        choices=PROTOCOLS,
-        help="begin without TLS in this protocol, and ask for TLS; for host:port",
-    )
+    _add_starttls(tls)
     tls.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     _add_client_certificate(tls)
     _add_alpn(tls, "offer", "fail if the server supports none of them")
@@ -89,6 +86,15 @@ def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
     tls = command.add_argument_group("TLS")
     tls.add_argument("--tls", action="store_true", help=TLS_HELP)
     return tls
+
+
+def _add_starttls(tls: ArgumentGroup) -> None:
+    tls.add_argument(
+        "--starttls",
+        metavar="PROTOCOL",
+        choices=PROTOCOLS,
+        help=f"begin without TLS in this protocol, and ask for TLS: {', '.join(PROTOCOLS)}",
+    )
 
 
 def _add_client_certificate(tls: ArgumentGroup) -> None:
