@@ -101,7 +101,7 @@ def _describe_target_side(group: ArgumentGroup) -> None:
         metavar="FILE",
         help="use a pre-shared key instead of certificates, from a file with one line IDENTITY:KEYHEX",
     )
-    group.add_argument("--sni", metavar="NAME", help=_tls_options.SNI_HELP)
+    group.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=_tls_options.SNI_HELP)
     group.add_argument("--client-cert", metavar="FILE", help=_tls_options.CLIENT_CERT_HELP)
     group.add_argument("--client-key", metavar="FILE", help=_tls_options.KEY_HELP)
 

@@ -55,7 +55,7 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     _add_client_certificate(tls)
     _add_settings(tls, "the chain of the server")
     _add_alpn(tls, "use", "connecting fails if the server supports none of them")
-    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
     command.set_defaults(validate=_validate_connect)
 
 
@@ -66,7 +66,7 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     _add_client_certificate(tls)
     _add_alpn(tls, "offer", "fail if the server supports none of them")
-    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
     command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
 
 
