@@ -9,6 +9,7 @@ import shlex
 import socket
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -58,6 +59,8 @@ class TlsClient:
             # Made now, so that an error in the files is not reported as an error of the connection.
             self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
         self._capture = PeerCertificateCapture()
+        self._lock = threading.Lock()
+        self._handshakes = 0
 
     def connect(self, target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
         """Connect and make the handshake, both within ``timeout``.
@@ -66,19 +69,33 @@ class TlsClient:
             HandshakeFailure: the handshake failed.
             OSError, ValueError: as ``dial`` raises them.
         """
-        self._capture.watch(self._ssl_context)
+        with self._watched():
+            try:
+                return self._connect(target, timeout, source)
+            except ssl.SSLError as error:
+                raise HandshakeFailure(
+                    error,
+                    server=False,
+                    psk=self._psk is not None,
+                    name=self._name or target.host,
+                    sent=self._capture.sent,
+                    chain=self._capture.chain(),
+                ) from error
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Capture the certificates of this thread's handshake; other threads may make theirs with the same context."""
+        with self._lock:
+            self._handshakes += 1
+            self._capture.watch(self._ssl_context)
         try:
-            return self._connect(target, timeout, source)
-        except ssl.SSLError as error:
-            raise HandshakeFailure(
-                error,
-                server=False,
-                psk=self._psk is not None,
-                name=self._name or target.host,
-                certificate=self._capture.certificate,
-            ) from error
+            yield
         finally:
-            self._capture.unwatch(self._ssl_context)
+            self._capture.reset()
+            with self._lock:
+                self._handshakes -= 1
+                if not self._handshakes:
+                    self._capture.unwatch(self._ssl_context)
 
     def _connect(self, target: Target, timeout: float | None, source: Source) -> Socket:
         deadline = Deadline(timeout)
@@ -220,15 +237,16 @@ class TlsServer:
             TimeoutError: it took too long.
             ClosedError: the socket was closed in the meantime.
         """
-        self._capture.certificate = None
         try:
             self._context.wrap_connected_socket(client, Handshake.AS_SERVER, timeout=self._timeout)
         except SocketTimeout as error:
             raise TimeoutError(f"no TLS handshake within {error.seconds:g} s") from error
         except ssl.SSLError as error:
             raise HandshakeFailure(
-                error, server=True, psk=self._psk, certificate=self._capture.certificate
+                error, server=True, psk=self._psk, sent=self._capture.sent, chain=self._capture.chain()
             ) from error
+        finally:
+            self._capture.reset()
 
     def announce(self, address: Target) -> None:
         """Print the throw-away CA and the command of a client, if there is one."""

@@ -16,13 +16,14 @@ from time import monotonic
 from typing import NamedTuple
 
 from wireline import SocketTimeout
+from wireline.cli._certificate_capture import built_chain
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check import _chain_faults
 from wireline.cli.check._certificate_info import CertificateInfo, read
 from wireline.cli.check._endpoints import Connectable
-from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain
+from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
 from wireline.cli.check._sessions import offer_session, wait_for_session
@@ -90,9 +91,9 @@ class TlsProbe:
         else:
             result = self._diagnose(tls, tried)
         if result is None:
-            shown = self._observer.certificate
-            if shown is not None and not tls.chain:
-                tls.chain = [read(shown, sent=True)]
+            shown = self._observer.sent
+            if shown and not tls.chain:
+                tls.chain = [read(shown[0], sent=True)]
         else:
             self._describe(tls, result)
             if not self._options.of_files:
@@ -161,6 +162,7 @@ class TlsProbe:
             self._reported_as_expired = tls.at_fault
         of_files = self._options.of_files
         if tls.at_fault == 0 and not of_files:
+            failure.at_fault = 0
             self._findings.add_error(failure)
         else:
             target = self._findings.target
@@ -302,8 +304,7 @@ class TlsProbe:
             try:
                 seconds = self._start_tls(sock, context)
             except ssl.SSLError as error:
-                certificate = self._observer.certificate
-                return HandshakeFailure(error, server=False, name=self._name, certificate=certificate)
+                return HandshakeFailure(error, server=False, name=self._name, sent=self._observer.sent)
             handle = sock.ssl_handle
             assert handle is not None
             sent = tuple(sock.get_peer_certificates(verified=False))
