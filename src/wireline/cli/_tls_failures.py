@@ -290,10 +290,9 @@ def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
     if "ciphersuites: no cipher match" in str(error):
         return "OpenSSL has none of the suites of TLS 1.3 that --ciphers names"
-    return _openssl_text(error).replace(
-        ", and no password was given",
-        "; give its password with --key-password, or decrypt it first: openssl pkey -in KEY -out NEW",
-    )
+    text = _openssl_text(error)
+    decrypt = "" if "PKCS#12" in text else ", or decrypt it first: openssl pkey -in KEY -out NEW"
+    return text.replace(", and no password was given", f"; give its password with --key-password{decrypt}")
 
 
 def _openssl_text(error: ssl.SSLError) -> str:

@@ -149,7 +149,7 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
         key_file=options.key or "",
         ca_file=options.ca_file or "",
         alpn=options.alpn or (),
-        **_settings(options),
+        **read_settings(options),
     )
     if options.alpn:
         context.require_alpn = True
@@ -158,7 +158,7 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
     return context
 
 
-class _Settings(TypedDict, total=False):
+class Settings(TypedDict, total=False):
     """The arguments of a context that clients and servers share; an absent one has the library's default."""
 
     keylog_file: str | Literal[True]
@@ -173,10 +173,10 @@ class _Settings(TypedDict, total=False):
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def _settings(options: argparse.Namespace) -> _Settings:
-    """The settings of ``connect`` and ``listen``; other commands may have none of these options."""
+def read_settings(options: argparse.Namespace) -> Settings:
+    """The settings of the options, of which a command may have only some. A password is read, or will be asked for."""
     given = {name: value for name in SETTINGS if (value := getattr(options, name, None))}
-    settings: _Settings = {"keylog_file": given.get("keylog") or True}  # True: that of SSLKEYLOGFILE
+    settings: Settings = {"keylog_file": given.get("keylog") or True}  # True: that of SSLKEYLOGFILE
     if "tls_min" in given:
         settings["min_version"] = _VERSIONS[given["tls_min"]]
     if "tls_max" in given:
@@ -190,8 +190,8 @@ def _settings(options: argparse.Namespace) -> _Settings:
     return settings
 
 
-def _cipher_settings(older: str, newer: str) -> _Settings:
-    settings: _Settings = {}
+def _cipher_settings(older: str, newer: str) -> Settings:
+    settings: Settings = {}
     if older:
         settings["cipher_list"] = older
     else:
@@ -302,7 +302,7 @@ def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) 
         key_file=key_file,
         ca_file=options.client_ca or "",
         client_certs="required" if options.client_ca else "ignore",
-        **_settings(options),
+        **read_settings(options),
     )
     if options.psk_file:
         keys = read_keys(options.psk_file)

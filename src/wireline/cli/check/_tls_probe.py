@@ -82,7 +82,7 @@ class TlsProbe:
         """
         tls = TlsReport(self._name if self._checks_name else "", offered=tuple(self._options.alpn or ()))
         with during(Stage.SETUP, self._findings.target), explain_missing_cas(self._options):
-            context = self._make_context()
+            context = self._make_context(pinned=True)
         tried = self._handshake(context)
         if isinstance(tried, HandshakeResult):
             tls.chain_trusted = True
@@ -106,7 +106,7 @@ class TlsProbe:
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
             self._findings.add_error(failure)
-            return None
+            return self._without_pins(tls) if self._options.pin else None
         if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
             try:
@@ -128,6 +128,15 @@ class TlsProbe:
             return unverified
         self._findings.add_error(unverified)
         return None
+
+    def _without_pins(self, tls: TlsReport) -> HandshakeResult | None:
+        """Make the handshake again without pins, which are checked after all else."""
+        tried = self._handshake(self._make_context())
+        if not isinstance(tried, HandshakeResult):
+            return None
+        tls.chain_trusted = True
+        tls.name_matches = True if self._checks_name else None
+        return tried
 
     def _add_chain_error(
         self,
@@ -265,16 +274,25 @@ class TlsProbe:
     # ----------------------------------------------------------------------------------------------- connections
 
     def _make_context(
-        self, *, verify: bool = True, check_hostname: bool = True, anchor: Certificate | None = None
+        self,
+        *,
+        verify: bool = True,
+        check_hostname: bool = True,
+        pinned: bool = False,
+        anchor: Certificate | None = None,
     ) -> SslContext:
         """Make the context of one connection, and of another one that resumes its session.
 
         Args:
             verify: without it OpenSSL builds the chain, and accepts it whatever it is.
             check_hostname: whether the name is checked, too.
+            pinned: whether the pins are.
             anchor: the only certificate to trust.
         """
         options = self._options
+        settings = options.settings.copy()
+        if not pinned:
+            settings.pop("pinned", None)
         context = SslContext(
             verify_mode=VerifyMode.PEER,
             cert_file=options.cert or "",
@@ -283,6 +301,7 @@ class TlsProbe:
             ca_data=anchor and bytes(anchor),
             partial_chain=anchor is not None,
             alpn=options.alpn or (),
+            **settings,
         )
         ssl_context = context.ssl_context(Handshake.AS_CLIENT)
         if not (verify and check_hostname and self._checks_name):

@@ -39,6 +39,18 @@ examples:
   wireline check --tls --sni example.com unix:/run/app.sock
 """
 
+_FOR_TARGETS = (
+    "starttls",
+    "alpn",
+    "first",
+    "all_addresses",
+    "show_code",
+    "tls_min",
+    "tls_max",
+    "ciphers",
+    "keylog",
+)
+
 _TIMEOUT = 10.0
 """Seconds for each connection and each handshake without ``--timeout``: the handshake timeout of ``serve``."""
 
@@ -118,7 +130,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
 
 
 def _validate_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    for name in ("starttls", "alpn", "first", "all_addresses", "show_code"):
+    for name in _FOR_TARGETS:
         if getattr(options, name):
             parser.error(f"{_tls_options.option_name(name)} needs a TARGET; without one, check tests files")
     options.target, options.tls = None, True
