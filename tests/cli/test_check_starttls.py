@@ -148,7 +148,9 @@ def test_a_server_that_refuses_starttls_is_exit_code_5(case: str, capfd: pytest.
         assert main([*CHECK, protocol, "--json", f"localhost:{port}"]) == 5
     out, err = capfd.readouterr()
     assert err.startswith(f"wireline: localhost:{port} ")
-    assert re.search(": it sent ['\"]", err)
+    silent = ("ldap that ends", "xmpp without it", "xmpp with other features")
+    assert case in silent or re.search(": it sent ['\"]", err)
+    assert "; " in err, "what to do"
     assert err.rstrip("\n").isprintable()
     assert the_report(out)["addresses"][0]["tls"] is None
 
@@ -182,17 +184,19 @@ def test_plaintext_after_the_reply_is_refused(start: Start) -> None:
             peer.sendall(b"+OK begin\r\n+OK injected\r\n")
             code, _, err = command.finish()
     assert code == 5
-    words = "sent more without TLS after it had agreed to TLS: it sent '+OK injected??'"
-    assert err == f"wireline: {target} {words}\n"
+    words = (
+        "sent more without TLS after it had agreed to TLS, which anyone on the network path may have inserted"
+    )
+    assert err == f"wireline: {target} {words}: it sent '+OK injected??'\n"
 
 
 LONG = {
-    "sieve": (b'"X" {99999999}\r\n', "it announces 99999999 bytes at once"),
-    "ldap": (b"\x30\x84\x7f\xff\xff\xff", "it announces 2147483647 bytes at once"),
-    "mysql": (b"\xff\xff\xff\0", "it announces 16777215 bytes at once"),
-    "xmpp": (b"<stream:stream x='" + b">" * 20_000, "it sent a line of more than 8192 bytes"),
+    "sieve": (b'"X" {99999999}\r\n', "announces 99999999 bytes at once"),
+    "ldap": (b"\x30\x84\x7f\xff\xff\xff", "announces 2147483647 bytes at once"),
+    "mysql": (b"\xff\xff\xff\0", "announces 16777215 bytes at once"),
+    "xmpp": (b"<stream:stream x='" + b">" * 20_000, "sent a line of more than 8192 bytes"),
     "irc": (b":x NOTICE * :hello\r\n" * 600, "does not come to TLS within 500 lines or messages"),
-    "imap": (b"* OK " + b"x" * 20_000, "it sent a line of more than 8192 bytes"),
+    "imap": (b"* OK " + b"x" * 20_000, "sent a line of more than 8192 bytes"),
     "ftp": (b"120 soon\r\n" * 600, "does not come to TLS within 500 lines or messages"),
 }
 
@@ -282,7 +286,7 @@ def test_binary_data_after_the_answer_is_refused(protocol: str, capfd: pytest.Ca
 
     with scripted(talk) as port:
         assert main([*CHECK, protocol, f"localhost:{port}"]) == 5
-    assert "sent more without TLS after it had agreed to TLS: it sent '" in capfd.readouterr().err
+    assert "sent more without TLS after it had agreed to TLS, which anyone" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("flood", [b"220-" + b"x" * 10_000 + b"\r\n", b"220-x\r\n" * 1000])
@@ -294,7 +298,9 @@ def test_a_reply_that_is_too_long_is_refused(start: Start, flood: bytes) -> None
             code, _, err = command.finish()
     assert code == 5
     words = "does not come to TLS within 500 lines or messages"
-    assert words in err or "does not speak this protocol: it sent a line of more than 8192 bytes" in err
+    assert (
+        words in err or "sent a line of more than 8192 bytes; check that it speaks smtp on this port" in err
+    )
 
 
 def test_text_of_the_server_has_no_escape_sequences_on_the_terminal(start: Start) -> None:
@@ -306,4 +312,4 @@ def test_text_of_the_server_has_no_escape_sequences_on_the_terminal(start: Start
     assert code == 5
     assert err.isascii()
     assert all(character.isprintable() for character in err.rstrip("\n"))
-    assert len(err) < 300
+    assert len(err) < 350

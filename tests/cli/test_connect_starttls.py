@@ -61,10 +61,11 @@ def test_a_refusal_sends_no_input_in_clear(start: Start) -> None:
 
     with scripted(talk) as port:
         result = start(*CONNECT, "smtp", f"localhost:{port}").finish(b"secret\r\n")
+    advice = "switch TLS on there, or try a port that begins with it (tls://host:port)"
     assert result == (
         5,
         b"",
-        f"wireline: localhost:{port} does not offer STARTTLS: it sent '250 x'\n",
+        f"wireline: localhost:{port} does not offer STARTTLS: it sent '250 x'; {advice}\n",
     )
     assert heard == ["EHLO [127.0.0.1]", ""]
 

@@ -21,6 +21,10 @@ _MAX_QUOTE = 120
 """Characters of a server's text in an error."""
 
 
+class WrongProtocolError(Exception):
+    """The server does not speak the protocol. The text is a predicate: "does not greet as an SMTP server"."""
+
+
 class Dialogue:
     """The bytes in both directions until TLS starts, under one deadline.
 
@@ -76,9 +80,7 @@ class Dialogue:
         """Read ``size`` bytes, which a length of the server may have named."""
         self._count()
         if size > _MAX_LINE:
-            raise UpgradeFailure(
-                ExitCode.HANDSHAKE, f"does not speak this protocol: it announces {size} bytes at once"
-            )
+            raise WrongProtocolError(f"announces {size} bytes at once")
         return self._sock.recv_exactly(size, self._deadline)
 
     def end(self) -> None:
@@ -93,29 +95,54 @@ class Dialogue:
             return
         if not injected:
             raise EOFError
-        require(False, "sent more without TLS after it had agreed to TLS", _text(injected))
+        words = "sent more without TLS after it had agreed to TLS, which anyone on the network path may have inserted"
+        raise UpgradeFailure(ExitCode.HANDSHAKE, _with_answer(words, _text(injected)))
 
     def _count(self) -> None:
         if not self._left:
-            words = f"does not come to TLS within {_MAX_MESSAGES} lines or messages"
-            raise UpgradeFailure(ExitCode.HANDSHAKE, words)
+            raise WrongProtocolError(f"does not come to TLS within {_MAX_MESSAGES} lines or messages")
         self._left -= 1
 
 
-def require(condition: bool, problem: str, text: str) -> None:
-    """Refuse to go on without a condition; ``text`` is what the server sent.
+def require_protocol(condition: bool, problem: str, text: str) -> None:
+    """Refuse to go on if an answer is not one of the protocol; ``text`` is the answer.
+
+    Raises:
+        WrongProtocolError: the condition is false.
+    """
+    if not condition:
+        raise WrongProtocolError(_with_answer(problem, text))
+
+
+def require_offer(condition: bool, text: str, problem: str = "does not offer STARTTLS") -> None:
+    """Refuse to go on if the server does not offer TLS.
 
     Raises:
         UpgradeFailure: the condition is false.
     """
     if not condition:
-        quoted = repr(sanitize_for_terminal(text, _MAX_QUOTE))
-        raise UpgradeFailure(ExitCode.HANDSHAKE, f"{problem}: it sent {quoted}")
+        advice = "switch TLS on there, or try a port that begins with it (tls://host:port)"
+        raise UpgradeFailure(ExitCode.HANDSHAKE, f"{_with_answer(problem, text)}; {advice}")
 
 
-def _too_long() -> UpgradeFailure:
-    words = f"does not speak this protocol: it sent a line of more than {_MAX_LINE} bytes"
-    return UpgradeFailure(ExitCode.HANDSHAKE, words)
+def require_agreement(condition: bool, problem: str, text: str) -> None:
+    """Refuse to go on if the server does not agree to TLS now.
+
+    Raises:
+        UpgradeFailure: the condition is false.
+    """
+    if not condition:
+        raise UpgradeFailure(
+            ExitCode.HANDSHAKE, f"{_with_answer(problem, text)}; see its configuration or its log"
+        )
+
+
+def _with_answer(problem: str, text: str) -> str:
+    return f"{problem}: it sent {sanitize_for_terminal(text, _MAX_QUOTE)!r}" if text else problem
+
+
+def _too_long() -> WrongProtocolError:
+    return WrongProtocolError(f"sent a line of more than {_MAX_LINE} bytes")
 
 
 def _text(data: bytes) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from wireline import Deadline, SocketTimeout
 from wireline.cli._outcome import ExitCode, UpgradeFailure
 from wireline.cli.starttls import _binary, _text, _xmpp
-from wireline.cli.starttls._dialogue import Dialogue
+from wireline.cli.starttls._dialogue import Dialogue, WrongProtocolError
 
 if TYPE_CHECKING:
     from wireline.net import Socket
@@ -49,6 +49,7 @@ def begin(
     """
     seconds = TIMEOUT if timeout is None else timeout
     dialogue = Dialogue(sock, server_name, Deadline(seconds) if deadline is None else deadline)
+    check = f"check that it speaks {protocol} on this port"
     try:
         DIALOGUES[protocol](dialogue)
         dialogue.end()
@@ -56,5 +57,6 @@ def begin(
         words = f"timed out: the {protocol} dialogue before TLS did not finish within {seconds:g} s"
         raise UpgradeFailure(ExitCode.TIMEOUT, words) from error
     except (ConnectionError, EOFError) as error:
-        words = f"closed the connection before TLS; check that it speaks {protocol} on this port"
-        raise UpgradeFailure(ExitCode.TRUNCATED, words) from error
+        raise UpgradeFailure(ExitCode.TRUNCATED, f"closed the connection before TLS; {check}") from error
+    except WrongProtocolError as error:
+        raise UpgradeFailure(ExitCode.HANDSHAKE, f"{error}; {check}") from error

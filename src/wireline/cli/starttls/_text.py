@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 
-from wireline.cli.starttls._dialogue import Dialogue, require
+from wireline.cli.starttls._dialogue import Dialogue, require_agreement, require_offer, require_protocol
 
 
 def smtp(server: Dialogue, hello: str = "EHLO", name: str = "an SMTP server") -> None:
     """RFC 3207."""
     greeting = _read_reply(server)[-1]
-    require(greeting.startswith("220"), f"does not greet as {name}", greeting)
+    _check_greeting(greeting, ("220",), name)
     server.send(f"{hello} {server.address_literal}\r\n".encode())
     lines = _read_reply(server)
-    require(lines[-1].startswith("250"), f"does not know {hello}", lines[-1])
+    require_offer(lines[-1].startswith("250"), lines[-1], f"does not know {hello}, and has no STARTTLS")
     offered = any(line[4:].strip().upper() == "STARTTLS" for line in lines[1:])
-    require(offered, "does not offer STARTTLS", lines[-1])
+    require_offer(offered, lines[-1])
     server.send(b"STARTTLS\r\n")
     answer = _read_reply(server)[-1]
-    require(answer.startswith("220"), "refuses STARTTLS", answer)
+    require_agreement(answer.startswith("220"), "refuses STARTTLS", answer)
 
 
 def lmtp(server: Dialogue) -> None:
@@ -31,10 +31,16 @@ def ftp(server: Dialogue) -> None:
     greeting = _read_reply(server)[-1]
     while greeting.startswith("120"):  # "service ready in nnn minutes"
         greeting = _read_reply(server)[-1]
-    require(greeting.startswith("220"), "does not greet as an FTP server", greeting)
+    _check_greeting(greeting, ("220",), "an FTP server")
     server.send(b"AUTH TLS\r\n")
     answer = _read_reply(server)[-1]
-    require(answer.startswith("234"), "refuses AUTH TLS", answer)
+    require_agreement(answer.startswith("234"), "refuses AUTH TLS", answer)
+
+
+def _check_greeting(greeting: str, codes: tuple[str, ...], name: str) -> None:
+    is_refusal = re.match(r"[45]\d\d\b", greeting) is not None
+    require_agreement(not is_refusal, "refuses the connection", greeting)
+    require_protocol(greeting[:3] in codes, f"does not greet as {name}", greeting)
 
 
 def _read_reply(server: Dialogue) -> list[str]:
@@ -52,14 +58,14 @@ def imap(server: Dialogue) -> None:
     greeting = server.read_line()
     # After PREAUTH the connection is authenticated, and STARTTLS is not allowed any more.
     is_open = greeting.upper().startswith("* OK")
-    require(is_open, "does not greet as an IMAP server that has STARTTLS", greeting)
+    require_protocol(is_open, "does not greet as an IMAP server that has STARTTLS", greeting)
     server.send(b"a1 CAPABILITY\r\n")
     lines = _read_until_tag(server, "a1")
     offered = any("STARTTLS" in line.upper().split() for line in lines if line.startswith("* "))
-    require(offered, "does not offer STARTTLS", lines[0])
+    require_offer(offered, lines[0])
     server.send(b"a2 STARTTLS\r\n")
     answer = _read_until_tag(server, "a2")[-1]
-    require(answer.upper().startswith("A2 OK"), "refuses STARTTLS", answer)
+    require_agreement(answer.upper().startswith("A2 OK"), "refuses STARTTLS", answer)
 
 
 def _read_until_tag(server: Dialogue, tag: str) -> list[str]:
@@ -73,30 +79,30 @@ def _read_until_tag(server: Dialogue, tag: str) -> list[str]:
 def pop3(server: Dialogue) -> None:
     """RFC 2595, 4."""
     greeting = server.read_line()
-    require(greeting.startswith("+OK"), "does not greet as a POP3 server", greeting)
+    require_protocol(greeting.startswith("+OK"), "does not greet as a POP3 server", greeting)
     server.send(b"STLS\r\n")
     answer = server.read_line()
-    require(answer.startswith("+OK"), "refuses STLS", answer)
+    require_agreement(answer.startswith("+OK"), "refuses STLS", answer)
 
 
 def nntp(server: Dialogue) -> None:
     """RFC 4642, 2.2."""
     greeting = server.read_line()
-    require(greeting[:3] in ("200", "201"), "does not greet as an NNTP server", greeting)
+    _check_greeting(greeting, ("200", "201"), "an NNTP server")
     server.send(b"STARTTLS\r\n")
     answer = server.read_line()
-    require(answer.startswith("382"), "refuses STARTTLS", answer)
+    require_agreement(answer.startswith("382"), "refuses STARTTLS", answer)
 
 
 def sieve(server: Dialogue) -> None:
     """ManageSieve: RFC 5804, 1.7 and 2.2. The server sends its capabilities first."""
     *capabilities, greeting = _read_response(server)
-    require(greeting.upper().startswith("OK"), "does not greet as a ManageSieve server", greeting)
+    require_protocol(greeting.upper().startswith("OK"), "does not greet as a ManageSieve server", greeting)
     offered = any(re.fullmatch(r'"STARTTLS"\s*', line, re.IGNORECASE) for line in capabilities)
-    require(offered, "does not offer STARTTLS", capabilities[-1] if capabilities else greeting)
+    require_offer(offered, capabilities[-1] if capabilities else greeting)
     server.send(b"STARTTLS\r\n")
     answer = _read_response(server)[-1]
-    require(answer.upper().startswith("OK"), "refuses STARTTLS", answer)
+    require_agreement(answer.upper().startswith("OK"), "refuses STARTTLS", answer)
 
 
 def _read_response(server: Dialogue) -> list[str]:
@@ -125,5 +131,5 @@ def irc(server: Dialogue) -> None:
         words = re.sub(r"^:\S* +", "", line).split()
         numeric = words[0].upper() if words else ""
         is_irc = numeric in ("NOTICE", "PING", "670", "ERROR", "CAP") or re.fullmatch(r"\d{3}", numeric)
-        require(bool(is_irc), "does not answer as an IRC server", line)
-        require(numeric not in (*_IRC_REFUSALS, "ERROR"), "refuses STARTTLS", line)
+        require_protocol(bool(is_irc), "does not answer as an IRC server", line)
+        require_agreement(numeric not in (*_IRC_REFUSALS, "ERROR"), "refuses STARTTLS", line)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from wireline.cli.starttls._dialogue import Dialogue, require
+from wireline.cli.starttls._dialogue import Dialogue, require_agreement, require_offer, require_protocol
 
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"
 _HEADER = (
@@ -25,19 +25,19 @@ def xmpp(server: Dialogue) -> None:
     tag = server.read_tag()
     if tag.startswith("<?xml"):
         tag = server.read_tag()
-    require(_name(tag) == "stream", "does not greet as an XMPP server", tag)
+    require_protocol(_name(tag) == "stream", "does not greet as an XMPP server", tag)
     tag = server.read_tag()
     if _name(tag) == "error":
-        require(False, "refuses the stream", server.read_tag())
-    require(_name(tag) == "features", "does not answer as an XMPP server", tag)
+        require_agreement(False, "refuses the stream", server.read_tag())
+    require_protocol(_name(tag) == "features", "does not answer as an XMPP server", tag)
     offered = False
     while not (tag.endswith("/>") and _name(tag) == "features") and _name(tag) != "/features":
         tag = server.read_tag()
         offered |= _name(tag) == "starttls"
-    require(offered, "does not offer STARTTLS", tag)
+    require_offer(offered, "")
     server.send(f"<starttls xmlns='{_TLS}'/>".encode())
     answer = server.read_tag()
-    require(_name(answer) == "proceed", "refuses STARTTLS", answer)
+    require_agreement(_name(answer) == "proceed", "refuses STARTTLS", answer)
     if not answer.endswith("/>"):
         server.read_tag()  # its end
 
