@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import select
+import signal
 import socket
 import subprocess
 import sys
@@ -78,6 +80,17 @@ def test_a_silent_server_is_exit_code_4(start: Start) -> None:
     assert result.err == f"wireline: {target} {words}\n"
 
 
+def test_a_server_that_sends_a_line_now_and_then_gets_no_more_time(start: Start) -> None:
+    """The limit is for the whole dialogue, not for each read."""
+    with tcp_server() as (server, target):
+        command = start(*CONNECT, "smtp", "--timeout", "0.5", "--sni", "localhost", target)
+        with accept(server) as peer, contextlib.suppress(ConnectionError):
+            while not select.select([peer], [], [], 0.05)[0]:  # until the command has closed
+                peer.sendall(b"220-x\r\n")
+        result = command.finish(b"")
+    assert (result.code, result.err.count("did not finish within 0.5 s")) == (4, 1)
+
+
 def test_no_server_is_the_error_of_connecting(start: Start) -> None:
     with unresponsive_listener() as (_, target):
         result = start(*CONNECT, "imap", "--timeout", "0.5", target).finish(b"")
@@ -109,8 +122,6 @@ def test_a_reset_during_the_dialogue_is_exit_code_6(start: Start) -> None:
 
 
 def test_ctrl_c_during_the_dialogue(start: Start) -> None:
-    import signal
-
     with tcp_server() as (server, target):
         command = start(*CONNECT, "smtp", target)
         with accept(server) as peer:

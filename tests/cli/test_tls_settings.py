@@ -240,8 +240,8 @@ def test_pkcs12_that_cannot_be_used(
         ),
         (["--key", "k"], "k: No such file or directory"),
     ):
-        for command in (["connect"], ["listen"], ["check"]):
-            assert main([*command, "--cert", own, *words, "tls://127.0.0.1:1"]) == 1
+        for command in ("connect", "listen"):
+            assert main([command, "--cert", own, *words, "tls://127.0.0.1:1"]) == 1
             err = capfd.readouterr().err
             assert err.startswith("wireline: cannot use TLS: ")
             assert complaint in err

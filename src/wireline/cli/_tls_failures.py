@@ -58,7 +58,8 @@ _ALERTS = {
     "CERTIFICATE_UNKNOWN": "it does not accept our certificate",
     "ACCESS_DENIED": "our certificate is valid, but has no access",
     "UNKNOWN_PSK_IDENTITY": "it has no pre-shared key for this identity",
-    "PROTOCOL_VERSION": "it supports neither TLS 1.2 nor TLS 1.3, and older versions are not safe",
+    "PROTOCOL_VERSION": "it supports no version of TLS that this side does, which are 1.2 and 1.3, or those between "
+    "--tls-min and --tls-max; older ones are not safe",
     "INSUFFICIENT_SECURITY": "it requires stronger ciphers than this system has",
     "UNRECOGNIZED_NAME": "it has no certificate for this name: give another name with --sni",
     "NO_APPLICATION_PROTOCOL": "it supports none of the protocols of --alpn",

@@ -82,15 +82,16 @@ def _read_settings(checks: list[argparse.Namespace]) -> None:
     options = checks[0]
     with during(Stage.SETUP, ""):
         settings = read_settings(options)
-        if options.cert and not options.of_files:
-            # An error in the files is no error of a server. And a password is asked for here, not in several threads.
+        password = settings.get("password")
+        if callable(password) and not options.of_files:
+            # The question is asked here, before the first connection, and not in several threads.
             from wireline.tls import Handshake, SslContext, VerifyMode
 
             SslContext(
                 verify_mode=VerifyMode.NONE,
                 cert_file=options.cert,
                 key_file=options.key or "",
-                password=settings.get("password"),
+                password=password,
             ).ssl_context(Handshake.AS_CLIENT)
     for check in checks:
         check.settings = settings
