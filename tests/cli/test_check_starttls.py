@@ -265,6 +265,7 @@ def test_xmpp_sends_the_name_that_is_checked(capfd: pytest.CaptureFixture[str]) 
     for name, sent in (
         ("chat.example.com", "chat.example.com"),
         ("::1", "[::1]"),
+        ("b\u00fccher.example", "b\u00fccher.example"),
         ("a'b&<", "a&apos;b&amp;&lt;"),
     ):
         header: list[str] = []

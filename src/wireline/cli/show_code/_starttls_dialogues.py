@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from wireline.cli.show_code._fragments import client_context, open_stream
 from wireline.cli.show_code._program import Name, Program, call, literal
+from wireline.cli.starttls._xmpp import stream_domain
 
 
 def open_upgraded(program: Program) -> None:
@@ -19,7 +20,7 @@ def open_upgraded(program: Program) -> None:
     program.add("")
     open_stream(program, tls=False)
     name = options.sni or options.target.host
-    program.add(_DIALOGUES[options.starttls].replace("NAME", literal(name)), 1)
+    program.add(_DIALOGUES[options.starttls].replace("NAME", literal(stream_domain(name))), 1)
     role = Name("Handshake.AS_CLIENT")
     handshake = call("context.wrap_connected_socket", Name("sock"), role, name, timeout=options.timeout)
     program.add(handshake, 1)

@@ -20,8 +20,7 @@ _ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;",
 
 def xmpp(server: Dialogue) -> None:
     """RFC 6120, 5.4.2."""
-    domain = f"[{server.server_name}]" if ":" in server.server_name else server.server_name
-    server.send(_HEADER.format(domain.translate(_ESCAPES)).encode())
+    server.send(_HEADER.format(stream_domain(server.server_name).translate(_ESCAPES)).encode())
     tag = server.read_tag()
     if tag.startswith("<?xml"):
         tag = server.read_tag()
@@ -40,6 +39,20 @@ def xmpp(server: Dialogue) -> None:
     require_agreement(_name(answer) == "proceed", "refuses STARTTLS", answer)
     if not answer.endswith("/>"):
         server.read_tag()  # its end
+
+
+def stream_domain(server_name: str) -> str:
+    """The name of a server as XMPP writes it (RFC 7622, 3.2): IPv6 in brackets, and each label in its own script."""
+    if ":" in server_name:
+        return f"[{server_name}]"
+    if "xn--" not in server_name:
+        return server_name
+    try:
+        import idna  # of the extra `idna`
+
+        return idna.decode(server_name)
+    except (ImportError, ValueError):
+        return server_name
 
 
 def _name(tag: str) -> str:
