@@ -81,7 +81,12 @@ def test_files_that_cannot_be_deployed(capfd: pytest.CaptureFixture[str], tmp_pa
         ),
         (str(empty), good.key, 5, f"there is no certificate in '{empty}': it is empty"),
         (good.cert, str(tmp_path / "none"), 1, f"{tmp_path}/none: No such file or directory"),
-        (good.cert, certificates.encrypted().key, 5, "is encrypted; decrypt it first"),
+        (
+            good.cert,
+            certificates.encrypted().key,
+            5,
+            "is encrypted; give its password with --key-password, or decrypt it first",
+        ),
     ):
         assert main([*TRUSTING, "--cert", cert, "--key", key]) == code
         out, err = capfd.readouterr()

@@ -482,6 +482,13 @@ def test_check_with_starttls(run: Run, protocol: str) -> None:
     assert out.startswith(b"TlsInfo(version='TLSv1.3'")
 
 
+@pytest.mark.parametrize("protocol", [*DIALOGUES])
+def test_connect_with_starttls(run: Run, protocol: str) -> None:
+    with scripted(DIALOGUES[protocol], reply=b"hello") as port:
+        words = ["--at-eof", "half-close", "--starttls", protocol, f"localhost:{port}"]
+        assert finish(run("connect", *CA, *words), b"x") == b"hello"
+
+
 # Arguments.
 
 

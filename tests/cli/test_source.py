@@ -101,7 +101,7 @@ def test_a_source_that_is_not_here(start: Start) -> None:
 
 
 WRONG_USAGE: list[tuple[list[str], str]] = [
-    (["h", "none"], "TARGET: 'h:none' is not a target: the port must be a number"),
+    (["h", "none"], "TARGET: 'h:none' is not a target: this system knows no service 'none' for TCP"),
     (["h:80", "90"], "is not a target"),
     (["h"], "TARGET: 'h' is not a target: the port is missing, write h:port"),
     (["--source", "tls://h:1", "h:1"], "is not HOST:PORT, HOST or :PORT"),

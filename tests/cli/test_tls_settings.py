@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.checked import the_tls
 from tests.cli.command import connect
 from tests.cli.conftest import Start
 from tests.cli.terminal import on_terminal
+from tests.cli.test_check_tls import serving
 from tests.cli.test_tls import KEYS, needs_psk, psk_file
 from tests.tls import certificates
 from tests.tls.certificates import PASSWORD
+from tests.tls.test_pkcs12 import of as pkcs12_of
 from wireline.cli import main
 from wireline.tls import Certificate, _openssl
 
@@ -184,6 +187,157 @@ def test_keys_from_a_descriptor(start: Start, tmp_path: Path) -> None:
     mine = psk_file(tmp_path, "alice:" + "0b" * 32, "mine")
     words = ("connect", "--at-eof", "half-close", "--psk-file", "fd:4")
     assert start(*words, target, redirect=f"4<{mine}").finish(b"x") == (0, b"x", "")
+
+
+needs_bridge = pytest.mark.skipif(not _openssl.available(), reason="PKCS#12 needs the bridge to OpenSSL")
+
+
+def pkcs12_file(directory: Path, leaf: certificates.Leaf, name: str = "own.p12") -> str:
+    """A PKCS#12 file with a certificate and its key."""
+    file = directory / name
+    file.write_bytes(pkcs12_of(leaf, PASSWORD))
+    return str(file)
+
+
+@needs_bridge
+def test_pkcs12_of_server_and_client(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PW", PASSWORD)
+    own = pkcs12_file(tmp_path, certificates.server())
+    mine = pkcs12_file(tmp_path, certificates.client(), "mine.p12")
+    words = ("--cert", own, "--key-password", "env:PW", "--client-ca", certificates.ca_file())
+    target = start("listen", "--echo", "--keep", *words, "tls://127.0.0.1:0").listening_on()
+    mine_words = ("--cert", mine, "--key-password", "env:PW")
+    assert start(*CLIENT, *mine_words, target).finish(b"x") == (0, b"x", "")
+    code, _, err = start(
+        "check", "--first", "--ca-file", certificates.ca_file(), *mine_words, target
+    ).finish()
+    assert (code, err) == (0, "")
+    both = (
+        "--cert",
+        own,
+        "--key-password",
+        "env:PW",
+        "--client-cert",
+        mine,
+        "--client-key-password",
+        "env:PW",
+    )
+    relay = start("relay", "--ca-file", certificates.ca_file(), *both, "tls://127.0.0.1:0", target)
+    assert start(*CLIENT, relay.listening_on()).finish(b"x") == (0, b"x", "")
+
+
+@needs_bridge
+def test_pkcs12_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    own = pkcs12_file(tmp_path, certificates.server())
+    monkeypatch.setenv("PW", "5ecre7")
+    for words, complaint in (
+        ([], f"the PKCS#12 file '{own}' is encrypted; give its password with --key-password\n"),
+        (
+            ["--key-password", "env:PW"],
+            f"the password does not open the PKCS#12 file '{own}', or the file is dam",
+        ),
+        (["--key", "k"], "k: No such file or directory"),
+    ):
+        for command in ("connect", "listen"):
+            assert main([command, "--cert", own, *words, "tls://127.0.0.1:1"]) == 1
+            err = capfd.readouterr().err
+            assert err.startswith("wireline: cannot use TLS: ")
+            assert complaint in err
+            assert "5ecre7" not in err
+    for name, side in (("--client-cert", "--client-key-password"), ("--cert", "--key-password")):
+        where = ["tls://127.0.0.1:0", "h:1"] if name == "--cert" else ["127.0.0.1:0", "tls://127.0.0.1:1"]
+        assert main(["relay", name, own, *where]) == 1
+        assert f"is encrypted; give its password with {side}\n" in capfd.readouterr().err
+
+
+def test_check_with_pins(capfd: pytest.CaptureFixture[str]) -> None:
+    good, other = key_pin(certificates.server().cert), key_pin(certificates.other_ca_file())
+    with serving(certificates.server()) as target:
+        words = ["check", "--first", "--json", "--ca-file", certificates.ca_file()]
+        assert main([*words, "--pin", other, "--pin", good, target]) == 0
+        capfd.readouterr()
+        assert main([*words, "--pin", other, target]) == 5
+        out, err = capfd.readouterr()
+    assert (
+        f"{target} has no certificate of --pin: the keys of its chain, the server's first, are {good}" in err
+    )
+    assert err.count("\n") == 1
+    tls = the_tls(out)
+    assert (tls["chain_trusted"], tls["name_matches"], len(tls["chain"])) == (True, True, 2)
+
+
+def test_check_of_files_with_pins(capfd: pytest.CaptureFixture[str]) -> None:
+    cert, key = certificates.server()
+    words = ["check", "--ca-file", certificates.ca_file(), "--sni", "localhost", "--cert", cert, "--key", key]
+    assert main([*words, "--pin", key_pin(cert)]) == 0
+    capfd.readouterr()
+    assert main([*words, "--pin", key_pin(certificates.other_ca_file())]) == 5
+    assert "has no certificate of --pin" in capfd.readouterr().err
+
+
+def test_check_with_versions_ciphers_and_a_key_log(start: Start, tmp_path: Path) -> None:
+    target = start(*SERVER, "tls://127.0.0.1:0").listening_on()
+    log = tmp_path / "log"
+    words = ("check", "--first", "--json", "--ca-file", certificates.ca_file())
+    for options, version in (
+        (("--tls-max", "1.2", "--ciphers", "ECDHE-ECDSA-AES256-GCM-SHA384"), "TLSv1.2"),
+        (("--tls-min", "1.3", "--keylog", str(log)), "TLSv1.3"),
+    ):
+        code, out, err = start(*words, *options, target).finish()
+        assert (code, err) == (0, "")
+        assert the_tls(out)["version"] == version
+    assert "CLIENT_TRAFFIC_SECRET_0 " in log.read_text()
+    code, _, err = start(
+        *words, "--tls-max", "1.2", "--ciphers", "ECDHE-RSA-AES256-GCM-SHA384", target
+    ).finish()
+    assert (code, "there is no common cipher" in err) == (5, True)
+
+
+def test_check_reads_a_password_once_for_all_handshakes(start: Start, tmp_path: Path) -> None:
+    """A descriptor gives the password once, and a check makes many handshakes with several targets."""
+    first = start(*SERVER, "tls://127.0.0.1:0").listening_on()
+    second = start(*SERVER, "tls://127.0.0.1:0").listening_on()
+    locked, password = certificates.encrypted(), tmp_path / "password"
+    password.write_text(f"{PASSWORD}\n")
+    password.chmod(0o600)
+    words = ("--ca-file", certificates.other_ca_file(), "--cert", locked.cert, "--key", locked.key)
+    command = start("check", *words, "--key-password", "fd:3", first, second, redirect=f"3<{password}")
+    code, out, _ = command.finish()
+    assert code == 5
+    assert out.startswith(b"FAILED: 2 of 2 targets")
+
+
+def test_check_asks_for_a_password_once() -> None:
+    locked = certificates.encrypted()
+    words = ("--ca-file", certificates.other_ca_file(), "--cert", locked.cert, "--key", locked.key)
+    with (
+        serving(certificates.server()) as target,
+        on_terminal("check", "--first", *words, "--key-password", "prompt", target) as command,
+    ):
+        command.see("password of the key: ")
+        command.type(f"{PASSWORD}\n")
+        command.see("FAILED")
+        assert command.raw.count("password of the key") == 1
+
+
+def test_check_of_files_takes_no_options_of_connections(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--tls-min", "1.3"], ["--ciphers", "x"], ["--keylog", "x"]):
+        assert main(["check", "--cert", "c", *words]) == 2
+        assert f"{words[0]} needs a TARGET" in capsys.readouterr().err
+
+
+def test_a_password_of_a_relay_needs_its_certificate(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, needed in (
+        (["--client-key-password", "prompt", ":1", "tls://h:1"], "--client-cert FILE"),
+        (
+            ["--psk-file", "x", "--self-signed", "--key-password", "prompt", "tls://:1", "tls://h:1"],
+            "--cert FILE",
+        ),
+    ):
+        assert main(["relay", *words]) == 2
+        assert f"-key-password is for the key of a certificate: {needed}" in capsys.readouterr().err
 
 
 WRONG_USAGE: list[tuple[list[str], str]] = [

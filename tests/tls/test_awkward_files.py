@@ -116,7 +116,7 @@ def refused() -> dict[str, Case]:
             OPENSSH,
             "a private key in OpenSSH's own format; `ssh-keygen -p -m PKCS8 -f FILE` converts",
         ),
-        "PKCS#12": Case(pkcs12, key(), "there is no certificate in {cert}: it has a PKCS#12 structure"),
+        "PKCS#12": Case(pkcs12, key(), "{cert} is a PKCS#12 file, which has its own key: leave out {key}"),
         "PKCS#12 for a key": Case(
             cert(), pkcs12, "there is no private key in {key}: it has a PKCS#12 structure"
         ),

@@ -1,7 +1,7 @@
-"""The certificate of a peer, even if it is refused.
+"""The certificates of a peer, even if they are refused.
 
-After a failed handshake OpenSSL frees the certificate together with the connection. ``ssl`` can report each message of
-the handshake, though, and the certificate is in one of them.
+After a failed handshake ``ssl`` does not return them. It can report each message of the handshake, though: they are in
+one, and with it is the connection, which has the chain that OpenSSL built of them before it refused it.
 """
 
 from __future__ import annotations
@@ -33,10 +33,16 @@ class PeerCertificateCapture(threading.local):
     """Watches the handshakes of a context. Each thread sees its own handshakes only.
 
     Attributes:
-        certificate: the certificate of the last handshake; None before.
+        sent: the certificates of the last handshake, in the order of the peer.
     """
 
-    certificate: Certificate | None = None
+    sent: tuple[Certificate, ...] = ()
+    _connection: object = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The peer's own certificate; None if it sent none."""
+        return self.sent[0] if self.sent else None
 
     def watch(self, context: ssl.SSLContext) -> None:
         """Watch the handshakes of a context from now on."""
@@ -46,17 +52,46 @@ class PeerCertificateCapture(threading.local):
         """Stop watching: after the handshake it would cost a call for every record."""
         set_message_callback(context, None)
 
+    def reset(self) -> None:
+        """Forget the last handshake, and let its connection be freed."""
+        self.sent, self._connection = (), None
+
     def on_message(
         self, connection: object, direction: str, version: int, content: int, message: int, data: bytes
     ) -> None:
         """Take one message; ``ssl`` calls this."""
         if direction == "read" and content == HANDSHAKE and message == _CERTIFICATE:
-            self.certificate = first_certificate(data, has_context=version >= ssl.TLSVersion.TLSv1_3)
+            self._connection = connection
+            self.sent = certificates_in(data, has_context=version >= ssl.TLSVersion.TLSv1_3)
+
+    def chain(self) -> tuple[Certificate, ...]:
+        """The chain that OpenSSL built in the last handshake, the peer's certificate first; empty if unknown."""
+        connection = self._connection
+        return (
+            tuple(map(Certificate, built_chain(connection))) if isinstance(connection, ssl.SSLObject) else ()
+        )
 
 
-def first_certificate(message: bytes, *, has_context: bool) -> Certificate | None:
-    """The first certificate of a message (RFC 8446, 4.4.2; RFC 5246, 7.4.2); None if there is none."""
+def certificates_in(message: bytes, *, has_context: bool) -> tuple[Certificate, ...]:
+    """The certificates of a message (RFC 8446, 4.4.2; RFC 5246, 7.4.2), which OpenSSL has not checked yet."""
     # 4 bytes: type and length; in TLS 1.3 a context after a byte with its length; 3 bytes: length of the list.
     start = 4 + (1 + message[4] if has_context and len(message) > 4 else 0) + 3
-    size = int.from_bytes(message[start : start + 3])
-    return Certificate(message[start + 3 : start + 3 + size]) if size else None
+    found = []
+    while size := int.from_bytes(message[start : start + 3]):
+        found.append(Certificate(message[start + 3 : start + 3 + size]))
+        start += 3 + size
+        if has_context:  # extensions of this certificate
+            start += 2 + int.from_bytes(message[start : start + 2])
+    return tuple(found)
+
+
+def built_chain(connection: ssl.SSLObject) -> list[bytes]:
+    """The chain that OpenSSL built of what was sent and what is trusted here, as DER, also if it refuses that chain."""
+    # Public since 3.13, and private with the same meaning since 3.10.
+    public = getattr(connection, "get_verified_chain", None)
+    if public is not None:
+        return list(public())
+    return [each.public_bytes(_DER) for each in connection._sslobj.get_verified_chain() or ()]  # type: ignore[attr-defined]
+
+
+_DER = 2  # `_ssl.ENCODING_DER`

@@ -71,7 +71,9 @@ class HandshakeFailure(OSError):
         server: whether this side is the server.
         psk: whether this side has pre-shared keys.
         name: the name that the certificate was checked for.
-        certificate: the peer's certificate; None if it sent none, or if it is not known.
+        sent: the certificates that the peer sent, its own first; empty if they are not known.
+        chain: the chain that OpenSSL built of them and refused; empty if it is not known.
+        at_fault: the index in the chain of the certificate that OpenSSL refused; None if it is not known yet.
     """
 
     def __init__(
@@ -81,18 +83,38 @@ class HandshakeFailure(OSError):
         server: bool,
         psk: bool = False,
         name: str = "",
-        certificate: Certificate | None = None,
+        sent: tuple[Certificate, ...] = (),
+        chain: tuple[Certificate, ...] = (),
     ) -> None:
         super().__init__(str(error))
         self.error = error
         self.server = server
         self.psk = psk
         self.name = name
-        self.certificate = certificate
+        self.sent = sent
+        self.chain = chain
+        self.at_fault: int | None = None
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The peer's own certificate; None if it is not known."""
+        return self.sent[0] if self.sent else None
 
 
 class HandshakeTimeout(TimeoutError):
     """The peer accepted the connection and did not answer the TLS handshake in time."""
+
+
+class UpgradeFailure(OSError):
+    """The dialogue of ``--starttls`` did not lead to TLS. The text is a predicate: "does not offer STARTTLS".
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, code: ExitCode, predicate: str) -> None:
+        super().__init__(predicate)
+        self.code = code
 
 
 class InputRefused(ConnectionError):
@@ -226,6 +248,8 @@ def classify(error: Exception) -> Outcome:
 
 def _classify_failure(failure: Failure) -> Outcome:
     cause = failure.cause
+    if isinstance(cause, UpgradeFailure):
+        return Outcome(cause.code, f"{failure.subject} {cause}")
     if "ssl" in sys.modules:  # without TLS it is not imported, and then the error is not about TLS
         from wireline.cli import _tls_failures
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from wireline import Address, ClosedError, Target
 from wireline.cli._binding import announce, client_name
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Failure, Stage, classify, during, print_stderr
+from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
 from wireline.cli._peer import dial_stream
 from wireline.cli._relay_stats import Moved, Traffic, show_traffic
 from wireline.cli.parser._relay_options import listen_options, target_options
@@ -51,7 +51,8 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     with contextlib.ExitStack() as stack:
         # The files of --self-signed are removed at the end of the block, after a signal too.
         with signals.deferring_exit(), during(Stage.SETUP, options.listen):
-            client = _make_client(options)
+            with _renamed(_TARGET_OPTION_NAMES):
+                client = _make_client(options)
             server = stack.enter_context(_serving(options))
         if signals.received is None:
             _Relay(options, client, server).run(signals)
@@ -63,6 +64,23 @@ def _make_client(options: argparse.Namespace) -> TlsClient | None:
     from wireline.cli._tls_handshakes import TlsClient
 
     return TlsClient(target_options(options))
+
+
+@contextlib.contextmanager
+def _renamed(names: dict[str, str]) -> Iterator[None]:
+    """Report an error of the block with the names that options have here."""
+    try:
+        with during(Stage.SETUP, ""):
+            yield
+    except Failure as failure:
+        raise ReportedFailure(_outcome(failure, names)) from failure
+
+
+def _outcome(failure: Failure, names: dict[str, str]) -> Outcome:
+    code, sentence = classify(failure)
+    for name, name_here in names.items():
+        sentence = sentence.replace(name, name_here)
+    return Outcome(code, sentence)
 
 
 @contextlib.contextmanager
@@ -211,8 +229,6 @@ class _Relay:
 
     def _report(self, failure: Failure) -> None:
         """Print the error of a connection, with the options of its side."""
-        sentence = classify(failure).sentence
         is_target = failure.subject == str(self._target)
-        for name, name_here in (_TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES).items():
-            sentence = sentence.replace(name, name_here)
-        print_stderr(f"wireline: {sentence}")
+        outcome = _outcome(failure, _TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES)
+        print_stderr(f"wireline: {outcome.sentence}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import stat
 from collections.abc import Callable
@@ -47,7 +48,7 @@ def _require_privacy(path: str, status: os.stat_result) -> None:
 
 
 def key_password(source: str) -> bytes | Callable[[], str]:
-    """The password that ``--key-password`` names; a function for the prompt, which is shown only if it is needed.
+    """The password that ``--key-password`` names; a function for the prompt, which is shown once, if it is needed.
 
     Raises:
         OSError: the file or descriptor cannot be read.
@@ -55,7 +56,7 @@ def key_password(source: str) -> bytes | Callable[[], str]:
     """
     kind, _, name = source.partition(":")
     if kind == "prompt":
-        return _ask
+        return functools.cache(_ask)
     if kind == "env":
         value = os.environb.get(os.fsencode(name)) if os.supports_bytes_environ else os.environ.get(name)
         if value is None:

@@ -7,11 +7,16 @@ from __future__ import annotations
 
 import re
 import ssl
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Outcome, Stage
 from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli.check import _chain_faults
 from wireline.tls import Certificate, TruncatedError
+
+if TYPE_CHECKING:
+    from wireline.cli.check._certificate_info import CertificateInfo
 
 _MAX_DESCRIPTION = 300
 """Characters of the description of a certificate: it contains text of an untrusted peer."""
@@ -53,7 +58,8 @@ _ALERTS = {
     "CERTIFICATE_UNKNOWN": "it does not accept our certificate",
     "ACCESS_DENIED": "our certificate is valid, but has no access",
     "UNKNOWN_PSK_IDENTITY": "it has no pre-shared key for this identity",
-    "PROTOCOL_VERSION": "it supports neither TLS 1.2 nor TLS 1.3, and older versions are not safe",
+    "PROTOCOL_VERSION": "it supports no version of TLS that this side does, which are 1.2 and 1.3, or those between "
+    "--tls-min and --tls-max; older ones are not safe",
     "INSUFFICIENT_SECURITY": "it requires stronger ciphers than this system has",
     "UNRECOGNIZED_NAME": "it has no certificate for this name: give another name with --sni",
     "NO_APPLICATION_PROTOCOL": "it supports none of the protocols of --alpn",
@@ -189,7 +195,47 @@ _RULES = {
 }
 
 
+_OF_THE_LEAF = frozenset({18, 19, 20, 21, 62, 64, 66})
+"""The codes whose rule is true of the first certificate, whatever the chain is."""
+
+
 def _verification(failure: HandshakeFailure, error: ssl.SSLCertVerificationError, subject: str) -> str:
+    """The sentence about the certificate at fault; about "a certificate in the chain" if it is not known which one."""
+    code = error.verify_code
+    infos = _read_chain(failure)
+    index = failure.at_fault
+    if index is None:
+        index = _index_at_fault(failure, code, infos)
+    if index == 0:
+        return _leaf_verification(failure, error, subject)
+    words = error.verify_message.rstrip(".")
+    found = _chain_faults.sentence(code, words, index, infos, subject, of_files=False)
+    if failure.server:
+        found = found.replace("--ca-file", "--client-ca").replace(
+            "the server must send", "the client must send"
+        )
+    return found
+
+
+def _index_at_fault(failure: HandshakeFailure, code: int, infos: list[CertificateInfo]) -> int | None:
+    if len(failure.chain) == 1 or code in _chain_faults.NAME_REFUSED or (not infos and code in _OF_THE_LEAF):
+        return 0
+    index = _chain_faults.index_at_fault(code, infos, datetime.now(UTC))
+    if index is None and infos and not failure.server:
+        return _chain_faults.index_by_use(code, failure.chain)
+    return index
+
+
+def _read_chain(failure: HandshakeFailure) -> list[CertificateInfo]:
+    """The content of the chain; empty if the package cryptography is not installed."""
+    try:
+        from wireline.cli.check._certificate_info import read
+    except ImportError:
+        return []
+    return [read(certificate, sent=certificate in failure.sent) for certificate in failure.chain]
+
+
+def _leaf_verification(failure: HandshakeFailure, error: ssl.SSLCertVerificationError, subject: str) -> str:
     words = error.verify_message.rstrip(".")
     expiry = _expiry(failure.certificate)
     rule = _RULES.get(error.verify_code, "is refused: {words}").format(
@@ -245,10 +291,9 @@ def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
     if "ciphersuites: no cipher match" in str(error):
         return "OpenSSL has none of the suites of TLS 1.3 that --ciphers names"
-    return _openssl_text(error).replace(
-        ", and no password was given",
-        "; give its password with --key-password, or decrypt it first: openssl pkey -in KEY -out NEW",
-    )
+    text = _openssl_text(error)
+    decrypt = "" if "PKCS#12" in text else ", or decrypt it first: openssl pkey -in KEY -out NEW"
+    return text.replace(", and no password was given", f"; give its password with --key-password{decrypt}")
 
 
 def _openssl_text(error: ssl.SSLError) -> str:

@@ -9,6 +9,7 @@ import shlex
 import socket
 import ssl
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -46,6 +47,7 @@ class TlsClient:
             NotImplementedError: this interpreter has no pre-shared keys.
         """
         self._name: str = options.sni or ""
+        self._starttls: str | None = getattr(options, "starttls", None)
         self._psk = read_key(options.psk_file) if options.psk_file else None
         if options.no_verify:
             print_stderr(
@@ -57,6 +59,8 @@ class TlsClient:
             # Made now, so that an error in the files is not reported as an error of the connection.
             self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
         self._capture = PeerCertificateCapture()
+        self._lock = threading.Lock()
+        self._handshakes = 0
 
     def connect(self, target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
         """Connect and make the handshake, both within ``timeout``.
@@ -65,26 +69,44 @@ class TlsClient:
             HandshakeFailure: the handshake failed.
             OSError, ValueError: as ``dial`` raises them.
         """
-        self._capture.watch(self._ssl_context)
+        with self._watched():
+            try:
+                return self._connect(target, timeout, source)
+            except ssl.SSLError as error:
+                raise HandshakeFailure(
+                    error,
+                    server=False,
+                    psk=self._psk is not None,
+                    name=self._name or target.host,
+                    sent=self._capture.sent,
+                    chain=self._capture.chain(),
+                ) from error
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Capture the certificates of this thread's handshake; other threads may make theirs with the same context."""
+        with self._lock:
+            self._handshakes += 1
+            self._capture.watch(self._ssl_context)
         try:
-            return self._connect(target, timeout, source)
-        except ssl.SSLError as error:
-            raise HandshakeFailure(
-                error,
-                server=False,
-                psk=self._psk is not None,
-                name=self._name or target.host,
-                certificate=self._capture.certificate,
-            ) from error
+            yield
         finally:
-            self._capture.unwatch(self._ssl_context)
+            self._capture.reset()
+            with self._lock:
+                self._handshakes -= 1
+                if not self._handshakes:
+                    self._capture.unwatch(self._ssl_context)
 
     def _connect(self, target: Target, timeout: float | None, source: Source) -> Socket:
         deadline = Deadline(timeout)
         sock = dial_stream(target, timeout, source)
+        name = self._name or target.host
         try:
+            if self._starttls:
+                from wireline.cli.starttls import _starttls  # only --starttls needs it
+
+                _starttls.begin(sock, self._starttls, name, timeout, None if timeout is None else deadline)
             # Not `dial(tls=)`: its timeout does not tell a silent server from one that does not exist.
-            name = self._name or target.host
             self._context.wrap_connected_socket(sock, Handshake.AS_CLIENT, name, deadline)
         except SocketTimeout as error:
             sock.close(linger=0)
@@ -127,7 +149,7 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
         key_file=options.key or "",
         ca_file=options.ca_file or "",
         alpn=options.alpn or (),
-        **_settings(options),
+        **read_settings(options),
     )
     if options.alpn:
         context.require_alpn = True
@@ -136,7 +158,7 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
     return context
 
 
-class _Settings(TypedDict, total=False):
+class Settings(TypedDict, total=False):
     """The arguments of a context that clients and servers share; an absent one has the library's default."""
 
     keylog_file: str | Literal[True]
@@ -151,10 +173,10 @@ class _Settings(TypedDict, total=False):
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
-def _settings(options: argparse.Namespace) -> _Settings:
-    """The settings of ``connect`` and ``listen``; other commands may have none of these options."""
+def read_settings(options: argparse.Namespace) -> Settings:
+    """The settings of the options, of which a command may have only some. A password is read, or will be asked for."""
     given = {name: value for name in SETTINGS if (value := getattr(options, name, None))}
-    settings: _Settings = {"keylog_file": given.get("keylog") or True}  # True: that of SSLKEYLOGFILE
+    settings: Settings = {"keylog_file": given.get("keylog") or True}  # True: that of SSLKEYLOGFILE
     if "tls_min" in given:
         settings["min_version"] = _VERSIONS[given["tls_min"]]
     if "tls_max" in given:
@@ -168,8 +190,8 @@ def _settings(options: argparse.Namespace) -> _Settings:
     return settings
 
 
-def _cipher_settings(older: str, newer: str) -> _Settings:
-    settings: _Settings = {}
+def _cipher_settings(older: str, newer: str) -> Settings:
+    settings: Settings = {}
     if older:
         settings["cipher_list"] = older
     else:
@@ -215,15 +237,16 @@ class TlsServer:
             TimeoutError: it took too long.
             ClosedError: the socket was closed in the meantime.
         """
-        self._capture.certificate = None
         try:
             self._context.wrap_connected_socket(client, Handshake.AS_SERVER, timeout=self._timeout)
         except SocketTimeout as error:
             raise TimeoutError(f"no TLS handshake within {error.seconds:g} s") from error
         except ssl.SSLError as error:
             raise HandshakeFailure(
-                error, server=True, psk=self._psk, certificate=self._capture.certificate
+                error, server=True, psk=self._psk, sent=self._capture.sent, chain=self._capture.chain()
             ) from error
+        finally:
+            self._capture.reset()
 
     def announce(self, address: Target) -> None:
         """Print the throw-away CA and the command of a client, if there is one."""
@@ -279,7 +302,7 @@ def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) 
         key_file=key_file,
         ca_file=options.client_ca or "",
         client_certs="required" if options.client_ca else "ignore",
-        **_settings(options),
+        **read_settings(options),
     )
     if options.psk_file:
         keys = read_keys(options.psk_file)

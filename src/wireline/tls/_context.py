@@ -100,8 +100,9 @@ class SslContext(MutableSettings):
         Args:
             prot_version: ``SSLV23``; the other values are refused.
             verify_mode: how a client verifies servers, and the source of its CAs.
-            cert_file: file with our certificate and its intermediates, PEM, or one certificate as DER. A server needs
-                it, or ``cert_data`` or ``server_get_psk``. Each file is read once, here; it may be a pipe.
+            cert_file: file with our certificate and its intermediates, PEM, or one certificate as DER; or PKCS#12, with
+                the key too. A server needs it, or ``cert_data`` or ``server_get_psk``. Each file is read once, here; it
+                may be a pipe.
             key_file: PEM or DER file with the private key, if it is not in ``cert_file``.
             cipher_list: ciphers of TLS 1.2, as an OpenSSL cipher list. With TLS 1.3 names only, TLS 1.2 is excluded.
             ca_dir: directory of CAs to trust; every certificate in it counts.
@@ -112,8 +113,8 @@ class SslContext(MutableSettings):
                 sent), ``"required"``.
             alpn: protocols to negotiate, in order of preference. The server's order decides. Without a common protocol
                 the handshake succeeds and ``tls_info.alpn`` is None; see ``require_alpn``.
-            password: password of the private key. A callable is called at most once, and once more for each ``reload``.
-                There is never a prompt on the terminal.
+            password: password of the private key, or of PKCS#12. A callable is called at most once, and once more for
+                each ``reload``. There is never a prompt on the terminal.
             server_name_callback: called in a server with the name of the client's SNI (None without SNI); returns the
                 context to continue with, or None to stay. An exception fails that handshake only. With a callback the
                 server resumes no TLS 1.3 sessions.
@@ -122,7 +123,7 @@ class SslContext(MutableSettings):
                 link is refused. True takes the path from the environment variable ``SSLKEYLOGFILE``, if it is set.
             ragged_eof: accept the end of the TCP stream without ``close_notify`` as a clean end, for peers as old as
                 HTTP/1.0.
-            cert_data: our certificate and its intermediates as bytes, PEM or DER, in place of ``cert_file``.
+            cert_data: our certificate and its intermediates as bytes, PEM, DER or PKCS#12, in place of ``cert_file``.
             key_data: the private key as bytes, in place of ``key_file``.
             ca_data: the CAs to trust as bytes, in place of ``ca_file``.
             min_version: the lowest version to negotiate, ``TLSv1_2`` (the default) or ``TLSv1_3``.

@@ -14,9 +14,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ._pem import Block, Source, broken, certificates_in, private_key_in
+from . import _pkcs12
+from ._pem import Block, Source, broken, certificates_in, pkcs12_in, private_key_in
 
 __all__ = ["Credentials"]
+
+Password = Callable[[], str | bytes] | str | bytes | None
 
 _WEAK = {
     "EE_KEY_TOO_SMALL": "the key of the first certificate of {cert} is too short for OpenSSL's security level",
@@ -43,20 +46,29 @@ class Credentials:
     key_source: Source
 
     @classmethod
-    def of(cls, cert: Source, key: Source | None) -> Credentials:
+    def of(cls, cert: Source, key: Source | None, password: Password) -> Credentials:
         """Take the sources apart.
 
         Args:
-            cert: has the chain.
+            cert: has the chain; it may be PKCS#12.
             key: has the key; None if the key is in ``cert``.
+            password: of PKCS#12. That of a key is asked for when the key is loaded.
 
         Raises:
-            ssl.SSLError: there is no certificate or no key, or one is damaged.
+            ssl.SSLError: there is no certificate or no key, one is damaged, or the password of PKCS#12 is missing or
+                wrong.
         """
+        if (pkcs12 := pkcs12_in(cert)) is not None:
+            if key is not None:
+                raise broken(
+                    cert, f"{cert.name} is a PKCS#12 file, which has its own key: leave out {key.name}"
+                )
+            chain, own_key = _pkcs12.read(cert, pkcs12, password)
+            return cls(chain, own_key, cert, cert)
         key = key or cert
         return cls(tuple(certificates_in(cert)), private_key_in(key), cert, key)
 
-    def load(self, context: ssl.SSLContext, password: Callable[[], str | bytes] | str | bytes | None) -> None:
+    def load(self, context: ssl.SSLContext, password: Password) -> None:
         """Make a context present them.
 
         Raises:

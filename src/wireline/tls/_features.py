@@ -46,6 +46,7 @@ def find_features() -> Features:
         "session id context": reason,
         "ssl_pointer": reason,
         "groups, ticket_keys, tls_info.group and .ocsp_response, tickets that outlive a reload": reason,
+        "certificates and keys in PKCS#12 files": reason,
         "server_name_callback leading to a context that asks for more client certificates": reason,
     }
     return Features(Feature(name, not why, why) for name, why in reasons.items())

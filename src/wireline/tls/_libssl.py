@@ -9,7 +9,7 @@ No function here waits. Callbacks are ``CFUNCTYPE``: OpenSSL calls them while ``
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 HAS_CTYPES = True
@@ -32,6 +32,7 @@ __all__ = [
     "read_bytes",
     "read_output",
     "read_word",
+    "words",
     "write_bytes",
     "write_word",
 ]
@@ -86,8 +87,22 @@ _FUNCTIONS = {
 }
 
 
-_OPTIONAL = {"SSL_group_to_name": "ppi"}
-"""Functions that OpenSSL has since 3.0; where one is missing, its attribute is None."""
+_OPTIONAL = {
+    "CRYPTO_clear_free": "vpzpi",
+    "EVP_PKEY2PKCS8": "pp",
+    "EVP_PKEY_free": "vp",
+    "OPENSSL_sk_free": "vp",
+    "OPENSSL_sk_shift": "pp",
+    "PKCS12_free": "vp",
+    "PKCS12_parse": "ipsppp",
+    "PKCS8_PRIV_KEY_INFO_free": "vp",
+    "SSL_group_to_name": "ppi",  # since 3.0
+    "X509_free": "vp",
+    "d2i_PKCS12": "pppl",
+    "i2d_PKCS8_PRIV_KEY_INFO": "ipp",
+    "i2d_X509": "ipp",
+}
+"""Functions for features that the bridge can do without; where one is missing, its attribute is None."""
 
 
 class Library:
@@ -196,6 +211,14 @@ def buffer_of(data: bytes) -> tuple[object, int]:
     """Return an object that owns a copy of data with a NUL behind it, and the copy's address."""
     buffer = ctypes.create_string_buffer(data)
     return buffer, ctypes.addressof(buffer)
+
+
+def words(*values: int) -> tuple[Sequence[int], list[int]]:
+    """Return an array of pointers or sizes for a function to read and to write, and the address of each."""
+    array = (ctypes.c_size_t * len(values))(*values)
+    size = ctypes.sizeof(ctypes.c_size_t)
+    addresses = [ctypes.addressof(array) + index * size for index in range(len(values))]
+    return array, addresses  # type: ignore[return-value]  # it has the methods of a sequence
 
 
 def read_output(function: Callable[[int], int]) -> bytes:

@@ -44,17 +44,12 @@ class Material:
             OSError: a file is missing, or there is no CA.
             ssl.SSLError: a file or argument has no certificate or no key, or one that is damaged.
         """
-        credentials = _credentials(options)
+        password = functools.cache(options.password) if callable(options.password) else options.password
+        credentials = _credentials(options, password)
         trust = None
         if options.has_own_cas or (options.verify_mode is not VerifyMode.NONE and credentials is None):
             trust = _find_trust(options)
-        password = options.password
-        return cls(
-            credentials,
-            trust,
-            functools.cache(password) if callable(password) else password,
-            ticket_secret or os.urandom(TICKET_KEYS_SIZE),
-        )
+        return cls(credentials, trust, password, ticket_secret or os.urandom(TICKET_KEYS_SIZE))
 
     def trust_in(self, context: ssl.SSLContext, options: TlsOptions) -> None:
         """Make a context trust the CAs.
@@ -65,13 +60,15 @@ class Material:
         (self.trust or _find_trust(options)).load(context)
 
 
-def _credentials(options: TlsOptions) -> Credentials | None:
+def _credentials(
+    options: TlsOptions, password: Callable[[], str | bytes] | str | bytes | None
+) -> Credentials | None:
     cert = _source(options.cert_file, options.cert_data, "cert_data")
     if cert is None:
         return None
     same_file = options.key_file and options.key_file == options.cert_file
     key = None if same_file else _source(options.key_file, options.key_data, "key_data")
-    return Credentials.of(cert, key)
+    return Credentials.of(cert, key, password)
 
 
 def _source(path: str, data: bytes | None, name: str) -> Source | None:

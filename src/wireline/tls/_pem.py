@@ -19,10 +19,12 @@ from dataclasses import dataclass
 __all__ = [
     "Block",
     "Source",
+    "block_of",
     "broken",
     "certificates_in",
     "content",
     "elements",
+    "pkcs12_in",
     "private_key_in",
     "read_source",
 ]
@@ -138,9 +140,21 @@ def private_key_in(source: Source) -> Block:
         if block.label in _KEYS:
             return block
     hint = ""
+    if pkcs12_in(source) is not None:
+        hint = "; give it in place of the certificate, and no other file"
     if b"-----BEGIN OPENSSH PRIVATE KEY-----" in source.data:
         hint = "; `ssh-keygen -p -m PKCS8 -f FILE` converts it"
     raise broken(source, f"there is no private key in {source.name}: {_contents(source)}{hint}")
+
+
+def pkcs12_in(source: Source) -> bytes | None:
+    """Return the PKCS#12 structure that a source begins with, as DER; None if it begins with something else.
+
+    Raises:
+        ssl.SSLError: the source is damaged.
+    """
+    block = next(_blocks(source), None)
+    return block.der if block is not None and block.label == "PKCS12" else None
 
 
 def _blocks(source: Source) -> Iterator[Block]:
@@ -174,11 +188,15 @@ def _blocks(source: Source) -> Iterator[Block]:
 def _der_block(data: bytes) -> Block | None:
     """Return what DER bytes are, told by their ASN.1 structure; None if they are nothing that is known."""
     label = _label_of(data)
-    if label is None:
-        return None
-    body = base64.encodebytes(data)
+    return None if label is None else block_of(label, data)
+
+
+def block_of(label: str, der: bytes) -> Block:
+    """Return the block of a structure."""
     name = label.encode()
-    return Block(label, data, b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, body, name))
+    return Block(
+        label, der, b"-----BEGIN %b-----\n%b-----END %b-----\n" % (name, base64.encodebytes(der), name)
+    )
 
 
 def _label_of(data: bytes) -> str | None:

@@ -123,3 +123,16 @@ def is_for_servers(certificate: Certificate) -> bool:
     except (x509.ExtensionNotFound, ValueError):
         return True
     return ExtendedKeyUsageOID.SERVER_AUTH in uses or ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE in uses
+
+
+def is_ca(certificate: Certificate) -> bool:
+    """Whether a certificate says that it may sign others."""
+    try:
+        extensions = x509.load_der_x509_certificate(certificate).extensions
+        if not extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
+            return False
+        return extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound as error:
+        return error.oid == x509.KeyUsage.oid
+    except ValueError:
+        return True

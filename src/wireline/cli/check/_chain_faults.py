@@ -6,7 +6,6 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from wireline.cli._stdio import sanitize_for_terminal
-from wireline.cli.check._certificate_info import is_for_servers
 
 if TYPE_CHECKING:
     from wireline.cli.check._certificate_info import CertificateInfo
@@ -19,6 +18,7 @@ _MAX_LENGTH = 300
 _NO_ISSUER_FOUND, _BAD_SIGNATURE, NOT_YET_VALID, EXPIRED = 2, 7, 9, 10
 _SELF_SIGNED_LEAF, _SELF_SIGNED_ROOT, _NO_ISSUER_HERE, _NO_ISSUER_OF_LEAF = 18, 19, 20, 21
 _WRONG_PURPOSE, _HOST_NAME, _ADDRESS, _SHORT_KEY_OF_LEAF, _WEAK_DIGEST = 26, 62, 64, 66, 68
+_NOT_A_CA, _SHORT_KEY_OF_CA, _INVALID_CA = 24, 67, 79
 
 ISSUER_MISSING = frozenset({_NO_ISSUER_FOUND, _NO_ISSUER_HERE, _NO_ISSUER_OF_LEAF})
 NAME_REFUSED = frozenset({_HOST_NAME, _ADDRESS})
@@ -30,6 +30,7 @@ _OF_SIGNATURE = frozenset({_BAD_SIGNATURE, _WEAK_DIGEST})
 
 _AT_LEAF = frozenset({_SELF_SIGNED_LEAF, _NO_ISSUER_OF_LEAF, _SHORT_KEY_OF_LEAF})
 _AT_END = frozenset({_NO_ISSUER_FOUND, _SELF_SIGNED_ROOT, _NO_ISSUER_HERE})
+_ABOVE_LEAF = frozenset({_NOT_A_CA, _SHORT_KEY_OF_CA, _INVALID_CA})
 
 _RENEW_HERE = "update the CAs that are trusted here, or name others with --ca-file FILE"
 _RENEW_THERE = "the server must send the renewed one of that CA"
@@ -44,12 +45,12 @@ _RULES = {
     _SELF_SIGNED_ROOT: "is not trusted here; --ca-file FILE with that certificate trusts it",
     _NO_ISSUER_HERE: "was signed by {issuer}, which was not sent and is not trusted here; " + _TRUST,
     23: "was revoked; the server must send another chain",
-    24: "is not that of a CA; the server must send another chain",
+    _NOT_A_CA: "is not that of a CA; the server must send another chain",
     25: "allows fewer CAs below it; the server must send another chain",
     _WRONG_PURPOSE: "is not for this use; the server must send another chain",
-    67: "has a key that is too short; the server must send another chain",
+    _SHORT_KEY_OF_CA: "has a key that is too short; the server must send another chain",
     _WEAK_DIGEST: "is signed with a digest that is broken (MD5 or SHA-1); the server must send another chain",
-    79: "is not that of a CA; the server must send another chain",
+    _INVALID_CA: "is not that of a CA; the server must send another chain",
 }
 
 
@@ -74,6 +75,8 @@ def index_at_fault(code: int, chain: list[CertificateInfo], now: datetime) -> in
         return 0
     if code in _AT_END:
         return len(chain) - 1
+    if code in _ABOVE_LEAF and len(chain) == 2:
+        return 1
     # OpenSSL checks the dates from the root down to the leaf.
     for index, info in reversed([*enumerate(chain)]):
         if code == EXPIRED and info.not_after is not None and info.not_after < now:
@@ -85,9 +88,24 @@ def index_at_fault(code: int, chain: list[CertificateInfo], now: datetime) -> in
 
 def index_below(code: int, anchor: int, chain: tuple[Certificate, ...]) -> int:
     """The index of the certificate at fault, if OpenSSL finds the fault with this anchor, and not with a lower one."""
+    from wireline.cli.check._certificate_info import is_for_servers  # needs the package cryptography
+
     if code in _OF_SIGNATURE or (code == _WRONG_PURPOSE and anchor == 1 and not is_for_servers(chain[0])):
         return anchor - 1
     return anchor
+
+
+def index_by_use(code: int, chain: tuple[Certificate, ...]) -> int | None:
+    """The index of the first certificate that may not be used as it is; OpenSSL checks that from the leaf up."""
+    from wireline.cli.check._certificate_info import is_ca, is_for_servers  # needs the package cryptography
+
+    if code == _WRONG_PURPOSE:
+        unfit = [index for index, each in enumerate(chain) if not is_for_servers(each)]
+    elif code in (_NOT_A_CA, _INVALID_CA):
+        unfit = [index for index, each in enumerate(chain) if index and not is_ca(each)]
+    else:
+        return None
+    return unfit[0] if unfit else None
 
 
 def place(index: int, chain: list[CertificateInfo]) -> str:

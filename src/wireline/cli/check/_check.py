@@ -70,8 +70,31 @@ def _check_all(checks: list[argparse.Namespace]) -> list[Report]:
     """
     if any(check.tls for check in checks):
         _require_cryptography()
+        _read_settings(checks)
     with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
         return list(threads.map(check_target, checks))
+
+
+def _read_settings(checks: list[argparse.Namespace]) -> None:
+    """Read the TLS settings, which are the same for all targets, and the password once: a descriptor has it once."""
+    from wireline.cli._tls_handshakes import read_settings  # imports ssl
+
+    options = checks[0]
+    with during(Stage.SETUP, ""):
+        settings = read_settings(options)
+        password = settings.get("password")
+        if callable(password) and not options.of_files:
+            # The question is asked here, before the first connection, and not in several threads.
+            from wireline.tls import Handshake, SslContext, VerifyMode
+
+            SslContext(
+                verify_mode=VerifyMode.NONE,
+                cert_file=options.cert,
+                key_file=options.key or "",
+                password=password,
+            ).ssl_context(Handshake.AS_CLIENT)
+    for check in checks:
+        check.settings = settings
 
 
 def _require_cryptography() -> None:

@@ -78,13 +78,11 @@ def check_files(options: argparse.Namespace) -> Report:
     """
     report = Report(options.cert, datetime.now(UTC), options.days, of_files=True)
     try:
-        context = SslContext(cert_file=options.cert, key_file=options.key or "")
+        password = options.settings.get("password")
+        context = SslContext(cert_file=options.cert, key_file=options.key or "", password=password)
     except OSError as error:
         code = ExitCode.HANDSHAKE if isinstance(error, ssl.SSLError) else ExitCode.FAILED
         sentence = classify(Failure(Stage.SETUP, error)).sentence
-        sentence = sentence.replace(
-            "give its password with --key-password, or ", ""
-        )  # `check` has no such option
         report.add_problem(code, sentence.removeprefix("cannot use TLS: "))  # no connection was meant
         report.cause = error
         return report

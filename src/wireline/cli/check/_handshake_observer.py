@@ -43,9 +43,9 @@ class HandshakeObserver:
         self._server_key_exchange = b""
 
     @property
-    def certificate(self) -> Certificate | None:
-        """The certificate of the server; None if it sent none."""
-        return self._capture.certificate
+    def sent(self) -> tuple[Certificate, ...]:
+        """The certificates that the server sent, its own first."""
+        return self._capture.sent
 
     def watch(self, context: ssl.SSLContext) -> None:
         """Watch the handshakes of a context from now on."""
@@ -53,7 +53,7 @@ class HandshakeObserver:
 
     def reset(self) -> None:
         """Forget the last handshake, before the next one."""
-        self._capture.certificate = None
+        self._capture.reset()
         self._server_hello = self._server_key_exchange = b""
 
     def key_exchange(self, cipher: str) -> str:
@@ -104,19 +104,3 @@ def _key_share(server_hello: bytes) -> bytes:
             return server_hello[at + 4 : at + 6]
         at += 4 + size
     return b""
-
-
-def built_chain(connection: ssl.SSLObject) -> list[bytes]:
-    """The chain that OpenSSL built of what was sent and what is trusted here, as DER, also if it refuses that chain."""
-    return _chain(connection, "get_verified_chain")
-
-
-def _chain(connection: ssl.SSLObject, method: str) -> list[bytes]:
-    # Public since 3.13, and private with the same meaning since 3.10.
-    public = getattr(connection, method, None)
-    if public is not None:
-        return list(public())
-    return [each.public_bytes(_DER) for each in getattr(connection._sslobj, method)() or ()]  # type: ignore[attr-defined]
-
-
-_DER = 2  # `_ssl.ENCODING_DER`

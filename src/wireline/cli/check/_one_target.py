@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 from wireline import Target
-from wireline.cli._outcome import ExitCode, Failure, Outcome, Stage, classify, during
+from wireline.cli._outcome import ExitCode, Failure, Stage, classify, during
 from wireline.cli.check._endpoints import Attempt, connect_all, dial_error, resolve
 from wireline.cli.check._report import Findings, Problem, Report, TlsReport
 
@@ -27,7 +27,7 @@ def check_target(options: argparse.Namespace) -> Report:
     try:
         _fill(report, options)
     except Failure as failure:
-        _add_failure(report, failure, options.starttls)
+        _add_failure(report, failure)
     return report
 
 
@@ -95,11 +95,11 @@ def _probe(
         try:
             return TlsProbe(options, findings, sock, attempt.endpoint).run(), findings
         except Failure as failure:
-            _add_failure(findings, failure, options.starttls)
+            _add_failure(findings, failure)
             return None, findings
 
 
-def _add_failure(findings: Findings, failure: Failure, starttls: str | None) -> None:
+def _add_failure(findings: Findings, failure: Failure) -> None:
     """Add the error that ended a check early.
 
     Raises:
@@ -107,17 +107,5 @@ def _add_failure(findings: Findings, failure: Failure, starttls: str | None) -> 
     """
     if failure.stage is Stage.SETUP:
         raise failure
-    findings.add_problem(*_classify(failure, starttls))
+    findings.add_problem(*classify(failure))
     findings.cause = failure
-
-
-def _classify(failure: Failure, starttls: str | None) -> Outcome:
-    if starttls:
-        from wireline.cli._starttls import DisconnectedError, UpgradeRefusedError
-
-        if isinstance(failure.cause, UpgradeRefusedError):
-            return Outcome(ExitCode.HANDSHAKE, f"{failure.subject} {failure.cause}")
-        if isinstance(failure.cause, DisconnectedError):
-            advice = f"check that it speaks {starttls} on this port"
-            return Outcome(ExitCode.TRUNCATED, f"{failure.subject} {failure.cause}; {advice}")
-    return classify(failure)

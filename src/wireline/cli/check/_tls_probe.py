@@ -16,17 +16,18 @@ from time import monotonic
 from typing import NamedTuple
 
 from wireline import SocketTimeout
-from wireline.cli import _starttls
+from wireline.cli._certificate_capture import built_chain
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Stage, during
 from wireline.cli._tls_failures import no_common_protocol
 from wireline.cli._tls_handshakes import explain_missing_cas
 from wireline.cli.check import _chain_faults
 from wireline.cli.check._certificate_info import CertificateInfo, read
 from wireline.cli.check._endpoints import Connectable
-from wireline.cli.check._handshake_observer import HandshakeObserver, built_chain
+from wireline.cli.check._handshake_observer import HandshakeObserver
 from wireline.cli.check._ocsp import read_staple
 from wireline.cli.check._report import Findings, TlsReport
 from wireline.cli.check._sessions import offer_session, wait_for_session
+from wireline.cli.starttls import _starttls
 from wireline.net import Socket
 from wireline.tls import Certificate, Handshake, SslContext, TlsInfo, VerifyMode
 
@@ -81,7 +82,7 @@ class TlsProbe:
         """
         tls = TlsReport(self._name if self._checks_name else "", offered=tuple(self._options.alpn or ()))
         with during(Stage.SETUP, self._findings.target), explain_missing_cas(self._options):
-            context = self._make_context()
+            context = self._make_context(pinned=True)
         tried = self._handshake(context)
         if isinstance(tried, HandshakeResult):
             tls.chain_trusted = True
@@ -90,9 +91,9 @@ class TlsProbe:
         else:
             result = self._diagnose(tls, tried)
         if result is None:
-            shown = self._observer.certificate
-            if shown is not None and not tls.chain:
-                tls.chain = [read(shown, sent=True)]
+            shown = self._observer.sent
+            if shown and not tls.chain:
+                tls.chain = [read(shown[0], sent=True)]
         else:
             self._describe(tls, result)
             if not self._options.of_files:
@@ -105,7 +106,7 @@ class TlsProbe:
         error = failure.error
         if not isinstance(error, ssl.SSLCertVerificationError):
             self._findings.add_error(failure)
-            return None
+            return self._without_pins(tls) if self._options.pin else None
         if error.verify_code in _chain_faults.NAME_REFUSED:
             tls.name_matches = False
             try:
@@ -127,6 +128,15 @@ class TlsProbe:
             return unverified
         self._findings.add_error(unverified)
         return None
+
+    def _without_pins(self, tls: TlsReport) -> HandshakeResult | None:
+        """Make the handshake again without pins, which are checked after all else."""
+        tried = self._handshake(self._make_context())
+        if not isinstance(tried, HandshakeResult):
+            return None
+        tls.chain_trusted = True
+        tls.name_matches = True if self._checks_name else None
+        return tried
 
     def _add_chain_error(
         self,
@@ -161,6 +171,7 @@ class TlsProbe:
             self._reported_as_expired = tls.at_fault
         of_files = self._options.of_files
         if tls.at_fault == 0 and not of_files:
+            failure.at_fault = 0
             self._findings.add_error(failure)
         else:
             target = self._findings.target
@@ -263,16 +274,25 @@ class TlsProbe:
     # ----------------------------------------------------------------------------------------------- connections
 
     def _make_context(
-        self, *, verify: bool = True, check_hostname: bool = True, anchor: Certificate | None = None
+        self,
+        *,
+        verify: bool = True,
+        check_hostname: bool = True,
+        pinned: bool = False,
+        anchor: Certificate | None = None,
     ) -> SslContext:
         """Make the context of one connection, and of another one that resumes its session.
 
         Args:
             verify: without it OpenSSL builds the chain, and accepts it whatever it is.
             check_hostname: whether the name is checked, too.
+            pinned: whether the pins are.
             anchor: the only certificate to trust.
         """
         options = self._options
+        settings = options.settings.copy()
+        if not pinned:
+            settings.pop("pinned", None)
         context = SslContext(
             verify_mode=VerifyMode.PEER,
             cert_file=options.cert or "",
@@ -281,6 +301,7 @@ class TlsProbe:
             ca_data=anchor and bytes(anchor),
             partial_chain=anchor is not None,
             alpn=options.alpn or (),
+            **settings,
         )
         ssl_context = context.ssl_context(Handshake.AS_CLIENT)
         if not (verify and check_hostname and self._checks_name):
@@ -302,8 +323,7 @@ class TlsProbe:
             try:
                 seconds = self._start_tls(sock, context)
             except ssl.SSLError as error:
-                certificate = self._observer.certificate
-                return HandshakeFailure(error, server=False, name=self._name, certificate=certificate)
+                return HandshakeFailure(error, server=False, name=self._name, sent=self._observer.sent)
             handle = sock.ssl_handle
             assert handle is not None
             sent = tuple(sock.get_peer_certificates(verified=False))
@@ -319,7 +339,7 @@ class TlsProbe:
         sock = self._socks.pop() if self._socks else self._endpoint.connect(self._timeout)
         with sock:
             if self._options.starttls:
-                _starttls.begin(sock, self._options.starttls, self._timeout)
+                _starttls.begin(sock, self._options.starttls, self._name, self._timeout)
             yield sock
 
     def _start_tls(self, sock: Socket, context: SslContext) -> float:

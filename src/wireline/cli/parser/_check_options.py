@@ -37,9 +37,19 @@ examples:
   wireline check --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline check --cert server.pem --key server.key --sni example.com
   wireline check --tls --sni example.com unix:/run/app.sock
-
-With --starttls the target is host:port; TLS starts after the dialogue of smtp, imap, pop3, ftp or postgres.
 """
+
+_FOR_TARGETS = (
+    "starttls",
+    "alpn",
+    "first",
+    "all_addresses",
+    "show_code",
+    "tls_min",
+    "tls_max",
+    "ciphers",
+    "keylog",
+)
 
 _TIMEOUT = 10.0
 """Seconds for each connection and each handshake without ``--timeout``: the handshake timeout of ``serve``."""
@@ -120,7 +130,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
 
 
 def _validate_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    for name in ("starttls", "alpn", "first", "all_addresses", "show_code"):
+    for name in _FOR_TARGETS:
         if getattr(options, name):
             parser.error(f"{_tls_options.option_name(name)} needs a TARGET; without one, check tests files")
     options.target, options.tls = None, True

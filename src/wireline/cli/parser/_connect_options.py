@@ -32,7 +32,10 @@ connect waits for replies until none has arrived for --timeout seconds (default 
 
 With tls://, the certificate of the server must be signed by a CA that this system trusts, or by one in --ca-file, and
 must match the host of TARGET, or the name given with --sni. The file of --psk-file has one line IDENTITY:KEYHEX; empty
-lines and lines that begin with # are ignored."""
+lines and lines that begin with # are ignored.
+
+With --starttls, connect asks for TLS in the protocol of the server before any input is sent. After the handshake the
+conversation begins as the protocol says: an SMTP client says EHLO again."""
 
 EXAMPLES = """\
 examples:
@@ -42,6 +45,7 @@ examples:
   printf 'GET / HTTP/1.0\\n\\n' | wireline connect --crlf --expect-reply tls://example.com:443
   wireline connect --ca-file ca.pem --cert me.pem --key me.key tls://[::1]:9000
   wireline connect --psk-file key.txt tls://127.0.0.1:9000
+  printf 'EHLO me\\nQUIT\\n' | wireline connect --crlf --starttls smtp mail.example.com:587
   wireline connect -4 --source :1024 --quit-after 3 example.com 80
   wireline connect unix:/run/app.sock
   echo ping | wireline connect --expect-reply udp://127.0.0.1:9000

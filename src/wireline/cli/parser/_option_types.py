@@ -9,6 +9,8 @@ import re
 from typing import TYPE_CHECKING
 
 from wireline import Address, Target, parse_target
+from wireline.address import to_ascii
+from wireline.cli.parser._host_names import in_ascii, with_port_number
 
 if TYPE_CHECKING:
     from wireline.testing import Faults
@@ -75,7 +77,7 @@ def target_of_words(host: str, port: str | None) -> Target:
 
 def _parse(text: str, *, listening: bool) -> Target:
     try:
-        return parse_target(text, listening=listening)
+        return in_ascii(parse_target(with_port_number(text), listening=listening))
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
@@ -84,6 +86,14 @@ def _require_stream(address: Target) -> Target:
     if address.scheme == "udp":
         raise argparse.ArgumentTypeError("udp:// has no connections, and this command needs them")
     return address
+
+
+def server_name(text: str) -> str:
+    """The name of a server, as in DNS."""
+    try:
+        return to_ascii(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def seconds(text: str) -> float:

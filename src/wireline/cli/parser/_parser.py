@@ -22,7 +22,7 @@ _ABOUT = """\
 Move bytes between standard input and output and a network peer.
 
 Targets: host:port, [v6]:port, tls://host:port, unix:/path, unix:@abstract-name,
-udp://host:port.
+udp://host:port. A port may be the name of a service, as in example.com:https.
 
 Standard output carries only received data; all messages are on standard error."""
 

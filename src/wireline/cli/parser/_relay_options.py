@@ -49,8 +49,16 @@ examples:
 """
 
 # Options that need TLS on their side.
-_FOR_LISTEN = ("cert", "key", "self_signed", "client_ca", "listen_psk_file")
-_FOR_TARGET = ("ca_file", "no_verify", "sni", "client_cert", "client_key", "psk_file")
+_FOR_LISTEN = ("cert", "key", "key_password", "self_signed", "client_ca", "listen_psk_file")
+_FOR_TARGET = (
+    "ca_file",
+    "no_verify",
+    "sni",
+    "client_cert",
+    "client_key",
+    "client_key_password",
+    "psk_file",
+)
 
 
 def describe(relay: argparse.ArgumentParser) -> None:
@@ -86,6 +94,7 @@ def _describe_listen_side(group: ArgumentGroup) -> None:
     group.add_argument("--listen-tls", action="store_true", help="use TLS, also through a unix: socket")
     group.add_argument("--cert", metavar="FILE", help=_tls_options.LISTEN_CERT_HELP)
     group.add_argument("--key", metavar="FILE", help=_tls_options.KEY_HELP)
+    _tls_options.add_key_password(group)
     group.add_argument("--self-signed", action="store_true", help=_tls_options.SELF_SIGNED_HELP)
     group.add_argument("--client-ca", metavar="FILE", help=_tls_options.CLIENT_CA_HELP)
     group.add_argument("--listen-psk-file", metavar="FILE", help=_tls_options.LISTEN_PSK_FILE_HELP)
@@ -101,9 +110,10 @@ def _describe_target_side(group: ArgumentGroup) -> None:
         metavar="FILE",
         help="use a pre-shared key instead of certificates, from a file with one line IDENTITY:KEYHEX",
     )
-    group.add_argument("--sni", metavar="NAME", help=_tls_options.SNI_HELP)
+    group.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=_tls_options.SNI_HELP)
     group.add_argument("--client-cert", metavar="FILE", help=_tls_options.CLIENT_CERT_HELP)
     group.add_argument("--client-key", metavar="FILE", help=_tls_options.KEY_HELP)
+    _tls_options.add_key_password(group, "--client-key-password")
 
 
 def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -122,6 +132,8 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         _validate_listen_side(parser, options)
     if options.client_key and not options.client_cert:
         parser.error("--client-key needs its certificate: --client-cert FILE")
+    if options.client_key_password and not options.client_cert:
+        parser.error("--client-key-password is for the key of a certificate: --client-cert FILE")
     unchecked = options.no_verify or options.psk_file or options.sni
     if options.target_tls and options.target.path and not unchecked:
         parser.error(_tls_options.NAME_MISSING)
@@ -139,6 +151,8 @@ def _reject_tls_options(
 def _validate_listen_side(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if options.key and not options.cert:
         parser.error(_tls_options.CERT_MISSING)
+    if options.key_password and not options.cert:
+        parser.error(_tls_options.PASSWORD_ALONE)
     if options.cert and options.self_signed:
         parser.error(_tls_options.CERT_TWICE)
     if not (options.cert or options.self_signed or options.listen_psk_file):
@@ -155,6 +169,7 @@ def target_options(options: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(
         cert=options.client_cert,
         key=options.client_key,
+        key_password=options.client_key_password,
         alpn=None,
         **{name: getattr(options, name) for name in same},
     )
@@ -162,7 +177,7 @@ def target_options(options: argparse.Namespace) -> argparse.Namespace:
 
 def listen_options(options: argparse.Namespace) -> argparse.Namespace:
     """The options of the listening side, named as ``listen`` names them."""
-    same = ("cert", "key", "self_signed", "client_ca", "timeout")
+    same = ("cert", "key", "key_password", "self_signed", "client_ca", "timeout")
     return argparse.Namespace(
         target=options.listen,
         psk_file=options.listen_psk_file,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from wireline.cli._starttls import PROTOCOLS
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._usage import ArgumentGroup
+from wireline.cli.starttls._names import PROTOCOLS
 
 KEY_HELP = "its private key, if it is in another file (PEM)"
 CA_FILE_HELP = "trust these CAs (PEM) instead of those of the system"
@@ -15,8 +15,8 @@ SNI_HELP = "the name of the server, if it is not the host of TARGET"
 TLS_HELP = "use TLS, also through a unix: socket; tls://host:port means the same"
 CLIENT_CA_HELP = "accept only clients with a certificate of this CA (PEM)"
 SELF_SIGNED_HELP = "make a throw-away CA and certificate, and print what a client needs"
-CLIENT_CERT_HELP = "certificate to send if the server asks for one (PEM)"
-LISTEN_CERT_HELP = "certificate of this server, followed by its intermediates (PEM)"
+CLIENT_CERT_HELP = "certificate to send if the server asks for one (PEM, or PKCS#12 with its key)"
+LISTEN_CERT_HELP = "certificate of this server, followed by its intermediates (PEM, or PKCS#12 with its key)"
 PSK_FILE_HELP = "use a pre-shared key instead of certificates; a file with one line IDENTITY:KEYHEX, or fd:N"
 LISTEN_PSK_FILE_HELP = "accept clients that have a pre-shared key; one line IDENTITY:KEYHEX for each"
 
@@ -40,6 +40,7 @@ _NEEDS_TLS = (
 
 NAME_MISSING = "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
 CERT_MISSING = "--key needs its certificate: --cert FILE"
+PASSWORD_ALONE = "--key-password is for the key of a certificate: --cert FILE"
 CERT_TWICE = "--self-signed makes a certificate and --cert names one: use one of them"
 CLIENT_CA_ALONE = "--client-ca needs a certificate of this server: --cert FILE, or --self-signed"
 
@@ -47,6 +48,7 @@ CLIENT_CA_ALONE = "--client-ca needs a certificate of this server: --cert FILE, 
 def describe_connect(command: argparse.ArgumentParser) -> None:
     """Add the TLS options of ``connect``."""
     tls = _add_group(command)
+    _add_starttls(tls)
     trust = tls.add_mutually_exclusive_group()
     trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
@@ -54,22 +56,19 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     _add_client_certificate(tls)
     _add_settings(tls, "the chain of the server")
     _add_alpn(tls, "use", "connecting fails if the server supports none of them")
-    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
     command.set_defaults(validate=_validate_connect)
 
 
 def describe_check(command: argparse.ArgumentParser) -> None:
     """Add the TLS options of ``check``."""
     tls = _add_group(command)
-    tls.add_argument(
-        "--starttls",
-        choices=PROTOCOLS,
-        help="begin without TLS in this protocol, and ask for TLS; for host:port",
-    )
+    _add_starttls(tls)
     tls.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     _add_client_certificate(tls)
+    _add_settings(tls, "the chain of the server")
     _add_alpn(tls, "offer", "fail if the server supports none of them")
-    tls.add_argument("--sni", metavar="NAME", help=SNI_HELP)
+    tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
     command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
 
 
@@ -91,18 +90,32 @@ def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
     return tls
 
 
+def _add_starttls(tls: ArgumentGroup) -> None:
+    tls.add_argument(
+        "--starttls",
+        metavar="PROTOCOL",
+        choices=PROTOCOLS,
+        help=f"begin without TLS in this protocol, and ask for TLS: {', '.join(PROTOCOLS)}",
+    )
+
+
 def _add_client_certificate(tls: ArgumentGroup) -> None:
     tls.add_argument("--cert", metavar="FILE", help=CLIENT_CERT_HELP)
     tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
 
 
-def _add_settings(tls: ArgumentGroup, chain: str) -> None:
+def add_key_password(tls: ArgumentGroup, name: str = "--key-password") -> None:
+    """Add the option for the password of a key."""
     tls.add_argument(
-        "--key-password",
+        name,
         metavar="SOURCE",
         type=_option_types.password_source,
-        help="password of the private key: file:PATH, fd:N, env:NAME or prompt",
+        help="password of the private key, or of the PKCS#12 file: file:PATH, fd:N, env:NAME or prompt",
     )
+
+
+def _add_settings(tls: ArgumentGroup, chain: str) -> None:
+    add_key_password(tls)
     tls.add_argument(
         "--pin",
         metavar="PIN",
@@ -162,7 +175,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     if getattr(options, "tls_min", None) == "1.3" and options.tls_max == "1.2":
         parser.error("--tls-min 1.3 and --tls-max 1.2 leave no version")
     if getattr(options, "key_password", None) and not options.cert:
-        parser.error("--key-password is for the key of a certificate: --cert FILE")
+        parser.error(PASSWORD_ALONE)
     options.validate(parser, options)
 
 

@@ -6,8 +6,9 @@ import argparse
 
 from wireline.cli._end_of_input import end_of_input
 from wireline.cli._peer import reply_timeout
-from wireline.cli.show_code._fragments import close_after, open_stream, pump, send_input, source
+from wireline.cli.show_code._fragments import close_after, pump, send_input, source
 from wireline.cli.show_code._program import Name, Program, call, literal
+from wireline.cli.show_code._starttls_dialogues import open_upgraded
 
 
 def connect(options: argparse.Namespace) -> Program:
@@ -21,7 +22,7 @@ def connect(options: argparse.Namespace) -> Program:
         program.use("contextlib")
         program.use("wireline", "ClosedError")
     send_input(program, at_eof)
-    open_stream(program, tls=options.tls)
+    open_upgraded(program)
     program.add(pump(at_eof, expect_reply=options.expect_reply), 1)
     return program
 

@@ -1,0 +1,1 @@
+"""``--starttls``: the dialogue before TLS in protocols that start without it."""
