@@ -265,6 +265,11 @@ def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
         ([ANY, "udp://127.0.0.1:1"], "udp:// has no connections"),
         ([ANY], "the following arguments are required: TARGET"),
         (["--fault", "lag=1", ANY, ANY], "there is no fault 'lag'"),
+        (
+            ["--fault", "delay=200", ANY, ANY],
+            "--fault: delay=200 has no unit: write delay=200ms or delay=200s",
+        ),
+        (["--fault", "rate=1Mb", ANY, ANY], "--fault: rate=1Mb may be bits or bytes"),
         (["--fault", "chunk=0", ANY, "127.0.0.1:1"], "chunk is at least 1"),
         (["--max", "0", ANY, "127.0.0.1:1"], "is not a number of connections above 0"),
         (["--cert", "x", ANY, "127.0.0.1:1"], "--cert is for TLS: write tls:// in LISTEN, or --listen-tls"),

@@ -129,7 +129,7 @@ def test_a_slow_reader_holds_the_writer_back(kind: Kind, faults: str) -> None:
 
 
 def test_the_bytes_in_flight_are_limited() -> None:
-    with linked("tcp", "delay=600") as (client, _, relay, _):
+    with linked("tcp", "delay=600s") as (client, _, relay, _):
         piece = bytes(1 << 20)
         sent = 0
         with pytest.raises(SocketTimeout):
@@ -298,7 +298,7 @@ def test_rate_is_not_exceeded() -> None:
 
 
 def test_a_long_delay_does_not_hold_up_the_end() -> None:
-    with linked("tcp", "delay=600") as (client, server, _, outcome):
+    with linked("tcp", "delay=600s") as (client, server, _, outcome):
         client.send(b"x")
         client.shutdown_write()
         server.send(b"y")

@@ -28,7 +28,8 @@ With tls:// in LISTEN, clients must use TLS. The server needs --cert and --key, 
 --client-ca limits which clients are accepted. With tls:// in TARGET, relay connects with TLS as 'connect' does:
 --ca-file, --no-verify, --sni, --psk-file, and --client-cert with --client-key if the server asks for a certificate.
 
---fault simulates a bad network in both directions. WORDS are separated by commas:
+--fault simulates a bad network in both directions. WORDS are separated by commas. Times need ms or s; sizes are bytes,
+k, M and G are 1024 and its powers:
   delay=200ms        delay all data by this time
   jitter=50ms        add a random delay up to this time; seed=7: other numbers
   rate=64k           limit the rate to this many bytes per second
