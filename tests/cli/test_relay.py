@@ -274,7 +274,7 @@ def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
         (["--max", "0", ANY, "127.0.0.1:1"], "is not a number of connections above 0"),
         (["--cert", "x", ANY, "127.0.0.1:1"], "--cert is for TLS: write tls:// in LISTEN, or --listen-tls"),
         (["--ca-file", "x", ANY, "127.0.0.1:1"], "--ca-file is for TLS: write tls:// in TARGET, or --tls"),
-        (["tls://127.0.0.1:0", "127.0.0.1:1"], "TLS in LISTEN needs --cert"),
+        (["tls://127.0.0.1:0", "127.0.0.1:1"], "(and --key FILE), --self-signed, or --listen-psk-file"),
         (["--key", "x", "tls://127.0.0.1:0", "127.0.0.1:1"], "--key needs its certificate"),
         (["--client-key", "x", ANY, "tls://127.0.0.1:1"], "--client-key needs its certificate"),
         (["--self-signed", "--cert", "x", "tls://:0", "127.0.0.1:1"], "use one of them"),
@@ -283,6 +283,12 @@ def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
             "--client-ca needs a certificate",
         ),
         (["--tls", ANY, "unix:/nowhere"], "give it with --sni NAME"),
+        (["--tls", "--sni", "x", ANY, "h:1", "unix:/nowhere", "udp://h:1"], "udp:// has no connections"),
+        (
+            [ANY, "tls://h:1", "h:2"],
+            "tls://h:1 uses TLS and h:2 does not: write tls:// in each TARGET, or --tls",
+        ),
+        (["--balance", "random", ANY, "h:1"], "--balance: invalid choice: 'random'"),
         (["--psk-file", "x", "--no-verify", ANY, "tls://h:1"], "not allowed with"),
     ],
 )

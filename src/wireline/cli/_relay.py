@@ -1,4 +1,4 @@
-"""``wireline relay LISTEN TARGET``.
+"""``wireline relay LISTEN TARGET...``.
 
 Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` it has two, of
 `wireline.testing.StreamRelay`. The main thread waits for signals: the first one stops listening, the second one resets
@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING
 from wireline import Address, ClosedError, Target
 from wireline.cli._binding import announce, client_name
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Failure, Stage, classify, during, print_stderr
+from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
 from wireline.cli._peer import dial_stream
 from wireline.cli._relay_stats import Moved, Traffic, show_traffic
-from wireline.cli.parser._relay_options import listen_options, target_options
+from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, Targets
+from wireline.cli.parser._relay_tls_options import LISTEN, TARGET, Side
 from wireline.net import Socket, relay, serve
 
 if TYPE_CHECKING:
@@ -36,25 +37,39 @@ _ABORT_TIMEOUT = 0.5
 _QUIET_DRAIN = 0.2
 """Seconds after the first signal without a message about the connections that are left. A guess."""
 
-# The errors of TLS name the options of `connect` and `listen`; those of `relay` have other names.
-_TARGET_OPTION_NAMES = {"--cert": "--client-cert", "--key": "--client-key"}
-_LISTEN_OPTION_NAMES = {"--psk-file": "--listen-psk-file"}
-
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
     """Relay connections until a signal arrives.
 
     Raises:
-        Failure: the address or the TLS options cannot be used.
+        Failure: the address cannot be used.
+        ReportedFailure: the TLS options cannot be used.
     """
     signals.expected = True
     with contextlib.ExitStack() as stack:
         # The files of --self-signed are removed at the end of the block, after a signal too.
-        with signals.deferring_exit(), during(Stage.SETUP, options.listen):
-            client = _make_client(options)
-            server = stack.enter_context(_serving(options))
+        with signals.deferring_exit():
+            with _setting_up(TARGET):
+                client = _make_client(options)
+            with _setting_up(LISTEN):
+                server = stack.enter_context(_serving(options))
         if signals.received is None:
             _Relay(options, client, server).run(signals)
+
+
+@contextlib.contextmanager
+def _setting_up(side: Side) -> Iterator[None]:
+    """Report an error in the TLS options of a side with the names that they have here.
+
+    Raises:
+        ReportedFailure: it is one.
+    """
+    try:
+        with during(Stage.SETUP, side.word):
+            yield
+    except Failure as failure:
+        code, sentence = classify(failure)
+        raise ReportedFailure(Outcome(code, side.renamed(sentence))) from failure
 
 
 def _make_client(options: argparse.Namespace) -> TlsClient | None:
@@ -62,7 +77,7 @@ def _make_client(options: argparse.Namespace) -> TlsClient | None:
         return None
     from wireline.cli._tls_handshakes import TlsClient
 
-    return TlsClient(target_options(options))
+    return TlsClient(TARGET.options(options))
 
 
 @contextlib.contextmanager
@@ -72,7 +87,9 @@ def _serving(options: argparse.Namespace) -> Iterator[TlsServer | None]:
         return
     from wireline.cli._tls_handshakes import serving
 
-    with serving(listen_options(options)) as server:
+    own = LISTEN.options(options)
+    own.target = options.listen
+    with serving(own) as server:
         yield server
 
 
@@ -83,8 +100,10 @@ class _Relay:
         self, options: argparse.Namespace, tls_client: TlsClient | None, tls_server: TlsServer | None
     ) -> None:
         self._listen: Target = options.listen
-        self._target: Target = options.target
+        self._targets = Targets(options.relay_targets, options.balance, self._connect)
         self._timeout: float | None = options.timeout
+        if self._timeout is None and len(options.relay_targets) > 1:
+            self._timeout = ONE_OF_SEVERAL_TIMEOUT
         self._max: int | None = options.max
         self._faults: Faults | None = options.fault
         self._stats: bool = options.stats
@@ -143,9 +162,10 @@ class _Relay:
             self._relay(client, name, number)
         except ClosedError:
             pass  # it was aborted
-        except Failure as failure:
+        except (Failure, ReportedFailure) as failure:
             client.close(linger=0)
-            self._report(failure)
+            side = LISTEN if getattr(failure, "subject", "") == name else TARGET
+            print_stderr(f"wireline: {side.renamed(classify(failure).sentence)}")
         finally:
             with self._lock:
                 del self._open[client]
@@ -154,15 +174,14 @@ class _Relay:
         with during(Stage.TALK, name):
             if self._tls_server is not None:
                 self._tls_server.handshake(client)
-        with during(Stage.CONNECT, self._target):
-            server = self._connect()
+        server, target = self._targets.connect(client)
         with server:
             if self._faults is None:
-                self._relay_without_faults(client, server, name)
+                self._relay_without_faults(client, server, name, target)
             else:
-                self._relay_with_faults(client, server, name, number, self._faults)
+                self._relay_with_faults(client, server, name, target, number, self._faults)
 
-    def _relay_without_faults(self, client: Socket, server: Socket, name: str) -> None:
+    def _relay_without_faults(self, client: Socket, server: Socket, name: str, target: Target) -> None:
         def abort() -> None:
             client.close(linger=0)
             server.close(linger=0)
@@ -176,11 +195,11 @@ class _Relay:
                 raise
         if report.error is not None:
             server.close(linger=0)  # neither side must mistake it for an end
-            culprit = name if report.failed == "a" else str(self._target)
+            culprit = name if report.failed == "a" else str(target)
             raise Failure(Stage.TALK, report.error, culprit)
 
     def _relay_with_faults(
-        self, client: Socket, server: Socket, name: str, number: int, faults: Faults
+        self, client: Socket, server: Socket, name: str, target: Target, number: int, faults: Faults
     ) -> None:
         from wireline.testing import StreamRelay
 
@@ -191,7 +210,7 @@ class _Relay:
             except ClosedError:
                 raise
             except (OSError, ValueError) as error:
-                culprit = name if link.failed_socket is client else str(self._target)
+                culprit = name if link.failed_socket is client else str(target)
                 raise Failure(Stage.TALK, error, culprit) from error
 
     @contextlib.contextmanager
@@ -204,15 +223,7 @@ class _Relay:
             abort()
         yield
 
-    def _connect(self) -> Socket:
+    def _connect(self, target: Target) -> Socket:
         if self._tls_client is not None:
-            return self._tls_client.connect(self._target, self._timeout)
-        return dial_stream(self._target, self._timeout)
-
-    def _report(self, failure: Failure) -> None:
-        """Print the error of a connection, with the options of its side."""
-        sentence = classify(failure).sentence
-        is_target = failure.subject == str(self._target)
-        for name, name_here in (_TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES).items():
-            sentence = sentence.replace(name, name_here)
-        print_stderr(f"wireline: {sentence}")
+            return self._tls_client.connect(target, self._timeout)
+        return dial_stream(target, self._timeout)

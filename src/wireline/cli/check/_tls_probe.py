@@ -281,6 +281,7 @@ class TlsProbe:
             ca_data=anchor and bytes(anchor),
             partial_chain=anchor is not None,
             alpn=options.alpn or (),
+            keylog_file=True,  # that of SSLKEYLOGFILE
         )
         ssl_context = context.ssl_context(Handshake.AS_CLIENT)
         if not (verify and check_hostname and self._checks_name):
