@@ -1,6 +1,6 @@
 """``wireline relay LISTEN TARGET...``.
 
-Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` it has two, of
+Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` or `--dump` it has two, of
 `wireline.testing.StreamRelay`. The main thread waits for signals: the first one stops listening, the second one resets
 the connections that are left.
 """
@@ -27,6 +27,7 @@ from wireline.cli.parser._relay_tls_options import LISTEN, TARGET, Side
 from wireline.net import Socket, relay, serve
 
 if TYPE_CHECKING:
+    from wireline.cli._dump import Dump
     from wireline.cli._tls_handshakes import TlsClient, TlsServer
     from wireline.net import Server
     from wireline.testing import Faults
@@ -93,6 +94,14 @@ def _serving(options: argparse.Namespace) -> Iterator[TlsServer | None]:
         yield server
 
 
+def _make_dump(options: argparse.Namespace) -> Dump | None:
+    if options.dump is None:
+        return None
+    from wireline.cli._dump import Dump
+
+    return Dump(options.dump)
+
+
 class _Relay:
     """All connections of the command."""
 
@@ -106,6 +115,7 @@ class _Relay:
             self._timeout = ONE_OF_SEVERAL_TIMEOUT
         self._max: int | None = options.max
         self._faults: Faults | None = options.fault
+        self._dump = _make_dump(options)
         self._stats: bool = options.stats
         self._tls_client = tls_client
         self._tls_server = tls_server
@@ -176,12 +186,12 @@ class _Relay:
                 self._tls_server.handshake(client)
         server, target = self._targets.connect(client)
         with server:
-            if self._faults is None:
-                self._relay_without_faults(client, server, name, target)
+            if self._faults is None and self._dump is None:
+                self._relay_at_once(client, server, name, target)
             else:
-                self._relay_with_faults(client, server, name, target, number, self._faults)
+                self._relay_in_threads(client, server, name, target, number)
 
-    def _relay_without_faults(self, client: Socket, server: Socket, name: str, target: Target) -> None:
+    def _relay_at_once(self, client: Socket, server: Socket, name: str, target: Target) -> None:
         def abort() -> None:
             client.close(linger=0)
             server.close(linger=0)
@@ -198,20 +208,22 @@ class _Relay:
             culprit = name if report.failed == "a" else str(target)
             raise Failure(Stage.TALK, report.error, culprit)
 
-    def _relay_with_faults(
-        self, client: Socket, server: Socket, name: str, target: Target, number: int, faults: Faults
+    def _relay_in_threads(
+        self, client: Socket, server: Socket, name: str, target: Target, number: int
     ) -> None:
-        from wireline.testing import StreamRelay
+        from wireline.testing import Faults, StreamRelay
 
-        link = StreamRelay(client, server, faults, number=number)
-        with self._running(client, link.abort), self._traffic.counted(name, link):
-            try:
-                link.run()
-            except ClosedError:
-                raise
-            except (OSError, ValueError) as error:
-                culprit = name if link.failed_socket is client else str(target)
-                raise Failure(Stage.TALK, error, culprit) from error
+        dump = self._dump and self._dump.connection(number + 1, name, str(target), server)
+        with dump or contextlib.nullcontext() as tap:
+            link = StreamRelay(client, server, self._faults or Faults(), number=number, tap=tap)
+            with self._running(client, link.abort), self._traffic.counted(name, link):
+                try:
+                    link.run()
+                except ClosedError:
+                    raise
+                except (OSError, ValueError) as error:
+                    culprit = name if link.failed_socket is client else str(target)
+                    raise Failure(Stage.TALK, error, culprit) from error
 
     @contextlib.contextmanager
     def _running(self, client: Socket, abort: Callable[[], object]) -> Iterator[None]:

@@ -31,6 +31,10 @@ With tls:// in LISTEN, clients must use TLS. The server needs --cert and --key, 
 --client-ca limits which clients are accepted. With tls:// in TARGET, relay connects with TLS as 'connect' does; what is
 --cert there is --client-cert here. Options of LISTEN that TARGET has, too, begin with --listen.
 
+--dump shows data on standard error before it is sent on: with TLS in clear, with --fault as it arrives. '>' is to
+TARGET, '<' to the client. Bytes that are not printable are escaped. A slow reader of standard error slows down the
+relay.
+
 --fault simulates a bad network in both directions. WORDS are separated by commas. Times need ms or s; sizes are bytes,
 k, M and G are 1024 and its powers:
   delay=200ms        delay all data by this time
@@ -51,6 +55,7 @@ examples:
   wireline relay --balance first :9000 10.0.0.1:9000 10.0.0.2:9000
   wireline relay --tls-min 1.3 --pin sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU= :9000 tls://example.com:443
   wireline relay --fault delay=200ms,jitter=50ms,rate=64k 127.0.0.1:9000 127.0.0.1:8080
+  wireline relay --dump text 127.0.0.1:9000 tls://example.com:443
   wireline relay --fault chunk=1,reset-after=4k 127.0.0.1:9000 127.0.0.1:8080
 """
 
@@ -87,6 +92,11 @@ def describe(relay: argparse.ArgumentParser) -> None:
         "--stats",
         action="store_true",
         help="show the connections: a table on a terminal, otherwise one line per second on standard error",
+    )
+    relay.add_argument(
+        "--dump",
+        choices=("hex", "text"),
+        help="show all data on standard error, in clear also with TLS, with the connection, the direction and the time",
     )
     relay.add_argument(
         "--fault", metavar="WORDS", type=_option_types.faults, help="simulate a bad network, see above"

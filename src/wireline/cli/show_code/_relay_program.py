@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, RETRY_AFTER
 from wireline.cli.parser._relay_tls_options import LISTEN, TARGET
+from wireline.cli.show_code._dump_program import define_dump
 from wireline.cli.show_code._fragments import client_context, connecting, server_context, serving
 from wireline.cli.show_code._program import Name, Program, call, literal
 
@@ -53,10 +54,10 @@ def handle(client, address):
         raise"""
 
 
-_WITH_FAULTS = """\
-            StreamRelay(client, server, faults).run()"""
+_IN_THREADS = """\
+            StreamRelay({}).run()"""
 
-_WITHOUT_FAULTS = """\
+_AT_ONCE = """\
             report = relay(client, server)
             if report.error is not None:
                 server.close(linger=0)
@@ -65,10 +66,13 @@ _WITHOUT_FAULTS = """\
 
 def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     options = program.options
+    arguments = ["client, server"]
     if options.fault:
-        program.use("wireline.testing", "StreamRelay")
-    else:
-        program.use("wireline.net", "relay")
+        arguments.append("faults")
+    if options.dump:
+        arguments.append(define_dump(program))
+    in_threads = len(arguments) > 1
+    program.use(*("wireline.testing", "StreamRelay") if in_threads else ("wireline.net", "relay"))
     if len(options.relay_targets) > 1:
         lines = "with connect() as server:"
     else:
@@ -77,7 +81,7 @@ def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     program.define(
         _HANDLER.format(
             connecting=indent(lines, "        "),
-            relaying=_WITH_FAULTS if options.fault else _WITHOUT_FAULTS,
+            relaying=_IN_THREADS.format(", ".join(arguments)) if in_threads else _AT_ONCE,
         )
     )
 
