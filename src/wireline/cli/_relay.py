@@ -21,8 +21,9 @@ from wireline.cli._binding import announce, client_name
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
 from wireline.cli._peer import dial_stream
-from wireline.cli._relay_stats import Moved, Traffic, show_traffic
+from wireline.cli._relay_stats import show_traffic
 from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, Targets
+from wireline.cli._relay_traffic import Moved, Traffic
 from wireline.cli.parser._relay_tls_options import LISTEN, TARGET, Side
 from wireline.net import Socket, relay, serve
 
@@ -116,7 +117,7 @@ class _Relay:
         self._max: int | None = options.max
         self._faults: Faults | None = options.fault
         self._dump = _make_dump(options)
-        self._stats: bool = options.stats
+        self._options = options
         self._tls_client = tls_client
         self._tls_server = tls_server
         self._traffic = Traffic()
@@ -143,7 +144,7 @@ class _Relay:
         draining = threading.Thread(target=drain, name="wireline-drain", daemon=True)
         with signals.ended_by(self._stopping.set, force=self._abort_all):
             announce(self._listen, server.local_addr, self._tls_server)
-            with show_traffic(self._traffic, wanted=self._stats):
+            with show_traffic(self._traffic, self._options):
                 self._stopping.wait()
                 draining.start()
                 if not self._ended.wait(_QUIET_DRAIN):
@@ -197,16 +198,16 @@ class _Relay:
             server.close(linger=0)
 
         moved = Moved()
-        with self._running(client, abort), self._traffic.counted(name, moved):
+        with self._running(client, abort), self._traffic.counted(name, str(target), moved):
             try:
                 report = relay(client, server, progress=moved.show)
             except ClosedError:
                 server.close(linger=0)  # before the end of its block, which would let the server see an end
                 raise
-        if report.error is not None:
-            server.close(linger=0)  # neither side must mistake it for an end
-            culprit = name if report.failed == "a" else str(target)
-            raise Failure(Stage.TALK, report.error, culprit)
+            if report.error is not None:
+                server.close(linger=0)  # neither side must mistake it for an end
+                culprit = name if report.failed == "a" else str(target)
+                raise Failure(Stage.TALK, report.error, culprit)
 
     def _relay_in_threads(
         self, client: Socket, server: Socket, name: str, target: Target, number: int
@@ -216,7 +217,7 @@ class _Relay:
         dump = self._dump and self._dump.connection(number + 1, name, str(target), server)
         with dump or contextlib.nullcontext() as tap:
             link = StreamRelay(client, server, self._faults or Faults(), number=number, tap=tap)
-            with self._running(client, link.abort), self._traffic.counted(name, link):
+            with self._running(client, link.abort), self._traffic.counted(name, str(target), link):
                 try:
                     link.run()
                 except ClosedError:

@@ -91,7 +91,8 @@ def describe(relay: argparse.ArgumentParser) -> None:
     relay.add_argument(
         "--stats",
         action="store_true",
-        help="show the connections: a table on a terminal, otherwise one line per second on standard error",
+        help="show targets, connections, and bytes and rates in both directions: a table on a terminal, otherwise one "
+        "line per second on standard error",
     )
     relay.add_argument(
         "--dump",
