@@ -17,7 +17,7 @@ from wireline.cli.parser._relay_tls_options import TARGET
 from wireline.net import Socket
 
 RETRY_AFTER = 10.0
-"""Seconds for which a target that has failed is tried last. A guess, and that of nginx and HAProxy."""
+"""Seconds for which a target that has failed is tried last. A guess; nginx has the same."""
 
 ONE_OF_SEVERAL_TIMEOUT = 10.0
 """Seconds for connecting to one of several targets, without ``--timeout``. The system would take two minutes."""
