@@ -443,6 +443,35 @@ def test_relay_with_faults(run: Run, fault: str, code: str, arrives: bytes, tmp_
             assert read_all(peer) == arrives
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (("hex",), "#1 > 000000  71 75 65 73 74 69 6f 6e 0a                       question."),
+        (("text", "--fault", "chunk=4"), r" #1 > ques"),
+    ],
+)
+def test_relay_with_a_dump(run: Run, words: tuple[str, ...], shown: str) -> None:
+    with tcp_server() as (server, target):
+        process = run("relay", "--dump", *words, "127.0.0.1:0", target)
+        with connect(port_of(process)) as client, accept(server) as peer:
+            client.sendall(b"question\n")
+            client.shutdown(socket.SHUT_WR)
+            assert read_all(peer) == b"question\n"
+            assert process.stderr is not None
+            lines = [process.stderr.readline().decode() for _ in range(3)]
+    assert any(line.endswith(f"{shown}\n") for line in lines), lines
+
+
+def test_relay_with_several_targets(run: Run) -> None:
+    """The first one refuses, and the program uses the second and third in turn."""
+    with tcp_server() as (closed, dead), tcp_server() as (one, first), tcp_server() as (two, second):
+        closed.close()
+        port = port_of(run("relay", "127.0.0.1:0", dead, first, second))
+        for server in (one, two, one, two):
+            with connect(port) as client:
+                answer_in_capitals(client, server)
+
+
 def test_relay_has_the_limits_of_the_command_line(capfd: pytest.CaptureFixture[str]) -> None:
     words = ["--max", "3", "--timeout", "5", "--listen-psk-file", "keys", "tls://127.0.0.1:9000"]
     assert main(["relay", "--show-code", *words, "h:2"]) == 0

@@ -92,7 +92,7 @@ def test_the_password_of_a_key_is_asked_for() -> None:
     locked = certificates.encrypted()
     words = ("listen", "--cert", locked.cert, "--key", locked.key, "--key-password", "prompt")
     with on_terminal(*words, "tls://127.0.0.1:0") as command:
-        command.see("password of the key: ")
+        command.see(f"password of the key {locked.key}: ")
         command.type(f"{PASSWORD}\n")
         command.see("listening on tls://127.0.0.1:")
         assert PASSWORD not in command.raw

@@ -150,6 +150,21 @@ async def test_relay_reports_a_side_that_cannot_be_sent_to_also_if_that_stays(sc
     assert await soon(near.sock.recv_some()) == b"not read yet"
 
 
+@over("unix")
+async def test_relay_delivers_the_late_answer_of_a_side_that_reads_no_more(scene: Scene) -> None:
+    """It refuses an upload and thinks about what to say: to end at the failed send would cut its answer off."""
+    near, far = await two_wires(scene)
+    far.peer.shutdown(socket.SHUT_RD)
+    near.peer.sendall(b"an upload")
+    running = await begin(scene.flavour.relay(near.sock, far.sock), A_WHILE)
+    assert not running.done()
+    far.peer.sendall(b"413 too large")
+    far.peer.close()
+    assert await soon(in_thread(read_exactly, near.peer, 13)) == b"413 too large"
+    report = await soon(running)
+    assert (report.reason, report.failed, type(report.error)) == ("reset", "b", BrokenPipeError)
+
+
 @pytest.mark.full
 async def test_relay_is_not_idle_while_one_side_sends(scene: Scene) -> None:
     near, far = await two_wires(scene)

@@ -33,10 +33,15 @@ class Ends(NamedTuple):
 
 
 @contextlib.contextmanager
-def linked(kind: Kind, faults: Faults | str = "", inner: Kind | None = None) -> Iterator[Ends]:
+def linked(
+    kind: Kind,
+    faults: Faults | str = "",
+    inner: Kind | None = None,
+    tap: Callable[[Socket, bytes], object] | None = None,
+) -> Iterator[Ends]:
     faults = Faults.parse(faults) if isinstance(faults, str) else faults
     with pair(kind) as near, pair(inner or kind) as far:
-        relay = StreamRelay(near.server, far.client, faults)
+        relay = StreamRelay(near.server, far.client, faults, tap=tap)
         caught: list[Exception] = []
 
         def run() -> None:
@@ -129,7 +134,7 @@ def test_a_slow_reader_holds_the_writer_back(kind: Kind, faults: str) -> None:
 
 
 def test_the_bytes_in_flight_are_limited() -> None:
-    with linked("tcp", "delay=600") as (client, _, relay, _):
+    with linked("tcp", "delay=600s") as (client, _, relay, _):
         piece = bytes(1 << 20)
         sent = 0
         with pytest.raises(SocketTimeout):
@@ -236,6 +241,43 @@ def test_truncated_tls_is_no_end_for_the_other_side() -> None:
         assert isinstance(outcome(), TruncatedError)
 
 
+# The tap.
+
+
+@every_kind
+@pytest.mark.parametrize("faults", ["", "chunk=30000"])
+def test_a_tap_gets_every_byte_and_both_ends(kind: Kind, faults: str) -> None:
+    up, down = random.Random(1).randbytes(300_000), random.Random(2).randbytes(200_000)
+    seen: dict[Socket, list[bytes]] = {}
+    with linked(kind, faults, tap=lambda sink, data: seen.setdefault(sink, []).append(data)) as ends:
+        sending = [send_all(ends.client, up), send_all(ends.server, down)]
+        assert ends.server.recv(len(up) + 1, PATIENCE) == up
+        assert ends.client.recv(len(down) + 1, PATIENCE) == down
+        for thread in sending:
+            thread.join()
+        assert ends.outcome() is None
+        for sink, data in ((ends.relay._server, up), (ends.relay._client, down)):
+            *pieces, end = seen[sink]
+            assert (b"".join(pieces), end) == (data, b"")
+            assert all(pieces)
+
+
+@pytest.mark.parametrize("faults", ["", "delay=1ms"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_an_exception_of_the_tap_resets_both_sides_and_leaves_run(turned: bool, faults: str) -> None:
+    def refuse(sink: Socket, data: bytes) -> None:
+        raise LookupError("not this")
+
+    with linked("tcp", faults, tap=refuse) as (client, server, relay, outcome):
+        first, second = (server, client) if turned else (client, server)
+        first.send(b"x")
+        assert isinstance(outcome(), LookupError)
+        assert relay.failed_socket is None
+        for sock in (first, second):
+            with pytest.raises(ConnectionResetError):
+                sock.recv(1, PATIENCE, NO_FLAGS)
+
+
 # The faults.
 
 
@@ -298,7 +340,7 @@ def test_rate_is_not_exceeded() -> None:
 
 
 def test_a_long_delay_does_not_hold_up_the_end() -> None:
-    with linked("tcp", "delay=600") as (client, server, _, outcome):
+    with linked("tcp", "delay=600s") as (client, server, _, outcome):
         client.send(b"x")
         client.shutdown_write()
         server.send(b"y")

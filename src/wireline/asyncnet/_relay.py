@@ -48,6 +48,9 @@ async def relay(
     has it. A slow reader holds the other side back; memory does not grow. Descriptors that a Unix peer passes are not
     relayed: the socket keeps them, at most 253, as for any other read.
 
+    A side that reads no more, as a Unix peer may choose, and stays, is no end: its answer may be late. The other
+    direction goes on until that side ends or a time limit passes, and then the report has the error.
+
     It closes neither socket. Until it returns, another read of one of them raises ``BusyError``, and a send may have to
     wait. A cancellation ends it.
 

@@ -90,12 +90,13 @@ def _nothing_to_clear() -> None:
 
 
 def format_size(count: float) -> str:
-    """A number of bytes with its unit."""
+    """A number of bytes with its unit, in at most eight characters up to 1023 GiB."""
     exponent = 0
     while count >= 1024 and exponent < len(_UNITS) - 1:
         count /= 1024
         exponent += 1
-    return f"{count:.{min(exponent, 1)}f} {_UNITS[exponent]}"
+    digits = 1 if exponent and count < 99.95 else 0  # 99.95 is 100.0
+    return f"{count:.{digits}f} {_UNITS[exponent]}"
 
 
 def format_duration(seconds: float) -> str:

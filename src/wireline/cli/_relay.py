@@ -1,6 +1,6 @@
-"""``wireline relay LISTEN TARGET``.
+"""``wireline relay LISTEN TARGET...``.
 
-Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` it has two, of
+Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` or `--dump` it has two, of
 `wireline.testing.StreamRelay`. The main thread waits for signals: the first one stops listening, the second one resets
 the connections that are left.
 """
@@ -21,11 +21,14 @@ from wireline.cli._binding import announce, client_name
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
 from wireline.cli._peer import dial_stream
-from wireline.cli._relay_stats import Moved, Traffic, show_traffic
-from wireline.cli.parser._relay_options import listen_options, target_options
+from wireline.cli._relay_stats import show_traffic
+from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, Targets
+from wireline.cli._relay_traffic import Moved, Traffic
+from wireline.cli.parser._relay_tls_options import LISTEN, TARGET, Side
 from wireline.net import Socket, relay, serve
 
 if TYPE_CHECKING:
+    from wireline.cli._dump import Dump
     from wireline.cli._tls_handshakes import TlsClient, TlsServer
     from wireline.net import Server
     from wireline.testing import Faults
@@ -36,26 +39,39 @@ _ABORT_TIMEOUT = 0.5
 _QUIET_DRAIN = 0.2
 """Seconds after the first signal without a message about the connections that are left. A guess."""
 
-# The errors of TLS name the options of `connect` and `listen`; those of `relay` have other names.
-_TARGET_OPTION_NAMES = {"--cert": "--client-cert", "--key": "--client-key"}
-_LISTEN_OPTION_NAMES = {"--psk-file": "--listen-psk-file"}
-
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
     """Relay connections until a signal arrives.
 
     Raises:
-        Failure: the address or the TLS options cannot be used.
+        Failure: the address cannot be used.
+        ReportedFailure: the TLS options cannot be used.
     """
     signals.expected = True
     with contextlib.ExitStack() as stack:
         # The files of --self-signed are removed at the end of the block, after a signal too.
-        with signals.deferring_exit(), during(Stage.SETUP, options.listen):
-            with _renamed(_TARGET_OPTION_NAMES):
+        with signals.deferring_exit():
+            with _setting_up(TARGET):
                 client = _make_client(options)
-            server = stack.enter_context(_serving(options))
+            with _setting_up(LISTEN):
+                server = stack.enter_context(_serving(options))
         if signals.received is None:
             _Relay(options, client, server).run(signals)
+
+
+@contextlib.contextmanager
+def _setting_up(side: Side) -> Iterator[None]:
+    """Report an error in the TLS options of a side with the names that they have here.
+
+    Raises:
+        ReportedFailure: it is one.
+    """
+    try:
+        with during(Stage.SETUP, side.word):
+            yield
+    except Failure as failure:
+        code, sentence = classify(failure)
+        raise ReportedFailure(Outcome(code, side.renamed(sentence))) from failure
 
 
 def _make_client(options: argparse.Namespace) -> TlsClient | None:
@@ -63,24 +79,7 @@ def _make_client(options: argparse.Namespace) -> TlsClient | None:
         return None
     from wireline.cli._tls_handshakes import TlsClient
 
-    return TlsClient(target_options(options))
-
-
-@contextlib.contextmanager
-def _renamed(names: dict[str, str]) -> Iterator[None]:
-    """Report an error of the block with the names that options have here."""
-    try:
-        with during(Stage.SETUP, ""):
-            yield
-    except Failure as failure:
-        raise ReportedFailure(_outcome(failure, names)) from failure
-
-
-def _outcome(failure: Failure, names: dict[str, str]) -> Outcome:
-    code, sentence = classify(failure)
-    for name, name_here in names.items():
-        sentence = sentence.replace(name, name_here)
-    return Outcome(code, sentence)
+    return TlsClient(TARGET.options(options))
 
 
 @contextlib.contextmanager
@@ -90,8 +89,18 @@ def _serving(options: argparse.Namespace) -> Iterator[TlsServer | None]:
         return
     from wireline.cli._tls_handshakes import serving
 
-    with serving(listen_options(options)) as server:
+    own = LISTEN.options(options)
+    own.target = options.listen
+    with serving(own) as server:
         yield server
+
+
+def _make_dump(options: argparse.Namespace) -> Dump | None:
+    if options.dump is None:
+        return None
+    from wireline.cli._dump import Dump
+
+    return Dump(options.dump)
 
 
 class _Relay:
@@ -101,11 +110,14 @@ class _Relay:
         self, options: argparse.Namespace, tls_client: TlsClient | None, tls_server: TlsServer | None
     ) -> None:
         self._listen: Target = options.listen
-        self._target: Target = options.target
+        self._targets = Targets(options.relay_targets, options.balance, self._connect)
         self._timeout: float | None = options.timeout
+        if self._timeout is None and len(options.relay_targets) > 1:
+            self._timeout = ONE_OF_SEVERAL_TIMEOUT
         self._max: int | None = options.max
         self._faults: Faults | None = options.fault
-        self._stats: bool = options.stats
+        self._dump = _make_dump(options)
+        self._options = options
         self._tls_client = tls_client
         self._tls_server = tls_server
         self._traffic = Traffic()
@@ -132,7 +144,7 @@ class _Relay:
         draining = threading.Thread(target=drain, name="wireline-drain", daemon=True)
         with signals.ended_by(self._stopping.set, force=self._abort_all):
             announce(self._listen, server.local_addr, self._tls_server)
-            with show_traffic(self._traffic, wanted=self._stats):
+            with show_traffic(self._traffic, self._options):
                 self._stopping.wait()
                 draining.start()
                 if not self._ended.wait(_QUIET_DRAIN):
@@ -161,9 +173,10 @@ class _Relay:
             self._relay(client, name, number)
         except ClosedError:
             pass  # it was aborted
-        except Failure as failure:
+        except (Failure, ReportedFailure) as failure:
             client.close(linger=0)
-            self._report(failure)
+            side = LISTEN if getattr(failure, "subject", "") == name else TARGET
+            print_stderr(f"wireline: {side.renamed(classify(failure).sentence)}")
         finally:
             with self._lock:
                 del self._open[client]
@@ -172,45 +185,46 @@ class _Relay:
         with during(Stage.TALK, name):
             if self._tls_server is not None:
                 self._tls_server.handshake(client)
-        with during(Stage.CONNECT, self._target):
-            server = self._connect()
+        server, target = self._targets.connect(client)
         with server:
-            if self._faults is None:
-                self._relay_without_faults(client, server, name)
+            if self._faults is None and self._dump is None:
+                self._relay_at_once(client, server, name, target)
             else:
-                self._relay_with_faults(client, server, name, number, self._faults)
+                self._relay_in_threads(client, server, name, target, number)
 
-    def _relay_without_faults(self, client: Socket, server: Socket, name: str) -> None:
+    def _relay_at_once(self, client: Socket, server: Socket, name: str, target: Target) -> None:
         def abort() -> None:
             client.close(linger=0)
             server.close(linger=0)
 
         moved = Moved()
-        with self._running(client, abort), self._traffic.counted(name, moved):
+        with self._running(client, abort), self._traffic.counted(name, str(target), moved):
             try:
                 report = relay(client, server, progress=moved.show)
             except ClosedError:
                 server.close(linger=0)  # before the end of its block, which would let the server see an end
                 raise
-        if report.error is not None:
-            server.close(linger=0)  # neither side must mistake it for an end
-            culprit = name if report.failed == "a" else str(self._target)
-            raise Failure(Stage.TALK, report.error, culprit)
+            if report.error is not None:
+                server.close(linger=0)  # neither side must mistake it for an end
+                culprit = name if report.failed == "a" else str(target)
+                raise Failure(Stage.TALK, report.error, culprit)
 
-    def _relay_with_faults(
-        self, client: Socket, server: Socket, name: str, number: int, faults: Faults
+    def _relay_in_threads(
+        self, client: Socket, server: Socket, name: str, target: Target, number: int
     ) -> None:
-        from wireline.testing import StreamRelay
+        from wireline.testing import Faults, StreamRelay
 
-        link = StreamRelay(client, server, faults, number=number)
-        with self._running(client, link.abort), self._traffic.counted(name, link):
-            try:
-                link.run()
-            except ClosedError:
-                raise
-            except (OSError, ValueError) as error:
-                culprit = name if link.failed_socket is client else str(self._target)
-                raise Failure(Stage.TALK, error, culprit) from error
+        dump = self._dump and self._dump.connection(number + 1, name, str(target), server)
+        with dump or contextlib.nullcontext() as tap:
+            link = StreamRelay(client, server, self._faults or Faults(), number=number, tap=tap)
+            with self._running(client, link.abort), self._traffic.counted(name, str(target), link):
+                try:
+                    link.run()
+                except ClosedError:
+                    raise
+                except (OSError, ValueError) as error:
+                    culprit = name if link.failed_socket is client else str(target)
+                    raise Failure(Stage.TALK, error, culprit) from error
 
     @contextlib.contextmanager
     def _running(self, client: Socket, abort: Callable[[], object]) -> Iterator[None]:
@@ -222,13 +236,7 @@ class _Relay:
             abort()
         yield
 
-    def _connect(self) -> Socket:
+    def _connect(self, target: Target) -> Socket:
         if self._tls_client is not None:
-            return self._tls_client.connect(self._target, self._timeout)
-        return dial_stream(self._target, self._timeout)
-
-    def _report(self, failure: Failure) -> None:
-        """Print the error of a connection, with the options of its side."""
-        is_target = failure.subject == str(self._target)
-        outcome = _outcome(failure, _TARGET_OPTION_NAMES if is_target else _LISTEN_OPTION_NAMES)
-        print_stderr(f"wireline: {outcome.sentence}")
+            return self._tls_client.connect(target, self._timeout)
+        return dial_stream(target, self._timeout)

@@ -47,8 +47,12 @@ def _require_privacy(path: str, status: os.stat_result) -> None:
         )
 
 
-def key_password(source: str) -> bytes | Callable[[], str]:
+def key_password(source: str, key: str) -> bytes | Callable[[], str]:
     """The password that ``--key-password`` names; a function for the prompt, which is shown once, if it is needed.
+
+    Args:
+        source: where the password is.
+        key: the file of the key, for the prompt.
 
     Raises:
         OSError: the file or descriptor cannot be read.
@@ -56,7 +60,7 @@ def key_password(source: str) -> bytes | Callable[[], str]:
     """
     kind, _, name = source.partition(":")
     if kind == "prompt":
-        return functools.cache(_ask)
+        return functools.cache(functools.partial(_ask, key))
     if kind == "env":
         value = os.environb.get(os.fsencode(name)) if os.supports_bytes_environ else os.environ.get(name)
         if value is None:
@@ -67,7 +71,7 @@ def key_password(source: str) -> bytes | Callable[[], str]:
     return data.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def _ask() -> str:
+def _ask(key: str) -> str:
     """Ask on the terminal.
 
     Raises:
@@ -81,4 +85,4 @@ def _ask() -> str:
         raise OSError(
             "there is no terminal to ask for the password of the key: use --key-password file:PATH, fd:N or env:NAME"
         ) from error
-    return getpass.getpass("password of the key: ")
+    return getpass.getpass(f"password of the key {key}: ")

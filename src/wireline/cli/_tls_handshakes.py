@@ -186,7 +186,7 @@ def read_settings(options: argparse.Namespace) -> Settings:
     if "pin" in given:
         settings["pinned"] = given["pin"]
     if "key_password" in given:
-        settings["password"] = key_password(given["key_password"])
+        settings["password"] = key_password(given["key_password"], options.key or options.cert)
     return settings
 
 
@@ -302,6 +302,7 @@ def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) 
         key_file=key_file,
         ca_file=options.client_ca or "",
         client_certs="required" if options.client_ca else "ignore",
+        alpn=getattr(options, "alpn", None) or (),  # only `relay` has it
         **read_settings(options),
     )
     if options.psk_file:

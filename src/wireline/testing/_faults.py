@@ -10,10 +10,11 @@ from typing import Self
 
 __all__ = ["NO_FAULTS", "Faults"]
 
-_SIZE = re.compile(r"(\d+)([kmg]?)b?", re.IGNORECASE | re.ASCII)
-_TIME = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(us|ms|s|)", re.IGNORECASE | re.ASCII)
+_SIZE = re.compile(r"(\d+)([kmg]?)", re.IGNORECASE | re.ASCII)
+_NUMBER = re.compile(r"\d+(?:\.\d*)?|\.\d+", re.ASCII)
+_TIME = re.compile(rf"({_NUMBER.pattern})(us|ms|s)", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30}
-_SECONDS = {"": 1.0, "s": 1.0, "ms": 1e-3, "us": 1e-6}
+_SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 
 # Seconds and bytes. A larger value is a typing error. Guesses.
 _MAX_DELAY = 3600.0
@@ -64,8 +65,8 @@ class Faults:
     def parse(cls, text: str) -> Self:
         """Parse faults: ``delay=200ms,jitter=50ms,rate=64k,chunk=1,reset-after=4k,truncate-after=1M``.
 
-        Times are in seconds, or have a unit (``s``, ``ms``, ``us``). Sizes are in bytes; ``k``, ``M`` and ``G`` stand
-        for 1024, 1024² and 1024³. ``drop-tls-close`` has no value; ``seed`` is a number.
+        Times have a unit, ``s``, ``ms`` or ``us``. Sizes are in bytes; ``k``, ``M`` and ``G`` stand for 1024, 1024² and
+        1024³. ``drop-tls-close`` has no value; ``seed`` is a number.
 
         Args:
             text: the faults, separated by commas; ``""`` for none.
@@ -133,6 +134,8 @@ def _check_bytes(name: str, value: int | None, least: int) -> None:
 
 
 def _read_seconds(key: str, value: str) -> float:
+    if _NUMBER.fullmatch(value):
+        raise ValueError(f"{key}={value} has no unit: write {key}={value}ms or {key}={value}s")
     match = _TIME.fullmatch(value)
     seconds = float(match[1]) * _SECONDS[match[2].lower()] if match else math.nan
     if not 0 <= seconds <= _MAX_DELAY:
@@ -141,6 +144,11 @@ def _read_seconds(key: str, value: str) -> float:
 
 
 def _read_size(key: str, value: str) -> int:
+    number = value[:-1]
+    if value[-1:] in ("b", "B") and _SIZE.fullmatch(number):
+        raise ValueError(
+            f"{key}={value} may be bits or bytes, of 1000 or 1024: write {key}={number}; a k has 1024 bytes"
+        )
     match = _SIZE.fullmatch(value)
     if match is None or len(match[1]) > len(str(_MAX_SIZE)):
         raise ValueError(f"{key} is a number of bytes, such as 512, 4k or 1M, not {value!r}")

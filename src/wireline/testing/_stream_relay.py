@@ -1,8 +1,8 @@
 """A relay between two connected sockets, in both directions, with or without faults.
 
-Theory of operation. Without faults it is ``wireline.net.relay``. With faults each direction has a thread that reads and
-sends. The delay line in between is limited, so a slow reader holds the sender back. How the ends of a stream are
-relayed:
+Theory of operation. Without faults it is ``wireline.net.relay``. With faults, or a tap, each direction has a thread
+that reads and sends. The delay line in between is limited, so a slow reader holds the sender back. How the ends of a
+stream are relayed:
 
 - A half-close is relayed after all data before it. The other direction goes on.
 - A connection that breaks is not an end: its data is delivered first, and then the other side is reset.
@@ -54,7 +54,13 @@ class StreamRelay:
     """
 
     def __init__(
-        self, client: Socket, server: Socket, faults: Faults = NO_FAULTS, *, number: int = 0
+        self,
+        client: Socket,
+        server: Socket,
+        faults: Faults = NO_FAULTS,
+        *,
+        number: int = 0,
+        tap: Callable[[Socket, bytes], object] | None = None,
     ) -> None:
         """Prepare a relay; ``run`` starts it.
 
@@ -63,12 +69,16 @@ class StreamRelay:
             server: the other side.
             faults: of the network between them.
             number: of the connection, which selects its random numbers.
+            tap: called with the socket that is about to get a piece, and its bytes; ``b""`` is the end. Each direction
+                calls it in a thread of its own, and waits for it. An exception that it raises resets both connections
+                and leaves ``run``.
         """
         self.failed_socket: Socket | None = None
         self._client = client
         self._server = server
         self._faults = faults
-        self._error: OSError | None = None
+        self._tap = tap
+        self._error: Exception | None = None
         self._aborted = threading.Event()
         self._lock = threading.Lock()
         self._up = _Direction(client, server, faults, f"{number}/to server", self)
@@ -88,7 +98,7 @@ class StreamRelay:
     def run(self) -> None:
         """Relay until both sides have ended, then close both. The effect of a fault is not an error.
 
-        Without faults no other call may use the sockets meanwhile; see ``wireline.net.relay``.
+        Without faults and tap no other call may use the sockets meanwhile; see ``wireline.net.relay``.
 
         Raises:
             OSError: one side failed, and ``failed_socket`` is its socket. The other side received everything that had
@@ -96,10 +106,10 @@ class StreamRelay:
             ClosedError: ``abort`` was called.
         """
         try:
-            if self._faults == NO_FAULTS:
+            if self._faults == NO_FAULTS and self._tap is None:
                 self._run_without_faults()
             else:
-                self._run_with_faults()
+                self._run_in_threads()
         except BaseException:
             self._reset()
             raise
@@ -118,7 +128,7 @@ class StreamRelay:
         if report.error is not None:
             self._lose(report.error, self._client if report.failed == "a" else self._server)
 
-    def _run_with_faults(self) -> None:
+    def _run_in_threads(self) -> None:
         thread = threading.Thread(target=self._down.run, name="wireline-relay", daemon=True)
         thread.start()
         self._up.run()
@@ -129,10 +139,23 @@ class StreamRelay:
         self._aborted.set()
         self._reset()
 
-    def _lose(self, error: OSError, failed_socket: Socket) -> None:
+    def _show(self, sink: Socket, data: bytes) -> None:
+        """Call the tap with what ``sink`` is about to get.
+
+        Raises:
+            _TapFailure: the tap raised an exception.
+        """
+        if self._tap is None:
+            return
+        try:
+            self._tap(sink, data)
+        except Exception as error:
+            raise _TapFailure(error) from error
+
+    def _lose(self, error: Exception, failed_socket: Socket | None) -> None:
         """Record that a side failed, and reset the other side, which must not see an end of the stream."""
         with self._lock:
-            if self.failed_socket is None and not self._aborted.is_set():
+            if self._error is None and not self._aborted.is_set():
                 self._error, self.failed_socket = error, failed_socket
         self._reset()
 
@@ -178,6 +201,8 @@ class _Direction:
             # First deliver what the sink has sent before it failed.
             self.opposite.over.wait()
             self._relay._lose(failure.error, self._sink)
+        except _TapFailure as failure:
+            self._relay._lose(failure.error, None)
         except OSError as error:
             self._wait_acked()
             self._relay._lose(error, self._source)
@@ -241,11 +266,13 @@ class _Direction:
         return False
 
     def _end(self) -> None:
+        self._relay._show(self._sink, b"")
         self.ending = True
         with self._sending():
             self._sink.shutdown_write()
 
     def _send(self, data: bytes) -> None:
+        self._relay._show(self._sink, data)
         with self._sending():
             self._sink.send(data, _NO_FLAGS)
         self.moved += len(data)
@@ -277,6 +304,7 @@ class _Direction:
 
     def _send_fin_below_tls(self) -> None:
         """Send FIN without ``close_notify``."""
+        self._relay._show(self._sink, b"")
         self.ending = True
         with self._sending(), self._sink._use("shutdown_write") as raw:
             raw.shutdown(socket.SHUT_WR)
@@ -353,6 +381,14 @@ class _Input:
 
     def _release(self) -> bytes:
         return self._records.release() if self._records is not None else b""
+
+
+class _TapFailure(Exception):
+    """An error of the tap."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 class _SendFailure(Exception):

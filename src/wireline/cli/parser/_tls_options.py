@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import TypeAlias
 
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._usage import ArgumentGroup
@@ -17,6 +19,8 @@ CLIENT_CA_HELP = "accept only clients with a certificate of this CA (PEM)"
 SELF_SIGNED_HELP = "make a throw-away CA and certificate, and print what a client needs"
 CLIENT_CERT_HELP = "certificate to send if the server asks for one (PEM, or PKCS#12 with its key)"
 LISTEN_CERT_HELP = "certificate of this server, followed by its intermediates (PEM, or PKCS#12 with its key)"
+CHAIN_OF_SERVER = "the chain of the server"
+CHAIN_OF_CLIENT = "the chain of a client, with --client-ca,"
 PSK_FILE_HELP = "use a pre-shared key instead of certificates; a file with one line IDENTITY:KEYHEX, or fd:N"
 LISTEN_PSK_FILE_HELP = "accept clients that have a pre-shared key; one line IDENTITY:KEYHEX for each"
 
@@ -38,26 +42,23 @@ _NEEDS_TLS = (
     "client_ca",
 )
 
-NAME_MISSING = "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
-CERT_MISSING = "--key needs its certificate: --cert FILE"
-PASSWORD_ALONE = "--key-password is for the key of a certificate: --cert FILE"
-CERT_TWICE = "--self-signed makes a certificate and --cert names one: use one of them"
-CLIENT_CA_ALONE = "--client-ca needs a certificate of this server: --cert FILE, or --self-signed"
+_NAME_MISSING = "the certificate is checked for a name, and a Unix socket has none: give it with --sni NAME"
+
+Error: TypeAlias = Callable[[str], object]
+"""Prints an error and ends the program."""
 
 
 def describe_connect(command: argparse.ArgumentParser) -> None:
     """Add the TLS options of ``connect``."""
     tls = _add_group(command)
     _add_starttls(tls)
-    trust = tls.add_mutually_exclusive_group()
-    trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
-    trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
-    trust.add_argument("--psk-file", metavar="FILE", help=PSK_FILE_HELP)
+    add_trust(tls)
     _add_client_certificate(tls)
-    _add_settings(tls, "the chain of the server")
-    _add_alpn(tls, "use", "connecting fails if the server supports none of them")
+    add_settings(tls, CHAIN_OF_SERVER)
+    add_keylog(tls)
+    add_alpn(tls, "use", "connecting fails if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
-    command.set_defaults(validate=_validate_connect)
+    command.set_defaults(validate=validate_client)
 
 
 def describe_check(command: argparse.ArgumentParser) -> None:
@@ -66,8 +67,9 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     _add_starttls(tls)
     tls.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
     _add_client_certificate(tls)
-    _add_settings(tls, "the chain of the server")
-    _add_alpn(tls, "offer", "fail if the server supports none of them")
+    add_settings(tls, CHAIN_OF_SERVER)
+    add_keylog(tls)
+    add_alpn(tls, "offer", "fail if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
     command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
 
@@ -80,8 +82,9 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--self-signed", action="store_true", help=SELF_SIGNED_HELP)
     tls.add_argument("--psk-file", metavar="FILE", help=LISTEN_PSK_FILE_HELP)
     tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
-    _add_settings(tls, "the chain of a client, with --client-ca,")
-    command.set_defaults(validate=_validate_listen)
+    add_settings(tls, CHAIN_OF_CLIENT)
+    add_keylog(tls)
+    command.set_defaults(validate=validate_server)
 
 
 def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
@@ -104,53 +107,68 @@ def _add_client_certificate(tls: ArgumentGroup) -> None:
     tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
 
 
-def add_key_password(tls: ArgumentGroup, name: str = "--key-password") -> None:
-    """Add the option for the password of a key."""
+def option_name(name: str) -> str:
+    """The option that sets an attribute of the namespace."""
+    return "--" + name.replace("_", "-")
+
+
+def add_trust(tls: ArgumentGroup) -> None:
+    """Add the options that say which servers are trusted."""
+    trust = tls.add_mutually_exclusive_group()
+    trust.add_argument("--ca-file", metavar="FILE", help=CA_FILE_HELP)
+    trust.add_argument("--no-verify", action="store_true", help=NO_VERIFY_HELP)
+    trust.add_argument("--psk-file", metavar="FILE", help=PSK_FILE_HELP)
+
+
+def add_settings(tls: ArgumentGroup, chain: str, option: Callable[[str], str] = option_name) -> None:
+    """Add the options that servers and clients share.
+
+    Args:
+        tls: receives them.
+        chain: the chain that ``--pin`` is about.
+        option: returns the option that stands for one of them.
+    """
     tls.add_argument(
-        name,
+        option("key_password"),
         metavar="SOURCE",
         type=_option_types.password_source,
         help="password of the private key, or of the PKCS#12 file: file:PATH, fd:N, env:NAME or prompt",
     )
-
-
-def _add_settings(tls: ArgumentGroup, chain: str) -> None:
-    add_key_password(tls)
     tls.add_argument(
-        "--pin",
+        option("pin"),
         metavar="PIN",
         action="append",
         type=_option_types.pin,
         help=f"refuse {chain} unless it has this public key, sha256/BASE64, or this certificate, its SHA-256 in "
         "hexadecimal; may be repeated, and one is enough",
     )
-    for name, text in (("min", "lowest"), ("max", "highest")):
-        tls.add_argument(f"--tls-{name}", choices=("1.2", "1.3"), help=f"{text} version of TLS")
+    for name, text in (("tls_min", "lowest"), ("tls_max", "highest")):
+        tls.add_argument(option(name), choices=("1.2", "1.3"), help=f"{text} version of TLS")
     tls.add_argument(
-        "--ciphers",
+        option("ciphers"),
         metavar="LIST",
         type=_option_types.ciphers,
         help="OpenSSL names, separated by colons; those that begin with TLS_ are for TLS 1.3, the others for 1.2",
     )
-    tls.add_argument(
+
+
+def add_keylog(command: argparse.ArgumentParser | ArgumentGroup) -> None:
+    """Add ``--keylog``."""
+    command.add_argument(
         "--keylog",
         metavar="FILE",
         help="append the keys of connections, for Wireshark; by default to the file that SSLKEYLOGFILE names",
     )
 
 
-def _add_alpn(tls: ArgumentGroup, verb: str, otherwise: str) -> None:
+def add_alpn(tls: ArgumentGroup, verb: str, otherwise: str, option: str = "--alpn") -> None:
+    """Add ``--alpn``."""
     tls.add_argument(
-        "--alpn",
+        option,
         metavar="NAMES",
         type=_option_types.alpn_protocols,
         help=f"protocols to {verb}, separated by commas, the preferred one first; {otherwise}",
     )
-
-
-def option_name(name: str) -> str:
-    """The option that sets an attribute of the namespace."""
-    return "--" + name.replace("_", "-")
 
 
 def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -170,13 +188,8 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         parser.error("TLS needs a stream, and udp:// has none")
     if options.target.scheme == "tcp" and not starttls:
         options.target = options.target._replace(scheme="tls")
-    if options.key and not options.cert:
-        parser.error(CERT_MISSING)
-    if getattr(options, "tls_min", None) == "1.3" and options.tls_max == "1.2":
-        parser.error("--tls-min 1.3 and --tls-max 1.2 leave no version")
-    if getattr(options, "key_password", None) and not options.cert:
-        parser.error(PASSWORD_ALONE)
-    options.validate(parser, options)
+    validate_settings(parser.error, options)
+    options.validate(parser.error, options)
 
 
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -189,25 +202,37 @@ def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Names
             parser.error(f"{option_name(name)} is for TLS: {advice}")
 
 
-def _validate_connect(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def validate_settings(error: Error, options: argparse.Namespace) -> None:
+    """Check the options that servers and clients share."""
+    if options.key and not options.cert:
+        error("--key needs its certificate: --cert FILE")
+    if getattr(options, "tls_min", None) == "1.3" and options.tls_max == "1.2":
+        error("--tls-min 1.3 and --tls-max 1.2 leave no version")
+    if getattr(options, "key_password", None) and not options.cert:
+        error("--key-password is for the key of a certificate: --cert FILE")
+
+
+def validate_client(error: Error, options: argparse.Namespace) -> None:
+    """Check the options of ``connect``, for one target."""
     if options.pin and options.psk_file:
-        parser.error("--pin is about certificates, and with --psk-file there are none")
+        error("--pin is about certificates, and with --psk-file there are none")
     unchecked = options.no_verify or options.psk_file
     if options.target.path and not options.sni and not unchecked:
-        parser.error(NAME_MISSING)
+        error(_NAME_MISSING)
 
 
-def _validate_check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate_check(error: Error, options: argparse.Namespace) -> None:
     if options.target.path and not options.sni:
-        parser.error(NAME_MISSING)
+        error(_NAME_MISSING)
 
 
-def _validate_listen(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def validate_server(error: Error, options: argparse.Namespace) -> None:
+    """Check the options of ``listen``."""
     if options.cert and options.self_signed:
-        parser.error(CERT_TWICE)
+        error("--self-signed makes a certificate and --cert names one: use one of them")
     if not (options.cert or options.self_signed or options.psk_file):
-        parser.error("a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file FILE")
+        error("a TLS server needs --cert FILE (and --key FILE), --self-signed, or --psk-file FILE")
     if options.pin and not options.client_ca:
-        parser.error("--pin is about certificates of clients, which --client-ca FILE asks for")
+        error("--pin is about certificates of clients, which --client-ca FILE asks for")
     if options.client_ca and not (options.cert or options.self_signed):
-        parser.error(CLIENT_CA_ALONE)
+        error("--client-ca needs a certificate of this server: --cert FILE, or --self-signed")

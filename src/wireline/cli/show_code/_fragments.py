@@ -39,7 +39,7 @@ def server_context(program: Program, options: argparse.Namespace, name: str = "c
     mode = "VerifyMode.PEER" if options.client_ca else "VerifyMode.NONE"
     files = {"cert_file": options.cert, "key_file": options.key, "ca_file": options.client_ca}
     certs = "required" if options.client_ca else None
-    settings = _settings(program, options)
+    settings = {"alpn": getattr(options, "alpn", None), **_settings(program, options)}
     program.add(
         f"{name} = {call('SslContext', verify_mode=Name(mode), **files, client_certs=certs, **settings)}"
     )

@@ -54,7 +54,8 @@ class Program:
 
     def define(self, text: str) -> None:
         """Add a function, with blank lines around it."""
-        self._lines += ["", *text.strip("\n").split("\n"), "", ""]
+        gap = [] if self._lines[-2:] == ["", ""] else [""]
+        self._lines += [*gap, *text.strip("\n").split("\n"), "", ""]
 
     def __str__(self) -> str:
         modules = [f"import {name}" for name in sorted(self._modules)]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields
+from textwrap import indent
 from typing import TYPE_CHECKING
 
-from wireline.cli.parser._relay_options import listen_options, target_options
+from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, RETRY_AFTER
+from wireline.cli.parser._relay_tls_options import LISTEN, TARGET
+from wireline.cli.show_code._dump_program import define_dump
 from wireline.cli.show_code._fragments import client_context, connecting, server_context, serving
-from wireline.cli.show_code._program import Name, Program, call
+from wireline.cli.show_code._program import Name, Program, call, literal
 
 if TYPE_CHECKING:
     from wireline.testing import Faults
@@ -17,7 +20,9 @@ if TYPE_CHECKING:
 def relay(options: argparse.Namespace) -> Program:
     """The program of ``relay``."""
     program = Program(options)
-    target_side, listen_side = target_options(options), listen_options(options)
+    target_side, listen_side = TARGET.options(options), LISTEN.options(options)
+    if len(options.relay_targets) > 1:
+        _define_connect(program, target_side)
     _define_handler(program, target_side)
     # The target's context first: both sides read keys into the variable `keys`, which the server's callback uses later.
     if options.target_tls:
@@ -49,10 +54,10 @@ def handle(client, address):
         raise"""
 
 
-_WITH_FAULTS = """\
-            StreamRelay(client, server, faults).run()"""
+_IN_THREADS = """\
+            StreamRelay({}).run()"""
 
-_WITHOUT_FAULTS = """\
+_AT_ONCE = """\
             report = relay(client, server)
             if report.error is not None:
                 server.close(linger=0)
@@ -61,15 +66,70 @@ _WITHOUT_FAULTS = """\
 
 def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     options = program.options
+    arguments = ["client, server"]
     if options.fault:
-        program.use("wireline.testing", "StreamRelay")
+        arguments.append("faults")
+    if options.dump:
+        arguments.append(define_dump(program))
+    in_threads = len(arguments) > 1
+    program.use(*("wireline.testing", "StreamRelay") if in_threads else ("wireline.net", "relay"))
+    if len(options.relay_targets) > 1:
+        lines = "with connect() as server:"
     else:
-        program.use("wireline.net", "relay")
-    lines = connecting(program, target_side, "server", "target_context" if options.target_tls else None)
+        (target_side.target,) = options.relay_targets
+        lines = connecting(program, target_side, "server", "target_context" if options.target_tls else None)
     program.define(
         _HANDLER.format(
-            connecting="\n".join(f"        {line}" for line in lines.split("\n")),
-            relaying=_WITH_FAULTS if options.fault else _WITHOUT_FAULTS,
+            connecting=indent(lines, "        "),
+            relaying=_IN_THREADS.format(", ".join(arguments)) if in_threads else _AT_ONCE,
+        )
+    )
+
+
+_CONNECT = """\
+targets = [{targets}]{turns}
+retry_at = {{}}  # targets that have failed, and when they are tried in their place again
+
+
+def connect():
+    {start}
+    while True:
+        now = time.monotonic()
+        usable = [target for target in left if retry_at.get(target, now) <= now] or left
+        target = usable[{index}]
+        if target in retry_at:
+            retry_at[target] = now + {retry}  # for the other clients
+        try:
+            server = {dial}
+        except OSError:
+            retry_at[target] = time.monotonic() + {retry}
+            left = [each for each in left if each != target]
+            if not left:
+                raise
+        else:
+            retry_at.pop(target, None)
+            return server"""
+
+
+def _define_connect(program: Program, target_side: argparse.Namespace) -> None:
+    """Add the function that connects to one of several targets."""
+    options = program.options
+    program.use("time")
+    program.use("wireline.net", "dial")
+    in_turn = options.balance == "round-robin"
+    if in_turn:
+        program.use("itertools")
+    wheres = [(str(each), None) if each.path else (each.host, each.port) for each in options.relay_targets]
+    timeout = ONE_OF_SEVERAL_TIMEOUT if options.timeout is None else options.timeout
+    tls = {"tls": Name("target_context"), "hostname": target_side.sni} if options.target_tls else {}
+    program.define(
+        _CONNECT.format(
+            targets=", ".join(f"({literal(host)}, {port})" for host, port in wheres),
+            turns="\nturns = itertools.count()" if in_turn else "",
+            start="turn, left = next(turns), list(targets)" if in_turn else "left = list(targets)",
+            index="turn % len(usable)" if in_turn else "0",
+            retry=f"{RETRY_AFTER:g}",
+            dial=call("dial", Name("*target"), timeout=timeout, **tls),
         )
     )
 
