@@ -316,7 +316,7 @@ def test_check_asks_for_a_password_once() -> None:
         serving(certificates.server()) as target,
         on_terminal("check", "--first", *words, "--key-password", "prompt", target) as command,
     ):
-        command.see("password of the key: ")
+        command.see(f"password of the key {locked.key}: ")
         command.type(f"{PASSWORD}\n")
         command.see("FAILED")
         assert command.raw.count("password of the key") == 1
