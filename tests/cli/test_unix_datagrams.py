@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -167,6 +168,22 @@ def test_a_long_path_of_the_temporary_directory(start: Start, place: Path, serve
     assert result.code == 3
     assert "set TMPDIR to a directory with a shorter path" in result.err
     assert os.listdir(long) == []
+
+
+def test_without_a_temporary_directory(
+    place: Path,
+    server: socket.socket,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    def fail(**_: object) -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "mkdtemp", fail)
+    target = f"unix-dgram:{place}/server"
+    assert main(["connect", target]) == 3
+    sentence = "cannot make a temporary directory: No usable temporary directory found"
+    assert capfd.readouterr() == ("", f"wireline: cannot connect to {target}: {sentence}\n")
 
 
 def test_listen_exchanges_data_with_the_first_sender_only(

@@ -154,15 +154,12 @@ class UnixPeer(DatagramPeer):
     """A Unix datagram socket. The peer can only reply to a path: ours is in a directory that ``close`` removes."""
 
     def __init__(self, target: Target, source: Source, reply_timeout: float, timeout: float | None) -> None:
-        import tempfile  # only this peer needs it
-
-        report = connection_report(target, timeout, source)
-        self._directory = tempfile.mkdtemp(prefix="wireline-client-")
-        self._path = os.path.join(self._directory, "client")
         sock = Socket(AF_UNIX, SOCK_DGRAM)
         super().__init__(sock, target, str(target), reply_timeout, timeout)
+        self._directory = self._path = ""
+        report = connection_report(target, timeout, source)
         try:
-            _bind(sock, self._path)
+            self._bind()
             sock.connect_unix(target.path, timeout)
             # A server of another user needs these to reply. A connected socket receives from its peer only.
             os.chmod(self._path, 0o666)
@@ -173,19 +170,26 @@ class UnixPeer(DatagramPeer):
         if report:
             report.connected(sock, "sending to")
 
+    def _bind(self) -> None:
+        import tempfile  # only this peer needs it
+
+        try:
+            self._directory = tempfile.mkdtemp(prefix="wireline-client-")
+        except OSError as error:
+            # Not as it is: "no such file" would be about the server.
+            raise OSError(f"cannot make a temporary directory: {error.strerror or error}") from error
+        self._path = os.path.join(self._directory, "client")
+        try:
+            self._sock.bind_unix(self._path)
+        except ValueError as error:
+            raise ValueError(f"{error}; set TMPDIR to a directory with a shorter path") from error
+
     def close(self, *, abort: bool = False) -> None:
         # Also called by the thread that watches for signals. `Socket.close` may leave the file to a call that waits.
         for remove, path in ((os.unlink, self._path), (os.rmdir, self._directory)):
             with contextlib.suppress(FileNotFoundError):
                 remove(path)
         super().close()
-
-
-def _bind(sock: Socket, path: str) -> None:
-    try:
-        sock.bind_unix(path)
-    except ValueError as error:
-        raise ValueError(f"{error}; set TMPDIR to a directory with a shorter path") from error
 
 
 class FirstSender(DatagramPeer):
