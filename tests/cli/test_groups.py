@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import struct
@@ -14,6 +15,7 @@ import pytest
 
 from tests.cli.command import PATIENCE
 from tests.cli.conftest import Start
+from tests.cli.terminal import on_terminal
 from tests.scenarios.test_multicast import multicast_interface
 from wireline.cli import main
 
@@ -65,6 +67,27 @@ def test_connect_receives_the_replies_to_a_broadcast(start: Start) -> None:
             f"wireline: 2 bytes from udp://127.0.0.1:{port}\n"
             f"wireline: 6 bytes from udp://127.0.0.1:{other.getsockname()[1]}\n"
         )
+
+
+def test_the_senders_of_replies_on_a_terminal() -> None:
+    read, write = os.pipe()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.settimeout(PATIENCE)
+        listener.bind(("", 0))
+        target = f"udp://{BROADCAST}:{listener.getsockname()[1]}"
+        with on_terminal("connect", "-v", "--timeout", "0.2", target, stdin=read) as command:
+            os.close(read)
+            os.write(write, b"ping")
+            listener.sendto(b"pong\n", listener.recvfrom(10)[1])
+            command.see("pong")
+            os.close(write)
+            assert command.end() == 0
+            port = listener.getsockname()[1]
+            assert command.screen() == [
+                f"wireline: sending to {target}",
+                f"wireline: 5 bytes from udp://127.0.0.1:{port}",
+                "pong",
+            ]
 
 
 def test_a_broadcast_has_the_port_of_source(start: Start) -> None:

@@ -33,9 +33,14 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     with signals.deferring_exit() if target.scheme == "unix-dgram" else contextlib.nullcontext():
         with during(Stage.CONNECT, target):
             peer = _connect(options, tls)
-        at_eof = end_of_input(options)
         conversation = Conversation(
-            peer, Input(), Output(), timeout=timeout, crlf=options.crlf, at_eof=at_eof
+            peer,
+            Input(),
+            Output(),
+            timeout=timeout,
+            crlf=options.crlf,
+            at_eof=end_of_input(options),
+            progress=not (options.verbose and is_datagram(target)),
         )
         conversation.run(signals)
     if not conversation.counters.received:
