@@ -21,5 +21,7 @@ connections is only asked for its CPU time, before and after; its load, in C, ho
 * ``_trial``, ``_load``, ``_payload``: the code inside the processes of the first kind.
 * ``postgres_clients``, ``redis_clients``: the contestants of the third kind, compared in ``_drivers_catalogue``;
   ``_client_trial`` is in their processes, ``_database`` starts the server.
+* ``command``: ``python -m benchmarks.command`` measures whole processes, the command beside netcat; it shares nothing
+  with the others.
 * ``_programs``, ``_build``: the programs of the second kind; ``load.c`` and ``_load_many`` are its load.
 """

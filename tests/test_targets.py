@@ -26,6 +26,8 @@ GOOD = [
     ("UNIX:relative", Target("unix", path="relative"), "unix:relative"),
     ("unix:@name", Target("unix", path="\0name"), "unix:@name"),
     ("unix:a@b", Target("unix", path="a@b"), "unix:a@b"),
+    ("unix-dgram:/dev/log", Target("unix-dgram", path="/dev/log"), "unix-dgram:/dev/log"),
+    ("Unix-Dgram:@name", Target("unix-dgram", path="\0name"), "unix-dgram:@name"),
     ("tcp:80", Target("tcp", "tcp", 80), "tcp:80"),
 ]
 LISTENING = [
@@ -103,9 +105,10 @@ BAD = [
     (" localhost:22", "a host must not contain ' '"),
     ("a/b:22", "a host must not contain '/'"),
     ("a\0b:22", r"a host must not contain '\\x00'"),
-    ("http://localhost:80", "unknown scheme 'http', use tcp://, tls://, udp:// or unix:"),
+    ("http://localhost:80", "unknown scheme 'http', use tcp://, tls://, udp://, unix: or unix-dgram:"),
     ("://localhost:80", "unknown scheme ''"),
     ("unix:", "path cannot be empty"),
+    ("unix-dgram:@", "path cannot be empty"),
     ("unix:@", "path cannot be empty"),
     ("unix:a\0b", "must not contain a NUL"),
     ("unix:" + "x" * 200, "bytes, got 200"),
@@ -153,7 +156,7 @@ hosts = names | st.ip_addresses().map(format_ip)
 inet_targets = st.builds(Target, st.sampled_from(_SCHEMES), hosts, st.integers(1, 65535), st.just(""))
 paths = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1, max_size=25)
 unix_targets = paths.filter(lambda path: path[0] != "@").map(lambda path: Target("unix", path=path))
-abstract_targets = paths.map(lambda name: Target("unix", path="\0" + name))
+abstract_targets = paths.map(lambda name: Target("unix-dgram", path="\0" + name))
 
 
 @given(inet_targets | unix_targets | abstract_targets, st.booleans())
@@ -167,7 +170,7 @@ def test_the_canonical_spelling_for_listening_is_a_round_trip(scheme: str, host:
     assert parse_target(str(target), listening=True) == target
 
 
-@given(st.text() | st.text("[]:/@.0123456789abtlsunix%"), st.booleans())
+@given(st.text() | st.text("[]:/@.-0123456789abtlsunixdgrm%"), st.booleans())
 def test_any_text_is_a_target_or_a_value_error(text: str, listening: bool) -> None:
     try:
         target = parse_target(text, listening=listening)

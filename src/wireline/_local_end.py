@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import socket
+from typing import TYPE_CHECKING
 
-from wireline._os import unix_file
 from wireline._os.process import process
 from wireline.errors import SockAddr
+
+if TYPE_CHECKING:
+    from wireline._os import unix_file
 
 __all__ = ["LocalEnd"]
 
@@ -80,6 +83,8 @@ class LocalEnd:
 
     def bind_to_path(self, sock: socket.socket, path: str | bytes) -> None:
         """Bind to a path, which creates a file, or to an abstract name."""
+        from wireline._os import unix_file  # only servers need it
+
         try:
             self._file = unix_file.bind(sock, path)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Targets, as users write them on a command line: ``host:port``, ``tls://host:port``, ``unix:/path``."""
+"""Targets, as users write them on a command line: ``host:port``, ``tls://host:port``, ``unix:/path``, ..."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from wireline.address import MAX_PORT, Address, format_ip, parse_zoned_ip, unix_
 __all__ = ["Target", "parse_target"]
 
 _SCHEMES = ("tcp", "tls", "udp")
+_UNIX_SCHEMES = ("unix", "unix-dgram")
 # Characters of mistyped targets that no host name contains: parts of URLs, brackets, blanks.
 _INVALID_IN_HOST = re.compile(r"[\s/?#@\[\]\0]")
 # Characters. A host name has at most 253 (RFC 1035), the path of a Unix socket about 100.
@@ -20,10 +21,10 @@ class Target(NamedTuple):
     """An address to connect to or to listen at. ``str`` gives its canonical spelling, which ``parse_target`` accepts.
 
     Attributes:
-        scheme: ``"tcp"``, ``"tls"``, ``"udp"`` or ``"unix"``.
+        scheme: ``"tcp"``, ``"tls"``, ``"udp"``, ``"unix"`` or ``"unix-dgram"``.
         host: a name or an address, without brackets; ``""`` for every interface.
-        port: 0 for ``"unix"``.
-        path: of ``"unix"``; an abstract name begins with a NUL.
+        port: 0 for a Unix socket.
+        path: of a Unix socket; an abstract name begins with a NUL.
     """
 
     scheme: str
@@ -32,8 +33,8 @@ class Target(NamedTuple):
     path: str = ""
 
     def __str__(self) -> str:
-        if self.scheme == "unix":
-            return "unix:@" + self.path[1:] if self.path.startswith("\0") else "unix:" + self.path
+        if self.scheme in _UNIX_SCHEMES:
+            return f"{self.scheme}:{'@' + self.path[1:] if self.path[:1] == chr(0) else self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{'' if self.scheme == 'tcp' else self.scheme + '://'}{host}:{self.port}"
 
@@ -42,7 +43,7 @@ def parse_target(text: str, *, listening: bool = False) -> Target:
     """Parse a target.
 
     It is ``host:port`` or ``[v6]:port``, alone or after ``tcp://``, ``tls://`` or ``udp://``; or ``unix:/path``; or
-    ``unix:@name`` for an abstract name.
+    ``unix:@name`` for an abstract name; or the same after ``unix-dgram:``, for a datagram socket.
 
     Args:
         text: the target.
@@ -60,22 +61,25 @@ def parse_target(text: str, *, listening: bool = False) -> Target:
             f"a target has at most {_MAX_TARGET_LENGTH} characters, got {len(text)}: {text[:60]!r}..."
         )
     try:
-        if text[:5].lower() == "unix:":
-            return _unix_target(text[5:])
+        kind, _, path = text.partition(":")
+        if kind.lower() in _UNIX_SCHEMES:
+            return _unix_target(kind.lower(), path)
         scheme, slashes, rest = text.partition("://")
         if not slashes:
             return Target("tcp", *_host_and_port(text, listening, ""))
         if scheme.lower() not in _SCHEMES:
-            raise ValueError(f"unknown scheme {scheme!r}, use {'://, '.join(_SCHEMES)}:// or unix:")
+            raise ValueError(
+                f"unknown scheme {scheme!r}, use {'://, '.join(_SCHEMES)}://, unix: or unix-dgram:"
+            )
         return Target(scheme.lower(), *_host_and_port(rest, listening, f"{scheme}://"))
     except ValueError as error:
         raise ValueError(f"{text!r} is not a target: {error}") from None
 
 
-def _unix_target(rest: str) -> Target:
+def _unix_target(scheme: str, rest: str) -> Target:
     path = "\0" + rest[1:] if rest.startswith("@") else rest
     unix_path(path)
-    return Target("unix", path=path)
+    return Target(scheme, path=path)
 
 
 def _host_and_port(text: str, listening: bool, prefix: str) -> Address:

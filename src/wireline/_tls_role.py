@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from wireline._pending_handshakes import Client, IncomingClient, PendingHandshakes
 from wireline._validation import Leftover, check_leftover, require_context
 from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError
@@ -14,11 +13,12 @@ from wireline.options import AcceptResult, Handshake
 
 if TYPE_CHECKING:
     from wireline._core.tls import TlsCore
+    from wireline._pending_handshakes import Client, IncomingClient, PendingHandshakes
     from wireline.tls import SslContext
 
 __all__ = ["TlsRole", "core_to_start_tls"]
 
-C = TypeVar("C", bound=Client)
+C = TypeVar("C", bound="Client")
 
 
 class Listener(Protocol):
@@ -77,6 +77,8 @@ class TlsRole:
     ) -> tuple[AcceptResult, C | None, Address | None]:
         """Return the result of ``try_accept_addr`` on a TLS listener; ``accept`` returns a new client, or None."""
         _require_open(listener)
+        from wireline._pending_handshakes import PendingHandshakes  # only listeners need it
+
         pending: PendingHandshakes[C] = self._pending or vars(self).setdefault(
             "_pending", PendingHandshakes()
         )
@@ -89,6 +91,8 @@ class TlsRole:
         """Prepare the handshake with a client that ``try_accept_addr`` has accepted."""
         if accepted is None:
             return None
+        from wireline._pending_handshakes import IncomingClient  # as above
+
         client, address = accepted
         try:
             return IncomingClient(client, address, self.server_core())

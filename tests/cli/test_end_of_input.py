@@ -17,6 +17,8 @@ from tests.cli.conftest import Start
 from tests.cli.terminal import on_terminal
 from tests.tls import certificates
 from wireline.cli import main
+from wireline.cli._end_of_input import EndOfInput, end_of_input
+from wireline.cli.parser._parser import parse
 
 NOTHING = "closed the connection without sending a byte"
 
@@ -210,3 +212,9 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
     for words, complaint in WRONG_USAGE:
         assert main(["connect", *words]) == 2
         assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("target", ["udp://127.0.0.1:9", "unix-dgram:/path"])
+def test_with_datagrams_the_wait_for_replies_starts_at_once(target: str) -> None:
+    assert end_of_input(parse(["connect", target])) == EndOfInput(half_close_after=0.0)
+    assert end_of_input(parse(["connect", "--quit-after", "3", target])) == EndOfInput(0.0, 3.0)

@@ -442,8 +442,10 @@ def getaddrinfo_now(
     if family == socket.AF_INET6 and host:
         # An IPv4 sender, as an IPv6 socket reports it, can be answered through that socket (promise W8).
         flags |= getattr(socket, "AI_V4MAPPED", 0)
+    # As bytes, for which Python does not load its codec for IDNA: an address needs none.
+    name = host.encode() if flags & socket.AI_NUMERICHOST and host.isascii() else host or None
     try:
-        found = socket.getaddrinfo(host or None, port, family, sock_type, protocol, flags)
+        found = socket.getaddrinfo(name, port, family, sock_type, protocol, flags)
     except socket.gaierror as error:
         raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
     except UnicodeError as error:  # an empty label, or one too long for IDNA

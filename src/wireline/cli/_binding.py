@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Address, SockOpt, Target
+from wireline.cli._datagram_targets import find_interface, group_of
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Stage, during, print_stderr
 from wireline.net import Socket
@@ -21,11 +22,21 @@ _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 @contextlib.contextmanager
-def bound(target: Target, kind: int, signals: Signals, tls: TlsServer | None = None) -> Iterator[Socket]:
-    """Bind a socket, listen if it is a stream socket, and announce its address. A signal closes it."""
+def bound(
+    target: Target,
+    kind: int,
+    signals: Signals,
+    tls: TlsServer | None = None,
+    *,
+    interface: str | int | None = None,
+) -> Iterator[Socket]:
+    """Bind a socket, listen if it is a stream socket, and announce its address. A signal closes it.
+
+    A multicast group is joined, on ``interface``.
+    """
     with signals.deferring_exit():  # otherwise a signal now would leave a socket file behind
         with during(Stage.LISTEN, target):
-            sock = _bind(target, kind)
+            sock = _bind(target, kind, interface)
         with sock, signals.ended_by(sock.close):
             announce(target, sock.local_addr, tls)
             yield sock
@@ -47,18 +58,20 @@ def client_name(target: Target, address: Address) -> str:
 def _with_address(target: Target, address: Address) -> Target:
     if target.path:
         return target._replace(path=address.host)
-    return target._replace(host=address.host, port=address.port)
+    # The system reports the zone as a number.
+    host = target.host if "%" in target.host else address.host
+    return target._replace(host=host, port=address.port)
 
 
-def _bind(target: Target, kind: int) -> Socket:
+def _bind(target: Target, kind: int, interface: str | int | None) -> Socket:
     *others, last = _families(target)
     for family in others:
         try:
-            return _bind_as(family, target, kind)
+            return _bind_as(family, target, kind, interface)
         except OSError as error:
             if not isinstance(error, socket.gaierror) and error.errno not in _NO_SUCH_FAMILY:
                 raise
-    return _bind_as(last, target, kind)
+    return _bind_as(last, target, kind, interface)
 
 
 def _families(target: Target) -> tuple[int, ...]:
@@ -70,16 +83,21 @@ def _families(target: Target) -> tuple[int, ...]:
     return (AF_INET, AF_INET6) if target.host else (AF_INET6, AF_INET)
 
 
-def _bind_as(family: int, target: Target, kind: int) -> Socket:
+def _bind_as(family: int, target: Target, kind: int, interface: str | int | None) -> Socket:
+    is_group = group_of(target) is not None
+    number = find_interface(interface)
     sock = Socket(family, kind)
     try:
         if target.path:
             sock.bind_unix(target.path)
         else:
-            # Connections of an earlier listener may be in TIME_WAIT. On Windows the option means something else.
-            if kind == SOCK_STREAM and os.name == "posix":
+            # Connections of an earlier listener may be in TIME_WAIT, and a group has many listeners. On Windows the
+            # option means something else.
+            if (kind == SOCK_STREAM or is_group) and os.name == "posix":
                 sock.set_sock_opt(SockOpt.REUSE_ADDR, True)
             sock.bind_addr(target.port, target.host)
+            if is_group:
+                sock.join_group(target.host, number)
         if kind == SOCK_STREAM:
             sock.listen()
     except BaseException:

@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from typing import TYPE_CHECKING
 
 from wireline import Target
 from wireline.cli._conversation import Conversation
+from wireline.cli._datagram_targets import is_datagram
 from wireline.cli._end_of_input import end_of_input
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, Stage, during, print_stderr
-from wireline.cli._peer import (
-    DatagramPeer,
-    Peer,
-    Source,
-    StreamPeer,
-    dial_datagrams,
-    dial_stream,
-    reply_timeout,
-)
+from wireline.cli._peer import Peer, Source, StreamPeer, dial_stream
 from wireline.cli._stdio import Input, Output
 
 if TYPE_CHECKING:
@@ -35,11 +29,20 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     target: Target = options.target
     timeout: float | None = options.timeout
     tls = _make_tls_client(options) if options.tls else None
-    with during(Stage.CONNECT, target):
-        peer = _connect(options, tls)
-    at_eof = end_of_input(options)
-    conversation = Conversation(peer, Input(), Output(), timeout=timeout, crlf=options.crlf, at_eof=at_eof)
-    conversation.run(signals)
+    # A signal before the conversation would leave the file of our end of a Unix datagram socket behind.
+    with signals.deferring_exit() if target.scheme == "unix-dgram" else contextlib.nullcontext():
+        with during(Stage.CONNECT, target):
+            peer = _connect(options, tls)
+        conversation = Conversation(
+            peer,
+            Input(),
+            Output(),
+            timeout=timeout,
+            crlf=options.crlf,
+            at_eof=end_of_input(options),
+            progress=not (options.verbose and is_datagram(target)),
+        )
+        conversation.run(signals)
     if not conversation.counters.received:
         _report_no_reply(conversation, peer, required=options.expect_reply)
 
@@ -77,7 +80,8 @@ def _connect(options: argparse.Namespace, tls: TlsClient | None) -> Peer:
     source = Source(options.family, options.source, options.verbose)
     if tls is not None:
         return StreamPeer(tls.connect(target, timeout, source), str(target), timeout)
-    if target.scheme == "udp":
-        sock = dial_datagrams(target, timeout, source)
-        return DatagramPeer(sock, str(target), reply_timeout(options))
+    if is_datagram(target):
+        from wireline.cli._datagrams import open_peer  # takes as long to load as the conversation
+
+        return open_peer(options, source)
     return StreamPeer(dial_stream(target, timeout, source), str(target), timeout)

@@ -52,6 +52,7 @@ class Conversation:
         timeout: float | None = None,
         crlf: bool = False,
         at_eof: EndOfInput = _HALF_CLOSE,
+        progress: bool = True,
     ) -> None:
         """Prepare; ``run`` moves the data.
 
@@ -63,12 +64,15 @@ class Conversation:
                 closed, if it will be.
             crlf: whether line ends of the input become carriage return and line feed.
             at_eof: what happens at the end of input.
+            progress: whether a terminal shows a progress line. It would be mixed with lines that the peer prints.
         """
         self._peer = peer
         self._source = source
         self._output = output
         self._limit = timeout if peer.reply_timeout is None else peer.reply_timeout
         self._counters = Counters(source.size)
+        # What is typed and received would be mixed with it, too.
+        self._progress = progress and not (source.is_terminal and output.is_terminal)
         self._upload = _Upload(peer, source, self._counters, crlf=crlf, at_eof=at_eof)
 
     @property
@@ -89,12 +93,10 @@ class Conversation:
             ClosedError: a signal ended it.
         """
         try:
-            # On a terminal, a progress line would be mixed with what is typed and received.
-            dialogue = self._source.is_terminal and self._output.is_terminal
             with (
                 during(Stage.TALK, self._peer.name),
                 signals.ended_by(self._stop),
-                show_progress(self._counters, wanted=not dialogue) as clear_line,
+                show_progress(self._counters, wanted=self._progress) as clear_line,
             ):
                 self._upload.start()
                 self._download(clear_line)

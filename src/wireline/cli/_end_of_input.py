@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import NamedTuple
 
+from wireline.cli._datagram_targets import is_datagram
+
 SILENCE = 2.0
 """Seconds that the peer must send nothing before the sending direction is closed. A guess, above a slow reply's pauses.
 
@@ -27,6 +29,8 @@ class EndOfInput(NamedTuple):
 
 def end_of_input(options: argparse.Namespace) -> EndOfInput:
     """The times that the options of ``connect`` stand for."""
+    if is_datagram(options.target):
+        return EndOfInput(0.0, options.quit_after)  # nothing is closed, and the wait for replies begins
     match options.at_eof:
         case "half-close":
             return EndOfInput(0.0, options.quit_after)

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from wireline import SOCK_DGRAM, SOCK_STREAM, Address, ClosedError, SocketTimeout, Target
 from wireline.cli._binding import announce, bound, client_name
 from wireline.cli._conversation import Conversation
+from wireline.cli._datagram_targets import is_datagram
+from wireline.cli._datagrams import REPLY_TIMEOUT, FirstSender, buffer_size, reply, sender_name
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, Stage, during, report
-from wireline.cli._peer import ANY_DATAGRAM, NO_FLAGS, REPLY_TIMEOUT, FirstSender, StreamPeer
+from wireline.cli._peer import NO_FLAGS, StreamPeer
 from wireline.cli._services import ChatRoom, Service, discard, echo
 from wireline.cli._stdio import Input, NoInput, Output
 from wireline.net import Socket, serve
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 _DRAIN_TIMEOUT = 0.5
 """Seconds that clients get to finish after Ctrl-C. A guess: enough for a reply that is being sent."""
 
+_ECHO_TIMEOUT = 1.0
+"""Seconds in which the sender of a datagram must accept the echo, or it is dropped. Only Unix sockets can be full."""
+
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
     """Wait for peers, and serve them as the options say.
@@ -32,7 +37,7 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
         ClosedError: a signal ended it.
     """
     target: Target = options.target
-    datagrams = target.scheme == "udp"
+    datagrams = is_datagram(target)
     many = options.keep or options.service == "chat"
     signals.expected = many or (datagrams and options.service is not None)
     if datagrams:
@@ -161,30 +166,35 @@ def _serve_one(
 
 
 def _listen_for_datagrams(target: Target, options: argparse.Namespace, signals: Signals) -> None:
-    with bound(target, SOCK_DGRAM, signals) as sock, during(Stage.TALK, target):
+    size = buffer_size(target)
+    with (
+        bound(target, SOCK_DGRAM, signals, interface=options.interface) as sock,
+        during(Stage.TALK, target),
+    ):
         if options.service:
-            _serve_datagrams(sock, options.timeout, echo=options.service == "echo")
+            _serve_datagrams(sock, target, options.timeout, echo=options.service == "echo")
         elif options.keep:
             output = Output()
             while True:
-                output.write(sock.recv_from(ANY_DATAGRAM, NO_FLAGS).data)
+                output.write(sock.recv_from(size, NO_FLAGS).data)
         else:
             reply_timeout = REPLY_TIMEOUT if options.timeout is None else options.timeout
             with during(Stage.ACCEPT, target):
-                peer = FirstSender(sock, options.timeout, reply_timeout)
+                peer = FirstSender(sock, target, options.timeout, reply_timeout)
             Conversation(peer, Input(), Output(), crlf=options.crlf).run(signals)
 
 
-def _serve_datagrams(sock: Socket, timeout: float | None, *, echo: bool) -> None:
+def _serve_datagrams(sock: Socket, target: Target, timeout: float | None, *, echo: bool) -> None:
     """Send each datagram back, or drop it, until none has arrived for ``timeout`` seconds."""
+    size = buffer_size(target)
     while True:
         try:
-            data, sender = sock.recv_from(ANY_DATAGRAM, NO_FLAGS, timeout)
+            data, sender = sock.recv_from(size, NO_FLAGS, timeout)
         except SocketTimeout:
             return
         if echo:
             try:
-                with during(Stage.TALK, Target("udp", *sender)):
-                    sock.send_to(*sender, data, NO_FLAGS)
+                with during(Stage.TALK, sender_name(target, sender)):
+                    reply(sock, sender, data, _ECHO_TIMEOUT)
             except Failure as failure:
                 report(failure)

@@ -5,38 +5,45 @@
 
 from __future__ import annotations
 
-import argparse
+import contextlib
+import gc
 import os
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, report
 from wireline.cli._version import VERSION
-from wireline.cli.parser._parser import parse
 
 if TYPE_CHECKING:
+    import argparse
+
     from wireline.cli.parser._common_options import Command
 
 
 def run(argv: Sequence[str] | None = None) -> int:
     """Run the command; the arguments and the result are those of `wireline.cli.main`."""
     _occupy_standard_descriptors()
+    if list(sys.argv[1:] if argv is None else argv) == ["--version"]:
+        return _print_version()  # without the parser, which takes longer than the rest
+    from wireline.cli.parser._parser import parse
+
     try:
         options = parse(argv)
     except SystemExit as end:
         return ExitCode.USAGE if end.code else _print("")
     if options.version:
-        return _print(f"wireline {VERSION}\n")
+        return _print_version()
     return _run_command(options)
 
 
 def _run_command(options: argparse.Namespace) -> int:
     from wireline.cli._exit_signals import signals_caught
-    from wireline.cli._logging import log_to_stderr
 
     # Before signals are caught: until then a SIGINT raises KeyboardInterrupt, and `main` ends the command.
     command: Command = options.load()
-    with log_to_stderr(), signals_caught() as signals:
+    gc.enable()
+    with _log_shown(options), signals_caught() as signals:
         try:
             command(options, signals)
         except Exception as error:  # noqa: BLE001 - every error becomes an exit code
@@ -44,6 +51,19 @@ def _run_command(options: argparse.Namespace) -> int:
             if signals.received is None:
                 return report(error, debug=options.debug)
         return ExitCode.CLEAN if signals.received is None else signals.exit_code
+
+
+def _log_shown(options: argparse.Namespace) -> contextlib.AbstractContextManager[None]:
+    """Show the log of the library. What logs has loaded ``logging`` by now, but for TLS; a plain client need not."""
+    if "logging" not in sys.modules and not getattr(options, "tls", False):
+        return contextlib.nullcontext()
+    from wireline.cli._logging import log_to_stderr
+
+    return log_to_stderr()
+
+
+def _print_version() -> int:
+    return _print(f"wireline {VERSION}\n")
 
 
 def _print(text: str) -> int:

@@ -202,6 +202,7 @@ _ADVICE = {
     errno.EADDRINUSE: "stop the program that uses it, or listen on port 0 to get a free port",
     errno.EADDRNOTAVAIL: "use an address of this machine",
     errno.EMSGSIZE: "send less at a time",
+    errno.ENODEV: "name the interface of the multicast group with --interface",
     errno.EMFILE: "raise the limit of open files with 'ulimit -n'",
     errno.ENETUNREACH: "check the address, and the network of this machine",
     errno.EHOSTUNREACH: "check the address, and the network of this machine",
@@ -221,6 +222,7 @@ _UNIX_SOCKET_ADVICE = _ADVICE | {
     errno.EACCES: "this user may not use the file, or a directory above it",
     errno.EADDRINUSE: "stop the program that listens there, or remove the file if there is none",
     errno.ENOENT: "make the directory first",
+    errno.EPROTOTYPE: "streams are unix:, datagrams are unix-dgram:",
 }
 
 
@@ -229,6 +231,7 @@ _MISSED = {
     "recv_some": "no data received",
     "recv_from": "no datagram received",
     "send": "no data accepted",
+    "send_to": "no data accepted",
     "accept": "no connection",
     "accept_addr": "no connection",
     "dial": "no connection",
@@ -266,7 +269,10 @@ def _classify_failure(failure: Failure) -> Outcome:
 
 
 def _advice(failure: Failure) -> Mapping[int, str]:
-    if failure.subject.startswith("unix:") and failure.stage in (Stage.LISTEN, Stage.CONNECT):
+    if failure.subject.startswith(("unix:", "unix-dgram:")) and failure.stage in (
+        Stage.LISTEN,
+        Stage.CONNECT,
+    ):
         return _UNIX_SOCKET_ADVICE
     return _ADVICE_AT.get(failure.stage, _ADVICE)
 

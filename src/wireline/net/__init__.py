@@ -14,7 +14,6 @@ from wireline._public import publish as _publish
 from wireline.net._dial import dial as dial
 from wireline.net._socket import Accepted as Accepted
 from wireline.net._socket import Socket as Socket
-from wireline.net._systemd import listeners_from_environment as listeners_from_environment
 
 if _typing.TYPE_CHECKING:
     from wireline._pool import PoolStats as PoolStats
@@ -27,6 +26,7 @@ if _typing.TYPE_CHECKING:
     from wireline.net._serve import Server as Server
     from wireline.net._serve import StopEvent as StopEvent
     from wireline.net._serve import serve as serve
+    from wireline.net._systemd import listeners_from_environment as listeners_from_environment
 
 __all__ = [
     "Accepted",
@@ -58,6 +58,7 @@ _LOADED_WHEN_USED = {
     "ServerStats": ("wireline._server_stats", "wireline.net"),
     "StopEvent": ("wireline.net._serve", __name__),
     "StopReport": ("wireline._server_common", "wireline.net"),
+    "listeners_from_environment": ("wireline.net._systemd", __name__),
     "as_socket": ("wireline.net._as_socket", __name__),
     "serve": ("wireline.net._serve", __name__),
 }

@@ -119,7 +119,7 @@ class _FaultProxy:
 def _target(server: Address | tuple[str, int] | str) -> Target:
     if isinstance(server, str):
         target = parse_target(server)
-        if target.scheme == "udp":
+        if target.scheme in ("udp", "unix-dgram"):
             raise ValueError("a fault proxy relays streams, not datagrams: write host:port or unix:/path")
         return target
     host, port = server

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
+from wireline.cli._datagram_targets import on_interface
 from wireline.cli.parser import _option_types
 
 if TYPE_CHECKING:
@@ -42,3 +43,24 @@ def add_show_code_and_debug(command: argparse.ArgumentParser) -> None:
     )
     # SUPPRESS: otherwise the default here would overwrite a --debug before the command.
     command.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=DEBUG_HELP)
+
+
+def add_interface(command: argparse.ArgumentParser) -> None:
+    """Add ``--interface``."""
+    command.add_argument(
+        "--interface",
+        metavar="NAME",
+        help="network interface of a multicast group; the zone of [ff02::1%%NAME]:PORT means the same",
+    )
+
+
+def validate_interface(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check ``--interface``, and join it with the target.
+
+    Raises:
+        SystemExit: they do not go together; the error was printed.
+    """
+    try:
+        options.target, options.interface = on_interface(options.target, options.interface)
+    except ValueError as error:
+        parser.error(str(error))

@@ -6,8 +6,15 @@ import argparse
 import socket
 from typing import TYPE_CHECKING
 
+from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._common_options import Command, add_crlf, add_show_code_and_debug, add_timeout
+from wireline.cli.parser._common_options import (
+    Command,
+    add_crlf,
+    add_interface,
+    add_show_code_and_debug,
+    add_timeout,
+)
 
 if TYPE_CHECKING:
     from wireline.cli.show_code._program import Program
@@ -26,9 +33,10 @@ error says so; with --expect-reply the exit code is 6.
 If the peer closes first, input from a terminal ends at once. Other input is sent to its end if the peer has sent
 nothing; otherwise it is sent until it pauses for half a second.
 
-With udp://, each chunk read from standard input, at most 65507 bytes, is sent as one datagram. After the end of input,
-connect waits for replies until none has arrived for --timeout seconds (default 1), and exits with 0. With
---expect-reply, it exits with 4 if there was none.
+With udp:// and unix-dgram:, each chunk read from standard input, at most 65507 bytes, is sent as one datagram. After
+the end of input, connect waits for replies until none has arrived for --timeout seconds (default 1), and exits with 0.
+With --expect-reply, it exits with 4 if there was none. Replies to a broadcast address or a multicast group are received
+from any address, which -v shows.
 
 With tls://, the certificate of the server must be signed by a CA that this system trusts, or by one in --ca-file, and
 must match the host of TARGET, or the name given with --sni. The file of --psk-file has one line IDENTITY:KEYHEX; empty
@@ -49,6 +57,9 @@ examples:
   wireline connect -4 --source :1024 --quit-after 3 example.com 80
   wireline connect unix:/run/app.sock
   echo ping | wireline connect --expect-reply udp://127.0.0.1:9000
+  echo ping | wireline connect -v udp://192.168.1.255:9000
+  echo ping | wireline connect -v --interface eth0 udp://239.1.2.3:9000
+  echo '<14>hello' | wireline connect unix-dgram:/dev/log
 
 If the reader of standard output exits (| head -1), the command exits with 1 and prints no error.
 """
@@ -66,6 +77,7 @@ def describe(connect: argparse.ArgumentParser) -> None:
         "for connecting, for the peer to accept data, and, after the end of input, for it to send something",
     )
     _add_source(connect)
+    add_interface(connect)
     _add_end_of_input(connect)
     add_crlf(connect)
     connect.add_argument(
@@ -127,9 +139,10 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
         parser.error("-4, -6 and --source are for hosts, and a Unix socket has none")
     if options.at_eof == "close" and options.quit_after:
         parser.error("--at-eof close ends at once, and --quit-after later: use one of them")
-    if options.at_eof and options.target.scheme == "udp":
+    if options.at_eof and is_datagram(options.target):
         parser.error(
-            "--at-eof is about the end of a stream, and udp:// has none: use --timeout or --quit-after"
+            f"--at-eof is about the end of a stream, and {scheme_of(options.target)} has none: "
+            "use --timeout or --quit-after"
         )
 
 

@@ -10,7 +10,7 @@ from wireline.address import to_ascii
 
 # The port is no number, but may be the name of a service; the host has no colon outside of brackets.
 _WITH_SERVICE = re.compile(
-    r"((?!unix:)(?:(?:tcp|tls|udp)://)?(?:\[[^\]]*\]|[^:\[\]/]*):)([\w.+-]*[a-z][\w.+-]*)",
+    r"((?!unix(?:-dgram)?:)(?:(?:tcp|tls|udp)://)?(?:\[[^\]]*\]|[^:\[\]/]*):)([\w.+-]*[a-z][\w.+-]*)",
     re.ASCII | re.IGNORECASE,
 )
 

@@ -6,7 +6,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._common_options import Command, add_crlf, add_show_code_and_debug, add_timeout
+from wireline.cli.parser._common_options import (
+    Command,
+    add_crlf,
+    add_interface,
+    add_show_code_and_debug,
+    add_timeout,
+)
 
 if TYPE_CHECKING:
     from wireline.cli.show_code._program import Program
@@ -21,9 +27,10 @@ standard error as 'listening on HOST:PORT'. Port 0 selects a free port, and ':PO
 --echo and --discard serve one connection, or any number of them with --keep. --chat always serves any number. A server
 for any number of connections exits with 0 at Ctrl-C or SIGTERM, after giving its clients half a second to finish.
 
-With udp:// there are no connections. --echo and --discard serve all senders until Ctrl-C, or until no datagram has
-arrived for --timeout seconds. Without them, the first sender becomes the peer, as in 'connect'. With --keep, the
-datagrams of all senders are written to standard output.
+With udp:// and unix-dgram: there are no connections. --echo and --discard serve all senders until Ctrl-C, or until no
+datagram has arrived for --timeout seconds. Without them, the first sender becomes the peer, as in 'connect'. With
+--keep, the datagrams of all senders are written to standard output. A multicast group is joined; other programs may
+listen to it on the same port.
 
 With tls://, the server needs a certificate (--cert, --key or --self-signed) or a file of pre-shared keys (--psk-file)
 with lines IDENTITY:KEYHEX; empty lines and lines that begin with # are ignored. The time limit for a handshake is
@@ -39,6 +46,8 @@ examples:
   wireline listen --psk-file keys.txt tls://127.0.0.1:9000
   wireline listen --keep unix:/tmp/log.sock >> log.txt
   wireline listen --echo udp://127.0.0.1:9000
+  wireline listen --keep --interface eth0 udp://224.0.0.251:5353
+  wireline listen --keep unix-dgram:/tmp/log.sock >> log.txt
 """
 
 
@@ -64,6 +73,7 @@ def describe(listen: argparse.ArgumentParser) -> None:
         help="serve further connections; only the first one gets standard input",
     )
     add_timeout(listen, "for the first connection (without --keep), and for each peer as in 'connect'")
+    add_interface(listen)
     add_crlf(listen)
     add_show_code_and_debug(listen)
     _tls_options.describe_listen(listen)

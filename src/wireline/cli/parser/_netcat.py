@@ -154,7 +154,7 @@ class _Reader:
     def _target(self, command: str) -> str:
         *host, last = self._rest or [""]
         if "U" in self.letters:
-            return f"unix:{last or '/PATH'}"
+            return f"{'unix-dgram' if 'u' in self.letters else 'unix'}:{last or '/PATH'}"
         scheme = "udp://" if "u" in self.letters else ""
         if not host and _has_port(last):
             return last if "://" in last else scheme + last

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from wireline import Address, Target, parse_target
 from wireline.address import to_ascii
+from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser._host_names import in_ascii, with_port_number
 
 if TYPE_CHECKING:
@@ -31,12 +32,12 @@ def listen_address(text: str) -> Target:
 
 
 def stream_target(text: str) -> Target:
-    """An address to connect to, except ``udp://``."""
+    """An address to connect to, except of datagrams."""
     return _require_stream(target(text))
 
 
 def stream_targets(text: str) -> list[Target]:
-    """Addresses to connect to, except ``udp://``: one, or one for each port of a range."""
+    """Addresses to connect to, except of datagrams: one, or one for each port of a range."""
     ports = re.fullmatch(r"(.*):(\d{1,5})-(\d{1,5})", text)
     if ports is None or text.startswith("unix:"):
         return [stream_target(text)]
@@ -47,13 +48,13 @@ def stream_targets(text: str) -> list[Target]:
 
 
 def stream_listen_address(text: str) -> Target:
-    """An address to listen on, except ``udp://``."""
+    """An address to listen on, except for datagrams."""
     return _require_stream(listen_address(text))
 
 
 def source(text: str) -> Address:
     """A host, a port, or both, to connect from; the port 0 stands for any."""
-    if "://" in text or text.startswith("unix:"):
+    if "://" in text or text.startswith(("unix:", "unix-dgram:")):
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT, HOST or :PORT")
     if text.count(":") > 1 and not text.startswith("["):
         text = f"[{text}]"
@@ -83,8 +84,10 @@ def _parse(text: str, *, listening: bool) -> Target:
 
 
 def _require_stream(address: Target) -> Target:
-    if address.scheme == "udp":
-        raise argparse.ArgumentTypeError("udp:// has no connections, and this command needs them")
+    if is_datagram(address):
+        raise argparse.ArgumentTypeError(
+            f"{scheme_of(address)} has no connections, and this command needs them"
+        )
     return address
 
 

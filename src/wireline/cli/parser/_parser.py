@@ -16,13 +16,14 @@ from wireline.cli.parser import (
     _twin_options,
     _usage,
 )
-from wireline.cli.parser._common_options import DEBUG_HELP, Command
+from wireline.cli.parser._common_options import DEBUG_HELP, Command, validate_interface
 
 _ABOUT = """\
 Move bytes between standard input and output and a network peer.
 
 Targets: host:port, [v6]:port, tls://host:port, unix:/path, unix:@abstract-name,
-udp://host:port. A port may be the name of a service, as in example.com:https.
+udp://host:port, unix-dgram:/path. A port may be the name of a service, as in
+example.com:https.
 
 Standard output carries only received data; all messages are on standard error."""
 
@@ -64,6 +65,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--crlf changes standard input, and --{options.service} does not read it")
     if "at_eof" in options:
         _connect_options.validate(parser, options)
+    if "interface" in options:
+        validate_interface(parser, options)
     if "targets" in options:
         _check_options.validate(parser, options)
     elif "tls" in options:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._usage import ArgumentGroup
 from wireline.cli.starttls._names import PROTOCOLS
@@ -184,8 +185,8 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     if not options.tls:
         _reject_tls_options(parser, options)
         return
-    if options.target.scheme == "udp":
-        parser.error("TLS needs a stream, and udp:// has none")
+    if is_datagram(options.target):
+        parser.error(f"TLS needs a stream, and {scheme_of(options.target)} has none")
     if options.target.scheme == "tcp" and not starttls:
         options.target = options.target._replace(scheme="tls")
     validate_settings(parser.error, options)
@@ -197,8 +198,8 @@ def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Names
         if getattr(options, name, None):
             target = options.target
             advice = "add --tls" if target.path else f"write {target._replace(scheme='tls')}"
-            if target.scheme == "udp":
-                advice = "udp:// has none"
+            if is_datagram(target):
+                advice = f"{scheme_of(target)} has none"
             parser.error(f"{option_name(name)} is for TLS: {advice}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
+import os
 from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any, NoReturn, TypeAlias
@@ -11,11 +11,20 @@ from typing import Any, NoReturn, TypeAlias
 _MAX_TEXT_WIDTH = 100
 """Characters of a line of prose, however wide the terminal is: longer lines are hard to read."""
 
+_USUAL_WIDTH = 80
+"""Columns where there is no terminal."""
+
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Fills lines that start at the margin, and leaves indented lines as they are."""
 
+    def __init__(self, prog: str) -> None:
+        # Without a width argparse imports shutil, for each command line: it makes a formatter for each option.
+        super().__init__(prog, width=_terminal_width() - 2)
+
     def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap  # only help needs it
+
         parts = []
         for is_prose, lines in groupby(text.split("\n"), key=lambda line: line[:1] not in ("", " ")):
             part = "\n".join(lines)
@@ -25,6 +34,17 @@ class HelpFormatter(argparse.RawDescriptionHelpFormatter):
             )
             parts.append(filled)
         return "\n".join(parts)
+
+
+def _terminal_width() -> int:
+    """Columns, as ``shutil.get_terminal_size`` finds them."""
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns) > 0:
+        return int(columns)
+    try:
+        return os.get_terminal_size(1).columns or _USUAL_WIDTH
+    except OSError:  # no terminal
+        return _USUAL_WIDTH
 
 
 ArgumentGroup: TypeAlias = "argparse._ArgumentGroup"

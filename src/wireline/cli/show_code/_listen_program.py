@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from wireline import Target
+from wireline.cli._datagram_targets import group_of, is_datagram
+from wireline.cli._datagrams import REPLY_TIMEOUT, buffer_size
 from wireline.cli._end_of_input import EndOfInput
-from wireline.cli._peer import REPLY_TIMEOUT
 from wireline.cli.show_code._fragments import announce, pump, send_input, server_context, serving
 from wireline.cli.show_code._program import Name, Program, call, literal
 
@@ -39,7 +40,7 @@ _SERVICES = {"echo": _ECHO, "discard": _DISCARD, "chat": _CHAT}
 def listen(options: argparse.Namespace) -> Program:
     """The program of ``listen``."""
     program = Program(options)
-    if options.target.scheme == "udp":
+    if is_datagram(options.target):
         return _listen_for_datagrams(program)
     many = options.service is not None and (options.keep or options.service == "chat")
     if options.service:
@@ -67,10 +68,13 @@ def _bind(program: Program, kind: str = "") -> None:
     if target.path:
         program.add(call("sock.bind_unix", target.path), 1)
     else:
-        if not kind:
+        is_group = group_of(target) is not None
+        if not kind or is_group:
             program.use("wireline", "SockOpt")
             program.add("sock.set_sock_opt(SockOpt.REUSE_ADDR, True)", 1)
         program.add(call("sock.bind_addr", target.port, *filter(None, [target.host])), 1)
+        if is_group:
+            program.add(call("sock.join_group", target.host, interface=program.options.interface), 1)
 
 
 def _accept(program: Program) -> None:
@@ -96,11 +100,12 @@ def _listen_for_datagrams(program: Program) -> Program:
     announce(program, options.target, "sock", 1)
     if options.service or options.keep:
         return _all_datagrams(program)
+    size = buffer_size(options.target)
     reply_timeout = REPLY_TIMEOUT if options.timeout is None else options.timeout
     program.use("os")
     program.use("threading")
     program.use("wireline", "SocketTimeout")
-    program.add(f"data, peer = {call('sock.recv_from', 65535, timeout=options.timeout)}", 1)
+    program.add(f"data, peer = {call('sock.recv_from', size, timeout=options.timeout)}", 1)
     program.add(
         f"""
 def send_input():
@@ -111,7 +116,7 @@ threading.Thread(target=send_input, daemon=True).start()
 try:
     while True:
         os.write(1, data)
-        data, _ = sock.recv_from(65535, timeout={literal(reply_timeout)})
+        data, _ = sock.recv_from({size}, timeout={literal(reply_timeout)})
 except SocketTimeout:
     pass  # no more datagrams""",
         1,
@@ -121,11 +126,17 @@ except SocketTimeout:
 
 def _all_datagrams(program: Program) -> Program:
     options = program.options
-    receive = call("sock.recv_from", 65535, timeout=options.timeout if options.service else None)
+    receive = call(
+        "sock.recv_from",
+        buffer_size(options.target),
+        timeout=options.timeout if options.service else None,
+    )
     program.add("while True:", 1)
     program.add(f"data, sender = {receive}", 2)
     if options.service == "echo":
-        program.add("sock.send_to(*sender, data)", 2)
+        if options.target.path:
+            program.add("if sender.host:  # else it has no address", 2)
+        program.add("sock.send_to(*sender, data)", 3 if options.target.path else 2)
     elif not options.service:
         program.use("os")
         program.add("os.write(1, data)", 2)
