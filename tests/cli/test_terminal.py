@@ -142,6 +142,11 @@ def test_the_tables_of_check(width: int) -> None:
     text = "\n".join(lines)
     for words_of_it in ("TLSv1.3", "matches: localhost", " days left", "EC secp256r1", "ECDSA with SHA-256"):
         assert words_of_it in text
+    digests = re.findall(r"SHA-256 +([0-9a-f]+)(?:\n[ │]+([0-9a-f]{32})\b)?", text)
+    assert len(digests) == 3
+    assert {(len(first), len(second)) for first, second in digests} == {(64, 0)} | (
+        {(32, 32)} if width == 80 else set()
+    )
 
 
 def test_check_prints_no_tables_with_NO_COLOR() -> None:

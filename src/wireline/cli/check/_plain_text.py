@@ -75,6 +75,7 @@ def _chain(tls: TlsReport, report: Report) -> Iterator[str]:
             yield f"{margin}  {row.label:10} {row.value}"
 
 
+DIGEST = "SHA-256"
 CERTIFICATES = "certificates"
 """Title of the chain."""
 
@@ -185,7 +186,7 @@ def _certificate(info: CertificateInfo, now: datetime, days: int) -> Iterator[Ro
             yield Row("valid", f"{span}, not yet", False)
         else:
             yield Row("valid", f"{span}, {_remaining(left)}", left >= 0 and left >= days)
-    yield Row("SHA-256", info.sha256)
+    yield Row(DIGEST, info.sha256)
 
 
 def _remaining(days: int) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,7 @@ from rich.tree import Tree
 
 from wireline.cli.check._plain_text import (
     CERTIFICATES,
+    DIGEST,
     Row,
     attempt_result,
     certificates,
@@ -93,8 +96,27 @@ def _grid(rows: list[Row]) -> Table:
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
     for row in rows:
-        grid.add_row(row.label, Text(row.value, style=_STYLES[row.good]))
+        value = _Halves(row.value) if row.label == DIGEST else Text(row.value, style=_STYLES[row.good])
+        grid.add_row(row.label, value)
     return grid
+
+
+class _Halves(NamedTuple):
+    """A word that breaks in the middle where it does not fit."""
+
+    word: str
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        size = len(self.word)
+        return Measurement((size + 1) // 2, size)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        middle = (len(self.word) + 1) // 2
+        if options.max_width < len(self.word):
+            yield Text(self.word[:middle])
+            yield Text(self.word[middle:], overflow="fold")
+        else:
+            yield Text(self.word)
 
 
 def _chain(tls: TlsReport, report: Report) -> Iterator[RenderableType]:
