@@ -9,6 +9,8 @@ import pytest
 
 from tests.cli.command import Command
 
+pytest.register_assert_rewrite("tests.cli.tasks")
+
 Start = Callable[..., Command]
 
 

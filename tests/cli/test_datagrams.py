@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_connect_waits_for_a_reply_after_the_end_of_input(start: Start) -> None:
         command.process.stdin.close()
         peer.sendto(b"answer", sender)
         assert command.end() == (0, b"answer", "")
+
+
+def test_connect_waits_for_replies_no_longer_than_the_timeout(start: Start) -> None:
+    """Datagrams have no half-close to wait for."""
+    with udp_socket() as (peer, target):
+        command = start("connect", "--timeout", "0.1", target)
+        command.type(b"ask")
+        assert peer.recv(100) == b"ask"
+        begin = time.monotonic()
+        assert command.finish(b"") == (0, b"", "")
+        assert time.monotonic() - begin < 1.5
 
 
 def test_connect_cuts_a_file_into_the_largest_datagrams(start: Start, tmp_path: Path) -> None:
