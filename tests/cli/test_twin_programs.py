@@ -266,7 +266,8 @@ def test_the_tables_of_the_page_say_what_the_command_does() -> None:
         known[name.rpartition(".")[2]] = known[name] = (
             made if name.startswith(_names.LOOPS) else made.rpartition(".")[2]
         )
-    replaced, refused = (part.partition("\n## ")[0] for part in re.split("## What (?:is|has) ", page)[1:])
+    parts = re.split("## (?:Rewritten names|Names without a twin)", page)[1:]
+    replaced, refused = (part.partition("\n## ")[0] for part in parts)
     compared = 0
     for cells in re.findall(r"^\| (`[^|]*) \| ([^|]*) \|$", replaced, re.MULTILINE):
         left, right = (re.findall(r"`([\w.]+)(?:[\[(][^`]*)?`", cell) for cell in cells)
