@@ -164,7 +164,7 @@ class PoolCore(Generic[T]):
         self._watched[reference] = claim.entries
         return reference
 
-    # Who is next.
+    # Which claim is next.
 
     def try_take(self, claim: Claim[T]) -> bool:
         """Give a claim an entry that is free, unless others wait.
