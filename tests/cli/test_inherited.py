@@ -187,6 +187,22 @@ def test_inetd_passes_a_connection_as_all_three_streams(start: Start, words: lis
         assert command.process.wait(PATIENCE) == 0
 
 
+def test_a_relay_of_inetd_adds_tls(start: Start) -> None:
+    """As ``stunnel`` does it there."""
+    target = start("listen", "--echo", "--keep", ANY).listening_on()
+    cert, key = certificates.server()
+    words = ["--listen-tls", "--cert", cert, "--key", key, "--fd", "0", target]
+    context = ssl.create_default_context(cafile=certificates.ca_file())
+    with connection() as (own, peer):
+        command = start("relay", *words, stdin=own, stdout=own, stderr=own)
+        own.close()
+        with context.wrap_socket(peer, server_hostname="localhost") as secure:
+            secure.sendall(b"hello")
+            assert receive(secure, 5) == b"hello"
+            secure.unwrap().close()
+        assert command.process.wait(PATIENCE) == 0
+
+
 def test_messages_do_not_reach_the_client_of_inetd(start: Start) -> None:
     with connection() as (own, peer):
         words = ["--fd", "0", "--timeout", "0.2", "--log-format", "text"]
