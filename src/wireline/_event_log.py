@@ -179,7 +179,7 @@ class EventLog:
         kind = f"connection {event}: {reason}"
         if not log.isEnabledFor(logging.INFO) or not self._admit(kind, kind, logging.INFO):
             return
-        fields = self._fields(client, peer, reason, seconds)
+        fields = {**self._fields(client, peer, reason, seconds), "event": event}
         log.info("connection of %s %s: %s", fields["peer"], event, reason, extra=fields)
 
     def log_failure(self, text: str, error: BaseException) -> None:

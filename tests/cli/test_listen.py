@@ -294,11 +294,10 @@ def test_a_log_record_of_the_library_is_one_line_without_a_traceback(start: Star
     assert command.end().code == 0
 
 
-def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", PATIENCE)  # half a second is soon over
+def test_at_ctrl_c_a_client_may_finish(tmp_path: Path) -> None:
     path = f"{tmp_path}/socket"
     signals = Signals()
-    words = ["listen", "--echo", "--keep", f"unix:{path}"]
+    words = ["listen", "--echo", "--keep", "--drain", f"{PATIENCE}", f"unix:{path}"]
     serving = threading.Thread(target=_listen.run, args=(parse(words), signals))
     serving.start()
     with connect_when_it_listens(path) as finishing:
@@ -315,14 +314,15 @@ def test_at_ctrl_c_a_client_may_finish(tmp_path: Path, monkeypatch: pytest.Monke
     assert signals.exit_code == 0
 
 
-def test_at_ctrl_c_a_client_that_does_not_finish_is_closed(start: Start) -> None:
-    command = start("listen", "--echo", "--keep", "127.0.0.1:0")
+def test_at_ctrl_c_a_client_that_does_not_finish_is_reset(start: Start) -> None:
+    command = start("listen", "--echo", "--keep", "--drain", "0.1", "127.0.0.1:0")
     with connect(command.port()) as staying:
         staying.sendall(b"x")
         assert staying.recv(1) == b"x"
         command.send_signal(signal.SIGINT)
-        assert staying.recv(1) == b""
-        assert command.end() == (0, b"", "")
+        with pytest.raises(ConnectionResetError):
+            staying.recv(1)
+        assert command.end() == (0, b"", "wireline: reset 1 connection that had not ended after 0.1 s\n")
 
 
 @pytest.mark.parametrize(("words", "code"), [((), 6), (("--timeout", "2"), 4)])

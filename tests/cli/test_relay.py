@@ -214,7 +214,7 @@ def test_the_first_signal_waits_for_the_connections(start: Start) -> None:
         relay.send_signal(signal.SIGINT)
         assert relay.process.stderr is not None
         assert relay.process.stderr.readline() == (
-            b"wireline: waiting for 1 connection to end; Ctrl-C again resets them\n"
+            b"wireline: waiting up to 10 s for 1 connection to end; Ctrl-C again resets them\n"
         )
         with pytest.raises(ConnectionRefusedError):
             connect(port)

@@ -294,6 +294,94 @@ def test_listen_at_a_unix_socket(run: Run, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
 
 
+def test_listen_refuses_other_clients(run: Run) -> None:
+    for words in (["--echo", "--keep"], ["--keep"], ["--echo"], []):
+        refuses_other_clients(run, words)
+
+
+def refuses_other_clients(run: Run, words: list[str]) -> None:
+    process = run("listen", *words, "--allow", "127.0.0.8/29", "--allow", "2001:db8::/32", "127.0.0.1:0")
+    port = port_of(process)
+    with pytest.raises(ConnectionResetError), connect(port) as peer:
+        peer.recv(1)
+    with socket.create_connection(("127.0.0.1", port), PATIENCE, ("127.0.0.9", 0)) as peer:
+        peer.sendall(b"x")
+        if "--echo" in words:
+            assert peer.recv(1) == b"x"
+        else:
+            assert process.stdout is not None
+            assert process.stdout.read(1) == b"x"
+
+
+def test_listen_drops_datagrams_of_other_senders(run: Run) -> None:
+    for words in (["--echo"], ["--keep"], []):
+        drops_datagrams_of_other_senders(run, words)
+
+
+def drops_datagrams_of_other_senders(run: Run, words: list[str]) -> None:
+    process = run("listen", *words, "--allow", "127.0.0.9", "udp://127.0.0.1:0")
+    port = port_of(process)
+    with udp_socket() as (stranger, _), udp_socket("127.0.0.9") as (friend, _):
+        stranger.sendto(b"no", ("127.0.0.1", port))
+        friend.sendto(b"yes", ("127.0.0.1", port))
+        if words == ["--echo"]:
+            assert friend.recv(10) == b"yes"
+        else:
+            assert os.read(process.stdout.fileno() if process.stdout else -1, 100) == b"yes"
+
+
+def test_listen_has_the_limits_of_the_command_line(run: Run) -> None:
+    words = ["--echo", "--keep", "--max", "1", "--on-full", "refuse", "--idle", "30", "--drain", "0"]
+    process = run("listen", *words, "127.0.0.1:0")
+    port = port_of(process)
+    with connect(port) as peer:
+        peer.sendall(b"x")
+        assert peer.recv(1) == b"x"
+        with pytest.raises(ConnectionResetError), connect(port) as second:
+            second.recv(1)
+        process.send_signal(signal.SIGTERM)
+        assert peer.recv(1) == b""
+    finish(process)
+
+
+def test_limits_are_arguments(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--show-code", "--keep", "--idle", "2.5", "--drain", "4", "127.0.0.1:9"]) == 0
+    out = capfd.readouterr().out
+    assert 'serve(handle, 9, "127.0.0.1", max_connections=1, idle_timeout=2.5)' in out
+    assert "server.request_stop(4)" in out
+
+
+@pytest.mark.parametrize(
+    "words", [["listen", "--echo"], ["listen", "--echo", "--keep"], ["relay"]], ids=" ".join
+)
+def test_an_inherited_socket(words: list[str], capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with tcp_server() as (listener, _), serve(shout, 0, "127.0.0.1") as target:
+        fd = str(os.dup(listener.fileno()))
+        more = [f"127.0.0.1:{target.local_addr.port}"] if words == ["relay"] else []
+        assert main([words[0], "--show-code", *words[1:], "--fd", fd, *more]) == 0
+        program = tmp_path / "program.py"
+        program.write_text(capfd.readouterr().out)
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", str(program)], stderr=subprocess.PIPE, pass_fds=[int(fd)]
+        )
+        try:
+            os.close(int(fd))
+            assert process.stderr is not None
+            assert process.stderr.readline() == f"listening on descriptor {fd}\n".encode()
+            with connect(listener.getsockname()[1]) as peer:
+                peer.sendall(b"hello")
+                peer.shutdown(socket.SHUT_WR)
+                assert read_all(peer) == (b"HELLO" if words == ["relay"] else b"hello")
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def test_the_sockets_of_systemd(capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["listen", "--show-code", "--chat", "--fd", "systemd"]) == 0
+    assert "serve(handle, sock=[sock for _, sock in listeners_from_environment()])" in capfd.readouterr().out
+
+
 @pytest.mark.parametrize("keep", [False, True])
 def test_listen_with_mutual_tls(run: Run, keep: bool) -> None:
     words = [*OWN, "--client-ca", certificates.ca_file(), "--echo", *(["--keep"] if keep else [])]

@@ -146,12 +146,12 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """FA6: the second of two signals was handled only after the first one, at the end of the drain."""
-    monkeypatch.setattr(_listen, "_DRAIN_TIMEOUT", 10 * PATIENCE)
     exits: list[int] = []
     monkeypatch.setattr(os, "_exit", exits.append)
     signals = Signals()
     name, *others = words
-    running = threading.Thread(target=_listen.run, args=(parse([name, *others, "127.0.0.1:0"]), signals))
+    options = parse([name, *others, "--drain", f"{10 * PATIENCE}", "127.0.0.1:0"])
+    running = threading.Thread(target=_listen.run, args=(options, signals))
     running.start()
     err = ""
     while not (found := re.search(r"listening on \S+:(\d+)", err)):
@@ -174,7 +174,7 @@ def test_FA6_the_second_signal_ends_the_drain_of_a_service(
             assert not each.is_alive()
         running.join(PATIENCE)
         assert not running.is_alive()
-    assert (exits, signals.exit_code) == ([], 0)
+    assert (exits, signals.exit_code) == ([], 143)
 
 
 @pytest.mark.parametrize("words", [("listen", "--echo", "--keep"), ("relay",)], ids=" ".join)
@@ -202,7 +202,7 @@ def test_FA6_twice_is_at_once(words: tuple[str, ...], tls: bool, start: Start) -
             while is_listening(port):
                 threading.Event().wait(0.01)
             command.send_signal(signal.SIGTERM)
-            assert command.process.wait(PATIENCE) == (143 if "relay" in words else 0)
+            assert command.process.wait(PATIENCE) == 143
 
 
 def is_listening(port: int) -> bool:
@@ -277,4 +277,5 @@ def test_the_second_signal_does_not_wait_for_clients(start: Start) -> None:
         assert peer.recv(1) == b"x"
         command.send_signal(signal.SIGINT)
         command.send_signal(signal.SIGTERM)
-        assert command.process.wait(PATIENCE) == 0
+        # The kernel may have delivered them in the other order.
+        assert command.process.wait(PATIENCE) in (130, 143)

@@ -9,7 +9,7 @@ import pytest
 from tests.cli.command import accept, receive, reset, tcp_server
 from tests.cli.tasks import encrypted, relays, streams  # noqa: F401 - they register their scenarios
 from tests.cli.tasks.bench import bench
-from tests.cli.tasks.page import MISSING, Task, alternative_to_exec, programs_of, tasks
+from tests.cli.tasks.page import Task, alternative_to_exec, programs_of, tasks
 from tests.cli.tasks.scenarios import SCENARIOS
 from tests.cli.test_tls import needs_psk
 
@@ -25,8 +25,6 @@ def _ours() -> Iterator[object]:
     for task in TASKS:
         if task.ours:
             marks = [needs_psk] if "--psk-file" in task.ours[0] else []
-            if task.title in MISSING:
-                marks.append(pytest.mark.xfail(reason="it does not work yet"))
             yield pytest.param(task, marks=marks, id=task.title)
 
 
@@ -86,7 +84,6 @@ def test_every_row_of_the_page_is_run_and_has_a_difference() -> None:
     assert len(TASKS) == 53
     assert [task.title for task in TASKS if not task.ours] == [task.title for task in TASKS[-WITHOUT_A_LINE:]]
     assert {task.title for task in TASKS} == SCENARIOS.keys()
-    assert set(MISSING) <= SCENARIOS.keys()
     assert all(task.difference for task in TASKS)
 
 

@@ -258,7 +258,9 @@ async def test_FA19_a_relay_to_a_slow_reader_is_not_slow(
 # Counts.
 
 
-async def test_FA19_an_address_has_a_limit_and_unix_clients_have_none(scene: Scene, log: Log) -> None:
+async def test_FA19_an_address_has_a_limit_and_unix_clients_have_none(
+    scene: Scene, log: Log, caplog: pytest.LogCaptureFixture
+) -> None:
     """FA19: one address could take every place."""
     server = await scene.serve(Echo(), max_per_address=2)
     kept = [await connected(scene, server) for _ in range(2)]
@@ -270,6 +272,7 @@ async def test_FA19_an_address_has_a_limit_and_unix_clients_have_none(scene: Sce
     await assert_refused(scene, server)
     assert (server.stats.accepted, server.stats.refused, server.stats.open) == (2, 1, 2)
     assert ["refused: its address has too many connections" in line for line in log()] == [True]
+    assert [vars(each)["event"] for each in caplog.records if hasattr(each, "event")] == ["refused"]
     kept[0].close()
 
     async def admitted() -> bool:

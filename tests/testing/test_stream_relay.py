@@ -230,6 +230,22 @@ def test_abort_ends_everything_at_once(kind: Kind) -> None:
         relay.abort()
 
 
+@every_kind
+def test_a_socket_that_is_closed_from_outside_ends_both_sides(kind: Kind) -> None:
+    """A server with an idle limit does so; the other direction went on."""
+    for faults in ("", "chunk=100", "delay=100s"):
+        for side in ("_client", "_server"):
+            with linked(kind, faults) as (client, server, relay, outcome):
+                client.send(b"x")
+                if faults != "delay=100s":
+                    assert server.recv(1, PATIENCE) == b"x"
+                getattr(relay, side).close()
+                assert isinstance(outcome(), ClosedError)
+                for sock in (client, server):
+                    with contextlib.suppress(OSError):
+                        assert sock.recv(1, PATIENCE, NO_FLAGS) == b""
+
+
 def test_truncated_tls_is_no_end_for_the_other_side() -> None:
     with linked("tls", inner="tcp") as (client, server, _, outcome):
         client.send(b"half")

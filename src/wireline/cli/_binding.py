@@ -1,4 +1,4 @@
-"""The listening socket of a command, and the lines that announce its address."""
+"""The datagram socket of ``listen``, and the lines that announce the address of a server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_STREAM, Address, SockOpt, Target
+from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, Address, SockOpt, Target
 from wireline.cli._datagram_targets import find_interface, group_of
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Stage, during, print_stderr
@@ -22,23 +22,16 @@ _NO_SUCH_FAMILY = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 @contextlib.contextmanager
-def bound(
-    target: Target,
-    kind: int,
-    signals: Signals,
-    tls: TlsServer | None = None,
-    *,
-    interface: str | int | None = None,
-) -> Iterator[Socket]:
-    """Bind a socket, listen if it is a stream socket, and announce its address. A signal closes it.
+def bound(target: Target, signals: Signals, *, interface: str | int | None = None) -> Iterator[Socket]:
+    """Bind a datagram socket, and announce its address. A signal closes it.
 
     A multicast group is joined, on ``interface``.
     """
     with signals.deferring_exit():  # otherwise a signal now would leave a socket file behind
         with during(Stage.LISTEN, target):
-            sock = _bind(target, kind, interface)
+            sock = _bind(target, interface)
         with sock, signals.ended_by(sock.close):
-            announce(target, sock.local_addr, tls)
+            announce(target, sock.local_addr)
             yield sock
 
 
@@ -52,7 +45,7 @@ def announce(target: Target, address: Address, tls: TlsServer | None = None) -> 
 
 def client_name(target: Target, address: Address) -> str:
     """The name of a client in messages. Clients of a Unix socket seldom have an address."""
-    return f"a client of {target}" if target.path else str(Target("tcp", *address))
+    return str(Target("tcp", *address)) if address.port else f"a client of {target}"
 
 
 def _with_address(target: Target, address: Address) -> Target:
@@ -63,19 +56,19 @@ def _with_address(target: Target, address: Address) -> Target:
     return target._replace(host=host, port=address.port)
 
 
-def _bind(target: Target, kind: int, interface: str | int | None) -> Socket:
+def _bind(target: Target, interface: str | int | None) -> Socket:
     *others, last = _families(target)
     for family in others:
         try:
-            return _bind_as(family, target, kind, interface)
+            return _bind_as(family, target, interface)
         except OSError as error:
             if not isinstance(error, socket.gaierror) and error.errno not in _NO_SUCH_FAMILY:
                 raise
-    return _bind_as(last, target, kind, interface)
+    return _bind_as(last, target, interface)
 
 
 def _families(target: Target) -> tuple[int, ...]:
-    """The address families to try. An IPv6 socket on all interfaces accepts IPv4 as well, as with ``serve``."""
+    """The address families to try. An IPv6 socket on all interfaces receives from IPv4 as well."""
     if target.path:
         return (AF_UNIX,)
     if ":" in target.host:
@@ -83,23 +76,20 @@ def _families(target: Target) -> tuple[int, ...]:
     return (AF_INET, AF_INET6) if target.host else (AF_INET6, AF_INET)
 
 
-def _bind_as(family: int, target: Target, kind: int, interface: str | int | None) -> Socket:
+def _bind_as(family: int, target: Target, interface: str | int | None) -> Socket:
     is_group = group_of(target) is not None
     number = find_interface(interface)
-    sock = Socket(family, kind)
+    sock = Socket(family, SOCK_DGRAM)
     try:
         if target.path:
             sock.bind_unix(target.path)
         else:
-            # Connections of an earlier listener may be in TIME_WAIT, and a group has many listeners. On Windows the
-            # option means something else.
-            if (kind == SOCK_STREAM or is_group) and os.name == "posix":
+            # A group has many listeners. On Windows the option means something else.
+            if is_group and os.name == "posix":
                 sock.set_sock_opt(SockOpt.REUSE_ADDR, True)
             sock.bind_addr(target.port, target.host)
             if is_group:
                 sock.join_group(target.host, number)
-        if kind == SOCK_STREAM:
-            sock.listen()
     except BaseException:
         sock.close()
         raise

@@ -27,7 +27,7 @@ from wireline import (
 from wireline.cli._datagram_targets import find_interface, group_of
 from wireline.cli._outcome import Stage, during, print_stderr
 from wireline.cli._peer import NO_FLAGS, Source, connection_report, dial_target
-from wireline.net import Socket
+from wireline.net import Datagram, Socket
 
 if TYPE_CHECKING:
     import argparse
@@ -195,9 +195,10 @@ class UnixPeer(DatagramPeer):
 class FirstSender(DatagramPeer):
     """The first sender to a listening datagram socket. Datagrams of other senders are dropped."""
 
-    def __init__(self, sock: Socket, target: Target, timeout: float | None, reply_timeout: float) -> None:
-        """Wait for the first datagram, at most ``timeout`` seconds."""
-        first = sock.recv_from(buffer_size(target), NO_FLAGS, timeout)
+    def __init__(
+        self, sock: Socket, target: Target, first: Datagram, timeout: float | None, reply_timeout: float
+    ) -> None:
+        """Begin with the first datagram, which ``sock`` has received."""
         super().__init__(sock, target, sender_name(target, first.address), reply_timeout, timeout)
         self._address: Address = first.address
         self._first: bytes | None = first.data

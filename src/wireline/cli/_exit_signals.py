@@ -6,6 +6,8 @@ The command can use neither: it has socket files to remove, and a service manage
 
 So a signal only writes a byte to a socket. A thread reads it, and closes the socket that the command waits on. The call
 that waits raises ``ClosedError``, and the command ends as it does after any other error.
+
+SIGHUP is caught only by servers that have files to read again.
 """
 
 from __future__ import annotations
@@ -17,6 +19,8 @@ import socket
 import threading
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
+
+_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
 
 _EXIT_TIMEOUT = 1.0
 """Seconds in which the command must end after a signal; it may be blocked in a write to a full pipe. A guess."""
@@ -36,6 +40,29 @@ class Signals:
         self._stops: list[Callable[[], object]] = []
         self._forces: list[Callable[[], object]] = []
         self._lock = threading.Lock()
+        self._hangups: _Hangups | None = None
+
+    @contextlib.contextmanager
+    def hangup_calls(self, reload: Callable[[], object]) -> Iterator[None]:
+        """Call ``reload`` at each SIGHUP while the block runs, in a thread of its own: a file may be on a slow disk.
+
+        The hang-up of the terminal sends the same signal, and ends the command as SIGTERM does.
+        """
+        if _HANGUP is None or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._hangups = _Hangups(reload)
+        before = signal.signal(_HANGUP, _do_nothing)
+        try:
+            yield
+        finally:
+            signal.signal(_HANGUP, before)
+            self._hangups.end()
+
+    def hang_up(self) -> None:
+        """Read the files again, or end the command, as `hangup_calls` says."""
+        if _HANGUP is not None and self._hangups is not None and not self._hangups.request():
+            self.receive(_HANGUP)
 
     @contextlib.contextmanager
     def ended_by(
@@ -95,12 +122,42 @@ class Signals:
 
     def _force(self, number: int) -> None:
         """End a command that is already ending, at once."""
+        self.received, self.expected = number, False
         forces, self._forces = self._forces, []
         if not forces:
             os._exit(self.exit_code)
-        self.received, self.expected = number, False
         for force in forces:
-            force()
+            # In a thread, because the command must end in time even if this does not.
+            thread = threading.Thread(target=force, name="wireline-force", daemon=True)
+            thread.start()
+            thread.join(_EXIT_TIMEOUT)
+
+
+class _Hangups:
+    """Calls a function in a thread, once for any number of requests that arrive while it runs."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self._call = call
+        self._requested = threading.Event()
+        self._over = False
+        self._terminals = [fd for fd in (0, 1, 2) if os.isatty(fd)]
+        threading.Thread(target=self._run, name="wireline-reload", daemon=True).start()
+
+    def request(self) -> bool:
+        """Request a call; False if the signal says that the terminal is gone."""
+        if self._terminals and not any(map(os.isatty, self._terminals)):
+            return False
+        self._requested.set()
+        return True
+
+    def end(self) -> None:
+        self._over = True
+        self._requested.set()
+
+    def _run(self) -> None:
+        while self._requested.wait() and not self._over:
+            self._requested.clear()
+            self._call()
 
 
 @contextlib.contextmanager
@@ -137,8 +194,11 @@ def _watch(reader: socket.socket, signals: Signals, numbers: Collection[int]) ->
     """Wait for signals until the other end is closed. If the command takes too long to end, end the process."""
     try:
         while byte := reader.recv(1):
-            if byte[0] in numbers:
+            if byte[0] == _HANGUP:
+                signals.hang_up()
+            elif byte[0] in numbers:
                 signals.receive(byte[0])
+            if signals.received is not None:
                 reader.settimeout(signals.exit_timeout)
     except TimeoutError:
         os._exit(signals.exit_code)

@@ -6,12 +6,13 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from wireline.cli._stderr import print_stderr
+
 
 @contextlib.contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Print records of the library as one line on standard error, without a traceback, while the block runs."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_OneLineFormatter())
+    """Print warnings and errors of the library as one line on standard error, without a traceback."""
+    handler = _StderrHandler(logging.WARNING)
     log = logging.getLogger("wireline")
     log.addHandler(handler)
     try:
@@ -20,6 +21,6 @@ def log_to_stderr() -> Iterator[None]:
         log.removeHandler(handler)
 
 
-class _OneLineFormatter(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return f"wireline: {record.getMessage()}"
+class _StderrHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print_stderr(f"wireline: {record.getMessage()}")

@@ -26,10 +26,11 @@ def run(argv: Sequence[str] | None = None) -> int:
     _occupy_standard_descriptors()
     if list(sys.argv[1:] if argv is None else argv) == ["--version"]:
         return _print_version()  # without the parser, which takes longer than the rest
-    from wireline.cli.parser._parser import parse
+    from wireline.cli.parser._parser import find_sockets, parse
 
     try:
         options = parse(argv)
+        find_sockets(options)
     except SystemExit as end:
         return ExitCode.USAGE if end.code else _print("")
     if options.version:

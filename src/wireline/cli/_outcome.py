@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from wireline import ClosedError, DialError, LineTooLongError, SocketTimeout, Target
+from wireline.cli._stderr import print_stderr as print_stderr
 
 if TYPE_CHECKING:
     import ssl
@@ -327,13 +328,3 @@ def report(error: Exception, *, debug: bool = False) -> ExitCode:
     if sentence:
         print_stderr(f"wireline: {sentence}")
     return code
-
-
-def print_stderr(line: str) -> None:
-    """Write a line to standard error at once; drop it if standard error is closed."""
-    try:
-        sys.stderr.write(f"{line}\n")
-        sys.stderr.flush()
-    except (AttributeError, OSError):
-        # With `2>&-`, `sys.stderr` is None. Nothing is left to print to; the exit code still reports the error.
-        pass

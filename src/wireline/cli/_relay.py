@@ -1,8 +1,7 @@
 """``wireline relay LISTEN TARGET...``.
 
 Every connection has a thread, in which `wireline.net.relay` moves the bytes; with `--fault` or `--dump` it has two, of
-`wireline.testing.StreamRelay`. The main thread waits for signals: the first one stops listening, the second one resets
-the connections that are left.
+`wireline.testing.StreamRelay`. `Serving` has the rest.
 """
 
 from __future__ import annotations
@@ -11,33 +10,25 @@ import argparse
 import contextlib
 import functools
 import itertools
-import math
 import threading
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from wireline import Address, ClosedError, Target
-from wireline.cli._binding import announce, client_name
+from wireline import ClosedError, Target
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
+from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during
 from wireline.cli._peer import dial_stream
 from wireline.cli._relay_stats import show_traffic
 from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, Targets
 from wireline.cli._relay_traffic import Moved, Traffic
+from wireline.cli._serving import Connection, Serving, reloading
 from wireline.cli.parser._relay_tls_options import LISTEN, TARGET, Side
-from wireline.net import Socket, relay, serve
+from wireline.net import Socket, relay
 
 if TYPE_CHECKING:
     from wireline.cli._dump import Dump
     from wireline.cli._tls_handshakes import TlsClient, TlsServer
-    from wireline.net import Server
     from wireline.testing import Faults
-
-_ABORT_TIMEOUT = 0.5
-"""Seconds that connections get to end after a reset. A guess: only resolving a name takes longer."""
-
-_QUIET_DRAIN = 0.2
-"""Seconds after the first signal without a message about the connections that are left. A guess."""
 
 
 def run(options: argparse.Namespace, signals: Signals) -> None:
@@ -56,7 +47,8 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
             with _setting_up(LISTEN):
                 server = stack.enter_context(_serving(options))
         if signals.received is None:
-            _Relay(options, client, server).run(signals)
+            with reloading(signals, _reload(LISTEN, server), _reload(TARGET, client)):
+                _Relay(options, client, server).run(signals)
 
 
 @contextlib.contextmanager
@@ -72,6 +64,18 @@ def _setting_up(side: Side) -> Iterator[None]:
     except Failure as failure:
         code, sentence = classify(failure)
         raise ReportedFailure(Outcome(code, side.renamed(sentence))) from failure
+
+
+def _reload(side: Side, tls: TlsClient | TlsServer | None) -> Callable[[], None] | None:
+    """What reads the files of a side again."""
+    if tls is None:
+        return None
+
+    def reload() -> None:
+        with _setting_up(side):
+            tls.reload()
+
+    return reload
 
 
 def _make_client(options: argparse.Namespace) -> TlsClient | None:
@@ -114,78 +118,58 @@ class _Relay:
         self._timeout: float | None = options.timeout
         if self._timeout is None and len(options.relay_targets) > 1:
             self._timeout = ONE_OF_SEVERAL_TIMEOUT
-        self._max: int | None = options.max
         self._faults: Faults | None = options.fault
         self._dump = _make_dump(options)
         self._options = options
         self._tls_client = tls_client
-        self._tls_server = tls_server
+        self._serving = Serving(
+            options,
+            self._listen,
+            self._handle,
+            tls_server,
+            most=options.max,
+            target=str(options.relay_targets[0]) if len(options.relay_targets) == 1 else None,
+            explain=self._explain,
+            abort=self._abort_all,
+        )
         self._traffic = Traffic()
         self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._open: dict[Socket, Callable[[], object]] = {}
-        self._stopping = threading.Event()
-        self._ended = threading.Event()
         self._aborted = False
 
     def run(self, signals: Signals) -> None:
-        """Listen until a signal arrives, then wait for the connections; the next signal resets them."""
-        where = str(self._listen) if self._listen.path else self._listen.host
-        with signals.deferring_exit():  # otherwise a signal now would leave a socket file behind
-            with during(Stage.LISTEN, self._listen):
-                server = serve(self._handle, self._listen.port, where, max_connections=self._max)
-            self._run_until_ended(server, signals)
-
-    def _run_until_ended(self, server: Server, signals: Signals) -> None:
-        def drain() -> None:
-            server.stop(math.inf)
-            self._ended.set()
-
-        draining = threading.Thread(target=drain, name="wireline-drain", daemon=True)
-        with signals.ended_by(self._stopping.set, force=self._abort_all):
-            announce(self._listen, server.local_addr, self._tls_server)
-            with show_traffic(self._traffic, self._options):
-                self._stopping.wait()
-                draining.start()
-                if not self._ended.wait(_QUIET_DRAIN):
-                    count = server.connections
-                    connections = "1 connection" if count == 1 else f"{count} connections"
-                    print_stderr(f"wireline: waiting for {connections} to end; Ctrl-C again resets them")
-                self._ended.wait()
-        draining.join(_ABORT_TIMEOUT)
+        """Listen until a signal arrives, then let the connections end; see `Serving`."""
+        self._serving.run(signals, show_traffic(self._traffic, self._options))
 
     def _abort_all(self) -> None:
         with self._lock:
             self._aborted = True
             left = list(self._open.values())
-        for abort in left:
-            abort()
-        self._ended.set()
+        # Each waits a moment for a send that is under way: one after the other, a thousand would take minutes.
+        threads = [threading.Thread(target=abort, name="wireline-abort", daemon=True) for abort in left]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
     # One connection, in its own thread.
 
-    def _handle(self, client: Socket, address: Address) -> None:
-        name = client_name(self._listen, address)
+    def _handle(self, connection: Connection) -> None:
+        client = connection.client
         with self._lock:
             number = next(self._numbers)
             self._open[client] = functools.partial(client.close, linger=0)
         try:
-            self._relay(client, name, number)
-        except ClosedError:
-            pass  # it was aborted
-        except (Failure, ReportedFailure) as failure:
-            client.close(linger=0)
-            side = LISTEN if getattr(failure, "subject", "") == name else TARGET
-            print_stderr(f"wireline: {side.renamed(classify(failure).sentence)}")
+            self._relay(connection, number)
         finally:
             with self._lock:
                 del self._open[client]
 
-    def _relay(self, client: Socket, name: str, number: int) -> None:
-        with during(Stage.TALK, name):
-            if self._tls_server is not None:
-                self._tls_server.handshake(client)
+    def _relay(self, connection: Connection, number: int) -> None:
+        client, name = connection.client, connection.name
         server, target = self._targets.connect(client)
+        connection.target = str(target)
         with server:
             if self._faults is None and self._dump is None:
                 self._relay_at_once(client, server, name, target)
@@ -240,3 +224,9 @@ class _Relay:
         if self._tls_client is not None:
             return self._tls_client.connect(target, self._timeout)
         return dial_stream(target, self._timeout)
+
+    def _explain(self, failure: Failure | ReportedFailure) -> str:
+        """The sentence about the error of a connection, with the options of its side."""
+        targets = map(str, self._options.relay_targets)
+        is_client = isinstance(failure, Failure) and failure.subject not in targets
+        return (LISTEN if is_client else TARGET).renamed(classify(failure).sentence)

@@ -8,6 +8,12 @@ import stat
 from collections.abc import Callable
 
 
+def is_descriptor(path: str) -> bool:
+    """Whether a path is ``fd:N``."""
+    kind, _, number = path.partition(":")
+    return kind == "fd" and number.isascii() and number.isdigit()
+
+
 def read_secret_file(path: str) -> bytes:
     """Read a file, or with ``fd:N`` a descriptor that this process has inherited.
 
@@ -15,8 +21,8 @@ def read_secret_file(path: str) -> bytes:
         OSError: it cannot be read.
         ValueError: other users can read it.
     """
-    kind, _, number = path.partition(":")
-    is_fd = kind == "fd" and number.isascii() and number.isdigit()
+    is_fd = is_descriptor(path)
+    number = path.partition(":")[2]
     try:
         # The standard descriptors are in use afterwards: standard input is then at its end.
         with open(int(number) if is_fd else path, "rb", closefd=not is_fd or int(number) > 2) as file:
@@ -47,8 +53,10 @@ def _require_privacy(path: str, status: os.stat_result) -> None:
         )
 
 
-def key_password(source: str, key: str) -> bytes | Callable[[], str]:
+def key_password(source: str, key: str) -> bytes | Callable[[], str | bytes]:
     """The password that ``--key-password`` names; a function for the prompt, which is shown once, if it is needed.
+
+    When the key is read again, a function reads the file again.
 
     Args:
         source: where the password is.
@@ -66,9 +74,15 @@ def key_password(source: str, key: str) -> bytes | Callable[[], str]:
         if value is None:
             raise ValueError(f"there is no environment variable {name}, which --key-password names")
         return value if isinstance(value, bytes) else value.encode()
-    data = read_secret_file(source if kind == "fd" else name)
+    path = source if kind == "fd" else name
+    password = _password_in(path)  # now, so that an error is found although the key may have no password
+    # A pipe can be read only once.
+    return (lambda: _password_in(path)) if kind == "file" and os.path.isfile(path) else password
+
+
+def _password_in(path: str) -> bytes:
     # An editor ends the line.
-    return data.removesuffix(b"\n").removesuffix(b"\r")
+    return read_secret_file(path).removesuffix(b"\n").removesuffix(b"\r")
 
 
 def _ask(key: str) -> str:

@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from wireline import BUFFER_SIZE, EndOfStreamError
-from wireline.cli._outcome import Failure, Stage, report
+from wireline.cli._outcome import Failure, Stage
 from wireline.cli._peer import NO_FLAGS
-from wireline.net import Socket
 
-Service = Callable[[Socket, str, "float | None"], None]
-"""Serves one client until it is done. Arguments: its socket, its name, and the time limit of each call in seconds."""
+if TYPE_CHECKING:
+    from wireline.cli._serving import Connection
+    from wireline.net import Socket
 
 _CHAT_SEND_TIMEOUT = 5.0
 """Seconds in which a client of the chat must accept a message, without ``--timeout``. A guess."""
 
 
-def echo(client: Socket, name: str, timeout: float | None) -> None:
+def echo(client: Socket, timeout: float | None) -> None:
     """Send all data back."""
     while data := client.recv_some(BUFFER_SIZE, timeout, NO_FLAGS):
         client.send(data, NO_FLAGS, timeout)
 
 
-def discard(client: Socket, name: str, timeout: float | None) -> None:
+def discard(client: Socket, timeout: float | None) -> None:
     """Read to the end."""
     while client.recv_some(BUFFER_SIZE, timeout, NO_FLAGS):
         pass
@@ -35,37 +35,40 @@ class ChatRoom:
     A client that does not accept a message in time is disconnected, so it delays the others once at most.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timeout: float | None = None) -> None:
+        """Begin without clients, each of which must accept a message within ``timeout`` seconds."""
+        self._timeout = _CHAT_SEND_TIMEOUT if timeout is None else timeout
         self._lock = threading.Lock()
-        self._clients: dict[Socket, str] = {}
+        self._clients: set[Connection] = set()
 
-    def serve(self, client: Socket, name: str, timeout: float | None) -> None:
+    def serve(self, connection: Connection) -> None:
         """Pass on the lines of one client until it leaves."""
         with self._lock:
-            self._clients[client] = name
+            self._clients.add(connection)
         try:
-            while line := _next_line(client):
-                self._send_to_others(client, line, timeout)
+            while line := _next_line(connection.client):
+                self._send_to_others(connection, line)
         finally:
             with self._lock:
-                self._clients.pop(client, None)
+                self._clients.discard(connection)
 
-    def _send_to_others(self, sender: Socket, line: bytes, timeout: float | None) -> None:
+    def _send_to_others(self, sender: Connection, line: bytes) -> None:
         with self._lock:
-            others = [(client, name) for client, name in self._clients.items() if client is not sender]
-        for client, name in others:
+            others = [each for each in self._clients if each is not sender]
+        for each in others:
             try:
-                client.send(line, NO_FLAGS, _CHAT_SEND_TIMEOUT if timeout is None else timeout)
+                each.client.send(line, NO_FLAGS, self._timeout)
             except OSError as error:
-                self._disconnect(client, Failure(Stage.TALK, error, name))
+                self._disconnect(each, error)
 
-    def _disconnect(self, client: Socket, failure: Failure) -> None:
-        """Close a client and report why, unless it has left in the meantime."""
+    def _disconnect(self, connection: Connection, error: OSError) -> None:
+        """Close a client and note why, unless it has left in the meantime."""
         with self._lock:
-            known = self._clients.pop(client, None)
-        if known is not None:
-            client.close(linger=0)
-            report(failure)
+            known = connection in self._clients
+            self._clients.discard(connection)
+        if known:
+            connection.failure = Failure(Stage.TALK, error, connection.name)
+            connection.client.close(linger=0)
 
 
 def _next_line(client: Socket) -> bytes:

@@ -12,19 +12,21 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 from wireline import Deadline, SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
 from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout, print_stderr
 from wireline.cli._peer import ANY_SOURCE, Source, dial_stream
 from wireline.cli._psk_files import read_key, read_keys
-from wireline.cli._secrets import key_password
+from wireline.cli._secrets import is_descriptor, key_password
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, VerifyMode
 
 if TYPE_CHECKING:
     from wireline.cli._self_signed import SelfSigned
+
+T = TypeVar("T")
 
 _HANDSHAKE_TIMEOUT = 10.0
 """Seconds for the handshake of a client without ``--timeout``: the handshake timeout of ``serve``."""
@@ -48,6 +50,7 @@ class TlsClient:
         """
         self._name: str = options.sni or ""
         self._starttls: str | None = getattr(options, "starttls", None)
+        self._options = options
         self._psk = read_key(options.psk_file) if options.psk_file else None
         if options.no_verify:
             print_stderr(
@@ -55,12 +58,30 @@ class TlsClient:
                 "and change all data"
             )
         with explain_missing_cas(options):
-            self._context = _client_context(options, self._psk)
+            self._context = _client_context(options)
+            if self._psk is not None:
+                self._context.client_get_psk = self._get_psk
             # Made now, so that an error in the files is not reported as an error of the connection.
             self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
         self._capture = PeerCertificateCapture()
         self._lock = threading.Lock()
         self._handshakes = 0
+
+    def _get_psk(self, hint: str | None) -> tuple[str, bytes]:
+        assert self._psk is not None
+        return self._psk
+
+    def reload(self) -> None:
+        """Read the files again, for the connections from now on.
+
+        Raises:
+            OSError, ValueError: a file is missing, or its content is wrong. Nothing has changed.
+        """
+        psk = _read_again(read_key, self._options.psk_file, self._psk)
+        with explain_missing_cas(self._options):
+            self._context.reload()
+            self._psk = psk
+            self._ssl_context = self._context.ssl_context(Handshake.AS_CLIENT)
 
     def connect(self, target: Target, timeout: float | None, source: Source = ANY_SOURCE) -> Socket:
         """Connect and make the handshake, both within ``timeout``.
@@ -140,8 +161,13 @@ def explain_missing_cas(options: argparse.Namespace) -> Iterator[None]:
         ) from error
 
 
-def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) -> SslContext:
-    unverified = options.no_verify or psk is not None
+def _read_again(read: Callable[[str], T], path: str | None, before: T) -> T:
+    """What a file of keys has now; a descriptor can be read only once."""
+    return read(path) if path and not is_descriptor(path) else before
+
+
+def _client_context(options: argparse.Namespace) -> SslContext:
+    unverified = options.no_verify or options.psk_file
     context = SslContext(
         # A pre-shared key authenticates the server: without the key its handshake fails.
         verify_mode=VerifyMode.NONE if unverified else VerifyMode.PEER,
@@ -153,8 +179,6 @@ def _client_context(options: argparse.Namespace, psk: tuple[str, bytes] | None) 
     )
     if options.alpn:
         context.require_alpn = True
-    if psk is not None:
-        context.client_get_psk = lambda hint: psk
     return context
 
 
@@ -167,7 +191,7 @@ class Settings(TypedDict, total=False):
     cipher_list: str
     ciphersuites: str
     pinned: list[str]
-    password: bytes | Callable[[], str]
+    password: bytes | Callable[[], str | bytes]
 
 
 _VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
@@ -205,29 +229,45 @@ class TlsServer:
     """TLS handshakes with clients."""
 
     def __init__(
-        self, options: argparse.Namespace, cert_file: str, key_file: str = "", ca_file: Path | None = None
+        self, options: argparse.Namespace, own: SelfSigned | None = None, ca_file: Path | None = None
     ) -> None:
-        """Make the context. The files are not needed afterwards.
+        """Make the context.
 
         Args:
             options: the options of the command.
-            cert_file: the certificate; ``""`` if there is none.
-            key_file: its private key, if it is in another file.
-            ca_file: the throw-away CA that clients must trust, if there is one.
+            own: the throw-away certificate, if there is one.
+            ca_file: the file with its CA, which clients must trust.
 
         Raises:
             OSError, ValueError: a file is missing, or its content is wrong.
             NotImplementedError: this interpreter has no pre-shared keys.
         """
+        self._options = options
         self._ca_file = ca_file
-        self._psk = bool(options.psk_file)
+        self._keys = read_keys(options.psk_file) if options.psk_file else {}
         self._timeout = _HANDSHAKE_TIMEOUT if options.timeout is None else options.timeout
-        self._context = _server_context(options, cert_file, key_file)
+        self._context = _server_context(options, own)
+        if options.psk_file:
+            self._context.server_get_psk = lambda identity: self._keys.get(identity, b"")
         self._capture = PeerCertificateCapture()
+        self._prepare()
+
+    def _prepare(self) -> None:
         # Made now, so that an error in the files is not reported as an error of the first client.
         ssl_context = self._context.ssl_context(Handshake.AS_SERVER)
-        if options.client_ca:  # otherwise clients send no certificate
+        if self._options.client_ca:  # otherwise clients send no certificate
             self._capture.watch(ssl_context)
+
+    def reload(self) -> None:
+        """Read the files again, for the handshakes from now on.
+
+        Raises:
+            OSError, ValueError: a file is missing, or its content is wrong. Nothing has changed.
+        """
+        keys = _read_again(read_keys, self._options.psk_file, self._keys)
+        self._context.reload()
+        self._keys = keys
+        self._prepare()
 
     def handshake(self, client: Socket) -> None:
         """Make the handshake with a client.
@@ -243,7 +283,11 @@ class TlsServer:
             raise TimeoutError(f"no TLS handshake within {error.seconds:g} s") from error
         except ssl.SSLError as error:
             raise HandshakeFailure(
-                error, server=True, psk=self._psk, sent=self._capture.sent, chain=self._capture.chain()
+                error,
+                server=True,
+                psk=bool(self._keys),
+                sent=self._capture.sent,
+                chain=self._capture.chain(),
             ) from error
         finally:
             self._capture.reset()
@@ -271,17 +315,13 @@ def serving(options: argparse.Namespace) -> Iterator[TlsServer]:
         NotImplementedError: this interpreter has no pre-shared keys.
     """
     if not options.self_signed:
-        yield TlsServer(options, options.cert or "", options.key or "")
+        yield TlsServer(options)
         return
-    made = _make_self_signed(options.target)
+    own = _make_self_signed(options.target)
     with tempfile.TemporaryDirectory(prefix="wireline-") as directory:
-        ca_file, own_file = Path(directory, "ca.pem"), Path(directory, "server.pem")
-        ca_file.write_bytes(made.ca)
-        # `ssl` reads keys from files only. Other users cannot open the directory.
-        own_file.write_bytes(made.server)
-        server = TlsServer(options, str(own_file), ca_file=ca_file)
-        own_file.unlink()
-        yield server
+        ca_file = Path(directory, "ca.pem")
+        ca_file.write_bytes(own.ca)
+        yield TlsServer(options, own, ca_file)
 
 
 def _make_self_signed(target: Target) -> SelfSigned:
@@ -295,17 +335,14 @@ def _make_self_signed(target: Target) -> SelfSigned:
     return _self_signed.make([name for name in names if name and name.isascii()])
 
 
-def _server_context(options: argparse.Namespace, cert_file: str, key_file: str) -> SslContext:
-    context = SslContext(
+def _server_context(options: argparse.Namespace, own: SelfSigned | None) -> SslContext:
+    return SslContext(
         verify_mode=VerifyMode.PEER if options.client_ca else VerifyMode.NONE,
-        cert_file=cert_file,
-        key_file=key_file,
+        cert_file=options.cert or "",
+        key_file=options.key or "",
+        cert_data=own.server if own else None,
         ca_file=options.client_ca or "",
         client_certs="required" if options.client_ca else "ignore",
         alpn=getattr(options, "alpn", None) or (),  # only `relay` has it
         **read_settings(options),
     )
-    if options.psk_file:
-        keys = read_keys(options.psk_file)
-        context.server_get_psk = lambda identity: keys.get(identity, b"")
-    return context

@@ -103,7 +103,7 @@ class StreamRelay:
         Raises:
             OSError: one side failed, and ``failed_socket`` is its socket. The other side received everything that had
                 arrived before, and then a reset.
-            ClosedError: ``abort`` was called.
+            ClosedError: ``abort`` was called, or another part of the program has closed a socket.
         """
         try:
             if self._faults == NO_FAULTS and self._tap is None:
@@ -160,10 +160,11 @@ class StreamRelay:
         self._reset()
 
     def _reset(self) -> None:
-        self._down.reset_sink()
-        self._up.reset_sink()
+        # First: then a direction that finds its socket closed knows why.
         self._up.reset.set()
         self._down.reset.set()
+        self._down.reset_sink()
+        self._up.reset_sink()
 
 
 class _Direction:
@@ -195,7 +196,8 @@ class _Direction:
         try:
             self._copy(DelayLine(self._faults, self._seed))
         except ClosedError:
-            pass  # by the other direction, or by `abort`
+            if not self.reset.is_set():  # from outside, by the idle limit of a server for example
+                self._relay.abort()
         except _SendFailure as failure:
             self.over.set()
             # First deliver what the sink has sent before it failed.

@@ -12,15 +12,6 @@ from typing import NamedTuple
 
 PAGE = Path(__file__).parents[3] / "docs/howto/from-netcat.md"
 
-MISSING = """
-Log the connections
-Accept only some addresses
-Limit the number of connections, and idle ones
-Get the socket from systemd or inetd
-Change a certificate without a restart
-""".strip().splitlines()
-"""The tasks with a line that does not work yet. The test of one that works fails: remove its line here."""
-
 PROGRAMS = {
     "nc": ("nc.openbsd", "netcat-openbsd"),
     "ncat": ("ncat", "ncat"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from wireline.cli.parser import _option_types, _tls_options
+from wireline.cli._datagram_targets import is_datagram
+from wireline.cli.parser import _option_types, _serving_options, _tls_options
 from wireline.cli.parser._common_options import (
     Command,
     add_crlf,
@@ -24,8 +25,9 @@ Listen for one connection, send standard input to it, write the data received to
 connection ends. At the end of standard input, the sending direction is closed (half-close). The address is printed on
 standard error as 'listening on HOST:PORT'. Port 0 selects a free port, and ':PORT' listens on all interfaces.
 
---echo and --discard serve one connection, or any number of them with --keep. --chat always serves any number. A server
-for any number of connections exits with 0 at Ctrl-C or SIGTERM, after giving its clients half a second to finish.
+--echo and --discard serve one connection, or any number of them with --keep. --chat always serves any number. At the
+first Ctrl-C or SIGTERM, a server for any number of connections stops listening, gives the open connections 10 seconds
+to finish (--drain), and exits with 0. At the second, it resets them (exit code 130 or 143).
 
 With udp:// and unix-dgram: there are no connections. --echo and --discard serve all senders until Ctrl-C, or until no
 datagram has arrived for --timeout seconds. Without them, the first sender becomes the peer, as in 'connect'. With
@@ -34,7 +36,8 @@ listen to it on the same port.
 
 With tls://, the server needs a certificate (--cert, --key or --self-signed) or a file of pre-shared keys (--psk-file)
 with lines IDENTITY:KEYHEX; empty lines and lines that begin with # are ignored. The time limit for a handshake is
---timeout (default 10 seconds). A failed handshake is reported on standard error; --keep then serves other clients."""
+--timeout (default 10 seconds). A failed handshake is reported on standard error; --keep then serves other clients. At
+SIGHUP, certificates, keys, CAs and pre-shared keys are read again."""
 
 EXAMPLES = """\
 examples:
@@ -48,6 +51,8 @@ examples:
   wireline listen --echo udp://127.0.0.1:9000
   wireline listen --keep --interface eth0 udp://224.0.0.251:5353
   wireline listen --keep unix-dgram:/tmp/log.sock >> log.txt
+  wireline listen --echo --keep --max 100 --idle 60 --allow 192.0.2.0/24 --log-format json :7
+  wireline listen --echo --keep --fd 3
 """
 
 
@@ -76,7 +81,38 @@ def describe(listen: argparse.ArgumentParser) -> None:
     add_interface(listen)
     add_crlf(listen)
     add_show_code_and_debug(listen)
+    _serving_options.describe(listen, "ADDRESS")
     _tls_options.describe_listen(listen)
+
+
+def serves_many(options: argparse.Namespace) -> bool:
+    """Whether it serves any number of connections."""
+    return bool(options.keep) or options.service == "chat"
+
+
+def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the options of the connections go together with the service.
+
+    Raises:
+        SystemExit: they do not; the error was printed.
+    """
+    _serving_options.validate(parser, options, options.target)
+    if is_datagram(options.target):
+        return
+    inherited = options.inherited
+    if inherited is not None and inherited.connected:
+        if serves_many(options):
+            option = "--chat" if options.service == "chat" else "--keep"
+            parser.error(f"descriptor {options.fd} is one connection: {option} needs a listening socket")
+        if not options.service and options.fd in ("0", "1"):
+            parser.error(
+                f"descriptor {options.fd} is the connection, and standard input or output, too: "
+                "add --echo or --discard"
+            )
+    elif not serves_many(options):
+        _serving_options.reject_for_one(parser, options)
+    elif not options.service and (options.max or 1) > 1:
+        parser.error("standard output is for one client at a time: --max is 1, or add --echo or --discard")
 
 
 def _load() -> Command:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import keyword
 import math
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from wireline import Address, Target, parse_target
 from wireline.address import to_ascii
@@ -16,6 +17,11 @@ from wireline.cli.parser._host_names import in_ascii, with_port_number
 if TYPE_CHECKING:
     from wireline.testing import Faults
 
+
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
+
+_MAPPED_BITS = 96
+"""Bits before the IPv4 address in a mapped one (RFC 4291, 2.5.5.2)."""
 
 _MAX_PORTS = 1024
 """Ports of a range; each is a report. A guess."""
@@ -108,6 +114,40 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def drain_time(text: str) -> float:
+    """Seconds in which connections may end; 0 leaves them no time."""
+    return 0.0 if text == "0" else seconds(text)
+
+
+def descriptor(text: str) -> str:
+    """The number of a descriptor, or the word for those of systemd."""
+    if text != "systemd" and not (text.isascii() and text.isdigit() and len(text) <= 9):
+        raise argparse.ArgumentTypeError(f"{text!r} is not the number of a descriptor, and not systemd")
+    return text
+
+
+def network(text: str) -> Network:
+    """A network of IPv4 or IPv6, or one address. ``::ffff:192.0.2.0/120`` is ``192.0.2.0/24``."""
+    address, slash, length = text.partition("/")
+    try:
+        if slash and not (length.isascii() and length.isdigit()):  # a netmask, which would be taken, too
+            raise ValueError
+        given = ipaddress.ip_interface(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a network such as 192.0.2.0/24 or 2001:db8::/32, and not an address"
+        ) from None
+    if given.ip != given.network.network_address:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has bits set after the first {length}: write {given.network} for the network, "
+            f"or {address} for the one address"
+        )
+    mapped = getattr(given.ip, "ipv4_mapped", None)
+    if mapped is not None and given.network.prefixlen >= _MAPPED_BITS:
+        return ipaddress.ip_network((mapped, given.network.prefixlen - _MAPPED_BITS))
+    return given.network
 
 
 def days(text: str) -> int:

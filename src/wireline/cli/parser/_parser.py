@@ -12,6 +12,7 @@ from wireline.cli.parser import (
     _connect_options,
     _listen_options,
     _relay_options,
+    _serving_options,
     _tls_options,
     _twin_options,
     _usage,
@@ -57,12 +58,43 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser()
     words = sys.argv[1:] if argv is None else argv
     _usage.reject_unknown_options(parser, words)
-    options = parser.parse_args(words)
+    options = _parse(parser, _serving_options.with_address(words))
     if options.load is None and not options.version:
         parser.exit(2, parser.format_help())
     parser = options.parser  # of the command: errors refer to its help
     if options.crlf and options.service:
         parser.error(f"--crlf changes standard input, and --{options.service} does not read it")
+    _validate(parser, options)
+    if options.show_code:
+        _show_code_instead(parser, options)
+    return options
+
+
+def _parse(parser: _usage.Parser, words: Sequence[str]) -> argparse.Namespace:
+    options, more = parser.parse_known_args(words)
+    if more and getattr(options, "fd", None) is not None:
+        options.parser.error(f"--fd takes the place of the address: leave out {more[0]}")
+    if more:
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    return options
+
+
+def find_sockets(options: argparse.Namespace) -> None:
+    """Find what ``--fd`` names, and check that the options go together with it. ``--show-code`` needs no socket.
+
+    Raises:
+        SystemExit: it cannot be served as they say; the error was printed.
+    """
+    if getattr(options, "fd", None) is None or options.show_code:
+        return
+    _serving_options.find_sockets(options, "listen" if "listen" in options else "target")
+    if "keep" in options:
+        _listen_options.validate(options.parser, options)
+    else:
+        _serving_options.validate(options.parser, options, options.listen)
+
+
+def _validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     if "at_eof" in options:
         _connect_options.validate(parser, options)
     if "interface" in options:
@@ -71,11 +103,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         _check_options.validate(parser, options)
     elif "tls" in options:
         _tls_options.validate(parser, options)
+    if "keep" in options:
+        _listen_options.validate(parser, options)
     if "listen_tls" in options:
         _relay_options.validate(parser, options)
-    if options.show_code:
-        _show_code_instead(parser, options)
-    return options
 
 
 def _show_code_instead(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:

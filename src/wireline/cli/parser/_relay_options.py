@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from wireline.cli.parser import _option_types, _relay_tls_options
+from wireline.cli.parser import _option_types, _relay_tls_options, _serving_options
 from wireline.cli.parser._common_options import Command, add_show_code_and_debug, add_timeout
 
 if TYPE_CHECKING:
@@ -24,12 +24,13 @@ The end of one direction is passed on as a half-close; the other direction stays
 data received before that is passed on, and then a reset, so incomplete data never looks complete. A slow reader slows
 down the writer. A failed connection is reported on standard error; the others continue.
 
-At the first Ctrl-C or SIGTERM, relay stops listening, waits for the open connections, and exits with 0. At the second,
-it resets them (exit code 130 or 143).
+At the first Ctrl-C or SIGTERM, relay stops listening, gives the open connections 10 seconds to end (--drain), and exits
+with 0. At the second, it resets them (exit code 130 or 143).
 
 With tls:// in LISTEN, clients must use TLS. The server needs --cert and --key, --self-signed, or --listen-psk-file;
 --client-ca limits which clients are accepted. With tls:// in TARGET, relay connects with TLS as 'connect' does; what is
---cert there is --client-cert here. Options of LISTEN that TARGET has, too, begin with --listen.
+--cert there is --client-cert here. Options of LISTEN that TARGET has, too, begin with --listen. At SIGHUP, the files of
+both sides are read again.
 
 --dump shows data on standard error before it is sent on: with TLS in clear, with --fault as it arrives. '>' is to
 TARGET, '<' to the client. Bytes that are not printable are escaped. A slow reader of standard error slows down the
@@ -54,6 +55,8 @@ examples:
   wireline relay --stats --max 100 :9000 unix:/run/app.sock
   wireline relay --balance first :9000 10.0.0.1:9000 10.0.0.2:9000
   wireline relay --tls-min 1.3 --pin sha256/47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU= :9000 tls://example.com:443
+  wireline relay --drain 60 --idle 300 --allow 192.0.2.0/24 --log-format json :9000 unix:/run/app.sock
+  wireline relay --fd 3 127.0.0.1:8080
   wireline relay --fault delay=200ms,jitter=50ms,rate=64k 127.0.0.1:9000 127.0.0.1:8080
   wireline relay --dump text 127.0.0.1:9000 tls://example.com:443
   wireline relay --fault chunk=1,reset-after=4k 127.0.0.1:9000 127.0.0.1:8080
@@ -83,12 +86,6 @@ def describe(relay: argparse.ArgumentParser) -> None:
     add_timeout(relay, "for connecting to TARGET, and for each handshake (10 for those of clients)")
     add_show_code_and_debug(relay)
     relay.add_argument(
-        "--max",
-        metavar="N",
-        type=_option_types.connection_count,
-        help="at most N connections at a time; further clients wait",
-    )
-    relay.add_argument(
         "--stats",
         action="store_true",
         help="show targets, connections, and bytes and rates in both directions: a table on a terminal, otherwise one "
@@ -102,6 +99,7 @@ def describe(relay: argparse.ArgumentParser) -> None:
     relay.add_argument(
         "--fault", metavar="WORDS", type=_option_types.faults, help="simulate a bad network, see above"
     )
+    _serving_options.describe(relay, "LISTEN")
     _relay_tls_options.describe(relay)
 
 
@@ -111,6 +109,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     Raises:
         SystemExit: they do not; the error was printed.
     """
+    _serving_options.validate(parser, options, options.listen)
     _relay_tls_options.validate(parser, options)
 
 

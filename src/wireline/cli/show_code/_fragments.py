@@ -125,20 +125,66 @@ def source(program: Program, options: argparse.Namespace) -> dict[str, object]:
     return arguments
 
 
-def serving(program: Program, target: Target, **options: object) -> None:
+def serving(program: Program, target: Target, **arguments: object) -> None:
     """Add a block with ``server``, which calls ``handle`` for each connection, until it is stopped."""
+    options = program.options
     program.use("wireline.net", "serve")
-    where = [str(target)] if target.path else list(filter(None, [target.host]))
-    program.add(f"with {call('serve', Name('handle'), target.port, *where, **options)} as server:")
+    where: list[object] = [target.port, *([str(target)] if target.path else filter(None, [target.host]))]
+    if options.fd is not None:
+        where, arguments["sock"] = [], _inherited(program)
+    arguments |= {"on_full": options.on_full, "idle_timeout": options.idle}
+    program.add(f"with {call('serve', Name('handle'), *where, **arguments)} as server:")
     announce(program, target, "server", 1)
+    if options.drain is not None:
+        program.use("signal")
+        program.add("for number in (signal.SIGINT, signal.SIGTERM):", 1)
+        program.add(f"signal.signal(number, lambda *_: server.request_stop({literal(options.drain)}))", 2)
     program.add("server.wait()", 1)
+
+
+def _inherited(program: Program) -> Name:
+    """The listening sockets of ``--fd``."""
+    if program.options.fd == "systemd":
+        program.use("wireline.net", "listeners_from_environment")
+        return Name("[sock for _, sock in listeners_from_environment()]")
+    program.use("socket")
+    return Name(f"socket.socket(fileno={int(program.options.fd)})")
+
+
+def define_is_allowed(program: Program) -> None:
+    """Add the function that checks the address of a client, if clients are limited."""
+    networks = program.options.allow
+    if not networks:
+        return
+    program.use("ipaddress")
+    listed = ", ".join(f'"{network}"' for network in networks)
+    program.define(f"""\
+ALLOWED = [ipaddress.ip_network(text) for text in ({listed},)]
+
+
+def is_allowed(address):
+    ip = ipaddress.ip_address(address.host.partition("%")[0])
+    ip = getattr(ip, "ipv4_mapped", None) or ip
+    return any(ip in network for network in ALLOWED)""")
+
+
+def define_handler(program: Program, text: str) -> None:
+    """Add the function ``handle``, which refuses the clients that are not allowed."""
+    if program.options.allow:
+        check = "    if not is_allowed(address):\n        client.close(linger=0)\n        return\n"
+        text = text.replace("def handle(client, address):\n", f"def handle(client, address):\n{check}")
+    program.define(text)
 
 
 def announce(program: Program, target: Target, listener: str, indent: int) -> None:
     """Add the line that prints the address of ``listener``."""
     program.use("sys")
-    if target.path:
-        program.add(call("print", f"listening on {target}", file=Name("sys.stderr")), indent)
+    if target.path or program.options.fd is not None:
+        fd = program.options.fd
+        where = (
+            target if target.path else f"descriptor {fd}" if fd != "systemd" else "the sockets of LISTEN_FDS"
+        )
+        program.add(call("print", f"listening on {where}", file=Name("sys.stderr")), indent)
         return
     program.use("wireline", "Target")
     where = f"Target('{target.scheme}', *{listener}.local_addr)"

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from textwrap import indent
 
 from wireline import Target
 from wireline.cli._datagram_targets import group_of, is_datagram
 from wireline.cli._datagrams import REPLY_TIMEOUT, buffer_size
 from wireline.cli._end_of_input import EndOfInput
-from wireline.cli.show_code._fragments import announce, pump, send_input, server_context, serving
+from wireline.cli.parser._listen_options import serves_many
+from wireline.cli.show_code._fragments import (
+    announce,
+    define_handler,
+    define_is_allowed,
+    pump,
+    send_input,
+    server_context,
+    serving,
+)
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 _ECHO = """\
@@ -40,21 +50,35 @@ _SERVICES = {"echo": _ECHO, "discard": _DISCARD, "chat": _CHAT}
 def listen(options: argparse.Namespace) -> Program:
     """The program of ``listen``."""
     program = Program(options)
+    define_is_allowed(program)
     if is_datagram(options.target):
         return _listen_for_datagrams(program)
-    many = options.service is not None and (options.keep or options.service == "chat")
-    if options.service:
-        program.define(_SERVICES[options.service])
-    else:
+    many = serves_many(options)
+    if not options.service:
         send_input(program, EndOfInput())
+    if options.service or many:
+        handler = _SERVICES.get(options.service) or _conversation(program)
+        (define_handler if many else Program.define)(program, handler)
     if options.tls:
         server_context(program, options)
         program.add("")
     if many:
-        serving(program, options.target, tls=Name("context") if options.tls else None)
+        most = options.max if options.service else 1
+        serving(
+            program,
+            options.target,
+            tls=Name("context") if options.tls else None,
+            max_connections=most,
+        )
     else:
         _accept(program)
     return program
+
+
+def _conversation(program: Program) -> str:
+    """The handler for standard input and output."""
+    program.use("sys")
+    return f"def handle(client, address):\n{indent(pump(EndOfInput(), 'client'), '    ')}"
 
 
 def _bind(program: Program, kind: str = "") -> None:
@@ -78,20 +102,27 @@ def _bind(program: Program, kind: str = "") -> None:
 
 
 def _accept(program: Program) -> None:
+    """Add the block that serves one client."""
     options = program.options
-    _bind(program)
+    if options.fd is None:
+        _bind(program)
+    else:
+        program.use("wireline.net", "Socket")
+        program.add(f"with Socket.from_fd({int(options.fd)}) as sock:")
     if options.tls:
         program.add("context.wrap_socket(sock)", 1)
-    program.add("sock.listen()", 1)
+    if options.fd is None:
+        program.add("sock.listen()", 1)
     announce(program, options.target, "sock", 1)
-    indent = 1
-    if options.keep:
-        program.add("while True:", 1)
-        indent = 2
-    timeout = None if options.keep else options.timeout
-    program.add(f"with {call('sock.accept', timeout=timeout)} as client:", indent)
+    accept = call("sock.accept_addr" if options.allow else "sock.accept", timeout=options.timeout)
+    if options.allow:
+        program.add(f"client, address = {accept}", 1)
+        program.add("while not is_allowed(address):", 1)
+        program.add("client.close(linger=0)", 2)
+        program.add(f"client, address = {accept}", 2)
+    program.add("with client:" if options.allow else f"with {accept} as client:", 1)
     body = "handle(client, client.peer_addr)" if options.service else pump(EndOfInput(), "client")
-    program.add(body, indent + 1)
+    program.add(body, 2)
 
 
 def _listen_for_datagrams(program: Program) -> Program:
@@ -105,7 +136,11 @@ def _listen_for_datagrams(program: Program) -> Program:
     program.use("os")
     program.use("threading")
     program.use("wireline", "SocketTimeout")
-    program.add(f"data, peer = {call('sock.recv_from', size, timeout=options.timeout)}", 1)
+    receive = call("sock.recv_from", size, timeout=options.timeout)
+    program.add(f"data, peer = {receive}", 1)
+    if options.allow:
+        program.add("while not is_allowed(peer):", 1)
+        program.add(f"data, peer = {receive}", 2)
     program.add(
         f"""
 def send_input():
@@ -133,6 +168,9 @@ def _all_datagrams(program: Program) -> Program:
     )
     program.add("while True:", 1)
     program.add(f"data, sender = {receive}", 2)
+    if options.allow:
+        program.add("if not is_allowed(sender):", 2)
+        program.add("continue", 3)
     if options.service == "echo":
         if options.target.path:
             program.add("if sender.host:  # else it has no address", 2)

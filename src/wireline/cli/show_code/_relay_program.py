@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from wireline.cli._relay_targets import ONE_OF_SEVERAL_TIMEOUT, RETRY_AFTER
 from wireline.cli.parser._relay_tls_options import LISTEN, TARGET
 from wireline.cli.show_code._dump_program import define_dump
-from wireline.cli.show_code._fragments import client_context, connecting, server_context, serving
+from wireline.cli.show_code._fragments import (
+    client_context,
+    connecting,
+    define_handler,
+    define_is_allowed,
+    server_context,
+    serving,
+)
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 if TYPE_CHECKING:
@@ -78,11 +85,13 @@ def _define_handler(program: Program, target_side: argparse.Namespace) -> None:
     else:
         (target_side.target,) = options.relay_targets
         lines = connecting(program, target_side, "server", "target_context" if options.target_tls else None)
-    program.define(
+    define_is_allowed(program)
+    define_handler(
+        program,
         _HANDLER.format(
             connecting=indent(lines, "        "),
             relaying=_IN_THREADS.format(", ".join(arguments)) if in_threads else _AT_ONCE,
-        )
+        ),
     )
 
 
