@@ -70,7 +70,7 @@ class Held:
         self.ended += 1
 
 
-async def begin_to_stop(server: Server, drain: float) -> tasks.Task[tuple[int, int]]:
+async def begin_to_stop(server: Server, drain: float | None) -> tasks.Task[tuple[int, int]]:
     """Let ``stop`` get as far as counting its handlers. No event reports it; this is long enough."""
     stopping = await begin(server.stop(drain=drain))
     await tasks.sleep(0.1)
@@ -211,13 +211,14 @@ async def test_S7_a_peer_that_resets_harms_no_other(scene: Scene) -> None:
 # Stopping.
 
 
-async def test_S7_stop_lets_handlers_finish(scene: Scene) -> None:
+@pytest.mark.parametrize("drain", [PATIENCE, None])
+async def test_S7_stop_lets_handlers_finish(scene: Scene, drain: float | None) -> None:
     held = Held()
     server = await scene.serve(held)
     peers = [scene.raw_connect(server.local_addr) for _ in range(3)]
     for peer in peers:
         assert await soon(in_thread(read_exactly, peer, 5)) == b"hello"
-    stopping = await begin_to_stop(server, PATIENCE)
+    stopping = await begin_to_stop(server, drain)
     with pytest.raises(OSError):
         scene.raw_connect(server.local_addr)
     held.let_go.set()

@@ -277,6 +277,7 @@ def server() -> StopReport:
         one.request_stop(drain=1.5)
         one.wait(timeout=1)
         report = one.stop(drain=1.5)
+        one.request_stop(drain=None)  # no limit
     assert_type(report.drained + report.forced, int)
     return report
 

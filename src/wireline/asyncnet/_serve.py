@@ -35,7 +35,7 @@ from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier, wait_for_lookup
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.options import IPPROTO_TCP, SAFE_DISCONN, SOCK_STREAM, SOMAXCONN, SocketFlag
-from wireline.timing import Deadline, Timeout
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._server_stats import ServerStats
@@ -390,7 +390,7 @@ class Server:
         if self._report is None and timeout is not None:
             raise SocketTimeout("wait", timeout)
 
-    async def stop(self, drain: float | Deadline = 0.0) -> StopReport:
+    async def stop(self, drain: Timeout = 0.0) -> StopReport:
         """Stop accepting, let the handlers finish, and close the connections that are left.
 
         The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
@@ -431,7 +431,7 @@ class Server:
         await self._until(self._have_ended, self._moment(_UNWIND))  # the loop may be closed next
         return report
 
-    def request_stop(self, drain: float | Deadline = 0.0) -> None:
+    def request_stop(self, drain: Timeout = 0.0) -> None:
         """Request a stop in the background, without waiting for it; see ``wait``.
 
         This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -244,7 +243,7 @@ class Serving:
         drain = DRAIN if self._options.drain is None else self._options.drain
         if self._fatal is not None:
             drain = 0.0
-        server.request_stop(math.inf)
+        server.request_stop(None)
         if _has_stopped(server, min(_QUIET_DRAIN, drain)):
             return
         if drain > _QUIET_DRAIN and server.clients:
@@ -288,7 +287,7 @@ class Serving:
             self._accepted.set()
             if self._server is not None:
                 # Further clients are refused instead of waiting for an accept that never happens.
-                self._server.request_stop(math.inf)
+                self._server.request_stop(None)
         self._write("open", connection, None)
         self._serve_allowed(connection)
 

@@ -33,7 +33,7 @@ from wireline.address import Address, IpAddress
 from wireline.errors import ClosedError, SocketTimeout
 from wireline.net._socket import Socket
 from wireline.options import IPPROTO_TCP, SAFE_DISCONN, SOCK_STREAM, SOMAXCONN, SocketFlag
-from wireline.timing import Deadline, Timeout
+from wireline.timing import Timeout
 
 if TYPE_CHECKING:
     from wireline._server_stats import ServerStats
@@ -374,7 +374,7 @@ class Server:
             assert timeout is not None
             raise SocketTimeout("wait", timeout)
 
-    def stop(self, drain: float | Deadline = 0.0) -> StopReport:
+    def stop(self, drain: Timeout = 0.0) -> StopReport:
         """Stop accepting, let the handlers finish, and close the connections that are left.
 
         The socket of a connection that is closed here raises ``ClosedError`` in its handler. A second call during the
@@ -420,7 +420,7 @@ class Server:
             thread.join(_UNWIND)
         return report
 
-    def request_stop(self, drain: float | Deadline = 0.0) -> None:
+    def request_stop(self, drain: Timeout = 0.0) -> None:
         """Request a stop in the background, without waiting for it; see ``wait``.
 
         This is a plain call in both flavours. It may be made at any moment, in any thread and in a signal handler. The
