@@ -302,12 +302,14 @@ CLIENTS = (
 
 
 def test_connections_with_pre_shared_keys(start: Start, files: Files) -> None:
-    server = start("listen", "--debug", "--echo", "--keep", "--psk-file", files.psk, "tls://127.0.0.1:0")
+    words = ("--log-format", "text", "--psk-file", files.psk)
+    server = start("listen", "--debug", "--echo", "--keep", *words, "tls://127.0.0.1:0")
     try:
         target = server.listening_on()
     except AssertionError:
         pytest.skip("no pre-shared keys in this Python")
-    relay = start("relay", "--debug", "--stats", "--psk-file", files.other_psk, "127.0.0.1:0", target)
+    words = ("--stats", "--log-format", "json", "--psk-file", files.other_psk)
+    relay = start("relay", "--debug", *words, "127.0.0.1:0", target)
     with ended(server) as said, ended(relay) as relayed:
         for line in CLIENTS:
             code, out = run(f"{line} {target}", files, "--debug")
@@ -375,7 +377,7 @@ def test_a_password_that_is_typed(files: Files) -> None:
     ):
         words = ("listen", "--debug", "--cert", certificates.encrypted().cert, "--key", files.locked)
         with on_terminal(*words, "--key-password", "prompt", "tls://127.0.0.1:0") as command:
-            command.see("password of the key: ")
+            command.see("password of the key .*: ")
             command.type(f"{typed}\n")
             command.see(seen)
             assert_no_secret(command.raw)
