@@ -31,7 +31,7 @@ twin = for pair in $(TWINS); do \
 	$(BIN)/python -m wireline twin $(1) examples/$${pair%:*} examples/$${pair\#*:} || exit 1; done
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-bench torture lint format types twins docs bench bench-quick clean
+.PHONY: help demo test test-all test-bench torture lint format types twins man messages docs bench bench-quick clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
@@ -71,6 +71,12 @@ types: $(VENV)/.has-dev ## mypy --strict, and pyright on the public face
 	$(BIN)/mypy --strict
 	PATH="$(abspath $(BIN)):$$PATH" pyright
 	PATH="$(abspath $(BIN)):$$PATH" pyright --verifytypes wireline --ignoreexternal
+
+man: $(VENV)/.has-cli ## write the manual pages, from the parsers as --help is: man -l build/man/wireline.1
+	$(BIN)/python tools/man.py build/man
+
+messages: $(VENV)/.has-test ## run the tests of the command, and write docs/reference/messages.md with what it said
+	$(BIN)/python tools/messages.py --record
 
 docs: $(VENV)/.has-docs $(PICTURES) ## build the documentation: warnings are errors, links are checked
 	$(BIN)/sphinx-build -W --keep-going -n -q -b html docs docs/_build/html

@@ -56,6 +56,8 @@ REACHED = {
 
 FOREIGN = {
     "_asyncio_future_blocking": "asyncio's `Task` tells by it what it may wait for, and a `Waiter` is no `Future`",
+    "_SubParsersAction": "argparse has no other name for the choice of a command among the arguments of a parser",
+    "_group_actions": "argparse tells nowhere else which options exclude each other",
     "_sslobj": "ssl gives the certificates of the peer, and the pointer to its SSL, nowhere else before 3.13",
     "descriptor.py: _accept": "`socket.accept` loses the descriptor if a signal handler raises in it",
     "descriptor.py: _closed": "as `_accept`: the object is made first, and the client put into it",

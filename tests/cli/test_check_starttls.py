@@ -187,7 +187,7 @@ def test_plaintext_after_the_reply_is_refused(start: Start) -> None:
     words = (
         "sent more without TLS after it had agreed to TLS, which anyone on the network path may have inserted"
     )
-    assert err == f"wireline: {target} {words}: it sent '+OK injected??'\n"
+    assert err == f"wireline: {target} {words}: it sent '+OK injected\\r\\n'\n"
 
 
 LONG = {

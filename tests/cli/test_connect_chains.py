@@ -91,7 +91,7 @@ def test_FC2_without_cryptography_the_fault_is_that_of_a_certificate(
         monkeypatch.setitem(sys.modules, "wireline.cli.check._certificate_info", None)
         monkeypatch.setitem(sys.modules, "cryptography", None)
         assert main(["connect", "--ca-file", ca_file, target]) == 5
-    words = "is refused: certificate has expired"
+    words = "is refused (OpenSSL: certificate has expired)"
     assert capfd.readouterr().err == f"wireline: a certificate in the chain of {target} {words}\n"
 
 

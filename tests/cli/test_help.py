@@ -1,16 +1,12 @@
-"""The help of every command, and completion in shells."""
+"""The help of every command."""
 
 from __future__ import annotations
 
 import re
 import shlex
-import shutil
-import subprocess
-import sys
 
 import pytest
 
-from tests.cli.conftest import Start
 from wireline.cli import main
 from wireline.cli.parser._parser import make_parser, parse
 
@@ -73,67 +69,3 @@ def test_every_command_is_in_the_overview(capsys: pytest.CaptureFixture[str]) ->
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
     assert all(re.search(rf"^    {command}\b", text, re.MULTILINE) for command in commands())
-
-
-# Completion.
-
-WORDS = ("connect", "check", "--starttls", "--ca-file", "postgres")
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_a_completion_script_has_commands_and_options(shell: str, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", shell]) == 0
-    out, err = capfd.readouterr()
-    assert err == ""
-    for word in WORDS:
-        assert word.removeprefix("--") in out
-
-
-def test_bash_completes(start: Start) -> None:
-    bash = shutil.which("bash")
-    if bash is None:
-        pytest.skip("there is no bash")
-    script = start("completion", "bash").finish().out.decode()
-
-    def complete(*words: str) -> list[str]:
-        typed = " ".join(map(shlex.quote, words))
-        program = f"""{script}
-COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; COMP_LINE={shlex.quote(typed)}; COMP_POINT=${{#COMP_LINE}}
-$(complete -p wireline | sed 's/.*-F \\([^ ]*\\).*/\\1/') wireline {shlex.quote(words[-1])} {shlex.quote(words[-2])}
-printf '%s\\n' "${{COMPREPLY[@]}}"
-"""
-        ran = subprocess.run(
-            [bash, "--norc", "-c", program], capture_output=True, text=True, timeout=10, check=True
-        )
-        return ran.stdout.split()
-
-    assert complete("wireline", "ch") == ["check"]
-    assert complete("wireline", "check", "--start") == ["--starttls"]
-    assert complete("wireline", "relay", "--show") == ["--show-code"]
-    assert complete("wireline", "twin", "--ch") == ["--check"]
-    assert complete("wireline", "completion", "f") == ["fish"]
-    assert complete("wireline", "check", "--starttls", "po") == ["pop3", "postgres"]
-
-
-def test_without_shtab_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(sys.modules, "shtab", None)
-    assert main(["completion", "bash"]) == 1
-    assert capfd.readouterr() == (
-        "",
-        "wireline: completion needs the package shtab: pip install 'wireline[cli]'\n",
-    )
-
-
-def test_an_unknown_shell_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["completion", "cmd.exe"]) == 2
-    assert "invalid choice" in capsys.readouterr().err
-
-
-def test_a_full_disk_is_reported(start: Start) -> None:
-    result = start("completion", "bash", redirect="> /dev/full").finish()
-    assert (result.code, result.err) == (
-        1,
-        "wireline: cannot write to standard output: No space left on device\n",
-    )

@@ -49,6 +49,12 @@ LINES = {
     "connect -w3 --crlf tls://example.com:443": "connect --timeout 3 --crlf tls://example.com:443",
     "connect -k -u -- example.com 53": "connect udp://example.com:53",
     "check -z example.com 443": "check example.com:443",
+    "connect -p example.com:80": "connect example.com:80",
+    "--ssl example.com 443": "connect tls://example.com:443",
+    "-l --ssl --ssl-cert c.pem --ssl-key=k.pem 9000": "listen --cert c.pem --key k.pem tls://:9000",
+    "--ssl-verify --ssl-trustfile ca.pem h 1": "connect --ca-file ca.pem tls://h:1",
+    "--no-shutdown h 1": "connect --at-eof wait h:1",
+    "--send-only h 1": "connect --at-eof close h:1 > /dev/null",
 }
 
 
@@ -62,6 +68,11 @@ WITHOUT_A_LINE = {
     "connect -x proxy:3128 example.com 80": "-x is netcat's: wireline connects without proxies",
     "connect -t example.com 23": "-t is netcat's: wireline does not speak Telnet",
     "listen -m 10 9000": "-m is netcat's: nothing here does the same",
+    "-o out --hex-dump dump h 1": "-o is netcat's: nothing here does the same",
+    "--sctp h 1": "--sctp is netcat's: nothing here does the same",
+    "check -4 h:1": "-4 is netcat's: check tests all addresses of a name: write wireline check h:1",
+    "-zu h 1": "-z and -u are netcat's: check tests connections, and UDP has none: "
+    "write wireline connect --expect-reply udp://h:1",
 }
 
 NOT_OF_NETCAT = {
@@ -93,7 +104,7 @@ def test_the_error_has_the_line_to_write(capsys: pytest.CaptureFixture[str]) -> 
         assert found, err
         assert found[5] == ours
         if "PORT" not in ours:
-            parse(shlex.split(ours.partition(" < ")[0]))  # wrong usage would end it
+            parse(shlex.split(re.split(" [<>] ", ours)[0]))  # wrong usage would end it
 
 
 def test_what_has_no_line_says_why(capsys: pytest.CaptureFixture[str]) -> None:

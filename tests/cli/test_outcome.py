@@ -73,7 +73,12 @@ def dial_error(*numbers: int) -> DialError:
         ),
         (Stage.LISTEN, os_error(errno.ENOENT), ExitCode.FAILED, "cannot listen on server: No such file"),
         (Stage.LISTEN, socket.gaierror(-2, "not known"), ExitCode.UNREACHABLE, "cannot find server"),
-        (Stage.CONNECT, UnicodeError("no"), ExitCode.UNREACHABLE, "cannot find server: no; check the name"),
+        (
+            Stage.CONNECT,
+            UnicodeError("no"),
+            ExitCode.UNREACHABLE,
+            "server: between two dots there is nothing",
+        ),
         (Stage.CONNECT, os_error(errno.ENETUNREACH), ExitCode.UNREACHABLE, "and the network of this machine"),
         (Stage.ACCEPT, SocketTimeout("accept", 3), ExitCode.TIMEOUT, "no client on server"),
         (Stage.ACCEPT, os_error(errno.EMFILE), ExitCode.FAILED, "Too many open files"),
@@ -103,7 +108,7 @@ def test_a_failure_has_a_code_and_a_sentence(stage: Stage, error: Exception, cod
 
 @pytest.mark.parametrize(
     ("number", "words"),
-    [(errno.EADDRINUSE, "or remove the file if there is none"), (errno.ENOENT, "make the directory first")],
+    [(errno.EADDRINUSE, "or remove its socket if there is none"), (errno.ENOENT, "make the directory first")],
 )
 def test_the_advice_about_a_unix_socket_is_about_a_file(number: int, words: str) -> None:
     outcome = classify(Failure(Stage.LISTEN, os_error(number), "unix:/run/x"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import functools
+import gzip
 import os
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -16,6 +18,7 @@ from tests.faults.descriptors import open_descriptors
 from tests.tls import certificates
 from tests.tls.memory import connect
 from tests.tools import require_tool
+from wireline.cli import main
 from wireline.tls import Handshake, SslContext, SslError
 
 
@@ -76,6 +79,129 @@ class Case(NamedTuple):
     password: str | None = None
 
 
+def not_pem() -> dict[str, Case]:
+    """Files that look like PEM or like nothing that is known."""
+    der = der_of(cert())
+    return {
+        "four hyphens": Case(
+            cert()[1:], key(), "in {cert}: it is PEM text whose BEGIN line is damaged: it has five"
+        ),
+        "no line ends": Case(
+            cert().replace(b"\n", rb"\n"),
+            key(),
+            "it is PEM text whose BEGIN line is damaged: it is a line of its own",
+        ),
+        "no BEGIN and no END": Case(
+            base64.encodebytes(der), key(), "in {cert}: it is base64 without its BEGIN and END lines"
+        ),
+        "a key without BEGIN and END": Case(
+            cert(),
+            base64.encodebytes(der_of(key())),
+            "in {key}: it is base64 without its BEGIN and END lines",
+        ),
+        "the END of another kind": Case(
+            cert().replace(b"END CERTIFICATE", b"END PRIVATE KEY"),
+            key(),
+            "of {cert} is cut off: its END line is missing",
+        ),
+        "padding in the middle": Case(
+            cert().replace(b"\nMI", b"\nMI==", 1), key(), "that begins in line 1 of {cert} is damaged: "
+        ),
+        "a UTF-16 key": Case(
+            cert(), key().decode().encode("utf-16"), "in {key}: it is UTF-16 text; save it as ASCII"
+        ),
+        "DER cut off": Case(
+            der[:-5], key(), "there is no certificate in {cert}: it is DER that is cut off or"
+        ),
+        "random bytes": Case(bytes(range(128, 256)), key(), "in {cert}: it is no PEM text and no DER"),
+        "a page of HTML": Case(
+            b"\n<!DOCTYPE html><html>", key(), "in {cert}: it is HTML or XML, perhaps the error page"
+        ),
+        "gzip": Case(gzip.compress(cert()), key(), "in {cert}: it is compressed by gzip; unpack it"),
+        "a zip archive": Case(b"PK\x03\x04\x14\0", key(), "in {cert}: it is a zip archive; unpack it"),
+    }
+
+
+def other_objects() -> dict[str, Case]:
+    """Files of something else than certificates and keys of TLS."""
+    pkcs7 = openssl("crl2pkcs7", "-nocrl", "-certfile", certificates.server().cert)
+    crl = certificates.revocation_list().encode()
+    curve = openssl("ecparam", "-name", "prime256v1")
+    pgp = b"-----BEGIN PGP PRIVATE KEY BLOCK-----\n\nxVgE\n=abcd\n-----END PGP PRIVATE KEY BLOCK-----\n"
+    return {
+        "PKCS#7": Case(
+            pkcs7,
+            key(),
+            "in {cert}: it has a PKCS#7 structure, whose certificates `openssl pkcs7",
+        ),
+        "PKCS#7 in DER": Case(
+            der_of(pkcs7), key(), "in {cert}: it has a PKCS#7 structure, whose certificates `openssl pkcs7"
+        ),
+        "a revocation list": Case(crl, key(), "there is no certificate in {cert}: it has a revocation list"),
+        "a revocation list in DER": Case(der_of(crl), key(), "in {cert}: it has a revocation list"),
+        "parameters of a curve": Case(
+            cert(), curve, "there is no private key in {key}: it has parameters of a curve"
+        ),
+        "Diffie-Hellman parameters": Case(
+            cert(), pem("DH PARAMETERS", NOTHING), "in {key}: it has Diffie-Hellman parameters"
+        ),
+        "a public key of SSH": Case(
+            cert(), b"ssh-ed25519 AAAA me", "in {key}: it is a public key of SSH, which"
+        ),
+        "a key of PuTTY": Case(
+            cert(), b"PuTTY-User-Key-File-3: ssh-rsa\n", "in {key}: it is a key of PuTTY; `puttygen FILE -O"
+        ),
+        "a key of PGP": Case(cert(), pgp, "in {key}: it has a private key of PGP, which TLS does not use"),
+        "a Java keystore": Case(
+            b"\xfe\xed\xfe\xed\0\0\0\2", key(), "in {cert}: it is a Java keystore; `keytool -importkeystore"
+        ),
+        "an unknown block": Case(cert(), pem("MY KEY", NOTHING), "in {key}: it has a block 'MY KEY'"),
+    }
+
+
+def of_other_keys() -> dict[str, Case]:
+    """Keys that are whole, and do not fit."""
+    rsa = openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:1024")
+    x25519 = openssl("genpkey", "-algorithm", "X25519")
+    locked = read(certificates.encrypted().key)
+    cut = pem("ENCRYPTED PRIVATE KEY", der_of(locked)[:-40])
+    weak = certificates.weak()
+    return {
+        "a key of another kind": Case(
+            cert(), rsa, "the certificate in {cert} does not belong to the key in {key}"
+        ),
+        "a key that cannot sign": Case(cert(), x25519, "the key in {key} cannot sign, as TLS needs"),
+        "the other key first": Case(
+            cert(), rsa + key(), "the certificate in {cert} does not belong to the key in {key}"
+        ),
+        "a locked key in DER, another password": Case(
+            cert(),
+            der_of(locked),
+            "the password does not open the key in {key}, or the key is damaged",
+            "wrong",
+        ),
+        "a locked key in DER without a password": Case(
+            cert(), der_of(locked), "the key in {key} is encrypted, and no password was given"
+        ),
+        "a locked key that is damaged": Case(
+            cert(),
+            cut,
+            "the password does not open the key in {key}, or the key is damaged",
+            certificates.PASSWORD,
+        ),
+        "a signature with SHA-1": Case(
+            read(certificates.sha1().cert),
+            read(certificates.sha1().key),
+            "a certificate of {cert} is signed with a digest that is broken (MD5 or SHA-1)",
+        ),
+        "an intermediate that is too short": Case(
+            cert() + read(weak.ca_file),
+            key(),
+            "the key of an intermediate certificate of {cert} is too short",
+        ),
+    }
+
+
 def refused() -> dict[str, Case]:
     locked = read(certificates.encrypted().key)
     request = openssl("req", "-new", "-key", certificates.server().key, "-subj", "/CN=x")
@@ -85,6 +211,9 @@ def refused() -> dict[str, Case]:
     )
     short = certificates.short_key()
     return {
+        **not_pem(),
+        **other_objects(),
+        **of_other_keys(),
         "an empty certificate": Case(b"", key(), "there is no certificate in {cert}: it is empty"),
         "blanks": Case(b" \n", key(), "there is no certificate in {cert}: it is empty"),
         "an empty key": Case(cert(), b"", "there is no private key in {key}: it is empty"),
@@ -202,6 +331,10 @@ def accepted() -> dict[str, tuple[bytes, bytes | None, str | None]]:
     }
 
 
+def test_FB11_there_are_as_many_files_as_were_tried() -> None:
+    assert len(refused()) >= 56
+
+
 def test_FB11_the_error_names_the_file_and_the_fault(tmp_path: Path) -> None:
     before = open_descriptors()
     for name, case in refused().items():
@@ -220,6 +353,58 @@ def test_FB11_the_error_names_the_file_and_the_fault(tmp_path: Path) -> None:
             SslContext(cert_data=case.cert, key_data=case.key, password=case.password)
         assert case.message.format(cert="cert_data", key="key_data") in str(caught.value), name
     assert open_descriptors() == before
+
+
+def unreadable(directory: Path) -> dict[str, tuple[Path, str]]:
+    """Paths that cannot be read, and the reason of the system."""
+    loop, peer = directory / "loop", directory / "socket"
+    loop.symlink_to(loop)
+    (directory / "dangling").symlink_to(directory / "none")
+    (directory / "file").touch()
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.bind(str(peer))
+    return {
+        "missing": (directory / "none", "No such file or directory"),
+        "a directory": (directory, "Is a directory"),
+        "a link to nothing": (directory / "dangling", "No such file or directory"),
+        "a loop of links": (loop, "Too many levels of symbolic links"),
+        "below a file": (directory / "file" / "below", "Not a directory"),
+        "a name too long": (directory / ("x" * 300), "File name too long"),
+        "a socket": (peer, "No such device or address"),
+        "without an end": (Path("/dev/zero"), "File too large"),
+    }
+
+
+def test_FB11_the_command_says_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, with the file and the fault, and exit code 1: before it listens, and before it connects."""
+    for name, case in refused().items():
+        cert_file, key_file = tmp_path / "our cert.pem", tmp_path / "our key.pem"
+        cert_file.write_bytes(case.cert)
+        key_file.write_bytes(case.key or b"")
+        words = ["--cert", str(cert_file), *(["--key", str(key_file)] if case.key is not None else [])]
+        if case.password is not None:
+            (tmp_path / "password").touch(0o600)
+            (tmp_path / "password").write_text(case.password)
+            words += ["--key-password", f"file:{tmp_path}/password"]
+        assert main(["listen", *words, "tls://127.0.0.1:0"]) == 1
+        err = capsys.readouterr().err
+        message = case.message.format(cert=f"'{cert_file}'", key=f"'{key_file}'")
+        assert message.removesuffix(", and no password was given") in err, name
+        assert err.startswith("wireline: cannot use TLS: "), name
+        assert err.count("\n") == 1, name
+
+
+def test_FB11_a_path_that_cannot_be_read_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = certificates.server()
+    for name, (path, reason) in unreadable(tmp_path).items():
+        for words in (
+            ["listen", "--cert", str(path), "--key", good.key],
+            ["listen", "--cert", good.cert, "--key", str(path)],
+            ["listen", "--cert", good.cert, "--key", good.key, "--client-ca", str(path)],
+            ["connect", "--ca-file", str(path)],
+        ):
+            assert main([*words, "tls://127.0.0.1:0" if words[0] == "listen" else "tls://127.0.0.1:1"]) == 1
+            assert capsys.readouterr().err == f"wireline: cannot use TLS: {path}: {reason}\n", name
 
 
 def test_FB11_files_of_every_usual_form_are_accepted(tmp_path: Path) -> None:

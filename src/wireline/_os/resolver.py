@@ -448,8 +448,9 @@ def getaddrinfo_now(
         found = socket.getaddrinfo(name, port, family, sock_type, protocol, flags)
     except socket.gaierror as error:
         raise socket.gaierror(error.errno, f"{error.strerror} (host name {host!r})") from None
-    except UnicodeError as error:  # an empty label, or one too long for IDNA
-        raise socket.gaierror(socket.EAI_NONAME, f"{error} (host name {host!r})") from None
+    except UnicodeError:  # the text of the codec names positions
+        words = f"between two dots there is nothing, or more than 63 characters (host name {host!r})"
+        raise socket.gaierror(socket.EAI_NONAME, words) from None
     # typeshed has another type for Pythons built without IPv6.
     return cast("list[AddrInfo]", found)
 

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from wireline import ClosedError, DialError, LineTooLongError, SocketTimeout, Target
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.cli._stderr import print_stderr as print_stderr
 
 if TYPE_CHECKING:
@@ -175,7 +176,12 @@ _TABLE: tuple[tuple[Stage, type[Exception], ExitCode, str], ...] = (
     (Stage.LISTEN, socket.gaierror, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, UnicodeError, ExitCode.UNREACHABLE, _UNKNOWN_NAME),
     (Stage.LISTEN, Exception, ExitCode.FAILED, "cannot listen on {subject}: {reason}"),
-    (Stage.ACCEPT, TimeoutError, ExitCode.TIMEOUT, "no client on {subject}: {reason}"),
+    (
+        Stage.ACCEPT,
+        TimeoutError,
+        ExitCode.TIMEOUT,
+        "no client on {subject}: {reason}; wait longer with --timeout",
+    ),
     (Stage.ACCEPT, Exception, ExitCode.FAILED, "cannot accept a connection on {subject}: {reason}"),
     (Stage.TALK, TimeoutError, ExitCode.TIMEOUT, "{subject} timed out: {reason}"),
     (Stage.TALK, ConnectionRefusedError, ExitCode.UNREACHABLE, _REFUSED),
@@ -209,19 +215,25 @@ _ADVICE = {
     errno.EHOSTUNREACH: "check the address, and the network of this machine",
 }
 
-_LISTEN_ADVICE = _ADVICE | {errno.EACCES: "ports below 1024 need privileges: listen on a higher one"}
+_LISTEN_ADVICE = _ADVICE | {
+    errno.EACCES: "ports below 1024 need privileges: listen on a higher one",
+    errno.EINVAL: "an address that begins with fe80: needs its interface, as in [fe80::1%eth0]:80",
+}
 
 _CONNECT_ADVICE = _ADVICE | {
     errno.EADDRNOTAVAIL: "--source needs an address of this machine, and of the same kind as the target's",
     errno.EADDRINUSE: "another connection uses the port of --source",
     errno.EACCES: "a firewall of this machine forbids it",
+    errno.EINVAL: "an address that begins with fe80: needs its interface, as in [fe80::1%eth0]:80",
 }
 _ADVICE_AT = {Stage.LISTEN: _LISTEN_ADVICE, Stage.CONNECT: _CONNECT_ADVICE}
 
 # On a Unix socket these errors are about its file.
 _UNIX_SOCKET_ADVICE = _ADVICE | {
+    errno.ENOTDIR: "a part of the path is a file",
     errno.EACCES: "this user may not use the file, or a directory above it",
-    errno.EADDRINUSE: "stop the program that listens there, or remove the file if there is none",
+    errno.EADDRINUSE: "stop the program that listens there, or remove its socket if there is none; choose another path "
+    "if the file is no socket",
     errno.ENOENT: "make the directory first",
     errno.EPROTOTYPE: "streams are unix:, datagrams are unix-dgram:",
 }
@@ -289,6 +301,8 @@ def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
     """The text of an error without its number, and with advice if there is some."""
     if isinstance(error, DialError):
         return "; ".join(f"{sockaddr[0]}: {_reason(failed, {})}" for sockaddr, failed, _ in error.attempts)
+    if isinstance(error, UnicodeError):  # the text of the codec names positions
+        return "between two dots there is nothing, or more than 63 characters"
     if not isinstance(error, OSError):
         return str(error)
     if isinstance(error, SocketTimeout):
@@ -326,5 +340,5 @@ def report(error: Exception, *, debug: bool = False) -> ExitCode:
 
         print_stderr("".join(traceback.format_exception(error)).rstrip())
     if sentence:
-        print_stderr(f"wireline: {sentence}")
+        print_stderr(f"wireline: {sanitize_for_terminal(sentence)}")
     return code

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from wireline.cli._secrets import read_secret_file
 
 # Bytes: the limits of common TLS libraries.
@@ -58,7 +60,14 @@ def read_keys(path: str) -> dict[str, bytes]:
 
 
 def _read_text(path: str) -> str:
-    data = read_secret_file(path)
+    try:
+        data = read_secret_file(path)
+    except FileNotFoundError:
+        if re.search(r":[0-9A-Fa-f]{8,}$", path) is None:
+            raise
+        raise ValueError(
+            "this option is the path of a file of keys: a key in an argument can be seen by all users of this machine"
+        ) from None
     try:
         return data.decode()
     except UnicodeDecodeError:

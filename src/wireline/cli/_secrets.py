@@ -7,6 +7,8 @@ import os
 import stat
 from collections.abc import Callable
 
+from wireline.cli._printable import sanitize_for_terminal
+
 
 def is_descriptor(path: str) -> bool:
     """Whether a path is ``fd:N``."""
@@ -99,4 +101,4 @@ def _ask(key: str) -> str:
         raise OSError(
             "there is no terminal to ask for the password of the key: use --key-password file:PATH, fd:N or env:NAME"
         ) from error
-    return getpass.getpass(f"password of the key {key}: ")
+    return getpass.getpass(f"password of the key {sanitize_for_terminal(key)}: ")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+from wireline.cli._printable import sanitize_lines
+
 
 def print_stderr(line: str) -> None:
-    """Write a line to standard error at once; drop it if standard error is closed."""
-    put(line)
+    """Write a line to standard error at once, without escape sequences; drop it if standard error is closed."""
+    put(sanitize_lines(line))
 
 
 def _write(line: str) -> None:

@@ -11,6 +11,7 @@ import select
 import stat
 
 from wireline.cli._outcome import Failure, Stage
+from wireline.cli._printable import sanitize_for_terminal as sanitize_for_terminal
 
 
 class Input:
@@ -92,12 +93,6 @@ class CrlfTranslator:
         head, rest = (b"\n", chunk[1:]) if self._after_cr and chunk.startswith(b"\n") else (b"", chunk)
         self._after_cr = chunk.endswith(b"\r")
         return head + rest.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
-
-
-def sanitize_for_terminal(text: str, max_length: int | None = None) -> str:
-    """Text from a peer without escape sequences: each unprintable character becomes ``?``; longer text is cut."""
-    clean = "".join(character if character.isprintable() else "?" for character in text)
-    return clean if max_length is None or len(clean) <= max_length else f"{clean[:max_length]}..."
 
 
 def _bytes_left(fd: int) -> int | None:

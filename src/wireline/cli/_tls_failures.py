@@ -37,9 +37,9 @@ def classify(failure: Failure) -> Outcome | None:
     if _alert(cause) is not None:
         # In TLS 1.3 the client completes its handshake before the server has checked the client's certificate.
         return Outcome(ExitCode.HANDSHAKE, _handshake(HandshakeFailure(cause, server=False), subject))
+    words = f"it sent what cannot be decrypted (OpenSSL: {_openssl_text(cause)})"
     return Outcome(
-        ExitCode.TRUNCATED,
-        f"the connection with {subject} broke: {_openssl_text(cause)}; the data is incomplete",
+        ExitCode.TRUNCATED, f"the connection with {subject} broke: {words}; the data is incomplete"
     )
 
 
@@ -83,6 +83,14 @@ _PSK_ALERTS = frozenset(
 _OLD_VERSIONS = (
     "{subject} supports only old versions of TLS, which are not safe: it must be updated to TLS 1.2 or 1.3"
 )
+_NO_VERSION = (
+    "no version of TLS is left by --tls-min, --tls-max and the configuration of OpenSSL on this system"
+)
+_NO_CIPHER = "no cipher of --ciphers is for the versions of TLS that --tls-min and --tls-max leave"
+_BROKEN_RULES = (
+    "the TLS handshake with {subject} failed: what it sent breaks the rules of TLS, or was changed on the way "
+    "(OpenSSL: {words})"
+)
 _CLOSED_IN_HANDSHAKE = "{subject} closed the connection during the handshake"
 
 # Errors that this side found.
@@ -94,6 +102,11 @@ _CLIENT_REASONS = {
     "UNEXPECTED_EOF_WHILE_READING": f"{_CLOSED_IN_HANDSHAKE}: it does not use TLS on this port, or refuses us",
     "UNSUPPORTED_PROTOCOL": _OLD_VERSIONS,
     "DH_KEY_TOO_SMALL": "{subject} uses a key exchange that is too weak: its configuration must be updated",
+    "UNSAFE_LEGACY_RENEGOTIATION_DISABLED": "{subject} does not know secure renegotiation (RFC 5746), and "
+    "without it TLS 1.2 is not safe: it must be updated",
+    "WRONG_SIGNATURE_TYPE": "{subject} signs with an algorithm that is not safe, such as SHA-1: it must be updated",
+    "NO_PROTOCOLS_AVAILABLE": _NO_VERSION,
+    "NO_CIPHERS_AVAILABLE": _NO_CIPHER,
 }
 _SERVER_REASONS = {
     "HTTP_REQUEST": "{subject} sent plain HTTP, and this is TLS: use https:// in the client",
@@ -105,6 +118,11 @@ _SERVER_REASONS = {
     "UNSUPPORTED_PROTOCOL": _OLD_VERSIONS,
     "VERSION_TOO_LOW": _OLD_VERSIONS,
     "NO_SHARED_CIPHER": "{subject} has no cipher in common with us",
+    "NO_SUITABLE_KEY_SHARE": "{subject} has no group of the key exchange in common with us",
+    "NO_SUITABLE_GROUPS": "{subject} has no group of the key exchange in common with us",
+    "NO_SUITABLE_SIGNATURE_ALGORITHM": "{subject} accepts no signature that the key of our certificate can make",
+    "NO_PROTOCOLS_AVAILABLE": _NO_VERSION,
+    "NO_CIPHERS_AVAILABLE": _NO_CIPHER,
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "{subject} sent no certificate: it needs one of a CA in the file of "
     "--client-ca",
 }
@@ -147,7 +165,7 @@ def _handshake(failure: HandshakeFailure, subject: str) -> str:
     template = (_SERVER_REASONS if failure.server else _CLIENT_REASONS).get(reason)
     if template:
         return template.format(subject=subject)
-    return f"the TLS handshake with {subject} failed: {_openssl_text(error)}"
+    return _BROKEN_RULES.format(subject=subject, words=_openssl_text(error))
 
 
 def no_common_protocol(subject: str) -> str:
@@ -176,22 +194,33 @@ _UNKNOWN_CA = (
     "{ca_option} FILE names a CA to trust"
 )
 _WEAK = "is not safe: {words}; the server needs a certificate with longer keys"
+_NOT_A_CA = "was signed with a certificate that is not that of a CA; its owner needs another one"
+_FORBIDDEN_NAME = "is for a name that its CA may not sign; its owner needs another one"
 
 # X509_V_ERR_*: the fault of the certificate, and after the semicolon what to do about it.
 _RULES = {
+    2: _UNKNOWN_CA,
+    3: "cannot be checked, because there is no revocation list of its CA",
+    7: "has a signature that is not of its CA; it was changed, or another CA has the same name",
     9: "is not valid yet; compare the clocks of both machines",
     10: "has expired{expiry}; it must be renewed on {subject}",
     18: "is self-signed and not trusted here; {ca_option} FILE with that certificate trusts it",
     19: "was sent with a CA certificate that is not trusted here; {ca_option} FILE names a CA to trust",
     20: _UNKNOWN_CA,
     21: _UNKNOWN_CA,
+    79: _NOT_A_CA,
+    22: "was signed by too many CAs, one above the other; its owner needs a shorter chain",
     23: "was revoked",
+    24: _NOT_A_CA,
+    25: "was signed by a CA that may not sign it; its owner needs another one",
     26: "is not for this use",
+    47: _FORBIDDEN_NAME,
+    48: _FORBIDDEN_NAME,
     62: "is not for this name; if it should be for another one, give that with --sni NAME",
     64: "is not for this address; connect to one of its names, or give that with --sni NAME",
     66: _WEAK,
     67: _WEAK,
-    68: _WEAK,
+    68: "is signed with a digest that is not safe (MD5 or SHA-1); its owner needs another one",
 }
 
 
@@ -238,7 +267,7 @@ def _read_chain(failure: HandshakeFailure) -> list[CertificateInfo]:
 def _leaf_verification(failure: HandshakeFailure, error: ssl.SSLCertVerificationError, subject: str) -> str:
     words = error.verify_message.rstrip(".")
     expiry = _expiry(failure.certificate)
-    rule = _RULES.get(error.verify_code, "is refused: {words}").format(
+    rule = _RULES.get(error.verify_code, "is refused (OpenSSL: {words})").format(
         words=words,
         subject=subject,
         ca_option="--client-ca" if failure.server else "--ca-file",
@@ -289,6 +318,8 @@ def _expiry(certificate: Certificate | None) -> datetime | None:
 
 def _setup(error: ssl.SSLError) -> str:
     """The library's sentence, which names the file, and what an operator can do about an encrypted key."""
+    if "OpenSSL has no cipher of " in str(error):  # raised by the library
+        return "OpenSSL has none of the ciphers that --ciphers names"
     if "ciphersuites: no cipher match" in str(error):
         return "OpenSSL has none of the suites of TLS 1.3 that --ciphers names"
     text = _openssl_text(error)

@@ -28,6 +28,9 @@ _WEAK = {
 }
 """OpenSSL's reasons, in words."""
 
+_MISMATCHES = frozenset({"KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED"})
+"""The last one is OpenSSL's for a key of another kind, RSA for example, than that of the certificate."""
+
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
@@ -101,17 +104,21 @@ class Credentials:
 
     def _explained(self, error: ssl.SSLError, get_password: Callable[[], str | bytes]) -> ssl.SSLError:
         cert, key = self.cert_source.name, self.key_source.name
+        reason = f" ({error.reason})" if error.reason else ""
         if error.reason in _WEAK:
             return broken(self.cert_source, _WEAK[error.reason].format(cert=cert))
         if (number := self._damaged()) is not None:
-            return broken(self.cert_source, f"certificate {number} of {cert} is damaged ({error.reason})")
-        if error.reason == "KEY_VALUES_MISMATCH" or error.reason == "KEY_TYPE_MISMATCH":
+            return broken(self.cert_source, f"certificate {number} of {cert} is damaged{reason}")
+        if error.reason in _MISMATCHES:
             return self._mismatch(get_password)
+        if error.reason == "UNKNOWN_CERTIFICATE_TYPE":
+            return broken(
+                self.key_source, f"the key in {key} cannot sign, as TLS needs: it is of another kind"
+            )
         if self.key.is_encrypted:
             return broken(
                 self.key_source, f"the password does not open the key in {key}, or the key is damaged"
             )
-        reason = f" ({error.reason})" if error.reason else ""
         return broken(
             self.key_source,
             f"the private key in {key} is damaged, or of a kind that OpenSSL cannot use{reason}",

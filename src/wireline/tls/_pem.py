@@ -36,6 +36,9 @@ _MAX_SIZE = 64 * 1024 * 1024
 _CERTIFICATES = ("CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE")
 _KEYS = ("PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY", "DSA PRIVATE KEY", "ENCRYPTED PRIVATE KEY")
 
+_DECODED = (*_CERTIFICATES, *_KEYS, "PKCS12")
+"""The other blocks are only named, and may have another form: those of PGP have a checksum."""
+
 _NAMES = {
     "CERTIFICATE REQUEST": "a certificate request",
     "NEW CERTIFICATE REQUEST": "a certificate request",
@@ -43,12 +46,30 @@ _NAMES = {
     "RSA PUBLIC KEY": "a public key",
     "OPENSSH PRIVATE KEY": "a private key in OpenSSH's own format",
     "X509 CRL": "a revocation list",
-    "PKCS7": "a PKCS#7 structure",
+    "PKCS7": "a PKCS#7 structure, whose certificates `openssl pkcs7 -print_certs -in FILE -out NEW` takes out",
     "PKCS12": "a PKCS#12 structure",
     "EC PARAMETERS": "parameters of a curve",
     "DH PARAMETERS": "Diffie-Hellman parameters",
+    "SSH2 PUBLIC KEY": "a public key of SSH",
+    "PGP PRIVATE KEY BLOCK": "a private key of PGP, which TLS does not use",
+    "PGP PUBLIC KEY BLOCK": "a public key of PGP, which TLS does not use",
 }
 """Blocks that are neither a certificate nor a private key, in words."""
+
+_BEGINNINGS = {
+    b"ssh-": "a public key of SSH, which TLS does not use",
+    b"ecdsa-sha2-": "a public key of SSH, which TLS does not use",
+    b"PuTTY-User-Key-File-": "a key of PuTTY; `puttygen FILE -O private-openssh -o NEW` converts it",
+    b"\xfe\xed\xfe\xed": "a Java keystore; `keytool -importkeystore -deststoretype PKCS12` converts it",
+    b"\x1f\x8b": "compressed by gzip; unpack it",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"<": "HTML or XML, perhaps the error page of a download",
+    b"-----BEGIN": "PEM text whose BEGIN line is damaged: it is a line of its own, with five hyphens at both ends",
+    b"----BEGIN": "PEM text whose BEGIN line is damaged: it has five hyphens at both ends",
+    b"\xff\xfe": "UTF-16 text; save it as ASCII",
+    b"\xfe\xff": "UTF-16 text; save it as ASCII",
+}
+"""What a source is that has no blocks, told by its first bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +196,9 @@ def _blocks(source: Source) -> Iterator[Block]:
         where = f"the {label.decode()} that begins in line {line} of {source.name}"
         if end < 0:
             raise broken(source, f"{where} is cut off: its END line is missing")
+        if label.decode() not in _DECODED:
+            yield Block(label.decode(), b"", b"")
+            continue
         body = data[begin.end() : end].replace(b"\r", b"").strip()
         headers, blank, rest = body.rpartition(b"\n\n")
         try:
@@ -256,16 +280,28 @@ def content(data: bytes) -> bytes | None:
 
 def _contents(source: Source) -> str:
     """Say what a source has, for the error about what it has not."""
-    data = source.data
-    if not data.strip():
+    data = source.data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if not data:
         return "it is empty"
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return "it is UTF-16 text; save it as ASCII"
     labels = Counter(block.label for block in _blocks(source))
-    if not labels:
-        return "it is no PEM text and no DER"
-    words = [_in_words(label, count) for label, count in labels.items()]
-    return f"it has {' and '.join(words)}"
+    if labels:
+        words = [_in_words(label, count) for label, count in labels.items()]
+        return f"it has {' and '.join(words)}"
+    for beginning, words_of_it in _BEGINNINGS.items():
+        if data.startswith(beginning):
+            return f"it is {words_of_it}"
+    if _label_of(_decoded(data)):
+        return "it is base64 without its BEGIN and END lines"
+    if data[:2] in (b"\x30\x81", b"\x30\x82"):  # a sequence with its length in one or two bytes
+        return "it is DER that is cut off or damaged"
+    return "it is no PEM text and no DER"
+
+
+def _decoded(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error:
+        return b""
 
 
 def _in_words(label: str, count: int) -> str:

@@ -132,11 +132,11 @@ def sentence(
         of_files: whether it is a file.
     """
     if index is None:
-        return f"a certificate in the chain of {target} is refused: {words}"
+        return f"a certificate in the chain of {target} is refused (OpenSSL: {words})"
     info = chain[index]
     is_anchor = info.self_signed and index == len(chain) - 1
     rules = {**_RULES, **_RULES_OF_FILES} if of_files else _RULES
-    rule = rules.get(code, "is refused: {words}")
+    rule = rules.get(code, "is refused (OpenSSL: {words})")
     if of_files:
         rule = rule.replace("the server must send another chain", "the file needs another chain")
     rule = rule.format(

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import NamedTuple, Protocol
 
 from wireline import AF_UNIX, DialError, SocketTimeout, Target
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.net import Socket, dial
 
 
@@ -33,7 +34,7 @@ class Endpoint(NamedTuple):
 
     def __str__(self) -> str:
         if self.family == AF_UNIX:
-            return str(Target("unix", path=self.host))
+            return sanitize_for_terminal(str(Target("unix", path=self.host)))
         return str(Target("tcp", self.host, self.port))
 
     def connect(self, timeout: float) -> Socket:
@@ -43,7 +44,7 @@ class Endpoint(NamedTuple):
             OSError: it does not answer, or not in time.
         """
         if self.family == AF_UNIX:
-            return dial(str(self), timeout=timeout)
+            return dial(str(Target("unix", path=self.host)), timeout=timeout)
         return dial(self.host, self.port, timeout=timeout)
 
 

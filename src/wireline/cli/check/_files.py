@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, classify, during
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.cli.check._endpoints import Attempt
 from wireline.cli.check._report import Findings, Report
 from wireline.cli.check._tls_probe import TlsProbe
@@ -34,7 +35,7 @@ class FilesEndpoint:
         self._threads: list[threading.Thread] = []
 
     def __str__(self) -> str:
-        return self._path
+        return sanitize_for_terminal(self._path)
 
     def connect(self, timeout: float) -> Socket:
         """Connect to it.

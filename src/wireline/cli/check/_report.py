@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from wireline.cli._outcome import ExitCode, Failure, Stage, classify
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.cli.check._endpoints import Attempt
 
 if TYPE_CHECKING:
@@ -74,9 +75,12 @@ class Findings:
     cause: Exception | None = None
     """The first error, for ``--debug``."""
 
+    def __post_init__(self) -> None:
+        self.target = sanitize_for_terminal(self.target)
+
     def add_problem(self, code: ExitCode, sentence: str, *, is_early: bool = False) -> None:
         """Add a problem. The first one is the exit code."""
-        self.problems.append(Problem(code, sentence, is_early=is_early))
+        self.problems.append(Problem(code, sanitize_for_terminal(sentence), is_early=is_early))
 
     def add_error(self, error: Exception) -> None:
         """Add an error of the TLS handshake."""

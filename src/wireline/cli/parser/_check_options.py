@@ -153,7 +153,10 @@ def _read_targets(parser: argparse.ArgumentParser, path: str) -> list[Target]:
         try:
             targets += _option_types.stream_targets(word) if word else []
         except argparse.ArgumentTypeError as error:
-            parser.error(f"--targets {path}, line {number}: {error}")
+            # It may be another file, of keys for example: nothing of it is quoted.
+            quotes = "'" in str(error)
+            reason = "it is no target; write tls://host:port, host:port or unix:/path" if quotes else error
+            parser.error(f"--targets {path}, line {number}: {reason}")
     return targets
 
 

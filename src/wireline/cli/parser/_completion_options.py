@@ -28,6 +28,6 @@ def describe(completion: argparse.ArgumentParser) -> None:
 
 
 def _load() -> Command:
-    from wireline.cli.parser import _completion
+    from wireline.cli.completion import _completion
 
     return _completion.run

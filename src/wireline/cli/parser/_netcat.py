@@ -24,7 +24,14 @@ _IMPOSSIBLE = {
     "t": "wireline does not speak Telnet",
 }
 
-_POSSIBLE = frozenset("46CNUdklnpqsuvwz")
+# By command: what netcat does there, and this one does not.
+_IMPOSSIBLE_HERE = {
+    ("check", "u"): "check tests connections, and UDP has none: write {line}",
+    ("check", "4"): "check tests all addresses of a name: write {line}",
+    ("check", "6"): "check tests all addresses of a name: write {line}",
+}
+
+_POSSIBLE = frozenset("46CNUdklnpqsuvwz") | {"no-shutdown", "send-only", "ssl"}
 
 _LONG = {
     "--listen": "l",
@@ -43,7 +50,32 @@ _LONG = {
     "--proxy": "x",
     "--recv-only": "d",
     "--max-conns": "m",
+    "--idle-timeout": "i",
+    "--no-shutdown": "no-shutdown",
+    "--send-only": "send-only",
+    "--ssl": "ssl",
+    "--ssl-verify": "ssl",
+    "--output": "o",
+    "--append-output": "append-output",
+    "--hex-dump": "hex-dump",
+    "--broker": "broker",
+    "--allow": "allow",
+    "--deny": "deny",
+    "--sctp": "sctp",
 }
+"""Options of ncat, and the letter, or the word, that stands for each below."""
+
+_LONG_WITH_VALUE = frozenset({"append-output", "hex-dump", "allow", "deny"})
+
+_RENAMED = {
+    "--ssl-cert": "--cert",
+    "--ssl-key": "--key",
+    "--ssl-trustfile": "--ca-file",
+    "--ssl-servername": "--sni",
+    "--ssl-alpn": "--alpn",
+    "--ssl-ciphers": "--ciphers",
+}
+"""Options of ncat that have another name here; all take a value."""
 
 
 class Advice(NamedTuple):
@@ -109,7 +141,7 @@ class _Reader:
                 self._rest += left
             elif name in self._own:
                 self._kept += [word, *([next(left, "")] if self._own[name] and name == word else [])]
-            elif name in _LONG:
+            elif name in _LONG or name in _RENAMED:
                 self._take_long(word, left)
             elif word.startswith("-") and word != "-":
                 if not self._take_letters(word, left):
@@ -120,9 +152,20 @@ class _Reader:
 
     def _take_long(self, word: str, left: Iterator[str]) -> None:
         name, equals, value = word.partition("=")
-        letter = _LONG[name]
+        letter = _LONG.get(name, "ssl")
         self.names.append(name)
-        self.letters[letter] = value if equals or letter not in _WITH_VALUE else next(left, "")
+        if name in _RENAMED:
+            self._kept += [_RENAMED[name], value or next(left, "")]
+            value, equals = "", "="
+        has_value = letter in _WITH_VALUE or letter in _LONG_WITH_VALUE
+        self._set(letter, value if equals or not has_value else next(left, ""))
+
+    def _set(self, letter: str, value: str) -> None:
+        # `-p HOST:PORT`: the port of netcat's -p is missing, and the word is the target.
+        if letter == "p" and value and not value.isdigit():
+            self._rest.append(value)
+            value = ""
+        self.letters[letter] = value
 
     def _take_letters(self, word: str, left: Iterator[str]) -> bool:
         if f"-{word}" in self._own:  # a dash is missing
@@ -131,9 +174,10 @@ class _Reader:
         while letters:
             letter, letters = letters[0], letters[1:]
             if letter in _WITH_VALUE:
-                self.letters[letter], letters = letters or next(left, ""), ""
+                self._set(letter, letters or next(left, ""))
+                letters = ""
             elif letter in _WITHOUT_VALUE:
-                self.letters[letter] = ""
+                self._set(letter, "")
             else:
                 return False
             self.names.append(f"-{letter}")
@@ -148,8 +192,20 @@ class _Reader:
         command = self._command or (
             "listen" if "l" in self.letters else "check" if "z" in self.letters else "connect"
         )
-        words = ["wireline", command, *_options(command, self.letters), *self._kept, self._target(command)]
-        return Advice(self.names, shlex.join(words) + (" < /dev/null" if "d" in self.letters else ""))
+        found = (_IMPOSSIBLE_HERE.get((command, letter)) for letter in self.letters)
+        reason = next(filter(None, found), "")
+        if command == "check" and "u" in self.letters:
+            command = "connect"
+            self._kept.append("--expect-reply")
+        target = self._target(command)
+        if "ssl" in self.letters and "://" not in target:
+            target = f"tls://{target}"
+        line = shlex.join(["wireline", command, *_options(command, self.letters), *self._kept, target])
+        if "d" in self.letters:
+            line += " < /dev/null"
+        if "send-only" in self.letters:
+            line += " > /dev/null"
+        return Advice(self.names, line, reason.format(line=line))
 
     def _target(self, command: str) -> str:
         *host, last = self._rest or [""]
@@ -194,13 +250,14 @@ def _options(command: str, letters: Mapping[str, str]) -> Iterator[str]:
 
 def _options_of_connect(letters: Mapping[str, str]) -> Iterator[str]:
     yield from (f"-{letter}" for letter in "46v" if letter in letters)
-    if "N" in letters:
-        yield from ("--at-eof", "half-close")
+    for letter, value in (("N", "half-close"), ("no-shutdown", "wait"), ("send-only", "close")):
+        if letter in letters:
+            yield from ("--at-eof", value)
     seconds = letters.get("q", "")
     if seconds.isdigit():
         yield from ("--quit-after", seconds) if int(seconds) else ("--at-eof", "close")
-    if "p" in letters or "s" in letters:
-        yield from ("--source", _host_port(letters.get("s", ""), letters.get("p", "0")))
+    if letters.get("p") or letters.get("s"):
+        yield from ("--source", _host_port(letters.get("s", ""), letters.get("p") or "0"))
 
 
 def _options_with_values(parser: Parser, command: str) -> dict[str, bool]:

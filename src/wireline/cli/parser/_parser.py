@@ -136,6 +136,7 @@ def make_parser() -> _usage.Parser:
             name, help=module.SUMMARY, description=module.ABOUT, epilog=module.EXAMPLES
         )
         command.set_defaults(parser=command)
+        command.summary = module.SUMMARY
         parser.commands[name] = command
         module.describe(command)
     return parser

@@ -8,6 +8,8 @@ from collections.abc import Collection, Sequence
 from itertools import groupby
 from typing import Any, NoReturn, TypeAlias
 
+from wireline.cli._printable import sanitize_for_terminal
+
 _MAX_TEXT_WIDTH = 100
 """Characters of a line of prose, however wide the terminal is: longer lines are hard to read."""
 
@@ -56,26 +58,42 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         commands: the parsers of the commands by name.
+        summary: what a command does, in a few words.
     """
 
     def __init__(self, prog: str, **options: Any) -> None:
         super().__init__(prog, formatter_class=HelpFormatter, allow_abbrev=False, **options)
         self.commands: dict[str, Parser] = {}
+        self.summary = ""
 
     @property
     def arguments(self) -> Sequence[argparse.Action]:
         """The options and arguments, without those of the commands."""
-        return self._actions
+        return [action for action in self._actions if not isinstance(action, argparse._SubParsersAction)]
 
     @property
     def options(self) -> Collection[str]:
         """The names of the options."""
         return {name for action in self._actions for name in action.option_strings}
 
+    def repeats(self, action: argparse.Action) -> bool:
+        """Whether an option or argument may be given more than once."""
+        return isinstance(action, self._registry_get("action", "append")) or action.nargs in ("*", "+")
+
+    def excluded_by(self, action: argparse.Action) -> list[str]:
+        """The names of the options that cannot be given with an option."""
+        groups = [group._group_actions for group in self._mutually_exclusive_groups]
+        others = [other for group in groups if action in group for other in group if other is not action]
+        return [name for other in others for name in other.option_strings]
+
     def error(self, message: str) -> NoReturn:
         """Print the error and exit with 2."""
-        sentence = message.removeprefix("argument ").rstrip(".")
-        self.exit(2, f"wireline: {sentence}; see '{self.prog} --help'\n")
+        sentence = message.removeprefix("argument ")
+        self.refuse(f"{sentence}; see '{self.prog} --help'")
+
+    def refuse(self, sentence: str) -> NoReturn:
+        """Print a sentence and exit with 2."""
+        self.exit(2, f"wireline: {sanitize_for_terminal(sentence)}\n")
 
 
 def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
@@ -99,7 +117,7 @@ def reject_unknown_options(parser: Parser, words: Sequence[str]) -> None:
         elif name not in current.options:
             from wireline.cli.parser._netcat import advise  # only wrong usage needs it
 
-            current.exit(2, f"wireline: {advise(parser, words) or _unknown_option(name, current)}\n")
+            current.refuse(str(advise(parser, words) or _unknown_option(name, current)))
 
 
 def _reject_unknown_command(parser: Parser, words: Sequence[str]) -> None:
@@ -107,7 +125,7 @@ def _reject_unknown_command(parser: Parser, words: Sequence[str]) -> None:
 
     advice = advise_command(words)
     if advice:
-        parser.exit(2, f"wireline: {advice}\n")
+        parser.refuse(advice)
 
 
 def _looks_like_an_option(name: str) -> bool:

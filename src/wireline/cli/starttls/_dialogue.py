@@ -138,7 +138,7 @@ def require_agreement(condition: bool, problem: str, text: str) -> None:
 
 
 def _with_answer(problem: str, text: str) -> str:
-    return f"{problem}: it sent {sanitize_for_terminal(text, _MAX_QUOTE)!r}" if text else problem
+    return f"{problem}: it sent '{sanitize_for_terminal(text, _MAX_QUOTE)}'" if text else problem
 
 
 def _too_long() -> WrongProtocolError:

@@ -1,0 +1,1 @@
+"""``wireline completion``: a script for each shell, made from the parsers."""
