@@ -231,19 +231,20 @@ class AsyncSocket(BaseSocket):
             TypeError, ValueError: an argument has the wrong type, or is negative.
         """
         waiter = self._fd.read_waiter
+        seconds = None
         if (
             # One message after the other: the core would answer "not yet", so no request is made (a sixth of our time).
             waiter is not None
             and (core := waiter.core).fast_recv_ok
             and flags is DEFAULT_FLAGS
             and (max_size is BUFFER_SIZE or (type(max_size) is int and 0 < max_size <= BUFFER_SIZE))
-            and (timeout is None or (timeout := check_timeout(timeout)) != 0)
+            and (timeout is None or (seconds := check_timeout(timeout)) != 0)
             and waiter.port.loop is waiter.get_loop()
         ):
             core.direct = SOME
             core.direct_limit = max_size
             args = _SOME if max_size is BUFFER_SIZE else (max_size, flags)
-            return await waiter.wait(StreamCore.recv_some, args, timeout)  # type: ignore[arg-type] # it is checked
+            return await waiter.wait(StreamCore.recv_some, args, seconds)
         if self._datagrams is not None:
             return await self._datagrams.receive_data(self, "recv_some", max_size, flags, timeout)
         answer = self._io.ask(self, StreamCore.recv_some, timeout, max_size, flags)

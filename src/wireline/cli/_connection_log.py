@@ -57,8 +57,9 @@ class _Refusals(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields = {name: value for name, value in vars(record).items() if name in FIELDS}
         kind, _, reason = str(fields.get("error")).partition(": ")
-        if hasattr(record, "left_out") and kind == "connection refused":
-            self._log.write("refused", {**fields, "error": f"{reason} ({record.left_out} more clients)"})
+        left_out = getattr(record, "left_out", None)
+        if left_out is not None and kind == "connection refused":
+            self._log.write("refused", {**fields, "error": f"{reason} ({left_out} more clients)"})
         elif getattr(record, "event", None) == "refused":
             self._log.write("refused", {**fields, "bytes_in": 0, "bytes_out": 0})
 
