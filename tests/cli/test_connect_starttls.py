@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE, accept, reset, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 from tests.cli.scripted import DIALOGUES, SMTP, Lines, answering, scripted
@@ -131,8 +132,8 @@ def test_ctrl_c_during_the_dialogue(start: Start) -> None:
                 assert peer.recv(1) == b""
 
 
-@pytest.mark.parametrize(
-    ("words", "error"),
+@in_turn(
+    "words, error",
     [
         (["--starttls", "smtp", "tls://h:1"], "tls:// starts TLS with the first byte"),
         (["--starttls", "smtp", "udp://h:1"], "TLS needs a stream"),

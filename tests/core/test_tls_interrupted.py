@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import pytest
 
+from tests.cases import in_turn
 from tests.core.interrupts import Interruption, interrupted
 from tests.core.test_tls import connected, one_loop_or_shared, out, said
 from wireline._core.buffer import ReceiveBuffer
@@ -62,9 +63,9 @@ HOW: dict[str, Feed] = {
 }
 
 
-@pytest.mark.parametrize("first", [False, True], ids=["first data", "later"])
+@in_turn("first", [False, True])
 @one_or_two_layers
-@pytest.mark.parametrize("how", HOW)
+@in_turn("how", HOW)
 @one_loop_or_shared
 def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
     shared: bool, how: str, layers: int, first: bool
@@ -184,7 +185,7 @@ def flush(wire: Wire, core: TlsCore) -> None:
 SIZES = (10, 40_000, SEND_CHUNK + 10)
 
 
-@pytest.mark.parametrize("tickets", [False, True], ids=["client", "server"])
+@in_turn("tickets", [False, True])
 @one_or_two_layers
 @one_loop_or_shared
 def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
