@@ -49,6 +49,14 @@ def in_turn(names: str, values: Iterable[Any]) -> Callable[[Callable[..., None]]
     return decorate
 
 
+def few_in_sample(values: Iterable[Any], *few: Any) -> list[Any]:
+    """Values for ``pytest.mark.parametrize`` of a slow test. The sample has ``few`` of them, ``make test-all`` all."""
+    values = list(values)
+    if unknown := [each for each in few if each not in values]:
+        raise ValueError(f"not of the values: {unknown}")
+    return [each if each in few else pytest.param(each, marks=pytest.mark.full) for each in values]
+
+
 def one_test_of(*checks: Callable[[], None]) -> Callable[[], None]:
     """Make one test of several."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import in_turn
+from tests.cases import few_in_sample, in_turn
 
 
 def notes_of(test: Callable[..., None]) -> list[str]:
@@ -94,6 +94,15 @@ def test_each_value_has_fresh_fixtures(
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "file").touch()
     print(number)
+
+
+def test_values_that_are_not_in_the_sample_have_the_full_mark() -> None:
+    one, two, three = few_in_sample("abc", "b")
+    assert two == "b"
+    assert [each.values for each in (one, three)] == [("a",), ("c",)]
+    assert {mark.name for each in (one, three) for mark in each.marks} == {"full"}
+    with pytest.raises(ValueError, match="not of the values: \\['d'\\]"):
+        few_in_sample("abc", "a", "d")
 
 
 class TestOfAClass:

@@ -40,7 +40,7 @@ from examples import (
     unix_echo,
 )
 from examples.scenes.stage import Scene, Stage
-from tests.cases import in_turn
+from tests.cases import few_in_sample, in_turn
 from tests.tls import certificates
 from wireline import SocketTimeout
 from wireline.tls import SslContext, SslError, TruncatedError
@@ -156,7 +156,7 @@ def test_the_recipes_are_all_here() -> None:
     assert {f"{name}.py" for name in recipes} <= set(PROGRAMS)
 
 
-@in_turn("name", PROGRAMS)
+@pytest.mark.parametrize("name", few_in_sample(PROGRAMS, "tcp_client.py", "async_chat.py"))
 def test_an_example_explains_itself(name: str) -> None:
     result = run(name, "--help")
     assert result.stdout.startswith("usage: ")

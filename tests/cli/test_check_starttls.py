@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.cases import in_turn
+from tests.cases import few_in_sample, in_turn
 from tests.cli.checked import the_report, the_tls
 from tests.cli.command import PATIENCE, accept, read_all, tcp_server
 from tests.cli.conftest import Start
@@ -42,7 +42,7 @@ def test_the_dialogue_leads_to_tls(start: Start, protocol: str) -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@pytest.mark.parametrize("protocol", few_in_sample(DIALOGUES, "smtp", "mysql"))
 def test_openssl_accepts_the_scripted_servers(protocol: str) -> None:
     openssl = require_tool("openssl", "openssl")
     with scripted(DIALOGUES[protocol]) as port:

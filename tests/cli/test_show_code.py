@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cases import in_turn
+from tests.cases import few_in_sample, in_turn
 from tests.cli.command import (
     PATIENCE,
     accept,
@@ -593,7 +593,7 @@ def test_check_with_tls(run: Run, days: str, code: int) -> None:
     assert b"CN=localhost issued by " in out
 
 
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@pytest.mark.parametrize("protocol", few_in_sample(DIALOGUES, "smtp", "mysql"))
 def test_check_with_starttls(run: Run, protocol: str) -> None:
     with scripted(DIALOGUES[protocol]) as port:
         out = finish(run("check", *CA, "--starttls", protocol, f"localhost:{port}"))

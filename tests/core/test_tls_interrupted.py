@@ -11,7 +11,6 @@ from typing import NoReturn
 
 import pytest
 
-from tests.cases import in_turn
 from tests.core.interrupts import Interruption, interrupted
 from tests.core.test_tls import connected, one_loop_or_shared, out, said
 from wireline._core.buffer import ReceiveBuffer
@@ -63,9 +62,9 @@ HOW: dict[str, Feed] = {
 }
 
 
-@in_turn("first", [False, True])
+@pytest.mark.parametrize("first", [False, True], ids=["first data", "later"])
 @one_or_two_layers
-@in_turn("how", HOW)
+@pytest.mark.parametrize("how", HOW)
 @one_loop_or_shared
 def test_P5_no_byte_is_lost_or_doubled_when_a_read_is_interrupted(
     shared: bool, how: str, layers: int, first: bool
@@ -185,7 +184,7 @@ def flush(wire: Wire, core: TlsCore) -> None:
 SIZES = (10, 40_000, SEND_CHUNK + 10)
 
 
-@in_turn("tickets", [False, True])
+@pytest.mark.parametrize("tickets", [False, True], ids=["client", "server"])
 @one_or_two_layers
 @one_loop_or_shared
 def test_FA26_no_record_is_sent_twice_or_left_out_when_a_send_is_interrupted(
