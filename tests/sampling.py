@@ -29,9 +29,9 @@ IMPLEMENTATIONS = frozenset(("blocking", "net", "bridge", "native"))
 IN_BOTH = "in_both_flavours"
 """Tests with this mark are in the sample in both flavours with each of their cases."""
 
-AT_MOST = 6500
+AT_MOST = 6000
 """Tests in the sample, which take three minutes on two cores. Above that it is an error: make one test of many that
-only differ in a value."""
+only differ in a value (``tests/cases.py``)."""
 
 LEFT_OUT = ("torture", "long", "full")
 """Tests with one of these marks run for many seconds each, or start many servers, and in ``make test-all`` only."""

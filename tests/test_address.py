@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import wireline
+from tests.cases import in_turn
 from wireline import (
     IPV4_ANY,
     IPV4_BROADCAST,
@@ -45,8 +46,8 @@ NOT_STR = [None, 1, 1.5, b"127.0.0.1", bytearray(b"::1"), ["127.0.0.1"], IPV4_LO
 # -------------------------------------------------------------------------------------------- text to address
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@in_turn(
+    "text, expected",
     [
         ("0.0.0.0", IPV4_ANY),
         ("127.0.0.1", IPV4_LOOPBACK),
@@ -134,7 +135,7 @@ def test_A1_a_refusal_names_its_reason() -> None:
             parse_ip_address(text)
 
 
-@pytest.mark.parametrize("text", ["1" * 10_000_000, ":" * 10_000_000, "fe80::1%" + "x" * 10_000_000])
+@in_turn("text", ["1" * 10_000_000, ":" * 10_000_000, "fe80::1%" + "x" * 10_000_000])
 def test_A1_an_endless_text_costs_nothing_and_is_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match=f"{len(text)} characters") as caught:
         parse_ip_address(text)
@@ -142,7 +143,7 @@ def test_A1_an_endless_text_costs_nothing_and_is_not_repeated(text: str) -> None
     assert not is_ip_address(text)
 
 
-@pytest.mark.parametrize("value", NOT_STR)
+@in_turn("value", NOT_STR)
 def test_A1_only_text_is_parsed(value: object) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         parse_ip_address(value)  # type: ignore[arg-type]
@@ -166,7 +167,7 @@ def test_A1_parse_inverts_every_spelling(ip: IpAddress) -> None:
         assert parse_ip_address(text) == ip
 
 
-@pytest.mark.parametrize("text", ZONED)
+@in_turn("text", ZONED)
 def test_a_zone_id_is_kept_where_the_operating_system_takes_one(text: str) -> None:
     ip = parse_zoned_ip(text)
     assert isinstance(ip, ipaddress.IPv6Address)
@@ -177,8 +178,8 @@ def test_a_zone_id_is_kept_where_the_operating_system_takes_one(text: str) -> No
 # -------------------------------------------------------------------------------------------- address to text
 
 
-@pytest.mark.parametrize(
-    ("spelling", "canonical"),
+@in_turn(
+    "spelling, canonical",
     [
         # RFC 5952: sections 4.1, 4.2.1, 4.2.2, 4.2.3 and 4.3, and the mixed notation of section 5.
         ("2001:0db8::0001", "2001:db8::1"),
@@ -228,7 +229,7 @@ def test_addresses_of_different_families_are_never_equal(
     assert ip_family(v6) is IpAddressFamily.IPV6
 
 
-@pytest.mark.parametrize("value", ["127.0.0.1", 4, None, ipaddress.ip_network("10.0.0.0/8")])
+@in_turn("value", ["127.0.0.1", 4, None, ipaddress.ip_network("10.0.0.0/8")])
 def test_only_addresses_have_a_family_and_a_sockaddr(value: object) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         ip_family(value)  # type: ignore[arg-type]
@@ -277,14 +278,14 @@ def test_sockaddr_of_an_unknown_interface_is_the_operating_systems_error() -> No
     assert caught.value.__notes__ == ["looking for the interface 'no-such-if'"]
 
 
-@pytest.mark.parametrize("scope", ["4294967296", "9" * 5000])
+@in_turn("scope", ["4294967296", "9" * 5000])
 def test_sockaddr_refuses_a_scope_id_that_does_not_fit(scope: str) -> None:
     with pytest.raises(ValueError, match="scope id is at most 4294967295, got"):
         to_sockaddr(ipaddress.IPv6Address(f"fe80::1%{scope}"), 80)
 
 
-@pytest.mark.parametrize(
-    ("sockaddr", "expected"),
+@in_turn(
+    "sockaddr, expected",
     [
         (("::1", 80), (IPV6_LOOPBACK, 80)),
         (["127.0.0.1", 80], (IPV4_LOOPBACK, 80)),
@@ -331,9 +332,7 @@ def test_from_sockaddr_of_an_unknown_family_or_shape_is_a_value_error() -> None:
             pytest.fail(f"{sockaddr!r}: {from_sockaddr(sockaddr)}")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("family", "ip"), [(socket.AF_INET, IPV4_LOOPBACK), (socket.AF_INET6, IPV6_LOOPBACK)]
-)
+@in_turn("family, ip", [(socket.AF_INET, IPV4_LOOPBACK), (socket.AF_INET6, IPV6_LOOPBACK)])
 def test_the_socket_module_takes_and_gives_our_sockaddr(family: int, ip: IpAddress) -> None:
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.bind(to_sockaddr(ip, 0))
@@ -368,8 +367,8 @@ class FakeSocket:
         return self.name
 
 
-@pytest.mark.parametrize(
-    ("dest", "loopback"),
+@in_turn(
+    "dest, loopback",
     [("127.0.0.1", IPV4_LOOPBACK), (IPV4_LOOPBACK, IPV4_LOOPBACK), ("::1", IPV6_LOOPBACK)],
 )
 def test_primary_address_towards_loopback_is_loopback(dest: str | IpAddress, loopback: IpAddress) -> None:
@@ -412,8 +411,8 @@ def test_primary_address_takes_no_name() -> None:
 # -------------------------------------------------------------------------------- display and checks
 
 
-@pytest.mark.parametrize(
-    ("sockaddr", "shown"),
+@in_turn(
+    "sockaddr, shown",
     [
         (("192.0.2.1", 80), ("192.0.2.1", 80)),
         (("2001:db8::1", 80, 0, 0), ("2001:db8::1", 80)),
@@ -463,26 +462,26 @@ class Eighty:
         return 80
 
 
-@pytest.mark.parametrize(("port", "number"), [(0, 0), (80, 80), (65535, 65535), (Eighty(), 80)])
+@in_turn("port, number", [(0, 0), (80, 80), (65535, 65535), (Eighty(), 80)])
 def test_check_port_takes_integers(port: int, number: int) -> None:
     assert check_port(port) == number
     assert type(check_port(port)) is int
 
 
-@pytest.mark.parametrize("port", [-1, 65536, 2**64])
+@in_turn("port", [-1, 65536, 2**64])
 def test_check_port_out_of_range_says_what_is_allowed(port: int) -> None:
     with pytest.raises(ValueError, match=f"0 to 65535, got {port}"):
         check_port(port)
 
 
-@pytest.mark.parametrize("port", [True, False, None, "80", b"80", 80.0, "http"])
+@in_turn("port", [True, False, None, "80", b"80", 80.0, "http"])
 def test_check_port_takes_nothing_else(port: object) -> None:
     with pytest.raises(TypeError, match=f"a port is an int, not {type(port).__name__}"):
         check_port(port)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("host", "text"),
+@in_turn(
+    "host, text",
     [
         ("", ""),
         ("localhost", "localhost"),
@@ -497,7 +496,7 @@ def test_check_host_takes_names_and_addresses(host: str | IpAddress, text: str) 
     assert check_host(host) == text
 
 
-@pytest.mark.parametrize("host", [None, 1, b"localhost", ("localhost", 80)])
+@in_turn("host", [None, 1, b"localhost", ("localhost", 80)])
 def test_check_host_takes_nothing_else(host: object) -> None:
     with pytest.raises(TypeError, match=f"not {type(host).__name__}"):
         check_host(host)  # type: ignore[arg-type]
@@ -511,9 +510,7 @@ def test_check_host_refuses_a_nul() -> None:
 # ------------------------------------------------------------------------------------------------- Unix paths
 
 
-@pytest.mark.parametrize(
-    "path", ["/run/x", b"/run/x", "relative", "/run/\N{SNOWMAN}", b"/run/\xff", "@literal"]
-)
+@in_turn("path", ["/run/x", b"/run/x", "relative", "/run/\N{SNOWMAN}", b"/run/\xff", "@literal"])
 def test_unix_path_takes_paths_as_they_are(path: str | bytes) -> None:
     assert unix_path(path) == path
 
@@ -522,19 +519,19 @@ def test_unix_path_takes_path_objects() -> None:
     assert unix_path(pathlib.Path("some", "where")) == os.path.join("some", "where")
 
 
-@pytest.mark.parametrize("path", [None, 1, bytearray(b"/run/x"), ("/run/x",)])
+@in_turn("path", [None, 1, bytearray(b"/run/x"), ("/run/x",)])
 def test_unix_path_takes_nothing_else(path: object) -> None:
     with pytest.raises(TypeError, match=type(path).__name__):
         unix_path(path)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("path", ["", b"", "/run/\0x", b"/run/x\0", "/\0"])
+@in_turn("path", ["", b"", "/run/\0x", b"/run/x\0", "/\0"])
 def test_unix_path_empty_or_with_a_nul_is_a_value_error(path: str | bytes) -> None:
     with pytest.raises(ValueError, match="Unix socket's path"):
         unix_path(path)
 
 
-@pytest.mark.parametrize("path", ["\0", b"\0"])
+@in_turn("path", ["\0", b"\0"])
 def test_unix_path_an_abstract_name_is_more_than_a_nul(
     path: str | bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,7 +540,7 @@ def test_unix_path_an_abstract_name_is_more_than_a_nul(
         unix_path(path)
 
 
-@pytest.mark.parametrize("path", ["\0a\0b", "\0\0", b"\0a\0"])
+@in_turn("path", ["\0a\0b", "\0\0", b"\0a\0"])
 def test_unix_path_a_nul_inside_an_abstract_name_is_a_byte_of_it(
     path: str | bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -559,8 +556,8 @@ def test_unix_path_abstract_names_where_there_are_none(monkeypatch: pytest.Monke
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the sizes are Linux's")
-@pytest.mark.parametrize(
-    ("path", "allowed"),
+@in_turn(
+    "path, allowed",
     [
         ("x" * 107, 107),
         ("/" + "\N{SNOWMAN}" * 35 + "x", 107),

@@ -26,6 +26,7 @@ import pytest
 import wireline
 import wireline.asyncnet
 import wireline.net
+from tests.cases import in_turn
 from tests.faults.syscalls import Syscalls
 from tests.tls import certificates
 from wireline import (
@@ -791,7 +792,7 @@ def test_bad_arguments_of_a_function_are_refused_before_any_system_call(
             refusal(syscalls, error, getattr(FLAVOUR_MODULES[flavour], name), **{**good, parameter: value})
 
 
-@pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
+@in_turn("name, parameter", [("wait", "timeout"), ("stop", "drain")])
 def test_bad_arguments_of_a_server_are_refused_and_it_goes_on(name: str, parameter: str) -> None:
     with serve(lambda client, address: None, 0, LOOPBACK) as server:
         for value, error in SERVER[name].bad[parameter]:
@@ -801,7 +802,7 @@ def test_bad_arguments_of_a_server_are_refused_and_it_goes_on(name: str, paramet
             assert client.recv_some(timeout=5) == b""
 
 
-@pytest.mark.parametrize(("name", "parameter"), [("wait", "timeout"), ("stop", "drain")])
+@in_turn("name, parameter", [("wait", "timeout"), ("stop", "drain")])
 def test_bad_arguments_of_an_asynchronous_server_are_refused_and_it_goes_on(
     name: str, parameter: str
 ) -> None:

@@ -21,6 +21,7 @@ from xml.etree import ElementTree
 import pytest
 
 import wireline
+from tests.cases import in_turn
 from tests.test_docstrings import PUBLIC
 from tests.tools import require_tool
 from wireline import asyncnet, net, testing, tls
@@ -150,7 +151,7 @@ def entries(project: str) -> list[tuple[str, str]]:
     return [(name, page) for name, _, page in map(str.split, lines)]
 
 
-@pytest.mark.parametrize("project", ["python", "trio"])
+@in_turn("project", ["python", "trio"])
 def test_the_names_that_signatures_link_to_exist(project: str) -> None:
     """The inventories are written by hand, because a build of the documentation needs no network."""
     for name, page in entries(project):
@@ -242,8 +243,8 @@ def test_make_has_the_targets_of_the_pages_and_finds_the_tests() -> None:
             assert any(word in name for name in names), f"no test in {files} has {word} in its name"
 
 
-@pytest.mark.parametrize(
-    ("sought", "page"),
+@in_turn(
+    "sought, page",
     [
         ("timeout", "howto/timeouts.md"),
         ("half close", "faq.md"),
@@ -268,7 +269,7 @@ def test_the_words_that_users_search_for_are_on_the_page_that_answers(sought: st
 MAP = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("package", ["_core", "_os", "net", "asyncnet", "tls"])
+@in_turn("package", ["_core", "_os", "net", "asyncnet", "tls"])
 def test_the_map_names_every_module_and_no_other(package: str) -> None:
     (row,) = re.findall(rf"^\| `{package}` \| (.*) \|$", MAP, re.MULTILINE)
     there = {file.stem for file in (ROOT / "src/wireline" / package).glob("*.py")} - {"__init__"}
@@ -335,7 +336,7 @@ def name_of(subject: type) -> str:
     return f"{subject.__module__}.{subject.__qualname__}"
 
 
-@pytest.mark.parametrize(("module", "page"), MODULES.items(), ids=MODULES)
+@in_turn("module, page", MODULES.items())
 def test_the_reference_has_every_public_name_and_no_other(module: str, page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     documented: list[str] = []
@@ -344,7 +345,7 @@ def test_the_reference_has_every_public_name_and_no_other(module: str, page: str
     assert sorted(documented) == sorted(importlib.import_module(module).__all__)
 
 
-@pytest.mark.parametrize("subject", CLASSES, ids=name_of)
+@in_turn("subject", CLASSES)
 def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
     text = (ROOT / MODULES[subject.__module__]).read_text(encoding="utf-8")
     inside = re.search(rf"^\.\. autoclass:: {subject.__name__}$(.*?)^(?=\S)", text, re.DOTALL | re.MULTILINE)
@@ -358,7 +359,7 @@ def test_the_reference_has_every_method_and_no_other(subject: type) -> None:
 CALLABLES = [*CLASSES, net.dial, net.serve, asyncnet.dial, asyncnet.serve]
 
 
-@pytest.mark.parametrize("subject", CALLABLES, ids=name_of)
+@in_turn("subject", CALLABLES)
 def test_everything_that_can_be_called_has_a_docstring(subject: object) -> None:
     assert inspect.getdoc(subject)
     public = [name for name in dir(subject) if not name.startswith("_")]
@@ -465,7 +466,7 @@ _LOOKED_UP_IN = (
 )
 
 
-@pytest.mark.parametrize("page", ["from-nim.md", "from-socket.md", "from-asyncio-streams.md"])
+@in_turn("page", ["from-nim.md", "from-socket.md", "from-asyncio-streams.md"])
 def test_every_name_that_a_page_translates_to_is_there(page: str) -> None:
     """The second column of a table whose first is a name of another library."""
     text = (ROOT / "docs/howto" / page).read_text(encoding="utf-8")

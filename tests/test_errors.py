@@ -8,8 +8,7 @@ import pickle
 import socket
 from collections.abc import Callable
 
-import pytest
-
+from tests.cases import in_turn
 from wireline import (
     BusyError,
     ClosedError,
@@ -65,7 +64,7 @@ def _pickled(error: WirelineError) -> WirelineError:
     return twin
 
 
-@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, _pickled])
+@in_turn("duplicate", [copy.copy, copy.deepcopy, _pickled])
 def test_errors_are_pickled(duplicate: Callable[[WirelineError], WirelineError]) -> None:
     for each, _ in ALL:
         error = copy.copy(each)
@@ -137,8 +136,8 @@ def test_C1_dial_error_lists_every_attempt() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("cause", "code", "words"),
+@in_turn(
+    "cause, code, words",
     [
         (OSError(errno.ECONNREFUSED, "refused"), errno.ECONNREFUSED, "refused"),
         (socket.gaierror(socket.EAI_NONAME, "unknown"), socket.EAI_NONAME, "unknown"),

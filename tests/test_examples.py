@@ -40,6 +40,7 @@ from examples import (
     unix_echo,
 )
 from examples.scenes.stage import Scene, Stage
+from tests.cases import few_in_sample, in_turn
 from tests.tls import certificates
 from wireline import SocketTimeout
 from wireline.tls import SslContext, SslError, TruncatedError
@@ -155,7 +156,7 @@ def test_the_recipes_are_all_here() -> None:
     assert {f"{name}.py" for name in recipes} <= set(PROGRAMS)
 
 
-@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("name", few_in_sample(PROGRAMS, "tcp_client.py", "async_chat.py"))
 def test_an_example_explains_itself(name: str) -> None:
     result = run(name, "--help")
     assert result.stdout.startswith("usage: ")
@@ -215,7 +216,7 @@ def test_the_tcp_client_reports_a_closed_port(unused_port: int) -> None:
 ECHOES = ["echo_threads.py", "async_echo.py"]
 
 
-@pytest.mark.parametrize("name", ECHOES)
+@in_turn("name", ECHOES)
 def test_an_echo_serves_all_clients_at_once(name: str) -> None:
     with running(name, "0") as (_, address), contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client(int(address.rpartition(":")[2]))) for _ in range(8)]
@@ -225,7 +226,7 @@ def test_an_echo_serves_all_clients_at_once(name: str) -> None:
             assert read_line(sock) == b"this is %d\n" % number
 
 
-@pytest.mark.parametrize("name", ECHOES)
+@in_turn("name", ECHOES)
 def test_an_echo_reports_the_end_of_each_client(name: str) -> None:
     with running(name, "0") as (server, address):
         with client(int(address.rpartition(":")[2])) as sock:
@@ -244,7 +245,7 @@ def test_an_echo_reports_the_end_of_each_client(name: str) -> None:
 UDP_ASK_ALL = {"udp_exchange.py": udp_exchange.ask_all, "async_udp_echo.py": awaited(async_udp_echo.ask_all)}
 
 
-@pytest.mark.parametrize("name", UDP_ASK_ALL)
+@in_turn("name", UDP_ASK_ALL)
 def test_udp_asks_many_things(name: str) -> None:
     with running(name, "serve", "0") as (_, address):
         host, _, port = address.rpartition(":")
@@ -257,7 +258,7 @@ def test_udp_asks_many_things(name: str) -> None:
 UDP_ASK = {"blocking": udp_exchange.ask, "async": awaited(async_udp_echo.ask)}
 
 
-@pytest.mark.parametrize("ask", UDP_ASK.values(), ids=UDP_ASK)
+@in_turn("ask", UDP_ASK.values())
 def test_udp_asks_again_when_a_datagram_is_lost(ask: Callable[..., bytes]) -> None:
     def lose_the_first(sock: socket.socket) -> None:
         assert sock.recvfrom(100)[0] == b"hello"
@@ -274,7 +275,7 @@ def test_udp_asks_again_when_a_datagram_is_lost(ask: Callable[..., bytes]) -> No
     assert answer == b"hellohello"
 
 
-@pytest.mark.parametrize("ask", UDP_ASK.values(), ids=UDP_ASK)
+@in_turn("ask", UDP_ASK.values())
 def test_udp_gives_up_without_an_answer(ask: Callable[..., bytes]) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
@@ -282,7 +283,7 @@ def test_udp_gives_up_without_an_answer(ask: Callable[..., bytes]) -> None:
             ask("127.0.0.1", silent.getsockname()[1], b"hello", tries=2, timeout=0.05)
 
 
-@pytest.mark.parametrize("name", ["udp_exchange.py", "async_udp_echo.py"])
+@in_turn("name", ["udp_exchange.py", "async_udp_echo.py"])
 def test_udp_reports_a_closed_port(name: str) -> None:
     with socket.socket(type=socket.SOCK_DGRAM) as gone:
         gone.bind(("127.0.0.1", 0))
@@ -346,7 +347,7 @@ PAGES = {
 HTTP_GET = {"blocking": http_client.get, "async": awaited(async_http_client.get)}
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_http_finds_the_end_of_a_page(get: Callable[..., Any]) -> None:
     for kind, answer in PAGES.items():
         with web(answer) as url:
@@ -354,7 +355,7 @@ def test_http_finds_the_end_of_a_page(get: Callable[..., Any]) -> None:
         assert (kind, response.status, response.body) == (kind, 200, b"hello")
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_http_gives_headers_and_knows_pages_without_a_body(get: Callable[..., Any]) -> None:
     with web(b"HTTP/1.1 204 No Content\r\nX-Two:  a:b \r\nContent-Length: 5\r\n\r\n") as url:
         assert get(url) == (204, {"x-two": "a:b", "content-length": "5"}, b"")
@@ -381,14 +382,14 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_http_does_not_return_a_cut_page_as_whole(get: Callable[..., object]) -> None:
     for kind, (answer, error) in BROKEN.items():
         with web(answer) as url, pytest.raises(error):
             pytest.fail(f"{kind}: {get(url)}")
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_http_does_not_take_a_reset_for_the_end_of_a_page(get: Callable[..., object]) -> None:
     def break_off(sock: socket.socket) -> None:
         while read_line(sock) != b"\r\n":
@@ -400,14 +401,14 @@ def test_http_does_not_take_a_reset_for_the_end_of_a_page(get: Callable[..., obj
         get(f"http://127.0.0.1:{port}/")
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
-@pytest.mark.parametrize("url", ["ftp://localhost/", "localhost", "http:///", "http://localhost/a b"])
+@in_turn("get", HTTP_GET.values())
+@in_turn("url", ["ftp://localhost/", "localhost", "http:///", "http://localhost/a b"])
 def test_http_refuses_a_url_that_is_no_address_of_a_page(url: str, get: Callable[..., object]) -> None:
     with pytest.raises(ValueError, match="is not http://host/path"):
         get(url)
 
 
-@pytest.mark.parametrize("name", ["http_client.py", "async_http_client.py"])
+@in_turn("name", ["http_client.py", "async_http_client.py"])
 def test_http_gives_up_on_a_page_that_takes_too_long(name: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
@@ -465,7 +466,7 @@ def https(answer: bytes, *, goodbye: bool = True) -> contextlib.AbstractContextM
     return peer(talk)
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_https_gets_a_page_of_a_server_with_the_right_certificate(get: Callable[..., Any]) -> None:
     trusting = SslContext(ca_file=certificates.ca_file())
     with https(PAGES["to the end"]) as port:
@@ -474,13 +475,13 @@ def test_https_gets_a_page_of_a_server_with_the_right_certificate(get: Callable[
         get(f"https://localhost:{port}/", tls=SslContext(ca_file=certificates.other_ca_file()))
 
 
-@pytest.mark.parametrize("get", HTTP_GET.values(), ids=HTTP_GET)
+@in_turn("get", HTTP_GET.values())
 def test_https_does_not_take_a_cut_for_the_end_of_a_page(get: Callable[..., Any]) -> None:
     with https(PAGES["to the end"], goodbye=False) as port, pytest.raises(TruncatedError):
         get(f"https://localhost:{port}/", tls=SslContext(ca_file=certificates.ca_file()))
 
 
-@pytest.mark.parametrize("name", ["http_client.py", "async_http_client.py"])
+@in_turn("name", ["http_client.py", "async_http_client.py"])
 def test_https_names_the_certificate_that_it_does_not_trust(name: str) -> None:
     with https(b"") as port:
         result = run(name, "--ca-file", certificates.other_ca_file(), f"https://localhost:{port}/")
@@ -490,7 +491,7 @@ def test_https_names_the_certificate_that_it_does_not_trust(name: str) -> None:
     assert (result.returncode, result.stderr.count("\n")) == (1, 1)
 
 
-@pytest.mark.parametrize("name", ["tls_echo.py", "async_tls_echo.py"])
+@in_turn("name", ["tls_echo.py", "async_tls_echo.py"])
 def test_the_tls_echo_serves_all_clients_and_survives_one_without_tls(name: str) -> None:
     leaf = certificates.server()
     context = ssl.create_default_context(cafile=certificates.ca_file())
@@ -510,7 +511,7 @@ def client_socket(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), PATIENCE)
 
 
-@pytest.mark.parametrize("name", ["tls_echo.py", "async_tls_echo.py"])
+@in_turn("name", ["tls_echo.py", "async_tls_echo.py"])
 def test_the_tls_echo_says_what_is_wrong_with_its_files(name: str) -> None:
     result = run(name, "0", "--cert", certificates.server().cert, "--key", certificates.client().key)
     assert (result.returncode, result.stdout) == (1, "")
@@ -520,7 +521,7 @@ def test_the_tls_echo_says_what_is_wrong_with_its_files(name: str) -> None:
 STARTTLS = {"blocking": starttls.ask, "async": awaited(async_starttls.ask)}
 
 
-@pytest.mark.parametrize("ask", STARTTLS.values(), ids=STARTTLS)
+@in_turn("ask", STARTTLS.values())
 def test_starttls_changes_to_tls(ask: Callable[..., bytes]) -> None:
     with starttls.start(0, *certificates.server()) as server:
         port = server.local_addr.port
@@ -529,7 +530,7 @@ def test_starttls_changes_to_tls(ask: Callable[..., bytes]) -> None:
             ask("localhost", port, b"is this safe?", certificates.other_ca_file())
 
 
-@pytest.mark.parametrize("ask", STARTTLS.values(), ids=STARTTLS)
+@in_turn("ask", STARTTLS.values())
 def test_starttls_does_not_go_on_in_clear(ask: Callable[..., bytes]) -> None:
     def decline(sock: socket.socket) -> None:
         assert read_line(sock) == b"STARTTLS\r\n"
@@ -540,7 +541,7 @@ def test_starttls_does_not_go_on_in_clear(ask: Callable[..., bytes]) -> None:
         ask("localhost", port, b"a secret", certificates.ca_file())
 
 
-@pytest.mark.parametrize("name", ["starttls.py", "async_starttls.py"])
+@in_turn("name", ["starttls.py", "async_starttls.py"])
 def test_starttls_as_a_program(name: str) -> None:
     leaf = certificates.server()
     with running(name, "serve", "0", "--cert", leaf.cert, "--key", leaf.key) as (server, address):
@@ -566,7 +567,7 @@ PSK_ASK = {"blocking": psk_greeter.ask, "async": awaited(async_psk_greeter.ask)}
 
 
 @needs_psk
-@pytest.mark.parametrize("ask", PSK_ASK.values(), ids=PSK_ASK)
+@in_turn("ask", PSK_ASK.values())
 def test_a_key_is_all_that_is_needed_and_the_right_one(ask: Callable[..., str]) -> None:
     with psk_greeter.start(0, {"alice": b"a" * 32, "bob": b"b" * 32}) as server:
         port = server.local_addr.port
@@ -577,7 +578,7 @@ def test_a_key_is_all_that_is_needed_and_the_right_one(ask: Callable[..., str]) 
 
 
 @needs_psk
-@pytest.mark.parametrize("name", ["psk_greeter.py", "async_psk_greeter.py"])
+@in_turn("name", ["psk_greeter.py", "async_psk_greeter.py"])
 def test_the_greeter_as_a_program(name: str, tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text(f"alice:{'0a' * 32}\nbob:{'0b' * 32}\n")
@@ -591,7 +592,7 @@ def test_the_greeter_as_a_program(name: str, tmp_path: Path) -> None:
 MUTUAL_ASK = {"blocking": mutual_tls.ask, "async": awaited(async_mutual_tls.ask)}
 
 
-@pytest.mark.parametrize("ask", MUTUAL_ASK.values(), ids=MUTUAL_ASK)
+@in_turn("ask", MUTUAL_ASK.values())
 def test_only_a_client_with_a_certificate_is_greeted(ask: Callable[..., str]) -> None:
     with mutual_tls.start(0, certificates.ca_file(), *certificates.server()) as server:
         port = server.local_addr.port
@@ -603,7 +604,7 @@ def test_only_a_client_with_a_certificate_is_greeted(ask: Callable[..., str]) ->
             ask("localhost", port, certificates.ca_file(), *certificates.stranger())
 
 
-@pytest.mark.parametrize("name", ["mutual_tls.py", "async_mutual_tls.py"])
+@in_turn("name", ["mutual_tls.py", "async_mutual_tls.py"])
 def test_mutual_tls_as_a_program(name: str) -> None:
     ours, mine = certificates.server(), certificates.client()
     trust = ("--ca-file", certificates.ca_file())
@@ -647,7 +648,7 @@ Chat = Callable[..., contextlib.AbstractContextManager[int]]
 CHATS = {"blocking": blocking_chat, "async": async_chat}
 
 
-@pytest.mark.parametrize("name", ["chat_server.py", "async_chat.py"])
+@in_turn("name", ["chat_server.py", "async_chat.py"])
 def test_chat_forwards_lines_to_all_others(name: str) -> None:
     with running(name, "0") as (_, address):
         with people(int(address.rpartition(":")[2]), 3) as (ann, bob, eve):
@@ -657,7 +658,7 @@ def test_chat_forwards_lines_to_all_others(name: str) -> None:
             assert (read_line(ann), read_line(eve)) == (b"hi ann\r\n", b"hi ann\r\n")
 
 
-@pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
+@in_turn("chat", CHATS.values())
 def test_chat_disconnects_a_client_that_does_not_read(chat: Chat) -> None:
     line = b"x" * 3999 + b"\n"
     with chat(patience=0.3) as port, contextlib.ExitStack() as stack:
@@ -681,7 +682,7 @@ def test_chat_disconnects_a_client_that_does_not_read(chat: Chat) -> None:
             pass
 
 
-@pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
+@in_turn("chat", CHATS.values())
 def test_chat_answers_a_client_whose_line_is_too_long(chat: Chat) -> None:
     with chat() as port, people(port, 1) as (ann,):
         ann.sendall(b"x" * 100_000)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cases import in_turn
 from wireline._os.facts import PeerCredentials, TcpInfo, parse_tcp_info, peer_credentials, tcp_info
 from wireline._os.keep_alive import KeepAlive, keep_alive_options
 
@@ -47,9 +48,7 @@ def test_the_state_of_a_connection_follows_it() -> None:
 
 
 @ON_LINUX
-@pytest.mark.parametrize(
-    ("family", "kind"), [(socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM)]
-)
+@in_turn("family, kind", [(socket.AF_UNIX, socket.SOCK_STREAM), (socket.AF_INET, socket.SOCK_DGRAM)])
 def test_only_tcp_has_tcp_info(family: int, kind: int) -> None:
     with socket.socket(family, kind) as sock, pytest.raises(OSError, match="no TCP socket"):
         tcp_info(sock)
@@ -88,7 +87,7 @@ def test_credentials_need_a_unix_socket_with_a_peer() -> None:
         peer_credentials(tcp)
 
 
-@pytest.mark.parametrize("question", [tcp_info, peer_credentials])
+@in_turn("question", [tcp_info, peer_credentials])
 def test_a_platform_without_the_fact_says_so(question: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "plan9")
     monkeypatch.delattr(socket, "SO_PEERCRED", raising=False)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cases import in_turn
 from tools import house
 from tools.house import Measure
 
@@ -18,8 +19,8 @@ def function(text: str) -> house.Function:
     return node
 
 
-@pytest.mark.parametrize(
-    ("body", "count"),
+@in_turn(
+    "body, count",
     [
         ("pass", 0),
         ("if a: pass\n elif b: pass\n else: pass", 2),
@@ -47,8 +48,8 @@ def test_the_lines_of_a_function_are_those_below_its_docstring() -> None:
     assert house.body_lines(function("def f(): return 1")) == 1
 
 
-@pytest.mark.parametrize(
-    ("text", "is_hook"),
+@in_turn(
+    "text, is_hook",
     [
         ("def f(): raise NotImplementedError", True),
         ("def f():\n 'Doc.'\n raise NotImplementedError('here')", True),
@@ -108,8 +109,8 @@ def test_a_private_name_counts_once_over_all_classes() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("value", "today", "passes", "remark"),
+@in_turn(
+    "value, today, passes, remark",
     [
         (2, None, True, ""),
         (3, None, False, "above the limit of 2"),
@@ -138,7 +139,7 @@ def test_a_limit_that_is_not_met_yet_does_not_rise(
     assert ("counted" in printed) is not passes
 
 
-@pytest.mark.parametrize("kind", ["tcp", "tls"])
+@in_turn("kind", ["tcp", "tls"])
 def test_the_files_of_a_line(kind: str) -> None:
     assert any(file.startswith("net/") for file in house.blocking_line(kind))
     files = asyncio.run(house.async_line(kind))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tools import mutants
 from tools.mutants import Map, Mutant
 
@@ -31,8 +32,8 @@ def changes(text: str) -> set[str]:
     return {mutant.applied(source).decode() for mutant in mutants.Maker("toy.py", source).found}
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
+@in_turn(
+    "text, expected",
     [
         ("a == b != c", {"a != b != c", "a == b == c", "pass"}),
         ("(a) not in b", {"(a) in b", "pass"}),

@@ -8,6 +8,7 @@ import socket
 import pytest
 
 import wireline
+from tests.cases import in_turn
 from wireline import (
     BUFFER_SIZE,
     MAX_LINE_LENGTH,
@@ -38,7 +39,7 @@ def test_limits_are_the_documented_numbers_of_bytes() -> None:
     assert MAX_LINE_LENGTH == 1_000_000
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "name",
     [
         "AF_INET",
@@ -69,9 +70,7 @@ def test_S9_no_delay_is_tcp_nodelay_and_not_so_debug() -> None:
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_DEBUG)
 
 
-@pytest.mark.parametrize(
-    "option", [option for option in SockOpt if option.name not in ("ACCEPT_CONN", "DEBUG")]
-)
+@in_turn("option", [option for option in SockOpt if option.name not in ("ACCEPT_CONN", "DEBUG")])
 def test_the_operating_system_accepts_every_option(option: SockOpt) -> None:
     with socket.socket() as sock:
         for value in (1, 0):
@@ -86,8 +85,8 @@ def test_an_option_that_the_platform_lacks_is_an_os_error(monkeypatch: pytest.Mo
     assert caught.value.errno == errno.ENOPROTOOPT
 
 
-@pytest.mark.parametrize(
-    ("flags", "number"),
+@in_turn(
+    "flags, number",
     [
         (NO_FLAGS, 0),
         (SocketFlag.SAFE_DISCONN, 0),
@@ -120,22 +119,22 @@ NOT_GONE = [
 ]
 
 
-@pytest.mark.parametrize("flags", [SAFE_DISCONN, SAFE_DISCONN | SocketFlag.PEEK])
-@pytest.mark.parametrize("name", GONE)
+@in_turn("flags", [SAFE_DISCONN, SAFE_DISCONN | SocketFlag.PEEK])
+@in_turn("name", GONE)
 def test_a_peer_that_has_gone_is_a_disconnection_with_safe_disconn(name: str, flags: SocketFlag) -> None:
     code = getattr(errno, name)
     assert is_disconnection_error(flags, code)
     assert is_disconnection_error(flags, OSError(code, "said by a test"))
 
 
-@pytest.mark.parametrize("flags", [NO_FLAGS, SocketFlag.PEEK])
-@pytest.mark.parametrize("name", GONE)
+@in_turn("flags", [NO_FLAGS, SocketFlag.PEEK])
+@in_turn("name", GONE)
 def test_without_safe_disconn_nothing_is_a_plain_disconnection(name: str, flags: SocketFlag) -> None:
     assert not is_disconnection_error(flags, getattr(errno, name))
     assert not is_disconnection_error(flags, OSError(getattr(errno, name), "said by a test"))
 
 
-@pytest.mark.parametrize("name", NOT_GONE)
+@in_turn("name", NOT_GONE)
 def test_other_errors_are_errors(name: str) -> None:
     assert not is_disconnection_error(SAFE_DISCONN, getattr(errno, name))
 

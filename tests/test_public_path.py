@@ -20,6 +20,7 @@ import jedi
 import pytest
 
 import wireline
+from tests.cases import in_turn
 from wireline import asyncnet, net, testing, tls
 
 SOURCE = Path(wireline.__file__).parents[1]
@@ -60,7 +61,7 @@ def _find() -> Iterator[Public]:
 
 PUBLIC = list(_find())
 OURS = [each for each in PUBLIC if each.path != "ssl"]
-every_module = pytest.mark.parametrize("module", [module.__name__ for module in MODULES])
+every_module = in_turn("module", [module.__name__ for module in MODULES])
 
 
 def methods(each: Public) -> list[str]:
@@ -100,7 +101,7 @@ def test_a_name_is_pickled_by_its_path() -> None:
     assert [each for each in OURS if pickle.loads(pickled[each]) is not each.value] == []
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "value",
     [
         wireline.SocketTimeout("recv", 2.0),
@@ -111,7 +112,6 @@ def test_a_name_is_pickled_by_its_path() -> None:
         wireline.BusyError("busy"),
         tls.TruncatedError("cut"),
     ],
-    ids=lambda value: type(value).__name__,
 )
 def test_an_error_is_pickled(value: BaseException) -> None:
     again = pickle.loads(pickle.dumps(value))
@@ -155,8 +155,8 @@ def test_a_traceback_shows_the_public_path() -> None:
     assert "wireline.ClosedError: [Errno 9] the socket is closed" in str(caught.getrepr(style="native"))
 
 
-@pytest.mark.parametrize(
-    ("first", "then", "name", "path"),
+@in_turn(
+    "first, then, name, path",
     [
         ("wireline.asyncnet", "wireline.net", "StopReport", "wireline.net"),
         ("wireline.net", "wireline.asyncnet", "StopReport", "wireline.net"),

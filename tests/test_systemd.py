@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_turn
 from wireline import asyncnet, net
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="systemd is of Linux")
@@ -91,8 +92,8 @@ def test_S10_sockets_of_a_supervisor_are_taken_once_with_their_names(flavour: st
     }
 
 
-@pytest.mark.parametrize(
-    ("variables", "names", "left"),
+@in_turn(
+    "variables, names, left",
     [
         ({"LISTEN_PID": "mine", "LISTEN_FDS": "1"}, ["unknown"], []),
         ({"LISTEN_PID": "1", "LISTEN_FDS": "1"}, [], ["LISTEN_FDS", "LISTEN_PID"]),
@@ -110,8 +111,8 @@ def test_sockets_for_another_process_are_left(
     assert answer["left"] == left
 
 
-@pytest.mark.parametrize(
-    ("variables", "words"),
+@in_turn(
+    "variables, words",
     [
         ({"LISTEN_FDS": "two"}, "not 'two'"),
         ({"LISTEN_FDS": "-1"}, "not '-1'"),

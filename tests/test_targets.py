@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from wireline import Target, address, format_ip, parse_target
 from wireline._targets import _SCHEMES
 
@@ -46,7 +47,7 @@ def abstract_names_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(address, "_HAS_ABSTRACT_NAMES", True)
 
 
-@pytest.mark.parametrize(("text", "target", "canonical"), GOOD)
+@in_turn("text, target, canonical", GOOD)
 def test_every_spelling_of_a_target(text: str, target: Target | None, canonical: str | None) -> None:
     expected = target or Target("tcp", text.removesuffix(":80"), 80)
     for listening in (False, True):
@@ -56,7 +57,7 @@ def test_every_spelling_of_a_target(text: str, target: Target | None, canonical:
         assert str(parsed) == (canonical or text)
 
 
-@pytest.mark.parametrize(("text", "target", "canonical"), LISTENING)
+@in_turn("text, target, canonical", LISTENING)
 def test_spellings_for_listening_only(text: str, target: Target, canonical: str) -> None:
     assert parse_target(text, listening=True) == target
     assert str(target) == canonical
@@ -124,8 +125,8 @@ def test_a_bad_target_is_an_error_that_says_what_to_change() -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
+@in_turn(
+    "text, message",
     [
         (":80", "the host is missing, write host:80"),
         ("tls://:443", "the host is missing, write tls://host:443"),
@@ -145,7 +146,7 @@ def test_an_error_does_not_repeat_a_very_long_target() -> None:
         assert len(str(caught.value)) < 200
 
 
-@pytest.mark.parametrize("value", [None, 80, b"localhost:80", ("localhost", 80)])
+@in_turn("value", [None, 80, b"localhost:80", ("localhost", 80)])
 def test_only_text_is_a_target(value: object) -> None:
     with pytest.raises(TypeError, match=type(value).__name__):
         parse_target(value)  # type: ignore[arg-type]

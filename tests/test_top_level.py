@@ -9,9 +9,8 @@ import subprocess
 import sys
 import types
 
-import pytest
-
 import wireline
+from tests.cases import in_turn
 from wireline import _targets, address, errors, options, timing
 
 CONTRACT = """
@@ -62,7 +61,7 @@ def test_every_name_is_exported_under_itself_for_type_checkers() -> None:
     assert sorted(alias.name for alias in aliases) == sorted(wireline.__all__)
 
 
-@pytest.mark.parametrize("statement", ["import wireline", "from wireline import *"])
+@in_turn("statement", ["import wireline", "from wireline import *"])
 def test_wireline_loads_neither_asyncio_nor_ssl_nor_a_flavour(statement: str) -> None:
     heavy = [
         "asyncio",

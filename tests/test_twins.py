@@ -5,8 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 
-import pytest
-
+from tests.cases import in_turn
 from wireline import asyncnet, net
 from wireline.net import Pool, Server, Socket, StopEvent
 
@@ -93,7 +92,7 @@ def test_the_modules_have_the_same_names() -> None:
     assert translated | {DOORS_DIFFER[""]} == set(asyncnet.__all__) - theirs
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@in_turn("ours, theirs", PAIRS)
 def test_the_classes_have_the_same_public_names_in_the_same_order(ours: type, theirs: type) -> None:
     assert _public(ours) == _public(theirs)
 
@@ -109,7 +108,7 @@ def test_methods_that_never_wait_are_the_same_functions() -> None:
             assert member is elsewhere[1][name], f"{name} is in both flavours, and not in the base"
 
 
-@pytest.mark.parametrize(("ours", "theirs"), PAIRS)
+@in_turn("ours, theirs", PAIRS)
 def test_the_special_methods_differ_only_where_it_is_said(ours: type, theirs: type) -> None:
     special = [{name for name in _own(kind) if name[:2] == name[-2:] == "__"} for kind in (ours, theirs)]
     ignored = set(vars(object)) | {"__module__", "__annotations__", "__dict__", "__weakref__"}
@@ -136,7 +135,7 @@ def test_methods_that_wait_are_awaited_in_the_async_flavour() -> None:
     assert plain == {name for name, *_ in methods if name.partition(".")[2] in NEVER_WAIT}
 
 
-@pytest.mark.parametrize("name", ["dial", "serve"])
+@in_turn("name", ["dial", "serve"])
 def test_the_functions_have_the_same_parameters_and_words(name: str) -> None:
     one, other = getattr(net, name), getattr(asyncnet, name)
     assert [each[:3] for each in _parameters(one)] == [each[:3] for each in _parameters(other)]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.checked import the_report
 from tests.cli.command import PATIENCE, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
@@ -174,8 +175,8 @@ def test_all_addresses_dead_in_the_same_way(
     assert err.startswith(f"wireline: many.test:{port} refused the connection")
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
+@in_turn(
+    "words, complaint",
     [
         (["udp://127.0.0.1:9"], "udp:// has no connections"),
         (["--starttls", "smtp", "tls://127.0.0.1:9"], "write host:port"),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.checked import the_report
 from tests.cli.command import tcp_server
 from tests.cli.test_check import answers
@@ -142,7 +143,7 @@ def test_a_range_of_ports_is_a_target_for_each(capfd: pytest.CaptureFixture[str]
     assert entries.count('"target": ') == last - port + 1, "the same target is checked once"
 
 
-@pytest.mark.parametrize("text", ["127.0.0.1:9-8", "127.0.0.1:1-9999", "127.0.0.1:65530-65539"])
+@in_turn("text", ["127.0.0.1:9-8", "127.0.0.1:1-9999", "127.0.0.1:65530-65539"])
 def test_a_range_that_is_wrong_is_exit_code_2(text: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["check", text]) == 2
     assert "port" in capfd.readouterr().err

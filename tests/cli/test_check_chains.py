@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.checked import the_tls
 from tests.cli.command import accept, read_all, tcp_server
 from tests.cli.test_check_tls import serving
@@ -57,7 +58,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("case", FAULTS)
+@in_turn("case", FAULTS)
 def test_FC2_the_certificate_at_fault_is_named(case: str, capfd: pytest.CaptureFixture[str]) -> None:
     made, index, *words = FAULTS[case]
     leaf, ca_file = certificates.below(**made)  # type: ignore[arg-type]
@@ -160,7 +161,7 @@ FEW = {
 }
 
 
-@pytest.mark.parametrize("case", FEW)
+@in_turn("case", FEW)
 def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
     capfd: pytest.CaptureFixture[str], case: str
 ) -> None:

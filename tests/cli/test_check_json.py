@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.checked import the_report
 from tests.cli.command import tcp_server
 from tests.cli.test_check import answers
@@ -117,10 +118,9 @@ def test_several_addresses(monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
         assert len(checked(capfd, f"many.test:{port}")["addresses"]) == 2
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "make",
     [certificates.server, certificates.expired, certificates.self_signed, certificates.common_name_only],
-    ids=lambda make: make.__name__,
 )
 def test_certificates(make: Any, capfd: pytest.CaptureFixture[str]) -> None:
     with serving(make()) as target:

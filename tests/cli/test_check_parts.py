@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
@@ -13,6 +12,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from wireline.cli.check._certificate_info import read
 from wireline.cli.check._handshake_observer import HandshakeObserver
@@ -42,8 +42,8 @@ def observed(message: int, data: bytes) -> HandshakeObserver:
     return observer
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
+@in_turn(
+    "group, name",
     [(b"\x00\x1d", "X25519"), (b"\x11\xec", "X25519 and ML-KEM-768"), (b"\xfe\xdc", "group 0xfedc")],
 )
 def test_the_group_of_tls_1_3(group: bytes, name: str) -> None:
@@ -58,8 +58,8 @@ def test_the_last_hello_counts_and_the_next_handshake_begins_anew() -> None:
     assert observer.key_exchange("TLS_AES_128_GCM_SHA256") == ""
 
 
-@pytest.mark.parametrize(
-    ("cipher", "body", "name"),
+@in_turn(
+    "cipher, body, name",
     [
         ("ECDHE-RSA-AES128-GCM-SHA256", b"\x03\x00\x17", "P-256"),
         ("ECDHE-RSA-AES128-GCM-SHA256", b"", "ECDHE"),
@@ -80,15 +80,14 @@ def test_any_bytes_are_accepted_as_a_message(data: bytes, message: int) -> None:
         assert isinstance(observer.key_exchange(cipher), str)
 
 
-@pytest.mark.parametrize(
-    ("key", "words", "signature"),
+@in_turn(
+    "key, words, signature",
     [
         (rsa.generate_private_key(65537, 2048), "RSA 2048", "RSA with SHA-256"),
         (ec.generate_private_key(ec.SECP384R1()), "EC secp384r1", "ECDSA with SHA-256"),
         (ed25519.Ed25519PrivateKey.generate(), "Ed25519", "Ed25519"),
         (ed448.Ed448PrivateKey.generate(), "Ed448", "Ed448"),
     ],
-    ids=["rsa", "ec", "ed25519", "ed448"],
 )
 def test_keys_and_signatures_have_names(
     key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey,

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 
+from tests.cases import few_in_sample, in_turn
 from tests.cli.checked import the_report, the_tls
 from tests.cli.command import PATIENCE, accept, read_all, tcp_server
 from tests.cli.conftest import Start
@@ -41,7 +42,7 @@ def test_the_dialogue_leads_to_tls(start: Start, protocol: str) -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@pytest.mark.parametrize("protocol", few_in_sample(DIALOGUES, "smtp", "mysql"))
 def test_openssl_accepts_the_scripted_servers(protocol: str) -> None:
     openssl = require_tool("openssl", "openssl")
     with scripted(DIALOGUES[protocol]) as port:
@@ -141,7 +142,7 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSALS)
+@in_turn("case", REFUSALS)
 def test_a_server_that_refuses_starttls_is_exit_code_5(case: str, capfd: pytest.CaptureFixture[str]) -> None:
     protocol, talk = REFUSALS[case]
     with scripted(talk) as port:
@@ -201,7 +202,7 @@ LONG = {
 }
 
 
-@pytest.mark.parametrize("protocol", LONG)
+@in_turn("protocol", LONG)
 def test_a_server_that_sends_too_much_is_refused(protocol: str, capfd: pytest.CaptureFixture[str]) -> None:
     sent, words = LONG[protocol]
     with scripted(lambda sock: (sock.sendall(sent), read_all(sock))[0]) as port:  # type: ignore[func-returns-value]
@@ -211,7 +212,7 @@ def test_a_server_that_sends_too_much_is_refused(protocol: str, capfd: pytest.Ca
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@in_turn("protocol", DIALOGUES)
 def test_a_server_that_ends_at_any_moment_is_exit_code_6_or_5(
     protocol: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -274,7 +275,7 @@ def test_xmpp_sends_the_name_that_is_checked(capfd: pytest.CaptureFixture[str]) 
         assert f"<stream:stream to='{sent}' " in header[0]
 
 
-@pytest.mark.parametrize("protocol", ["ldap", "mysql", "xmpp"])
+@in_turn("protocol", ["ldap", "mysql", "xmpp"])
 def test_binary_data_after_the_answer_is_refused(protocol: str, capfd: pytest.CaptureFixture[str]) -> None:
     def talk(sock: socket.socket) -> None:
         if protocol == "mysql":

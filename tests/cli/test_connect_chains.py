@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import accept, connect, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_check_chains import day
@@ -51,7 +52,7 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("case", FAULTS)
+@in_turn("case", FAULTS)
 def test_FC2_connect_names_the_certificate_at_fault(case: str, capfd: pytest.CaptureFixture[str]) -> None:
     made, *words = FAULTS[case]
     leaf, ca_file = certificates.below(**made)  # type: ignore[arg-type]

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.cases import few_in_sample, in_turn
 from tests.cli.command import PATIENCE, accept, reset, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 from tests.cli.scripted import DIALOGUES, SMTP, Lines, answering, scripted
@@ -27,7 +28,7 @@ def test_the_parser_has_the_protocols_that_are_implemented() -> None:
     assert sorted(DIALOGUES) == sorted(PROTOCOLS)
 
 
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@pytest.mark.parametrize("protocol", few_in_sample(DIALOGUES, "smtp", "mysql"))
 def test_the_conversation_goes_on_over_tls(start: Start, protocol: str) -> None:
     with scripted(DIALOGUES[protocol], reply=b"250 over TLS\r\n") as port:
         result = start(*CONNECT, protocol, f"localhost:{port}").finish(b"EHLO me\r\n")
@@ -131,8 +132,8 @@ def test_ctrl_c_during_the_dialogue(start: Start) -> None:
                 assert peer.recv(1) == b""
 
 
-@pytest.mark.parametrize(
-    ("words", "error"),
+@in_turn(
+    "words, error",
     [
         (["--starttls", "smtp", "tls://h:1"], "tls:// starts TLS with the first byte"),
         (["--starttls", "smtp", "udp://h:1"], "TLS needs a stream"),

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import accept, read_all, tcp_server, udp_socket
 from tests.cli.conftest import Start
 from tests.cli.terminal import on_terminal
@@ -214,7 +215,7 @@ def test_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
         assert complaint in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("target", ["udp://127.0.0.1:9", "unix-dgram:/path"])
+@in_turn("target", ["udp://127.0.0.1:9", "unix-dgram:/path"])
 def test_with_datagrams_the_wait_for_replies_starts_at_once(target: str) -> None:
     assert end_of_input(parse(["connect", target])) == EndOfInput(half_close_after=0.0)
     assert end_of_input(parse(["connect", "--quit-after", "3", target])) == EndOfInput(0.0, 3.0)

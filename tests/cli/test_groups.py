@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE
 from tests.cli.conftest import Start
 from tests.cli.terminal import on_terminal
@@ -181,8 +182,8 @@ def test_ipv6_groups_have_an_interface(start: Start, group: str, spelling: str) 
     assert command.finish(b"") == (0, b"", "")
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
+@in_turn(
+    "words, sentence",
     [
         (["connect", "--interface", "lo", "127.0.0.1:9"], "for multicast groups, and 127.0.0.1:9 is none"),
         (["listen", "--interface", "lo", "udp://:9"], "for multicast groups, and udp://:9 is none"),
@@ -212,14 +213,13 @@ def test_a_source_of_the_other_kind_is_3(start: Start) -> None:
     assert "--source needs an address of this machine, and of the same kind as the target's" in result.err
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
+@in_turn(
+    "words, sentence",
     [
         (["connect", "udp://239.1.2.3:9"], "cannot connect to udp://239.1.2.3:9: Network is unreachable;"),
         (["connect", "udp://255.255.255.255:9"], "cannot connect to udp://255.255.255.255:9: Network is "),
         (["listen", "udp://239.1.2.3:9"], "No such device; name the interface of the multicast group with"),
     ],
-    ids=["group", "broadcast", "listen"],
 )
 def test_without_a_route_the_error_says_so(words: list[str], sentence: str) -> None:
     prefix = ["unshare", "--user", "--map-root-user", "--net", sys.executable, "-m", "wireline"]

@@ -7,6 +7,7 @@ import shlex
 
 import pytest
 
+from tests.cases import in_turn
 from wireline.cli import main
 from wireline.cli.parser._parser import make_parser, parse
 
@@ -20,7 +21,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", commands())
+@in_turn("command", commands())
 def test_every_command_has_examples_and_fits_a_screen(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -30,8 +31,8 @@ def test_every_command_has_examples_and_fits_a_screen(
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize(("columns", "widest"), [(80, 80), (200, 100)])
-@pytest.mark.parametrize("command", ["", *commands()])
+@in_turn("columns, widest", [(80, 80), (200, 100)])
+@in_turn("command", ["", *commands()])
 def test_help_is_as_wide_as_the_terminal_and_not_too_wide_to_read(
     command: str,
     columns: int,
@@ -49,13 +50,13 @@ def test_help_is_as_wide_as_the_terminal_and_not_too_wide_to_read(
     assert [line for line in text.splitlines() if len(line) > columns] == []
 
 
-@pytest.mark.parametrize("command", commands())
+@in_turn("command", commands())
 def test_every_option_is_explained(command: str) -> None:
     unexplained = [each.dest for each in make_parser().commands[command].arguments if not each.help]
     assert unexplained == []
 
 
-@pytest.mark.parametrize("command", commands())
+@in_turn("command", commands())
 def test_the_examples_are_right_usage(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = help_of(command, capsys)
     found = re.findall(rf"^  .*?(wireline {command} .*)$", text[text.index("\nexamples:\n") :], re.MULTILINE)

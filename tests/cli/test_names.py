@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.cases import in_turn
 from wireline.cli import main
 from wireline.cli.parser._parser import parse
 
@@ -74,7 +75,7 @@ WRONG = [
 
 
 @pytest.mark.usefixtures("services")
-@pytest.mark.parametrize(("words", "error"), WRONG)
+@in_turn("words, error", WRONG)
 def test_a_service_that_is_not_known(
     words: list[str], error: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -102,9 +103,7 @@ def test_A4_a_host_follows_idna_2008() -> None:
     assert parse(["relay", "--sni", "stra\u00dfe.example", ":1", "tls://h:1"]).sni == "xn--strae-oqa.example"
 
 
-@pytest.mark.parametrize(
-    "words", [["connect", "\u2615.example:1"], ["check", "--sni", "\u2615.example", "tls://h:1"]]
-)
+@in_turn("words", [["connect", "\u2615.example:1"], ["check", "--sni", "\u2615.example", "tls://h:1"]])
 def test_A4_a_host_that_idna_2008_does_not_allow(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,7 +111,7 @@ def test_A4_a_host_that_idna_2008_does_not_allow(
     assert "'\u2615.example' is not a host name: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "words",
     [
         ["connect", "b\u00fccher.example:1"],

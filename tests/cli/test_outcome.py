@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from tests.cases import in_turn
 from wireline import ClosedError, DialError, LineTooLongError, SocketTimeout, Target
 from wireline.cli._outcome import (
     ExitCode,
@@ -31,8 +32,8 @@ def dial_error(*numbers: int) -> DialError:
     return DialError("'example' port 80", attempts)
 
 
-@pytest.mark.parametrize(
-    ("stage", "error", "code", "words"),
+@in_turn(
+    "stage, error, code, words",
     [
         (
             Stage.CONNECT,
@@ -106,8 +107,8 @@ def test_a_failure_has_a_code_and_a_sentence(stage: Stage, error: Exception, cod
     assert "\n" not in outcome.sentence
 
 
-@pytest.mark.parametrize(
-    ("number", "words"),
+@in_turn(
+    "number, words",
     [(errno.EADDRINUSE, "or remove its socket if there is none"), (errno.ENOENT, "make the directory first")],
 )
 def test_the_advice_about_a_unix_socket_is_about_a_file(number: int, words: str) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import accept, read_all, tcp_server
 from tests.cli.conftest import Start
 from wireline.cli import _progress
@@ -74,8 +75,8 @@ def counters(monkeypatch: pytest.MonkeyPatch, seconds: float, total: int | None 
     return made
 
 
-@pytest.mark.parametrize(
-    ("taken", "sent", "received", "seconds", "total", "text"),
+@in_turn(
+    "taken, sent, received, seconds, total, text",
     [
         (0, 0, 0, 0.0, None, "0 B sent, 0 B received, 0 B/s, 0:00"),
         (0, 0, 0, 0.0, 0, "0 B sent, 0 B received, 0 B/s, 0:00, 100%"),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import (
     PATIENCE,
     Command,
@@ -258,8 +259,8 @@ def test_with_force_there_is_no_time_limit_until_the_second_signal() -> None:
 # Usage.
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
+@in_turn(
+    "words, complaint",
     [
         (["udp://:1", "127.0.0.1:1"], "udp:// has no connections"),
         ([ANY, "udp://127.0.0.1:1"], "udp:// has no connections"),

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE, Command, accept, connect, read_all, receive, reset, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_relay import send_and_end, through
@@ -48,8 +49,8 @@ def parsed(text: str) -> Pieces:
     return found
 
 
-@pytest.mark.parametrize(
-    ("data", "text"),
+@in_turn(
+    "data, text",
     [
         (b"GET / HTTP/1.1\r\n", r"GET / HTTP/1.1\r\n"),
         ("grüße €".encode(), "grüße €"),

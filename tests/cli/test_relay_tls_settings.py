@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import accept, connect, receive, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_relay_tls import ANY, serving, trusting
@@ -145,7 +146,7 @@ WRONG_FILES = [
 ]
 
 
-@pytest.mark.parametrize(("words", "complaint"), WRONG_FILES)
+@in_turn("words, complaint", WRONG_FILES)
 def test_errors_of_files_name_the_option_of_their_side(
     words: tuple[str, ...], complaint: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -178,7 +179,7 @@ WRONG_USAGE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "complaint"), WRONG_USAGE)
+@in_turn("words, complaint", WRONG_USAGE)
 def test_wrong_usage_names_the_option_of_its_side(
     words: tuple[str, ...], complaint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import few_in_sample, in_turn
 from tests.cli.command import (
     PATIENCE,
     accept,
@@ -592,7 +593,7 @@ def test_check_with_tls(run: Run, days: str, code: int) -> None:
     assert b"CN=localhost issued by " in out
 
 
-@pytest.mark.parametrize("protocol", DIALOGUES)
+@pytest.mark.parametrize("protocol", few_in_sample(DIALOGUES, "smtp", "mysql"))
 def test_check_with_starttls(run: Run, protocol: str) -> None:
     with scripted(DIALOGUES[protocol]) as port:
         out = finish(run("check", *CA, "--starttls", protocol, f"localhost:{port}"))
@@ -609,7 +610,7 @@ def test_connect_with_starttls(run: Run, protocol: str) -> None:
 # Arguments.
 
 
-@pytest.mark.parametrize("words", [["listen"], ["relay", "127.0.0.1:9"]])
+@in_turn("words", [["listen"], ["relay", "127.0.0.1:9"]])
 def test_self_signed_is_refused_with_show_code(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     command, *target = words
     assert main([command, "--show-code", "--self-signed", "tls://127.0.0.1:0", *target]) == 2

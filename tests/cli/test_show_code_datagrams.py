@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE
 from tests.cli.test_groups import BROADCAST, GROUP, member
 from tests.cli.test_show_code import Run, finish, port_of, run
@@ -86,9 +87,9 @@ def test_listen_to_a_group(run: Run) -> None:
         assert os.read(process.stdout.fileno(), 100) == b"hello"
 
 
-@pytest.mark.parametrize("command", ["connect", "listen"])
-@pytest.mark.parametrize(
-    ("target", "group", "interface"),
+@in_turn("command", ["connect", "listen"])
+@in_turn(
+    "target, group, interface",
     [
         ("udp://[ff02::1%7]:9", "ff02::1%7", 7),
         ("udp://[ff15::1%eth0]:9", "ff15::1", "eth0"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE, accept, connect, tcp_server, unresponsive_listener
 from tests.cli.conftest import Start
 from wireline import ClosedError
@@ -108,10 +109,9 @@ def test_an_ignored_signal_stays_ignored(start: Start) -> None:
         assert command.finish(b"").code == 0
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "words",
     [("listen",), ("listen", "--keep"), ("listen", "--echo", "--keep"), ("relay", "127.0.0.1:1")],
-    ids=" ".join,
 )
 def test_a_signal_while_the_socket_is_bound_leaves_no_socket_file(
     words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -139,9 +139,7 @@ def test_a_signal_while_the_socket_is_bound_leaves_no_socket_file(
     assert not path.exists()
 
 
-@pytest.mark.parametrize(
-    "words", [("listen", "--echo", "--keep"), ("listen", "--chat", "--keep")], ids=" ".join
-)
+@in_turn("words", [("listen", "--echo", "--keep"), ("listen", "--chat", "--keep")])
 def test_FA6_the_second_signal_ends_the_drain_of_a_service(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import few_in_sample
 from tests.cli.command import PATIENCE, Command, accept, connect_unix, receive, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_help import commands
@@ -106,8 +107,11 @@ def test_a_full_disk_is_reported_and_exit_code_1(
     assert (running.process.returncode, complaints(running)) == (int(WRITES[command]), told)
 
 
+NO_TERMINAL = ["< /dev/null", "<&-", "<&- 2>&-", "<&- 2> /dev/full"]
+
+
 @pytest.mark.parametrize("command", WRITES)
-@pytest.mark.parametrize("redirect", ["< /dev/null", "<&-", "<&- 2>&-", "<&- 2> /dev/full"])
+@pytest.mark.parametrize("redirect", few_in_sample(NO_TERMINAL, "< /dev/null", "<&- 2>&-"))
 def test_no_terminal_is_needed(start: Start, place: str, command: str, redirect: str) -> None:
     """There is no controlling terminal either: each command runs in its own session."""
     running = play(command, start, place, redirect=redirect, env={"TERM": ""})

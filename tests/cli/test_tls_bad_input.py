@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import accept, connect, read_all, reset, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_tls import client_words, psk_file, secured, server_words
@@ -24,8 +25,8 @@ from wireline.tls import _trust
 # Files. The command fails before it listens or connects.
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
+@in_turn(
+    "words, sentence",
     [
         (["connect", "--ca-file", "{none}"], "{none}: No such file or directory"),
         (["connect", "--ca-file", "{directory}"], "{directory}: Is a directory"),
@@ -197,8 +198,8 @@ def test_a_client_without_a_certificate_has_none_to_capture() -> None:
 # Peers that do not use TLS.
 
 
-@pytest.mark.parametrize(
-    ("answer", "words"),
+@in_turn(
+    "answer, words",
     [
         (
             b"HTTP/1.0 400 Bad Request\r\n\r\n",
@@ -332,8 +333,8 @@ def test_each_alert_is_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
 # Options that do not go together.
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
+@in_turn(
+    "words, complaint",
     [
         (["connect", "--ca-file", "x", "localhost:1"], "--ca-file is for TLS: write tls://localhost:1"),
         (["connect", "--no-verify", "unix:/x"], "--no-verify is for TLS: add --tls"),
@@ -397,7 +398,7 @@ def test_FB17_a_line_with_its_parts_swapped_does_not_show_the_key(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
-@pytest.mark.parametrize("mode", [0o666, 0o644, 0o640, 0o602, 0o610])
+@in_turn("mode", [0o666, 0o644, 0o640, 0o602, 0o610])
 def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -> None:
     """FB17: --psk-file accepted a file of mode 0666 without a warning."""
     from wireline.cli._psk_files import read_key, read_keys
@@ -415,7 +416,7 @@ def test_FB17_keys_that_others_can_read_are_refused(tmp_path: Path, mode: int) -
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
-@pytest.mark.parametrize("command", ["connect", "listen"])
+@in_turn("command", ["connect", "listen"])
 def test_FB17_the_error_has_the_chmod_that_protects_the_keys(
     tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

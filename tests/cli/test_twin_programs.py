@@ -18,6 +18,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.cases import few_in_sample
 from tests.cli.test_twin import HERE, twin
 from wireline.cli import main
 from wireline.cli.twin import _names
@@ -187,7 +188,7 @@ def mapped(text: str) -> Iterator[str]:
     return iter(text.split("\n")[int(found[1]) - 1 :])
 
 
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("place", few_in_sample(PLACES, "examples"))
 def test_lines_of_the_programs_that_are_here_differ_only_by_the_waiting(place: str) -> None:
     """Those with something that has no twin are refused, and nothing else happens to any of them."""
     refused, made = [], 0

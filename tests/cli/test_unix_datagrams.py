@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.command import PATIENCE
 from tests.cli.conftest import Start
 from tests.tools import require_tool
@@ -285,8 +286,8 @@ def test_socat_as_the_peer(start: Start, place: Path) -> None:
     assert ran.stdout == b"hello"
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
+@in_turn(
+    "words, sentence",
     [
         (["relay", "unix-dgram:/a", "127.0.0.1:1"], "unix-dgram: has no connections"),
         (["check", "unix-dgram:/a"], "unix-dgram: has no connections"),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.cli.conftest import Start
 from wireline.cli import main
 
@@ -38,7 +39,7 @@ def test_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(f"  {code}  " in out for code in range(7))
 
 
-@pytest.mark.parametrize("command", ["connect", "listen"])
+@in_turn("command", ["connect", "listen"])
 def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     text = capsys.readouterr().out
@@ -48,8 +49,8 @@ def test_help_of_a_command_ends_with_examples(command: str, capsys: pytest.Captu
     assert max(map(len, text.splitlines())) <= 120
 
 
-@pytest.mark.parametrize(
-    ("words", "complaint"),
+@in_turn(
+    "words, complaint",
     [
         (["dance"], "invalid choice: 'dance'"),
         (["connect"], "TARGET"),
@@ -120,15 +121,14 @@ _SLOW = {"cryptography", "dataclasses", "logging", "shutil", "ssl", "traceback",
 _OF_SOCKETS = {"threading", "wireline.net"}
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "unwanted", "limit"),
+@in_turn(
+    "words, code, unwanted, limit",
     [
         (["--version"], 0, {"argparse", *_SLOW, *_OF_SOCKETS}, 70),
         (["--help"], 0, {*_SLOW, *_OF_SOCKETS}, 90),
         (["connect", "unix:/nowhere/at/all"], 3, {"textwrap", *_SLOW}, 142),
         (["connect", "127.0.0.1:1"], 3, {"encodings.idna", "textwrap", *_SLOW}, 142),
     ],
-    ids=["--version", "--help", "connect unix", "connect"],
 )
 def test_a_command_line_imports_only_what_it_needs(
     words: list[str], code: int, unwanted: set[str], limit: int

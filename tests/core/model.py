@@ -24,37 +24,6 @@ from wireline._core.stream import ALL, StreamCore
 from wireline.errors import EndOfStreamError, FrameError, FrameTooLongError, LineTooLongError
 from wireline.options import MAX_LINE_LENGTH, SAFE_DISCONN, SocketFlag
 
-# --------------------------------------------------------------------------------------------- many cases
-
-
-def in_turn(*cases: Any) -> Callable[[Callable[..., None]], Callable[[], None]]:
-    """Make one test of many small cases, each a tuple of arguments, or the one argument."""
-
-    def decorate(test: Callable[..., None]) -> Callable[[], None]:
-        def every_case() -> None:
-            for case in cases:
-                try:
-                    test(*(case if type(case) is tuple else (case,)))
-                except BaseException as error:
-                    error.add_note(f"case: {case!r}")
-                    raise
-
-        every_case.__name__, every_case.__doc__ = test.__name__, test.__doc__
-        return every_case
-
-    return decorate
-
-
-def one_test_of(*checks: Callable[[], None]) -> Callable[[], None]:
-    """Make one test of several."""
-
-    def all_checks() -> None:
-        for check in checks:
-            check()
-
-    return all_checks
-
-
 # ------------------------------------------------------------------------------------------------ requests
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.core.model import (
     PLAIN_LINE,
     TEXTS,
@@ -47,7 +48,7 @@ def buffer_with(*pieces: bytes | list[bytes]) -> ReceiveBuffer:
 # ------------------------------------------------------------------------------------------------- the queue
 
 # Pieces that leave the bytes in each of the places where they can be.
-PLACES = pytest.mark.parametrize(
+PLACES = in_turn(
     "pieces",
     [
         (b"abcdef",),
@@ -59,9 +60,8 @@ PLACES = pytest.mark.parametrize(
         ([b"abcd"], [b"ef"]),
         (b"abcd", b"e", [b"f"]),
     ],
-    ids=str,
 )
-FIRST_VIEWS = pytest.mark.parametrize(
+FIRST_VIEWS = in_turn(
     "first",
     [
         lambda buffer: buffer.find(b"d", 6) == 3,
@@ -69,7 +69,6 @@ FIRST_VIEWS = pytest.mark.parametrize(
         lambda buffer: buffer.take(0) == b"",
         lambda buffer: len(buffer) == 6,
     ],
-    ids=["find", "peek", "take", "len"],
 )
 
 
@@ -134,7 +133,7 @@ def test_a_search_with_a_small_limit_does_not_hide_what_lies_behind_it() -> None
     assert [buffer.find(b"\n", limit) for limit in (2, 3, 4, 99, 3, 4)] == [-1, -1, 3, 3, -1, 3]
 
 
-@pytest.mark.parametrize("taken", [1, 5, 6])
+@in_turn("taken", [1, 5, 6])
 def test_taking_starts_the_search_again(taken: int) -> None:
     buffer = buffer_with(b"abcdef")
     assert buffer.find(b"\n", 99) == -1
@@ -252,7 +251,7 @@ def lane_of(data: bytes) -> Pair:
     return pair
 
 
-@pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
+@in_turn("terminator", [b"\n", b"\r\n"])
 def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
     pair = lane_of(many_lines([terminator], 20, 300))
     read = 300 * 10 + 300 * len(terminator) - len(pair.model.data)
@@ -265,9 +264,7 @@ def test_after_some_lines_the_next_are_split_ahead(terminator: bytes) -> None:
     assert len(pair.core.buffer.lines) > 1.5 * ahead  # as many again
 
 
-@pytest.mark.parametrize(
-    "other", [Request("recv", 3), Request("recv_until", 40), Request("skip", 3)], ids=str
-)
+@in_turn("other", [Request("recv", 3), Request("recv_until", 40), Request("skip", 3)])
 def test_lines_between_other_reads_stay_on_the_plain_path(other: Request) -> None:
     pair = Pair()
     pair.feed(many_lines([b"\n"], 20, 300))
@@ -277,7 +274,7 @@ def test_lines_between_other_reads_stay_on_the_plain_path(other: Request) -> Non
         pair.ask(other)
 
 
-@pytest.mark.parametrize("data", [b"a\nb\r\n" * 400, b"x" * 5000])
+@in_turn("data", [b"a\nb\r\n" * 400, b"x" * 5000])
 def test_nothing_is_split_ahead_where_it_would_gain_nothing(data: bytes) -> None:
     pair = Pair()
     pair.feed(data)
@@ -295,8 +292,8 @@ def test_bytes_that_arrive_while_lines_are_split_ahead_follow_them() -> None:
     assert pair.model.data == b""
 
 
-@pytest.mark.parametrize("taken", [0, 1, 3])
-@pytest.mark.parametrize("size", [0, 1, 5, 100])
+@in_turn("taken", [0, 1, 3])
+@in_turn("size", [0, 1, 5, 100])
 def test_every_other_view_begins_with_the_lines_that_were_not_taken(taken: int, size: int) -> None:
     def after_lines() -> tuple[ReceiveBuffer, bytes]:
         buffer, left = buffer_with(LF_LINES[:3000]), LF_LINES[:3000]
@@ -434,7 +431,7 @@ def test_to_know_whether_there_is_anything_costs_nothing(work: Work) -> None:
 # ---------------------------------------------------------------------------------------------------- memory
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "request_",
     [
         Request("recv_line", 200_000),
@@ -442,7 +439,6 @@ def test_to_know_whether_there_is_anything_costs_nothing(work: Work) -> None:
         Request("recv_line", 200_000, PEEK),
         Request("recv_until", 200_000, delimiter=b"\r\n\r\n"),
     ],
-    ids=str,
 )
 def test_R9_a_peer_that_never_ends_its_line_costs_max_length_and_one_buffer(request_: Request) -> None:
     core = StreamCore()
@@ -481,9 +477,7 @@ def test_R9_the_memory_is_that_of_the_bytes() -> None:
     assert limit < held_by(refuse_a_line) < (limit + BUFFER_SIZE) * 9 / 8 + 4096
 
 
-@pytest.mark.parametrize(
-    "request_", [PLAIN_LINE, Request("recv", 1000), Request("recv_until", delimiter=b"\n")], ids=str
-)
+@in_turn("request_", [PLAIN_LINE, Request("recv", 1000), Request("recv_until", delimiter=b"\n")])
 def test_a_core_that_waits_with_nothing_unread_holds_no_memory(request_: Request) -> None:
     def read_all() -> StreamCore:
         core = StreamCore()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from wireline._core.connection_counts import Admission, Connection, ConnectionCounts
 from wireline._core.connection_times import RATE_WINDOW, ConnectionTimes, Progress, TimeLimit, TimeLimits
 
@@ -141,7 +142,7 @@ def test_the_lifetime_counts_from_the_accept() -> None:
     assert times.look(one, Progress(1, 1, False, False, 1), now) is TimeLimit.LIFETIME
 
 
-@pytest.mark.parametrize("moves", ["received", "sent"])
+@in_turn("moves", ["received", "sent"])
 def test_a_connection_is_idle_if_neither_side_moves_a_byte(moves: str) -> None:
     times = ConnectionTimes(TimeLimits(idle=60))
     client = Client(times)

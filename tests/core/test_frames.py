@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_turn, one_test_of
 from tests.core.interrupts import Interruption, interrupted, switched
 from tests.core.model import (
     FRAMINGS,
@@ -20,9 +21,7 @@ from tests.core.model import (
     cut,
     form_of,
     frame_of,
-    in_turn,
     many_frames,
-    one_test_of,
     three_bytes,
     varint,
 )
@@ -49,28 +48,31 @@ def quiet_frames(core: StreamCore) -> Callable[[FrameFormat], object]:
 
 
 @in_turn(
-    ((7,), TypeError),
-    ((None,), TypeError),
-    ((bytearray(b"!H"),), TypeError),
-    (("nonsense",), ValueError),
-    (("",), ValueError),
-    (("4x",), ValueError),
-    (("!H", 1), ValueError),
-    (("!H", -2), ValueError),
-    (("!HB", 2), ValueError),
-    (("!d",), TypeError),
-    (("4s",), TypeError),
-    (("c",), TypeError),
-    (("?",), TypeError),
-    (("0s",), TypeError),
-    (("!H", True), TypeError),
-    (("!H", "0"), TypeError),
-    (("!H", -1, 1.0), TypeError),
-    (("!H", -1, False), TypeError),
-    (("!H", -1, 0, -1), ValueError),
-    (("!H", -1, 0, None), TypeError),
-    (("!H", -1, 0, True), TypeError),
-    (("!H", [], 0, 10), TypeError),
+    "arguments, error",
+    [
+        ((7,), TypeError),
+        ((None,), TypeError),
+        ((bytearray(b"!H"),), TypeError),
+        (("nonsense",), ValueError),
+        (("",), ValueError),
+        (("4x",), ValueError),
+        (("!H", 1), ValueError),
+        (("!H", -2), ValueError),
+        (("!HB", 2), ValueError),
+        (("!d",), TypeError),
+        (("4s",), TypeError),
+        (("c",), TypeError),
+        (("?",), TypeError),
+        (("0s",), TypeError),
+        (("!H", True), TypeError),
+        (("!H", "0"), TypeError),
+        (("!H", -1, 1.0), TypeError),
+        (("!H", -1, False), TypeError),
+        (("!H", -1, 0, -1), ValueError),
+        (("!H", -1, 0, None), TypeError),
+        (("!H", -1, 0, True), TypeError),
+        (("!H", [], 0, 10), TypeError),
+    ],
 )
 def check_a_format_that_cannot_be_is_refused(arguments: tuple[Any, ...], error: type[Exception]) -> None:
     defaults = (None, -1, 0, 10)
@@ -95,18 +97,21 @@ test_what_a_format_may_be = one_test_of(
 
 
 @in_turn(
-    (7, TypeError),
-    ((1,), TypeError),
-    ((1, 2, 3), TypeError),
-    ([1, 2], TypeError),
-    ((1.0, 2), TypeError),
-    ((1, True), TypeError),
-    ((1, None), TypeError),
-    ((0, 5), ValueError),
-    ((-1, 5), ValueError),
-    ((MAX_HEADER_SIZE + 1, 5), ValueError),
-    ((1, -1), FrameError),
-    ((1, 1001), FrameTooLongError),
+    "returned, error",
+    [
+        (7, TypeError),
+        ((1,), TypeError),
+        ((1, 2, 3), TypeError),
+        ([1, 2], TypeError),
+        ((1.0, 2), TypeError),
+        ((1, True), TypeError),
+        ((1, None), TypeError),
+        ((0, 5), ValueError),
+        ((-1, 5), ValueError),
+        ((MAX_HEADER_SIZE + 1, 5), ValueError),
+        ((1, -1), FrameError),
+        ((1, 1001), FrameTooLongError),
+    ],
 )
 def check_what_a_header_function_may_not_return_takes_nothing(returned: Any, error: type[Exception]) -> None:
     form = frame_format(lambda _: returned, -1, 0, 1000)
@@ -208,7 +213,7 @@ HOSTILE = [
 ]
 
 
-@in_turn(*HOSTILE)
+@in_turn("framing, header, error, size", HOSTILE)
 def check_a_hostile_length_allocates_nothing_and_consumes_nothing(
     framing: Framing, header: bytes, error: type[FrameError], size: int
 ) -> None:
@@ -235,7 +240,7 @@ def check_a_hostile_length_allocates_nothing_and_consumes_nothing(
             assert core.recv_some(100) == header
 
 
-@in_turn(*HOSTILE[:3])
+@in_turn("framing, header, error, size", HOSTILE[:3])
 def check_the_frames_before_a_hostile_length_are_delivered(
     framing: Framing, header: bytes, error: type[FrameError], size: int
 ) -> None:
@@ -312,7 +317,7 @@ def ahead_of(framing: Framing, count: int = 200) -> Pair:
     return pair
 
 
-@in_turn(*((each,) for each in FRAMINGS if each.header != "!cI"))
+@in_turn("framing", [each for each in FRAMINGS if each.header != "!cI"])
 def check_frames_are_split_ahead_and_every_other_request_sees_their_bytes(framing: Framing) -> None:
     others = [
         Request("recv", 7),
@@ -349,7 +354,7 @@ def check_frames_of_another_format_are_never_taken_from_those_split_ahead() -> N
     pair.ask(Request("recv_frame", framing=SHORT, ready=True))
 
 
-@in_turn("recv_exactly", "recv_line", "recv_struct", "fill", "unread", "recv_until")
+@in_turn("kind", ["recv_exactly", "recv_line", "recv_struct", "fill", "unread", "recv_until"])
 def check_frames_that_alternate_with_another_read_are_never_split_ahead(kind: str) -> None:
     pair = Pair()
     pair.feed((frame_of(SHORT, b"x" * 50) + b"one\n") * 300)
@@ -546,7 +551,7 @@ def check_every_byte_that_was_read_may_be_put_back() -> None:
     assert len(core) == 36 * 2**20
 
 
-@in_turn(b"abcdef", b"x" * 5000)
+@in_turn("shown", [b"abcdef", b"x" * 5000])
 def check_a_view_never_changes_and_never_stands_in_the_way(shown: bytes) -> None:
     core = core_with(shown)
     views = []
@@ -585,13 +590,16 @@ def check_consume_takes_what_the_last_fill_has_shown_and_no_more() -> None:
 
 
 @in_turn(
-    lambda core: core.recv_exactly(1),
-    lambda core: core.recv_line(10),
-    lambda core: core.buffer.ready_bytes(1, (core,)),
-    lambda core: core.buffer.ready_line(10, (core,)),
-    lambda core: core.recv_frame(frame_format("B", -1, -97, 10)),
-    lambda core: core.unread(b"a"),
-    lambda core: (core.recv_exactly(2), core.unread(b"ab")),
+    "read",
+    [
+        lambda core: core.recv_exactly(1),
+        lambda core: core.recv_line(10),
+        lambda core: core.buffer.ready_bytes(1, (core,)),
+        lambda core: core.buffer.ready_line(10, (core,)),
+        lambda core: core.recv_frame(frame_format("B", -1, -97, 10)),
+        lambda core: core.unread(b"a"),
+        lambda core: (core.recv_exactly(2), core.unread(b"ab")),
+    ],
 )
 def check_consume_after_another_read_is_refused(read: Callable[[StreamCore], object]) -> None:
     core = core_with(b"a\n" * 10)
@@ -623,7 +631,7 @@ def check_fill_waits_for_16_mib_at_most() -> None:
     assert core.fill(0) == b""
 
 
-@in_turn(1, 5, 16_384, 100_000)
+@in_turn("size", [1, 5, 16_384, 100_000])
 def check_an_unbuffered_core_receives_no_more_than_fill_asked_for(size: int) -> None:
     core = StreamCore(buffered=False)
     assert core.fill(size) is None
@@ -633,12 +641,15 @@ def check_an_unbuffered_core_receives_no_more_than_fill_asked_for(size: int) -> 
 
 
 @in_turn(
-    lambda core: core.unread(b"x"),
-    lambda core: core.fill(1),
-    lambda core: core.recv_frame(form_of(SHORT)),
-    lambda core: core.frames(form_of(SHORT), SAFE_DISCONN),
-    lambda core: core.recv_struct(struct.Struct("!Q")),
-    lambda core: core.recv_until((b"a", b"b"), 10),
+    "read",
+    [
+        lambda core: core.unread(b"x"),
+        lambda core: core.fill(1),
+        lambda core: core.recv_frame(form_of(SHORT)),
+        lambda core: core.frames(form_of(SHORT), SAFE_DISCONN),
+        lambda core: core.recv_struct(struct.Struct("!Q")),
+        lambda core: core.recv_until((b"a", b"b"), 10),
+    ],
 )
 def check_the_fast_receive_of_a_socket_ends_with_a_framed_read(read: Callable[[StreamCore], object]) -> None:
     core = StreamCore()
@@ -673,7 +684,7 @@ def test_R5_fields_of_many_bytes_are_a_tuple() -> None:
 # ---------------------------------------------------------------------------------------------------- the end
 
 
-@in_turn(*itertools.product([SHORT, Framing(three_bytes)], [0, 1, 3, 6]))
+@in_turn("framing, size", itertools.product([SHORT, Framing(three_bytes)], [0, 1, 3, 6]))
 def test_R16_an_end_between_frames_is_the_end_and_one_inside_is_an_error(framing: Framing, size: int) -> None:
     whole = frame_of(framing, b"abcdef")
     core = core_with(whole * 2 + whole[:size])
@@ -720,7 +731,7 @@ def ready(name: str, core: StreamCore, slot: Sequence[StreamCore]) -> bool:
     return READY[name](core.buffer, slot) not in (None, False)
 
 
-@in_turn(*READY)
+@in_turn("name", READY)
 def check_an_interruption_of_a_ready_method_takes_nothing(name: str) -> None:
     """At every moment at which a handler may run: with an exception the bytes are there, without it they are gone."""
     moments = 0
@@ -778,7 +789,7 @@ test_P5_an_interruption_takes_nothing_and_puts_nothing_back = one_test_of(
 # ---------------------------------------------------------------------------------------- what others did first
 
 
-@in_turn(*READY)
+@in_turn("name", READY)
 def check_a_ready_method_takes_nothing_of_a_core_that_is_taken_or_must_recover(name: str) -> None:
     core = core_with(DATA)
     core.fill(1)
@@ -804,7 +815,7 @@ OTHERS: dict[str, Callable[[StreamCore, list[StreamCore]], object]] = {
 }
 
 
-@in_turn(*READY)
+@in_turn("name", READY)
 def check_a_ready_method_and_another_thread_take_each_byte_once(name: str) -> None:
     """At every moment at which the other thread may run, which has read, put back, split ahead, or is reading."""
     moments = 0

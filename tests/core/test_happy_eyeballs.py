@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from wireline import DialError
 from wireline._core.happy_eyeballs import ATTEMPT_DELAY, AddrInfo, Race, interleave
 
@@ -35,8 +36,8 @@ address_lists = st.lists(
 # ------------------------------------------------------------------------------------------------- interleave
 
 
-@pytest.mark.parametrize(
-    ("resolved", "tried"),
+@in_turn(
+    "resolved, tried",
     [
         ([], []),
         ([v4(1)], [v4(1)]),
@@ -216,7 +217,7 @@ def test_an_attempt_that_never_started_is_a_mistake_of_the_driver() -> None:
         race.won(1)
 
 
-@pytest.mark.parametrize("delay", [0, 0.0099, -1.0, math.nan, math.inf])
+@in_turn("delay", [0, 0.0099, -1.0, math.nan, math.inf])
 def test_a_delay_below_10_ms_is_refused(delay: float) -> None:
     with pytest.raises(ValueError, match=rf"at least 0\.01 s, got {delay}"):
         Race([v6(1)], delay=delay)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.core.model import (
     PLAIN_LINE,
     TERMINATORS,
@@ -43,8 +44,8 @@ def fed(data: bytes, *, ended: bool = False) -> Iterator[Pair]:
 # ------------------------------------------------------------------------------------------------------- R6
 
 
-@pytest.mark.parametrize(
-    ("data", "line", "left"),
+@in_turn(
+    "data, line, left",
     [
         (b"a\n", b"a", b""),
         (b"a\r\n", b"a", b""),
@@ -67,7 +68,7 @@ def test_R6_a_line_ends_at_lf_or_crlf_and_a_lone_cr_is_data(data: bytes, line: b
         assert pair.core.recv_some(len(data)) == (left or None)
 
 
-@pytest.mark.parametrize("data", [b"\n" * 900, b"\r\n" * 900, b"\n\r\n" * 450])
+@in_turn("data", [b"\n" * 900, b"\r\n" * 900, b"\n\r\n" * 450])
 def test_R6_an_empty_line_is_never_taken_for_the_end(data: bytes) -> None:
     for pair in fed(data, ended=True):
         assert [pair.ask(PLAIN_LINE) for _ in range(902)] == [b"\r\n"] * 900 + [b""] * 2
@@ -98,7 +99,7 @@ def test_R7_a_complete_line_waits_for_nothing_after_it(data: bytes, buffered: bo
     assert len(core) == 0
 
 
-@pytest.mark.parametrize("unfinished", [b"half a line", b"half\r", b"\rhal", b"a\rbcd"])
+@in_turn("unfinished", [b"half a line", b"half\r", b"\rhal", b"a\rbcd"])
 def test_R8_the_end_in_the_middle_of_a_line_keeps_its_bytes(unfinished: bytes) -> None:
     core = StreamCore()
     core.feed(b"a line\n" + unfinished)
@@ -112,16 +113,15 @@ def test_R8_the_end_in_the_middle_of_a_line_keeps_its_bytes(unfinished: bytes) -
     assert core.recv(20) == b""
 
 
-@pytest.mark.parametrize(
-    ("request_", "wanted"),
+@in_turn(
+    "request_, wanted",
     [
         (Request("recv_exactly", 9), "9 bytes"),
         (Request("skip", 9), "9 bytes"),
         (Request("recv_until", 9, delimiter=b"\0"), r"the delimiter b'\x00'"),
     ],
-    ids=str,
 )
-@pytest.mark.parametrize("data", [b"", b"abc"])
+@in_turn("data", [b"", b"abc"])
 def test_R8_an_end_inside_a_whole_answer_is_an_error_with_the_partial_bytes(
     data: bytes, request_: Request, wanted: str
 ) -> None:
@@ -147,8 +147,8 @@ def test_R8_the_error_has_the_wanted_and_the_received_size() -> None:
 # ------------------------------------------------------------------------------------------------------- R9
 
 
-@pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@in_turn("terminator", [b"\n", b"\r\n"])
+@in_turn("size", [1, 2, 3, 7])
 def test_R9_a_line_of_exactly_max_length_is_whole_and_no_phantom_line_follows(
     size: int, terminator: bytes
 ) -> None:
@@ -157,9 +157,9 @@ def test_R9_a_line_of_exactly_max_length_is_whole_and_no_phantom_line_follows(
         assert pair.ask(PLAIN_LINE) == b"next"
 
 
-@pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
-@pytest.mark.parametrize(
-    ("size", "parts"),
+@in_turn("terminator", [b"\n", b"\r\n"])
+@in_turn(
+    "size, parts",
     [(2, [b"xx"]), (3, [b"xxx"]), (4, [b"xxx", b"x"]), (6, [b"xxx", b"xxx"]), (7, [b"xxx", b"xxx", b"x"])],
 )
 def test_R9_truncation_gives_a_long_line_in_parts(size: int, parts: list[bytes], terminator: bytes) -> None:
@@ -192,7 +192,7 @@ EDGES: list[tuple[bytes, bool, bytes | None, bytes]] = [
 ]
 
 
-@pytest.mark.parametrize(("data", "ended", "answer", "left"), EDGES)
+@in_turn("data, ended, answer, left", EDGES)
 def test_R9_the_edge_of_max_length(data: bytes, ended: bool, answer: bytes | None, left: bytes) -> None:
     for pair in fed(data, ended=ended):
         assert pair.ask(Request("recv_line", 3, PEEK)) == answer
@@ -200,8 +200,8 @@ def test_R9_the_edge_of_max_length(data: bytes, ended: bool, answer: bytes | Non
         assert pair.core.pending_line() == left
 
 
-@pytest.mark.parametrize("data", [b"xxxx", b"xxxx\n", b"xxx\rx", b"xxxxxx\r\n"])
-@pytest.mark.parametrize("flags", [SAFE_DISCONN, PEEK])
+@in_turn("data", [b"xxxx", b"xxxx\n", b"xxx\rx", b"xxxxxx\r\n"])
+@in_turn("flags", [SAFE_DISCONN, PEEK])
 def test_R9_on_long_raise_consumes_nothing(data: bytes, flags: SocketFlag) -> None:
     for pair in fed(data):
         for _ in range(2):
@@ -211,8 +211,8 @@ def test_R9_on_long_raise_consumes_nothing(data: bytes, flags: SocketFlag) -> No
         assert pair.core.pending_line() == data
 
 
-@pytest.mark.parametrize(
-    ("data", "answer"),
+@in_turn(
+    "data, answer",
     [
         (b"ab--", b"ab--"),
         (b"--ab", b"--"),
@@ -230,8 +230,8 @@ def test_R9_recv_until_counts_the_delimiter_in_max_length(data: bytes, answer: O
 # ------------------------------------------------------------------------------------------ the two functions
 
 
-@pytest.mark.parametrize(
-    ("data", "line"),
+@in_turn(
+    "data, line",
     [
         (b"ab", None),
         (b"ab\n", Line(size=2, consumed=3, too_long=False)),
@@ -248,8 +248,8 @@ def test_find_line_measures_and_takes_nothing(data: bytes, line: Line | None) ->
     assert len(buffer) == len(data)
 
 
-@pytest.mark.parametrize(
-    ("text", "split"),
+@in_turn(
+    "text, split",
     [
         (b"a\nb\n", ([b"a", b"b"], 1)),
         (b"a\r\nb\r\n", ([b"a", b"b"], 2)),

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from tests.cases import in_turn
 from tests.core.model import (
     ENDS,
     FRAME_REQUESTS,
@@ -189,8 +190,8 @@ EVERY_KIND = [
 ]
 
 
-@pytest.mark.parametrize("request_", EVERY_KIND, ids=str)
-@pytest.mark.parametrize("terminator", [b"\n", b"\r\n"])
+@in_turn("request_", EVERY_KIND)
+@in_turn("terminator", [b"\n", b"\r\n"])
 def test_the_fast_lane_agrees_with_every_other_request(terminator: bytes, request_: Request) -> None:
     pair = Pair()
     pair.feed(many_lines([terminator], 20, 200) + b"unfinished")
@@ -207,8 +208,8 @@ def test_the_fast_lane_agrees_with_every_other_request(terminator: bytes, reques
     pair.ask(Request("recv", 1_000_000))
 
 
-@pytest.mark.parametrize("request_", EVERY_KIND, ids=str)
-@pytest.mark.parametrize("taken", [0, 1])
+@in_turn("request_", EVERY_KIND)
+@in_turn("taken", [0, 1])
 def test_every_request_sees_lines_that_are_in_the_fast_lane_only(taken: int, request_: Request) -> None:
     pair = Pair()
     pair.feed(b"x" * 600 + b"\n" + b"a line\n" * 50)
@@ -295,7 +296,7 @@ def test_R5_another_request_after_one_that_was_given_up_gets_every_byte(
     assert core.recv_some(100) == b"half a li"
 
 
-@pytest.mark.parametrize("request_", [*UNANSWERED, Request("recv", 22)], ids=str)
+@in_turn("request_", [*UNANSWERED, Request("recv", 22)])
 def test_R5_the_same_request_made_again_gets_every_byte(request_: Request) -> None:
     data = b"a line of 18 bytes\r\n\r\n"
     core = StreamCore()
@@ -326,7 +327,7 @@ def test_R10_peek_consumes_nothing_and_fills_a_drained_buffer(request_: Request,
     assert core.recv(6) == b"abcd\r\n"
 
 
-@pytest.mark.parametrize("kind", ["recv", "recv_some", "recv_line"])
+@in_turn("kind", ["recv", "recv_some", "recv_line"])
 def test_R10_peek_at_the_end_is_the_end(kind: str) -> None:
     core = core_with(b"", ended=True)
     assert [ask(core, Request(kind, 4, PEEK)) for _ in range(2)] == [b""] * 2
@@ -345,10 +346,8 @@ def reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
 
-@pytest.mark.parametrize("kind", ["recv", "recv_some", "recv_line"])
-@pytest.mark.parametrize(
-    ("flags", "report"), [(SAFE_DISCONN, b""), (UNSAFE, Failure(ConnectionResetError, errno.ECONNRESET))]
-)
+@in_turn("kind", ["recv", "recv_some", "recv_line"])
+@in_turn("flags, report", [(SAFE_DISCONN, b""), (UNSAFE, Failure(ConnectionResetError, errno.ECONNRESET))])
 def test_R12_a_reset_is_reported_after_the_data_and_every_time(
     kind: str, flags: SocketFlag, report: Outcome
 ) -> None:
@@ -380,14 +379,13 @@ def test_R12_a_reset_in_the_middle_of_a_line_keeps_its_bytes() -> None:
     assert core.recv_some(9, UNSAFE) == b"half"
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "call",
     [
         lambda core: core.recv_exactly(9),
         lambda core: core.skip(9),
         lambda core: core.recv_until(b"\n", 9),
     ],
-    ids=["recv_exactly", "skip", "recv_until"],
 )
 def test_R12_a_reset_inside_a_whole_answer_is_the_cause_of_the_shortfall(
     call: Callable[[StreamCore], bytes | None],
@@ -403,7 +401,7 @@ def test_R12_a_reset_inside_a_whole_answer_is_the_cause_of_the_shortfall(
     assert core.recv_exactly(3) == b"abc"
 
 
-@pytest.mark.parametrize("flags", [SAFE_DISCONN, UNSAFE])
+@in_turn("flags", [SAFE_DISCONN, UNSAFE])
 def test_R12_an_error_that_is_no_disconnection_is_never_a_quiet_end(flags: SocketFlag) -> None:
     core = core_with(b"abc")
     core.fail(TimeoutError(errno.ETIMEDOUT, "Connection timed out"))
@@ -434,8 +432,8 @@ def test_R12_each_report_is_a_fresh_error_with_the_notes_of_the_first() -> None:
 # ----------------------------------------------------------------------------------------------------- want
 
 
-@pytest.mark.parametrize(
-    ("data", "request_", "want"),
+@in_turn(
+    "data, request_, want",
     [
         (b"", Request("recv", 7), 7),
         (b"", Request("recv", 7, PEEK), 7),
@@ -455,7 +453,6 @@ def test_R12_each_report_is_a_fresh_error_with_the_notes_of_the_first() -> None:
         (b"aaa", Request("recv_until", 5, delimiter=b"\r\n\r\n"), 2),
         (b"", Request("recv_exactly", 10**12), 2**20),
     ],
-    ids=str,
 )
 def test_the_receive_size_of_an_unbuffered_core(data: bytes, request_: Request, want: int) -> None:
     core = core_with(data, buffered=False)
@@ -463,8 +460,8 @@ def test_the_receive_size_of_an_unbuffered_core(data: bytes, request_: Request, 
     assert core.recv_size == want
 
 
-@pytest.mark.parametrize(
-    ("data", "request_", "want", "whole"),
+@in_turn(
+    "data, request_, want, whole",
     [
         (b"", Request("recv_line"), BUFFER_SIZE, False),
         (b"", Request("recv_until"), BUFFER_SIZE, False),
@@ -480,7 +477,6 @@ def test_the_receive_size_of_an_unbuffered_core(data: bytes, request_: Request, 
         (b"abc", Request("skip", 200_003), 200_000, True),
         (b"abc", Request("recv_exactly", 10**12), 2**20, True),
     ],
-    ids=str,
 )
 def test_the_receive_size_of_a_buffered_core(data: bytes, request_: Request, want: int, whole: bool) -> None:
     core = core_with(data)
@@ -494,8 +490,8 @@ def take_inbox(core: StreamCore, data: bytes | OSError) -> bytes | None:
     return core.accept_inbox()
 
 
-@pytest.mark.parametrize("data", [b"a line\r\n", b"x\n", b"no line", b"two\nlines\n", b"\n", b""])
-@pytest.mark.parametrize(
+@in_turn("data", [b"a line\r\n", b"x\n", b"no line", b"two\nlines\n", b"\n", b""])
+@in_turn(
     "request_",
     [Request("recv_some", 6), Request("recv_line"), Request("recv_exactly", 7), Request("recv", 7)],
 )
@@ -521,7 +517,7 @@ def fast() -> StreamCore:
     return core
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "happens",
     [
         lambda core: core.feed(b"more"),
@@ -589,8 +585,8 @@ BAD_SIZES = [
 ]
 
 
-@pytest.mark.parametrize("method", SIZED)
-@pytest.mark.parametrize("ended", [False, True])
+@in_turn("method", SIZED)
+@in_turn("ended", [False, True])
 def test_a_bad_size_is_refused_and_takes_nothing(method: str, ended: bool) -> None:
     for size, error in BAD_SIZES:
         core = core_with(b"data\n", ended=ended)
@@ -609,8 +605,8 @@ class Integer:
         return self._value
 
 
-@pytest.mark.parametrize(
-    ("method", "answer"),
+@in_turn(
+    "method, answer",
     [
         ("recv", b"dat"),
         ("recv_some", b"dat"),
@@ -638,7 +634,7 @@ def test_a_line_has_at_least_one_byte() -> None:
     assert core_with(b"data\n").recv_line(Integer(1)) == b"d"  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("on_long", ["", "Raise", "ignore", None, True, 1, b"raise"])
+@in_turn("on_long", ["", "Raise", "ignore", None, True, 1, b"raise"])
 def test_a_bad_on_long_is_refused(on_long: str) -> None:
     core = core_with(b"data\n")
     with pytest.raises(ValueError, match="on_long is 'truncate' or 'raise', not"):
@@ -646,8 +642,8 @@ def test_a_bad_on_long_is_refused(on_long: str) -> None:
     assert len(core) == 5
 
 
-@pytest.mark.parametrize(
-    ("delimiter", "error"),
+@in_turn(
+    "delimiter, error",
     [
         (b"", ValueError),
         ("\n", TypeError),
@@ -657,7 +653,7 @@ def test_a_bad_on_long_is_refused(on_long: str) -> None:
         (None, TypeError),
     ],
 )
-@pytest.mark.parametrize("data", [b"", b"data\n"])
+@in_turn("data", [b"", b"data\n"])
 def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[Exception]) -> None:
     core = core_with(data)
     with pytest.raises(error, match="the delimiter is"):
@@ -668,7 +664,7 @@ def test_a_bad_delimiter_is_refused(data: bytes, delimiter: bytes, error: type[E
 # ------------------------------------------------------------------------------------- one receive is the result
 
 
-@pytest.mark.parametrize("read", [StreamCore.recv, StreamCore.recv_exactly])
+@in_turn("read", [StreamCore.recv, StreamCore.recv_exactly])
 def test_a_read_of_all_bytes_from_an_empty_buffer_returns_one_receive_as_it_is(
     read: Callable[[StreamCore, int], bytes | None],
 ) -> None:

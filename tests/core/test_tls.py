@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.core.model import FRAMED_TEXTS, REQUESTS, NaiveStream, Outcome, Request, ask, framed_scripts
 from tests.core.test_tls_engine import both_versions, contexts, depth, pieces, versions
 from wireline._core.frames import frame_format, struct_of
@@ -171,7 +172,7 @@ READS: dict[str, Callable[[StreamCore], bytes | memoryview | None]] = {
 RESETS = [None, errno.ECONNRESET, errno.EPIPE, errno.ECONNABORTED]
 
 
-@pytest.mark.parametrize("code", RESETS, ids=lambda code: errno.errorcode.get(code, "EOF"))
+@in_turn("code", RESETS)
 @both_versions
 def test_T3_a_cut_is_truncated_in_every_read_after_the_data_before_it(
     version: ssl.TLSVersion, code: int | None
@@ -202,7 +203,7 @@ def test_T3_R8_the_bytes_of_a_request_that_was_cut_stay_readable(version: ssl.TL
     assert client.recv_some(100) == b"unfinished"
 
 
-@pytest.mark.parametrize("code", RESETS, ids=lambda code: errno.errorcode.get(code, "EOF"))
+@in_turn("code", RESETS)
 @both_versions
 def test_an_end_that_was_announced_is_clean_with_any_input_after_it(
     version: ssl.TLSVersion, code: int | None
@@ -482,7 +483,7 @@ def test_a_record_of_one_byte_is_not_the_answer_of_a_read_that_needs_more(shared
     assert client.recv(3) == b"123"
 
 
-@pytest.mark.parametrize("size", [1, RECORD + 1, 5 * RECORD])
+@in_turn("size", [1, RECORD + 1, 5 * RECORD])
 def test_an_error_of_an_encryption_is_final_and_its_bytes_do_not_count(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -545,9 +546,7 @@ def test_bulk_is_asked_for_in_ever_larger_reads_up_to_512_KiB() -> None:
     assert len(asked) >= 6
 
 
-@pytest.mark.parametrize(
-    "feed", [TlsCore.feed, lambda core, data: core.feed_some(data, 2**16)], ids=["feed", "feed_some"]
-)
+@in_turn("feed", [TlsCore.feed, lambda core, data: core.feed_some(data, 2**16)])
 def test_a_small_read_or_a_small_receive_asks_for_64_KiB(
     feed: Callable[[TlsCore, bytes], bytes | None],
 ) -> None:
@@ -658,7 +657,7 @@ def test_W3_a_record_made_while_another_is_unsent_follows_it(shared: bool) -> No
     assert server.recv_exactly(6) == b"onetwo"
 
 
-@pytest.mark.parametrize("how", ["failed", "ended"])
+@in_turn("how", ["failed", "ended"])
 def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     client.feed(said(server, b"first"))
@@ -684,9 +683,7 @@ def test_OpenSSL_is_not_asked_again_when_a_connection_is_over(how: str) -> None:
         assert client.recv_some(100) == b""
 
 
-@pytest.mark.parametrize(
-    ("size", "portions", "records"), [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SEND_CHUNK, 2, 4)]
-)
+@in_turn("size, portions, records", [(64, 1, 1), (2**14, 1, 1), (2**15, 1, 2), (SEND_CHUNK, 2, 4)])
 def test_the_calls_of_OpenSSL_for_one_message(size: int, portions: int, records: int) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3)
     server.feed(said(client, b"the first has tickets before it"))
@@ -787,7 +784,7 @@ def test_T5_OpenSSL_is_called_only_inside_the_lock_of_a_shared_core() -> None:
     assert min(lock.calls for lock in locks) > 10
 
 
-@pytest.mark.parametrize("how", ["feed", "feed_some", "fail"])
+@in_turn("how", ["feed", "feed_some", "fail"])
 def test_output_of_a_read_is_sent_outside_of_the_lock(how: str) -> None:
     client, server = connected(ssl.TLSVersion.TLSv1_3, shared=True)
     assert isinstance(client, LockedTlsCore)

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.tls.memory import Pair, client_context, connect, engines, server_context
 from wireline._core.tls_engine import TlsEngine, TruncatedError
 from wireline.errors import WirelineError
@@ -205,7 +206,7 @@ def test_T3_cut_at_every_single_offset(version: ssl.TLSVersion, part: int) -> No
     cut_at(version, lambda whole: range(part, whole + 12, 2))
 
 
-@pytest.mark.parametrize("ragged_eof", [False, True])
+@in_turn("ragged_eof", [False, True])
 @both_versions
 def test_T3_after_the_handshake_every_offset_and_whole_records_are_read_first(
     version: ssl.TLSVersion, ragged_eof: bool
@@ -272,7 +273,7 @@ def test_half_close_in_the_middle_of_a_record_that_arrives(version: ssl.TLSVersi
         assert server.ended
 
 
-@pytest.mark.parametrize("order", ["cs", "sc", "ccs", "cscs", "simultaneous"])
+@in_turn("order", ["cs", "sc", "ccs", "cscs", "simultaneous"])
 @both_versions
 def test_closing_in_all_orders(version: ssl.TLSVersion, order: str) -> None:
     pair = connected(version)
@@ -443,8 +444,8 @@ GARBAGE = (
 )
 
 
-@pytest.mark.parametrize("garbage", GARBAGE, ids=range(len(GARBAGE)))
-@pytest.mark.parametrize("end", [0, 1], ids=Pair._fields)
+@in_turn("garbage", GARBAGE)
+@in_turn("end", [0, 1])
 def test_garbage_instead_of_a_hello_is_an_error(end: int, garbage: bytes) -> None:
     engine = new_pair(ssl.TLSVersion.TLSv1_3)[end]
     engine.handshake()

@@ -6,6 +6,7 @@ import ssl
 
 import pytest
 
+from tests.cases import in_turn
 from tests.core.interrupts import Interruption
 from tests.core.test_tls import both_versions, connected, said
 from wireline._core.tls_records import RecordReader
@@ -42,8 +43,8 @@ def reader_of(
 
 
 @both_versions
-@pytest.mark.parametrize("size", SIZES[1:])
-@pytest.mark.parametrize("number", [1, 2])
+@in_turn("size", SIZES[1:])
+@in_turn("number", [1, 2])
 def test_FA26_plaintext_that_OpenSSL_had_decrypted_is_not_lost(
     version: ssl.TLSVersion, size: int, number: int
 ) -> None:
@@ -57,7 +58,7 @@ def test_FA26_plaintext_that_OpenSSL_had_decrypted_is_not_lost(
 
 
 @both_versions
-@pytest.mark.parametrize("equals_the_mark", [False, True])
+@in_turn("equals_the_mark", [False, True])
 def test_a_record_of_one_byte_is_read_or_an_error_and_never_lost_silently(
     version: ssl.TLSVersion, equals_the_mark: bool
 ) -> None:
@@ -77,7 +78,7 @@ def test_a_record_of_one_byte_is_read_or_an_error_and_never_lost_silently(
 
 
 @both_versions
-@pytest.mark.parametrize("size", SIZES[1:])
+@in_turn("size", SIZES[1:])
 def test_FA26_an_exception_between_the_steps_loses_nothing(version: ssl.TLSVersion, size: int) -> None:
     """FA26: the same between the calls of OpenSSL."""
     core, peer = connected(version)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.cases import in_turn
 from wireline import AF_UNIX, Address, ClosedError, Deadline, SocketFlag, SocketTimeout, testing
 from wireline.net import Socket, dial, serve
 from wireline.testing import Faults, TestCA, async_pair, fault_proxy, pair
@@ -119,8 +120,8 @@ def test_the_client_of_a_proxy_may_be_async() -> None:
         assert asyncio.run(main(address)) == b"HELLO"
 
 
-@pytest.mark.parametrize(
-    ("server", "faults", "error"),
+@in_turn(
+    "server, faults, error",
     [
         ("nowhere", "", ValueError),
         ("udp://127.0.0.1:1", "", ValueError),
@@ -136,7 +137,7 @@ def test_arguments_are_checked(server: Any, faults: Any, error: type[Exception])
 # Pairs.
 
 
-@pytest.mark.parametrize("kind", ["tcp", "tcp6", "unix", "tls"])
+@in_turn("kind", ["tcp", "tcp6", "unix", "tls"])
 def test_a_pair_is_connected_and_closed_at_the_end(kind: Kind) -> None:
     with pair(kind) as (client, server):
         client.send(b"one line\n")

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from wireline.testing import Faults
 from wireline.testing._delay_line import CAPACITY, PAUSE, DelayLine, Ending
 from wireline.testing._tls_records import CloseNotifyFilter
@@ -23,8 +24,8 @@ def test_every_fault_is_parsed() -> None:
     assert str(faults) == words
 
 
-@pytest.mark.parametrize(
-    ("text", "faults"),
+@in_turn(
+    "text, faults",
     [
         ("", Faults()),
         (" Delay=1.5s , RATE=512", Faults(delay=1.5, rate=512)),
@@ -37,8 +38,8 @@ def test_spellings(text: str, faults: Faults) -> None:
     assert Faults.parse(text) == faults
 
 
-@pytest.mark.parametrize(
-    ("text", "complaint"),
+@in_turn(
+    "text, complaint",
     [
         ("lag=1", "there is no fault 'lag', only delay, jitter, rate, chunk, reset-after"),
         ("delay", "delay takes a value"),
@@ -66,8 +67,8 @@ def test_bad_faults_are_refused(text: str, complaint: str) -> None:
         Faults.parse(text)
 
 
-@pytest.mark.parametrize(
-    ("values", "error"),
+@in_turn(
+    "values, error",
     [
         ({"delay": "1"}, TypeError),
         ({"delay": float("nan")}, ValueError),
@@ -169,9 +170,9 @@ def test_chunks_arrive_one_by_one() -> None:
     assert line.take(5.0 + PAUSE) == b"cd"
 
 
-@pytest.mark.parametrize("cut", [1, 3, 7, 100])
-@pytest.mark.parametrize(
-    ("faults", "ending"),
+@in_turn("cut", [1, 3, 7, 100])
+@in_turn(
+    "faults, ending",
     [
         (Faults(reset_after=7), Ending.RESET),
         (Faults(truncate_after=7), Ending.TRUNCATE),
@@ -223,15 +224,15 @@ def through(data: bytes, cut: int) -> bytes:
     return passed + records.end()
 
 
-@pytest.mark.parametrize("cut", [1, 2, 5, 6, 24, 1000])
-@pytest.mark.parametrize("last", [HIDDEN, ALERT])
+@in_turn("cut", [1, 2, 5, 6, 24, 1000])
+@in_turn("last", [HIDDEN, ALERT])
 def test_an_alert_is_dropped_as_the_last_record(last: bytes, cut: int) -> None:
     assert through(DATA + HIDDEN + DATA + last, cut) == DATA + HIDDEN + DATA
     assert through(ALERT + last, cut) == ALERT
 
 
-@pytest.mark.parametrize("cut", [1, 7, 1000])
-@pytest.mark.parametrize(
+@in_turn("cut", [1, 7, 1000])
+@in_turn(
     "data",
     [
         DATA + DATA,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from wireline.tls import Certificate
 
@@ -49,7 +50,7 @@ def test_bytes_that_are_not_a_certificate_cannot_be_parsed() -> None:
         _ = certificate.subject
 
 
-@pytest.mark.parametrize("question", ["subject", "issuer", "not_valid_after"])
+@in_turn("question", ["subject", "issuer", "not_valid_after"])
 def test_without_the_package_the_error_says_what_to_install(
     question: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.memory import client_context, connect, engines, info, only, server_context, shake
 from wireline.errors import ClosedError
@@ -37,7 +38,7 @@ NONE = VerifyMode.NONE
 # The contexts that are made.
 
 
-@pytest.mark.parametrize("handshake", Handshake)
+@in_turn("handshake", Handshake)
 def test_T2_every_default_that_matters_is_set(handshake: Handshake) -> None:
     context = server_context(ca_file=certificates.ca_file()).ssl_context(handshake)
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
@@ -81,7 +82,7 @@ def test_the_common_name_is_not_checked() -> None:
         connect(client_context(), server_context(cert_file=leaf.cert, key_file=leaf.key))
 
 
-@pytest.mark.parametrize("version", [each for each in ProtocolVersion if each is not ProtocolVersion.SSLV23])
+@in_turn("version", [each for each in ProtocolVersion if each is not ProtocolVersion.SSLV23])
 def test_old_versions_are_refused_with_the_reason(version: ProtocolVersion) -> None:
     with pytest.raises(ValueError, match=r"RFC \d+.*SSLV23"):
         SslContext(version)
@@ -90,8 +91,8 @@ def test_old_versions_are_refused_with_the_reason(version: ProtocolVersion) -> N
 # Invalid arguments.
 
 
-@pytest.mark.parametrize(
-    ("error", "options"),
+@in_turn(
+    "error, options",
     [
         (TypeError, {"prot_version": 2}),
         (TypeError, {"verify_mode": "peer"}),
@@ -125,7 +126,7 @@ def test_bad_arguments_are_refused_at_once(error: type[Exception], options: dict
     assert not isinstance(caught.value, RuntimeError)
 
 
-@pytest.mark.parametrize("which", ["cert_file", "key_file", "ca_file", "ca_dir", "keylog_file"])
+@in_turn("which", ["cert_file", "key_file", "ca_file", "ca_dir", "keylog_file"])
 def test_a_file_that_is_missing_is_named(which: str, tmp_path: Path) -> None:
     missing = str(tmp_path / "missing" / "file")
     with pytest.raises(FileNotFoundError) as caught:
@@ -161,7 +162,7 @@ def test_an_encrypted_key_never_asks_on_the_terminal(monkeypatch: pytest.MonkeyP
         SslContext(cert_file=leaf.cert, key_file=leaf.key, password="wrong")
 
 
-@pytest.mark.parametrize("password", [certificates.PASSWORD, certificates.PASSWORD.encode()])
+@in_turn("password", [certificates.PASSWORD, certificates.PASSWORD.encode()])
 def test_a_key_with_its_password_is_loaded(password: str | bytes) -> None:
     leaf = certificates.encrypted()
     connect(client_context(), SslContext(cert_file=leaf.cert, key_file=leaf.key, password=password))
@@ -278,7 +279,7 @@ def other_places(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.mark.skipif(os.name != "posix", reason="there are no modes here")
-@pytest.mark.parametrize("case", ["link", "dangling", "pipe", "device", "mode 644", "mode 660", "mode 602"])
+@in_turn("case", ["link", "dangling", "pipe", "device", "mode 644", "mode 660", "mode 602"])
 def test_FB17_a_key_log_that_others_could_read_is_refused(tmp_path: Path, case: str) -> None:
     """FB17: a file of mode 0644 stayed so, and a symbolic link was followed."""
     path = other_places(tmp_path)[case]
@@ -333,7 +334,7 @@ def setters() -> dict[str, object]:
 
 
 @pytest.mark.usefixtures("bridge")
-@pytest.mark.parametrize("name", setters())
+@in_turn("name", setters())
 def test_the_first_use_freezes(name: str) -> None:
     context = client_context()
     setattr(context, name, setters()[name])
@@ -384,7 +385,7 @@ USES: list[Callable[[SslContext], object]] = [
 ]
 
 
-@pytest.mark.parametrize("use", USES)
+@in_turn("use", USES)
 def test_use_after_destroy_is_a_closed_error(use: Callable[[SslContext], object]) -> None:
     with client_context() as context:
         context.set_extra_data(1, 1)
@@ -482,9 +483,7 @@ def test_an_adopted_context_that_verifies_needs_a_hostname_too() -> None:
     SslContext.from_ssl(unchecked)._engine(CLIENT)
 
 
-@pytest.mark.parametrize(
-    "name", ["session_id_context", "psk_identity_hint", "client_get_psk", "server_get_psk"]
-)
+@in_turn("name", ["session_id_context", "psk_identity_hint", "client_get_psk", "server_get_psk"])
 def test_settings_of_an_adopted_context_cannot_be_set(name: str) -> None:
     context = SslContext.from_ssl(ssl.create_default_context())
     with pytest.raises(RuntimeError, match="used unchanged"):
@@ -546,7 +545,7 @@ def test_wrap_socket_passes_the_context_and_the_normalised_name() -> None:
         context.wrap_socket(sock, "no host")
 
 
-@pytest.mark.parametrize("thing", [None, 1, object()])
+@in_turn("thing", [None, 1, object()])
 def test_objects_that_are_not_our_sockets_are_refused(thing: object) -> None:
     context = client_context()
     with pytest.raises(TypeError, match=r"wireline\.net"):

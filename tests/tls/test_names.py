@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from wireline.address import check_host
 from wireline.tls._names import normalise
 
 
-@pytest.mark.parametrize(
-    ("given", "spelling"),
+@in_turn(
+    "given, spelling",
     [
         ("", ""),
         ("localhost", "localhost"),
@@ -44,7 +45,7 @@ def test_T1_a_name_has_one_spelling(given: str, spelling: str) -> None:
     assert normalise(spelling) == spelling
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "given",
     [
         ".",
@@ -72,7 +73,7 @@ def test_text_that_is_not_a_host_name_is_refused(given: str) -> None:
         normalise(given)
 
 
-@pytest.mark.parametrize("given", [None, 1, b"localhost", ["localhost"]])
+@in_turn("given", [None, 1, b"localhost", ["localhost"]])
 def test_objects_that_are_not_text_are_refused(given: object) -> None:
     with pytest.raises(TypeError):
         normalise(given)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ import types
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.bare import HAS_BRIDGE, TLS1_2, TLS1_3, Link, plain_client, plain_server
 from wireline.tls import _libssl, _openssl
@@ -54,7 +55,7 @@ def test_it_is_there() -> None:
     assert _openssl.why_not() == ""
 
 
-@pytest.mark.parametrize(("value", "there"), [("1", False), ("yes", False), ("0", True), ("", True)])
+@in_turn("value, there", [("1", False), ("yes", False), ("0", True), ("", True)])
 def test_the_environment_switches_it_off_at_any_time(
     monkeypatch: pytest.MonkeyPatch, value: str, there: bool
 ) -> None:
@@ -86,7 +87,7 @@ class TestRefusals:
         monkeypatch.delattr(_ssl, "__file__")
         assert _openssl.why_not() == "_ssl is built into the interpreter"
 
-    @pytest.mark.parametrize("module", ["_hashlib", "math"])
+    @in_turn("module", ["_hashlib", "math"])
     def test_an_extension_that_is_not_linked_with_libssl(
         self, monkeypatch: pytest.MonkeyPatch, module: str
     ) -> None:
@@ -110,9 +111,7 @@ class TestRefusals:
                 patch.setattr(_openssl, "_found", None)
                 assert f"{name}_of_tomorrow is not reachable through" in _openssl.why_not()
 
-    @pytest.mark.parametrize(
-        ("name", "value"), [("OPENSSL_VERSION", "OpenSSL 9.9.9"), ("OPENSSL_VERSION_NUMBER", 0x90909)]
-    )
+    @in_turn("name, value", [("OPENSSL_VERSION", "OpenSSL 9.9.9"), ("OPENSSL_VERSION_NUMBER", 0x90909)])
     def test_another_version(self, monkeypatch: pytest.MonkeyPatch, name: str, value: object) -> None:
         monkeypatch.setattr(ssl, name, value)
         assert "ssl was loaded with" in _openssl.why_not()
@@ -174,7 +173,7 @@ class TestRefusals:
         assert _openssl.available()
 
 
-@pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT])
+@in_turn("protocol", [ssl.PROTOCOL_TLS_SERVER, ssl.PROTOCOL_TLS_CLIENT])
 def test_no_other_word_of_the_object_is_accepted_as_the_pointer(protocol: int) -> None:
     context, another, library = ssl.SSLContext(protocol), ssl.SSLContext(protocol), _openssl.library()
     context.options |= ssl.OP_NO_TICKET
@@ -218,10 +217,9 @@ class Delegating(ssl.SSLContext):
         return self.inside.verify_mode
 
 
-@pytest.mark.parametrize(
+@in_turn(
     "make",
     [plain_server, plain_client, ssl.create_default_context, lambda: Slotted(ssl.PROTOCOL_TLS_SERVER)],
-    ids=["server", "client", "default", "slots"],
 )
 def test_the_pointer_of_a_context(make: object) -> None:
     context = make()  # type: ignore[operator]
@@ -306,8 +304,8 @@ def negotiated(client: ssl.SSLContext, server: ssl.SSLContext) -> str:
     return link.client.cipher()[0]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("role", ["client", "server"])
+@in_turn("suite", SUITES)
+@in_turn("role", ["client", "server"])
 def test_each_ciphersuite_alone(suite: str, role: str) -> None:
     client, server = plain_client(TLS1_3), plain_server(TLS1_3)
     _openssl.set_ciphersuites(client if role == "client" else server, suite)
@@ -331,9 +329,7 @@ def test_no_ciphersuite_in_common() -> None:
     assert set(errors) == {"client", "server"}
 
 
-@pytest.mark.parametrize(
-    "names", ["TLS_NO_SUCH_SUITE", f"{SUITES[0]}:NONSENSE", "ECDHE-RSA-AES128-GCM-SHA256"]
-)
+@in_turn("names", ["TLS_NO_SUCH_SUITE", f"{SUITES[0]}:NONSENSE", "ECDHE-RSA-AES128-GCM-SHA256"])
 def test_an_unknown_ciphersuite_is_an_error_and_changes_nothing(names: str) -> None:
     client, server = plain_client(TLS1_3), plain_server(TLS1_3)
     before = _openssl.tls13_suites(server)
@@ -371,7 +367,7 @@ def test_no_error_is_left_in_the_queue_by_a_call_that_records_several(
     assert queue_is_empty()
 
 
-@pytest.mark.parametrize("names", ["", ":", "  ", "\0", f"{SUITES[0]}\0:NONSENSE", "TLS_Ü"])
+@in_turn("names", ["", ":", "  ", "\0", f"{SUITES[0]}\0:NONSENSE", "TLS_Ü"])
 def test_an_empty_list_of_ciphersuites_is_refused(names: str) -> None:
     server = plain_server()
     with pytest.raises(ValueError):
@@ -410,7 +406,7 @@ def id_context(obj: ssl.SSLObject) -> bytes:
 
 
 @BOTH_VERSIONS
-@pytest.mark.parametrize("size", [1, 32])
+@in_turn("size", [1, 32])
 def test_the_session_id_context_is_seen_on_the_connection(version: ssl.TLSVersion, size: int) -> None:
     link = Link(plain_client(version), plain_server(version))
     _openssl.set_session_id_context(link.server, b"x" * size)
@@ -418,7 +414,7 @@ def test_the_session_id_context_is_seen_on_the_connection(version: ssl.TLSVersio
     assert id_context(link.server) == b"x" * size
 
 
-@pytest.mark.parametrize("size", [0, 33])
+@in_turn("size", [0, 33])
 def test_a_session_id_context_of_a_wrong_length_is_refused(size: int) -> None:
     link = Link(plain_client(), plain_server())
     with pytest.raises(ValueError, match="1 to 32 bytes"):
@@ -433,8 +429,8 @@ def test_a_session_id_context_of_a_wrong_length_is_refused(size: int) -> None:
 
 
 @BOTH_VERSIONS
-@pytest.mark.parametrize("verify", [False, True], ids=["", "with-client-certificates"])
-@pytest.mark.parametrize(("second", "resumed"), [(b"app", True), (b"another", False)])
+@in_turn("verify", [False, True])
+@in_turn("second, resumed", [(b"app", True), (b"another", False)])
 def test_T10_a_session_is_resumed_for_the_same_context_only(
     version: ssl.TLSVersion, verify: bool, second: bytes, resumed: bool
 ) -> None:
@@ -457,7 +453,7 @@ def test_T10_a_session_is_resumed_for_the_same_context_only(
 
 
 @BOTH_VERSIONS
-@pytest.mark.parametrize("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
+@in_turn("mode", [ssl.CERT_NONE, ssl.CERT_OPTIONAL, ssl.CERT_REQUIRED])
 def test_the_verify_mode_can_be_set_in_the_sni_callback(
     version: ssl.TLSVersion, mode: ssl.VerifyMode
 ) -> None:

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import pkcs12
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.memory import chain, client_context, connect
 from wireline.tls import Certificate, Handshake, SslContext, SslError, _openssl
@@ -70,8 +71,8 @@ def names(context: SslContext) -> list[str]:
 
 
 @needs_bridge
-@pytest.mark.parametrize("form", ["der", "pem"])
-@pytest.mark.parametrize("password", [SECRET, SECRET.encode(), lambda: SECRET])
+@in_turn("form", ["der", "pem"])
+@in_turn("password", [SECRET, SECRET.encode(), lambda: SECRET])
 def test_a_server_presents_the_chain(form: str, password: object, tmp_path: Path) -> None:
     data = of(certificates.below()[0])
     if form == "pem":
@@ -85,7 +86,7 @@ def test_a_server_presents_the_chain(form: str, password: object, tmp_path: Path
 
 
 @needs_bridge
-@pytest.mark.parametrize("password", [None, "anything"])
+@in_turn("password", [None, "anything"])
 def test_a_file_without_a_password(password: str | None) -> None:
     context = SslContext(cert_data=of(certificates.below()[0], None), password=password)
     assert names(context)[0] == "CN=localhost"
@@ -165,7 +166,7 @@ REFUSED = {
 
 
 @needs_bridge
-@pytest.mark.parametrize("case", REFUSED)
+@in_turn("case", REFUSED)
 def test_the_error_says_what_is_wrong(case: str) -> None:
     make, password, words = REFUSED[case]
     with pytest.raises(SslError) as raised:

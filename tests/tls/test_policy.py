@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.both import needs_the_bridge
 from tests.tls.memory import (
@@ -36,9 +37,7 @@ def errors(client: SslContext, server: SslContext, hostname: str = "localhost") 
 # T1: the checks of a client.
 
 
-@pytest.mark.parametrize(
-    "hostname", ["localhost", "LOCALHOST.", "127.0.0.1", "::1", "[::1]", "0::1", "::1%lo"]
-)
+@in_turn("hostname", ["localhost", "LOCALHOST.", "127.0.0.1", "::1", "[::1]", "0::1", "::1%lo"])
 def test_T1_every_name_of_the_certificate_is_accepted(hostname: str, version: str) -> None:
     client, server = client_context(), server_context()
     only(version, client, server)
@@ -47,8 +46,8 @@ def test_T1_every_name_of_the_certificate_is_accepted(hostname: str, version: st
     assert info(pair.client).version == info(pair.server).version == version
 
 
-@pytest.mark.parametrize(
-    ("leaf", "reason"),
+@in_turn(
+    "leaf, reason",
     [
         (certificates.elsewhere, "Hostname mismatch"),
         (certificates.stranger, "unable to get local issuer"),
@@ -85,7 +84,7 @@ def test_T1_a_ca_with_a_weak_key_is_refused() -> None:
         connect(client_context(ca_file=weak.ca_file), server)
 
 
-@pytest.mark.parametrize("hostname", ["localhost", "", "elsewhere.test"])
+@in_turn("hostname", ["localhost", "", "elsewhere.test"])
 def test_T1_with_verify_mode_none_nothing_is_checked(hostname: str) -> None:
     leaf = certificates.stranger()
     server = server_context(cert_file=leaf.cert, key_file=leaf.key)
@@ -134,7 +133,7 @@ def test_FB7_certificates_that_were_sent_are_known_without_verification(version:
     assert sent(trusting.server) == [], "the client has sent none"
 
 
-@pytest.mark.parametrize("bridged", [True, False])
+@in_turn("bridged", [True, False])
 def test_FB7_after_a_resumption_the_own_certificate_of_the_peer_is_known(
     version: str, bridged: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,8 +189,8 @@ def open_text(path: str) -> str:
         return file.read()
 
 
-@pytest.mark.parametrize(
-    ("client_certs", "shown", "accepted", "known"),
+@in_turn(
+    "client_certs, shown, accepted, known",
     [
         ("ignore", None, True, 0),
         ("ignore", certificates.client, True, 0),
@@ -299,7 +298,7 @@ def test_psk_adds_nothing_to_an_explicit_cipher_list() -> None:
 
 
 @pytest.mark.usefixtures("psk")
-@pytest.mark.parametrize("verify_mode", VerifyMode)
+@in_turn("verify_mode", VerifyMode)
 def test_T9_a_psk_client_accepts_no_server_for_its_certificate(verify_mode: VerifyMode, version: str) -> None:
     """Trap A: with ``CERT_NONE``, ``ssl`` accepts a TLS 1.3 server without the key, and with a trusted CA as well."""
     for ca_file in (certificates.ca_file(), certificates.other_ca_file()):
@@ -416,8 +415,8 @@ ASKED = ["ignore", "optional", "required"]
 
 
 @pytest.mark.usefixtures("bridge")
-@pytest.mark.parametrize("before", ASKED)
-@pytest.mark.parametrize("after", ASKED)
+@in_turn("before", ASKED)
+@in_turn("after", ASKED)
 def test_the_context_of_a_name_asks_for_its_own_certificates(before: str, after: str, version: str) -> None:
     """OpenSSL itself keeps the verify mode of the first context."""
     names = Names(default={"client_certs": before}, a={"client_certs": after})
@@ -431,8 +430,8 @@ def test_the_context_of_a_name_asks_for_its_own_certificates(before: str, after:
 
 
 @pytest.mark.usefixtures("no_bridge")
-@pytest.mark.parametrize("before", ASKED)
-@pytest.mark.parametrize("after", ASKED)
+@in_turn("before", ASKED)
+@in_turn("after", ASKED)
 def test_without_the_bridge_a_context_that_asks_for_more_is_refused(
     before: str, after: str, version: str
 ) -> None:
@@ -452,7 +451,7 @@ def test_without_the_bridge_a_context_that_asks_for_more_is_refused(
     assert (error is None) == (before != "required" and ASKED.index(after) <= ASKED.index(before))
 
 
-@pytest.mark.parametrize("raised", [LookupError("unknown name"), KeyboardInterrupt(), None])
+@in_turn("raised", [LookupError("unknown name"), KeyboardInterrupt(), None])
 def test_an_exception_in_the_callback_fails_that_handshake_and_is_the_cause(
     raised: BaseException | None, version: str
 ) -> None:

@@ -9,14 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.cases import in_turn
 from tests.tls.bare import psk_server
 from wireline.tls import _psk
 
 KEY = b"k" * 16
 
 
-@pytest.mark.parametrize(
-    ("result", "error"),
+@in_turn(
+    "result, error",
     [
         (("", b"k"), ValueError),
         (("i" * 256, b"k"), ValueError),
@@ -42,9 +43,7 @@ def test_T9_an_invalid_result_of_a_client_callback_is_an_error(
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize(
-    ("result", "error"), [(None, TypeError), ("k", TypeError), (16, TypeError), (b"k" * 513, ValueError)]
-)
+@in_turn("result, error", [(None, TypeError), ("k", TypeError), (16, TypeError), (b"k" * 513, ValueError)])
 def test_T9_an_invalid_result_of_a_server_callback_is_an_error(
     result: object, error: type[Exception]
 ) -> None:
@@ -53,7 +52,7 @@ def test_T9_an_invalid_result_of_a_server_callback_is_an_error(
     assert type(caught.value) is error
 
 
-@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+@in_turn("kind", [bytes, bytearray, memoryview])
 def test_a_key_is_any_bytes_like_object(kind: type) -> None:
     key = _psk._CheckedServerCallback(lambda identity: kind(KEY))(b"alice")
     assert (type(key), key) == (bytes, KEY)
@@ -61,17 +60,17 @@ def test_a_key_is_any_bytes_like_object(kind: type) -> None:
     assert (identity, type(key), key) == ("zoë".encode(), bytes, KEY)
 
 
-@pytest.mark.parametrize("size", [0, 1, 512])
+@in_turn("size", [0, 1, 512])
 def test_a_server_may_return_keys_of_0_to_512_bytes(size: int) -> None:
     assert _psk._CheckedServerCallback(lambda identity: b"k" * size)(b"alice") == b"k" * size
 
 
-@pytest.mark.parametrize("identity", ["x", "i" * 255, "é" * 127, "with space and \n"])
+@in_turn("identity", ["x", "i" * 255, "é" * 127, "with space and \n"])
 def test_a_client_may_return_identities_of_1_to_255_bytes(identity: str) -> None:
     assert _psk._CheckedClientCallback(lambda hint: (identity, KEY))(None) == (identity.encode(), KEY)
 
 
-@pytest.mark.parametrize(("hint", "seen"), [(None, None), (b"", None), ("büro".encode(), "büro")])
+@in_turn("hint, seen", [(None, None), (b"", None), ("büro".encode(), "büro")])
 def test_T9_the_clients_callback_gets_the_hint_as_text(hint: bytes | None, seen: str | None) -> None:
     hints: list[str | None] = []
 
@@ -97,7 +96,7 @@ def test_any_identity_is_looked_up_or_refused(identity: bytes) -> None:
     assert all(name and "\0" not in name and len(identity) <= 255 for name in asked)
 
 
-@pytest.mark.parametrize("hint", ["h" * 256, "é" * 128, "hi\0nt"])
+@in_turn("hint", ["h" * 256, "é" * 128, "hi\0nt"])
 def test_T9_a_hint_that_does_not_fit_is_refused(hint: str) -> None:
     with pytest.raises(ValueError, match="a hint has 0 to 255 bytes"):
         _psk.encode_hint(hint)
@@ -112,8 +111,8 @@ def test_T9_a_server_context_refuses_a_hint_that_does_not_fit() -> None:
 SHA256, SHA384 = "TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"
 
 
-@pytest.mark.parametrize(
-    ("version", "cipher", "reused", "is_proved"),
+@in_turn(
+    "version, cipher, reused, is_proved",
     [
         ("TLSv1.3", SHA256, True, True),
         ("TLSv1.3", SHA256, False, False),  # a certificate, and a suite that the key would fit

@@ -11,6 +11,7 @@ import sys
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.memory import (
     PORT,
@@ -128,7 +129,7 @@ def test_a_used_ticket_is_not_put_back() -> None:
     assert len(kept(client)) == 1
 
 
-@pytest.mark.parametrize("cut", [0, 1, 3, 7, 20, 300, 600])
+@in_turn("cut", [0, 1, 3, 7, 20, 300, 600])
 def test_FB8_two_tickets_of_a_full_handshake_resume_two_connections(cut: int) -> None:
     """FB8: of two tickets the first was thrown away, so that only every other connection was resumed."""
     client, server = client_context(), server_context()
@@ -158,7 +159,7 @@ def test_FB8_a_server_with_many_tickets_fills_the_cache_and_no_more() -> None:
     assert [info(talk(client, server).client).resumed for _ in range(5)] == [True] * 5
 
 
-@pytest.mark.parametrize("how", ["data", "goodbye", "alert"])
+@in_turn("how", ["data", "goodbye", "alert"])
 def test_FB9_a_server_sends_its_tickets_with_its_first_output(how: str) -> None:
     """FB9: unread tickets turned the close of a client that only wrote into a reset, and its last lines were lost."""
     client, server = client_context(), server_context()
@@ -348,7 +349,7 @@ class Careless(SessionCache):
         return self.session
 
 
-@pytest.mark.parametrize("other", ["host", "context"])
+@in_turn("other", ["host", "context"])
 def test_a_session_that_a_cache_returns_for_another_host_or_context_is_not_offered(other: str) -> None:
     """OpenSSL would resume it without checking the host name, or what the other context verifies."""
     first, second, server = client_context(), client_context(), server_context()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import in_turn
 from tests.tls import certificates
 from wireline.tls import SslContext, SslError, VerifyMode, _trust
 from wireline.tls._pem import Source
@@ -97,9 +98,7 @@ def test_T11_a_missing_source_is_an_error_that_names_it(tmp_path: Path) -> None:
         assert caught.value.filename == (file or directory)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"nothing to see", b"\x30\x82\x00", b"-----BEGIN CERTIFICATE-----\nAA=="]
-)
+@in_turn("content", [b"", b"nothing to see", b"\x30\x82\x00", b"-----BEGIN CERTIFICATE-----\nAA=="])
 def test_T11_a_source_without_a_certificate_is_an_error_that_names_it(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "empty.pem"
     file.write_bytes(content)
@@ -127,7 +126,7 @@ def test_T11_the_environment_names_a_file(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert loaded(find(ENV_VARS)) == {OURS}
 
 
-@pytest.mark.parametrize("file", [None, ""])
+@in_turn("file", [None, ""])
 def test_T11_the_environment_names_a_directory(monkeypatch: pytest.MonkeyPatch, file: str | None) -> None:
     if file is not None:
         monkeypatch.setenv("SSL_CERT_FILE", file)
@@ -152,7 +151,7 @@ def test_T11_without_variables_the_system_is_the_source(monkeypatch: pytest.Monk
     assert loaded(find(ENV_VARS)) == {OURS}
 
 
-@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
+@in_turn("variable", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 def test_T11_a_bad_value_is_an_error_that_names_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str
 ) -> None:
