@@ -130,6 +130,11 @@ REFUSALS = {
     "ldap with a bind response": ("ldap", ldap(bytes.fromhex("30 0c 02 01 01 61 07 0a 01 00 04 00 04 00"))),
     "ldap of another kind": ("ldap", ldap(b"HTTP/1.1 400 Bad\r\n")),
     "ldap with an indefinite length": ("ldap", ldap(bytes.fromhex("30 80 02 01 01 00 00"))),
+    # Its decimal digits are more than `int` converts.
+    "ldap with a result of 4000 bytes": (
+        "ldap",
+        ldap(bytes.fromhex("30 82 0f ab 02 01 01 78 82 0f a4 0a 82 0f a0") + b"\xff" * 4000),
+    ),
     "ldap cut off inside": ("ldap", ldap(bytes.fromhex("30 08 02 01 01 78 7f 0a 01 00"))),
     "ldap with a length of its own length": ("ldap", ldap(bytes.fromhex("30 05 02 84 ff ff ff"))),
     "mysql without it": ("mysql", lambda sock: sock.sendall(mysql_greeting(0x801FF7DF))),
@@ -247,6 +252,14 @@ def test_ldap_with_the_long_form_of_lengths(capfd: pytest.CaptureFixture[str]) -
     answer = "30 84 00 00 00 10 02 01 01 78 84 00 00 00 07 0a 01 00 04 00 04 00"
     with scripted(ldap(bytes.fromhex(answer))) as port:
         assert main([*CHECK, "ldap", f"localhost:{port}"]) == 0
+
+
+def test_sieve_with_a_literal_that_ends_like_the_size_of_another_one(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    greeting = '"IMPLEMENTATION" {3}\r\n{9}\r\n"STARTTLS"\r\nOK\r\n'
+    with scripted(answering(greeting, {"STARTTLS": "OK\r\n"}, "STARTTLS")) as port:
+        assert main([*CHECK, "sieve", f"localhost:{port}"]) == 0
 
 
 def test_irc_with_notices_first(capfd: pytest.CaptureFixture[str]) -> None:

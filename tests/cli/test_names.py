@@ -32,6 +32,7 @@ PORTS = [
     (["connect", "example.com", "https"], "example.com:443"),
     (["connect", "::1", "https"], "[::1]:443"),
     (["connect", "[::1]:x-1.y"], "[::1]:11"),
+    (["connect", "example.com:HTTPS"], "example.com:443"),
     (["connect", "udp://h:tftp"], "udp://h:69"),
     (["connect", "UDP://h:tftp"], "udp://h:69"),
     (["connect", "unix:https"], "unix:https"),

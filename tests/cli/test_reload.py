@@ -333,14 +333,25 @@ def test_many_signals_at_once_are_a_few_reloads(start: Start, files: Files) -> N
     assert len(lines) <= 501
 
 
-@pytest.mark.parametrize("words", [["listen"], ["listen", "--echo", "--keep"], ["relay", "127.0.0.1:1"]])
-def test_without_tls_the_signal_ends_the_process(start: Start, words: list[str]) -> None:
-    command, *target = words if words[0] == "relay" else [words[0]]
-    more = words[1:] if words[0] == "listen" else []
-    process = start(command, *more, ANY, *target)
-    process.port()
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["listen", "unix:{}"], 129),
+        (["listen", "--echo", "--keep", "unix:{}"], 0),
+        (["listen", "--keep", "unix-dgram:{}"], 0),
+        (["relay", "unix:{}", "127.0.0.1:1"], 0),
+    ],
+)
+def test_without_tls_the_signal_ends_the_command_and_removes_its_files(
+    start: Start, words: list[str], code: int, tmp_path: Path
+) -> None:
+    path = tmp_path / "s"
+    process = start(*[word.format(path) for word in words])
+    process.listening_on()
+    assert path.exists()
     process.send_signal(signal.SIGHUP)
-    assert process.process.wait(PATIENCE) == -signal.SIGHUP
+    assert process.end() == (code, b"", "")
+    assert not path.exists()
 
 
 def test_the_end_of_the_terminal_ends_a_server(files: Files) -> None:

@@ -79,7 +79,7 @@ def test_a_server_of_another_user_may_reply_and_no_other_socket(
     assert command.finish(b"") == (0, b"", "")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_removes_the_file(
     number: signal.Signals, start: Start, place: Path, server: socket.socket
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import ssl
 import threading
 from pathlib import Path
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from tests.cases import in_turn
 from tests.tls import certificates
 from tests.tls.memory import chain, client_context, connect
-from wireline.tls import Certificate, Handshake, SslContext, SslError, _openssl
+from wireline.tls import Certificate, Handshake, SslContext, SslError, _libssl, _openssl, _openssl_pkcs12
 
 needs_bridge = pytest.mark.skipif(not _openssl.available(), reason="PKCS#12 needs the bridge to OpenSSL")
 
@@ -133,6 +134,13 @@ def damaged() -> bytes:
     return bytes.fromhex("30 0a 02 01 03 30 05 06 03 2a 03 04")
 
 
+def without_a_checksum() -> bytes:
+    """A damaged file without a password and a checksum, which is optional (RFC 7292, 4)."""
+    return bytes.fromhex("30 1e 02 01 03 30 19") + bytes.fromhex(
+        "06 09 2a 86 48 86 f7 0d 01 07 01 a0 0c 04 0a 30 08 30 06 06 01 2a a0 01 05"
+    )
+
+
 REFUSED = {
     "no password": (
         lambda: of(certificates.server()),
@@ -160,6 +168,11 @@ REFUSED = {
         legacy,
         "secret",
         "has an encryption that OpenSSL does not load (RC2, most likely); convert it: openssl",
+    ),
+    "damaged inside, without a checksum": (
+        without_a_checksum,
+        None,
+        "the PKCS#12 file cert_data is damaged, or encrypted, and no password was given",
     ),
     "damaged": (damaged, SECRET, "the PKCS#12 file cert_data is damaged"),
 }
@@ -252,6 +265,48 @@ def test_a_file_with_any_byte_changed_is_read_or_refused() -> None:
         with pytest.raises(SslError, match="cert_data"):
             SslContext(cert_data=data[:size], password=SECRET)
     assert refused > len(data) // 62
+
+
+@needs_bridge
+def test_other_threads_run_while_a_file_is_decrypted() -> None:
+    """The file says how many rounds that takes: up to 2**31, in which a signal must still end the command."""
+    data = of(certificates.server())
+    assert data[-4:] == b"\x02\x02\x08\x00", "the rounds of the checksum"
+    slow = bytearray(data[:-4] + b"\x02\x03\x20\0\0")
+    slow[2:4] = (int.from_bytes(slow[2:4]) + 1).to_bytes(2)  # of the file
+    checksum = data.rindex(b"\x30", 0, data.rindex(b"\x30\x31"))
+    slow[checksum + 1] += 1
+
+    def parse() -> None:
+        with contextlib.suppress(ssl.SSLError):
+            _openssl_pkcs12.parse(bytes(slow), b"x")
+        parsed.set()
+
+    parsed, turns = threading.Event(), 0
+    thread = threading.Thread(target=parse)
+    thread.start()
+    while not parsed.wait(0.001):
+        turns += 1
+    thread.join()
+    assert turns > 20
+
+
+@needs_bridge
+def test_what_openssl_has_freed_after_an_error_is_not_freed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL 1.1.1 leaves the pointers."""
+    freed: list[int] = []
+
+    def fail(lib: object, function: str, pointer: int, password: bytes | None, *outputs: int) -> None:
+        for address in outputs:
+            _libssl.write_word(address, 0xDEAD)
+        raise ssl.SSLError
+
+    monkeypatch.setattr(_openssl_pkcs12, "call", fail)
+    for name in ("EVP_PKEY_free", "X509_free", "OPENSSL_sk_free"):
+        monkeypatch.setattr(_openssl.library(), name, freed.append)
+    with pytest.raises(ssl.SSLError):
+        _openssl_pkcs12.parse(of(certificates.server()), b"x")
+    assert 0xDEAD not in freed
 
 
 @needs_bridge

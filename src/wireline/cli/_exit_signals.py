@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM, without an exception at an arbitrary place.
+"""SIGINT, SIGTERM and SIGHUP, without an exception at an arbitrary place.
 
 Python raises ``KeyboardInterrupt`` between any two instructions of the main thread, for example while a lock is being
 acquired. And if the signal arrives just before a blocking system call, Python does not react before the call returns.
@@ -7,7 +7,7 @@ The command can use neither: it has socket files to remove, and a service manage
 So a signal only writes a byte to a socket. A thread reads it, and closes the socket that the command waits on. The call
 that waits raises ``ClosedError``, and the command ends as it does after any other error.
 
-SIGHUP is caught only by servers that have files to read again.
+SIGHUP does the same, because the end of a terminal sends it, but for servers that have files to read again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,15 @@ import threading
 from collections.abc import Callable, Collection, Iterator
 from types import FrameType
 
-_HANGUP = getattr(signal, "SIGHUP", None)  # Windows has none
+_HANGUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+_ENDING = [number for number in (signal.SIGINT, signal.SIGTERM, _HANGUP) if number is not None]
 
 _EXIT_TIMEOUT = 1.0
 """Seconds in which the command must end after a signal; it may be blocked in a write to a full pipe. A guess."""
 
 
 class Signals:
-    """What happens when the command gets SIGINT or SIGTERM.
+    """What happens when the command gets SIGINT, SIGTERM or SIGHUP.
 
     Attributes:
         received: the number of the last signal, or None.
@@ -51,18 +52,20 @@ class Signals:
         if _HANGUP is None or threading.current_thread() is not threading.main_thread():
             yield
             return
-        self._hangups = _Hangups(reload)
+        self._hangups = hangups = _Hangups(reload)
         before = signal.signal(_HANGUP, _do_nothing)
         try:
             yield
         finally:
+            self._hangups = None
             signal.signal(_HANGUP, before)
-            self._hangups.end()
+            hangups.end()
 
-    def hang_up(self) -> None:
+    def hang_up(self, number: int) -> None:
         """Read the files again, or end the command, as `hangup_calls` says."""
-        if _HANGUP is not None and self._hangups is not None and not self._hangups.request():
-            self.receive(_HANGUP)
+        hangups = self._hangups
+        if hangups is None or not hangups.request():
+            self.receive(number)
 
     @contextlib.contextmanager
     def ended_by(
@@ -162,12 +165,12 @@ class _Hangups:
 
 @contextlib.contextmanager
 def signals_caught() -> Iterator[Signals]:
-    """Catch SIGINT and SIGTERM while the block runs. In other threads than the main one Python does not allow that."""
+    """Catch the signals that end the command while the block runs. Python allows that in the main thread only."""
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
         yield signals
         return
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {number: signal.getsignal(number) for number in _ENDING}
     # A signal that was ignored when the program started stays ignored.
     handlers = {number: handler for number, handler in handlers.items() if handler is not signal.SIG_IGN}
     reader, writer = socket.socketpair()
@@ -195,7 +198,7 @@ def _watch(reader: socket.socket, signals: Signals, numbers: Collection[int]) ->
     try:
         while byte := reader.recv(1):
             if byte[0] == _HANGUP:
-                signals.hang_up()
+                signals.hang_up(byte[0])
             elif byte[0] in numbers:
                 signals.receive(byte[0])
             if signals.received is not None:

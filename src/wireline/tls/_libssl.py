@@ -3,7 +3,8 @@
 Nothing here checks an address: that is the duty of the caller (``_openssl``).
 
 ``PyDLL`` and not ``CDLL``: the GIL stays held, so no thread frees a structure between "read the pointer" and "use it".
-No function here waits. Callbacks are ``CFUNCTYPE``: OpenSSL calls them while ``ssl`` has released the GIL.
+No function here waits; those of `_SLOW` compute for long, and release it. Callbacks are ``CFUNCTYPE``: OpenSSL calls
+them while ``ssl`` has released the GIL.
 """
 
 from __future__ import annotations
@@ -104,6 +105,10 @@ _OPTIONAL = {
 }
 """Functions for features that the bridge can do without; where one is missing, its attribute is None."""
 
+_SLOW = ("PKCS12_parse",)
+"""Functions whose input sets their time: a PKCS#12 file may ask for 2**31 rounds of a hash, minutes in which no other
+thread would run and no signal would be handled. Their arguments belong to the caller alone."""
+
 
 class Library:
     """The functions of the OpenSSL that ``_ssl`` is linked with. Pointers are numbers, NULL is 0."""
@@ -126,7 +131,7 @@ class Library:
         for name, signature in _OPTIONAL.items():
             setattr(self, name, None)
             if hasattr(loaded, name):
-                function = loaded[name]
+                function = (ctypes.CDLL(path) if name in _SLOW else loaded)[name]
                 function.restype, *function.argtypes = _types(signature)
                 setattr(self, name, function)
 

@@ -51,13 +51,16 @@ def parse(data: bytes, password: bytes | None) -> Content:
         raise error
     found, outputs = words(0, 0, 0)
     try:
+        # A failure leaves nothing to free, but OpenSSL 1.1.1 leaves the pointers to what it has freed itself.
         call(lib, "PKCS12_parse", pointer, password, *outputs)
+    finally:
+        lib.PKCS12_free(pointer)
+    try:
         return Content(_key(lib, found[0]), _certificate(lib, found[1]), tuple(_others(lib, found[2])))
     finally:
         lib.EVP_PKEY_free(found[0])
         lib.X509_free(found[1])
         lib.OPENSSL_sk_free(found[2])
-        lib.PKCS12_free(pointer)
         lib.ERR_clear_error()
 
 

@@ -48,8 +48,10 @@ def _parse(
         ) from error
     except ssl.SSLError as error:
         _raise_unless_locked(source, error)
+        # A wrong checksum means a password. A file without a checksum may have one, or be damaged.
+        words = "is" if error.reason == "MAC_VERIFY_FAILURE" else "is damaged, or"
     if password is None:
-        raise broken(source, f"the PKCS#12 file {source.name} is encrypted, and no password was given")
+        raise broken(source, f"the PKCS#12 file {source.name} {words} encrypted, and no password was given")
     given = password() if callable(password) else password
     try:
         return _openssl_pkcs12.parse(der, given.encode() if isinstance(given, str) else given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 
@@ -25,13 +26,16 @@ def with_port_number(text: str) -> str:
     if found is None:
         return text
     protocol = "udp" if text[:6].lower() == "udp://" else "tcp"
-    try:
-        return f"{found[1]}{socket.getservbyname(found[2], protocol)}"
-    except OSError:
-        raise ValueError(
-            f"{text!r} is not a target: this system knows no service {found[2]!r} for {protocol.upper()}; write the "
-            "number of the port"
-        ) from None
+    for service in (
+        found[2],
+        found[2].lower(),
+    ):  # the case does not count (RFC 6335, 5.1), but for the system
+        with contextlib.suppress(OSError):
+            return f"{found[1]}{socket.getservbyname(service, protocol)}"
+    raise ValueError(
+        f"{text!r} is not a target: this system knows no service {found[2]!r} for {protocol.upper()}; write the number "
+        "of the port"
+    )
 
 
 def in_ascii(target: Target) -> Target:

@@ -74,7 +74,8 @@ def ldap(server: Dialogue) -> None:
     number, rest = _take(message, _INTEGER)
     response, _ = _take(rest, _RESPONSE)
     code, rest = _take(response, _ENUMERATED)
-    require_protocol(number in (b"\0", b"\x01") and code != b"", _NOT_LDAP, _hexadecimal(message))
+    is_ldap = number in (b"\0", b"\x01") and len(code) in range(1, 5)
+    require_protocol(is_ldap, _NOT_LDAP, _hexadecimal(message))
     result = int.from_bytes(code)
     _, rest = _take(rest, _OCTETS)  # the name of an object
     words, _ = _take(rest, _OCTETS)

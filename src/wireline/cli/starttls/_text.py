@@ -109,11 +109,12 @@ def _read_response(server: Dialogue) -> list[str]:
     """A response of ManageSieve. Its last line begins with a word, the others with a quote (RFC 5804, 4)."""
     lines: list[str] = []
     while not lines or lines[-1].startswith(('"', "{")):
-        line = server.read_line()
+        line = part = server.read_line()
         # A literal: its size ends the line, and the line goes on after it.
-        while size := re.search(r"\{(\d{1,10})\+?\}$", line):
+        while size := re.search(r"\{(\d{1,10})\+?\}$", part):
             text = server.read_exactly(int(size[1])).decode("ascii", "backslashreplace")
-            line = f"{line}{text}{server.read_line()}"
+            part = server.read_line()
+            line += text + part
         lines.append(line)
     return lines
 
