@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.cases import few_in_sample
 from tests.cli.command import PATIENCE, Command, accept, connect, read_all, receive, reset, tcp_server
 from tests.cli.conftest import Start
 from tests.cli.test_chat import chat_members
@@ -249,7 +250,10 @@ def read_announcement(command: Command) -> tuple[str, str]:
     raise AssertionError(pem)
 
 
-@pytest.mark.parametrize("address", ["tls://127.0.0.1:0", "tls://[::1]:0", "tls://:0", "unix"])
+ADDRESSES = ["tls://127.0.0.1:0", "tls://[::1]:0", "tls://:0", "unix"]
+
+
+@pytest.mark.parametrize("address", few_in_sample(ADDRESSES, "tls://:0", "unix"))
 def test_self_signed_prints_the_command_of_a_client(start: Start, address: str, tmp_path: Path) -> None:
     words = ["--tls", f"unix:{tmp_path}/socket"] if address == "unix" else [address]
     command = start("listen", "--self-signed", "--echo", "--keep", *words)
