@@ -111,7 +111,7 @@ def test_W3_socket_timeout_of_a_send_says_how_much_went_out() -> None:
 def test_end_of_stream_error_keeps_the_bytes_that_arrived() -> None:
     error = EndOfStreamError("recv_exactly", b"ab", "4 bytes")
     assert error.partial == b"ab"
-    assert str(error) == "recv_exactly: the stream ended after 2 bytes, 4 bytes was asked for"
+    assert str(error) == "recv_exactly: the stream ended after 2 bytes; expected 4 bytes"
 
 
 def test_errors_of_long_lines_and_frames_have_the_limit() -> None:

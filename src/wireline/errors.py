@@ -142,7 +142,7 @@ class EndOfStreamError(WirelineError, EOFError):
 
     def __init__(self, operation: str, partial: bytes, wanted: str) -> None:
         self.partial = partial
-        super().__init__(f"{operation}: the stream ended after {len(partial)} bytes, {wanted} was asked for")
+        super().__init__(f"{operation}: the stream ended after {len(partial)} bytes; expected {wanted}")
 
 
 class LineTooLongError(WirelineError, ValueError):

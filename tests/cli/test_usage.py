@@ -125,7 +125,7 @@ _OF_SOCKETS = {"threading", "wireline.net"}
     "words, code, unwanted, limit",
     [
         (["--version"], 0, {"argparse", *_SLOW, *_OF_SOCKETS}, 70),
-        (["--help"], 0, {*_SLOW, *_OF_SOCKETS}, 90),
+        (["--help"], 0, {*_SLOW, *_OF_SOCKETS}, 93),
         (["connect", "unix:/nowhere/at/all"], 3, {"textwrap", *_SLOW}, 142),
         (["connect", "127.0.0.1:1"], 3, {"encodings.idna", "textwrap", *_SLOW}, 142),
     ],

@@ -128,6 +128,12 @@ def test_R8_an_end_inside_a_whole_answer_is_an_error_with_the_partial_bytes(
     for pair in fed(data, ended=True):
         for _ in range(3):  # every time, and never an endless loop
             assert pair.ask(request_) == Failure(EndOfStreamError, data)
+            with pytest.raises(EndOfStreamError) as caught:
+                if request_.kind == "recv_until":
+                    pair.core.recv_until(request_.delimiter, request_.size)
+                else:
+                    getattr(pair.core, request_.kind)(request_.size)
+            assert str(caught.value).endswith(f" bytes; expected {wanted}")
         assert pair.core.recv(9) == data
 
 
@@ -135,10 +141,10 @@ def test_R8_the_error_has_the_wanted_and_the_received_size() -> None:
     core = StreamCore()
     core.feed(b"abc")
     core.feed(b"")
-    with pytest.raises(EOFError, match=r"^skip: the stream ended after 3 bytes, 9 bytes was asked for$"):
+    with pytest.raises(EOFError, match=r"^skip: the stream ended after 3 bytes; expected 9 bytes$"):
         core.skip(9)
     with pytest.raises(
-        EndOfStreamError, match=r"^recv_until: .* the delimiter b'\\r\\n' was asked for$"
+        EndOfStreamError, match=r"^recv_until: .*; expected the delimiter b'\\r\\n'$"
     ) as caught:
         core.recv_until(b"\r\n", 9)
     assert caught.value.__cause__ is None
