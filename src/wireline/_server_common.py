@@ -7,11 +7,13 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from wireline._socket_base import BaseSocket
+from wireline._targets import Target
 from wireline._validation import require_context
 from wireline.timing import check_seconds
 
 if TYPE_CHECKING:
     from wireline._server_stats import ServerStats
+    from wireline.address import Address
     from wireline.tls import SslContext
 
 __all__ = [
@@ -20,12 +22,19 @@ __all__ = [
     "StopReport",
     "StopRequest",
     "StopRequests",
+    "accept_failure",
     "check_callback",
     "check_wait_after_fork",
 ]
 
 K = TypeVar("K")
 S = TypeVar("S", bound=BaseSocket)
+
+
+def accept_failure(listener: Address, error: BaseException, count: int) -> str:
+    """What the log says of so many failures to accept a client."""
+    name = str(Target("tcp", *listener)) if listener.port else listener.host  # the path of a Unix socket
+    return f"cannot accept connections at {name}: {error}{f' ({count} times)' if count > 1 else ''}"
 
 
 class StopReport(NamedTuple):

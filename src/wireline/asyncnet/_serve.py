@@ -24,6 +24,7 @@ from wireline._server_common import (
     StopReport,
     StopRequest,
     StopRequests,
+    accept_failure,
     check_callback,
     check_wait_after_fork,
 )
@@ -576,7 +577,7 @@ class Server:
                 # No descriptor, no memory to be had (S5).
                 delay, count = backoff.failed(self._port.time())
                 if count:
-                    log.error("cannot accept connections at %s (%d times): %s", where, count, error)
+                    log.error("%s", accept_failure(where, error, count))
                 await self._until(self._stopping.is_set, self._moment(delay))
                 continue
             backoff.succeeded()

@@ -24,6 +24,7 @@ from wireline._server_common import (
     StopReport,
     StopRequest,
     StopRequests,
+    accept_failure,
     check_callback,
     check_wait_after_fork,
 )
@@ -527,7 +528,7 @@ class Server:
                 # Out of descriptors, memory or threads (S5).
                 delay, count = backoff.failed(time.monotonic())
                 if count:
-                    log.error("cannot accept connections at %s (%d times): %s", where, count, error)
+                    log.error("%s", accept_failure(where, error, count))
                 self._room.wait(self._stopping.is_set, time.monotonic() + delay)
             else:
                 backoff.succeeded()
