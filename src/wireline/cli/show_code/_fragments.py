@@ -134,11 +134,11 @@ def serving(program: Program, target: Target, **arguments: object) -> None:
         where, arguments["sock"] = [], _inherited(program)
     arguments |= {"on_full": options.on_full, "idle_timeout": options.idle}
     program.add(f"with {call('serve', Name('handle'), *where, **arguments)} as server:")
-    announce(program, target, "server", 1)
     if options.drain is not None:
         program.use("signal")
         program.add("for number in (signal.SIGINT, signal.SIGTERM):", 1)
         program.add(f"signal.signal(number, lambda *_: server.request_stop({literal(options.drain)}))", 2)
+    announce(program, target, "server", 1)  # after the handlers: a program that reads it may send a signal
     program.add("server.wait()", 1)
 
 
