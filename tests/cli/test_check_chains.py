@@ -161,11 +161,11 @@ FEW = {
 }
 
 
-@in_turn("case", FEW)
+@in_turn("case, closes", [(case, closes) for case in FEW for closes in (False, True)])
 def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
-    capfd: pytest.CaptureFixture[str], case: str
+    capfd: pytest.CaptureFixture[str], case: str, closes: bool
 ) -> None:
-    """A limit of connections must not hide what the first handshake has shown."""
+    """A limit of connections must not hide what the first handshake has shown; it refuses or closes further ones."""
     make, connections, fault = FEW[case]
     contexts = [ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER) for _ in range(connections)]
 
@@ -174,8 +174,11 @@ def test_FC2_a_server_that_accepts_few_connections_is_blamed_all_the_same(
             context.load_cert_chain(*make())
             with contextlib.suppress(OSError), context.wrap_socket(accept(server), server_side=True) as peer:
                 read_all(peer)
-            if context is contexts[-1]:
+            if context is contexts[-1] and not closes:
                 server.close()
+        if closes:
+            accept(server).close()
+            server.close()
 
     with tcp_server() as (server, target):
         thread = threading.Thread(target=refuse)

@@ -117,6 +117,11 @@ class TlsProbe:
             if isinstance(tried, HandshakeResult):
                 tls.chain_trusted = True
                 return tried
+            if not isinstance(tried.error, ssl.SSLCertVerificationError):
+                # A server with a limit may close a further connection: that must not hide the name.
+                self._findings.add_error(failure)
+                self._findings.add_error(tried)
+                return None
             failure = tried
         try:
             unverified = self._handshake(self._make_context(verify=False))
