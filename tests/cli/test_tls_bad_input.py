@@ -144,7 +144,7 @@ def test_a_certificate_that_is_refused_which_one_which_rule_which_name(
 
 
 def test_a_certificate_cannot_talk_to_the_terminal() -> None:
-    from wireline.cli._stdio import sanitize_for_terminal
+    from wireline.cli._printable import sanitize_for_terminal
 
     assert sanitize_for_terminal("CN=\x1b[2J\nnice\u202etxt") == r"CN=\x1b[2J\nnice\u202etxt"
     assert sanitize_for_terminal("x" * 10_000, 300) == "x" * 300 + "..."

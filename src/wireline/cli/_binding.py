@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from wireline import AF_INET, AF_INET6, AF_UNIX, SOCK_DGRAM, Address, SockOpt, Target
 from wireline.cli._datagram_targets import find_interface, group_of
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import Stage, during, print_stderr
+from wireline.cli._outcome import Stage, during
+from wireline.cli._stderr import print_stderr
 from wireline.net import Socket
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from wireline.cli._conversation import Conversation
 from wireline.cli._datagram_targets import is_datagram
 from wireline.cli._end_of_input import end_of_input
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, Stage, during, print_stderr
+from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, Stage, during
 from wireline.cli._peer import Peer, Source, StreamPeer, dial_stream
+from wireline.cli._stderr import print_stderr
 from wireline.cli._stdio import Input, Output
 
 if TYPE_CHECKING:

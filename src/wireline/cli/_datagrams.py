@@ -25,8 +25,9 @@ from wireline import (
     Target,
 )
 from wireline.cli._datagram_targets import find_interface, group_of
-from wireline.cli._outcome import Stage, during, print_stderr
+from wireline.cli._outcome import Stage, during
 from wireline.cli._peer import NO_FLAGS, Source, connection_report, dial_target
+from wireline.cli._stderr import print_stderr
 from wireline.net import Datagram, Socket
 
 if TYPE_CHECKING:

@@ -16,7 +16,8 @@ from datetime import datetime
 from typing import TYPE_CHECKING, TypeAlias
 
 from wireline.cli._outcome import Failure
-from wireline.cli._stdio import Output, sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
+from wireline.cli._stdio import Output
 
 if TYPE_CHECKING:
     from wireline.net import Socket

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from wireline import ClosedError, DialError, LineTooLongError, SocketTimeout, Target
 from wireline.cli._printable import sanitize_for_terminal
-from wireline.cli._stderr import print_stderr as print_stderr
+from wireline.cli._stderr import print_stderr
 
 if TYPE_CHECKING:
     import ssl

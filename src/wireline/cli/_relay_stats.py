@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from wireline.cli._outcome import print_stderr
 from wireline.cli._progress import format_duration, format_size
 from wireline.cli._relay_traffic import Connection, Flow, Traffic
+from wireline.cli._stderr import print_stderr
 
 if TYPE_CHECKING:
     from rich.console import Console, Group

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Sequence
 from time import monotonic
 
 from wireline import ClosedError, Target
-from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during, print_stderr
+from wireline.cli._outcome import Failure, Outcome, ReportedFailure, Stage, classify, during
+from wireline.cli._stderr import print_stderr
 from wireline.cli.parser._relay_tls_options import TARGET
 from wireline.net import Socket
 

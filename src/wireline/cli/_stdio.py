@@ -11,7 +11,6 @@ import select
 import stat
 
 from wireline.cli._outcome import Failure, Stage
-from wireline.cli._printable import sanitize_for_terminal as sanitize_for_terminal
 
 
 class Input:

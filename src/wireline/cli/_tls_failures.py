@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from wireline.cli._outcome import ExitCode, Failure, HandshakeFailure, Outcome, Stage
-from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.cli.check import _chain_faults
 from wireline.tls import Certificate, TruncatedError
 

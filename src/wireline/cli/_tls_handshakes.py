@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Literal, TypedDict, TypeVar
 
 from wireline import Deadline, SocketTimeout, Target
 from wireline.cli._certificate_capture import PeerCertificateCapture
-from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout, print_stderr
+from wireline.cli._outcome import HandshakeFailure, HandshakeTimeout
 from wireline.cli._peer import ANY_SOURCE, Source, dial_stream
 from wireline.cli._psk_files import read_key, read_keys
 from wireline.cli._secrets import is_descriptor, key_password
+from wireline.cli._stderr import print_stderr
 from wireline.net import Socket
 from wireline.tls import Handshake, SslContext, VerifyMode
 

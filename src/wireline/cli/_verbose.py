@@ -10,8 +10,8 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from wireline import Address, Target
-from wireline.cli._outcome import print_stderr
-from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
+from wireline.cli._stderr import print_stderr
 from wireline.net import Socket
 
 if TYPE_CHECKING:

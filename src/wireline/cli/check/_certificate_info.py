@@ -12,7 +12,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, SignatureAlgorithmOID
 
-from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.tls import Certificate
 
 _SIGNATURES = {

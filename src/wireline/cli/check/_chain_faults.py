@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
 
 if TYPE_CHECKING:
     from wireline.cli.check._certificate_info import CertificateInfo

@@ -16,8 +16,8 @@ from wireline.cli._outcome import (
     Stage,
     classify,
     during,
-    print_stderr,
 )
+from wireline.cli._stderr import print_stderr
 from wireline.cli._stdio import Output
 from wireline.cli.check._one_target import check_target
 from wireline.cli.check._report import Report, to_json

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from wireline import Deadline, LineTooLongError, SocketTimeout
 from wireline.cli._outcome import ExitCode, UpgradeFailure
-from wireline.cli._stdio import sanitize_for_terminal
+from wireline.cli._printable import sanitize_for_terminal
 
 if TYPE_CHECKING:
     from wireline.net import Socket

@@ -8,7 +8,8 @@ import stat
 from pathlib import Path
 
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, print_stderr
+from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure
+from wireline.cli._stderr import print_stderr
 from wireline.cli.twin import _convert, _files, _source
 from wireline.cli.twin._source import Problem, ProblemsFound
 
