@@ -26,7 +26,7 @@ _WIDTH = 65
 """Characters of a line before its escapes, with which it has at most 80."""
 
 
-_ESCAPES = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"}
+_ESCAPES = str.maketrans({"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti"})
 
 
 def pages() -> dict[str, str]:
@@ -65,16 +65,11 @@ def synopsis(parser: Parser) -> Iterator[str]:
     """The command with its arguments; the options have a section of their own."""
     yield f".B {escaped(parser.prog)}"
     yield r"[\fIOPTION\fR]..."
-    arguments = [action for action in shown(parser) if not action.option_strings]
+    arguments = [action for action in parser.shown if not action.option_strings]
     for action in arguments:
         yield rf"\fI{escaped(metavar(action))}\fR{'...' if action.nargs == '*' else ''}"
     if parser.commands:
         yield r"\fICOMMAND\fR ..."
-
-
-def shown(parser: Parser) -> Iterator[argparse.Action]:
-    """The arguments and options, without those that the help hides."""
-    return (action for action in parser.arguments if action.help != argparse.SUPPRESS)
 
 
 def metavar(action: argparse.Action) -> str:
@@ -98,11 +93,11 @@ def commands(program: Parser) -> Iterator[str]:
 def options(parser: Parser) -> Iterator[str]:
     """The arguments and options in their groups; the standard groups have no heading."""
     for group in parser._action_groups:
-        actions = [action for action in shown(parser) if action in group._group_actions]
+        actions = [action for action in parser.shown if action in group._group_actions]
         if actions and group.title not in ("positional arguments", "options", "commands"):
             yield f".SS {escaped(str(group.title))}"
         for action in actions:
-            yield from (".TP", heading(action), *sentence(help_of(action, parser)))
+            yield from (".TP", heading(action), *sentence(parser.help_of(action)))
 
 
 def heading(action: argparse.Action) -> str:
@@ -113,11 +108,6 @@ def heading(action: argparse.Action) -> str:
     if action.nargs == 0:
         value = ""
     return ", ".join(rf"\fB{escaped(name)}\fR{' ' if value else ''}{value}" for name in action.option_strings)
-
-
-def help_of(action: argparse.Action, parser: Parser) -> str:
-    """The help text of an option, as argparse expands it."""
-    return " ".join(((action.help or "") % {**vars(action), "prog": parser.prog}).split())
 
 
 def sentence(text: str) -> list[str]:
@@ -163,16 +153,7 @@ def line_of(text: str) -> str:
 
 def escaped(text: str) -> str:
     """Text in which roff finds no escapes of its own, and that has the hyphens and quotes of a terminal."""
-    for character, escape in (
-        ("\\", "\\e"),
-        ("-", "\\-"),
-        ("'", "\\(aq"),
-        ("`", "\\(ga"),
-        ("^", "\\(ha"),
-        ("~", "\\(ti"),
-    ):
-        text = text.replace(character, escape)
-    return text
+    return text.translate(_ESCAPES)
 
 
 def write(directory: Path) -> list[Path]:

@@ -98,7 +98,7 @@ def program_of(parser: Parser) -> Program:
 
 
 def _command(name: str, parser: Parser) -> Command:
-    options = [_option(action, parser) for action in parser.arguments if action.help != argparse.SUPPRESS]
+    options = [_option(action, parser) for action in parser.shown]
     return Command(
         name,
         parser.summary,
@@ -110,7 +110,7 @@ def _command(name: str, parser: Parser) -> Command:
 def _option(action: argparse.Action, parser: Parser) -> Option:
     return Option(
         tuple(action.option_strings),
-        short((action.help or "") % {**vars(action), "prog": parser.prog}),
+        short(parser.help_of(action)),
         _value(action) if action.nargs != 0 else None,
         parser.repeats(action),
         tuple(parser.excluded_by(action)),
@@ -149,7 +149,7 @@ def _accepts(parse: Callable[[str], object], sample: str) -> bool:
 
 def short(text: str) -> str:
     """The first clause of a help text, at most `_MAX_DESCRIPTION` characters."""
-    clause = re.split(r"(?<!unix)[;:] | \(", " ".join(text.split()))[0]
+    clause = re.split(r"(?<!unix)[;:] | \(", text)[0]
     if len(clause) > _MAX_DESCRIPTION:
         clause = clause[: _MAX_DESCRIPTION - 3].rpartition(" ")[0].rstrip(",") + "..."
     return clause

@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._common_options import Command, add_show_code_and_debug, add_timeout
+from wireline.cli.parser._common_options import Command, add_show_code_and_debug, add_timeout, option_name
 
 if TYPE_CHECKING:
     from wireline import Target
@@ -132,7 +132,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
 def _validate_files(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     for name in _FOR_TARGETS:
         if getattr(options, name):
-            parser.error(f"{_tls_options.option_name(name)} needs a TARGET; without one, check tests files")
+            parser.error(f"{option_name(name)} needs a TARGET; without one, check tests files")
     options.target, options.tls = None, True
     options.checks = [options]
 

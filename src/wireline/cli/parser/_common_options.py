@@ -18,6 +18,11 @@ Command: TypeAlias = "Callable[[argparse.Namespace, Signals], None]"
 DEBUG_HELP = "show the traceback of an error"
 
 
+def option_name(name: str) -> str:
+    """The option that sets an attribute of the namespace."""
+    return "--" + name.replace("_", "-")
+
+
 def add_timeout(command: argparse.ArgumentParser, text: str) -> None:
     """Add ``--timeout``."""
     command.add_argument(

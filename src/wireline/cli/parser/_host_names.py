@@ -26,10 +26,8 @@ def with_port_number(text: str) -> str:
     if found is None:
         return text
     protocol = "udp" if text[:6].lower() == "udp://" else "tcp"
-    for service in (
-        found[2],
-        found[2].lower(),
-    ):  # the case does not count (RFC 6335, 5.1), but for the system
+    # The case does not count (RFC 6335, 5.1), but for the system.
+    for service in (found[2], found[2].lower()):
         with contextlib.suppress(OSError):
             return f"{found[1]}{socket.getservbyname(service, protocol)}"
     raise ValueError(

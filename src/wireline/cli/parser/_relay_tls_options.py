@@ -11,7 +11,7 @@ import re
 from typing import NamedTuple
 
 from wireline.cli.parser import _option_types, _tls_options
-from wireline.cli.parser._tls_options import option_name
+from wireline.cli.parser._common_options import option_name
 from wireline.cli.parser._usage import ArgumentGroup
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from wireline import Target
 from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types
+from wireline.cli.parser._common_options import option_name
 
 DRAIN = 10.0
 """Seconds without ``--drain``. A guess: longer than most requests, and less than the 90 s of systemd."""
@@ -142,4 +143,4 @@ def _reject(
 ) -> None:
     for name in names:
         if getattr(options, name) is not None:
-            parser.error(f"--{name.replace('_', '-')} {why}")
+            parser.error(f"{option_name(name)} {why}")

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types
+from wireline.cli.parser._common_options import option_name
 from wireline.cli.parser._usage import ArgumentGroup
 from wireline.cli.starttls._names import PROTOCOLS
 
@@ -106,11 +107,6 @@ def _add_starttls(tls: ArgumentGroup) -> None:
 def _add_client_certificate(tls: ArgumentGroup) -> None:
     tls.add_argument("--cert", metavar="FILE", help=CLIENT_CERT_HELP)
     tls.add_argument("--key", metavar="FILE", help=KEY_HELP)
-
-
-def option_name(name: str) -> str:
-    """The option that sets an attribute of the namespace."""
-    return "--" + name.replace("_", "-")
 
 
 def add_trust(tls: ArgumentGroup) -> None:

@@ -72,6 +72,15 @@ class Parser(argparse.ArgumentParser):
         return [action for action in self._actions if not isinstance(action, argparse._SubParsersAction)]
 
     @property
+    def shown(self) -> Sequence[argparse.Action]:
+        """The same without those that the help hides."""
+        return [action for action in self.arguments if action.help != argparse.SUPPRESS]
+
+    def help_of(self, action: argparse.Action) -> str:
+        """The help text of an option or argument, as argparse expands it, in one line."""
+        return " ".join(((action.help or "") % {**vars(action), "prog": self.prog}).split())
+
+    @property
     def options(self) -> Collection[str]:
         """The names of the options."""
         return {name for action in self._actions for name in action.option_strings}
