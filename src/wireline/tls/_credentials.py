@@ -16,10 +16,9 @@ from dataclasses import dataclass
 
 from . import _pkcs12
 from ._pem import Block, Source, broken, certificates_in, pkcs12_in, private_key_in
+from ._tls_options import Password
 
 __all__ = ["Credentials"]
-
-Password = Callable[[], str | bytes] | str | bytes | None
 
 _WEAK = {
     "EE_KEY_TOO_SMALL": "the key of the first certificate of {cert} is too short for OpenSSL's security level",
@@ -49,7 +48,7 @@ class Credentials:
     key_source: Source
 
     @classmethod
-    def of(cls, cert: Source, key: Source | None, password: Password) -> Credentials:
+    def of(cls, cert: Source, key: Source | None, password: Password | None) -> Credentials:
         """Take the sources apart.
 
         Args:
@@ -71,7 +70,7 @@ class Credentials:
         key = key or cert
         return cls(tuple(certificates_in(cert)), private_key_in(key), cert, key)
 
-    def load(self, context: ssl.SSLContext, password: Password) -> None:
+    def load(self, context: ssl.SSLContext, password: Password | None) -> None:
         """Make a context present them.
 
         Raises:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import functools
 import os
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from . import _trust
 from ._credentials import Credentials
 from ._pem import Source, read_source
-from ._tls_options import TICKET_KEYS_SIZE, TlsOptions, VerifyMode
+from ._tls_options import TICKET_KEYS_SIZE, Password, TlsOptions, VerifyMode
 
 __all__ = ["Material"]
 
@@ -29,7 +28,7 @@ class Material:
 
     credentials: Credentials | None
     trust: _trust.Trust | None
-    password: Callable[[], str | bytes] | str | bytes | None = field(repr=False)
+    password: Password | None = field(repr=False)
     ticket_secret: bytes = field(repr=False)
 
     @classmethod
@@ -60,9 +59,7 @@ class Material:
         (self.trust or _find_trust(options)).load(context)
 
 
-def _credentials(
-    options: TlsOptions, password: Callable[[], str | bytes] | str | bytes | None
-) -> Credentials | None:
+def _credentials(options: TlsOptions, password: Password | None) -> Credentials | None:
     cert = _source(options.cert_file, options.cert_data, "cert_data")
     if cert is None:
         return None

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 
 from . import _openssl, _openssl_pkcs12
 from ._pem import Block, Source, block_of, broken, content, elements
+from ._tls_options import Password
 
 __all__ = ["read"]
 
 _CONVERT = "openssl pkcs12 {}-in FILE -nodes -out NEW.pem"
 
 
-def read(
-    source: Source, der: bytes, password: Callable[[], str | bytes] | str | bytes | None
-) -> tuple[tuple[bytes, ...], Block]:
+def read(source: Source, der: bytes, password: Password | None) -> tuple[tuple[bytes, ...], Block]:
     """Return the chain, the certificate of the key first, and the key.
 
     Args:
@@ -36,9 +34,7 @@ def read(
     return _in_order(found.certificate, found.others), block_of("PRIVATE KEY", found.key)
 
 
-def _parse(
-    source: Source, der: bytes, password: Callable[[], str | bytes] | str | bytes | None
-) -> _openssl_pkcs12.Content:
+def _parse(source: Source, der: bytes, password: Password | None) -> _openssl_pkcs12.Content:
     try:
         return _openssl_pkcs12.parse(der, None)
     except _openssl.BridgeUnavailable as error:
