@@ -385,17 +385,17 @@ class _Input:
         return self._records.release() if self._records is not None else b""
 
 
-class _TapFailure(Exception):
-    """An error of the tap."""
+class _Failure(Exception):
+    """What ended a direction, other than an error of its source."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__(str(error))
         self.error = error
 
 
-class _SendFailure(Exception):
-    """An error of the sink."""
+class _TapFailure(_Failure):
+    """An error of the tap."""
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(str(error))
-        self.error = error
+
+class _SendFailure(_Failure):
+    """An error of the sink."""
