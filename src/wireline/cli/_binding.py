@@ -44,9 +44,14 @@ def announce(target: Target, address: Address, tls: TlsServer | None = None) -> 
         tls.announce(bound_target)
 
 
+def target_at(address: Address) -> Target:
+    """The target of a stream's address; that of a Unix socket has no port."""
+    return Target("tcp", *address) if address.port else Target("unix", path=address.host)
+
+
 def client_name(target: Target, address: Address) -> str:
     """The name of a client in messages. Clients of a Unix socket seldom have an address."""
-    return str(Target("tcp", *address)) if address.port else f"a client of {target}"
+    return str(target_at(address)) if address.port else f"a client of {target}"
 
 
 def _with_address(target: Target, address: Address) -> Target:

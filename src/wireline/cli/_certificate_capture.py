@@ -39,11 +39,6 @@ class PeerCertificateCapture(threading.local):
     sent: tuple[Certificate, ...] = ()
     _connection: object = None
 
-    @property
-    def certificate(self) -> Certificate | None:
-        """The peer's own certificate; None if it sent none."""
-        return self.sent[0] if self.sent else None
-
     def watch(self, context: ssl.SSLContext) -> None:
         """Watch the handshakes of a context from now on."""
         set_message_callback(context, self.on_message)

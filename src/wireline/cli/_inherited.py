@@ -8,6 +8,7 @@ import stat
 from typing import NamedTuple
 
 from wireline import SOCK_STREAM, Target
+from wireline.cli._binding import target_at
 from wireline.net import Socket, listeners_from_environment
 
 SYSTEMD = "systemd"
@@ -68,11 +69,7 @@ def _checked(sockets: list[Socket], name: str) -> Inherited:
     connected = [sock for sock in sockets if not _listens(sock, name)]
     if connected and len(sockets) > 1:
         raise ValueError(f"{name} does not listen: several sockets must all be listening ones")
-    first = sockets[0]
-    host, port = first.local_addr
-    # A TCP socket that listens or is connected has a port.
-    address = Target("tcp", host, port) if port else Target("unix", path=host)
-    return Inherited(sockets, bool(connected), address)
+    return Inherited(sockets, bool(connected), target_at(sockets[0].local_addr))
 
 
 def _listens(sock: Socket, name: str) -> bool:

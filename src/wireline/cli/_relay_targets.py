@@ -1,7 +1,8 @@
 """The targets of a relay: which one a client gets, and what happens to those that do not answer.
 
 A target that has failed is tried last for `RETRY_AFTER` seconds. Then one client tries it in its place, while it stays
-last for the others. So a dead target costs one client in that time its time limit, and not each of them.
+last for the others. So a target that has been dead for a while costs one client in that time its time limit; when it
+dies, every client that gets it waits, until the first one has reached its limit.
 """
 
 from __future__ import annotations

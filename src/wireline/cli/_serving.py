@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from wireline import Address, ClosedError, SocketTimeout, Target
 from wireline.cli._allowed import Allowed
 from wireline.cli._background_stderr import written_in_background
-from wireline.cli._binding import announce, client_name
+from wireline.cli._binding import announce, client_name, target_at
 from wireline.cli._exit_signals import Signals
 from wireline.cli._outcome import Failure, ReportedFailure, Stage, classify, during
 from wireline.cli._stderr import print_stderr
@@ -72,9 +72,7 @@ class Connection:
 
 def _spelled(address: Address) -> str | None:
     """An address as a target; None for a Unix socket without a name, as clients have it."""
-    if address.port:
-        return str(Target("tcp", *address))
-    return str(Target("unix", path=address.host)) if address.host else None
+    return str(target_at(address)) if address.host else None
 
 
 def reloading(

@@ -8,6 +8,7 @@ from textwrap import indent
 
 from wireline import Target
 from wireline.cli._end_of_input import EndOfInput
+from wireline.cli._secrets import is_descriptor
 from wireline.cli.show_code._program import Name, Program, call, literal
 
 
@@ -79,7 +80,7 @@ def _password(program: Program, source: str) -> Name:
 
 def _opened(path: str) -> str:
     """The argument of ``open`` for a path, or for ``fd:N``."""
-    return path.removeprefix("fd:") if path.startswith("fd:") and path[3:].isdigit() else literal(path)
+    return path.removeprefix("fd:") if is_descriptor(path) else literal(path)
 
 
 def _read_keys(program: Program, path: str) -> None:
