@@ -14,12 +14,13 @@ from typing import Any, Literal, NoReturn
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way, turns
-from tests.asyncnet.streams import PATIENCE, drain, drain_until, narrow_wire, wire
+from tests.asyncnet.streams import PATIENCE, drain, drain_until, narrow_wire, until, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from wireline import AF_UNIX, SOCK_DGRAM, BusyError, ClosedError, SocketFlag, SocketTimeout
 from wireline._validation import Buffer
 from wireline.asyncnet import AsyncSocket
 from wireline.testing import async_pair
+from wireline.tls import SslContext, VerifyMode
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
 
@@ -178,6 +179,28 @@ async def test_send_some_sends_the_rest_of_a_record_first(way: Way) -> None:
         assert core.pending_output()
         assert await sock.send_some(b"second") == 6
         assert await peer.recv_exactly(13, PATIENCE) == b"first, second"
+
+
+async def test_T12_a_handshake_waits_for_a_full_send_buffer_of_a_socket_that_was_not_used(way: Way) -> None:
+    """No call before it has bound the socket to the loop: ``'_NoLoop' object has no attribute 'completions'``."""
+    client_tls = SslContext(verify_mode=VerifyMode.NONE)
+    with narrow_wire() as (sock, peer):
+        assert not sock.try_send(bytes(100_000))
+        filler = sock.last_bytes_sent
+        handshake = asyncio.create_task(sock.start_tls(client_tls))
+        await turns(3)
+        assert not handshake.done()
+        arrived = bytearray()
+
+        def client_hello_arrived() -> bool:
+            arrived.extend(drain(peer))
+            return len(arrived) > filler
+
+        await until(client_hello_arrived)
+        assert arrived[filler:].startswith(b"\x16\x03\x01")  # a handshake record
+        handshake.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await handshake
 
 
 async def test_output_of_a_read_is_sent_when_the_write_lock_is_released(way: Way) -> None:

@@ -374,6 +374,9 @@ def _judged(error: Exception, code: int) -> str | None:
 
     if isinstance(error, ssl.SSLError):
         return None
+    # For ENOTCONN the shim has ended both directions: an answer of the peer that arrives after that is a reset.
+    if code == errno.ENOTCONN and isinstance(error, ConnectionResetError):
+        return None
     return f"the error does not say what failed: {_described(error)}"
 
 

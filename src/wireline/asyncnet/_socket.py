@@ -1682,6 +1682,9 @@ class AsyncSocket(BaseSocket):
         """Begin TLS on the connection, and do the handshake."""
         if not isinstance(timeout, CallDeadline):
             timeout = self._fd.deadline(self, check_timeout(timeout))
+        self._fd.enter(
+            self
+        )  # the handshake may have to wait before it reads, and no call need have been made before
         self._io.hold(self, operation)
         try:
             begin_upgrade(self._io, self, tls_core, leftover)
