@@ -139,13 +139,14 @@ class PoolCore(Generic[T]):
     """The entries and the queue of one pool in one process.
 
     Attributes:
+        clock: returns the seconds by which the age of a connection is measured.
         closed: every item is closed when it is returned, and no more are given out.
         timeouts: as in ``PoolStats``.
     """
 
     def __init__(self, limits: PoolLimits, clock: Callable[[], float] = time.monotonic) -> None:
         self._limits = limits
-        self._clock = clock
+        self.clock = clock
         self._epoch = process.epoch
         self._idle: deque[PoolEntry[T]] = deque()  # the last one returned is at the right end, and used first
         self._vacant: deque[PoolEntry[T]] = deque()
@@ -253,14 +254,14 @@ class PoolCore(Generic[T]):
         if not callable(getattr(item, "close", None)):
             raise TypeError(f"connect must return an object with a close method, got {item!r}")
         entry = claim.entries[-1]
-        entry.made_at = self._clock()
+        entry.made_at = self.clock()
         entry.item = item
         self._created += 1
 
     def release(self, claim: Claim[T], *, reusable: bool) -> None:
         """Take back the entry of a claim, with the item if it can be used again; else close the item."""
         entry = claim.entries[-1]
-        now = self._clock()
+        now = self.clock()
         if reusable and not self.closed and entry.item is not None and not is_closed(entry.item):
             entry.idle_since = now
             if not self._is_too_old(entry) and self._epoch is process.epoch:
@@ -331,7 +332,7 @@ class PoolCore(Generic[T]):
 
     def _is_too_old(self, entry: PoolEntry[T]) -> bool:
         _, _, idle_timeout, max_lifetime = self._limits
-        now = self._clock()
+        now = self.clock()
         return (idle_timeout is not None and now - entry.idle_since >= idle_timeout) or (
             max_lifetime is not None and now - entry.made_at >= max_lifetime
         )

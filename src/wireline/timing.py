@@ -44,6 +44,13 @@ def trio_if_it_runs() -> Any:
     return lowlevel if in_trio_task is not None and in_trio_task() else None
 
 
+def running_clock() -> Callable[[], float]:
+    """Return ``time.monotonic``, or in a task of trio the clock of the run. Any thread may call it at any time."""
+    trio = trio_if_it_runs()
+    clock: Callable[[], float] = time.monotonic if trio is None else trio.current_clock().current_time
+    return clock
+
+
 class Deadline:
     """One time limit for several calls, to be given wherever a ``timeout`` may stand.
 
@@ -69,8 +76,7 @@ class Deadline:
             self._at: float = seconds._at
         else:
             checked = check_seconds("seconds", seconds)
-            trio = trio_if_it_runs()
-            self._now = time.monotonic if trio is None else trio.current_clock().current_time
+            self._now = running_clock()
             self._at = math.inf if checked is None else self._now() + checked
 
     def remaining(self) -> float:

@@ -274,6 +274,22 @@ def test_timeouts_are_on_the_clock_of_the_run() -> None:
     trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.02))
 
 
+def test_the_ages_of_a_pool_are_on_the_clock_of_the_run() -> None:
+    async def main() -> None:
+        async with serve(echo, 0, LOOPBACK) as server:
+
+            async def connect(deadline: Deadline) -> AsyncSocket:
+                return await dial(LOOPBACK, server.local_addr.port, timeout=deadline)
+
+            async with Pool(connect, idle_timeout=3600.0, max_lifetime=7200.0) as pool:
+                for idle, made in ((0.0, 1), (3000.0, 1), (3000.0, 1), (3000.0, 2), (3601.0, 3)):
+                    await trio.sleep(idle)
+                    async with pool.acquire():
+                        assert pool.stats.created == made
+
+    trio.run(main, clock=trio.testing.MockClock(autojump_threshold=0.02))
+
+
 # Loops.
 
 

@@ -16,7 +16,7 @@ from wireline.asyncnet._socket import AsyncSocket
 from wireline.asyncnet._sync import Notifier
 from wireline.errors import BusyError, SocketTimeout
 from wireline.options import SocketFlag
-from wireline.timing import FOREVER, Deadline, Timeout
+from wireline.timing import FOREVER, Deadline, Timeout, running_clock
 
 __all__ = ["Pool"]
 
@@ -93,6 +93,7 @@ class Pool(BasePool[T]):
         port = self._port
         if port.loop is None:  # no loop yet, or that of a parent process
             self._port = running_port()
+            self._core().clock = running_clock()
         elif port.loop is not port.running_loop():
             raise RuntimeError(f"{self!r} belongs to another event loop")
 
