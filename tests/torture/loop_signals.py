@@ -140,9 +140,10 @@ class Program:
         timeout = self._chance.choice((None, LATE / 2))
         try:
             for _ in range(10):
-                signal.setitimer(signal.ITIMER_REAL, self._chance.uniform(1e-4, 2e-3))
                 number = self._number
                 with contextlib.suppress(KeyboardInterrupt):
+                    # Inside: on a busy machine the time may be over before the call returns.
+                    signal.setitimer(signal.ITIMER_REAL, self._chance.uniform(1e-4, 2e-3))
                     while True:
                         number = self._number
                         await self._exchange(sock, timeout)
