@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 import pytest
 import trio
 import trio.lowlevel
+import trio.testing
 
 from tests.asyncnet.streams import LOOPBACK, narrow_wire, open_descriptors
 from wireline import ClosedError, SocketTimeout
@@ -226,5 +227,39 @@ def test_dial_races_and_serve_refuses() -> None:
                     assert await sock.recv_line(5) == b"hello"
         with pytest.raises(RuntimeError, match="async with serve"):
             await serve(lambda client, _: client.send(b"never"), 0, LOOPBACK)
+
+    run(main)
+
+
+def test_many_tasks_that_are_woken_together_answer_in_one_step_each() -> None:
+    """Their sends are no sends of one task: a budget for all of them was spent after 16."""
+    steps = 0
+
+    class CountSteps(trio.abc.Instrument):
+        def before_task_step(self, task: trio.lowlevel.Task) -> None:
+            nonlocal steps
+            steps += task.name == "answer"
+
+    async def answer(sock: AsyncSocket) -> None:
+        while data := await sock.recv_some():
+            await sock.send(data)
+
+    async def main() -> None:
+        nonlocal steps
+        with ExitStack() as stack:
+            pairs = [stack.enter_context(pair()) for _ in range(50)]
+            async with trio.open_nursery() as nursery:
+                for sock, _ in pairs:
+                    nursery.start_soon(answer, sock, name="answer")
+                await trio.testing.wait_all_tasks_blocked()
+                steps = 0
+                trio.lowlevel.add_instrument(CountSteps())
+                for _, peer in pairs:
+                    peer.send(b"ping")
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert steps == len(pairs)
+                assert [peer.recv(10) for _, peer in pairs] == [b"ping"] * len(pairs)
+                for _, peer in pairs:
+                    peer.close()
 
     run(main)

@@ -110,6 +110,7 @@ class Port(Protocol):
         running_loop: the ``loop`` of the run that executes the caller. RuntimeError where none does.
         time: the loop's clock, in seconds.
         budget: operations that need not wait and may still be done before a task yields, see ``_poller.BUDGET``.
+        turn_budget: the budget of a turn.
         takes_waiters: a task may yield a ``Waiter`` itself in order to sleep. It saves a call for every message.
         raise_if_cancelled: awaited before a call that may end without a sleep; raises if the caller is cancelled. None
             where only a sleep is cancelled (asyncio).
@@ -121,6 +122,7 @@ class Port(Protocol):
     """
 
     budget: int
+    turn_budget: int
 
     @property
     def loop(self) -> object | None: ...

@@ -23,6 +23,7 @@ import itertools
 import logging
 import math
 import os
+import types
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from contextvars import Context
@@ -136,20 +137,17 @@ class TrioPort(FdPoller):
 
     # Sleeping.
 
-    def park(self, waiter: Waiter) -> Coroutine[Any, Any, None]:
+    @types.coroutine
+    def park(self, waiter: Waiter) -> Generator[Any, Any, None]:
         if self._over:
-            return self._refuse()
+            yield from self._refuse()
         # In place of a callback and its context: the task, and an object that wakes it.
         waiter.callback = cast("Callable[[Any], object]", current_task())
         waiter.context = _resume
-
-        def abort(_: object) -> Abort:
-            if not waiter.pending:
-                return Abort.FAILED  # it was woken already, and its result must not be lost
-            waiter.forget_task()
-            return Abort.SUCCEEDED
-
-        return wait_task_rescheduled(abort)  # noqa: ASYNC105 -- the caller awaits it: one coroutine less
+        message = waiter.message
+        if message is None:
+            message = waiter.message = _message_to_sleep(weakref.ref(waiter))
+        (yield message).unwrap()
 
     async def _refuse(self) -> None:
         await checkpoint_if_cancelled()
@@ -236,6 +234,24 @@ class TrioPort(FdPoller):
         # The program may have given the number to trio's own `wait_readable`.
         if fd >= 0 and self.is_here():
             notify_closing(fd)
+
+
+def _message_to_sleep(waiter: weakref.ref[Waiter]) -> object:
+    """Return what ``wait_task_rescheduled`` yields to trio: the order to sleep, and the function that may end it.
+
+    A waiter yields the same object each time that it sleeps, and trio only reads it. That saves a coroutine, a
+    generator and a closure: a tenth of the instructions of an exchange. The reference is weak, so that no cycle keeps
+    the waiter of a dropped socket; a task that sleeps has its waiter in a frame.
+    """
+
+    def abort(_: object) -> Abort:
+        sleeping = waiter()
+        if sleeping is None or not sleeping.pending:
+            return Abort.FAILED  # it was woken already, and its result must not be lost
+        sleeping.forget_task()
+        return Abort.SUCCEEDED
+
+    return wait_task_rescheduled(abort).send(None)  # noqa: ASYNC105 -- `park` yields what it yields
 
 
 class _Woken(outcome.Outcome[None]):

@@ -80,16 +80,19 @@ class Waiter:
         callback, context: what wakes the task, and the context to call it in. On trio they are the task, and an object
             that wakes it.
         error: what the task is to raise.
+        message: what a sleep yields to trio, once there was one.
         get_loop, result: ``asyncio.Task`` calls both for every sleep, so both are C functions (up to 0.2 us).
             ``get_loop`` may be the function that returns the running loop, because a socket is only awaited on its own.
     """
 
     __slots__ = (
+        "__weakref__",
         "_asyncio_future_blocking",
         "callback",
         "context",
         "error",
         "get_loop",
+        "message",
         "operation",
         "pending",
         "port",
@@ -105,6 +108,7 @@ class Waiter:
         self.get_loop = port.running_loop
         self.result: Callable[[], object] = _no_error
         self.operation = ""
+        self.message: object = None
         self.pending = False
 
     def wake(self) -> None:
@@ -304,6 +308,8 @@ class ReadWaiter(Waiter):
                 yield self  # `port.park` without the call
             else:
                 yield from self.port.park(self)  # type: ignore[misc] # it is a coroutine, which may be entered here
+                # The others ran while it slept. On asyncio the poller begins the budget anew, once a turn for all.
+                self.port.budget = self.port.turn_budget
         except BaseException as error:
             self.pending = False
             self._core_slot[:] = (self.core,)
