@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from benchmarks._driver import Entrant
 from benchmarks._programs import CompiledProgram, Program, PythonProgram
-from benchmarks._rows import MemoryRow, RateRow, Row
+from benchmarks._rows import CpuRow, MemoryRow, RateRow, Row
 from benchmarks._service import ServerContestant, Service
 
 
@@ -102,13 +102,14 @@ def _name(program: Program, work: str) -> str:
 
 
 def _row(work: str, ours: Program, theirs: Program, target: float | None) -> Row:
-    kind = MemoryRow if WORKS[work] is IDLE else RateRow
-    return kind(
-        f"{work}: {ours.name.removeprefix('wireline ')} / {theirs.name}",
-        _name(ours, work),
-        _name(theirs, work),
-        target,
-    )
+    title = f"{work}: {ours.name.removeprefix('wireline ')} / {theirs.name}"
+    names = _name(ours, work), _name(theirs, work)
+    if WORKS[work] is IDLE:
+        return MemoryRow(title, *names, target)
+    if WORKS[work] is ECHO_ALONE:
+        # The rate of one connection is that of the load and of two processes that wake each other.
+        return CpuRow(title, *names, None if target is None else round(1 / target, 2))
+    return RateRow(title, *names, target)
 
 
 def _contestants() -> list[Entrant]:

@@ -141,11 +141,11 @@ class TrioPort(FdPoller):
     def park(self, waiter: Waiter) -> Generator[Any, Any, None]:
         if self._over:
             yield from self._refuse()
-        # In place of a callback and its context: the task, and an object that wakes it.
-        waiter.callback = cast("Callable[[Any], object]", current_task())
-        waiter.context = _resume
+        # In place of a callback and its context: the task, and an object that wakes it. (`cast` would be a call.)
+        waiter.callback = current_task()  # type: ignore[assignment]
         message = waiter.message
         if message is None:
+            waiter.context = _resume
             message = waiter.message = _message_to_sleep(weakref.ref(waiter))
         (yield message).unwrap()
 
@@ -275,8 +275,11 @@ class _Resume:
 
     @staticmethod
     def run(task: trio.lowlevel.Task, waiter: Waiter) -> None:
-        error = waiter.take_error() if waiter.error is not None else None
-        reschedule(task, _WOKEN if error is None else outcome.Error(error))
+        if waiter.error is None:
+            reschedule(task, _WOKEN)
+            return
+        error = cast(BaseException, waiter.take_error())
+        reschedule(task, outcome.Error(error))
         del error  # its traceback will have this frame
 
 
