@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+from wireline import parse_hostname
 from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._common_options import option_name
@@ -216,11 +217,23 @@ def validate_client(error: Error, options: argparse.Namespace) -> None:
     unchecked = options.no_verify or options.psk_file
     if options.target.path and not options.sni and not unchecked:
         error(_NAME_MISSING)
+    _require_server_name(error, options)
 
 
 def _validate_check(error: Error, options: argparse.Namespace) -> None:
     if options.target.path and not options.sni:
         error(_NAME_MISSING)
+    _require_server_name(error, options)
+
+
+def _require_server_name(error: Error, options: argparse.Namespace) -> None:
+    """Refuse a host that a resolver may know, such as ``*.example.com``, and that TLS cannot name."""
+    if options.sni or options.target.path:
+        return
+    try:
+        parse_hostname(options.target.host)
+    except ValueError as reason:
+        error(f"{reason}, and TLS needs one: correct TARGET, or give the name with --sni NAME")
 
 
 def validate_server(error: Error, options: argparse.Namespace) -> None:
