@@ -61,7 +61,7 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     add_keylog(tls)
     add_alpn(tls, "use", "connecting fails if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
-    command.set_defaults(validate=validate_client)
+    command.set_defaults(validate_role=validate_client)
 
 
 def describe_check(command: argparse.ArgumentParser) -> None:
@@ -74,7 +74,7 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     add_keylog(tls)
     add_alpn(tls, "offer", "fail if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
-    command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
+    command.set_defaults(validate_role=_validate_check, no_verify=False, psk_file=None)
 
 
 def describe_listen(command: argparse.ArgumentParser) -> None:
@@ -87,7 +87,7 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
     add_settings(tls, CHAIN_OF_CLIENT)
     add_keylog(tls)
-    command.set_defaults(validate=validate_server)
+    command.set_defaults(validate_role=validate_server)
 
 
 def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
@@ -187,7 +187,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     if options.target.scheme == "tcp" and not starttls:
         options.target = options.target._replace(scheme="tls")
     validate_settings(parser.error, options)
-    options.validate(parser.error, options)
+    options.validate_role(parser.error, options)
 
 
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
