@@ -288,8 +288,9 @@ def test_a_log_record_of_the_library_is_one_line_without_a_traceback(start: Star
     assert command.process.stderr is not None
     with connect(port):
         line = command.process.stderr.readline().decode()
-    assert (
-        line == f"wireline: cannot accept connections at 127.0.0.1:{port}: [Errno 24] Too many open files\n"
+    assert line == (
+        f"wireline: cannot accept connections at 127.0.0.1:{port}: [Errno 24] Too many open files; raise the limit of "
+        "open files with 'ulimit -n', or serve fewer clients at a time\n"
     )
     command.send_signal(signal.SIGINT)
     assert command.end().code == 0
