@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 from wireline.cli.parser import _usage
 from wireline.cli.parser._common_options import DEBUG_HELP, Command
+from wireline.cli.parser._word_order import options_first
 
 _ABOUT = """\
 Move bytes between standard input and output and a network peer.
@@ -61,7 +62,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     # After a command the others make no difference: neither to what is accepted nor to what an error says.
     parser = make_parser(words[:1] if words and words[0] in _COMMANDS else _COMMANDS)
     _usage.reject_unknown_options(parser, words)
-    options = _parse(parser, _with_address(words))
+    options = _parse(parser, options_first(parser, _with_address(words)))
     if options.version:
         return options
     if options.load is None:
