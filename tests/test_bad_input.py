@@ -826,6 +826,8 @@ IPS = bad(TypeError, None, 5, LOOPBACK, b"\x7f\0\0\1")
 ADDRESSES = bad(TypeError, None, 5, b"1.2.3.4", [])
 ADDRESSES += bad(ValueError, "", " ", "localhost", "1.2.3", "1.2.3.4.5", "01.2.3.4", " 1.2.3.4", "1.2.3.4\0")
 ADDRESSES += bad(ValueError, "::1::", "[::1]", "00001::", "1" * 5000)
+HOSTNAMES = bad(TypeError, None, 5, b"localhost", [])
+HOSTNAMES += bad(ValueError, "", " ", "a b", "a..b", "h:1", "https://h", "*.h", "h\0", "[::1", "a" * 5000)
 ZONES = bad(ValueError, "fe80::1%1", "1.2.3.4%1")
 SOCKADDRS = bad(ValueError, None, 5, "path", b"path", (), (LOOPBACK,), (LOOPBACK, "80"), (LOOPBACK, -1))
 SOCKADDRS += bad(ValueError, ("name", 1), ("::1", 1, 0))
@@ -842,6 +844,7 @@ TOP_LEVEL = {
         {"flags": SocketFlag.SAFE_DISCONN, "error": errno.EPIPE},
         {"flags": FLAGS, "error": bad(TypeError, None, "EPIPE", ValueError("no OSError"))},
     ),
+    "parse_hostname": Call({}, {"hostname": HOSTNAMES}),
     "parse_ip_address": Call({}, {"text": ADDRESSES + ZONES}),
     "parse_target": Call({}, {"text": TARGETS}),
     "to_sockaddr": Call({"ip": wireline.IPV4_LOOPBACK, "port": 1}, {"ip": IPS, "port": PORTS}),

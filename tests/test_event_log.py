@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import socket
 import threading
@@ -12,6 +13,7 @@ import pytest
 
 from wireline import Address, BusyError, ClosedError, SocketTimeout
 from wireline._event_log import Blame, EventLog, blame
+from wireline._server_common import accept_failure
 from wireline.net import Socket
 
 HERE, THERE = Address("127.0.0.1", 80), Address("127.0.0.1", 5000)
@@ -172,3 +174,13 @@ def test_which_side_caused_the_exception(client: Socket) -> None:
     assert blame(ExceptionGroup("", [his, closed.value]), client) is Blame.PEER
     assert blame(ExceptionGroup("", [closed.value]), client) is Blame.CLOSED
     assert blame(ExceptionGroup("", [his, ExceptionGroup("", [another])]), client) is Blame.PROGRAM
+
+
+def test_the_first_line_about_clients_that_cannot_be_accepted_says_what_helps() -> None:
+    full = OSError(errno.EMFILE, "Too many open files")
+    text = "cannot accept connections at 127.0.0.1:80: [Errno 24] Too many open files"
+    advice = "raise the limit of open files with 'ulimit -n', or serve fewer clients at a time"
+    where = Address("127.0.0.1", 80)
+    assert accept_failure(where, full, 1) == f"{text}; {advice}"
+    assert accept_failure(where, full, 8) == f"{text} (8 times)"
+    assert accept_failure(where, OSError(errno.ENOMEM, "no memory"), 1).endswith(": [Errno 12] no memory")

@@ -26,7 +26,7 @@ CONTRACT = """
 OF_THE_CORE = ["Frame", "KeepAlive", "PeerCredentials", "RelayReport", "SocketStats", "TcpInfo"]
 """Names that are defined in modules with names that are not public."""
 
-ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "Timeout", "format_ip", "parse_target"]
+ADDED = ["AcceptResult", "SAFE_DISCONN", "Target", "Timeout", "format_ip", "parse_hostname", "parse_target"]
 
 SOURCE = pathlib.Path(wireline.__file__)
 

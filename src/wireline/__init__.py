@@ -27,6 +27,7 @@ from wireline.address import from_sockaddr as from_sockaddr
 from wireline.address import get_primary_ip_addr as get_primary_ip_addr
 from wireline.address import ip_family as ip_family
 from wireline.address import is_ip_address as is_ip_address
+from wireline.address import parse_hostname as parse_hostname
 from wireline.address import parse_ip_address as parse_ip_address
 from wireline.address import to_sockaddr as to_sockaddr
 from wireline.errors import BusyError as BusyError
@@ -115,6 +116,7 @@ __all__ = [
     "ip_family",
     "is_disconnection_error",
     "is_ip_address",
+    "parse_hostname",
     "parse_ip_address",
     "parse_target",
     "to_sockaddr",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -34,7 +35,12 @@ S = TypeVar("S", bound=BaseSocket)
 def accept_failure(listener: Address, error: BaseException, count: int) -> str:
     """What the log says of so many failures to accept a client."""
     name = str(Target("tcp", *listener)) if listener.port else listener.host  # the path of a Unix socket
-    return f"cannot accept connections at {name}: {error}{f' ({count} times)' if count > 1 else ''}"
+    text = f"cannot accept connections at {name}: {error}"
+    if count > 1:
+        return f"{text} ({count} times)"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return f"{text}; raise the limit of open files with 'ulimit -n', or serve fewer clients at a time"
+    return text
 
 
 class StopReport(NamedTuple):

@@ -13,6 +13,7 @@ import enum
 import ipaddress
 import operator
 import os
+import re
 import socket
 import sys
 from typing import NamedTuple, SupportsIndex, TypeAlias
@@ -33,6 +34,7 @@ __all__ = [
     "get_primary_ip_addr",
     "ip_family",
     "is_ip_address",
+    "parse_hostname",
     "parse_ip_address",
     "to_sockaddr",
 ]
@@ -52,6 +54,8 @@ _MAX_SCOPE_ID = 0xFFFF_FFFF
 _MAX_IP_LENGTH = 45
 # Characters. An interface name has at most 15 bytes on Linux, 256 on Windows. A guess between them.
 _MAX_ZONE_LENGTH = 64
+_MAX_HOSTNAME = 253  # RFC 1035, as text
+_LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?")
 _HAS_ABSTRACT_NAMES = sys.platform in ("linux", "android")
 # Bytes of `sun_path` in <sys/un.h>, on Linux and elsewhere (the BSDs, macOS). A path needs a NUL at its end.
 _SUN_PATH_SIZE = 108 if _HAS_ABSTRACT_NAMES else 104
@@ -318,6 +322,36 @@ def to_ascii(name: str) -> str:
         return idna.encode(name, uts46=True).decode("ascii")
     except idna.IDNAError as error:
         raise ValueError(f"{name!r} is not a host name: {error}") from None
+
+
+def parse_hostname(hostname: str | IpAddress) -> str:
+    """Return the name or address of a server in the spelling that certificates are compared with.
+
+    Every ``hostname`` of a TLS connection is read so. A program that takes the name from its user can call it first,
+    and refuse a wrong one before it connects. The brackets and the zone id of an IPv6 address are removed, and the
+    final dot of a name; names become lower case ASCII (IDNA 2008).
+
+    Raises:
+        TypeError: ``hostname`` is neither text nor an ``ipaddress`` object.
+        ValueError: it is not a host name; ``host:port`` is not one either.
+    """
+    if isinstance(hostname, ipaddress.IPv4Address | ipaddress.IPv6Address):
+        return format_ip(hostname).partition("%")[0]
+    if not isinstance(hostname, str):
+        raise TypeError(f"hostname is a str or an ipaddress object, not {type(hostname).__name__}")
+    in_brackets = hostname.startswith("[") and hostname.endswith("]")
+    try:
+        ip = ipaddress.ip_address(hostname[1:-1] if in_brackets else hostname)
+    except ValueError:
+        return _dns_name(hostname)
+    return format_ip(ip).partition("%")[0]
+
+
+def _dns_name(hostname: str) -> str:
+    name = to_ascii(hostname).lower().removesuffix(".")
+    if len(name) > _MAX_HOSTNAME or not all(map(_LABEL.fullmatch, name.split("."))):
+        raise ValueError(f"{hostname[:_MAX_HOSTNAME]!r} is not a host name")
+    return name
 
 
 def unix_path(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> str | bytes:

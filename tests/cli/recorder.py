@@ -51,10 +51,26 @@ class _Tee:
         return getattr(self._stream, name)
 
 
+class _LineByLine:
+    """A pipe of standard error that keeps the lines that a test reads one at a time, while the command runs."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def readline(self) -> bytes:
+        line: bytes = self._pipe.readline()
+        _write_all(line.decode(), 0)
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pipe, name)
+
+
 @pytest.fixture(autouse=True)
 def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what commands say while a test runs: those of this process, and those of their own."""
     run, classify, result = _main.run, _outcome._classify_failure, Command._result
+    start = Command.__init__
     add_problem, add_warning = Findings.add_problem, Findings.add_warning
 
     def run_and_keep(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +87,11 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
         outcome = classify(failure)
         _write(outcome.sentence, outcome.code)
         return outcome
+
+    def start_and_keep(self: Command, *words: str, **more: Any) -> None:
+        start(self, *words, **more)
+        if self.process.stderr is not None:
+            self.process.stderr = _LineByLine(self.process.stderr)  # type: ignore[assignment]
 
     def result_and_keep(self: Command, out: bytes | None, err: bytes | None) -> Result:
         found = result(self, out, err)
@@ -98,6 +119,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(_main, "run", run_and_keep)
     monkeypatch.setattr(_outcome, "_classify_failure", classify_and_keep)
+    monkeypatch.setattr(Command, "__init__", start_and_keep)
     monkeypatch.setattr(Command, "_result", result_and_keep)
     monkeypatch.setattr(ReportedFailure, "__init__", keep_reported)
     monkeypatch.setattr(Findings, "add_problem", keep_problem)

@@ -288,8 +288,9 @@ def test_a_log_record_of_the_library_is_one_line_without_a_traceback(start: Star
     assert command.process.stderr is not None
     with connect(port):
         line = command.process.stderr.readline().decode()
-    assert (
-        line == f"wireline: cannot accept connections at 127.0.0.1:{port}: [Errno 24] Too many open files\n"
+    assert line == (
+        f"wireline: cannot accept connections at 127.0.0.1:{port}: [Errno 24] Too many open files; raise the limit of "
+        "open files with 'ulimit -n', or serve fewer clients at a time\n"
     )
     command.send_signal(signal.SIGINT)
     assert command.end().code == 0
@@ -313,6 +314,30 @@ def test_at_ctrl_c_a_client_may_finish(tmp_path: Path) -> None:
     ending.join()
     serving.join()
     assert signals.exit_code == 0
+
+
+@pytest.mark.parametrize("before", [0.005, 1.0])
+def test_threads_that_wait_for_the_interpreter_ask_seldom_while_it_serves(
+    before: float, tmp_path: Path
+) -> None:
+    """Thousands of clients that leave at once cost ten times the processor time with Python's own interval."""
+    own = sys.getswitchinterval()
+    sys.setswitchinterval(before)
+    try:
+        path = f"{tmp_path}/socket"
+        signals = Signals()
+        words = ["listen", "--echo", "--keep", f"unix:{path}"]
+        serving = threading.Thread(target=_listen.run, args=(parse(words), signals), daemon=True)
+        serving.start()
+        with connect_when_it_listens(path) as client:
+            client.sendall(b"x")
+            assert client.recv(1) == b"x"
+            assert sys.getswitchinterval() == pytest.approx(max(before, 0.05))
+        signals.receive(signal.SIGINT)
+        serving.join()
+        assert sys.getswitchinterval() == pytest.approx(before)
+    finally:
+        sys.setswitchinterval(own)
 
 
 def test_at_ctrl_c_a_client_that_does_not_finish_is_reset(start: Start) -> None:

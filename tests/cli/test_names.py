@@ -142,3 +142,41 @@ def test_A4_a_name_that_is_not_ascii_reaches_no_resolver(monkeypatch: pytest.Mon
     for command in ("connect", "check"):
         assert main([command, "--timeout", "5", "stra\u00dfe.example:1"]) == 3
     assert set(asked) == {"xn--strae-oqa.example"}
+
+
+# Names that TLS cannot use: `--sni`, and the host of a target without it.
+
+NOT_NAMES = ["", " ", "a b", ".example", "a..b", "-a.example", "*.example", "localhost:443", "a" * 64, "[::1"]
+
+
+@in_turn("name", NOT_NAMES)
+def test_a_name_of_sni_that_is_none_is_wrong_usage(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["connect", "tls://h:1"], ["check", "tls://h:1"], ["relay", ":1", "tls://h:1"]):
+        assert main([words[0], f"--sni={name}", *words[1:]]) == 2
+        assert capsys.readouterr().err == (
+            f"wireline: --sni: {name!r} is not a host name; write a name such as example.com, or an IP address, "
+            f"without a port; see 'wireline {words[0]} --help'\n"
+        )
+
+
+@in_turn("host", [".example", "a..b", "-a.example", "*.example", "a" * 64])
+def test_a_host_that_tls_cannot_name_is_wrong_usage(host: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, *words in (
+        ["connect", f"tls://{host}:1"],
+        ["connect", "--starttls=smtp", "--no-verify", "--", f"{host}:1"],
+        ["check", f"tls://{host}:1"],
+        ["relay", ":1", "tls://h:1", f"tls://{host}:1"],
+    ):
+        assert main([command, *words]) == 2
+        assert capsys.readouterr().err == (
+            f"wireline: {host!r} is not a host name, and TLS needs one: correct TARGET, or give the name with --sni "
+            f"NAME; see 'wireline {command} --help'\n"
+        )
+    # It is only looked up when --sni has the name, and without TLS.
+    assert parse(["connect", "--sni", "h", f"tls://{host}:1"]).target.host == host
+    assert parse(["connect", "--", f"{host}:1"]).target.host == host
+
+
+@in_turn("name", ["localhost", "127.0.0.1", "::1", "[::1]", "fe80::1%lo", "a.example.", "a_b"])
+def test_names_and_addresses_that_tls_can_use(name: str) -> None:
+    assert parse(["connect", "--sni", name, "tls://h:1"]).sni == name

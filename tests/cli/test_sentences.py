@@ -158,6 +158,19 @@ def test_the_key_log_is_private(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert complaint in err
 
 
+def test_a_key_log_of_another_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log"
+    log.touch(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: log.stat().st_uid + 1)
+    assert main(["connect", "--keylog", str(log), "--no-verify", "tls://127.0.0.1:1"]) == 1
+    assert (
+        f"{log}: session keys are not written to this file: it belongs to another user"
+        in capsys.readouterr().err
+    )
+
+
 def test_places_on_the_file_system(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "file"
     file.write_text("precious")

@@ -412,3 +412,58 @@ def test_C5_a_read_that_looks_for_an_abandoned_core_never_takes_one_that_close_h
     with pytest.raises(ClosedError):
         sock.recv_exactly(1)
     assert fd.disposed
+
+
+def count_searches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Each search for references looks at all objects of the process."""
+    searched: list[str] = []
+    search = gc.get_referrers
+
+    def counted(thing: object) -> list[object]:
+        searched.append(type(thing).__name__)  # the object itself would have one more reference
+        return search(thing)
+
+    monkeypatch.setattr(gc, "get_referrers", counted)
+    return searched
+
+
+def test_a_close_during_another_one_searches_nothing(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    guard = pair[0]._fd
+    begun, may_end = threading.Event(), threading.Event()
+
+    def dispose() -> None:
+        begun.set()
+        assert may_end.wait(5)
+        guard.sock.close()
+
+    searched = count_searches(monkeypatch)
+    thread = threading.Thread(target=guard.begin_close, args=(dispose,))
+    thread.start()
+    assert begun.wait(5)
+    for _ in range(3):
+        guard.begin_close(dispose)
+    assert not guard.disposed
+    may_end.set()
+    thread.join()
+    assert guard.disposed
+    assert searched == []
+
+
+def test_a_close_after_one_that_was_interrupted_finishes_it(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guard = pair[0]._fd
+    results = iter([KeyboardInterrupt(), None])
+
+    def dispose() -> None:
+        if (error := next(results)) is not None:
+            raise error
+        guard.sock.close()
+
+    searched = count_searches(monkeypatch)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        guard.begin_close(functools.partial(dispose))
+    assert kept.tb is not None  # its frames hold what was to be called
+    guard.begin_close(functools.partial(dispose))
+    assert guard.disposed
+    assert len(searched) == 1

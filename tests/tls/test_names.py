@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.cases import in_turn
-from wireline.address import check_host
+from wireline.address import check_host, parse_hostname
 from wireline.tls._names import normalise
 
 
@@ -43,6 +43,8 @@ from wireline.tls._names import normalise
 def test_T1_a_name_has_one_spelling(given: str, spelling: str) -> None:
     assert normalise(given) == spelling
     assert normalise(spelling) == spelling
+    if given:
+        assert parse_hostname(given) == spelling
 
 
 @in_turn(
@@ -71,12 +73,22 @@ def test_T1_a_name_has_one_spelling(given: str, spelling: str) -> None:
 def test_text_that_is_not_a_host_name_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match="is not a host name"):
         normalise(given)
+    with pytest.raises(ValueError, match="is not a host name"):
+        parse_hostname(given)
+
+
+def test_no_name_is_one_for_tls_and_not_for_a_user() -> None:
+    assert normalise("") == ""
+    with pytest.raises(ValueError, match=r"^'' is not a host name$"):
+        parse_hostname("")
 
 
 @in_turn("given", [None, 1, b"localhost", ["localhost"]])
 def test_objects_that_are_not_text_are_refused(given: object) -> None:
     with pytest.raises(TypeError):
         normalise(given)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        parse_hostname(given)  # type: ignore[arg-type]
 
 
 @given(st.text())

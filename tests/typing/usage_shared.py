@@ -36,6 +36,8 @@ def addresses(text: str) -> IpAddress:
     assert_type(wireline.ip_family(ip), IpAddressFamily)
     assert_type(wireline.is_ip_address(text), bool)
     assert_type(wireline.format_ip(ip), str)
+    assert_type(wireline.parse_hostname(text), str)
+    assert_type(wireline.parse_hostname(ip), str)
     assert_type(wireline.get_primary_ip_addr(), IpAddress)
     assert_type(wireline.get_primary_ip_addr("::1"), IpAddress)
     assert_type(wireline.IPV4_ANY, ipaddress.IPv4Address)

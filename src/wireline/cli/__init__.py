@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import gc
+import sys
 from collections.abc import Sequence
 
 __all__ = ["main"]
+
+OUT_OF_DESCRIPTORS = "too many open files; raise the limit of open files with 'ulimit -n'"
+"""The sentence about an EMFILE that is about no peer: Python needs a descriptor for each module that it loads."""
 
 _INTERRUPTED = 130
 """Exit code after a SIGINT: 128 and the number of the signal, as a shell reports it."""
@@ -30,5 +35,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(argv)
     except KeyboardInterrupt:
         return _INTERRUPTED
+    except OSError as error:
+        # In the imports, or in the report of another error: nothing more can be loaded to say so.
+        if error.errno != errno.EMFILE:
+            raise
+        print(f"wireline: {OUT_OF_DESCRIPTORS}", file=sys.stderr)
+        return 1
     finally:
         (gc.enable if collects else gc.disable)()

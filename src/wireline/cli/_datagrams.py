@@ -21,6 +21,7 @@ from wireline import (
     Address,
     Deadline,
     DialError,
+    SocketTimeout,
     SockOpt,
     Target,
 )
@@ -38,6 +39,9 @@ MAX_PAYLOAD = 65507
 
 REPLY_TIMEOUT = 1.0
 """Seconds without a datagram after which no more replies are expected. A guess: a round trip is shorter anywhere."""
+
+SILENT_WAIT = 2.0
+"""Seconds for a full queue before a line says so. A guess: a receiver that works makes room sooner."""
 
 _MAX_UDP_DATAGRAM = 65535
 _MAX_UNIX_DATAGRAM = 1024 * 1024
@@ -157,6 +161,7 @@ class UnixPeer(DatagramPeer):
     def __init__(self, target: Target, source: Source, reply_timeout: float, timeout: float | None) -> None:
         sock = Socket(AF_UNIX, SOCK_DGRAM)
         super().__init__(sock, target, str(target), reply_timeout, timeout)
+        self._says_that_it_waits = timeout is None
         self._directory = self._path = ""
         report = connection_report(target, timeout, source)
         try:
@@ -184,6 +189,19 @@ class UnixPeer(DatagramPeer):
             self._sock.bind_unix(self._path)
         except ValueError as error:
             raise ValueError(f"{error}; set TMPDIR to a directory with a shorter path") from error
+
+    def send(self, data: bytes) -> None:
+        # Other datagrams never wait for their receiver: what it has no room for is dropped.
+        if self._says_that_it_waits:
+            try:
+                self._sock.send(data, NO_FLAGS, SILENT_WAIT)
+                return
+            except SocketTimeout:
+                self._says_that_it_waits = False
+                print_stderr(
+                    f"wireline: {self.name} accepts no data, its queue is full: waiting; --timeout sets a limit"
+                )
+        super().send(data)
 
     def close(self, *, abort: bool = False) -> None:
         # Also called by the thread that watches for signals. `Socket.close` may leave the file to a call that waits.

@@ -6,6 +6,7 @@ import contextlib
 import logging
 from collections.abc import Iterator
 
+from wireline.cli._printable import sanitize_for_terminal
 from wireline.cli._stderr import print_stderr
 
 
@@ -23,4 +24,6 @@ def log_to_stderr() -> Iterator[None]:
 
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print_stderr(f"wireline: {record.getMessage()}")
+        error = record.exc_info[1] if record.exc_info else None
+        reason = f": {type(error).__name__}: {error}" if error is not None else ""
+        print_stderr(f"wireline: {sanitize_for_terminal(record.getMessage() + reason)}")

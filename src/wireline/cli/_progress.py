@@ -11,6 +11,8 @@ import os
 from collections.abc import Callable, Iterator
 from time import monotonic
 
+from wireline.cli import _stderr
+
 _REFRESHES_PER_SECOND = 8
 _UNITS = ("B", "KiB", "MiB", "GiB")
 
@@ -78,10 +80,16 @@ def show_progress(counters: Counters, *, wanted: bool = True) -> Iterator[Callab
         live.transient = True
         live.stop()
 
+    def print_above(line: str) -> None:
+        with contextlib.suppress(OSError):  # the terminal is gone
+            live.console.print(Text(line), soft_wrap=True)
+
     live.start(refresh=True)
+    put, _stderr.put = _stderr.put, print_above
     try:
         yield clear
     finally:
+        _stderr.put = put
         live.stop()
 
 

@@ -72,6 +72,7 @@ class FdGuard:
     __slots__ = (
         "__weakref__",
         "_core_claimed",
+        "_disposal_interrupted",
         "_disposals",
         "_dispose",
         "_permit_claimed",
@@ -109,7 +110,7 @@ class FdGuard:
         self.alone: dict[str, object] = {}
         self.waker = Waker()
         self.closing = self.disposed = self.readable = self.read_shutdown = self.interrupted = False
-        self._core_claimed = self._permit_claimed = False
+        self._core_claimed = self._permit_claimed = self._disposal_interrupted = False
         self.write_waits = True
         self._dispose: Callable[[], None] | None = None
         self._disposals: list[Callable[[], None]] = []
@@ -191,17 +192,23 @@ class FdGuard:
         if not (self._claim_stream() and self._has_no_users()):
             return False
         try:
-            dispose = self._disposals.pop()
-        except IndexError:
-            # Another call is at it, unless an exception ended that.
-            pending = self._not_disposed()
-            if pending is None or not is_abandoned(pending, 2, search=True) or self.disposed:
-                return True
-            dispose = pending
-        self.waker.close()
-        dispose()
-        self.disposed = True
-        self._dispose = None
+            try:
+                dispose = self._disposals.pop()
+            except IndexError:
+                # Another call is at it, unless an exception ended that. Only then a search: when thousands of sockets
+                # are closed, each by two threads, one search for each would look at all objects thousands of times.
+                pending = self._not_disposed()
+                search = self._disposal_interrupted
+                if pending is None or not is_abandoned(pending, 2, search=search) or self.disposed:
+                    return True
+                dispose = pending
+            self.waker.close()
+            dispose()
+            self.disposed = True
+            self._dispose = None
+        except BaseException:
+            self._disposal_interrupted = True
+            raise
         return True
 
     def _not_disposed(self) -> Callable[[], None] | None:

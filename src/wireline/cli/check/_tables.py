@@ -28,7 +28,7 @@ from wireline.cli.check._plain_text import (
 from wireline.cli.check._report import Report, TlsReport, milliseconds
 
 _STYLES = {True: "green", False: "bold red", None: ""}
-_VERDICTS = {"OK": "bold green", "WARNING": "bold yellow", "FAILED": "bold red"}
+_VERDICTS = {"OK": "bold green", "WARNING": "bold magenta", "FAILED": "bold red"}
 
 
 def format_tables(reports: list[Report]) -> str:

@@ -57,7 +57,7 @@ _TIMEOUT = 10.0
 
 def describe(check: argparse.ArgumentParser) -> None:
     """Add the options of ``check``."""
-    check.set_defaults(load=_load, program=_program, of_files=False)
+    check.set_defaults(load=_load, program=_program, validate=_validate, of_files=False)
     check.add_argument(
         "targets",
         metavar="TARGET",
@@ -103,7 +103,7 @@ def describe(check: argparse.ArgumentParser) -> None:
     _tls_options.describe_check(check)
 
 
-def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Check that the options go together with each target. Afterwards ``options.checks`` has the options of each.
 
     Raises:

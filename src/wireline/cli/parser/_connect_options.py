@@ -14,6 +14,7 @@ from wireline.cli.parser._common_options import (
     add_interface,
     add_show_code_and_debug,
     add_timeout,
+    validate_interface,
 )
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ If the reader of standard output exits (| head -1), the command exits with 1 and
 
 def describe(connect: argparse.ArgumentParser) -> None:
     """Add the options of ``connect``."""
-    connect.set_defaults(load=_load, program=_program)
+    connect.set_defaults(load=_load, program=_program, validate=_validate)
     connect.add_argument(
         "target", metavar="TARGET", help="address to connect to; also HOST PORT as two words"
     )
@@ -123,12 +124,18 @@ def _add_end_of_input(connect: argparse.ArgumentParser) -> None:
     )
 
 
-def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Check that the options go together.
 
     Raises:
         SystemExit: they do not; the error was printed.
     """
+    _validate_target(parser, options)
+    validate_interface(parser, options)
+    _tls_options.validate(parser, options)
+
+
+def _validate_target(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     try:
         options.target = _option_types.target_of_words(options.target, options.port)
     except argparse.ArgumentTypeError as error:

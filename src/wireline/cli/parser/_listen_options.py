@@ -13,6 +13,7 @@ from wireline.cli.parser._common_options import (
     add_interface,
     add_show_code_and_debug,
     add_timeout,
+    validate_interface,
 )
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ _SERVICES = {
 
 def describe(listen: argparse.ArgumentParser) -> None:
     """Add the options of ``listen``."""
-    listen.set_defaults(load=_load, program=_program)
+    listen.set_defaults(load=_load, program=_program, validate=_validate, find_sockets=_find_sockets)
     listen.add_argument(
         "target", metavar="ADDRESS", type=_option_types.listen_address, help="address to listen on"
     )
@@ -90,8 +91,24 @@ def serves_many(options: argparse.Namespace) -> bool:
     return bool(options.keep) or options.service == "chat"
 
 
-def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    """Check that the options of the connections go together with the service.
+def _validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the options go together.
+
+    Raises:
+        SystemExit: they do not; the error was printed.
+    """
+    validate_interface(parser, options)
+    _tls_options.validate(parser, options)
+    _validate_connections(parser, options)
+
+
+def _find_sockets(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    _serving_options.find_sockets(options, "target")
+    _validate_connections(parser, options)
+
+
+def _validate_connections(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Check that the options of the connections go together with the service, and with the sockets once they are known.
 
     Raises:
         SystemExit: they do not; the error was printed.

@@ -9,7 +9,7 @@ import math
 import re
 from typing import TYPE_CHECKING, TypeAlias
 
-from wireline import Address, Target, parse_target
+from wireline import Address, Target, parse_hostname, parse_target
 from wireline.address import to_ascii
 from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser._host_names import in_ascii, with_port_number
@@ -98,11 +98,18 @@ def _require_stream(address: Target) -> Target:
 
 
 def server_name(text: str) -> str:
-    """The name of a server, as in DNS."""
+    """The name of a server, as in DNS, or its address."""
     try:
-        return to_ascii(text)
+        name = to_ascii(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+    try:
+        parse_hostname(name)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"{error}; write a name such as example.com, or an IP address, without a port"
+        ) from None
+    return name
 
 
 def seconds(text: str) -> float:

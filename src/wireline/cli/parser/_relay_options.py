@@ -65,7 +65,7 @@ examples:
 
 def describe(relay: argparse.ArgumentParser) -> None:
     """Add the options of ``relay``."""
-    relay.set_defaults(load=_load, program=_program)
+    relay.set_defaults(load=_load, program=_program, validate=_validate, find_sockets=_find_sockets)
     relay.add_argument(
         "listen", metavar="LISTEN", type=_option_types.stream_listen_address, help="address to listen on"
     )
@@ -103,7 +103,7 @@ def describe(relay: argparse.ArgumentParser) -> None:
     _relay_tls_options.describe(relay)
 
 
-def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+def _validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
     """Check that the options go together. Afterwards ``listen_tls`` and ``target_tls`` say which sides use TLS.
 
     Raises:
@@ -111,6 +111,11 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     """
     _serving_options.validate(parser, options, options.listen)
     _relay_tls_options.validate(parser, options)
+
+
+def _find_sockets(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    _serving_options.find_sockets(options, "listen")
+    _serving_options.validate(parser, options, options.listen)
 
 
 def _load() -> Command:

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import TypeAlias
 
+from wireline import parse_hostname
 from wireline.cli._datagram_targets import is_datagram, scheme_of
 from wireline.cli.parser import _option_types
 from wireline.cli.parser._common_options import option_name
@@ -60,7 +61,7 @@ def describe_connect(command: argparse.ArgumentParser) -> None:
     add_keylog(tls)
     add_alpn(tls, "use", "connecting fails if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
-    command.set_defaults(validate=validate_client)
+    command.set_defaults(validate_role=validate_client)
 
 
 def describe_check(command: argparse.ArgumentParser) -> None:
@@ -73,7 +74,7 @@ def describe_check(command: argparse.ArgumentParser) -> None:
     add_keylog(tls)
     add_alpn(tls, "offer", "fail if the server supports none of them")
     tls.add_argument("--sni", metavar="NAME", type=_option_types.server_name, help=SNI_HELP)
-    command.set_defaults(validate=_validate_check, no_verify=False, psk_file=None)
+    command.set_defaults(validate_role=_validate_check, no_verify=False, psk_file=None)
 
 
 def describe_listen(command: argparse.ArgumentParser) -> None:
@@ -86,7 +87,7 @@ def describe_listen(command: argparse.ArgumentParser) -> None:
     tls.add_argument("--client-ca", metavar="FILE", help=CLIENT_CA_HELP)
     add_settings(tls, CHAIN_OF_CLIENT)
     add_keylog(tls)
-    command.set_defaults(validate=validate_server)
+    command.set_defaults(validate_role=validate_server)
 
 
 def _add_group(command: argparse.ArgumentParser) -> ArgumentGroup:
@@ -186,7 +187,7 @@ def validate(parser: argparse.ArgumentParser, options: argparse.Namespace) -> No
     if options.target.scheme == "tcp" and not starttls:
         options.target = options.target._replace(scheme="tls")
     validate_settings(parser.error, options)
-    options.validate(parser.error, options)
+    options.validate_role(parser.error, options)
 
 
 def _reject_tls_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
@@ -216,11 +217,23 @@ def validate_client(error: Error, options: argparse.Namespace) -> None:
     unchecked = options.no_verify or options.psk_file
     if options.target.path and not options.sni and not unchecked:
         error(_NAME_MISSING)
+    _require_server_name(error, options)
 
 
 def _validate_check(error: Error, options: argparse.Namespace) -> None:
     if options.target.path and not options.sni:
         error(_NAME_MISSING)
+    _require_server_name(error, options)
+
+
+def _require_server_name(error: Error, options: argparse.Namespace) -> None:
+    """Refuse a host that a resolver may know, such as ``*.example.com``, and that TLS cannot name."""
+    if options.sni or options.target.path:
+        return
+    try:
+        parse_hostname(options.target.host)
+    except ValueError as reason:
+        error(f"{reason}, and TLS needs one: correct TARGET, or give the name with --sni NAME")
 
 
 def validate_server(error: Error, options: argparse.Namespace) -> None:

@@ -15,12 +15,12 @@ _HEADER = (
     "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xml:lang='en' xmlns='jabber:client' "
     "xmlns:stream='http://etherx.jabber.org/streams'>"
 )
-_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;"})
 
 
 def xmpp(server: Dialogue) -> None:
     """RFC 6120, 5.4.2."""
-    server.send(_HEADER.format(stream_domain(server.server_name).translate(_ESCAPES)).encode())
+    # A host name, which the parser has required, has no character that XML escapes.
+    server.send(_HEADER.format(stream_domain(server.server_name)).encode())
     tag = server.read_tag()
     if tag.startswith("<?xml"):
         tag = server.read_tag()
