@@ -79,7 +79,7 @@ def test_FA6_one_signal_lets_clients_finish(scene: str, tls: bool, tmp_path: Pat
         "async_request_at_every_bytecode_of_stop",
     ],
 )
-@pytest.mark.parametrize("stride", [pytest.param(1, marks=pytest.mark.stress), 7])
+@pytest.mark.parametrize("stride", [pytest.param(1, marks=[pytest.mark.stress, pytest.mark.full]), 7])
 def test_P4_a_stop_may_be_asked_for_at_every_bytecode(scene: str, stride: int, tmp_path: Path) -> None:
     """FA6: stop() in a signal handler took locks that the code it had interrupted held already."""
     play(scene, tmp_path, stride=stride)
