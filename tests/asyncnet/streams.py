@@ -162,7 +162,7 @@ class GivenUp:
         if self._how == "cancel":
             self._task.cancel()
             return
-        while not self._begun:
+        while not (self._begun or self.done):  # a timeout of its own may pass before
             await turns(1)
         if self._how == "timeout":
             with contextlib.suppress(RuntimeError):  # it has left the block
