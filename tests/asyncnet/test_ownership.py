@@ -336,13 +336,17 @@ def test_close_at_every_opcode_wakes_every_task_and_closes(way: Way, scene: Scen
 
 @polled
 def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_readable(way: Way) -> None:
-    """``KeyboardInterrupt`` on trio, after the core was taken: every later read was refused with ``BusyError``."""
+    """``KeyboardInterrupt`` on trio, after the core was taken: every later read was refused with ``BusyError``.
+
+    After the registration with the poller every later read failed with ``FileExistsError``.
+    """
     lines = left = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if event == "call":
-            return trace if frame.f_code.co_qualname == "ReadWaiter.wait" else None
+            ours = frame.f_code.co_qualname in ("ReadWaiter.wait", "FdPoller.watch", "FdPoller._begin")
+            return trace if ours else None
         left -= event == "line"
         if left < 0:
             raise KeyboardInterrupt
