@@ -378,6 +378,46 @@ def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_re
 
 
 @polled
+def test_P5_an_exception_at_every_line_before_a_send_waits_leaves_the_socket_writable(way: Way) -> None:
+    """``KeyboardInterrupt`` on trio, after the lock was taken: every later send waited for it."""
+    lines = left = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "call":
+            ours = frame.f_code.co_qualname in ("StreamIO.send_locked", "StreamIO._send_rest_of")
+            return trace if ours else None
+        left -= event == "line"
+        if left < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    async def is_interrupted() -> bool:
+        with narrow_wire() as (sock, peer):
+            sending = sock.send(bytes(1_000_000))
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                sending.send(None)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(before)
+                sending.close()
+                drain(peer)
+                await sock.send(b"more", timeout=5)
+        return False
+
+    async def main() -> None:
+        nonlocal lines, left
+        while await is_interrupted():
+            left = lines = lines + 1
+
+    way.run(main, thorough=False)
+    assert lines > 5
+
+
+@polled
 def test_P4_a_close_at_every_line_of_a_decryption_is_a_closed_error(way: Way) -> None:
     """``close`` in a signal handler, while a callback decrypted, made the read fail with an ``SSLEOFError``."""
     lines = left = 0
