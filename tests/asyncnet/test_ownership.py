@@ -336,13 +336,17 @@ def test_close_at_every_opcode_wakes_every_task_and_closes(way: Way, scene: Scen
 
 @polled
 def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_readable(way: Way) -> None:
-    """``KeyboardInterrupt`` on trio, after the core was taken: every later read was refused with ``BusyError``."""
+    """``KeyboardInterrupt`` on trio, after the core was taken: every later read was refused with ``BusyError``.
+
+    After the registration with the poller every later read failed with ``FileExistsError``.
+    """
     lines = left = 0
 
     def trace(frame: FrameType, event: str, _: object) -> Any:
         nonlocal left
         if event == "call":
-            return trace if frame.f_code.co_qualname == "ReadWaiter.wait" else None
+            ours = frame.f_code.co_qualname in ("ReadWaiter.wait", "FdPoller.watch", "FdPoller._begin")
+            return trace if ours else None
         left -= event == "line"
         if left < 0:
             raise KeyboardInterrupt
@@ -371,6 +375,46 @@ def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_re
 
     way.run(main, thorough=False)
     assert lines > 10
+
+
+@polled
+def test_P5_an_exception_at_every_line_before_a_send_waits_leaves_the_socket_writable(way: Way) -> None:
+    """``KeyboardInterrupt`` on trio, after the lock was taken: every later send waited for it."""
+    lines = left = 0
+
+    def trace(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "call":
+            ours = frame.f_code.co_qualname in ("StreamIO.send_locked", "StreamIO._send_rest_of")
+            return trace if ours else None
+        left -= event == "line"
+        if left < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    async def is_interrupted() -> bool:
+        with narrow_wire() as (sock, peer):
+            sending = sock.send(bytes(1_000_000))
+            before = sys.gettrace()
+            sys.settrace(trace)
+            try:
+                sending.send(None)
+            except KeyboardInterrupt:
+                return True
+            finally:
+                sys.settrace(before)
+                sending.close()
+                drain(peer)
+                await sock.send(b"more", timeout=5)
+        return False
+
+    async def main() -> None:
+        nonlocal lines, left
+        while await is_interrupted():
+            left = lines = lines + 1
+
+    way.run(main, thorough=False)
+    assert lines > 5
 
 
 @polled

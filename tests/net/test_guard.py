@@ -467,3 +467,19 @@ def test_a_close_after_one_that_was_interrupted_finishes_it(
     guard.begin_close(functools.partial(dispose))
     assert guard.disposed
     assert len(searched) == 1
+
+
+def test_a_close_after_one_that_was_interrupted_before_it_disposed_finishes_it(pair: Pair) -> None:
+    guard = pair[0]._fd
+
+    class Full(list[Callable[[], None]]):
+        def append(self, _: Callable[[], None]) -> None:
+            raise MemoryError
+
+    guard._disposals = Full()
+    with pytest.raises(MemoryError) as kept:
+        guard.begin_close(functools.partial(guard.sock.close))
+    guard._disposals = []
+    assert kept.tb is not None  # its frames hold what was to be called
+    guard.begin_close(functools.partial(guard.sock.close))
+    assert guard.disposed

@@ -127,7 +127,10 @@ class FdPoller(_LoopCalls):
         if fd in (self._readers if write else self._writers):
             epoll.modify(fd, _IN | _OUT)
         else:
-            epoll.register(fd, _OUT if write else _IN)
+            try:
+                epoll.register(fd, _OUT if write else _IN)
+            except FileExistsError:  # an exception has ended the call that registered it
+                epoll.modify(fd, _OUT if write else _IN)
 
     def unwatch(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
         """Leave ``fd`` alone, if it is still ``callback`` that is called for it. The loop may be closed already."""

@@ -208,17 +208,18 @@ class OperationQueue(_Watching):
         waiter = self.free_waiter or QueuedWaiter(self, self._port)
         self.free_waiter = None
         waiter.enter(queued, operation, deadline)
-        self._queue.append(waiter)
         try:
+            self._queue.append(waiter)
             # `close` finds the waiter from here on. If it was called before, it did not: so `closed` is read last.
             if not self._watch() or self.closed:
                 raise closed_meanwhile(operation)
             if deadline is not None:
                 self._timer.arm(self._port, deadline.at, self._expire)
+            await self._port.park(waiter)
         except BaseException:
-            self.remove(waiter)
+            if waiter.pending:  # not woken: a signal handler may raise until the task sleeps
+                self.remove(waiter)
             raise
-        await self._port.park(waiter)
         # Only here is it certain that the task has its result, and the waiter can be used again.
         result = cast(T, waiter.result_value)
         waiter.result_value = None

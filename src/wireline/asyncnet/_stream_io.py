@@ -424,29 +424,26 @@ class StreamIO:
             except BaseException:
                 owner.last_bytes_sent = 0  # the count of another task may be there by now
                 raise
-        self.fd.write_lock.locked = True
-        if sent is None:
-            try:
-                await self.fd.spend_budget()
-            except BaseException:
-                owner.last_bytes_sent = 0
-                self.release_write_lock(owner)
-                raise
-        if not await self._send_rest_of(owner, payload, sent or 0, flags, deadline):
+        if not await self._send_rest_of(owner, payload, sent, flags, deadline):
             await port.checkpoint()  # it could not deliver (FA23)
 
     async def _send_rest_of(
         self,
         owner: BaseSocket,
         payload: bytes | memoryview,
-        sent: int,
+        sent: int | None,
         flags: SocketFlag,
         deadline: CallDeadline | None,
     ) -> bool:
-        """Send the rest of a message, and release the lock; False if the peer is gone."""
+        """Take the lock, if it is free, send the rest of a message, and release it; False if the peer is gone."""
         core = self.core
         assert core is not None
         try:
+            # In here: the handler of a signal may raise as soon as it is done.
+            self.fd.write_lock.locked = True
+            if sent is None:
+                owner.last_bytes_sent = sent = 0
+                await self.fd.spend_budget()
             await self.send_payload(owner, "send", payload, sent, deadline)
             core.message_incomplete = False
         except SocketTimeout:

@@ -178,9 +178,13 @@ class FdGuard:
             dispose: closes the descriptor, or gives it away; it may be called twice if it is interrupted.
         """
         self.closing = True
-        if self._dispose is None:
-            self._dispose = dispose
-            self._disposals.append(dispose)
+        try:
+            if self._dispose is None:
+                self._dispose = dispose
+                self._disposals.append(dispose)
+        except BaseException:
+            self._disposal_interrupted = True  # there is nothing to pop, as if another call were at it
+            raise
         self.writing.close()
         if not self.close_if_unused():
             self._wake()
