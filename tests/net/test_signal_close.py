@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -12,7 +14,12 @@ import pytest
 
 from tests.net.interrupting import at_instructions
 from tests.torture.interruptions import SCENES
+from wireline import ClosedError
+from wireline._core.stream import StreamCore
+from wireline.net import Socket
+from wireline.net._fd_guard import FdGuard
 from wireline.testing import TestCA
+from wireline.tls import SslContext, VerifyMode
 
 KINDS = ("plain", "tls12", "tls13")
 CALLS = [name for name, scene in SCENES.items() if scene.closes]
@@ -49,6 +56,26 @@ def test_FA8_closing_before_any_instruction(kind: str, scene: str, directory: st
     """FA8: the handler waited for a lock that the interrupted call held, forever."""
     found = at_instructions(kind, [scene], "disturb", directory, 0.8, everything=False)
     assert not found, "\n".join(map(str, found))
+
+
+def test_FA8_closing_between_the_two_steps_that_take_a_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FA8: ``start_tls`` blamed another thread, which was sending, for a ``close`` at this moment."""
+    take_core = FdGuard.take_core
+    ours, peer = socket.socketpair()
+    sock = Socket.from_socket(ours)
+    fd = sock.fileno()
+
+    def take_core_and_close(guard: FdGuard) -> StreamCore | None:
+        core = take_core(guard)
+        sock.close()
+        return core
+
+    monkeypatch.setattr(FdGuard, "take_core", take_core_and_close)
+    with peer:
+        with pytest.raises(ClosedError):
+            sock.start_tls(SslContext(verify_mode=VerifyMode.NONE))
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
 
 
 def run(program: str) -> None:

@@ -235,7 +235,11 @@ class StreamIO:
         core = self.take_core_or_raise(owner, operation)
         permit = self.write_lock.try_acquire()
         if permit is None:
-            self.core_slot += self.fd.cores
+            del core
+            self.return_core(owner)
+            raise_if_closed(
+                owner, operation
+            )  # by a signal handler or another thread, since the core was taken
             raise BusyError(f"{operation}: another thread is sending")
         return core, permit
 
