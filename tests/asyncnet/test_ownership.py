@@ -17,13 +17,14 @@ from typing import Any
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way, spy, turns
-from tests.asyncnet.streams import drain, narrow_wire, open_descriptors, wire
+from tests.asyncnet.streams import drain, drain_until, narrow_wire, open_descriptors, wire
 from tests.asyncnet.test_fairness import POLLING, program
 from tests.tls import certificates
 from wireline import ClosedError, SocketFlag, SocketTimeout
 from wireline._os.passed_fds import Receiver
 from wireline._os.process import process
 from wireline.asyncnet import AsyncSocket
+from wireline.asyncnet._stream_io import StreamIO
 from wireline.tls import Handshake, SslContext
 
 polled = pytest.mark.parametrize("way", [way for way in WAYS if not way.portable], ids=lambda way: way.name)
@@ -415,6 +416,27 @@ def test_P5_an_exception_at_every_line_before_a_send_waits_leaves_the_socket_wri
 
     way.run(main, thorough=False)
     assert lines > 5
+
+
+async def test_P5_an_exception_where_the_lock_is_released_leaves_the_socket_writable(
+    way: Way, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupted(*_: object) -> None:
+        monkeypatch.undo()
+        raise Interrupted
+
+    with narrow_wire() as (sock, peer):
+        sending = asyncio.create_task(sock.send(bytes(200_000)))
+        await turns(3)
+        assert not sending.done()
+        monkeypatch.setattr(StreamIO, "release_write_lock", interrupted)
+        await drain_until(peer, sending.done)
+        with pytest.raises(Interrupted):
+            await sending
+        await sock.send(b"more", timeout=5)
 
 
 @polled

@@ -453,6 +453,11 @@ class StreamIO:
                 raise
             return False
         finally:
+            lock = self.fd.write_lock
+            if not lock.queue:
+                lock.locked = (
+                    lock.closed
+                )  # without a call: the handler of a signal may raise at the beginning of one
             if type(payload) is memoryview:
                 payload.release()  # W4: an exception would keep the caller's buffer
             self.release_write_lock(owner)
