@@ -27,12 +27,15 @@ LIMIT = 0.05
 
 async def twice(call: Callable[[Deadline], Awaitable[object]]) -> None:
     """Make a call that cannot succeed under one deadline: first it waits, then it does not."""
-    limit = Deadline(LIMIT)
-    with Stopwatch() as took:
-        with pytest.raises(SocketTimeout) as first:
-            await call(limit)
-        with pytest.raises(SocketTimeout) as second:
-            await call(limit)
+    for _ in range(10):
+        limit = Deadline(LIMIT)
+        with Stopwatch() as took:
+            with pytest.raises(SocketTimeout) as first:
+                await call(limit)
+            with pytest.raises(SocketTimeout) as second:
+                await call(limit)
+        if first.value.seconds:
+            break  # else a busy machine has spent the whole limit before the first call looked at it
     assert LIMIT * 0.9 < took.seconds < TOO_LONG
     assert 0 < first.value.seconds <= LIMIT
     assert second.value.seconds < 0.005  # a timer of uvloop may go off that early
