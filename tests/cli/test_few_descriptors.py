@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.command import PATIENCE
+from tests.cli.test_check_tls import serving
+from tests.tls import certificates
 from wireline.cli import OUT_OF_DESCRIPTORS, main
 from wireline.cli._logging import log_to_stderr
 from wireline.cli._outcome import ExitCode, Failure, Stage, classify
@@ -73,6 +75,37 @@ def test_the_command_runs_or_says_that_the_limit_is_too_low(words: list[str], co
     assert codes <= ended
 
 
+_WATCHED = """
+import sys, threading
+from wireline.cli import main
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if threading.current_thread() is not threading.main_thread():
+            print("loaded in a thread:", name, file=sys.stderr)
+sys.meta_path.insert(0, Finder())
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("words", [["localhost:1"], ["--ca-file"], ["--starttls", "smtp", "--timeout", "1"]])
+def test_the_threads_of_check_load_no_modules(words: list[str]) -> None:
+    """They have sockets of other targets beside them: a module may get no descriptor, and Python remembers that."""
+    with serving(certificates.chained()) as target:
+        if words[0] == "--ca-file":
+            words = [*words, certificates.ca_file(), target]
+        elif words[0] == "--starttls":
+            words = [*words, target.removeprefix("tls://")]
+        done = subprocess.run(
+            [sys.executable, "-c", _WATCHED, "check", *words],
+            capture_output=True,
+            cwd=Path(__file__).parents[2],
+            text=True,
+            timeout=PATIENCE,
+            check=True,
+        )
+    assert "loaded in a thread" not in done.stderr
+
+
 def test_a_module_that_cannot_be_opened_is_a_sentence(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +119,31 @@ def test_a_module_that_cannot_be_opened_is_a_sentence(
     number = errno.EIO
     with pytest.raises(OSError, match=r"module\.py"):
         main(["completion", "bash"])
+
+
+def test_without_standard_error_the_sentence_is_not_on_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With ``2>&-`` there is none, and standard output is for received data only."""
+
+    def refuse(options: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "/nowhere/module.py")
+
+    monkeypatch.setattr("wireline.cli._main._run_command", refuse)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert main(["completion", "bash"]) == 1
+    assert capsys.readouterr().out == ""
+
+
+def test_a_twin_for_which_files_cannot_be_opened(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), "aio/__init__.py")
+
+    monkeypatch.setattr("wireline.cli.twin._files.make_plan", fail)
+    assert main(["twin", "aio", "sync"]) == 1
+    assert capsys.readouterr().err == f"wireline: {OUT_OF_DESCRIPTORS}\n"
 
 
 def test_a_command_that_runs_out_of_descriptors_has_no_bug(

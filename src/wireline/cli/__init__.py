@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import sys
@@ -39,7 +40,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # In the imports, or in the report of another error: nothing more can be loaded to say so.
         if error.errno != errno.EMFILE:
             raise
-        print(f"wireline: {OUT_OF_DESCRIPTORS}", file=sys.stderr)
+        # With `2>&-`, `sys.stderr` is None, in place of which `print` takes standard output.
+        with contextlib.suppress(AttributeError, OSError):
+            sys.stderr.write(f"wireline: {OUT_OF_DESCRIPTORS}\n")
         return 1
     finally:
         (gc.enable if collects else gc.disable)()

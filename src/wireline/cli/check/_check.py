@@ -71,6 +71,8 @@ def _check_all(checks: list[argparse.Namespace]) -> list[Report]:
     if any(check.tls for check in checks):
         _require_cryptography()
         _read_settings(checks)
+        # Here, and not in the threads: beside the sockets of others they may get no descriptor to load it.
+        from wireline.cli.check import _tls_probe  # noqa: F401
     with ThreadPoolExecutor(max_workers=min(len(checks), _AT_ONCE)) as threads:
         return list(threads.map(check_target, checks))
 

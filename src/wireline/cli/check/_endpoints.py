@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401 - `getaddrinfo` has names encoded by it, and its thread may get no descriptor to load it
 import socket
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor

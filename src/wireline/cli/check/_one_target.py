@@ -86,7 +86,7 @@ def _add_tls(report: Report, options: argparse.Namespace, connected: list[Attemp
 def _probe(
     report: Report, options: argparse.Namespace, attempt: Attempt
 ) -> tuple[TlsReport | None, Findings]:
-    # Imports ssl and cryptography: most of the start-up time.
+    # Imports ssl and cryptography: most of the start-up time. `_check` has done so by now.
     from wireline.cli.check._tls_probe import TlsProbe
 
     findings = Findings(report.target, report.now, report.days)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import stat
 from pathlib import Path
 
@@ -20,6 +21,7 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     Raises:
         ReportedFailure: the paths do not go together, something has no twin, files cannot be read or written, or, with
             ``--check``, the twin that is there is another one.
+        OSError: there are no descriptors left.
     """
     renames = dict(options.rename)
     if len(renames) < len(options.rename):
@@ -36,6 +38,8 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     except _files.Refused as error:
         raise ReportedFailure(Outcome(ExitCode.USAGE, str(error))) from error
     except OSError as error:
+        if error.errno == errno.EMFILE:  # whatever the file is
+            raise
         sentence = f"cannot make the twin: {error.filename or options.target}: {error.strerror}"
         raise ReportedFailure(Outcome(ExitCode.FAILED, sentence)) from error
     for path in changed:
