@@ -302,7 +302,10 @@ def test_xmpp_sends_the_name_that_is_checked(capfd: pytest.CaptureFixture[str]) 
 
     for name, sent in (
         ("chat.example.com", "chat.example.com"),
+        ("Chat.example.com.", "chat.example.com"),
         ("::1", "[::1]"),
+        ("[::1]", "[::1]"),
+        ("fe80::1%a'b&<", "[fe80::1]"),
         ("b\u00fccher.example", "b\u00fccher.example"),
     ):
         header: list[str] = []

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from wireline import parse_hostname
 from wireline.cli.starttls._dialogue import Dialogue, require_agreement, require_offer, require_protocol
 
 _TLS = "urn:ietf:params:xml:ns:xmpp-tls"
@@ -19,7 +20,7 @@ _HEADER = (
 
 def xmpp(server: Dialogue) -> None:
     """RFC 6120, 5.4.2."""
-    # A host name, which the parser has required, has no character that XML escapes.
+    # Without the zone of an address, which may be anything, no character is left that XML escapes.
     server.send(_HEADER.format(stream_domain(server.server_name)).encode())
     tag = server.read_tag()
     if tag.startswith("<?xml"):
@@ -43,16 +44,17 @@ def xmpp(server: Dialogue) -> None:
 
 def stream_domain(server_name: str) -> str:
     """The name of a server as XMPP writes it (RFC 7622, 3.2): IPv6 in brackets, and each label in its own script."""
-    if ":" in server_name:
-        return f"[{server_name}]"
-    if "xn--" not in server_name:
-        return server_name
+    name = parse_hostname(server_name) if server_name else ""  # a Unix socket has none
+    if ":" in name:
+        return f"[{name}]"
+    if "xn--" not in name:
+        return name
     try:
         import idna  # of the extra `idna`
 
-        return idna.decode(server_name)
+        return idna.decode(name)
     except (ImportError, ValueError):
-        return server_name
+        return name
 
 
 def _name(tag: str) -> str:
