@@ -122,7 +122,7 @@ class PoolMachine(RuleBasedStateMachine):
         claim = self.waiting.pop(data.draw(st.integers(0, len(self.waiting) - 1)))
         self.woken.discard(id(claim))
         if not forgotten:
-            self.core.leave(claim)
+            self.core.abandon(claim)
         del claim
         self._serve(works=works)
 
@@ -259,3 +259,20 @@ def test_an_item_that_cannot_be_closed_is_logged_and_costs_no_entry(caplog: pyte
         conserved(core)
         assert core.stats().size == 0
     assert [str(record.exc_info[1]) for record in caplog.records if record.exc_info] == ["stuck"]
+
+
+def test_a_connection_that_was_kept_for_a_claim_is_closed_when_the_claim_gives_up() -> None:
+    for forgotten in (False, True):
+        core: PoolCore[Item] = PoolCore(PoolLimits(1, 0, None, None))
+        first, second = Claim(core), Claim(core)
+        assert core.try_take(first)
+        item = Item(0)
+        core.fill(first, item)
+        core.join(second)
+        core.release(first, reusable=True)
+        assert not item.is_closed, "it is for the claim that waits"
+        if not forgotten:
+            core.abandon(second)
+        del second
+        assert item.is_closed
+        assert core.stats().idle == 0

@@ -274,10 +274,6 @@ class PoolCore(Generic[T]):
         """End a claim: close its items, free its entries, and wake the next."""
         reference = claim.reference
         self._take_back(reference, claim.entries)
-        # What is idle is for the calls that wait; only what none of them needs is too much.
-        while not self._queue and self._has_surplus():
-            _move(self._idle.popleft, claim.entries)
-            self._vacate(claim.entries)
         # Without the reference its callback is not called.
         self._watched.pop(reference, None)
         claim.reference = None
@@ -290,6 +286,10 @@ class PoolCore(Generic[T]):
         self._queue.pop(reference, None)
         self._vacate(entries)
         self._wake_next()
+        # What is idle is for the calls that wait; only what none of them needs is too much.
+        while not self._queue and self._has_surplus():
+            _move(self._idle.popleft, entries)
+            self._vacate(entries)
 
     def _vacate(self, entries: list[PoolEntry[T]]) -> None:
         while entries:
