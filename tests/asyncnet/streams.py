@@ -8,9 +8,10 @@ import functools
 import os
 import random
 import socket
+import sys
 import time
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Container, Coroutine, Generator, Iterator
 from typing import Any, Final, TypeVar
 
 from tests.asyncnet.loops import spy, turns
@@ -270,3 +271,39 @@ async def cancelled_at(number: int, soon: bool, coroutine: Coroutine[Any, Any, T
     task = asyncio.create_task(in_a_task())
     await asyncio.wait([task])
     return (LEFT if task.cancelled() else task.result()), count
+
+
+def is_interrupted_at_line(
+    coroutine: Coroutine[Any, Any, Any], number: int, functions: Container[str]
+) -> bool:
+    """Run a coroutine to its first sleep, and raise ``KeyboardInterrupt`` before a line of some functions.
+
+    Args:
+        coroutine: what to begin. It is closed.
+        number: the line, of all that these functions execute, counted from 0.
+        functions: their qualified names.
+
+    Returns:
+        False if they execute fewer lines.
+    """
+    left = number
+
+    def trace(frame: types.FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if event == "call":
+            return trace if frame.f_code.co_qualname in functions else None
+        left -= event == "line"
+        if left < 0:
+            raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        coroutine.send(None)
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+        coroutine.close()
+    return False

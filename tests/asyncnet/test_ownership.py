@@ -17,7 +17,14 @@ from typing import Any
 import pytest
 
 from tests.asyncnet.loops import WAYS, Way, spy, turns
-from tests.asyncnet.streams import drain, drain_until, narrow_wire, open_descriptors, wire
+from tests.asyncnet.streams import (
+    drain,
+    drain_until,
+    is_interrupted_at_line,
+    narrow_wire,
+    open_descriptors,
+    wire,
+)
 from tests.asyncnet.test_fairness import POLLING, program
 from tests.tls import certificates
 from wireline import ClosedError, SocketFlag, SocketTimeout
@@ -341,38 +348,20 @@ def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_re
 
     After the registration with the poller every later read failed with ``FileExistsError``.
     """
-    lines = left = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
-        if event == "call":
-            ours = frame.f_code.co_qualname in ("ReadWaiter.wait", "FdPoller.watch", "FdPoller._begin")
-            return trace if ours else None
-        left -= event == "line"
-        if left < 0:
-            raise KeyboardInterrupt
-        return trace
+    lines = 0
 
     async def is_interrupted() -> bool:
         with wire() as (sock, peer):
-            reading = sock.recv_line(50)
-            before = sys.gettrace()
-            sys.settrace(trace)
-            try:
-                reading.send(None)
-            except KeyboardInterrupt:
-                return True
-            finally:
-                sys.settrace(before)
-                reading.close()
-                say(peer, b"line\n")
-                assert await sock.recv_line(5) == b"line"
-        return False
+            functions = ("ReadWaiter.wait", "FdPoller.watch", "FdPoller._begin")
+            interrupted = is_interrupted_at_line(sock.recv_line(50), lines, functions)
+            say(peer, b"line\n")
+            assert await sock.recv_line(5) == b"line"
+            return interrupted
 
     async def main() -> None:
-        nonlocal lines, left
+        nonlocal lines
         while await is_interrupted():
-            left = lines = lines + 1
+            lines += 1
 
     way.run(main, thorough=False)
     assert lines > 10
@@ -381,38 +370,20 @@ def test_P5_an_exception_at_every_line_before_a_read_sleeps_leaves_the_socket_re
 @polled
 def test_P5_an_exception_at_every_line_before_a_send_waits_leaves_the_socket_writable(way: Way) -> None:
     """``KeyboardInterrupt`` on trio, after the lock was taken: every later send waited for it."""
-    lines = left = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
-        if event == "call":
-            ours = frame.f_code.co_qualname in ("StreamIO.send_locked", "StreamIO._send_rest_of")
-            return trace if ours else None
-        left -= event == "line"
-        if left < 0:
-            raise KeyboardInterrupt
-        return trace
+    lines = 0
 
     async def is_interrupted() -> bool:
         with narrow_wire() as (sock, peer):
-            sending = sock.send(bytes(1_000_000))
-            before = sys.gettrace()
-            sys.settrace(trace)
-            try:
-                sending.send(None)
-            except KeyboardInterrupt:
-                return True
-            finally:
-                sys.settrace(before)
-                sending.close()
-                drain(peer)
-                await sock.send(b"more", timeout=5)
-        return False
+            functions = ("StreamIO.send_locked", "StreamIO._send_rest_of")
+            interrupted = is_interrupted_at_line(sock.send(bytes(1_000_000)), lines, functions)
+            drain(peer)
+            await sock.send(b"more", timeout=5)
+            return interrupted
 
     async def main() -> None:
-        nonlocal lines, left
+        nonlocal lines
         while await is_interrupted():
-            left = lines = lines + 1
+            lines += 1
 
     way.run(main, thorough=False)
     assert lines > 5

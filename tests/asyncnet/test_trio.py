@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import socket
-import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from types import FrameType
-from typing import Any
 
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
 
-from tests.asyncnet.streams import LOOPBACK, narrow_wire, open_descriptors
+from tests.asyncnet.streams import LOOPBACK, is_interrupted_at_line, narrow_wire, open_descriptors
 from wireline import ClosedError, SocketTimeout
 from wireline.asyncnet import AsyncSocket, dial, serve
 from wireline.asyncnet._port import running_port
@@ -270,45 +267,22 @@ def test_many_tasks_that_are_woken_together_answer_in_one_step_each() -> None:
 
 def test_P5_an_exception_at_every_line_before_an_accept_sleeps_leaves_nobody_in_the_queue() -> None:
     """``KeyboardInterrupt``: the next client woke the task that was gone, and the run was a ``TrioInternalError``."""
-    lines = left = 0
-
-    def trace(frame: FrameType, event: str, _: object) -> Any:
-        nonlocal left
-        if event == "call":
-            ours = frame.f_code.co_qualname in ("OperationQueue.wait", "TrioPort.park", "_message_to_sleep")
-            return trace if ours else None
-        left -= event == "line"
-        if left < 0:
-            raise KeyboardInterrupt
-        return trace
-
-    async def is_interrupted(listener: AsyncSocket) -> bool:
-        accepting = listener.accept()
-        before = sys.gettrace()
-        sys.settrace(trace)
-        try:
-            accepting.send(None)
-        except KeyboardInterrupt:
-            return True
-        finally:
-            sys.settrace(before)
-            accepting.close()
-        return False
+    lines = 0
 
     async def main() -> None:
-        nonlocal lines, left
+        nonlocal lines
+        functions = ("OperationQueue.wait", "TrioPort.park", "_message_to_sleep")
         with closing(AsyncSocket()) as listener:
             listener.bind_addr(0, LOOPBACK)
             listener.listen()
-            goes_on = True
-            while goes_on:
-                await (
-                    running_port().checkpoint()
-                )  # the whole budget: the call goes on until it waits for a client
-                goes_on = await is_interrupted(listener)
+            interrupted = True
+            while interrupted:
+                # The whole budget: the call goes on until it waits for a client.
+                await running_port().checkpoint()
+                interrupted = is_interrupted_at_line(listener.accept(), lines, functions)
                 with socket.create_connection((LOOPBACK, listener.local_addr.port)):
                     (await listener.accept(timeout=5)).close()
-                left = lines = lines + 1
+                lines += 1
 
     run(main)
     assert lines > 15

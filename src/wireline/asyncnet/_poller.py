@@ -127,10 +127,11 @@ class FdPoller(_LoopCalls):
         if fd in (self._readers if write else self._writers):
             epoll.modify(fd, _IN | _OUT)
         else:
+            events = _OUT if write else _IN
             try:
-                epoll.register(fd, _OUT if write else _IN)
+                epoll.register(fd, events)
             except FileExistsError:  # an exception has ended the call that registered it
-                epoll.modify(fd, _OUT if write else _IN)
+                epoll.modify(fd, events)
 
     def unwatch(self, fd: int, callback: Callable[[], object], *, write: bool = False) -> None:
         """Leave ``fd`` alone, if it is still ``callback`` that is called for it. The loop may be closed already."""

@@ -259,7 +259,7 @@ def classify(error: Exception) -> Outcome:
         return error.outcome
     if isinstance(error, Failure):
         return _classify_failure(error)
-    if _is_out_of_descriptors(error):
+    if is_out_of_descriptors(error):
         return Outcome(ExitCode.FAILED, OUT_OF_DESCRIPTORS)
     sentence = f"this is a bug in wireline: {type(error).__name__}: {error}; --debug shows where"
     return Outcome(ExitCode.FAILED, sentence)
@@ -280,13 +280,14 @@ def _classify_failure(failure: Failure) -> Outcome:
         for stage, kind, code, template in _TABLE
         if stage is failure.stage and isinstance(cause, kind)
     )
-    if _is_out_of_descriptors(cause):  # whatever the peer is like
+    if is_out_of_descriptors(cause):  # whatever the peer is like
         code = ExitCode.FAILED
     reason = _reason(cause, _advice(failure))
     return Outcome(code, template.format(subject=failure.subject, reason=reason))
 
 
-def _is_out_of_descriptors(error: Exception) -> bool:
+def is_out_of_descriptors(error: Exception) -> bool:
+    """Whether the process has too many open files. The file that was one too many may be any, such as a module."""
     return isinstance(error, OSError) and error.errno == errno.EMFILE
 
 
@@ -319,8 +320,7 @@ def _reason(error: Exception, advice_on: Mapping[int, str]) -> str:
     words = error.strerror or str(error)
     if words.startswith("local_addr "):  # the name in the library
         return "--source is an address of another kind (IPv4, IPv6) than the target's"
-    # The file that was one too many may be any, such as a module.
-    if isinstance(error.filename, str) and error.errno and error.errno != errno.EMFILE:
+    if isinstance(error.filename, str) and error.errno and not is_out_of_descriptors(error):
         words = f"{error.filename}: {words}"
     advice = advice_on.get(error.errno or 0)
     return f"{words}; {advice}" if advice else words

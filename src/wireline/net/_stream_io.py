@@ -237,9 +237,8 @@ class StreamIO:
         if permit is None:
             del core
             self.return_core(owner)
-            raise_if_closed(
-                owner, operation
-            )  # by a signal handler or another thread, since the core was taken
+            # Since the core was taken a signal handler or another thread may have closed the socket.
+            raise_if_closed(owner, operation)
             raise BusyError(f"{operation}: another thread is sending")
         return core, permit
 

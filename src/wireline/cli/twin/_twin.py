@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import errno
 import stat
 from pathlib import Path
 
 from wireline.cli._exit_signals import Signals
-from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure
+from wireline.cli._outcome import ExitCode, Outcome, ReportedFailure, is_out_of_descriptors
 from wireline.cli._stderr import print_stderr
 from wireline.cli.twin import _convert, _files, _source
 from wireline.cli.twin._source import Problem, ProblemsFound
@@ -38,7 +37,7 @@ def run(options: argparse.Namespace, signals: Signals) -> None:
     except _files.Refused as error:
         raise ReportedFailure(Outcome(ExitCode.USAGE, str(error))) from error
     except OSError as error:
-        if error.errno == errno.EMFILE:  # whatever the file is
+        if is_out_of_descriptors(error):
             raise
         sentence = f"cannot make the twin: {error.filename or options.target}: {error.strerror}"
         raise ReportedFailure(Outcome(ExitCode.FAILED, sentence)) from error
